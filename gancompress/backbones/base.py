@@ -1,0 +1,146 @@
+"""The backbone contract: a pair of networks, the latent, the conditioning, and which weights may be pruned."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from gancompress.data.base import ImageSpec
+
+__all__ = [
+    "Backbone",
+    "BackboneConfig",
+    "Discriminator",
+    "Generator",
+    "PrunableWeight",
+    "WeightKind",
+    "prunable_weights",
+]
+
+WeightKind = Literal["convolution", "linear"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PrunableWeight:
+    """One tensor that a method may mask.
+
+    Attributes:
+        name: ``<module>.weight``, the same with and without spectral norm.
+        parameter: the leaf parameter, shape (out, in, *kernel) (transposed convolutions: (in, out, *kernel)); for a
+            spectrally normalised layer the raw parameter before the division by sigma.
+        key: name of that leaf in ``named_parameters()``.
+        kind: ``convolution`` (transposed ones too) or ``linear``.
+        output: it makes the image or the logits, so global rules protect it.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    key: str
+    kind: WeightKind
+    output: bool = False
+
+
+class _Network(nn.Module):
+    """What generators and discriminators share."""
+
+    #: classes that the network is conditioned on, 0 = unconditional
+    num_classes: int
+    image: ImageSpec
+
+    def output_layer(self) -> nn.Module:
+        """Return the layer that makes the image or the logits."""
+        raise NotImplementedError(f"{type(self).__name__} must say which layer is its output")
+
+
+class Generator(_Network):
+    """Latents to images.
+
+    Shape: ``forward(z: (B, latent_dim) float, labels: (B,) int64 or None) -> (B, C, H, W) float in [-1, 1]``.
+    """
+
+    latent_dim: int
+
+
+class Discriminator(_Network):
+    """Images to logits.
+
+    Shape: ``forward(x: (B, C, H, W) float in [-1, 1], labels: (B,) int64 or None) -> (B,) float``, before any loss
+    non-linearity.
+    """
+
+
+def prunable_weights(network: nn.Module) -> dict[str, PrunableWeight]:
+    """List the weights of ``network`` that a method may mask, in the order of ``named_modules()``.
+
+    Convolutions, transposed convolutions and linear layers count; a layer whose module has the attribute
+    ``prunable = False`` does not (class embeddings, the gains and biases of conditional normalisation). Biases,
+    normalisation and embeddings never do. Layers are found by ``isinstance``, since a parametrised layer has a class
+    of its own.
+    """
+    output = network.output_layer() if isinstance(network, _Network) else None
+    leaves = {id(parameter): key for key, parameter in network.named_parameters()}
+    found: dict[str, PrunableWeight] = {}
+    for name, module in network.named_modules():
+        kind: WeightKind
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+            kind = "convolution"
+        elif isinstance(module, nn.Linear):
+            kind = "linear"
+        else:
+            continue
+        if not getattr(module, "prunable", True):
+            continue
+        parametrised = getattr(module, "parametrizations", None)
+        leaf = parametrised["weight"].original if parametrised is not None else module.weight
+        label = f"{name}.weight" if name else "weight"
+        found[label] = PrunableWeight(label, leaf, leaves[id(leaf)], kind, output=module is output)
+    return found
+
+
+class BackboneConfig(BaseModel):
+    """Base of every backbone's ``Config``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+C = TypeVar("C", bound=BackboneConfig)
+
+
+class Backbone(abc.ABC, Generic[C]):
+    """A matched generator and discriminator. Subclass it in one file, give it a ``Config``, register it.
+
+    Weights are drawn from torch's global generator: the caller seeds it.
+    """
+
+    Config: ClassVar[type[BackboneConfig]] = BackboneConfig
+
+    def __init__(self, config: C, image: ImageSpec) -> None:
+        self.config = config
+        self.image = image
+
+    @property
+    @abc.abstractmethod
+    def resolutions(self) -> tuple[int, ...]:
+        """Image sizes that this backbone can make."""
+
+    @property
+    @abc.abstractmethod
+    def conditional(self) -> bool:
+        """Whether the networks take class labels."""
+
+    @abc.abstractmethod
+    def generator(self) -> Generator:
+        """Build a freshly initialised generator."""
+
+    @abc.abstractmethod
+    def discriminator(self) -> Discriminator:
+        """Build a freshly initialised discriminator."""
+
+    def describe(self) -> Mapping[str, object]:
+        """Return what a report says about this backbone beyond its config."""
+        return {}

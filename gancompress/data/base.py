@@ -1,0 +1,87 @@
+"""What a dataset is: images by index, labels, and a fingerprint. Order and randomness live elsewhere."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import ClassVar, Generic, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+__all__ = ["Batch", "Dataset", "DatasetConfig", "ImageSpec"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSpec:
+    """Shape and classes of the images of a run.
+
+    Attributes:
+        channels: 1 (grey) or 3 (RGB).
+        resolution: height and width in pixels; images are square.
+        classes: names of the classes, empty when the images have no labels.
+    """
+
+    channels: int
+    resolution: int
+    classes: tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, 0 without labels."""
+        return len(self.classes)
+
+
+class Batch(NamedTuple):
+    """Images as stored and their classes.
+
+    Attributes:
+        images: uint8, (B, C, H, W), 0 to 255.
+        labels: int64, (B,); all 0 when the dataset has no labels.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+
+class DatasetConfig(BaseModel):
+    """Base of every dataset's ``Config``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+C = TypeVar("C", bound=DatasetConfig)
+
+
+class Dataset(abc.ABC, Generic[C]):
+    """A finite, ordered set of square images. Subclass it in one file, give it a ``Config``, register it.
+
+    The constructor may read files and must raise :class:`~gancompress.errors.DataError` for whatever is wrong with
+    them. Nothing about it may depend on global random state.
+    """
+
+    Config: ClassVar[type[DatasetConfig]] = DatasetConfig
+
+    def __init__(self, config: C) -> None:
+        self.config = config
+
+    @property
+    @abc.abstractmethod
+    def spec(self) -> ImageSpec:
+        """Shape and classes of every image."""
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Number of images."""
+
+    @abc.abstractmethod
+    def read(self, indices: Tensor) -> Batch:
+        """Return the images at ``indices`` (int64, (B,)), in that order.
+
+        Raises:
+            DataError: an image cannot be read; the message names it.
+        """
+
+    @abc.abstractmethod
+    def fingerprint(self) -> str:
+        """Return a short hash of everything that fixes the images: content or version, resize, split."""

@@ -1,0 +1,111 @@
+"""Every error a user can cause, each saying what is wrong, where, and how to mend it.
+
+The command line prints ``str(error)`` on one line and exits with ``error.exit_code``; a traceback is shown
+only with ``--debug``. Anything that is *not* a :class:`GancompressError` is our own bug.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "BackboneError",
+    "CheckpointError",
+    "ComponentError",
+    "DataError",
+    "EvaluationError",
+    "GancompressError",
+    "InvariantError",
+    "KernelError",
+    "RecipeError",
+    "RunError",
+    "UnsupportedOptimizerError",
+    "did_you_mean",
+]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest known name, or the list of known names when none is close.
+
+    Args:
+        name: what the user wrote.
+        known: the names that exist.
+
+    Returns:
+        A clause that starts with ``"; "``, ready to be appended to a message; empty when ``known`` is empty.
+    """
+    candidates = sorted(known)
+    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(candidates)}" if candidates else ""
+
+
+class GancompressError(Exception):
+    """Base of every error that is the user's (or their machine's) to mend.
+
+    Args:
+        message: what is wrong and how to mend it, in one line.
+        where: ``file:line:column`` or a path, put in front of the message when given.
+    """
+
+    #: 1 = a run failed, 2 = wrong usage or recipe; 130 is kept for Ctrl-C.
+    exit_code: int = 1
+
+    def __init__(self, message: str, *, where: str | None = None) -> None:
+        self.message = message
+        self.where = where
+        super().__init__(f"{where}: {message}" if where else message)
+
+
+class RecipeError(GancompressError):
+    """A recipe or an override is wrong. May hold several lines, one per mistake."""
+
+    exit_code = 2
+
+
+class ComponentError(GancompressError):
+    """A registered component is unknown, a duplicate, or cannot be imported."""
+
+    exit_code = 2
+
+
+class DataError(GancompressError):
+    """Images or labels are missing, unreadable, or do not fit the recipe."""
+
+    exit_code = 2
+
+
+class BackboneError(GancompressError):
+    """A backbone cannot be built as asked (image size, classes, channels)."""
+
+    exit_code = 2
+
+
+class RunError(GancompressError):
+    """A run directory is missing, belongs to another recipe, or is not in the needed state."""
+
+    exit_code = 2
+
+
+class CheckpointError(GancompressError):
+    """A checkpoint is truncated, altered, or does not fit the recipe."""
+
+
+class EvaluationError(GancompressError):
+    """A metric cannot be computed as its protocol asks."""
+
+
+class KernelError(GancompressError):
+    """A sparse kernel was given tensors that it cannot take."""
+
+
+class InvariantError(GancompressError):
+    """A sparsity invariant broke: the numbers of this run can no longer be trusted."""
+
+
+class UnsupportedOptimizerError(GancompressError):
+    """An optimizer holds state that the engine does not know how to mask."""
+
+    exit_code = 2

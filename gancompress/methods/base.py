@@ -1,0 +1,177 @@
+"""The method contract: all that the author of a sparsity method reads and writes.
+
+A method decides *which* weights are kept. It never sees an optimizer, a checkpoint, a process group or a file: the
+engine masks weights, gradients, moments and EMA, counts, checks, broadcasts and saves. A static method writes only
+:meth:`Method.init`; a dynamic one adds :meth:`Method.plan` and :meth:`Method.update`; one that trains several times
+(magnitude pruning, lottery tickets) adds :meth:`Method.rounds` and :meth:`Method.next_round`.
+
+Time is counted in *training steps*: one generator step with its ``n_d`` discriminator steps. ``step`` is 1 for the
+first step of a round, so an update planned at step 500 follows the 500th optimizer step of the generator, whatever
+``n_d`` is.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import enum
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from gancompress.sparsity.state import Budget, Role, SparseState
+
+__all__ = ["Measure", "Method", "MethodConfig", "NetView", "Plan", "Round", "Start"]
+
+#: What the weights of a network do when a round starts: ``keep`` goes on with them, ``rewind`` restores the values
+#: they had at ``Round.rewind_step`` of the first round (0 = initialisation), ``reinitialise`` draws new ones.
+Start: TypeAlias = Literal["keep", "rewind", "reinitialise"]
+
+
+class MethodConfig(BaseModel):
+    """Base of every method's ``Config``: unknown keys are errors, values never change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Plan(enum.Flag):
+    """What a method needs at one step of one network."""
+
+    NOTHING = 0
+    #: keep the gradient at masked positions too, for :attr:`NetView.gradients`
+    DENSE_GRADIENT = enum.auto()
+    #: call :meth:`Method.update` after the optimizer step
+    UPDATE = enum.auto()
+    #: leave the optimizer step out (RigL updates *instead of* stepping); only together with ``UPDATE``
+    SKIP_STEP = enum.auto()
+
+
+class Measure(NamedTuple):
+    """Scalar signals that a method wants measured while training.
+
+    Every ``every`` steps the loop runs the generator on the *same latents* before and after its step and records the
+    means ``d_real`` (D on the last real batch), ``d_fake`` (D on the images from before the step) and
+    ``d_fake_after`` (from after it). The last ``window`` records reach :attr:`NetView.signals`.
+    """
+
+    every: int
+    window: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """One training pass. Dynamic training has one, magnitude pruning two, a lottery ticket N + 1.
+
+    Attributes:
+        name: shown in logs and reports (``train``, ``prune 3/10``, ``finetune``).
+        steps: training steps of this round, all charged to the method.
+        generator: what the generator's weights do at the start of this round (ignored in the first).
+        discriminator: the same for the discriminator.
+        rewind_step: step of the *first* round whose weights ``rewind`` restores; 0 is initialisation.
+        distillation: weight of the loss that pulls the discriminator towards the one that ended the first round
+            (0 = none).
+    """
+
+    name: str
+    steps: int
+    generator: Start = "keep"
+    discriminator: Start = "keep"
+    rewind_step: int = 0
+    distillation: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class NetView:
+    """A read-only view of one network, as a method sees it.
+
+    Attributes:
+        role: ``generator`` or ``discriminator``.
+        weights: prunable weights by name, shape (out, in, *kernel), exactly 0 where masked. For a spectrally
+            normalised layer this is the raw parameter, before the division by sigma.
+        gradients: gradients of the step just taken, at masked positions too; ``None`` unless the plan (or
+            ``Method.init_needs_gradient``) asked for them. Averaged over ranks.
+        momentum: first moments of the optimizer, exactly 0 where masked; empty when it keeps none.
+        budget: what the recipe asks of this network.
+        protected: names of the tensors that a global rule must not touch below their share (the output layer).
+        signals: the last measurements asked for by :attr:`Method.measure`, oldest first, float64 on the CPU.
+        step: training steps of this round so far.
+        total_steps: training steps of this round.
+        round: index of the round.
+    """
+
+    role: Role
+    weights: Mapping[str, Tensor]
+    budget: Budget
+    gradients: Mapping[str, Tensor] | None = None
+    momentum: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    protected: frozenset[str] = frozenset()
+    signals: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    step: int = 0
+    total_steps: int = 0
+    round: int = 0
+
+
+C = TypeVar("C", bound=MethodConfig)
+
+
+class Method(abc.ABC, Generic[C]):
+    """A sparsity method. Subclass it in one file, give it a ``Config``, register it under a name.
+
+    The object holds nothing but its config: everything that changes lives in :class:`SparseState`.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+
+    #: one gradient of both losses on one batch is computed before :meth:`init` (SNIP and its kin)
+    init_needs_gradient: ClassVar[bool] = False
+
+    def __init__(self, config: C) -> None:
+        self.config = config
+
+    @property
+    def measure(self) -> Measure | None:
+        """Signals wanted while training; none by default."""
+        return None
+
+    def rounds(self, total_steps: int, density: Mapping[Role, float]) -> Sequence[Round]:
+        """Declare every round before the first step, so that cost and remaining time are known.
+
+        Args:
+            total_steps: training steps that the recipe allows.
+            density: density asked for each role.
+
+        Returns:
+            At least one round.
+        """
+        return (Round("train", total_steps),)
+
+    @abc.abstractmethod
+    def init(self, net: NetView, budget: Budget, rng: torch.Generator) -> SparseState:
+        """Choose the first masks of one network, with exactly ``state.budgets`` kept weights per tensor.
+
+        Args:
+            net: the network at initialisation.
+            budget: kept weights per tensor as the recipe's allocation counts them.
+            rng: CPU generator, a pure function of the seed and the role.
+        """
+
+    def plan(self, role: Role, step: int, total_steps: int) -> Plan:
+        """Say what step ``step`` of a round needs. Cheap and pure; called for every step of both roles."""
+        return Plan.NOTHING
+
+    def update(self, state: SparseState, net: NetView, rng: torch.Generator) -> SparseState:
+        """Return the state after one topology update. Called only after a step whose plan says ``UPDATE``.
+
+        Args:
+            state: the state so far; ``updates`` is advanced by the engine.
+            net: the network right after the optimizer step.
+            rng: CPU generator, a pure function of seed, role, round and step.
+        """
+        return state
+
+    def next_round(self, state: SparseState, net: NetView, upcoming: Round, rng: torch.Generator) -> SparseState:
+        """Return the state that the next round starts from, given the weights that the last one ended with."""
+        return state

@@ -1,0 +1,195 @@
+"""The recipe: everything that decides the numbers of a run, as pydantic models. Imports no torch.
+
+Every key has a default or is required, a description, and a range; unknown keys are errors at every level. The four
+*component* nodes (``data``, ``model``, ``objective.loss``, ``sparsity.method``) are written as ``{name: dst, …}`` or
+just ``dst``; their other keys belong to the component's own ``Config`` and are validated against it when a recipe is
+loaded (:mod:`gancompress.recipe.load`), which imports only the components that the recipe names.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
+
+__all__ = [
+    "Component",
+    "EMAConfig",
+    "EvaluationConfig",
+    "NetSparsityConfig",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "OptimizersConfig",
+    "R1Config",
+    "Recipe",
+    "SparsityConfig",
+    "TrainingConfig",
+]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Component(BaseModel):
+    """A named component and its own settings. Concrete recipes narrow this to the component's ``Config``."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = Field(description="registered name of the component")
+
+
+def _name_alone(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+#: ``hinge`` is short for ``{name: hinge}``.
+ComponentField = Annotated[SerializeAsAny[Component], BeforeValidator(_name_alone)]
+
+Density = Annotated[float, Field(gt=0, le=1)]
+Steps = Annotated[int, Field(ge=1)]
+
+
+class R1Config(_Strict):
+    """Zero-centred gradient penalty on real images (Mescheder et al., 2018)."""
+
+    weight: float = Field(0.0, ge=0, description="gamma; the penalty is gamma / 2 * |grad D(x)|^2; 0 turns it off")
+    every: int = Field(16, ge=1, description="discriminator steps between penalties; the weight is scaled up to match")
+
+
+class ObjectiveConfig(_Strict):
+    """What the two networks optimise."""
+
+    loss: ComponentField = Field(Component(name="hinge"), description="adversarial loss")
+    r1: R1Config = Field(R1Config(), description="gradient penalty on real images")
+    diffaugment: tuple[Literal["color", "translation", "cutout"], ...] = Field(
+        (), description="DiffAugment policies applied to real and generated images alike (Zhao et al., 2020)"
+    )
+
+
+class NetSparsityConfig(_Strict):
+    """Sparsity of one network."""
+
+    density: Density | None = Field(
+        None, description="share of prunable weights kept; default: sparsity.density, else 1"
+    )
+    allocation: Literal["uniform", "er", "erk", "global"] = Field(
+        "erk", description="rule that spreads the density over layers"
+    )
+    min_layer_density: float = Field(
+        0.0, ge=0, lt=1, description="no layer is given less than this share of its weights, whatever the rule"
+    )
+    dense: tuple[str, ...] = Field((), description="glob patterns of weights that are never masked, e.g. 'output.*'")
+
+
+class SparsityConfig(_Strict):
+    """Which weights are kept, and how they are found."""
+
+    method: ComponentField = Field(Component(name="dense"), description="sparsity method")
+    density: Density | None = Field(None, description="one density for both networks ('balanced')")
+    total_density: Density | None = Field(
+        None,
+        description="density of both networks together; with generator.density given, the discriminator gets the rest",
+    )
+    generator: NetSparsityConfig = Field(NetSparsityConfig(), description="sparsity of the generator")
+    discriminator: NetSparsityConfig = Field(NetSparsityConfig(), description="sparsity of the discriminator")
+    weights: Literal["convolutions", "all"] = Field(
+        "convolutions",
+        description="which weights a density counts and masks: convolutions only (STU-GAN) or linear layers too",
+    )
+    moments: Literal["masked", "dense"] = Field(
+        "masked",
+        description="optimizer moments off the mask: exactly 0, or kept as in the published codes (fidelity only)",
+    )
+    check_every: int = Field(1, ge=1, description="topology updates between two checks of all invariants")
+
+    @model_validator(mode="after")
+    def _contradictions(self) -> SparsityConfig:
+        if self.total_density is not None:
+            if self.density is not None:
+                raise ValueError("total_density and density contradict each other: give one of them")
+            if self.generator.density is None:
+                raise ValueError("total_density needs sparsity.generator.density, to know how to split it")
+            if self.discriminator.density is not None:
+                raise ValueError("total_density and discriminator.density contradict each other: give one of them")
+        return self
+
+
+class OptimizerConfig(_Strict):
+    """One optimizer, built by timm's factory. A setting that the optimizer does not take is an error, not dropped."""
+
+    name: str = Field("adam", description="timm optimizer name (adam, adamw, sgd, rmsprop, lion, …)")
+    lr: float = Field(2e-4, gt=0, description="learning rate")
+    betas: tuple[float, float] | None = Field((0.0, 0.9), description="Adam-like moment decays; null = default")
+    eps: float | None = Field(1e-8, gt=0, description="Adam-like epsilon; null = default")
+    momentum: float | None = Field(None, ge=0, lt=1, description="momentum of SGD-like optimizers; null = default")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay")
+    schedule: Literal["constant", "linear"] = Field("constant", description="linear: down to 0 at the last step")
+
+
+class OptimizersConfig(_Strict):
+    """One optimizer per role."""
+
+    generator: OptimizerConfig = Field(OptimizerConfig(), description="optimizer of the generator")
+    discriminator: OptimizerConfig = Field(OptimizerConfig(), description="optimizer of the discriminator")
+
+
+class EMAConfig(_Strict):
+    """Moving average of the generator, sparse: a newly grown weight starts from its live value."""
+
+    decay: float = Field(0.999, ge=0, lt=1, description="decay per training step; 0 = the live weights")
+    start: int = Field(0, ge=0, description="training steps before which the average is a copy")
+    sparse: bool = Field(True, description="false: newly grown weights ramp up from 0, as plain EMA does")
+
+
+class TrainingConfig(_Strict):
+    """The training loop. A step is one generator step with its ``discriminator_steps`` discriminator steps."""
+
+    steps: Steps = Field(description="training steps (generator steps)")
+    batch_size: int = Field(64, ge=1, description="real images per discriminator step, over all ranks")
+    generator_batch_size: int | None = Field(None, ge=1, description="images per generator step; default: batch_size")
+    discriminator_steps: int = Field(1, ge=1, description="discriminator steps per generator step (n_d)")
+    accumulate: int = Field(1, ge=1, description="micro-batches per step; the batch must divide by it")
+    optimizers: OptimizersConfig = Field(OptimizersConfig(), description="one optimizer per role")
+    ema: EMAConfig = Field(EMAConfig(), description="moving average of the generator")
+    flip: bool = Field(False, description="mirror real images at random")
+    precision: Literal["float32", "bf16"] = Field("float32", description="bf16: autocast; weights stay float32")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda when there is one")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 = torch's default")
+    channels_last: bool = Field(False, description="memory format of images and convolutions")
+    log_every: Steps = Field(50, description="steps between two lines of log.jsonl")
+    sample_every: int = Field(0, ge=0, description="steps between two sample grids; 0 = only at the end")
+    checkpoint_every: int = Field(0, ge=0, description="steps between two checkpoints; 0 = only at the end")
+    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept beside the best one")
+
+
+class EvaluationConfig(_Strict):
+    """What is measured, when, and under which protocol. Everything here is part of the metric's name."""
+
+    metrics: tuple[str, ...] = Field(("fd", "kd", "is", "pr"), description="registered metrics; the first picks the best")
+    extractor: str = Field(
+        "auto", description="feature extractor: inception, classifier, …; auto: inception if its weights are at hand"
+    )
+    samples: int = Field(10_000, ge=10, description="generated images per evaluation")
+    every: int = Field(0, ge=0, description="steps between two evaluations; 0 = only at the end")
+    weights: Literal["ema", "live"] = Field("ema", description="which generator is measured")
+    batch_norm: Literal["running", "batch", "standing"] = Field(
+        "running",
+        description="statistics of batch norm while sampling: running averages, each batch's own, or re-estimated",
+    )
+    batch_size: int = Field(100, ge=1, description="images per forward pass of the generator")
+    seed: int = Field(0, ge=0, description="seed of the latents and labels of evaluation")
+
+
+class Recipe(_Strict):
+    """Everything that decides the numbers of a run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="short name; the run directory starts with it")
+    description: str = Field("", description="one sentence for `gancompress ls`")
+    seed: int = Field(0, ge=0, description="seed of initialisation, latents, data order and masks")
+    data: ComponentField = Field(description="dataset")
+    model: ComponentField = Field(description="backbone")
+    objective: ObjectiveConfig = Field(ObjectiveConfig(), description="losses and regularisation")
+    sparsity: SparsityConfig = Field(SparsityConfig(), description="sparsity")
+    training: TrainingConfig = Field(description="training loop")
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="evaluation")

@@ -1,0 +1,103 @@
+"""The values that sparsity is made of: which weights are kept, how many, and what a method remembers."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from gancompress.errors import InvariantError
+
+__all__ = ["Budget", "Memory", "Role", "SparseState"]
+
+Role: TypeAlias = Literal["generator", "discriminator"]
+
+#: What a method may remember between updates. Tensors are saved beside the masks, scalars in ``state.json``.
+Memory: TypeAlias = Mapping[str, Tensor | int | float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How many weights of one network are kept: an integer per tensor, never a fraction.
+
+    Attributes:
+        density: the share asked for, in (0, 1].
+        counts: kept weights per prunable tensor, in the network's order. ``sum(counts.values())`` is exact.
+        sizes: elements per prunable tensor, same keys.
+        allocation: name of the rule that made ``counts`` (``uniform``, ``er``, ``erk``, ``global``).
+    """
+
+    density: float
+    counts: Mapping[str, int]
+    sizes: Mapping[str, int]
+    allocation: str
+
+    @property
+    def total(self) -> int:
+        """Kept weights of the whole network."""
+        return sum(self.counts.values())
+
+    @property
+    def exact_density(self) -> float:
+        """Kept weights over all prunable weights, as counted, not as asked."""
+        return self.total / sum(self.sizes.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class SparseState:
+    """The sparsity of one network at one moment: a value, never changed in place.
+
+    Attributes:
+        masks: bool tensor of its weight's shape per prunable tensor; True is kept.
+        budgets: kept weights per tensor; ``masks[n].sum() == budgets[n]`` always.
+        updates: topology updates so far.
+        memory: what the method wants to remember (tensors, integers, floats).
+    """
+
+    masks: Mapping[str, Tensor]
+    budgets: Mapping[str, int]
+    updates: int = 0
+    memory: Memory = dataclasses.field(default_factory=dict)
+
+    def replace(self, **changes: object) -> SparseState:
+        """Return a copy with the given fields changed (see :func:`dataclasses.replace`)."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+    @property
+    def nonzeros(self) -> int:
+        """Kept weights of the whole network, from the budgets (no device synchronisation)."""
+        return sum(self.budgets.values())
+
+    @property
+    def density(self) -> float:
+        """Exact share of kept weights."""
+        return self.nonzeros / sum(mask.numel() for mask in self.masks.values())
+
+    def check(self) -> None:
+        """Verify the state against itself.
+
+        Raises:
+            InvariantError: a mask is not bool, names differ, or ``mask.sum() != budget``.
+        """
+        if self.masks.keys() != self.budgets.keys():
+            odd = sorted(set(self.masks) ^ set(self.budgets))
+            raise InvariantError(f"masks and budgets name different tensors: {', '.join(odd)}")
+        for name, mask in self.masks.items():
+            if mask.dtype is not torch.bool:
+                raise InvariantError(f"mask of {name} is {mask.dtype}, expected bool")
+        kept = {name: int(mask.sum()) for name, mask in self.masks.items()}
+        for name, budget in self.budgets.items():
+            if kept[name] != budget:
+                raise InvariantError(f"mask of {name} keeps {kept[name]} weights, its budget is {budget}")
+
+    def hash(self) -> str:
+        """Return a short hash of all masks: equal on every rank, and before and after a checkpoint."""
+        digest = hashlib.blake2b(digest_size=8)
+        for name in sorted(self.masks):
+            digest.update(name.encode())
+            digest.update(self.masks[name].detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
