@@ -153,6 +153,9 @@ class TrainingConfig(_Strict):
     optimizers: OptimizersConfig = Field(OptimizersConfig(), description="one optimizer per role")
     ema: EMAConfig = Field(EMAConfig(), description="moving average of the generator")
     flip: bool = Field(False, description="mirror real images at random")
+    joint_batch: bool = Field(
+        True, description="one discriminator call on real and generated images together; false: one call each"
+    )
     precision: Literal["float32", "bf16"] = Field("float32", description="bf16: autocast; weights stay float32")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda when there is one")
     threads: int = Field(0, ge=0, description="CPU threads; 0 = torch's default")

@@ -1,0 +1,170 @@
+"""One discriminator loss and one generator loss, with augmentation, penalties and distillation put together."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gancompress.objectives.base import Loss, LossConfig
+from gancompress.objectives.diffaugment import diffaugment
+from gancompress.objectives.r1 import r1_penalty
+from gancompress.seeds import generator as seeded
+from gancompress.training.batches import Latents, RealBatch
+
+__all__ = ["DiscriminatorTerms", "GeneratorTerms", "Objective", "frozen"]
+
+Logits = Callable[[Tensor], Tensor]
+
+
+class DiscriminatorTerms(NamedTuple):
+    """The loss to minimise (scalar) and the mean logits it saw, all still on the device."""
+
+    loss: Tensor
+    d_real: Tensor
+    d_fake: Tensor
+
+
+class GeneratorTerms(NamedTuple):
+    """The loss to minimise (scalar) and the mean logit of the generated images, still on the device."""
+
+    loss: Tensor
+    d_fake: Tensor
+
+
+@contextlib.contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Compute no weight gradients for ``network`` inside: the generator step needs only its input gradient."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+@dataclasses.dataclass
+class Objective:
+    """What both players optimise.
+
+    Attributes:
+        loss: the adversarial loss.
+        seed: the run's seed, for augmentation and interpolation.
+        diffaugment: DiffAugment policies.
+        r1_weight: gamma of R1, 0 = off.
+        r1_every: discriminator steps between two R1 penalties; the weight is scaled up to match.
+        joint_batch: one discriminator call on real and generated images together (one power iteration of spectral
+            norm per step instead of two).
+        bf16: run the networks under bf16 autocast; losses and penalties stay float32.
+        teacher: discriminator to distil from, or None.
+        distillation: weight of the distillation loss.
+    """
+
+    loss: Loss[LossConfig]
+    seed: int
+    diffaugment: tuple[str, ...] = ()
+    r1_weight: float = 0.0
+    r1_every: int = 16
+    joint_batch: bool = True
+    bf16: bool = False
+    teacher: nn.Module | None = None
+    distillation: float = 0.0
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Return the context in which networks run."""
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+    def generate(self, generator: nn.Module, latents: Latents) -> Tensor:
+        """Return float32 images for ``latents``."""
+        with self.autocast(latents.z.device):
+            images: Tensor = generator(latents.z, latents.labels)
+        return images.float()
+
+    def discriminator(
+        self, network: nn.Module, real: RealBatch, fake: Tensor, fake_labels: Tensor | None, draw: int, micro: int = 0
+    ) -> DiscriminatorTerms:
+        """Return the loss of the ``draw``-th discriminator step (0-based) on one micro-batch.
+
+        Args:
+            network: the discriminator.
+            real: real images.
+            fake: generated images, detached.
+            fake_labels: classes that ``fake`` was asked to show.
+            draw: index of the discriminator step in the run; R1 falls on multiples of ``r1_every``.
+            micro: index of the micro-batch.
+        """
+        real_images = self._augment(real.images, "real", draw, micro)
+        fake_images = self._augment(fake, "fake", draw, micro)
+        real_logits, fake_logits = self._both(network, real_images, real.labels, fake_images, fake_labels)
+        loss = self.loss.discriminator(real_logits, fake_logits)
+        penalty = self.loss.penalty(
+            _closed(network, real.labels), real_images, fake_images, seeded(self.seed, "penalty", draw, micro)
+        )
+        if penalty is not None:
+            loss = loss + penalty
+        if self.r1_weight and draw % self.r1_every == 0:
+            penalty = r1_penalty(_closed(network, real.labels), real_images)
+            loss = loss + 0.5 * self.r1_weight * self.r1_every * penalty
+        if self.teacher is not None and self.distillation:
+            with torch.no_grad():
+                taught = self._both(self.teacher, real_images, real.labels, fake_images, fake_labels)
+            student, target = torch.cat((real_logits, fake_logits)), torch.cat(taught)
+            loss = loss + self.distillation * _bernoulli_divergence(student, target)
+        return DiscriminatorTerms(loss, real_logits.detach().mean(), fake_logits.detach().mean())
+
+    def generator(
+        self, generator: nn.Module, discriminator: nn.Module, latents: Latents, step: int, micro: int = 0
+    ) -> GeneratorTerms:
+        """Return the loss of the ``step``-th generator step on one micro-batch."""
+        images = self._augment(self.generate(generator, latents), "generator", step, micro)
+        with self.autocast(images.device):
+            logits: Tensor = discriminator(images, latents.labels)
+        logits = logits.float()
+        return GeneratorTerms(self.loss.generator(logits), logits.detach().mean())
+
+    def logits(self, network: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
+        """Return float32 logits of ``images``, without augmentation."""
+        with self.autocast(images.device):
+            logits: Tensor = network(images, labels)
+        return logits.float()
+
+    def _augment(self, images: Tensor, side: str, draw: int, micro: int) -> Tensor:
+        if not self.diffaugment:
+            return images
+        return diffaugment(images, self.diffaugment, seeded(self.seed, "augment", side, draw, micro))
+
+    def _both(
+        self, network: nn.Module, real: Tensor, real_labels: Tensor | None, fake: Tensor, fake_labels: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if not self.joint_batch:
+            return self.logits(network, real, real_labels), self.logits(network, fake, fake_labels)
+        labels = None if real_labels is None or fake_labels is None else torch.cat((real_labels, fake_labels))
+        logits = self.logits(network, torch.cat((real, fake)), labels)
+        return logits[: len(real)], logits[len(real) :]
+
+
+def _closed(network: nn.Module, labels: Tensor | None) -> Logits:
+    """Close ``network`` over its labels, in float32: penalties need second derivatives."""
+
+    def logits(images: Tensor) -> Tensor:
+        out: Tensor = network(images, labels)
+        return out
+
+    return logits
+
+
+def _bernoulli_divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean KL(teacher || student) of the Bernoulli variables whose logits the discriminators give.
+
+    Source: the distillation loss of Chen et al., 2021 (GAN lottery tickets), averaged over images.
+    """
+    probability = torch.sigmoid(teacher)
+    cross = F.binary_cross_entropy_with_logits(student, probability)
+    return cross - F.binary_cross_entropy_with_logits(teacher, probability)
