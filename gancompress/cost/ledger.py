@@ -1,0 +1,214 @@
+"""What a training run did, counted in exact integers: the one input of its training FLOPs.
+
+The training loop keeps a :class:`TrainingLedger` beside its state and saves it with every checkpoint, so that a
+resumed run counts the same as one that was never stopped. Nothing here knows about layers or FLOPs: those are in
+:mod:`gancompress.cost.training`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from gancompress.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from gancompress.sparsity.state import Role
+
+__all__ = ["Tally", "TrainingLedger"]
+
+_ROLES: tuple[Role, Role] = ("generator", "discriminator")
+
+
+@dataclasses.dataclass
+class Tally:
+    """A sum over time of non-zeros, for tensors that may be masked at some times and dense at others.
+
+    Attributes:
+        amount: how much was counted in all (steps, or samples).
+        weights: per tensor, the sum of non-zeros times amount, over the times when it had a budget.
+        masked: per tensor, the amount during which it had a budget; for the rest it was dense.
+    """
+
+    amount: int = 0
+    weights: dict[str, int] = dataclasses.field(default_factory=dict)
+    masked: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def add(self, budgets: Mapping[str, int], amount: int = 1) -> None:
+        """Count ``amount`` with ``budgets`` non-zeros per tensor; tensors that are not named were dense."""
+        if amount < 0:
+            raise ValueError(f"cannot count a negative amount: {amount}")
+        self.amount += amount
+        for name, nonzeros in budgets.items():
+            self.weights[name] = self.weights.get(name, 0) + nonzeros * amount
+            self.masked[name] = self.masked.get(name, 0) + amount
+
+    def total(self, name: str, size: int) -> int:
+        """Return the sum of non-zeros times amount of tensor ``name``, which has ``size`` elements."""
+        return self.weights.get(name, 0) + (self.amount - self.masked.get(name, 0)) * size
+
+
+def _tallies() -> dict[Role, Tally]:
+    return {role: Tally() for role in _ROLES}
+
+
+@dataclasses.dataclass
+class TrainingLedger:
+    """Exact counts of one training run; all methods but the conversions change it in place.
+
+    A *training step* is one generator step with its ``discriminator_steps`` discriminator steps. Batches are those
+    of the whole run, summed over ranks and over micro-batches.
+
+    Attributes:
+        batch_size: real images per discriminator step (b); the discriminator also sees b generated ones.
+        generator_batch_size: images per generator step (g).
+        discriminator_steps: discriminator steps per training step (n_d).
+        steps: per role, training steps and their non-zeros.
+        dense_gradients: per role, optimizer steps whose gradient was wanted at masked positions too.
+        extra: per reason and role, forward-equivalents (samples) beyond the training steps; see :meth:`count_extra`.
+    """
+
+    batch_size: int
+    generator_batch_size: int
+    discriminator_steps: int = 1
+    steps: dict[Role, Tally] = dataclasses.field(default_factory=_tallies)
+    dense_gradients: dict[Role, Tally] = dataclasses.field(default_factory=_tallies)
+    extra: dict[str, dict[Role, Tally]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def generator_steps(self) -> int:
+        """Generator steps so far."""
+        return self.steps["generator"].amount
+
+    @property
+    def total_discriminator_steps(self) -> int:
+        """Discriminator steps so far: ``n_d`` per training step."""
+        return self.steps["discriminator"].amount * self.discriminator_steps
+
+    def advance(self, role: Role, budgets: Mapping[str, int], steps: int = 1) -> None:
+        """Count ``steps`` training steps that ``role`` took with ``budgets`` non-zeros per tensor.
+
+        Call it for both roles. Tensors that ``budgets`` does not name count as dense, so a dense network passes an
+        empty mapping. It may be called once per step or once per stretch between two topology updates.
+        """
+        self.steps[role].add(budgets, steps)
+
+    def dense_gradient(self, role: Role, budgets: Mapping[str, int], times: int = 1) -> None:
+        """Count ``times`` optimizer steps of ``role`` whose gradient was also wanted at masked positions.
+
+        When all ``n_d`` discriminator steps of a training step made a dense gradient, ``times`` is ``n_d``.
+        """
+        self.dense_gradients[role].add(budgets, times)
+
+    def count_extra(self, reason: str, role: Role, budgets: Mapping[str, int], samples: int) -> None:
+        """Count forward-equivalents beyond the training steps.
+
+        Args:
+            reason: why, as reports show it (``measurement``, ``probe``, ``penalty``, ``distillation``).
+            role: network that computed.
+            budgets: its non-zeros per tensor at that time; tensors that are not named were dense.
+            samples: samples times forward-equivalents each (forward 1, backward to the input 1, to the weights 1).
+        """
+        self.extra.setdefault(reason, _tallies())[role].add(budgets, samples)
+
+    def measure(self, budgets: Mapping[Role, Mapping[str, int]], times: int = 1) -> None:
+        """Count ``times`` measurements of signals around a generator step (see ``methods.base.Measure``).
+
+        Each is one more generator forward on the same latents (g), the discriminator on those images (g) and on the
+        last real batch (b). The images from before the step and their logits come with the step itself.
+        """
+        self.count_extra("measurement", "generator", budgets["generator"], times * self.generator_batch_size)
+        samples = self.generator_batch_size + self.batch_size
+        self.count_extra("measurement", "discriminator", budgets["discriminator"], times * samples)
+
+    def probe(self, role: Role, times: int = 1) -> None:
+        """Count ``times`` probe batches: the dense gradient of one role's loss, before any mask exists.
+
+        The discriminator's probe is a discriminator step (D: 6 b, G: b), the generator's a generator step
+        (G: 3 g, D: 2 g), both without an optimizer step.
+        """
+        if role == "discriminator":
+            self.count_extra("probe", "discriminator", {}, 6 * self.batch_size * times)
+            self.count_extra("probe", "generator", {}, self.batch_size * times)
+        else:
+            self.count_extra("probe", "generator", {}, 3 * self.generator_batch_size * times)
+            self.count_extra("probe", "discriminator", {}, 2 * self.generator_batch_size * times)
+
+    def penalty(self, budgets: Mapping[str, int], times: int = 1) -> None:
+        """Count ``times`` gradient penalties (R1, WGAN-GP) on a batch of b through the discriminator.
+
+        Forward, gradient to the input, and the two products of its double backward: 4 forward-equivalents, as a
+        piecewise linear discriminator needs.
+        """
+        self.count_extra("penalty", "discriminator", budgets, 4 * self.batch_size * times)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the ledger as plain dictionaries and integers, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        """Return the ledger as JSON with sorted keys: equal ledgers give equal bytes."""
+        return json.dumps(self.to_dict(), sort_keys=True)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, object]) -> TrainingLedger:
+        """Rebuild a ledger from :meth:`to_dict`.
+
+        Raises:
+            CheckpointError: a key is missing or unknown, or a count is not an integer.
+        """
+        if set(record) != {field.name for field in dataclasses.fields(cls)}:
+            raise CheckpointError(f"the training ledger holds other keys than expected: {', '.join(sorted(record))}")
+        reasons = _mapping(record["extra"], "extra")
+        return cls(
+            batch_size=_count(record["batch_size"], "batch_size"),
+            generator_batch_size=_count(record["generator_batch_size"], "generator_batch_size"),
+            discriminator_steps=_count(record["discriminator_steps"], "discriminator_steps"),
+            steps=_read_tallies(record["steps"], "steps"),
+            dense_gradients=_read_tallies(record["dense_gradients"], "dense_gradients"),
+            extra={reason: _read_tallies(value, f"extra.{reason}") for reason, value in reasons.items()},
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainingLedger:
+        """Rebuild a ledger from :meth:`to_json`.
+
+        Raises:
+            CheckpointError: the text is not the JSON of a ledger.
+        """
+        try:
+            record = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"the training ledger is not JSON ({error}); use an earlier checkpoint") from error
+        return cls.from_dict(_mapping(record, "ledger"))
+
+
+def _mapping(value: object, where: str) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise CheckpointError(f"the training ledger is damaged at {where}: expected a mapping, got {value!r}")
+    return value
+
+
+def _count(value: object, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise CheckpointError(f"the training ledger is damaged at {where}: expected a count, got {value!r}")
+    return value
+
+
+def _read_tallies(value: object, where: str) -> dict[Role, Tally]:
+    record = _mapping(value, where)
+    if set(record) != set(_ROLES):
+        raise CheckpointError(f"the training ledger is damaged at {where}: expected the two roles")
+    tallies: dict[Role, Tally] = {}
+    for role in _ROLES:
+        fields = _mapping(record[role], f"{where}.{role}")
+        if set(fields) != {"amount", "weights", "masked"}:
+            raise CheckpointError(f"the training ledger is damaged at {where}.{role}: expected amount, weights, masked")
+        tallies[role] = Tally(
+            amount=_count(fields["amount"], f"{where}.{role}.amount"),
+            weights={n: _count(v, f"{where}.{role}.{n}") for n, v in _mapping(fields["weights"], where).items()},
+            masked={n: _count(v, f"{where}.{role}.{n}") for n, v in _mapping(fields["masked"], where).items()},
+        )
+    return tallies
