@@ -1,0 +1,118 @@
+"""Thin, typed calls into the native library on torch tensors: no autograd, no choice, no fallback."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from gancompress.kernels.native_library import BLOCKED, IMAGES, POINTS, ConvArgs, Library, WeightGradientArgs
+from gancompress.kernels.pattern import Pattern, Plan
+
+__all__ = ["conv", "from_blocked", "fused", "to_blocked", "weight_gradient"]
+
+
+def conv(lib: Library, plan: Plan, x: Tensor, weight: Tensor, bias: Tensor | None, out_shape: tuple[int, ...]) -> Tensor | None:
+    """Run a plan on images ``[N, C, H, W]`` or points ``[N, C]``.
+
+    Args:
+        lib: the loaded kernels.
+        plan: made for the shape of the output.
+        x: float32, contiguous.
+        weight: dense float32, contiguous; only kept positions are read.
+        bias: float32 per output channel, or None.
+        out_shape: shape of the result.
+
+    Returns:
+        The result, or None when ``x`` holds something that is not finite (dense arithmetic would spread it through
+        masked weights too, so the caller computes that case dense).
+    """
+    out = torch.empty(out_shape, dtype=torch.float32)
+    size = (*x.shape[2:], *out_shape[2:]) if x.dim() == 4 else (1, 1, 1, 1)
+    args = ConvArgs(
+        plan=plan.address, weight=weight.data_ptr(), x=x.data_ptr(), bias=None if bias is None else bias.data_ptr(),
+        out=out.data_ptr(), batch=x.shape[0], hi=size[0], wi=size[1], ho=size[2], wo=size[3],
+        layout=IMAGES if x.dim() == 4 else POINTS, threads=torch.get_num_threads(),
+    )  # fmt: skip
+    return out if lib.check(lib.raw.gc_conv(ctypes.byref(args))) else None
+
+
+def weight_gradient(lib: Library, plan: Plan, x: Tensor, gradient: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    """The gradient towards the kept weights, dense-shaped, exactly 0 off the mask.
+
+    Args:
+        lib: the loaded kernels.
+        plan: a direct plan; ``x`` is its input and ``gradient`` is shaped like its output.
+        x: float32, contiguous.
+        gradient: float32, contiguous.
+        shape: the weight's shape.
+
+    Returns:
+        The gradient, or None when an input is not finite.
+    """
+    out = torch.empty(shape, dtype=torch.float32)
+    size = (*x.shape[2:], *gradient.shape[2:]) if x.dim() == 4 else (1, 1, 1, 1)
+    args = WeightGradientArgs(
+        plan=plan.address, x=x.data_ptr(), gradient=gradient.data_ptr(), out=out.data_ptr(), batch=x.shape[0],
+        hi=size[0], wi=size[1], ho=size[2], wo=size[3], layout=IMAGES if x.dim() == 4 else POINTS,
+        threads=torch.get_num_threads(),
+    )  # fmt: skip
+    return out if lib.check(lib.raw.gc_weight_gradient(ctypes.byref(args))) else None
+
+
+def to_blocked(lib: Library, x: Tensor) -> Tensor:
+    """``[N, ...]`` to ``[ceil(N/16), ..., 16]``: the layout of the kernels. Lanes past the batch are zero."""
+    x = x.contiguous()
+    out = torch.empty(-(-x.shape[0] // 16), *x.shape[1:], 16, dtype=torch.float32)
+    lib.raw.gc_to_blocked(x.data_ptr(), x.shape[0], x[0].numel(), out.data_ptr())
+    return out
+
+
+def from_blocked(lib: Library, x: Tensor, batch: int) -> Tensor:
+    """``[ceil(N/16), ..., 16]`` back to ``[N, ...]``."""
+    out = torch.empty(batch, *x.shape[1:-1], dtype=torch.float32)
+    lib.raw.gc_from_blocked(x.data_ptr(), batch, out[0].numel(), out.data_ptr())
+    return out
+
+
+def fused(
+    lib: Library,
+    pattern: Pattern,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    batch: int,
+    stride: int = 1,
+    padding: int = 0,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    pre_relu: bool = False,
+    upsample: bool = False,
+    add: Tensor | None = None,
+    add_upsample: bool = False,
+    relu: bool = False,
+) -> Tensor:
+    """A fused convolution on blocked tensors; :func:`gancompress.kernels.reference.fused_conv2d` says what it means.
+
+    ``x`` and ``add`` are blocked, ``[ceil(N/16), C, H, W, 16]``, contiguous, and so is the result. Values that are not
+    finite go through the kept weights only.
+    """
+    blocks, _, hi, wi, _ = x.shape
+    up = int(upsample)
+    ho = ((hi << up) + 2 * padding - pattern.shape[2]) // stride + 1
+    wo = ((wi << up) + 2 * padding - pattern.shape[3]) // stride + 1
+    out = torch.empty(blocks, pattern.shape[0], ho, wo, 16, dtype=torch.float32)
+    plan = pattern.direct(lib, stride, padding, (ho, wo))
+
+    def at(t: Tensor | None) -> int | None:
+        return None if t is None else t.data_ptr()
+
+    args = ConvArgs(
+        plan=plan.address, weight=at(weight), x=at(x), bias=at(bias), scale=at(scale), shift=at(shift), add=at(add),
+        out=at(out), batch=batch, hi=hi, wi=wi, ho=ho, wo=wo, layout=BLOCKED, up=up, pre_relu=int(pre_relu),
+        relu=int(relu), add_up=int(add_upsample), threads=torch.get_num_threads(),
+    )  # fmt: skip
+    lib.check(lib.raw.gc_conv(ctypes.byref(args)))
+    return out

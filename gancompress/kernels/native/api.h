@@ -1,0 +1,48 @@
+// The C interface, called through ctypes. It mirrors gancompress/kernels/native.py; raise GC_ABI on any change.
+#pragma once
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define GC_EXPORT extern "C" __declspec(dllexport)
+#else
+#define GC_EXPORT extern "C" __attribute__((visibility("default")))
+#endif
+
+constexpr int32_t GC_ABI = 1;
+
+enum GcStatus : int32_t { GC_OK = 0, GC_NOT_FINITE = 1, GC_BAD_ARGUMENT = 2, GC_NO_MEMORY = 3 };
+
+// How x, out, add and gradient lie in memory.
+enum GcLayout : int32_t {
+  GC_IMAGES = 0,   // [N][C][H][W]
+  GC_POINTS = 1,   // [N][C], for linear layers
+  GC_BLOCKED = 2,  // [ceil(N/16)][C][H][W][16]
+};
+
+struct GcConv {
+  const void* plan;
+  const float* weight;  // dense; only kept positions are read
+  const float* x;
+  const float* bias;   // or null
+  const float* scale;  // or null: per input channel, with shift. This and the four below: blocked layout only
+  const float* shift;
+  const float* add;  // or null: added to the result
+  float* out;
+  int64_t batch;
+  int32_t hi, wi, ho, wo;
+  int32_t layout;
+  int32_t up;  // 1: x is read as if doubled by nearest neighbours
+  int32_t pre_relu, relu, add_up;
+  int32_t threads;
+};
+
+struct GcWeightGradient {
+  const void* plan;  // direct
+  const float* x;    // the plan's input
+  const float* gradient;
+  float* out;  // dense; zero off the mask
+  int64_t batch;
+  int32_t hi, wi, ho, wo;
+  int32_t layout;
+  int32_t threads;
+};

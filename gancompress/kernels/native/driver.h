@@ -1,0 +1,78 @@
+// Shared by the drivers: how a block of 16 images is found in the caller's memory.
+#pragma once
+#include <algorithm>
+#include <memory>
+
+#include "api.h"
+#include "isa.h"
+#include "plan.h"
+#include "team.h"
+
+namespace gc {
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+struct Grid {
+  int32_t hi, wi, ho, wo;
+};
+
+// A tensor of images [N][C][H][W], or of points [N][C], seen as blocks [C][height][width][16].
+//
+// Images: one block per 16 of them. Points: one block in all, whose columns are the groups of 16 points; so a linear
+// layer is a 1x1 convolution over one row.
+class Loader {
+ public:
+  Loader(const float* data, int32_t layout, int64_t batch, int64_t channels, int32_t h, int32_t w)
+      : data_(const_cast<float*>(data)), points_(layout == GC_POINTS), batch_(batch), channels_(channels), h_(points_ ? 1 : h),
+        w_(points_ ? static_cast<int32_t>(ceil_div(batch, kLanes)) : w) {}
+
+  int64_t blocks() const { return points_ ? 1 : ceil_div(batch_, kLanes); }
+  int32_t height() const { return h_; }
+  int32_t width() const { return w_; }
+  int64_t block_floats() const { return channels_ * h_ * w_ * kLanes; }
+  int32_t lanes(int64_t block) const {
+    if (points_) return static_cast<int32_t>(std::min<int64_t>(kLanes, batch_));
+    return static_cast<int32_t>(std::min<int64_t>(kLanes, batch_ - block * kLanes));
+  }
+
+  // Brings channels c0..c1 of a block to `to` (the start of the block); returns 0, or NaN when something is not finite.
+  float load(const Isa* isa, int64_t block, int64_t c0, int64_t c1, float* to) const {
+    if (!points_) {
+      const int64_t plane = static_cast<int64_t>(h_) * w_;
+      return isa->to_blocked(image(block) + c0 * plane, channels_ * plane, lanes(block), (c1 - c0) * plane, to + c0 * plane * kLanes,
+                             kLanes);
+    }
+    float check = 0.0f;
+    const int64_t column = static_cast<int64_t>(w_) * kLanes;
+    for (int64_t g = 0; g < w_; g++)
+      check += isa->to_blocked(data_ + g * kLanes * channels_ + c0, channels_, group(g), c1 - c0, to + c0 * column + g * kLanes, column);
+    return check;
+  }
+
+  // Takes rows y0.. of channels c0..c1 from a stripe [C][..][W][16] whose channels lie stripe_c apart.
+  void store(const Isa* isa, int64_t block, int64_t c0, int64_t c1, int32_t y0, int32_t rows, const float* from, int64_t stripe_c) const {
+    if (!points_) {
+      const int64_t plane = static_cast<int64_t>(h_) * w_;
+      for (int64_t c = c0; c < c1; c++)
+        isa->from_blocked(from + c * stripe_c, kLanes, static_cast<int64_t>(rows) * w_, image(block) + c * plane + static_cast<int64_t>(y0) * w_,
+                          channels_ * plane, lanes(block));
+      return;
+    }
+    for (int64_t g = 0; g < w_; g++)
+      isa->from_blocked(from + c0 * stripe_c + g * kLanes, stripe_c, c1 - c0, data_ + g * kLanes * channels_ + c0, channels_, group(g));
+  }
+
+ private:
+  float* image(int64_t block) const { return data_ + block * kLanes * channels_ * h_ * w_; }
+  int32_t group(int64_t g) const { return static_cast<int32_t>(std::min<int64_t>(kLanes, batch_ - g * kLanes)); }
+
+  float* data_;
+  bool points_;
+  int64_t batch_, channels_;
+  int32_t h_, w_;
+};
+
+int32_t run_conv(const GcConv& args);
+int32_t run_weight_gradient(const GcWeightGradient& args);
+
+}  // namespace gc

@@ -1,0 +1,136 @@
+#include "plan.h"
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "isa.h"
+
+namespace gc {
+namespace {
+
+// Bytes of packed tile that should stay in the first-level cache beside the entries and the accumulators.
+constexpr int64_t kTileBytes = 40 << 10;
+
+struct Tile {
+  int32_t h, w;
+};
+// Must be the list in impl.h.
+constexpr Tile kTiles[] = {{2, 8}, {4, 4}, {1, 16}, {1, 8}, {2, 4}, {2, 2}, {1, 4}, {1, 2}, {1, 1}};
+
+struct OwnedPlan : Plan {
+  std::vector<int32_t> ptrs, offs, srcs;
+};
+
+int32_t ceil_div(int32_t a, int32_t b) { return (a + b - 1) / b; }
+
+Tile choose_tile(const PlanShape& s, const Isa& isa) {
+  Tile best{1, 1};
+  double cost_of_best = 1e300;
+  const bool point = s.kh == 1 && s.kw == 1;
+  for (const Tile& t : kTiles) {
+    const int32_t positions = t.h * t.w;
+    if (positions > isa.registers / 2) continue;
+    const double covered = static_cast<double>(ceil_div(s.grid_h, t.h)) * t.h * ceil_div(s.grid_w, t.w) * t.w;
+    // Two loads and a broadcast per entry are shared by the positions of a tile; the halo by its area.
+    const double halo = point ? 1.0 : static_cast<double>((t.h + 2) * (t.w + 2)) / positions;
+    const double cost = covered * (1.0 + 3.0 / positions + 0.1 * halo);
+    if (cost < cost_of_best) {
+      cost_of_best = cost;
+      best = t;
+    }
+  }
+  return best;
+}
+
+bool exact_div(int32_t a, int32_t b, int32_t* q) {
+  if (a % b != 0) return false;
+  *q = a / b;
+  return true;
+}
+
+}  // namespace
+
+Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
+  if (s.dim0 < 1 || s.dim1 < 1 || s.kh < 1 || s.kw < 1 || s.stride < 1 || s.padding < 0 || s.grid_h < 1 || s.grid_w < 1) return nullptr;
+  const int64_t dense = static_cast<int64_t>(s.dim0) * s.dim1 * s.kh * s.kw;
+  if (dense > INT32_MAX) return nullptr;
+  auto plan = std::make_unique<OwnedPlan>();
+  OwnedPlan& p = *plan;
+  p.isa = isa;
+  p.kind = static_cast<Kind>(s.kind);
+  p.dim0 = s.dim0, p.dim1 = s.dim1, p.kh = s.kh, p.kw = s.kw;
+  const bool direct = p.kind == kDirect;
+  p.out_channels = direct ? s.dim0 : s.dim1;
+  p.in_channels = direct ? s.dim1 : s.dim0;
+  p.so = direct ? 1 : s.stride;
+  p.si = direct ? s.stride : 1;
+  p.rows = p.out_channels * p.so * p.so;
+  const Tile tile = s.tile_h > 0 ? Tile{s.tile_h, s.tile_w} : choose_tile(s, *isa);
+  p.th = tile.h, p.tw = tile.w;
+
+  // Offsets of the taps, per output phase; tap k takes part in phase o when the division is exact.
+  auto offset = [&](int32_t k, int32_t o, int32_t* d) {
+    if (!direct) return exact_div(o + s.padding - k, s.stride, d);
+    *d = k - s.padding;
+    return true;
+  };
+  auto range = [&](int32_t taps, int32_t* low, int32_t* high) {
+    *low = INT32_MAX, *high = INT32_MIN;
+    for (int32_t o = 0; o < p.so; o++)
+      for (int32_t k = 0, d; k < taps; k++)
+        if (offset(k, o, &d)) *low = std::min(*low, d), *high = std::max(*high, d);
+  };
+  int32_t dy1, dx1;
+  range(s.kh, &p.dy0, &dy1);
+  range(s.kw, &p.dx0, &dx1);
+  p.nphy = std::min(p.si, dy1 - p.dy0 + 1);
+  p.nphx = std::min(p.si, dx1 - p.dx0 + 1);
+  p.ph = p.th + (dy1 - p.dy0) / p.si;
+  p.pw = p.tw + (dx1 - p.dx0) / p.si;
+
+  p.packed_positions = static_cast<int64_t>(p.nphy) * p.ph * p.nphx * p.pw;
+  const int64_t channel_floats = p.packed_positions * isa->lanes;
+  const int64_t fits = kTileBytes / (channel_floats * 4);
+  p.chunk = s.chunk > 0 ? s.chunk : static_cast<int32_t>(std::max<int64_t>(8, fits / 4 * 4));
+  p.chunks = ceil_div(p.in_channels, std::min(p.chunk, p.in_channels));
+  p.chunk = ceil_div(p.in_channels, p.chunks);  // even chunks
+
+  const int64_t taps = static_cast<int64_t>(s.kh) * s.kw;
+  int64_t kept = 0;
+  for (int64_t i = 0; i < dense; i++) kept += mask[i] != 0;
+  p.offs.reserve(kept);
+  p.srcs.reserve(kept);
+  p.ptrs.reserve(static_cast<int64_t>(p.chunks) * (p.rows + 1));
+  for (int32_t k = 0; k < p.chunks; k++) {
+    const int32_t c0 = k * p.chunk, c1 = std::min(p.in_channels, c0 + p.chunk);
+    for (int32_t row = 0; row < p.rows; row++) {
+      p.ptrs.push_back(static_cast<int32_t>(p.offs.size()));
+      const int32_t r = row / (p.so * p.so), oy = row / p.so % p.so, ox = row % p.so;
+      for (int32_t c = c0; c < c1; c++) {
+        const int64_t base = (direct ? static_cast<int64_t>(r) * s.dim1 + c : static_cast<int64_t>(c) * s.dim1 + r) * taps;
+        for (int32_t ky = 0; ky < s.kh; ky++) {
+          int32_t dy, dx;
+          if (!offset(ky, oy, &dy)) continue;
+          for (int32_t kx = 0; kx < s.kw; kx++) {
+            const int64_t at = base + ky * s.kw + kx;
+            if (mask[at] == 0 || !offset(kx, ox, &dx)) continue;
+            const int32_t ry = dy - p.dy0, rx = dx - p.dx0;
+            const int64_t position =
+                (((static_cast<int64_t>(c - c0) * p.nphy + ry % p.si) * p.ph + ry / p.si) * p.nphx + rx % p.si) * p.pw + rx / p.si;
+            p.offs.push_back(static_cast<int32_t>(position * isa->lanes));
+            p.srcs.push_back(static_cast<int32_t>(at));
+          }
+        }
+      }
+    }
+    p.ptrs.push_back(static_cast<int32_t>(p.offs.size()));
+  }
+  p.entries = kept;
+  p.ptr = p.ptrs.data(), p.off = p.offs.data(), p.src = p.srcs.data();
+  return plan.release();
+}
+
+void free_plan(Plan* plan) { delete static_cast<OwnedPlan*>(plan); }
+
+}  // namespace gc

@@ -1,0 +1,52 @@
+// A plan: the index structure of one sparse convolution, built once per mask and tile.
+//
+// Every convolution here, and every input gradient, has the same "gather" form:
+//
+//     out[r, so*Y + oy, so*X + ox] = sum over entries e of row (r, oy, ox):  value[e] * in[c_e, si*Y + dy_e, si*X + dx_e]
+//
+//   direct:  so = 1, si = stride, d = k - padding               (convolution; input gradient of a transposed one)
+//   phased:  so = stride, si = 1, d = (o + padding - k)/stride  (transposed convolution; input gradient of a plain one)
+//
+// The innermost loop therefore exists once. It works on a packed tile: for a chunk of input channels, the pixels that
+// TH x TW outputs need, already strided, padded and (optionally) upsampled, small enough for the first-level cache.
+#pragma once
+#include <stdint.h>
+
+namespace gc {
+
+constexpr int kLanes = 16;  // images side by side in memory; an ISA with narrower vectors takes them in groups
+
+enum Kind : int32_t { kDirect = 0, kPhased = 1 };
+
+struct Isa;
+
+struct Plan {
+  const Isa* isa = nullptr;
+  Kind kind = kDirect;
+  int32_t dim0 = 0, dim1 = 0, kh = 0, kw = 0;  // the dense weight
+  int32_t out_channels = 0, in_channels = 0;   // of this direction
+  int32_t so = 1, si = 1;
+  int32_t th = 1, tw = 1;        // register tile, in positions of the output grid
+  int32_t chunk = 0, chunks = 0; // input channels packed at a time
+  int32_t dy0 = 0, dx0 = 0;      // smallest offsets
+  int32_t nphy = 1, nphx = 1;    // input phases kept apart in the packed tile, so that columns stay adjacent
+  int32_t ph = 0, pw = 0;        // rows and columns of each phase
+  int32_t rows = 0;              // out_channels * so * so; row = (channel*so + oy)*so + ox
+  int64_t entries = 0;
+  int64_t packed_positions = 0;  // of one channel
+  const int32_t* ptr = nullptr;  // [chunks][rows + 1] into the entries
+  const int32_t* off = nullptr;  // where the entry's first pixel lies in the packed tile, in floats
+  const int32_t* src = nullptr;  // index of the entry in the dense weight
+};
+
+struct PlanShape {
+  int32_t kind, dim0, dim1, kh, kw, stride, padding;
+  int32_t grid_h, grid_w;  // positions of one output phase: chooses the tile
+  int32_t tile_h, tile_w, chunk;  // 0: choose
+};
+
+// Returns null when the shape is outside what the kernels take.
+Plan* make_plan(const uint8_t* mask, const PlanShape& shape, const Isa* isa);
+void free_plan(Plan* plan);
+
+}  // namespace gc

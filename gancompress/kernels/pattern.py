@@ -1,0 +1,136 @@
+"""The fixed part of a sparse layer: where its kept weights are, ready for the kernels.
+
+A :class:`Pattern` belongs to one mask. It builds the index structures ("plans") that each direction and output size
+needs when they are first asked for, and keeps them until the mask changes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gancompress.errors import KernelError
+from gancompress.kernels.native_library import DIRECT, PHASED, Library, PlanShape
+
+__all__ = ["Pattern", "as_pattern"]
+
+
+@dataclass(frozen=True)
+class PlanKey:
+    """What a plan depends on beside the mask."""
+
+    kind: int
+    stride: int
+    padding: int
+    grid_h: int
+    grid_w: int
+    isa: str
+    tile: tuple[int, int, int] = (0, 0, 0)
+
+
+class Plan:
+    """Owns one native plan."""
+
+    def __init__(self, lib: Library, mask: Tensor, key: PlanKey) -> None:
+        dim0, dim1, kh, kw = mask.shape
+        shape = PlanShape(
+            key.kind, dim0, dim1, kh, kw, key.stride, key.padding, key.grid_h, key.grid_w, *key.tile
+        )  # fmt: skip
+        address = lib.raw.gc_plan_new(mask.data_ptr(), ctypes.byref(shape), lib.isa_index)
+        if not address:
+            raise KernelError(f"no sparse plan for a weight of shape {tuple(mask.shape)} with {key}")
+        self.address: int = address
+        weakref.finalize(self, lib.raw.gc_plan_free, address)
+
+
+class Pattern:
+    """The kept positions of one weight.
+
+    Args:
+        mask: bool tensor of the weight's shape, ``[out, in, kh, kw]`` (convolution), ``[in, out, kh, kw]`` (transposed
+            convolution) or ``[out, in]`` (linear). It is copied: later changes of the tensor are not seen; make a new
+            pattern, or pass the mask itself to the operators, which notice changes.
+
+    Raises:
+        KernelError: the mask is not a bool tensor with two or four dimensions, or is empty.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        if mask.dtype != torch.bool:
+            raise KernelError(f"a mask is a bool tensor, got {mask.dtype}")
+        if mask.dim() not in (2, 4) or mask.numel() == 0:
+            raise KernelError(f"a mask has the shape of a linear or 2-d convolution weight, got {tuple(mask.shape)}")
+        self.mask = mask.detach().clone(memory_format=torch.contiguous_format)
+        self.shape: tuple[int, ...] = tuple(mask.shape)
+        self.kept = int(self.mask.sum())
+        self._host = self.mask.cpu().reshape(*self.shape, *(1,) * (4 - mask.dim()))
+        self._plans: dict[PlanKey, Plan] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def density(self) -> float:
+        """Share of weights kept, in [0, 1]."""
+        return self.kept / self.mask.numel()
+
+    def plan(self, lib: Library, kind: int, stride: int, padding: int, grid: tuple[int, int]) -> Plan:
+        """Return the plan of one direction, building it when it is first needed.
+
+        Args:
+            lib: the loaded kernels.
+            kind: ``DIRECT`` or ``PHASED`` (see ``native/plan.h``).
+            stride: of the layer, both dimensions.
+            padding: of the layer, both dimensions.
+            grid: positions of one output phase: rows and columns.
+        """
+        key = PlanKey(kind, stride, padding, *grid, lib.isa)
+        plan = self._plans.get(key)
+        if plan is None:
+            with self._lock:
+                plan = self._plans.get(key) or Plan(lib, self._host, key)
+                self._plans[key] = plan
+        return plan
+
+    def direct(self, lib: Library, stride: int, padding: int, out: tuple[int, int]) -> Plan:
+        """The plan of a convolution (or of a transposed one's input gradient) onto ``out`` pixels."""
+        return self.plan(lib, DIRECT, stride, padding, out)
+
+    def phased(self, lib: Library, stride: int, padding: int, out: tuple[int, int]) -> Plan:
+        """The plan of a transposed convolution (or of a plain one's input gradient) onto ``out`` pixels."""
+        return self.plan(lib, PHASED, stride, padding, (-(-out[0] // stride), -(-out[1] // stride)))
+
+    def __repr__(self) -> str:
+        return f"Pattern(shape={self.shape}, kept={self.kept}, density={self.density:.4g})"
+
+
+# Patterns of masks passed as tensors, by identity; an entry dies with its mask.
+_known: dict[int, tuple[weakref.ReferenceType[Tensor], int, Pattern]] = {}
+
+
+def as_pattern(mask: Tensor | Pattern) -> Pattern:
+    """Return the pattern of ``mask``, built anew only when the tensor was changed in place since the last call.
+
+    Args:
+        mask: a pattern (returned as it is) or a bool mask.
+
+    Raises:
+        KernelError: as :class:`Pattern`.
+    """
+    if isinstance(mask, Pattern):
+        return mask
+    key = id(mask)
+    known = _known.get(key)
+    if known is not None and known[0]() is mask and known[1] == mask._version:
+        return known[2]
+    pattern = Pattern(mask)
+
+    def forget(_: Any, key: int = key) -> None:
+        _known.pop(key, None)
+
+    _known[key] = (weakref.ref(mask, forget), mask._version, pattern)
+    return pattern
