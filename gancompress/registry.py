@@ -1,0 +1,317 @@
+"""Named components: built in, installed by a plugin, or registered by the running program.
+
+A registry knows *where* its components are and imports one only when it is asked for. Plugins announce themselves
+with entry points (``[project.entry-points."gancompress.methods"]`` ``mine = "my_package.mine:Mine"``); listing them
+imports nothing, and one that cannot be imported is an error for whoever asks for it and for nobody else.
+
+The environment variable ``GANCOMPRESS_PLUGINS`` limits which distributions are taken: a comma-separated list of
+their names, or empty for none at all. Unset, every installed plugin counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+
+from gancompress.errors import ComponentError, did_you_mean
+
+if TYPE_CHECKING:
+    from gancompress.backbones.base import Backbone
+    from gancompress.data.base import Dataset
+    from gancompress.methods.base import Method
+
+__all__ = [
+    "BACKBONES",
+    "DATASETS",
+    "EXTRACTORS",
+    "LOSSES",
+    "METHODS",
+    "METRICS",
+    "PLUGINS_VARIABLE",
+    "REGISTRIES",
+    "Entry",
+    "Registry",
+]
+
+#: environment variable that limits the distributions whose entry points count
+PLUGINS_VARIABLE: Final = "GANCOMPRESS_PLUGINS"
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """Where a component comes from; reading it imports nothing.
+
+    Attributes:
+        kind: ``method``, ``backbone``, ….
+        name: what recipes call it.
+        target: ``module:Attribute``.
+        distribution: the installed package that offers it, ``gancompress`` for built-ins, ``(this program)`` for
+            what :meth:`Registry.register` added.
+        version: version of that distribution, empty when unknown.
+        problem: why it cannot be used (another component has the same name, or ``GANCOMPRESS_PLUGINS`` leaves it
+            out); empty when nothing is known to be wrong.
+    """
+
+    kind: str
+    name: str
+    target: str
+    distribution: str
+    version: str = ""
+    problem: str = ""
+
+    @property
+    def origin(self) -> str:
+        """Distribution and version, as messages name them."""
+        return f"{self.distribution} {self.version}".strip()
+
+
+class Registry(Generic[T]):
+    """Components of one kind by name.
+
+    Args:
+        kind: what one component is called in messages, such as ``method``.
+        group: entry-point group that plugins use, such as ``gancompress.methods``.
+        builtins: ``module:Attribute`` of every built-in component by name.
+    """
+
+    def __init__(self, kind: str, group: str, builtins: Mapping[str, str]) -> None:
+        self.kind = kind
+        self.group = group
+        self._builtins = dict(builtins)
+        self._registered: dict[str, T] = {}
+        self._loaded: dict[str, T] = {}
+        self._plugins: list[Entry] | None = None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._known()
+
+    def __repr__(self) -> str:
+        return f"Registry({self.kind!r}: {', '.join(self.names())})"
+
+    def names(self) -> list[str]:
+        """Return the names that :meth:`get` knows, sorted; nothing is imported."""
+        return sorted(self._known())
+
+    def builtin_names(self) -> list[str]:
+        """Return the names of the built-in components, in the order they are declared."""
+        return list(self._builtins)
+
+    def entries(self) -> list[Entry]:
+        """Return where every component comes from, those that cannot be used included; nothing is imported."""
+        return [*self._builtin_entries(), *self._plugin_entries(), *self._registered_entries()]
+
+    def get(self, name: str) -> T:
+        """Import and return the component called ``name``.
+
+        Raises:
+            ComponentError: no component has this name, several have it, or it cannot be imported.
+        """
+        if name in self._registered:
+            return self._registered[name]
+        entry = self._entry(name)
+        if name not in self._loaded:
+            self._loaded[name] = self._import(entry)
+        return self._loaded[name]
+
+    def register(self, name: str, component: T) -> T:
+        """Add a component of the running program.
+
+        Args:
+            name: what recipes will call it.
+            component: the object that :meth:`get` will return.
+
+        Returns:
+            ``component``.
+
+        Raises:
+            ComponentError: the name is taken.
+        """
+        taken = next((entry for entry in self.entries() if entry.name == name), None)
+        if taken is not None:
+            raise ComponentError(f"{self.kind} {name!r} is already there, from {taken.origin}; choose another name")
+        self._registered[name] = component
+        return component
+
+    @contextlib.contextmanager
+    def registered(self, name: str, component: T) -> Iterator[T]:
+        """:meth:`register` a component for the length of a ``with`` block."""
+        self.register(name, component)
+        try:
+            yield component
+        finally:
+            del self._registered[name]
+
+    def refresh(self) -> None:
+        """Forget which plugins are installed and allowed; the next question looks again."""
+        self._plugins = None
+        self._loaded.clear()
+
+    def _known(self) -> set[str]:
+        usable = {entry.name for entry in self._plugin_entries() if not entry.problem}
+        return {*self._builtins, *usable, *self._registered}
+
+    def _entry(self, name: str) -> Entry:
+        builtin = [entry for entry in self._builtin_entries() if entry.name == name]
+        plugins = [entry for entry in self._plugin_entries() if entry.name == name]
+        broken = next((entry for entry in plugins if entry.problem), None)
+        if broken is not None and (broken.problem != _LEFT_OUT or not builtin):
+            raise ComponentError(f"{self.kind} {name!r} of {broken.origin} {broken.problem}")
+        for entry in (*builtin, *plugins):
+            return entry
+        raise ComponentError(f"unknown {self.kind} {name!r}{did_you_mean(name, self._known())}")
+
+    def _import(self, entry: Entry) -> T:
+        module, _, attribute = entry.target.partition(":")
+        try:
+            found: Any = importlib.import_module(module)
+            for part in attribute.split(".") if attribute else ():
+                found = getattr(found, part)
+        # A plugin may fail in any way at all, sys.exit() included, and must not take the program with it.
+        except (Exception, SystemExit) as error:
+            reason = " ".join(str(error).split()) or "no reason given"
+            raise ComponentError(
+                f"{self.kind} {entry.name!r} of {entry.origin} cannot be loaded from {entry.target}: "
+                f"{type(error).__name__}: {reason}"
+            ) from error
+        return cast("T", found)
+
+    def _builtin_entries(self) -> Iterator[Entry]:
+        for name, target in self._builtins.items():
+            yield Entry(self.kind, name, target, "gancompress", _own_version())
+
+    def _registered_entries(self) -> Iterator[Entry]:
+        for name, component in self._registered.items():
+            module = getattr(component, "__module__", "?")
+            target = f"{module}:{getattr(component, '__qualname__', type(component).__qualname__)}"
+            yield Entry(self.kind, name, target, "(this program)")
+
+    def _plugin_entries(self) -> list[Entry]:
+        if self._plugins is None:
+            self._plugins = self._scan()
+        return self._plugins
+
+    def _scan(self) -> list[Entry]:
+        from importlib import metadata
+
+        allowed = _allowed_distributions()
+        found: list[Entry] = []
+        for point in sorted(metadata.entry_points(group=self.group), key=lambda point: (point.name, point.value)):
+            distribution = point.dist.name if point.dist is not None else "an unnamed distribution"
+            version = point.dist.version if point.dist is not None else ""
+            entry = Entry(self.kind, point.name, point.value.replace(" ", ""), distribution, version)
+            if entry not in found:  # one installation seen twice through two entries of sys.path
+                found.append(entry)
+        taken = [entry for entry in found if allowed is None or _normal(entry.distribution) in allowed]
+        return [self._with_problem(entry, taken) for entry in found]
+
+    def _with_problem(self, entry: Entry, taken: list[Entry]) -> Entry:
+        if entry not in taken:
+            return dataclasses.replace(entry, problem=_LEFT_OUT)
+        rivals = [other.origin for other in taken if other.name == entry.name and other != entry]
+        if entry.name in self._builtins:
+            rivals.insert(0, "gancompress itself")
+        if not rivals:
+            return entry
+        problem = f"has the same name as one of {' and '.join(rivals)}; uninstall one, or name the wanted plugins in"
+        return dataclasses.replace(entry, problem=f"{problem} {PLUGINS_VARIABLE}")
+
+
+_LEFT_OUT: Final = f"is left out by {PLUGINS_VARIABLE}; add its distribution there, or unset the variable"
+
+
+def _normal(distribution: str) -> str:
+    """Return a distribution's name as package indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution).lower().strip()
+
+
+def _allowed_distributions() -> frozenset[str] | None:
+    value = os.environ.get(PLUGINS_VARIABLE)
+    if value is None:
+        return None
+    return frozenset(_normal(name) for name in value.split(",") if name.strip())
+
+
+def _own_version() -> str:
+    from gancompress import __version__
+
+    return __version__
+
+
+METHODS: Registry[type[Method[Any]]] = Registry(
+    "method",
+    "gancompress.methods",
+    {
+        "dense": "gancompress.methods.dense:Dense",
+        "static": "gancompress.methods.static:Static",
+        "dst": "gancompress.methods.dst:DST",
+        "set": "gancompress.methods.presets:SET",
+        "rigl": "gancompress.methods.presets:RigL",
+        "stu-gan": "gancompress.methods.presets:STUGAN",
+    },
+)
+BACKBONES: Registry[type[Backbone[Any]]] = Registry(
+    "backbone",
+    "gancompress.backbones",
+    {
+        "dcgan": "gancompress.backbones.dcgan:DCGAN",
+        "sngan": "gancompress.backbones.sngan:SNGAN",
+    },
+)
+DATASETS: Registry[type[Dataset[Any]]] = Registry(
+    "dataset",
+    "gancompress.datasets",
+    {
+        "digits": "gancompress.data.digits:Digits",
+        "shapes": "gancompress.data.shapes:Shapes",
+        "zip": "gancompress.data.zipped:Zip",
+        "folder": "gancompress.data.folder:Folder",
+        "cifar10": "gancompress.data.torchvision_sets:CIFAR10",
+        "cifar100": "gancompress.data.torchvision_sets:CIFAR100",
+        "stl10": "gancompress.data.torchvision_sets:STL10",
+    },
+)
+LOSSES: Registry[type[Any]] = Registry(
+    "loss",
+    "gancompress.losses",
+    {
+        "hinge": "gancompress.objectives.losses:Hinge",
+        "non-saturating": "gancompress.objectives.losses:NonSaturating",
+        "least-squares": "gancompress.objectives.losses:LeastSquares",
+        "wgan-gp": "gancompress.objectives.losses:WGANGP",
+    },
+)
+METRICS: Registry[type[Any]] = Registry(
+    "metric",
+    "gancompress.metrics",
+    {
+        "fd": "gancompress.evaluation.metrics:FrechetDistance",
+        "kd": "gancompress.evaluation.metrics:KernelDistance",
+        "is": "gancompress.evaluation.metrics:InceptionScore",
+        "pr": "gancompress.evaluation.metrics:PrecisionRecall",
+    },
+)
+EXTRACTORS: Registry[type[Any]] = Registry(
+    "extractor",
+    "gancompress.extractors",
+    {
+        "inception": "gancompress.evaluation.inception:Inception",
+        "classifier": "gancompress.evaluation.classifier:Classifier",
+    },
+)
+
+#: every registry, by the plural that its entry-point group ends in
+REGISTRIES: Final[Mapping[str, Registry[Any]]] = {
+    "methods": METHODS,
+    "backbones": BACKBONES,
+    "datasets": DATASETS,
+    "losses": LOSSES,
+    "metrics": METRICS,
+    "extractors": EXTRACTORS,
+}
