@@ -1,0 +1,82 @@
+"""A cache of tensors on disk for concurrent processes: whole files, renamed into place, checked when read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["cache_dir", "hash_tensors", "load_tensors", "store_tensors"]
+
+
+def cache_dir() -> Path:
+    """Return the cache directory: ``$GANCOMPRESS_CACHE``, else ``$XDG_CACHE_HOME/gancompress``, else ``~/.cache``."""
+    own = os.environ.get("GANCOMPRESS_CACHE")
+    if own:
+        return Path(own).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "gancompress"
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of names, types, shapes and bytes, independent of order and device."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+    """Return the tensors and metadata of a cache file; None when there is none, or a damaged one, which is removed."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, OSError):
+        _remove(path)
+        return None
+    if metadata.pop("sha256", None) != hash_tensors(tensors):
+        _remove(path)
+        return None
+    return tensors, metadata
+
+
+def store_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a cache file. It appears whole or not at all; a disk that cannot be written to costs only a warning."""
+    from safetensors.torch import save_file
+
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        save_file(whole, temporary, metadata={**metadata, "sha256": hash_tensors(whole)})
+        temporary.replace(path)
+    except Exception as error:  # safetensors wraps a full disk in an error of its own
+        if temporary is not None:
+            _remove(temporary)
+        warnings.warn(f"cannot cache {path.name} in {path.parent}: {error}; set GANCOMPRESS_CACHE", stacklevel=2)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return

@@ -1,0 +1,166 @@
+"""Measure a generator under a protocol, without changing anything about it or about the training around it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gancompress.errors import EvaluationError
+from gancompress.evaluation.features import Sampler, generated_features, reference_features
+from gancompress.evaluation.metrics import Metric, MetricResult
+from gancompress.evaluation.protocol import Protocol
+from gancompress.evaluation.sandbox import STANDING_BATCHES, BatchNormMode, forked_rng, sampling
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gancompress.data.base import Dataset
+    from gancompress.evaluation.extractors import Extractor, Progress
+
+__all__ = ["Evaluation", "build_metrics", "evaluate"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What was measured.
+
+    Attributes:
+        results: in the order of the metrics asked for; each carries its own protocol.
+        protocol: what all of them share.
+        seconds: wall-clock time.
+    """
+
+    results: tuple[MetricResult, ...]
+    protocol: Protocol
+    seconds: float
+
+    def __getitem__(self, key: str) -> MetricResult:
+        """Return the result with this key (``fd``, ``precision``, …)."""
+        for result in self.results:
+            if result.key == key:
+                return result
+        raise KeyError(key)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {
+            "results": [result.to_json() for result in self.results],
+            "protocol": self.protocol.to_json(),
+            "seconds": self.seconds,
+        }
+
+
+def build_metrics(names: Sequence[str | Metric]) -> list[Metric]:
+    """Return the metrics registered under ``names``; instances are taken as they are.
+
+    Raises:
+        ComponentError: nothing is registered under a name.
+        EvaluationError: what is registered is no metric.
+    """
+    from gancompress.registry import METRICS
+
+    found = []
+    for name in names:
+        metric = name if isinstance(name, Metric) else METRICS.get(name)()
+        if not isinstance(metric, Metric):
+            raise EvaluationError(f"metric {name!r} is registered but is no Metric: subclass it")
+        found.append(metric)
+    return found
+
+
+def evaluate(
+    network: nn.Module,
+    *,
+    latent_dim: int,
+    num_classes: int,
+    dataset: Dataset[Any],
+    extractor: Extractor,
+    metrics: Sequence[str | Metric] = ("fd", "kd", "is", "pr"),
+    samples: int = 10_000,
+    batch_size: int = 100,
+    batch_norm: BatchNormMode = "running",
+    seed: int = 0,
+    weights_label: str = "ema",
+    device: torch.device | str = "cpu",
+    reference_count: int | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure a generator. Modes, buffers and random states are as before on return, even after an error.
+
+    Args:
+        network: maps latents (B, latent_dim) and labels (B,) or None to images (B, C, H, W) in [-1, 1].
+        latent_dim: size of a latent.
+        num_classes: 0 = unconditional.
+        dataset: the real images.
+        extractor: from :func:`~gancompress.evaluation.extractors.build_extractor`.
+        metrics: registered names, or instances.
+        samples: generated images, exactly.
+        batch_size: images per forward pass of the generator; fixes nothing unless ``batch_norm`` says so.
+        batch_norm: ``running``, ``batch`` or ``standing``, see :func:`~gancompress.evaluation.sandbox.sampling`.
+        seed: of the latents.
+        weights_label: ``ema`` or ``live``: what ``network`` is.
+        device: where the network is.
+        reference_count: real images used; None = all.
+        progress: told now and then.
+
+    Raises:
+        EvaluationError: a pixel, feature or result is not finite, or a metric cannot be computed.
+    """
+    begun = time.perf_counter()
+    measured = build_metrics(metrics)
+    with forked_rng(seed, device):
+        real = reference_features(extractor, dataset, count=reference_count, progress=progress)
+    sampler, warm = (
+        Sampler(network, latent_dim=latent_dim, num_classes=num_classes, seed=seed, device=device, stream=stream)
+        for stream in ("latent", "standing")
+    )
+
+    def warm_up(index: int) -> Tensor:
+        return warm.images(index * batch_size, (index + 1) * batch_size)
+
+    with sampling(network, batch_norm=batch_norm, warm_up=warm_up, seed=seed, device=device):
+        fake = generated_features(
+            extractor,
+            sampler,
+            count=samples,
+            batch_size=batch_size,
+            spec=dataset.spec,
+            full=batch_norm == "batch",
+            progress=progress,
+        )
+    protocol = Protocol(
+        extractor=extractor.label,
+        weights_hash=extractor.weights_hash,
+        resize=extractor.resize,
+        reference=dataset.fingerprint(),
+        reference_count=len(real),
+        samples=samples,
+        weights=weights_label,
+        batch_norm=_describe(batch_norm, batch_size),
+        labels="balanced" if num_classes else "none",
+        seed=seed,
+        libraries=f"torch-fidelity {version('torch-fidelity')}",
+        notes=extractor.notes,
+    )
+    results: list[MetricResult] = []
+    for metric in measured:
+        with forked_rng(seed, device), torch.no_grad():
+            results += metric.compute(real, fake)
+    for result in results:
+        if result.value != result.value or abs(result.value) == float("inf"):
+            raise EvaluationError(f"{result.name} is {result.value}: the generated images are degenerate")
+    finished = tuple(dataclasses.replace(result, protocol=protocol.for_metric(result.settings)) for result in results)
+    return Evaluation(finished, protocol, time.perf_counter() - begun)
+
+
+def _describe(batch_norm: BatchNormMode, batch_size: int) -> str:
+    if batch_norm == "batch":
+        return f"each batch of {batch_size}"
+    if batch_norm == "standing":
+        return f"standing over {STANDING_BATCHES} batches of {batch_size}"
+    return "running averages"

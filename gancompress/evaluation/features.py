@@ -1,0 +1,288 @@
+"""Features of real images, kept in the cache, and of generated ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from gancompress.errors import EvaluationError
+from gancompress.evaluation.cache import cache_dir, load_tensors, store_tensors
+from gancompress.seeds import generator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gancompress.data.base import Dataset, ImageSpec
+    from gancompress.evaluation.extractors import Extractor, Progress
+
+__all__ = ["Features", "Sampler", "Statistics", "extract", "generated_features", "reference_features"]
+
+FloatArray = npt.NDArray[np.float64]
+
+#: latents are drawn in blocks of this many, so that image i is the same whatever the number and the batch size
+BLOCK = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Mean (d,) and covariance (d, d) of features, in float64."""
+
+    mean: FloatArray
+    covariance: FloatArray
+
+    @functools.cached_property
+    def root(self) -> FloatArray:
+        """Symmetric square root of the covariance; negative eigenvalues, which are rounding, count as 0."""
+        values, vectors = np.linalg.eigh(self.covariance)
+        root: FloatArray = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+        return root
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """Features and logits of a set of images.
+
+    Attributes:
+        values: float32, (N, d), on the CPU.
+        logits: float32, (N, k), on the CPU.
+        label: label of the extractor.
+        official: the extractor is Inception, so that names like FID may be used.
+    """
+
+    values: Tensor
+    logits: Tensor
+    label: str
+    official: bool = False
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def name(self, official: str, other: str) -> str:
+        """Return the name of a metric on these features: ``official`` for Inception, else ``other[label]``."""
+        return official if self.official else f"{other}[{self.label}]"
+
+    @functools.cached_property
+    def statistics(self) -> Statistics:
+        """Mean and covariance in float64 (torch-fidelity would keep a float32 mean)."""
+        from torch_fidelity.metric_fid import fid_features_to_statistics
+
+        found = fid_features_to_statistics(self.values.double())
+        return Statistics(found["mu"], np.atleast_2d(found["sigma"]))
+
+
+class Sampler:
+    """Images of a generator, each a pure function of its index and the seed.
+
+    Latents are standard normal. Classes are balanced: image i has class ``i % num_classes``.
+
+    Args:
+        network: maps latents (B, latent_dim) and labels (B,) or None to images in [-1, 1].
+        latent_dim: size of a latent.
+        num_classes: 0 = unconditional.
+        seed: of the latents.
+        device: where the generator is.
+        stream: tells apart what the images are for.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        latent_dim: int,
+        num_classes: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        stream: str = "latent",
+    ) -> None:
+        self.network = network
+        self.latent_dim = latent_dim
+        self.num_classes = num_classes
+        self.seed = seed
+        self.device = torch.device(device)
+        self.stream = stream
+        self._block: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def latents(self, start: int, stop: int) -> Tensor:
+        """Return the latents of images ``start`` to ``stop``, (stop - start, latent_dim), on the device."""
+        parts = []
+        for block in range(start // BLOCK, (stop - 1) // BLOCK + 1):
+            if self._block[0] != block:
+                rng = generator(self.seed, "evaluation", self.stream, block)
+                self._block = (block, torch.randn(BLOCK, self.latent_dim, generator=rng))
+            low = block * BLOCK
+            parts.append(self._block[1][max(start - low, 0) : min(stop - low, BLOCK)])
+        return torch.cat(parts).to(self.device)
+
+    def labels(self, start: int, stop: int) -> Tensor | None:
+        """Return the classes of images ``start`` to ``stop``, (stop - start,), None when unconditional."""
+        if not self.num_classes:
+            return None
+        return torch.arange(start, stop, device=self.device) % self.num_classes
+
+    def images(self, start: int, stop: int, labels: Tensor | None = None) -> Tensor:
+        """Return images ``start`` to ``stop`` as the network gives them, checked to be finite.
+
+        Args:
+            start: first index.
+            stop: index after the last.
+            labels: classes to use instead of the balanced ones.
+
+        Raises:
+            EvaluationError: the network made something that is no finite image.
+        """
+        chosen = self.labels(start, stop) if labels is None else labels
+        images: Tensor = self.network(self.latents(start, stop), chosen).float()
+        if images.dim() != 4 or len(images) != stop - start:
+            raise EvaluationError(
+                f"the generator made a tensor of shape {tuple(images.shape)} for {stop - start} images"
+            )
+        if not bool(torch.isfinite(images).all()):
+            raise EvaluationError(
+                f"the generator made NaN or infinite pixels while sampling images {start} to {stop - 1}"
+            )
+        return images
+
+    def batches(self, count: int, batch_size: int, *, full: bool = False) -> Iterator[Tensor]:
+        """Yield ``count`` images as uint8 in batches.
+
+        Args:
+            count: images in all.
+            batch_size: images per forward pass.
+            full: make the last batch whole and cut it, for networks that see the batch (batch norm).
+        """
+        from gancompress.data.transform import to_uint8
+
+        for start in range(0, count, batch_size):
+            stop = min(start + batch_size, count)
+            made = self.images(start, start + batch_size if full else stop)
+            yield to_uint8(made[: stop - start])
+
+
+def extract(
+    extractor: Extractor,
+    batches: Iterator[Tensor],
+    what: str,
+    total: int,
+    progress: Progress | None = None,
+) -> Features:
+    """Return the features of batches of uint8 images.
+
+    Args:
+        extractor: the extractor.
+        batches: uint8 images (B, C, H, W).
+        what: the images in words, for messages.
+        total: number of images, for ``progress``.
+        progress: told after every batch.
+
+    Raises:
+        EvaluationError: a feature is not finite.
+    """
+    values, logits, done = [], [], 0
+    for images in batches:
+        value, logit = extractor.features(images)
+        if not bool(torch.isfinite(value).all()) or not bool(torch.isfinite(logit).all()):
+            raise EvaluationError(
+                f"{extractor.label} gave NaN or infinite features for {what} {done} to {done + len(images) - 1}"
+            )
+        values.append(value.float().cpu())
+        logits.append(logit.float().cpu())
+        done += len(images)
+        if progress is not None:
+            progress(f"features of {what}", done, total)
+    return Features(torch.cat(values), torch.cat(logits), extractor.label, extractor.official)
+
+
+def generated_features(
+    extractor: Extractor,
+    sampler: Sampler,
+    *,
+    count: int,
+    batch_size: int,
+    spec: ImageSpec,
+    full: bool = False,
+    progress: Progress | None = None,
+) -> Features:
+    """Return the features of exactly ``count`` generated images, in order.
+
+    Args:
+        extractor: the extractor.
+        sampler: makes the images; bring its network into the right mode first.
+        count: number of images.
+        batch_size: images per forward pass; changes nothing in eval mode.
+        spec: what the images must look like.
+        full: see :meth:`Sampler.batches`.
+        progress: told after every batch.
+
+    Raises:
+        EvaluationError: wrong shape, NaN or infinite pixels or features.
+    """
+    wanted = (spec.channels, spec.resolution, spec.resolution)
+
+    def checked() -> Iterator[Tensor]:
+        for images in sampler.batches(count, batch_size, full=full):
+            if tuple(images.shape[1:]) != wanted:
+                raise EvaluationError(
+                    f"the generator makes images of shape {tuple(images.shape[1:])}, the data has {wanted}"
+                )
+            yield images
+
+    return extract(extractor, checked(), "generated images", count, progress)
+
+
+#: the last reference features of this process: a run evaluates against the same ones again and again
+_RECENT: OrderedDict[str, Features] = OrderedDict()
+
+
+def reference_features(
+    extractor: Extractor,
+    dataset: Dataset[Any],
+    *,
+    count: int | None = None,
+    batch_size: int = 250,
+    progress: Progress | None = None,
+) -> Features:
+    """Return the features of real images, from the cache when they were ever computed.
+
+    Args:
+        extractor: the extractor.
+        dataset: the real images.
+        count: how many, drawn at random with a fixed seed; None = all, in order.
+        batch_size: images per forward pass.
+        progress: told after every batch.
+
+    Raises:
+        EvaluationError: more images asked for than there are, or a feature that is not finite.
+        DataError: an image cannot be read.
+    """
+    number = len(dataset) if count is None else count
+    if not 2 <= number <= len(dataset):
+        raise EvaluationError(
+            f"{number} reference images asked for, the dataset has {len(dataset)}; take 2 or more of them"
+        )
+    identity = f"{extractor.label}|{extractor.weights_hash}|{dataset.fingerprint()}|{number}"
+    key = hashlib.sha256(identity.encode()).hexdigest()[:32]
+    if key not in _RECENT:
+        path = cache_dir() / "features" / f"{key}.safetensors"
+        cached = load_tensors(path)
+        if cached is None or cached[1].get("identity") != identity:
+            order = torch.arange(number)
+            if number < len(dataset):
+                order = torch.randperm(len(dataset), generator=generator(0, "evaluation", "reference"))[:number]
+            batches = (dataset.read(chunk).images for chunk in torch.split(order, batch_size))
+            found = extract(extractor, batches, "real images", number, progress)
+            store_tensors(path, {"values": found.values, "logits": found.logits}, {"identity": identity})
+        else:
+            found = Features(cached[0]["values"], cached[0]["logits"], extractor.label, extractor.official)
+        _RECENT[key] = found
+        while len(_RECENT) > 2:
+            _RECENT.popitem(last=False)
+    _RECENT.move_to_end(key)
+    return _RECENT[key]

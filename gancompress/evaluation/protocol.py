@@ -1,0 +1,87 @@
+"""Everything that fixes a metric. Two numbers may be compared only when the hashes of their protocols are equal."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Protocol"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How a metric was measured.
+
+    ``str(protocol)`` is the line that is printed next to every number.
+
+    Attributes:
+        extractor: label of the feature extractor, e.g. ``inception`` or ``classifier-1f3a9c2d``.
+        weights_hash: hash of the extractor's weights themselves.
+        resize: how images are brought to the extractor's size.
+        reference: fingerprint of the dataset that is compared with.
+        reference_count: number of real images.
+        samples: number of generated images.
+        weights: which generator was measured, ``ema`` or ``live``.
+        batch_norm: statistics of batch norm while sampling, with whatever they depend on.
+        labels: how the classes of the generated images were chosen.
+        seed: seed of latents and labels.
+        libraries: versions of the libraries whose formulas or features are used.
+        metric: settings of one metric (subset sizes, neighbours); empty in the protocol of a whole evaluation.
+        notes: facts to show that fix nothing, such as the held-out accuracy of the classifier; not hashed.
+    """
+
+    extractor: str
+    weights_hash: str
+    resize: str
+    reference: str
+    reference_count: int
+    samples: int
+    weights: str
+    batch_norm: str
+    labels: str
+    seed: int
+    libraries: str
+    metric: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """Short hash of every attribute but ``notes``."""
+        fixed = dataclasses.asdict(self)
+        del fixed["notes"]
+        return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:12]
+
+    def for_metric(self, settings: str) -> Protocol:
+        """Return this protocol with the settings of one metric."""
+        return dataclasses.replace(self, metric=settings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object with every attribute, the hash and the printed line."""
+        fields = dataclasses.asdict(self)
+        return {**fields, "notes": list(self.notes), "hash": self.hash, "text": str(self)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Protocol:
+        """Rebuild a protocol from :meth:`to_json`."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        fields = {key: value for key, value in record.items() if key in names}
+        return cls(**{**fields, "notes": tuple(fields.get("notes", ()))})
+
+    def __str__(self) -> str:
+        noted = f" ({', '.join(self.notes)})" if self.notes else ""
+        parts = [
+            f"{self.extractor}{noted}",
+            f"{self.samples:,} generated against {self.reference_count:,} real",
+            f"{self.labels} classes" if self.labels != "none" else "no classes",
+            f"{'EMA' if self.weights == 'ema' else self.weights} weights",
+            f"batch norm: {self.batch_norm}",
+            f"seed {self.seed}",
+        ]
+        if self.metric:
+            parts.append(self.metric)
+        return ", ".join(parts) + f" [{self.hash}]"
