@@ -1,0 +1,146 @@
+"""A method's answer: asked for on rank 0, validated, brought to every rank, written into a checkpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gancompress.errors import GancompressError, InvariantError
+from gancompress.sparsity.state import SparseState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gancompress.methods.base import NetView
+    from gancompress.training.groups import Group
+    from gancompress.training.masking import MaskedNetwork
+
+__all__ = ["below", "check_counts", "decide_together", "pack", "unpack", "validate"]
+
+
+def decide_together(
+    group: Group, method: str, net: MaskedNetwork, view: NetView, decide: Callable[[], SparseState]
+) -> SparseState:
+    """Let rank 0 ask the method; return its answer, validated, on every rank.
+
+    Args:
+        group: the processes of this run; all of them call.
+        method: its class, for messages.
+        net: the network that the answer is for.
+        view: what the method was shown; its weights must not change.
+        decide: the call of the method.
+
+    Raises:
+        InvariantError: the answer does not fit the network, the method changed a weight, or ranks disagree.
+        GancompressError: on the other ranks, when rank 0 failed.
+    """
+    state: SparseState | None = None
+    failure: Exception | None = None
+    if group.is_main:
+        try:
+            state = _ask(method, net, view, decide)
+        except Exception as error:
+            # the other ranks wait for an answer: they must hear of the failure before it goes up
+            failure = error
+    if group.world > 1:
+        state = _share(group, net, state, failure)
+    if failure is not None:
+        raise failure
+    assert state is not None
+    if group.world > 1:
+        group.assert_same(state.hash(), f"the masks of the {net.role}")
+    return state
+
+
+def _ask(method: str, net: MaskedNetwork, view: NetView, decide: Callable[[], SparseState]) -> SparseState:
+    # torch counts in-place writes per tensor: a method that edits what it was only shown is caught at no cost
+    before = {name: weight._version for name, weight in view.weights.items()}
+    state = decide()
+    changed = [name for name, weight in view.weights.items() if weight._version != before[name]]
+    if changed:
+        raise InvariantError(f"method {method} changed weights of the {net.role} itself: {', '.join(changed)}")
+    validate(net, state, f"method {method}")
+    return state
+
+
+def _share(
+    group: Group, net: MaskedNetwork, state: SparseState | None, failure: Exception | None
+) -> SparseState | None:
+    scalars: dict[str, Any] = {"failure": None if failure is None else str(failure)}
+    tensors: dict[str, Tensor] = {}
+    if state is not None:
+        more, tensors = pack(state)
+        scalars.update(more)
+    shared, received = group.share(scalars, tensors)
+    if group.is_main:
+        return state
+    if shared["failure"] is not None:
+        raise GancompressError(f"rank 0 could not choose the masks of the {net.role}: {shared['failure']}")
+    return unpack(shared, received)
+
+
+def validate(net: MaskedNetwork, state: SparseState, author: str) -> None:
+    """Verify names, shapes, dtypes and counts of a state; waits for the device.
+
+    Args:
+        net: the network that it is for.
+        state: the state.
+        author: who made it, for messages.
+
+    Raises:
+        InvariantError: naming the tensor that does not fit.
+    """
+    names = set(net.parameters)
+    if set(state.masks) != names or set(state.budgets) != names:
+        odd = sorted((set(state.masks) ^ names) | (set(state.budgets) ^ names))
+        raise InvariantError(f"{author} gave the {net.role} masks or budgets for other tensors: {', '.join(odd)}")
+    for name, parameter in net.parameters.items():
+        mask = state.masks[name]
+        if mask.dtype is not torch.bool or mask.shape != parameter.shape:
+            raise InvariantError(
+                f"{author} gave the {net.role}'s {name} a mask of {mask.dtype} {tuple(mask.shape)}, "
+                f"expected bool {tuple(parameter.shape)}"
+            )
+    check_counts(state, f"{author}, {net.role}")
+
+
+def check_counts(state: SparseState, where: str) -> None:
+    """Verify ``mask.sum() == budget`` for every tensor, waiting for each device once.
+
+    Raises:
+        InvariantError: naming the tensor and both counts.
+    """
+    if not state.masks:
+        return
+    device = next(iter(state.masks.values())).device
+    kept = torch.stack([mask.sum().to(device) for mask in state.masks.values()]).tolist()
+    for name, count in zip(state.masks, kept, strict=True):
+        if count != state.budgets[name]:
+            raise InvariantError(
+                f"{where}: the mask of {name} keeps {count} weights, its budget is {state.budgets[name]}"
+            )
+
+
+def pack(state: SparseState) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Split a state into JSON-able scalars and named tensors."""
+    tensors = {f"mask.{name}": mask for name, mask in state.masks.items()}
+    tensors.update({f"memory.{key}": value for key, value in state.memory.items() if isinstance(value, Tensor)})
+    memory = {key: value for key, value in state.memory.items() if not isinstance(value, Tensor)}
+    return {"budgets": dict(state.budgets), "updates": state.updates, "memory": memory}, tensors
+
+
+def unpack(scalars: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SparseState:
+    """Undo :func:`pack`; other scalars and tensors are ignored."""
+    return SparseState(
+        masks=below(tensors, "mask."),
+        budgets=dict(scalars["budgets"]),
+        updates=scalars["updates"],
+        memory={**scalars["memory"], **below(tensors, "memory.")},
+    )
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose name starts with ``prefix``, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,141 @@
+"""The moving average of the generator, sparse like the generator itself.
+
+With a plain average a weight that was just grown starts from 0 and needs thousands of steps to become itself. The
+sparse rule (STU-GAN, "Don't Be So Dense", Liu et al., 2022, "sparse EMA") starts it from its live value instead: after
+the first optimizer step of a grown weight its average *is* the weight. Which weights are new is told by the topology
+update, never guessed from a zero in the average.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gancompress.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gancompress.backbones.base import Generator
+    from gancompress.recipe.schema import EMAConfig
+
+__all__ = ["SparseEMA"]
+
+_GROWN = "grown."
+_MODULE = "module."
+
+
+class SparseEMA:
+    """Average of a generator's parameters; its buffers (batch-norm statistics, singular vectors) are copied.
+
+    The loop calls :meth:`update` once per training step; the engine calls :meth:`retarget` after a topology update
+    and :meth:`stepped` after an optimizer step of the generator.
+
+    Args:
+        network: the live generator, already on its device and in its memory format.
+        config: decay, start and rule.
+
+    Attributes:
+        module: a generator of its own that holds the average; evaluate, sample and export this one.
+        pending: by parameter name, bool masks of grown weights whose first optimizer step is yet to come.
+    """
+
+    def __init__(self, network: Generator, config: EMAConfig) -> None:
+        self.config = config
+        self.module: Generator = copy.deepcopy(network).requires_grad_(False)
+        self.pending: dict[str, Tensor] = {}
+        self._stepped = False
+        self._average: dict[str, Tensor] = dict(self.module.named_parameters())
+        self._bind(network)
+
+    def _bind(self, network: Generator) -> None:
+        """List the live tensors once, in the order of the average's, so that a step costs two calls."""
+        self._network = network
+        live, buffers = dict(network.named_parameters()), dict(network.named_buffers())
+        self._live: dict[str, Tensor] = {name: live[name] for name in self._average}
+        self._buffers = [(to, buffers[name]) for name, to in self.module.named_buffers()]
+
+    @torch.no_grad()
+    def update(self, network: Generator, step: int) -> None:
+        """Take in the live weights of one training step, right after the generator's optimizer step.
+
+        Args:
+            network: the live generator.
+            step: training step, 1 for the first; before ``config.start`` the average is a copy.
+        """
+        if network is not self._network:
+            self._bind(network)
+        average, live = list(self._average.values()), list(self._live.values())
+        if step < self.config.start or self.config.decay == 0:
+            torch._foreach_copy_(average, live)
+        else:
+            torch._foreach_lerp_(average, live, 1.0 - self.config.decay)
+            for name, new in self.pending.items():
+                self._average[name].copy_(torch.where(new, self._live[name], self._average[name]))
+        if self._stepped:
+            self.pending = {}
+        self._copy_buffers()
+
+    def stepped(self, taken: bool = True) -> None:
+        """Say whether this training step moved the weights: only then does a grown weight count as started."""
+        self._stepped = taken
+
+    @torch.no_grad()
+    def retarget(self, off: Mapping[str, Tensor], grown: Mapping[str, Tensor]) -> None:
+        """Follow a topology update: zero the average of masked weights, remember the grown ones.
+
+        Args:
+            off: by parameter name, True where masked now.
+            grown: by parameter name, True where the update added a weight.
+        """
+        for name, where in off.items():
+            self._average[name].masked_fill_(where, 0)
+        if not self.config.sparse:
+            return
+        merged = dict(self.pending)
+        for name, new in grown.items():
+            merged[name] = merged[name] | new if name in merged else new
+        self.pending = {name: new & ~off[name] if name in off else new for name, new in merged.items()}
+        self._stepped = False
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Start again from a copy of the live weights (initialisation, a new round)."""
+        torch._foreach_copy_(list(self._average.values()), list(self._live.values()))
+        self._copy_buffers()
+        self.pending, self._stepped = {}, False
+
+    def parameter(self, name: str) -> Tensor:
+        """Return the average of one parameter, by its name in ``named_parameters()``."""
+        return self._average[name]
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return every tensor that the next update depends on, and JSON-able scalars."""
+        tensors = {_MODULE + name: tensor for name, tensor in self.module.state_dict().items()}
+        tensors.update({_GROWN + name: new for name, new in self.pending.items()})
+        return tensors, {"stepped": self._stepped}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned, bit for bit.
+
+        Raises:
+            CheckpointError: names or shapes are not those of this generator.
+        """
+        module = {n.removeprefix(_MODULE): t for n, t in tensors.items() if n.startswith(_MODULE)}
+        grown = {n.removeprefix(_GROWN): t for n, t in tensors.items() if n.startswith(_GROWN)}
+        try:
+            self.module.load_state_dict(module)
+            self.pending = {n: t.to(self._average[n].device, torch.bool, copy=True) for n, t in grown.items()}
+            self._stepped = bool(scalars["stepped"])
+        except (RuntimeError, KeyError) as error:
+            raise CheckpointError(
+                f"the saved average does not fit this generator: {' '.join(str(error).split())}"
+            ) from error
+
+    def _copy_buffers(self) -> None:
+        if self._buffers:
+            to, live = zip(*self._buffers, strict=True)
+            torch._foreach_copy_(list(to), list(live))

@@ -1,0 +1,417 @@
+"""The engine: the only code that makes sparsity happen. Methods decide, the engine does.
+
+The order of one training step, the same in code and in the documentation::
+
+    for step in 1 .. T:
+        plan = {role: engine.plan(role, step, T)}
+        n_d times:  D.zero_grad; loss_D.backward; engine.step("discriminator", plan if last of n_d else NOTHING)
+        G.zero_grad; loss_G.backward;             engine.step("generator", plan)
+                                                  # step = [mask gradients; optimizer.step; re-mask; clock += 1]
+        every measure.every steps:                engine.record(d_real, d_fake, d_fake_after)
+        ema.update(generator, step)
+        for role whose plan says UPDATE:          engine.update(role, step=step, total_steps=T, round=r)
+                                                  # = [method.update on a view; check; broadcast; grown/dropped;
+                                                  #    zero weights, moments and average of what was dropped]
+        log, evaluate, checkpoint
+
+Gradients are averaged over ranks before ``engine.step``. Between updates nothing waits for the device.
+
+Rounds: ``states = engine.next_round(round, index)`` asks the method while the weights are still those that the last
+round ended with; the caller then restores weights as the round says (keep, rewind, reinitialise) and hands each state
+to ``engine.set_state``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from gancompress.errors import CheckpointError, InvariantError
+from gancompress.methods.base import Method, MethodConfig, NetView, Plan, Round
+from gancompress.seeds import generator
+from gancompress.training.decisions import below, check_counts, decide_together, pack, unpack, validate
+from gancompress.training.groups import Group
+from gancompress.training.masking import Change, MaskedNetwork, Moments, RoleParts
+from gancompress.training.signals import Signals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gancompress.sparsity.state import Role, SparseState
+    from gancompress.training.ema import SparseEMA
+
+__all__ = ["Engine", "Ledger", "RoleParts", "UpdateReport"]
+
+
+class Ledger(Protocol):
+    """What the engine counts (see ``cost.ledger.TrainingLedger``)."""
+
+    discriminator_steps: int
+
+    def advance(self, role: Role, budgets: Mapping[str, int], steps: int = 1) -> None:
+        """Count training steps at these non-zeros."""
+
+    def dense_gradient(self, role: Role, budgets: Mapping[str, int], times: int = 1) -> None:
+        """Count optimizer steps whose dense gradient was wanted."""
+
+    def measure(self, budgets: Mapping[Role, Mapping[str, int]], times: int = 1) -> None:
+        """Count measurements of signals."""
+
+    def probe(self, role: Role, times: int = 1) -> None:
+        """Count dense gradients before initialisation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateReport:
+    """What one topology update did.
+
+    Attributes:
+        role: whose masks.
+        round: index of the round.
+        step: training step of the round.
+        updates: topology updates of this role so far.
+        grown: weights kept now and masked before.
+        dropped: weights masked now and kept before.
+        nonzeros: kept weights.
+        size: prunable weights.
+        exploration: share of weights that were ever kept (the exploration rate of ITOP, Liu et al., 2021, section 3).
+        layers: kept weights per tensor.
+    """
+
+    role: Role
+    round: int
+    step: int
+    updates: int
+    grown: int
+    dropped: int
+    nonzeros: int
+    size: int
+    exploration: float
+    layers: Mapping[str, int]
+
+    @property
+    def density(self) -> float:
+        """Exact share of kept weights."""
+        return self.nonzeros / self.size
+
+    @property
+    def churn(self) -> float:
+        """Share of kept weights that are new."""
+        return self.grown / self.nonzeros if self.nonzeros else 0.0
+
+
+class Engine:
+    """Holds both networks to their masks, and lets the method change these.
+
+    Args:
+        method: decides which weights are kept.
+        parts: network, optimizer, budget and weights per role.
+        seed: the recipe's seed.
+        moments: optimizer moments off the mask: exactly 0 (``masked``) or as in published codes (``dense``).
+        check_every: topology updates between two checks of all invariants.
+        group: processes that train together.
+        ema: the generator's average, which follows its masks.
+        ledger: counts what the training costs.
+    """
+
+    def __init__(
+        self,
+        method: Method[MethodConfig],
+        parts: Mapping[Role, RoleParts],
+        *,
+        seed: int,
+        moments: Moments = "masked",
+        check_every: int = 1,
+        group: Group | None = None,
+        ema: SparseEMA | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
+        self.method = method
+        self.seed = seed
+        self.check_every = check_every
+        self.group = group if group is not None else Group()
+        self.ledger = ledger
+        self._nets: dict[Role, MaskedNetwork] = {
+            role: MaskedNetwork(role, part, moments, ema if role == "generator" else None)
+            for role, part in parts.items()
+        }
+        device = next(iter(next(iter(parts.values())).network.parameters())).device
+        self._signals = Signals(method.measure, device)
+        self._updated: dict[Role, tuple[int, int]] = {}
+        self._uncounted: dict[Role, int] = dict.fromkeys(self._nets, 0)
+
+    # ------------------------------------------------------------------ what others ask
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The roles, in order."""
+        return tuple(self._nets)
+
+    def state(self, role: Role) -> SparseState:
+        """Return the sparse state of one network."""
+        return self._nets[role].state
+
+    def steps(self, role: Role) -> int:
+        """Return the optimizer steps that one network has taken since the start of the run."""
+        return self._nets[role].steps
+
+    def exploration(self, role: Role) -> float:
+        """Return the share of weights that were ever kept, as of the last change (does not wait for the device)."""
+        net = self._nets[role]
+        return net.ever_count / sum(p.numel() for p in net.parameters.values())
+
+    def plan(self, role: Role, step: int, total_steps: int) -> Plan:
+        """Return what the method wants at one training step of a round (1 for the first).
+
+        Raises:
+            InvariantError: the plan leaves an optimizer step out without an update.
+        """
+        plan = self.method.plan(role, step, total_steps)
+        if Plan.SKIP_STEP in plan and Plan.UPDATE not in plan:
+            raise InvariantError(f"method {type(self.method).__name__} plans SKIP_STEP without UPDATE at step {step}")
+        return plan
+
+    # ------------------------------------------------------------------ masks at the start
+
+    def init(self, probe: Callable[[], None] | None = None) -> None:
+        """Let the method choose the first masks, and zero the weights that they mask.
+
+        Args:
+            probe: leaves the gradient of both losses on one batch, averaged over ranks, in ``.grad``; called when
+                the method asks for it. Buffers that it changes (batch-norm statistics, singular vectors) are restored.
+
+        Raises:
+            InvariantError: the method's masks do not keep what its budgets say.
+        """
+        gradients = self._probe(probe) if self.method.init_needs_gradient else {}
+        for role, net in self._nets.items():
+            view = dataclasses.replace(self._view(net), gradients=gradients.get(role))
+            rng = generator(self.seed, "topology", role, "init")
+            state = self._decide(net, view, partial(self.method.init, view, net.parts.budget, rng))
+            net.change(state)
+            if net.ema is not None:
+                net.ema.reset()
+        self.check()
+
+    def _probe(self, probe: Callable[[], None] | None) -> dict[Role, dict[str, Tensor]]:
+        if probe is None:
+            raise InvariantError(f"method {type(self.method).__name__} needs a gradient to start: pass a probe to init")
+        networks = [net.parts.network for net in self._nets.values()]
+        buffers = [(b, b.clone()) for network in networks for b in network.buffers()]
+        probe()
+        gradients: dict[Role, dict[str, Tensor]] = {}
+        for role, net in self._nets.items():
+            found = {name: p.grad for name, p in net.parameters.items()}
+            gradients[role] = {
+                name: torch.zeros_like(net.parameters[name]) if grad is None else grad.detach().clone()
+                for name, grad in found.items()
+            }
+            net.parts.network.zero_grad(set_to_none=True)
+            if self.ledger is not None:
+                self.ledger.probe(role)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        return gradients
+
+    # ------------------------------------------------------------------ every step
+
+    def step(self, role: Role, plan: Plan = Plan.NOTHING) -> None:
+        """Take one optimizer step of ``role`` within its masks; gradients are in ``.grad``, averaged over ranks.
+
+        Args:
+            role: which network.
+            plan: what :meth:`plan` said; of the ``n_d`` discriminator steps only the last one gets it.
+        """
+        net = self._nets[role]
+        wants_dense = Plan.DENSE_GRADIENT in plan
+        net.before_step(wants_dense)
+        skip = Plan.SKIP_STEP in plan
+        if not skip:
+            net.parts.optimizer.step()
+            net.after_step()
+        if net.ema is not None:
+            net.ema.stepped(not skip)
+        self._uncounted[role] += 1
+        if self.ledger is not None and wants_dense:
+            self.ledger.dense_gradient(role, net.state.budgets)
+
+    def record(self, *, d_real: Tensor, d_fake: Tensor, d_fake_after: Tensor) -> None:
+        """Store one measurement (see ``methods.base.Measure``): scalars of shape (), on the device."""
+        self._signals.record(d_real, d_fake, d_fake_after)
+        if self.ledger is not None:
+            self.ledger.measure({role: net.state.budgets for role, net in self._nets.items()})
+
+    # ------------------------------------------------------------------ topology
+
+    def update(self, role: Role, *, step: int, total_steps: int, round: int = 0) -> UpdateReport:
+        """Let the method change the masks of ``role``, right after the step whose plan says ``UPDATE``.
+
+        Args:
+            role: which network.
+            step: training step of the round.
+            total_steps: training steps of the round.
+            round: index of the round.
+
+        Raises:
+            InvariantError: a second update at the same step, a dense gradient that was never computed, masks that do
+                not keep their budgets, or any other invariant that broke.
+        """
+        net = self._nets[role]
+        if (round, step) <= self._updated.get(role, (-1, -1)):
+            raise InvariantError(f"a second topology update of the {role} at step {step} of round {round}")
+        if Plan.DENSE_GRADIENT in self.plan(role, step, total_steps) and net.gradients is None:
+            raise InvariantError(f"the {role}'s update at step {step} needs dense gradients, but no step kept them")
+        self._updated[role] = (round, step)
+        view = self._view(net, step=step, total_steps=total_steps, round=round)
+        rng = generator(self.seed, "topology", role, round, step)
+        old = net.state
+        new = self._decide(net, view, partial(self.method.update, old, view, rng))
+        self.settle()
+        change = net.change(new.replace(updates=old.updates + 1))
+        net.gradients = None
+        if net.state.updates % self.check_every == 0:
+            self.check((role,))
+        return self._report(net, change, round, step)
+
+    def next_round(self, upcoming: Round, index: int) -> dict[Role, SparseState]:
+        """Ask the method for the states that round ``index`` starts from; nothing changes yet.
+
+        Call it while the weights are still those that the last round ended with.
+        """
+        states: dict[Role, SparseState] = {}
+        for role, net in self._nets.items():
+            view = self._view(net, total_steps=upcoming.steps, round=index)
+            rng = generator(self.seed, "topology", role, index, "next_round")
+            states[role] = self._decide(net, view, partial(self.method.next_round, net.state, view, upcoming, rng))
+        return states
+
+    def set_state(self, role: Role, state: SparseState, *, reset_moments: bool = False) -> Change:
+        """Put ``state`` in force: masks go onto the weights, the moments and the average.
+
+        Args:
+            role: which network, its weights already those that the round starts from.
+            state: what :meth:`next_round` returned.
+            reset_moments: forget the optimizer's state, as a new optimizer would.
+        """
+        net = self._nets[role]
+        validate(net, state, f"method {type(self.method).__name__}")
+        self.settle()
+        if reset_moments:
+            net.reset_moments()
+        change = net.change(state)
+        self.check((role,))
+        return change
+
+    def reset_moments(self, role: Role) -> None:
+        """Forget the optimizer state of one network, step counters included."""
+        self._nets[role].reset_moments()
+
+    def _view(self, net: MaskedNetwork, *, step: int = 0, total_steps: int = 0, round: int = 0) -> NetView:
+        return NetView(
+            role=net.role,
+            weights={name: parameter.detach() for name, parameter in net.parameters.items()},
+            budget=net.parts.budget,
+            gradients=net.gradients,
+            momentum=net.momentum(),
+            protected=frozenset(name for name, weight in net.parts.weights.items() if weight.output),
+            signals=self._signals.read(self.group),
+            step=step,
+            total_steps=total_steps,
+            round=round,
+        )
+
+    def _decide(self, net: MaskedNetwork, view: NetView, decide: Callable[[], SparseState]) -> SparseState:
+        return decide_together(self.group, type(self.method).__name__, net, view, decide)
+
+    def _report(self, net: MaskedNetwork, change: Change, round: int, step: int) -> UpdateReport:
+        size = sum(p.numel() for p in net.parameters.values())
+        return UpdateReport(
+            role=net.role,
+            round=round,
+            step=step,
+            updates=net.state.updates,
+            grown=change.grown,
+            dropped=change.dropped,
+            nonzeros=net.state.nonzeros,
+            size=size,
+            exploration=change.ever / size,
+            layers=dict(net.state.budgets),
+        )
+
+    # ------------------------------------------------------------------ trust
+
+    def check(self, roles: tuple[Role, ...] | None = None) -> None:
+        """Verify every invariant; waits for the device.
+
+        Raises:
+            InvariantError: naming the tensor and how many positions are wrong.
+        """
+        for role in self.roles if roles is None else roles:
+            net = self._nets[role]
+            check_counts(net.state, role)
+            leaks = net.leaks()
+            if leaks:
+                raise InvariantError(f"{role}: {'; '.join(leaks)}")
+            if self.group.world > 1:
+                self.group.assert_same(net.state.hash(), f"the masks of the {role}")
+
+    def settle(self) -> None:
+        """Bring the ledger up to date. Call it before reading or saving the ledger."""
+        if self.ledger is None:
+            return
+        for role, net in self._nets.items():
+            per_step = self.ledger.discriminator_steps if role == "discriminator" else 1
+            done, self._uncounted[role] = divmod(self._uncounted[role], per_step)
+            if done:
+                self.ledger.advance(role, net.state.budgets, done)
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return all tensors and all JSON-able scalars that the engine's next step depends on."""
+        tensors: dict[str, Tensor] = {}
+        scalars: dict[str, Any] = {}
+        for role, net in self._nets.items():
+            more, found = pack(net.state)
+            tensors.update({f"{role}.{name}": tensor for name, tensor in found.items()})
+            tensors.update({f"{role}.ever.{name}": mask for name, mask in net.ever.items()})
+            scalars[role] = {
+                **more,
+                "ever_count": net.ever_count,
+                "steps": net.steps,
+                "age": net.age,
+                "updated": list(self._updated[role]) if role in self._updated else None,
+                "uncounted": self._uncounted[role],
+            }
+        ring, count = self._signals.state_dict()
+        tensors.update({f"signals.{name}": tensor for name, tensor in ring.items()})
+        scalars["signals"] = count
+        return tensors, scalars
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned, bit for bit. Weights, moments and average are loaded by others.
+
+        Raises:
+            CheckpointError: it does not fit these networks.
+        """
+        try:
+            for role, net in self._nets.items():
+                own = below(tensors, f"{role}.")
+                saved = scalars[role]
+                state = unpack(saved, {name: tensor.clone() for name, tensor in own.items()})
+                validate(net, state, "the checkpoint")
+                net.adopt(state)
+                ever = below(own, "ever.")
+                net.ever = {name: ever[name].to(p.device, copy=True) for name, p in net.parameters.items()}
+                net.ever_count, net.steps, net.age = saved["ever_count"], saved["steps"], saved["age"]
+                net.gradients = None
+                self._uncounted[role] = saved["uncounted"]
+                self._updated.pop(role, None)
+                if saved["updated"] is not None:
+                    self._updated[role] = (saved["updated"][0], saved["updated"][1])
+            self._signals.load_state_dict(below(tensors, "signals."), scalars["signals"])
+        except (KeyError, TypeError, InvariantError) as error:
+            raise CheckpointError(f"the saved sparsity does not fit these networks: {error}") from error

@@ -1,0 +1,186 @@
+"""Process groups: everything that training needs from ``torch.distributed``, and nothing when there is one process.
+
+No wrapper goes around the networks. Gradients are averaged in one flat buffer per step, after the last micro-batch: a
+loss that reaches a network by another path than a wrapper's ``forward`` (R1, DiffAugment, the same discriminator twice)
+cannot miss the synchronisation. Nothing is pickled: what rank 0 decides travels as JSON and raw bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from gancompress.errors import InvariantError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["Group"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The processes of one run. ``Group()`` is a group of one and never touches ``torch.distributed``.
+
+    Attributes:
+        world: number of processes.
+        rank: this process, 0 first.
+        device: where collective buffers live (``cuda:N`` with NCCL, ``cpu`` with gloo).
+    """
+
+    world: int = 1
+    rank: int = 0
+    device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
+
+    @classmethod
+    def join(
+        cls, device: torch.device | str = "cpu", *, rank: int, world: int, init_method: str | None = None
+    ) -> Group:
+        """Join a group of ``world`` processes; blocks until all are there.
+
+        Args:
+            device: device of this process; CUDA uses NCCL, anything else gloo.
+            rank: number of this process.
+            world: number of processes; 1 joins nothing.
+            init_method: where they meet (``file://…``, ``tcp://…``); default: the environment, as torchrun sets it.
+        """
+        where = torch.device(device)
+        if world > 1 and not dist.is_initialized():
+            backend = "nccl" if where.type == "cuda" else "gloo"
+            dist.init_process_group(backend, init_method=init_method, rank=rank, world_size=world)
+        return cls(world, rank, where)
+
+    @classmethod
+    def from_environment(cls, device: torch.device | str = "cpu") -> Group:
+        """Join the group that torchrun describes in ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``; alone without it."""
+        world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+        where = torch.device(device)
+        if where.type == "cuda" and where.index is None:
+            where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return cls.join(where, rank=rank, world=world)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process decides, logs and saves."""
+        return self.rank == 0
+
+    def mean_(self, tensors: Iterable[Tensor]) -> None:
+        """Average floating-point tensors over all ranks, in place, in one collective per dtype.
+
+        Args:
+            tensors: the same shapes in the same order on every rank.
+        """
+        if self.world == 1:
+            return
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}
+        for tensor in tensors:
+            by_dtype.setdefault(tensor.dtype, []).append(tensor)
+        for same in by_dtype.values():
+            flat = torch.cat([tensor.detach().reshape(-1).to(self.device) for tensor in same])
+            dist.all_reduce(flat)
+            flat /= self.world
+            parts = torch.split(flat, [tensor.numel() for tensor in same])
+            for tensor, part in zip(same, parts, strict=True):
+                tensor.detach().copy_(part.view(tensor.shape))
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """Return the average of a floating-point tensor over all ranks; the tensor itself when alone."""
+        if self.world == 1:
+            return tensor
+        out = tensor.detach().clone()
+        self.mean_([out])
+        return out
+
+    def mean_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Average the gradients of a network over all ranks, in place; the same ones must exist on every rank."""
+        if self.world > 1:
+            self.mean_(parameter.grad for parameter in parameters if parameter.grad is not None)
+
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """Return rank 0's value of a tensor that has the same shape and dtype on every rank (any dtype)."""
+        if self.world == 1:
+            return tensor
+        raw = _to_bytes([tensor], self.device)
+        dist.broadcast(raw, 0)
+        return _from_bytes(raw, tensor.dtype, tensor.shape).to(tensor.device)
+
+    def share(
+        self, scalars: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
+        """Return rank 0's scalars and tensors on every rank; names, shapes and dtypes may differ before.
+
+        Args:
+            scalars: JSON-able; only rank 0's is read.
+            tensors: only rank 0's are read. They arrive on the kind of device that they were on.
+        """
+        if self.world == 1:
+            return scalars, tensors
+        layout: list[tuple[str, str, Sequence[int], bool]] = []
+        if self.is_main:
+            layout = [
+                (name, str(t.dtype).removeprefix("torch."), list(t.shape), t.device.type == "cpu")
+                for name, t in tensors.items()
+            ]
+        text = json.dumps({"scalars": dict(scalars), "layout": layout} if self.is_main else {}).encode()
+        length = self.broadcast(torch.tensor([len(text)], dtype=torch.int64))
+        head = torch.zeros(int(length), dtype=torch.uint8)
+        if self.is_main:
+            head = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        header = json.loads(bytes(self.broadcast(head).tolist()))
+        specs = [(name, getattr(torch, dtype), shape, on_cpu) for name, dtype, shape, on_cpu in header["layout"]]
+        sizes = [math.prod(shape) * dtype.itemsize for _, dtype, shape, _ in specs]
+        raw = torch.empty(sum(sizes), dtype=torch.uint8, device=self.device)
+        if self.is_main and tensors:
+            raw = _to_bytes(tensors.values(), self.device)
+        if raw.numel():
+            dist.broadcast(raw, 0)
+        if self.is_main:
+            return scalars, tensors
+        received = {
+            name: _from_bytes(part, dtype, shape).to("cpu" if on_cpu else self.device)
+            for (name, dtype, shape, on_cpu), part in zip(specs, torch.split(raw, sizes), strict=True)
+        }
+        return header["scalars"], received
+
+    def assert_same(self, digest: str, what: str) -> None:
+        """Verify that every rank calls with the same ``digest``.
+
+        Raises:
+            InvariantError: on every rank, naming ``what`` differs.
+        """
+        if self.world == 1:
+            return
+        number = int.from_bytes(hashlib.blake2b(digest.encode(), digest_size=7).digest(), "little")
+        extremes = torch.tensor([number, -number], dtype=torch.int64, device=self.device)
+        dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
+        if int(extremes[0]) != -int(extremes[1]):
+            raise InvariantError(f"the processes of this run disagree about {what} (rank {self.rank} has {digest})")
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        if self.world > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        """Leave the group after waiting for every rank."""
+        if self.world > 1 and dist.is_initialized():
+            dist.barrier()
+            dist.destroy_process_group()
+
+
+def _to_bytes(tensors: Iterable[Tensor], device: torch.device) -> Tensor:
+    """Return the raw bytes of tensors, one after the other (gloo and NCCL do not move every dtype)."""
+    return torch.cat([t.detach().reshape(-1).contiguous().view(torch.uint8).to(device) for t in tensors])
+
+
+def _from_bytes(raw: Tensor, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
+    """Undo :func:`_to_bytes` for one tensor; a copy, so that the bytes are aligned for their dtype."""
+    return raw.clone().view(dtype).view(tuple(shape))

@@ -1,0 +1,219 @@
+"""One network held to its masks: what the engine does in place to weights, gradients, moments and their average."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gancompress.errors import InvariantError, UnsupportedOptimizerError
+from gancompress.training.moments import first_moment, moments_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch.optim import Optimizer
+
+    from gancompress.backbones.base import PrunableWeight
+    from gancompress.sparsity.state import Budget, Role, SparseState
+    from gancompress.training.ema import SparseEMA
+
+__all__ = ["Change", "MaskedNetwork", "Moments", "RoleParts"]
+
+#: ``masked``: moments are exactly 0 off the mask; ``dense``: they integrate dense gradients, as published codes do
+Moments = Literal["masked", "dense"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RoleParts:
+    """What the engine is given of one role.
+
+    Attributes:
+        network: the live network, on its device.
+        optimizer: of all its parameters.
+        budget: kept weights per tensor that the recipe asks for.
+        weights: the weights that the recipe's convention masks, by name.
+    """
+
+    network: nn.Module
+    optimizer: Optimizer
+    budget: Budget
+    weights: Mapping[str, PrunableWeight]
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """What one change of masks did, in weights.
+
+    Attributes:
+        grown: kept now, masked before.
+        dropped: masked now, kept before.
+        ever: kept now or at any time before.
+    """
+
+    grown: int
+    dropped: int
+    ever: int
+
+
+class MaskedNetwork:
+    """One network, its optimizer, its sparse state, and the in-place operations that keep them together.
+
+    Args:
+        role: which network.
+        parts: network, optimizer, budget and weights.
+        moments: what happens to optimizer moments off the mask.
+        ema: the average that follows the masks of this network, if any.
+    """
+
+    def __init__(self, role: Role, parts: RoleParts, moments: Moments, ema: SparseEMA | None = None) -> None:
+        if parts.budget.counts.keys() != parts.weights.keys():
+            odd = sorted(set(parts.budget.counts) ^ set(parts.weights))
+            raise InvariantError(f"budget and weights of the {role} name different tensors: {', '.join(odd)}")
+        self.role: Role = role
+        self.parts = parts
+        self.moments = moments
+        self.ema = ema
+        self.parameters = {name: weight.parameter for name, weight in parts.weights.items()}
+        self.keys = {name: weight.key for name, weight in parts.weights.items()}
+        self.ever: dict[str, Tensor] = {}
+        self.ever_count = 0
+        #: optimizer steps of this role, and those since its moments were last cleared
+        self.steps = 0
+        self.age = 0
+        #: dense gradients of the step just taken, when they were asked for
+        self.gradients: dict[str, Tensor] | None = None
+        self._state: SparseState | None = None
+
+    # ------------------------------------------------------------------ masks
+
+    @property
+    def state(self) -> SparseState:
+        """The sparse state; exists once the engine is initialised."""
+        if self._state is None:
+            raise InvariantError(f"the {self.role} has no masks yet: call Engine.init or load_state_dict first")
+        return self._state
+
+    def adopt(self, state: SparseState) -> None:
+        """Take ``state`` as it is and rebuild what is derived from its masks; weights are not touched."""
+        masks = {name: state.masks[name].to(p.device) for name, p in self.parameters.items()}
+        budgets = {name: int(state.budgets[name]) for name in self.parameters}
+        self._state = state.replace(masks=masks, budgets=budgets)
+        # dense tensors need nothing; the others get their masks in the weight's own memory layout, for one fused pass
+        self._sparse = {name: p for name, p in self.parameters.items() if budgets[name] < p.numel()}
+        self._off = {n: torch.empty_like(p, dtype=torch.bool).copy_(~masks[n]) for n, p in self._sparse.items()}
+        self._weights = [p.detach() for p in self._sparse.values()]
+        self._keep = [torch.empty_like(p).copy_(masks[name]) for name, p in self._sparse.items()]
+
+    @torch.no_grad()
+    def change(self, new: SparseState) -> Change:
+        """Move to the masks of ``new``: zero what they mask in weights, moments and average; waits for the device.
+
+        A weight that is dropped and grown again in one change is in neither set and keeps its value, moments and
+        average. A grown weight starts at 0 with moments 0 (with dense moments: with the ones it has).
+        """
+        old = self._state
+        self.adopt(new)
+        masks = self.state.masks
+        before = old.masks if old is not None else masks
+        grown = {name: masks[name] & ~before[name] for name in masks}
+        dropped = {name: before[name] & ~masks[name] for name in masks}
+        self.ever = {name: self.ever[name] | mask if name in self.ever else mask for name, mask in masks.items()}
+        groups = (grown, dropped, self.ever)
+        counts = torch.stack([mask.sum() for group in groups for mask in group.values()]).tolist()
+        split = len(masks)
+        n_grown, n_dropped, n_ever = (sum(counts[i * split : (i + 1) * split]) for i in range(3))
+        self.ever_count = n_ever
+        self.zero_off_mask()
+        if self.ema is not None:
+            fresh = {self.keys[n]: g for (n, g), count in zip(grown.items(), counts, strict=False) if count}
+            self.ema.retarget({self.keys[name]: off for name, off in self._off.items()}, fresh)
+        return Change(n_grown, n_dropped, n_ever)
+
+    @torch.no_grad()
+    def zero_off_mask(self) -> None:
+        """Zero the weights and, unless they are kept dense, the moments of masked positions."""
+        for name, parameter in self._sparse.items():
+            parameter.masked_fill_(self._off[name], 0)
+        if self.moments == "masked":
+            for name, _, moment in moments_of(self.parts.optimizer, self._sparse):
+                moment.masked_fill_(self._off[name], 0)
+
+    # ------------------------------------------------------------------ around one optimizer step
+
+    @torch.no_grad()
+    def before_step(self, dense_gradient: bool) -> None:
+        """Keep the dense gradients if asked for, then zero gradients off the mask (NaN and infinity included)."""
+        self.gradients = None
+        if dense_gradient:
+            self.gradients = {
+                name: torch.zeros_like(p) if p.grad is None else p.grad.detach().clone()
+                for name, p in self.parameters.items()
+            }
+        if self.moments == "masked":
+            for name, parameter in self._sparse.items():
+                if parameter.grad is not None:
+                    parameter.grad.masked_fill_(self._off[name], 0)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Zero the weights off the mask again, in one pass; count the step."""
+        self.steps += 1
+        if not self._sparse:
+            return
+        if self.moments == "dense":
+            # an unmasked NaN gradient makes the masked weight NaN, and 0 * NaN is NaN: fill instead of multiplying
+            for name, parameter in self._sparse.items():
+                parameter.masked_fill_(self._off[name], 0)
+            return
+        torch._foreach_mul_(self._weights, self._keep)
+        if self.age < 2:
+            self._inspect_moments()
+
+    def _inspect_moments(self) -> None:
+        """Meet the optimizer's state: after its first step mask it (it may start at 1), after the second trust it."""
+        self.age += 1
+        if self.age == 1:
+            self.zero_off_mask()
+            return
+        leaks = self.leaks(weights=False, average=False)
+        if leaks:
+            raise UnsupportedOptimizerError(
+                f"optimizer {type(self.parts.optimizer).__name__} does not keep the moments of masked weights at 0 "
+                f"({leaks[0]}); choose another (adam, adamw, sgd, rmsprop, lion) or set sparsity.moments: dense"
+            )
+
+    def reset_moments(self) -> None:
+        """Forget the optimizer's state, as a new optimizer would (step counters too)."""
+        self.parts.optimizer.state.clear()
+        self.age = 0
+
+    # ------------------------------------------------------------------ what others ask
+
+    def momentum(self) -> dict[str, Tensor]:
+        """Return the first moments by weight; empty when the optimizer keeps none."""
+        found = {name: first_moment(self.parts.optimizer, p) for name, p in self.parameters.items()}
+        return {name: moment.detach() for name, moment in found.items() if moment is not None}
+
+    @torch.no_grad()
+    def leaks(self, *, weights: bool = True, moments: bool = True, average: bool = True) -> list[str]:
+        """Name every tensor that is not exactly 0 off the mask; waits for the device once."""
+        suspects: list[tuple[str, Tensor, Tensor]] = []
+        for name, parameter in self._sparse.items():
+            if weights:
+                suspects.append((f"weight {name}", parameter, self._off[name]))
+            if average and self.ema is not None:
+                suspects.append((f"average of {name}", self.ema.parameter(self.keys[name]), self._off[name]))
+        if moments and self.moments == "masked" and self.age:
+            for name, key, moment in moments_of(self.parts.optimizer, self._sparse):
+                suspects.append((f"moment {key} of {name}", moment, self._off[name]))
+        if not suspects:
+            return []
+        counts = torch.stack([((tensor != 0) & off).sum() for _, tensor, off in suspects]).tolist()
+        return [
+            f"{what} is not 0 at {count} masked positions"
+            for (what, _, _), count in zip(suspects, counts, strict=True)
+            if count
+        ]

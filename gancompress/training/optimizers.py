@@ -1,0 +1,113 @@
+"""Optimizers by name through timm's factory, with every setting checked before timm could drop it.
+
+``timm.optim.create_optimizer_v2`` silently ignores ``betas``, ``eps`` and ``momentum`` for an optimizer that has none;
+a recipe that gives one to such an optimizer is refused here. As in timm, weight decay leaves biases and normalisation
+(one-dimensional parameters) alone.
+
+The learning rate is a pure function of the training step, so no scheduler has to be saved.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import timm.optim
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from gancompress.errors import RecipeError, did_you_mean
+
+if TYPE_CHECKING:
+    from gancompress.recipe.schema import OptimizerConfig
+
+__all__ = ["build_optimizer", "learning_rate", "optimizer_names"]
+
+#: optimizers of torch whose fused kernel does what the plain one does, in one pass over memory
+_FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
+#: they need a loss closure, or second-order gradients, which the training loop does not give
+_NEED_MORE = frozenset({"adahessian"})
+
+
+def optimizer_names() -> list[str]:
+    """Return the names that a recipe may use."""
+    names: list[str] = timm.optim.list_optimizers()
+    return sorted(set(names) - _NEED_MORE)
+
+
+def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
+    """Build the optimizer of one network.
+
+    Args:
+        network: its parameters, already on their device.
+        config: name and settings; a ``None`` setting leaves the optimizer's default.
+
+    Returns:
+        The optimizer; Adam, AdamW and SGD use torch's fused kernel on CPU and CUDA.
+
+    Raises:
+        RecipeError: the name is unknown, or the optimizer does not take a setting that was given.
+    """
+    name = config.name.lower()
+    known = optimizer_names()
+    if name not in known:
+        raise RecipeError(f"unknown optimizer {config.name!r}{did_you_mean(name, known)}")
+    info = timm.optim.get_optimizer_info(name)
+    try:
+        factory = timm.optim.get_optimizer_class(name, bind_defaults=False)
+    except (AssertionError, ImportError) as error:
+        raise RecipeError(f"optimizer {name!r} cannot be used here: {error}") from error
+    given = _given(config)
+    _refuse_dropped(name, info, factory, given)
+    if factory in _FUSED and _fusible(network):
+        given["fused"] = True
+    try:
+        optimizer = timm.optim.create_optimizer_v2(
+            network, opt=name, lr=config.lr, weight_decay=config.weight_decay, **given
+        )
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise RecipeError(f"optimizer {name!r} refuses its settings: {' '.join(str(error).split())}") from error
+    if not isinstance(optimizer, Optimizer):
+        raise RecipeError(f"optimizer {name!r} is a {type(optimizer).__name__}, which is not a torch optimizer")
+    return optimizer
+
+
+def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
+    """Return the learning rate of one training step.
+
+    Args:
+        config: initial rate and schedule.
+        step: training step of the round, 1 for the first.
+        total_steps: training steps of the round.
+
+    Returns:
+        ``lr`` at step 1; with the linear schedule ``lr * (1 - (step - 1) / total_steps)``, which would be 0 one step
+        after the last.
+    """
+    if config.schedule == "constant":
+        return config.lr
+    return config.lr * max(0.0, 1.0 - (step - 1) / total_steps)
+
+
+def _given(config: OptimizerConfig) -> dict[str, Any]:
+    settings = {"betas": config.betas, "eps": config.eps, "momentum": config.momentum}
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def _refuse_dropped(name: str, info: Any, factory: Any, given: dict[str, Any]) -> None:
+    """Raise for settings that timm would drop or that the class does not have."""
+    taken = inspect.signature(factory).parameters
+    flags = {"betas": info.has_betas, "eps": info.has_eps, "momentum": info.has_momentum}
+    dropped = [key for key in given if not flags[key] or key not in taken]
+    if dropped:
+        mend = ", ".join(f"{key}: null" for key in dropped)
+        raise RecipeError(f"optimizer {name!r} takes no {' and no '.join(dropped)}; set {mend}")
+    if "betas" in given and info.num_betas != len(given["betas"]):
+        raise RecipeError(
+            f"optimizer {name!r} takes {info.num_betas} betas, got {len(given['betas'])}; set betas: null"
+        )
+
+
+def _fusible(network: nn.Module) -> bool:
+    return all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in network.parameters())
