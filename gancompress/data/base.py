@@ -6,6 +6,7 @@ import abc
 import dataclasses
 from typing import ClassVar, Generic, NamedTuple, TypeVar
 
+import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
@@ -85,3 +86,21 @@ class Dataset(abc.ABC, Generic[C]):
     @abc.abstractmethod
     def fingerprint(self) -> str:
         """Return a short hash of everything that fixes the images: content or version, resize, split."""
+
+    def prepare(self) -> None:
+        """Do now whatever the first :meth:`read` would otherwise do: decode, check and keep every image.
+
+        Constructing a dataset is cheap; calling this before a run starts finds a broken image before anything is
+        written. The default does nothing.
+
+        Raises:
+            DataError: an image cannot be read; the message names it.
+        """
+
+    def labels(self) -> Tensor:
+        """Return the class of every image, int64, (N,); all 0 without labels.
+
+        The default reads every image; a dataset that knows its labels should say them without.
+        """
+        chunks = torch.split(torch.arange(len(self)), 1024)
+        return torch.cat([self.read(chunk).labels for chunk in chunks])
