@@ -1,0 +1,31 @@
+"""Sparse layers that are really computed at their kept weights only, in training and after it.
+
+:func:`conv2d`, :func:`conv_transpose2d` and :func:`linear` are masked layers on ordinary tensors; :func:`attach` gives
+them to the layers of an existing model. Below a measured density they run on native CPU kernels, otherwise dense.
+:func:`status` says whether the native kernels are there.
+"""
+
+from gancompress.kernels.modules import Attachment, attach, attached, detach
+from gancompress.kernels.native_library import Status, status
+from gancompress.kernels.ops import conv2d, conv_transpose2d, keep, linear
+from gancompress.kernels.pattern import Pattern, as_pattern
+from gancompress.kernels.tuning import Layer, Mode, break_even, choose
+
+__all__ = [
+    "Attachment",
+    "Layer",
+    "Mode",
+    "Pattern",
+    "Status",
+    "as_pattern",
+    "attach",
+    "attached",
+    "break_even",
+    "choose",
+    "conv2d",
+    "conv_transpose2d",
+    "detach",
+    "keep",
+    "linear",
+    "status",
+]

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from gancompress.kernels.native_library import BLOCKED, IMAGES, POINTS, ConvArgs, Library, WeightGradientArgs
-from gancompress.kernels.pattern import Pattern, Plan
+
+if TYPE_CHECKING:
+    from gancompress.kernels.pattern import Pattern, Plan
 
 __all__ = ["conv", "from_blocked", "fused", "to_blocked", "weight_gradient"]
 
 
-def conv(lib: Library, plan: Plan, x: Tensor, weight: Tensor, bias: Tensor | None, out_shape: tuple[int, ...]) -> Tensor | None:
+def conv(
+    lib: Library, plan: Plan, x: Tensor, weight: Tensor, bias: Tensor | None, out_shape: tuple[int, ...]
+) -> Tensor | None:
     """Run a plan on images ``[N, C, H, W]`` or points ``[N, C]``.
 
     Args:

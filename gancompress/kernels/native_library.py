@@ -63,7 +63,10 @@ class ConvArgs(ctypes.Structure):
     _fields_ = [
         *((name, c_void_p) for name in ("plan", "weight", "x", "bias", "scale", "shift", "add", "out")),
         ("batch", c_int64),
-        *((name, c_int32) for name in ("hi", "wi", "ho", "wo", "layout", "up", "pre_relu", "relu", "add_up", "threads")),
+        *(
+            (name, c_int32)
+            for name in ("hi", "wi", "ho", "wo", "layout", "up", "pre_relu", "relu", "add_up", "threads")
+        ),
     ]
 
 
@@ -175,5 +178,3 @@ def status() -> Status:
         A :class:`Status`; ``gancompress doctor`` prints it.
     """
     return _load(os.environ.get(ENVIRONMENT, ""))[1]
-
-

@@ -104,6 +104,12 @@ class Pattern:
         """The plan of a transposed convolution (or of a plain one's input gradient) onto ``out`` pixels."""
         return self.plan(lib, PHASED, stride, padding, (-(-out[0] // stride), -(-out[1] // stride)))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Pattern:
+        return self  # never changes: copies of a model may share it
+
+    def __reduce__(self) -> tuple[type[Pattern], tuple[Tensor]]:
+        return Pattern, (self.mask,)
+
     def __repr__(self) -> str:
         return f"Pattern(shape={self.shape}, kept={self.kept}, density={self.density:.4g})"
 

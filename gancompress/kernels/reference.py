@@ -24,7 +24,7 @@ def linear(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None = None) 
 def conv2d(
     x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None = None, *, stride: int = 1, padding: int = 0
 ) -> Tensor:
-    """A convolution, one tap at a time: x ``[N, C, H, W]``, weight and mask ``[R, C, kh, kw]``, result ``[N, R, ., .]``."""
+    """A convolution, one tap at a time: x ``[N, C, H, W]``, weight and mask ``[R, C, kh, kw]``."""
     kept = _kept(weight, mask)
     n, c, h, w = x.shape
     padded = x.new_zeros(n, c, h + 2 * padding, w + 2 * padding)

@@ -1,1 +1,1 @@
-"""The C++ source of the kernels and, once built, the library (``_sparse.*``). See :mod:`gancompress.kernels.native_library`."""
+"""The C++ source of the kernels and, once built, the library (``_sparse.*``)."""

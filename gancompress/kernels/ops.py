@@ -1,0 +1,304 @@
+"""Masked layers on ordinary tensors: the same numbers as torch, computed at the kept weights only where that is faster.
+
+``conv2d(x, weight, mask)`` means ``F.conv2d(x, where(mask, weight, 0))``; the two others likewise. Nothing about the
+tensors changes: the weight stays dense (it may be the output of a spectral norm), the gradient has its shape.
+
+When is a call computed sparse? On a CPU, in float32, outside autocast and graph capture, when the native kernels are
+there (:func:`gancompress.kernels.status`), and when the density is below the break-even that was *measured* for this
+layer on this machine (:mod:`gancompress.kernels.tuning`). In all other cases, dense.
+
+What stays as dense does it: an input or a gradient with NaN or Inf makes the call fall back to dense arithmetic, for
+``0 * inf`` spreads through masked weights too; a gradient of a gradient (``create_graph=True``, as for R1 or gradient
+penalties) is computed dense. What masked positions of ``weight`` hold is never looked at, finite or not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gancompress.errors import KernelError
+from gancompress.kernels import calls, tuning
+from gancompress.kernels.native_library import Library, library
+from gancompress.kernels.pattern import Pattern, Plan, as_pattern
+from gancompress.kernels.tuning import Layer, Mode
+
+__all__ = ["conv2d", "conv_transpose2d", "keep", "linear"]
+
+
+class _Keep(torch.autograd.Function):
+    """``where(mask, weight, 0)``; the gradient is masked too, or passes whole when the dense one is asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, mask: Tensor, dense_gradient: bool) -> Tensor:
+        ctx.dense_gradient = dense_gradient
+        ctx.save_for_backward(mask)
+        return torch.where(mask, weight, torch.zeros((), dtype=weight.dtype, device=weight.device))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,) = gradients
+        if ctx.dense_gradient:
+            return gradient, None, None
+        (mask,) = ctx.saved_tensors
+        return torch.where(mask, gradient, torch.zeros((), dtype=gradient.dtype, device=gradient.device)), None, None
+
+
+def keep(weight: Tensor, pattern: Pattern, dense_gradient: bool = False) -> Tensor:
+    """``weight`` with zeros off the pattern, as dense arithmetic needs it.
+
+    Args:
+        weight: dense weight of the pattern's shape.
+        pattern: what is kept.
+        dense_gradient: let the gradient through at masked positions too.
+    """
+    if pattern.mask.device != weight.device:
+        return _apply(_Keep, weight, pattern.mask.to(weight.device), dense_gradient)
+    return _apply(_Keep, weight, pattern.mask, dense_gradient)
+
+
+def _apply(function: type[torch.autograd.Function], *args: Any) -> Tensor:
+    result: Tensor = function.apply(*args)
+    return result
+
+
+def _dense(layer: Layer, x: Tensor, kept: Tensor, bias: Tensor | None) -> Tensor:
+    if layer.op == "linear":
+        return F.linear(x, kept, bias)
+    if layer.op == "conv":
+        return F.conv2d(x, kept, bias, layer.stride, layer.padding)
+    return F.conv_transpose2d(x, kept, bias, layer.stride, layer.padding, layer.output_padding)
+
+
+def _dense_gradients(
+    layer: Layer, gradient: Tensor, x: Tensor, kept: Tensor, want: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients towards the input and the whole weight, differentiable themselves."""
+    if layer.op == "linear":
+        return gradient @ kept if want[0] else None, gradient.t() @ x if want[1] else None
+    s, p, o = [layer.stride] * 2, [layer.padding] * 2, [layer.output_padding] * 2
+    result = torch.ops.aten.convolution_backward(
+        gradient, x, kept, None, s, p, [1, 1], layer.op == "transpose", o, 1, [*want, False]
+    )
+    return result[0], result[1]
+
+
+def _plans(lib: Library, layer: Layer, pattern: Pattern) -> tuple[Plan, Plan]:
+    """The direct and the phased plan of a layer; which one is its forward depends on the operation."""
+    here, there = (layer.height, layer.width), layer.out_size
+    if layer.op == "linear":
+        groups = (1, -(-layer.batch // 16))
+        return pattern.direct(lib, 1, 0, groups), pattern.phased(lib, 1, 0, groups)
+    if layer.op == "conv":
+        return pattern.direct(lib, layer.stride, layer.padding, there), pattern.phased(
+            lib, layer.stride, layer.padding, here
+        )
+    return pattern.direct(lib, layer.stride, layer.padding, here), pattern.phased(
+        lib, layer.stride, layer.padding, there
+    )
+
+
+class _Sparse(torch.autograd.Function):
+    """A masked layer on the native kernels."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Pattern, layer: Layer, lib: Library,
+        dense_gradient: bool,
+    ) -> Tensor:  # fmt: skip
+        ctx.save_for_backward(x, weight)
+        ctx.pattern, ctx.layer, ctx.lib, ctx.dense_gradient = pattern, layer, lib, dense_gradient
+        direct, phased = _plans(lib, layer, pattern)
+        x, weight = x.detach().contiguous(), weight.detach().contiguous()
+        plan = phased if layer.op == "transpose" else direct
+        out = calls.conv(lib, plan, x, weight, None if bias is None else bias.detach().contiguous(), layer.out_shape)
+        return _dense(layer, x, keep(weight, pattern), bias) if out is None else out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,) = gradients
+        x, weight = ctx.saved_tensors
+        need_x, need_w, need_b = ctx.needs_input_grad[:3]
+        for_bias = gradient.sum((0, 2, 3) if gradient.dim() == 4 else 0) if need_b else None
+        layer: Layer = ctx.layer
+        if torch.is_grad_enabled():  # a graph of the gradient is wanted: dense operations record one
+            kept = keep(weight, ctx.pattern)
+            for_x, for_w = _dense_gradients(layer, gradient, x, kept, (need_x, need_w))
+            if for_w is not None and not ctx.dense_gradient:
+                for_w = keep(for_w, ctx.pattern)
+        else:
+            for_x, for_w = _sparse_gradients(ctx, gradient.contiguous(), x.contiguous(), weight.contiguous())
+        return for_x, for_w, for_bias, None, None, None, None
+
+
+def _sparse_gradients(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    need_x, need_w = ctx.needs_input_grad[:2]
+    lib: Library = ctx.lib
+    layer: Layer = ctx.layer
+    pattern: Pattern = ctx.pattern
+    direct, phased = _plans(lib, layer, pattern)
+    transpose = layer.op == "transpose"
+    for_x = for_w = None
+    if need_x:
+        for_x = calls.conv(lib, direct if transpose else phased, gradient, weight, None, tuple(x.shape))
+    if need_w and not ctx.dense_gradient:
+        seen, by = (gradient, x) if transpose else (x, gradient)
+        for_w = calls.weight_gradient(lib, direct, seen, by, tuple(weight.shape))
+    missing = (need_x and for_x is None, need_w and for_w is None)
+    if any(missing):  # asked for, or something is not finite
+        dense_x, dense_w = _dense_gradients(layer, gradient, x, keep(weight, pattern), missing)
+        if dense_w is not None and not ctx.dense_gradient:
+            dense_w = keep(dense_w, pattern)
+        for_x = dense_x if missing[0] else for_x
+        for_w = dense_w if missing[1] else for_w
+    return for_x, for_w
+
+
+def _plain(t: Tensor) -> bool:
+    return t.dtype == torch.float32 and t.device.type == "cpu" and type(t) in (Tensor, torch.nn.Parameter)
+
+
+def _may_run_sparse(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    return (
+        _plain(x)
+        and _plain(weight)
+        and (bias is None or _plain(bias))
+        and x.shape[0] > 0
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not torch._C._is_tracing()
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
+def _run(
+    layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Pattern, dense_gradient: bool,
+    sparse: Mode | None,
+) -> Tensor:  # fmt: skip
+    lib = library()
+    if lib is not None and _may_run_sparse(x, weight, bias):
+        training = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+        if tuning.choose(layer, pattern.density, training=training, mode=sparse) == "sparse":
+            return _apply(_Sparse, x, weight, bias, pattern, layer, lib, dense_gradient)
+    return _dense(layer, x, keep(weight, pattern, dense_gradient), bias)
+
+
+def _check(
+    name: str, x: Tensor, weight: Tensor, pattern: Pattern, bias: Tensor | None, dims: int, transpose: bool
+) -> None:
+    if tuple(weight.shape) != pattern.shape:
+        raise KernelError(f"{name}: the mask has shape {pattern.shape}, the weight {tuple(weight.shape)}")
+    if weight.dim() != dims or x.dim() != dims:
+        raise KernelError(f"{name}: needs {dims}-d tensors, got x {tuple(x.shape)} and weight {tuple(weight.shape)}")
+    takes, gives = (weight.shape[0], weight.shape[1]) if transpose else (weight.shape[1], weight.shape[0])
+    if x.shape[1] != takes:
+        raise KernelError(f"{name}: x has {x.shape[1]} channels, the weight {tuple(weight.shape)} takes {takes}")
+    if bias is not None and tuple(bias.shape) != (gives,):
+        raise KernelError(f"{name}: bias has shape {tuple(bias.shape)}, needs ({gives},)")
+
+
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor | Pattern,
+    bias: Tensor | None = None,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    dense_gradient: bool = False,
+    sparse: Mode | None = None,
+) -> Tensor:
+    """``F.conv2d(x, where(mask, weight, 0), bias, stride, padding)``.
+
+    Args:
+        x: ``[N, C, H, W]``.
+        weight: dense, ``[R, C, kh, kw]``.
+        mask: bool of the weight's shape, or the :class:`Pattern` of one. A tensor is looked up by identity and version,
+            so passing the same mask again costs nothing, and changing it in place is noticed.
+        bias: ``[R]`` or None.
+        stride: of both dimensions.
+        padding: zeros on every side.
+        dense_gradient: give the gradient at masked positions too, as growth criteria need; else it is exactly 0 there.
+        sparse: ``"always"``, ``"never"`` or ``"auto"``; default: ``GANCOMPRESS_SPARSE``, else ``"auto"``.
+
+    Returns:
+        ``[N, R, Ho, Wo]``, contiguous when computed sparse.
+
+    Raises:
+        KernelError: shapes do not fit, or the mask is no bool mask.
+    """
+    pattern = as_pattern(mask)
+    _check("conv2d", x, weight, pattern, bias, 4, transpose=False)
+    layer = Layer("conv", tuple(weight.shape), x.shape[0], x.shape[2], x.shape[3], stride, padding)
+    if min(layer.out_size) < 1:
+        raise KernelError(f"conv2d: x {tuple(x.shape)} is smaller than the kernel {tuple(weight.shape[2:])}")
+    return _run(layer, x, weight, bias, pattern, dense_gradient, sparse)
+
+
+def conv_transpose2d(
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor | Pattern,
+    bias: Tensor | None = None,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    output_padding: int = 0,
+    dense_gradient: bool = False,
+    sparse: Mode | None = None,
+) -> Tensor:
+    """``F.conv_transpose2d(x, where(mask, weight, 0), bias, stride, padding, output_padding)``.
+
+    Args:
+        x: ``[N, C, H, W]``.
+        weight: dense, ``[C, R, kh, kw]``.
+        mask: as for :func:`conv2d`.
+        bias: ``[R]`` or None.
+        stride: of both dimensions.
+        padding: cut from every side of the result.
+        output_padding: rows and columns added at its end.
+        dense_gradient: as for :func:`conv2d`.
+        sparse: as for :func:`conv2d`.
+
+    Raises:
+        KernelError: as :func:`conv2d`.
+    """
+    pattern = as_pattern(mask)
+    _check("conv_transpose2d", x, weight, pattern, bias, 4, transpose=True)
+    layer = Layer("transpose", tuple(weight.shape), x.shape[0], x.shape[2], x.shape[3], stride, padding, output_padding)
+    if min(layer.out_size) < 1:
+        raise KernelError(f"conv_transpose2d: padding {padding} leaves nothing of x {tuple(x.shape)}")
+    return _run(layer, x, weight, bias, pattern, dense_gradient, sparse)
+
+
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor | Pattern,
+    bias: Tensor | None = None,
+    *,
+    dense_gradient: bool = False,
+    sparse: Mode | None = None,
+) -> Tensor:
+    """``F.linear(x, where(mask, weight, 0), bias)``.
+
+    Args:
+        x: ``[..., in]``.
+        weight: dense, ``[out, in]``.
+        mask: as for :func:`conv2d`.
+        bias: ``[out]`` or None.
+        dense_gradient: as for :func:`conv2d`.
+        sparse: as for :func:`conv2d`.
+
+    Raises:
+        KernelError: as :func:`conv2d`.
+    """
+    pattern = as_pattern(mask)
+    points = x.reshape(-1, x.shape[-1]) if x.dim() != 2 else x
+    _check("linear", points, weight, pattern, bias, 2, transpose=False)
+    layer = Layer("linear", tuple(weight.shape), points.shape[0])
+    out = _run(layer, points, weight, bias, pattern, dense_gradient, sparse)
+    return out if x.dim() == 2 else out.reshape(*x.shape[:-1], weight.shape[0])

@@ -1,0 +1,250 @@
+"""Sparse or dense? Measured once per machine and layer shape, then remembered; never guessed.
+
+The time of a sparse layer is close to ``a + b * density``, the time of the dense one is constant. Both are timed on
+random data at two densities, and the density where the lines cross is the break-even of that layer shape. It is kept in
+memory and in a file under the user's cache directory, so a second run (and a resumed one) makes the same choices.
+
+Environment:
+    GANCOMPRESS_SPARSE: ``always``, ``never`` or ``auto`` (the default) for every call that does not say.
+    GANCOMPRESS_CACHE: the cache directory; else ``$XDG_CACHE_HOME/gancompress``, else ``~/.cache/gancompress``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from gancompress.errors import KernelError, did_you_mean
+from gancompress.kernels.native_library import library
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+__all__ = ["ENVIRONMENT", "Layer", "Mode", "break_even", "cache_file", "choose"]
+
+Mode = Literal["auto", "always", "never"]
+
+#: The environment variable that sets the mode of calls which do not say.
+ENVIRONMENT = "GANCOMPRESS_SPARSE"
+
+_DENSITIES = (0.1, 0.4)
+_REPEATS = 4
+_LARGEST_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Layer:
+    """All that the time of a layer depends on, but its density.
+
+    Attributes:
+        op: ``conv``, ``transpose`` or ``linear``.
+        weight: the weight's shape.
+        batch: images, or points of a linear layer.
+        height: of the input, in pixels (1 for linear).
+        width: of the input, in pixels (1 for linear).
+        stride: both dimensions.
+        padding: both dimensions.
+        output_padding: of a transposed convolution.
+    """
+
+    op: Literal["conv", "transpose", "linear"]
+    weight: tuple[int, ...]
+    batch: int
+    height: int = 1
+    width: int = 1
+    stride: int = 1
+    padding: int = 0
+    output_padding: int = 0
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        """Rows and columns of the result."""
+        if self.op == "linear":
+            return 1, 1
+        kh, kw = self.weight[2:]
+        if self.op == "conv":
+            return (
+                (self.height + 2 * self.padding - kh) // self.stride + 1,
+                (self.width + 2 * self.padding - kw) // self.stride + 1,
+            )
+        less = 2 * self.padding - self.output_padding
+        return (self.height - 1) * self.stride - less + kh, (self.width - 1) * self.stride - less + kw
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """Shape of the result."""
+        channels = self.weight[1] if self.op == "transpose" else self.weight[0]
+        return (self.batch, channels) if self.op == "linear" else (self.batch, channels, *self.out_size)
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """Shape of the input."""
+        channels = self.weight[0] if self.op == "transpose" else self.weight[1]
+        return (self.batch, channels) if self.op == "linear" else (self.batch, channels, self.height, self.width)
+
+
+def _mode(mode: str | None) -> str:
+    chosen = mode or os.environ.get(ENVIRONMENT) or "auto"
+    if chosen not in ("auto", "always", "never"):
+        source = "sparse" if mode else ENVIRONMENT
+        raise KernelError(f"{source}={chosen}: not a mode{did_you_mean(chosen, ['auto', 'always', 'never'])}")
+    return chosen
+
+
+def choose(layer: Layer, density: float, *, training: bool, mode: Mode | None = None) -> Literal["sparse", "dense"]:
+    """Say how a layer of this shape and density is to be computed here.
+
+    Args:
+        layer: its shape.
+        density: share of weights kept.
+        training: whether the gradients will be computed too.
+        mode: ``always`` or ``never`` decide at once; ``auto`` compares with the measured break-even; None takes
+            ``GANCOMPRESS_SPARSE``.
+
+    Raises:
+        KernelError: an unknown mode.
+    """
+    mode_here = _mode(mode)
+    if mode_here == "never" or library() is None:
+        return "dense"
+    if mode_here == "always":
+        return "sparse"
+    return "sparse" if density < break_even(layer, training=training) else "dense"
+
+
+def break_even(layer: Layer, *, training: bool) -> float:
+    """The density below which this layer is faster sparse on this machine, in [0, 1]. Measured on the first call.
+
+    Batches are rounded up to a multiple of 16 and measured with 32 at most: the times per image hardly change beyond.
+
+    Args:
+        layer: its shape.
+        training: time forward and backward, or forward alone.
+    """
+    layer = replace(layer, batch=min(_LARGEST_BATCH, -(-layer.batch // 16) * 16))
+    key = _key(layer, training)
+    with _lock:
+        known = _known.get(key)
+        if known is None:
+            stored = _read().get(_machine(), {}).get(key)
+            known = float(stored) if isinstance(stored, (int, float)) else _measured(layer, training)
+            _known[key] = known
+            if stored is None:
+                _write(_machine(), key, known)
+    return known
+
+
+_known: dict[str, float] = {}
+_lock = threading.RLock()
+
+
+def _key(layer: Layer, training: bool) -> str:
+    size = "x".join(map(str, layer.weight))
+    return (
+        f"{layer.op} {size} on {layer.batch}x{layer.height}x{layer.width}, stride {layer.stride}, "
+        f"padding {layer.padding}+{layer.output_padding}, "
+        f"{'training' if training else 'inference'}, {torch.get_num_threads()} threads"
+    )
+
+
+def _machine() -> str:
+    lib = library()
+    return f"{_processor()}, {lib.isa if lib else 'none'}, torch {torch.__version__}"
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def cache_file() -> Path:
+    """The file that remembers break-evens: JSON, machine to layer to density. Deleting it is safe."""
+    own = os.environ.get("GANCOMPRESS_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME")
+    folder = Path(own) if own else (Path(base) if base else Path.home() / ".cache") / "gancompress"
+    return folder / "break-even.json"
+
+
+def _read() -> dict[str, dict[str, object]]:
+    # A cache that cannot be read is an empty cache.
+    try:
+        content = json.loads(cache_file().read_text())
+    except (OSError, ValueError, RuntimeError):
+        return {}
+    return {k: v for k, v in content.items() if isinstance(v, dict)} if isinstance(content, dict) else {}
+
+
+def _write(machine: str, key: str, value: float) -> None:
+    content = _read()
+    content.setdefault(machine, {})[key] = round(value, 4)
+    with contextlib.suppress(OSError, RuntimeError):  # a read-only home costs a measurement per process, no more
+        path = cache_file()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(content, file, indent=1, sort_keys=True)
+        Path(name).replace(path)
+
+
+def _measured(layer: Layer, training: bool) -> float:
+    """Time the layer and return where the sparse line crosses the dense one."""
+    dense, low, high = _times(layer, training)
+    slope = (high - low) / (_DENSITIES[1] - _DENSITIES[0])
+    if slope <= 0:  # noise: sparse costs the same at any density, so compare the levels
+        return 1.0 if low < dense else 0.0
+    return min(1.0, max(0.0, _DENSITIES[0] + (dense - low) / slope))
+
+
+def _times(layer: Layer, training: bool) -> tuple[float, float, float]:
+    from gancompress.kernels import ops  # the operators choose through this module
+    from gancompress.kernels.pattern import Pattern
+
+    random = torch.Generator().manual_seed(0)  # never the user's generator: a measurement must not change a run
+    x = torch.randn(layer.in_shape, generator=random)
+    weight = torch.randn(layer.weight, generator=random)
+    gradient = torch.randn(layer.out_shape, generator=random)
+    patterns = [Pattern(torch.rand(layer.weight, generator=random) < d) for d in _DENSITIES]
+
+    def step(pattern: Pattern, mode: Mode) -> Callable[[], None]:
+        def run() -> None:
+            a, b = x.detach().requires_grad_(training), weight.detach().requires_grad_(training)
+            out: Tensor
+            if layer.op == "linear":
+                out = ops.linear(a, b, pattern, sparse=mode)
+            elif layer.op == "conv":
+                out = ops.conv2d(a, b, pattern, stride=layer.stride, padding=layer.padding, sparse=mode)
+            else:
+                out = ops.conv_transpose2d(
+                    a, b, pattern, stride=layer.stride, padding=layer.padding,
+                    output_padding=layer.output_padding, sparse=mode,
+                )  # fmt: skip
+            if training:
+                out.backward(gradient)  # type: ignore[no-untyped-call]
+
+        return run
+
+    steps = [step(patterns[0], "never"), step(patterns[0], "always"), step(patterns[1], "always")]
+    best = [float("inf")] * len(steps)
+    with torch.enable_grad() if training else torch.no_grad():
+        for repeat in range(_REPEATS):
+            for i, run in enumerate(steps):
+                start = time.perf_counter()
+                run()
+                if repeat > 0:  # the first turn fills caches and builds plans
+                    best[i] = min(best[i], time.perf_counter() - start)
+    return best[0], best[1], best[2]
