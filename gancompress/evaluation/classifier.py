@@ -83,7 +83,7 @@ class ClassifierSettings:
             outputs=4 if task == "rotation" else spec.num_classes,
             images=images,
             held_out=held_out,
-            steps=max(300, min(16 * (images - held_out) // batch_size, 2000)),
+            steps=max(250, min(10 * (images - held_out) // batch_size, 1500)),
             batch_size=batch_size,
             learning_rate=4e-3,
             flip=spec.channels == 3 and task == "classes",
@@ -124,6 +124,7 @@ class Classifier(Extractor):
         self.key = key
         self.accuracy = accuracy
         self.resize = f"area to {settings.resolution} px if larger"
+        self.classes = settings.outputs if settings.task == "classes" else 0
         self._hash = hash_tensors(net.state_dict())
         self.device = next(net.parameters()).device
 
@@ -198,13 +199,14 @@ def _shrink(images: Tensor, resolution: int) -> Tensor:
 
 
 def _to_input(images: Tensor) -> Tensor:
-    return images.float() / 127.5 - 1
+    return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
 def _new_net(settings: ClassifierSettings) -> _Net:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(0, "evaluation", "classifier", "init"))
-        return _Net(settings)
+        # this memory format is a third faster on CPU
+        return _Net(settings).to(memory_format=torch.channels_last)
 
 
 @contextlib.contextmanager

@@ -8,13 +8,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gancompress.errors import EvaluationError
-from gancompress.evaluation.features import Sampler, generated_features, reference_features
+from gancompress.evaluation.features import generated_features, reference_features
 from gancompress.evaluation.metrics import Metric, MetricResult
 from gancompress.evaluation.protocol import Protocol
-from gancompress.evaluation.sandbox import STANDING_BATCHES, BatchNormMode, forked_rng, sampling
+from gancompress.evaluation.sampler import open_sampler
+from gancompress.evaluation.sandbox import STANDING_BATCHES, BatchNormMode, forked_rng
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,15 +116,16 @@ def evaluate(
     measured = build_metrics(metrics)
     with forked_rng(seed, device):
         real = reference_features(extractor, dataset, count=reference_count, progress=progress)
-    sampler, warm = (
-        Sampler(network, latent_dim=latent_dim, num_classes=num_classes, seed=seed, device=device, stream=stream)
-        for stream in ("latent", "standing")
+    opened = open_sampler(
+        network,
+        latent_dim=latent_dim,
+        num_classes=num_classes,
+        seed=seed,
+        batch_size=batch_size,
+        batch_norm=batch_norm,
+        device=device,
     )
-
-    def warm_up(index: int) -> Tensor:
-        return warm.images(index * batch_size, (index + 1) * batch_size)
-
-    with sampling(network, batch_norm=batch_norm, warm_up=warm_up, seed=seed, device=device):
+    with opened as sampler:
         fake = generated_features(
             extractor,
             sampler,

@@ -29,6 +29,8 @@ class Extractor(abc.ABC):
 
     #: Inception as FID defines it. Only its numbers may be called FID, KID and IS.
     official: bool = False
+    #: number of the dataset's own classes that the logits stand for, 0 when they stand for something else
+    classes: int = 0
     #: how images are brought to the extractor's size, for the protocol
     resize: str = "none"
 

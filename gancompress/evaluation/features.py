@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.cache import cache_dir, load_tensors, store_tensors
@@ -22,13 +22,11 @@ if TYPE_CHECKING:
 
     from gancompress.data.base import Dataset, ImageSpec
     from gancompress.evaluation.extractors import Extractor, Progress
+    from gancompress.evaluation.sampler import Sampler
 
-__all__ = ["Features", "Sampler", "Statistics", "extract", "generated_features", "reference_features"]
+__all__ = ["Features", "Statistics", "extract", "generated_features", "reference_features"]
 
 FloatArray = npt.NDArray[np.float64]
-
-#: latents are drawn in blocks of this many, so that image i is the same whatever the number and the batch size
-BLOCK = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +53,14 @@ class Features:
         logits: float32, (N, k), on the CPU.
         label: label of the extractor.
         official: the extractor is Inception, so that names like FID may be used.
+        classes: the logits are of the dataset's own classes, this many; 0 = of something else.
     """
 
     values: Tensor
     logits: Tensor
     label: str
     official: bool = False
+    classes: int = 0
 
     def __len__(self) -> int:
         return len(self.values)
@@ -76,94 +76,6 @@ class Features:
 
         found = fid_features_to_statistics(self.values.double())
         return Statistics(found["mu"], np.atleast_2d(found["sigma"]))
-
-
-class Sampler:
-    """Images of a generator, each a pure function of its index and the seed.
-
-    Latents are standard normal. Classes are balanced: image i has class ``i % num_classes``.
-
-    Args:
-        network: maps latents (B, latent_dim) and labels (B,) or None to images in [-1, 1].
-        latent_dim: size of a latent.
-        num_classes: 0 = unconditional.
-        seed: of the latents.
-        device: where the generator is.
-        stream: tells apart what the images are for.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        latent_dim: int,
-        num_classes: int,
-        seed: int,
-        device: torch.device | str = "cpu",
-        stream: str = "latent",
-    ) -> None:
-        self.network = network
-        self.latent_dim = latent_dim
-        self.num_classes = num_classes
-        self.seed = seed
-        self.device = torch.device(device)
-        self.stream = stream
-        self._block: tuple[int, Tensor] = (-1, torch.empty(0))
-
-    def latents(self, start: int, stop: int) -> Tensor:
-        """Return the latents of images ``start`` to ``stop``, (stop - start, latent_dim), on the device."""
-        parts = []
-        for block in range(start // BLOCK, (stop - 1) // BLOCK + 1):
-            if self._block[0] != block:
-                rng = generator(self.seed, "evaluation", self.stream, block)
-                self._block = (block, torch.randn(BLOCK, self.latent_dim, generator=rng))
-            low = block * BLOCK
-            parts.append(self._block[1][max(start - low, 0) : min(stop - low, BLOCK)])
-        return torch.cat(parts).to(self.device)
-
-    def labels(self, start: int, stop: int) -> Tensor | None:
-        """Return the classes of images ``start`` to ``stop``, (stop - start,), None when unconditional."""
-        if not self.num_classes:
-            return None
-        return torch.arange(start, stop, device=self.device) % self.num_classes
-
-    def images(self, start: int, stop: int, labels: Tensor | None = None) -> Tensor:
-        """Return images ``start`` to ``stop`` as the network gives them, checked to be finite.
-
-        Args:
-            start: first index.
-            stop: index after the last.
-            labels: classes to use instead of the balanced ones.
-
-        Raises:
-            EvaluationError: the network made something that is no finite image.
-        """
-        chosen = self.labels(start, stop) if labels is None else labels
-        images: Tensor = self.network(self.latents(start, stop), chosen).float()
-        if images.dim() != 4 or len(images) != stop - start:
-            raise EvaluationError(
-                f"the generator made a tensor of shape {tuple(images.shape)} for {stop - start} images"
-            )
-        if not bool(torch.isfinite(images).all()):
-            raise EvaluationError(
-                f"the generator made NaN or infinite pixels while sampling images {start} to {stop - 1}"
-            )
-        return images
-
-    def batches(self, count: int, batch_size: int, *, full: bool = False) -> Iterator[Tensor]:
-        """Yield ``count`` images as uint8 in batches.
-
-        Args:
-            count: images in all.
-            batch_size: images per forward pass.
-            full: make the last batch whole and cut it, for networks that see the batch (batch norm).
-        """
-        from gancompress.data.transform import to_uint8
-
-        for start in range(0, count, batch_size):
-            stop = min(start + batch_size, count)
-            made = self.images(start, start + batch_size if full else stop)
-            yield to_uint8(made[: stop - start])
 
 
 def extract(
@@ -197,7 +109,7 @@ def extract(
         done += len(images)
         if progress is not None:
             progress(f"features of {what}", done, total)
-    return Features(torch.cat(values), torch.cat(logits), extractor.label, extractor.official)
+    return Features(torch.cat(values), torch.cat(logits), extractor.label, extractor.official, extractor.classes)
 
 
 def generated_features(
@@ -280,7 +192,7 @@ def reference_features(
             found = extract(extractor, batches, "real images", number, progress)
             store_tensors(path, {"values": found.values, "logits": found.logits}, {"identity": identity})
         else:
-            found = Features(cached[0]["values"], cached[0]["logits"], extractor.label, extractor.official)
+            found = Features(**cached[0], label=extractor.label, official=extractor.official, classes=extractor.classes)
         _RECENT[key] = found
         while len(_RECENT) > 2:
             _RECENT.popitem(last=False)
