@@ -203,8 +203,8 @@ def _ground(draws: Tensor, size: int) -> Tensor:
 def recognise(images: Tensor, classes: int, tolerance: float = 0.08) -> Tensor:
     """Say which class each image shows, by comparing its silhouette and colour with every shape and colour.
 
-    Right on every image of :class:`Shapes` with the same number of classes from 16 pixels up (grey: 32); meant for generated ones, where it
-    measures how many modes a generator covers and how many of its images are of no class at all.
+    Right on every image of :class:`Shapes` with the same number of classes, from 16 pixels up. Meant for generated
+    images, where it measures how many modes a generator covers and how many of its images are of no class at all.
 
     Args:
         images: uint8, (B, C, H, W), 1 or 3 channels.

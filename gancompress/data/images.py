@@ -1,0 +1,95 @@
+"""Image files to arrays: decoding, orientation, colour, crop and resize, with errors that name the file."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from gancompress.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["SUFFIXES", "Filter", "decode", "is_grey", "is_image_name", "resize_square", "to_array"]
+
+#: file names that are taken for images
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
+
+Filter: TypeAlias = Literal["lanczos", "box"]
+_FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
+_GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of that name (``/`` separated) is an image: by suffix, leaving out hidden files."""
+    base = name.rsplit("/", 1)[-1]
+    hidden = base.startswith(".") or name.startswith("__MACOSX/")
+    return not hidden and base.lower().endswith(SUFFIXES)
+
+
+def decode(data: bytes, name: str, where: str) -> Image.Image:
+    """Decode an image file, turned upright when a camera noted its orientation.
+
+    Args:
+        data: the file's bytes.
+        name: the image's name, for the error.
+        where: the zip or folder it is in, for the error.
+
+    Raises:
+        DataError: not an image, or a damaged or enormous one.
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+        return ImageOps.exif_transpose(image) if "exif" in image.info else image
+    except Exception as error:  # Pillow's plugins raise anything: SyntaxError, struct.error, ValueError, …
+        if isinstance(error, UnidentifiedImageError):
+            reason = "not an image of a known format" if data else "empty file"
+        else:
+            reason = str(error).replace("\n", " ") or type(error).__name__
+        raise DataError(f"cannot read image {name!r} ({reason}): replace it or take it out", where=where) from error
+
+
+def to_array(
+    image: Image.Image, channels: int, resolution: int | None, resample: Filter, name: str, where: str
+) -> npt.NDArray[np.uint8]:
+    """Return an image as (C, H, W), cropped to a centred square and resized when ``resolution`` is given.
+
+    Transparent parts become white, as on a page. 16-bit grey keeps its upper 8 bits.
+
+    Raises:
+        DataError: pixels of a kind that has no natural 8-bit form (32-bit integers, floats).
+    """
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise DataError(f"image {name!r} has 32-bit pixels: convert it to 8 bits per channel", where=where)
+    elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode != mode:
+        image = image.convert(mode)
+    if resolution is not None:
+        image = resize_square(image, resolution, resample)
+    array = np.asarray(image)
+    return array[None] if channels == 1 else array.transpose(2, 0, 1)
+
+
+def is_grey(image: Image.Image) -> bool:
+    """Whether an image is stored in shades of grey (a property of the file, not of the colours it happens to use)."""
+    return image.mode in _GREY_MODES
+
+
+def resize_square(image: Image.Image, resolution: int, resample: Filter = "lanczos") -> Image.Image:
+    """Crop the centred square out of an image and resize it; untouched when it has that size already."""
+    width, height = image.size
+    if (width, height) == (resolution, resolution):
+        return image
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    box = (left, top, left + side, top + side)
+    return image.resize((resolution, resolution), _FILTERS[resample], box=box)

@@ -1,0 +1,78 @@
+"""Images in one zip, in the convention of StyleGAN's datasets: files, and a ``dataset.json`` with their labels."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+
+from pydantic import Field
+
+from gancompress.data.files import FilesConfig, FilesDataset, Listing, label_all
+from gancompress.data.images import is_image_name
+from gancompress.data.labels import NAME
+from gancompress.data.memory import digest
+from gancompress.errors import DataError
+
+__all__ = ["Zip", "ZipConfig"]
+
+
+class ZipConfig(FilesConfig):
+    """Settings of a zip of images."""
+
+    path: str = Field(description="the zip file; relative to the working directory")
+    limit: int | None = Field(None, ge=1, description="use only the first images, in the order of their names")
+
+
+class Zip(FilesDataset[ZipConfig]):
+    """Images in a zip, stored or deflated, in the order of their names.
+
+    Labels come from ``dataset.json``: ``{"labels": [[file, class], …], "classes": [name, …]}``. Without one, or with
+    ``"labels": null``, the images have no labels; folders inside a zip mean nothing. When the whole dataset was
+    zipped with its folder around it, the names in ``dataset.json`` count from there.
+    """
+
+    Config = ZipConfig
+
+    def open(self) -> Listing:
+        """List the zip from its central directory; the fingerprint comes from the checksums in there."""
+        if os.path.isdir(self.where):
+            raise DataError("is a folder: set data.name to folder", where=self.where)
+        try:
+            self._archive = zipfile.ZipFile(self.where)
+        except FileNotFoundError:
+            raise DataError("no such file: set data.path to the zip of images", where=self.where) from None
+        except (zipfile.BadZipFile, OSError, ValueError) as error:
+            raise DataError(f"cannot be read as a zip ({error})", where=self.where) from error
+        members = {info.filename.replace("\\", "/"): info for info in self._archive.infolist() if not info.is_dir()}
+        images = sorted(name for name in members if is_image_name(name))
+        documents = [name for name in members if name.rsplit("/", 1)[-1] == NAME and not name.startswith("__MACOSX/")]
+        if len(documents) > 1:
+            raise DataError(f"has several {NAME}: {', '.join(sorted(documents)[:3])}; keep one", where=self.where)
+        labels: tuple[int, ...] | None = None
+        classes: tuple[str, ...] = ()
+        base = ""
+        if documents and self.config.labelled is not False:
+            base = documents[0][: -len(NAME)]
+            images = [name for name in images if name.startswith(base)]
+            document = self._member(members[documents[0]])
+            where = f"{self.where}/{documents[0]}"
+            labels, classes = label_all((name[len(base) :] for name in images), document, where)
+        limit = self.config.limit if self.config.limit is not None else len(images)
+        images = images[:limit]
+        self._members = [members[name] for name in images]
+        content = digest([(name[len(base) :], members[name].CRC, members[name].file_size) for name in images])
+        return Listing(tuple(images), labels[:limit] if labels is not None else None, classes, content)
+
+    def read_bytes(self, index: int) -> bytes:
+        """Return one image file, checked against its checksum in the zip."""
+        return self._member(self._members[index])
+
+    def _member(self, info: zipfile.ZipInfo) -> bytes:
+        try:
+            return self._archive.read(info)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+            # RuntimeError: encrypted; NotImplementedError: a compression that this Python lacks
+            raise DataError(
+                f"cannot extract {info.filename!r} ({error}): make the zip again", where=self.where
+            ) from error
