@@ -1,0 +1,1 @@
+"""What the two networks optimise: adversarial losses, gradient penalties, augmentation."""

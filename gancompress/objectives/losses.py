@@ -1,0 +1,110 @@
+"""The adversarial losses: hinge, non-saturating, least squares, Wasserstein with gradient penalty."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from gancompress.objectives.base import DiscriminatorFn, Loss, LossConfig, input_gradients
+
+__all__ = ["WGANGP", "Hinge", "LeastSquares", "NoSettings", "NonSaturating", "WGANGPConfig"]
+
+
+class NoSettings(LossConfig):
+    """A loss without settings."""
+
+
+class Hinge(Loss[NoSettings]):
+    """D: E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))]; G: -E[D(G(z))].
+
+    Source: Lim & Ye, Geometric GAN, 2017; Miyato et al., Spectral Normalization for GANs, 2018, eqs. 16 and 17.
+    """
+
+    Config = NoSettings
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Return the hinge loss; logits beyond the margin of 1 pull no more."""
+        return F.relu(1 - real_logits.float()).mean() + F.relu(1 + fake_logits.float()).mean()
+
+    def generator(self, fake_logits: Tensor) -> Tensor:
+        """Return minus the mean logit."""
+        return -fake_logits.float().mean()
+
+
+class NonSaturating(Loss[NoSettings]):
+    """D: -E[log s(D(x))] - E[log(1 - s(D(G(z))))]; G: -E[log s(D(G(z)))], s the logistic function.
+
+    Source: Goodfellow et al., Generative Adversarial Nets, 2014, eq. 1 and the last paragraph of section 3.
+    """
+
+    Config = NoSettings
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Return the cross-entropy, through softplus, which neither overflows nor rounds to log 0."""
+        return F.softplus(-real_logits.float()).mean() + F.softplus(fake_logits.float()).mean()
+
+    def generator(self, fake_logits: Tensor) -> Tensor:
+        """Return the cross-entropy of the fake images against the label *real*."""
+        return F.softplus(-fake_logits.float()).mean()
+
+
+class LeastSquares(Loss[NoSettings]):
+    """D: E[(D(x) - 1)²]/2 + E[D(G(z))²]/2; G: E[(D(G(z)) - 1)²]/2.
+
+    Source: Mao et al., Least Squares GAN, 2017, eq. 9 (labels 0 and 1).
+    """
+
+    Config = NoSettings
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Return half the squared distance of the logits to 1 (real) and 0 (fake)."""
+        return 0.5 * ((real_logits.float() - 1).square().mean() + fake_logits.float().square().mean())
+
+    def generator(self, fake_logits: Tensor) -> Tensor:
+        """Return half the squared distance of the logits to 1."""
+        return 0.5 * (fake_logits.float() - 1).square().mean()
+
+
+class WGANGPConfig(LossConfig):
+    """Settings of the Wasserstein loss with gradient penalty."""
+
+    weight: float = Field(10.0, ge=0, description="weight of the gradient penalty; 0 turns it off")
+
+
+class WGANGP(Loss[WGANGPConfig]):
+    """D: E[D(G(z))] - E[D(x)] + weight · E[(‖∇D(x̂)‖ - 1)²]; G: -E[D(G(z))]; x̂ between a real and a fake image.
+
+    Source: Gulrajani et al., Improved Training of Wasserstein GANs, 2017, eq. 3 and algorithm 1.
+    """
+
+    Config = WGANGPConfig
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Return minus the estimate of the Wasserstein distance."""
+        return fake_logits.float().mean() - real_logits.float().mean()
+
+    def generator(self, fake_logits: Tensor) -> Tensor:
+        """Return minus the mean logit."""
+        return -fake_logits.float().mean()
+
+    def penalty(
+        self, discriminator: DiscriminatorFn, real: Tensor, fake: Tensor, rng: torch.Generator
+    ) -> Tensor | None:
+        """Return ``weight`` times the mean squared deviation from 1 of the gradient norm between real and fake.
+
+        Each pair draws its own place on the line between the two images.
+
+        Raises:
+            ValueError: the two batches differ in shape.
+        """
+        if self.config.weight == 0:
+            return None
+        if real.shape != fake.shape:
+            raise ValueError(f"wgan-gp pairs real and fake images: got {tuple(real.shape)} and {tuple(fake.shape)}")
+        place = torch.rand(real.shape[0], 1, 1, 1, generator=rng, device=rng.device).to(real.device)
+        between = torch.lerp(fake.detach().float(), real.detach().float(), place)
+        norms = torch.linalg.vector_norm(input_gradients(discriminator, between).flatten(1), dim=1)
+        penalty: Tensor = self.config.weight * (norms - 1).square().mean()
+        return penalty
