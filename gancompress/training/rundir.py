@@ -1,0 +1,389 @@
+"""A run is a directory: who owns it, where everything lies, how it is written so that it survives. Imports no torch.
+
+::
+
+    runs/<name>-<id>/
+      recipe.yaml         fully resolved; running it again resumes or reproduces
+      status.json         pending | running | interrupted | done | failed, with the reason
+      log.jsonl           one record per line, appended; cut back to the checkpoint on resume
+      checkpoints/        see gancompress.training.checkpoint
+      samples/  metrics.json  cost.json  environment.json  report.html
+      .lock               held by the process that runs it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import os
+import socket
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import yaml
+
+from gancompress.errors import RunError
+from gancompress.training.atomic import finite, write_file, write_json
+from gancompress.training.locks import hold, is_alive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from gancompress.recipe.schema import Recipe
+
+__all__ = ["RunDirectory", "RunSummary", "State", "Status", "list_runs"]
+
+State: TypeAlias = Literal["pending", "running", "interrupted", "done", "failed"]
+
+_RECIPE, _STATUS, _LOG = "recipe.yaml", "status.json", "log.jsonl"
+#: Recipe keys that change no number, so that they may differ between a directory and the recipe that opens it.
+_WORDS = ("description",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """How a run is doing.
+
+    Attributes:
+        state: what it is doing; ``interrupted`` also when it says running but its process is gone.
+        reason: why it failed or stopped, or None.
+        id: identity of the recipe (see :mod:`gancompress.recipe.identity`).
+        pid: process that runs or ran it, or None.
+        host: machine of that process, or None.
+        started: when it was first started, ISO 8601 in UTC, or None.
+        updated: when this was written, ISO 8601 in UTC.
+    """
+
+    state: State = "pending"
+    reason: str | None = None
+    id: str = ""
+    pid: int | None = None
+    host: str | None = None
+    started: str | None = None
+    updated: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSummary:
+    """One line of ``gancompress ls``.
+
+    Attributes:
+        path: the run directory.
+        name: name of the recipe.
+        status: how it is doing.
+        step: last logged training step.
+        recipe: the resolved recipe as plain values; empty when it cannot be read.
+        metrics: contents of ``metrics.json``; empty when nothing was evaluated.
+    """
+
+    path: Path
+    name: str
+    status: Status
+    step: int
+    recipe: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+
+
+class RunDirectory:
+    """Paths, status, log and small files of one run.
+
+    The constructor looks at an existing directory; :meth:`open` finds or makes the one of a recipe.
+
+    Args:
+        path: a run directory.
+
+    Raises:
+        RunError: there is no run there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not (path / _RECIPE).is_file():
+            what = f"no {_RECIPE} in it" if path.is_dir() else "no such directory"
+            raise RunError(f"not a run directory ({what}); `gancompress ls` lists the runs", where=str(path))
+        self.path = path
+
+    # ------------------------------------------------------------------ opening
+
+    @classmethod
+    def open(cls, root: Path, recipe: Recipe) -> RunDirectory:
+        """Return the directory of ``recipe`` under ``root``, made if it is not there.
+
+        Args:
+            root: directory that holds runs; made if missing.
+            recipe: the resolved recipe.
+
+        Raises:
+            RunError: the directory belongs to another recipe, or cannot be made.
+        """
+        from gancompress.recipe.identity import run_id
+
+        identity = run_id(recipe)
+        return cls.claim(root / f"{recipe.name}-{identity}", recipe.model_dump(mode="json"), identity)
+
+    @classmethod
+    def claim(cls, path: Path, recipe: Mapping[str, Any], identity: str) -> RunDirectory:
+        """Return ``path`` as the directory of ``recipe``, made if it is not there.
+
+        Args:
+            path: the run directory.
+            recipe: the resolved recipe as plain values.
+            identity: its id.
+
+        Raises:
+            RunError: the directory belongs to another recipe, holds something else, or cannot be made.
+        """
+        if (path / _RECIPE).exists():
+            directory = cls(path)
+            directory._refuse_other(recipe, identity)
+            return directory
+        if path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
+            raise RunError(f"this directory is not empty and has no {_RECIPE}; choose another", where=str(path))
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            # The status first: what has a recipe is a run, and a run always has an id.
+            write_json(path / _STATUS, dataclasses.asdict(Status(id=identity, updated=_now())))
+            write_file(path / _RECIPE, yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True, width=100))
+        except OSError as error:
+            raise RunError(f"cannot make the run directory: {error.strerror}", where=str(path)) from error
+        return cls(path)
+
+    def _refuse_other(self, recipe: Mapping[str, Any], identity: str) -> None:
+        mine, theirs = self.read_status().id or "unknown", identity
+        old, new = _flat(self.recipe()), _flat(json.loads(json.dumps(recipe)))
+        differing = [
+            f"{key}: {_shown(old, key)} there, {_shown(new, key)} here"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key, _ABSENT) != new.get(key, _ABSENT) and key not in _WORDS
+        ]
+        if differing or mine != theirs:
+            shown = "; ".join(differing[:5]) + (f"; and {len(differing) - 5} more" if len(differing) > 5 else "")
+            raise RunError(
+                f"this run directory belongs to another recipe ({mine}, not {theirs})"
+                f"{': ' + shown if shown else ''}; give the recipe another name or use another root",
+                where=str(self.path),
+            )
+
+    # ------------------------------------------------------------------ paths
+
+    @property
+    def checkpoints(self) -> Path:
+        """Directory of the checkpoints; may not exist yet."""
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """Directory of the sample grids; may not exist yet."""
+        return self.path / "samples"
+
+    def sample_path(self, step: int) -> Path:
+        """Return where the sample grid of a training step lies; its directory is made."""
+        self.samples.mkdir(exist_ok=True)
+        return self.samples / f"{step:08d}.png"
+
+    # ------------------------------------------------------------------ one process at a time
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run, so that no other process can run it. The lock of a process that died is free.
+
+        Raises:
+            RunError: another process runs it; the message names it.
+        """
+        with hold(self.path / ".lock"):
+            yield
+
+    def status(self, state: State, reason: str | None = None) -> None:
+        """Write how the run is doing. The time of the first start is kept.
+
+        Raises:
+            RunError: the disk refuses.
+        """
+        before = self.read_status()
+        started = before.started or (_now() if state == "running" else None)
+        status = Status(state, reason, before.id, os.getpid(), socket.gethostname(), started, _now())
+        self.write_json(_STATUS, dataclasses.asdict(status))
+
+    def read_status(self) -> Status:
+        """Return how the run is doing; one that says running on this machine without its process was interrupted."""
+        record = self.read_json(_STATUS)
+        known = {field.name for field in dataclasses.fields(Status)}
+        status = Status(**{key: value for key, value in record.items() if key in known})
+        if status.state == "running" and status.host == socket.gethostname() and not is_alive(status.pid):
+            return dataclasses.replace(status, state="interrupted", reason="its process is gone")
+        return status
+
+    # ------------------------------------------------------------------ small files
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Replace a JSON file of the run in one instant; non-finite numbers become null.
+
+        Raises:
+            RunError: the disk is full or refuses; the old file is untouched.
+        """
+        try:
+            write_json(self.path / name, value)
+        except OSError as error:
+            raise RunError(f"cannot write: {error.strerror}", where=str(self.path / name)) from error
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Return a JSON file of the run; empty when it is not there.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        path = self.path / name
+        try:
+            value = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot be read as JSON: {error}", where=str(path)) from error
+        if not isinstance(value, dict):
+            raise RunError("cannot be read: expected a JSON object", where=str(path))
+        return value
+
+    def recipe(self) -> dict[str, Any]:
+        """Return the resolved recipe as plain values.
+
+        Raises:
+            RunError: ``recipe.yaml`` is damaged.
+        """
+        path = self.path / _RECIPE
+        try:
+            value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise RunError(f"cannot be read as YAML: {' '.join(str(error).split())}", where=str(path)) from error
+        if not isinstance(value, dict):
+            raise RunError("cannot be read: expected a recipe", where=str(path))
+        return value
+
+    # ------------------------------------------------------------------ log
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append one record to ``log.jsonl``: a whole line, handed to the system at once.
+
+        Args:
+            record: JSON-able values with at least ``kind`` and ``step``.
+
+        Raises:
+            RunError: the disk is full or refuses.
+        """
+        path = self.path / _LOG
+        # A null for NaN: a log that only Python can parse is no log.
+        line = json.dumps(finite(record), ensure_ascii=False, allow_nan=False) + "\n"
+        try:
+            with path.open("ab", buffering=0) as file:
+                file.write(line.encode())
+        except OSError as error:
+            raise RunError(f"cannot write: {error.strerror}", where=str(path)) from error
+
+    def read_log(self, *kinds: str) -> list[dict[str, Any]]:
+        """Return the records in order, those of ``kinds`` only if given. A torn end is left out.
+
+        Raises:
+            RunError: a line before the last whole one is damaged; the message names it.
+        """
+        records = [record for record, _ in self._lines()]
+        return [record for record in records if record.get("kind") in kinds] if kinds else records
+
+    def truncate_log(self, step: int) -> int:
+        """Cut the log off at the first record of a later step, or at a torn end, so that the run can go on from there.
+
+        What stays is not rewritten, so nothing can be lost in between.
+
+        Args:
+            step: step of the checkpoint; records of that step stay. 0 for a run that starts afresh.
+
+        Returns:
+            How many bytes were cut off.
+
+        Raises:
+            RunError: a line before the last whole one is damaged.
+        """
+        path = self.path / _LOG
+        if not path.exists():
+            return 0
+        end = 0
+        for record, stop in self._lines():
+            if record.get("step", 0) > step or step == 0:
+                break
+            end = stop
+        size = path.stat().st_size
+        if size > end:
+            with path.open("r+b") as file:
+                file.truncate(end)
+                os.fsync(file.fileno())
+        return size - end
+
+    def _lines(self) -> list[tuple[dict[str, Any], int]]:
+        """Return every whole record and the position of its end in the file.
+
+        What a crash leaves is damage at the end, which is left out; damage with whole records behind it is not ours.
+        """
+        path, stop = self.path / _LOG, 0
+        content = path.read_bytes() if path.exists() else b""
+        whole: list[tuple[dict[str, Any], int]] = []
+        damaged = 0
+        for number, line in enumerate(content.splitlines(keepends=True), start=1):
+            stop += len(line)
+            record = _record(line)
+            if record is None:
+                damaged = damaged or number
+            elif damaged:
+                raise RunError("damaged line in the log; delete that line to go on", where=f"{path}:{damaged}")
+            else:
+                whole.append((record, stop))
+        return whole
+
+
+def list_runs(root: Path) -> list[RunSummary]:
+    """Return all runs under ``root``, the one touched last first. Damaged ones are listed as failed, never skipped."""
+    entries = [path for path in root.iterdir() if (path / _RECIPE).is_file()] if root.is_dir() else []
+    return sorted((_summary(RunDirectory(path)) for path in entries), key=_recency, reverse=True)
+
+
+def _summary(run: RunDirectory) -> RunSummary:
+    try:
+        recipe, metrics, status = run.recipe(), run.read_json("metrics.json"), run.read_status()
+        step = max((int(record.get("step", 0)) for record in run.read_log()), default=0)
+    except RunError as error:
+        return RunSummary(run.path, run.path.name, Status("failed", str(error)), 0, {}, {})
+    return RunSummary(run.path, str(recipe.get("name", run.path.name)), status, step, recipe, metrics)
+
+
+def _recency(summary: RunSummary) -> tuple[str, str]:
+    return summary.status.updated or "", summary.path.name
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """Return what a line of the log says, or None when it is torn or damaged."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+_ABSENT = object()
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings by dotted key."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    return {
+        k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
+
+
+def _shown(flat: Mapping[str, Any], key: str) -> str:
+    return json.dumps(flat[key]) if key in flat else "nothing"
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,307 @@
+"""The run directory: whose it is, one process at a time, and a log that goes on where the checkpoint was."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from gancompress.errors import RunError
+from gancompress.training.locks import hold, is_alive
+from gancompress.training.rundir import RunDirectory, list_runs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RECIPE = {
+    "name": "digits",
+    "description": "words",
+    "seed": 0,
+    "sparsity": {"method": {"name": "dst", "every": 100}, "density": 0.2},
+    "training": {"steps": 100, "betas": (0.0, 0.9)},
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return RunDirectory.claim(tmp_path / "digits-ab12", RECIPE, "ab12")
+
+
+def changed(**sparsity: object) -> dict:
+    return {**RECIPE, "sparsity": {**RECIPE["sparsity"], **sparsity}}  # type: ignore[dict-item]
+
+
+def test_a_new_directory_holds_the_recipe_and_is_pending(run: RunDirectory) -> None:
+    assert sorted(os.listdir(run.path)) == ["recipe.yaml", "status.json"]
+    assert run.recipe() == json.loads(json.dumps(RECIPE))
+    assert yaml.safe_load((run.path / "recipe.yaml").read_text())["sparsity"]["density"] == 0.2
+    status = run.read_status()
+    assert (status.state, status.id, status.started) == ("pending", "ab12", None)
+
+
+def test_the_directory_of_a_recipe_is_its_name_and_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gancompress.recipe.identity", SimpleNamespace(run_id=lambda recipe: "c0ffee-s0"))
+    recipe = SimpleNamespace(name="digits", model_dump=lambda mode: RECIPE)
+    assert RunDirectory.open(tmp_path / "runs", recipe).path == tmp_path / "runs" / "digits-c0ffee-s0"  # type: ignore[arg-type]
+
+
+def test_the_same_recipe_opens_it_again_and_changes_nothing(run: RunDirectory) -> None:
+    run.status("failed", "because")
+    before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    again = RunDirectory.claim(run.path, {**RECIPE, "description": "other words"}, "ab12")
+    assert again.read_status().reason == "because"
+    assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
+
+
+def test_another_recipe_is_refused_with_both_ids_and_the_differing_keys(run: RunDirectory) -> None:
+    other = changed(density=0.3, moments="dense")
+    before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    with pytest.raises(RunError) as caught:
+        RunDirectory.claim(run.path, other, "cd34")
+    message = str(caught.value)
+    assert message.startswith(str(run.path))
+    for words in (
+        "belongs to another recipe (ab12, not cd34)",
+        "sparsity.density: 0.2 there, 0.3 here",
+        'sparsity.moments: nothing there, "dense" here',
+    ):
+        assert words in message
+    assert "\n" not in message
+    assert caught.value.exit_code == 2
+    assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
+
+
+def test_a_changed_default_under_the_same_id_is_refused_too(run: RunDirectory) -> None:
+    with pytest.raises(RunError, match=r"sparsity\.method\.every: 100 there, 200 here"):
+        RunDirectory.claim(run.path, changed(method={"name": "dst", "every": 200}), "ab12")
+
+
+def test_places_that_cannot_be_a_run_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no such directory"):
+        RunDirectory(tmp_path / "missing")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("precious")
+    with pytest.raises(RunError, match="not a run directory"):
+        RunDirectory(tmp_path / "full")
+    with pytest.raises(RunError, match="not empty"):
+        RunDirectory.claim(tmp_path / "full", RECIPE, "x")
+    assert os.listdir(tmp_path / "full") == ["thesis.tex"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot make the run directory"):
+        RunDirectory.claim(tmp_path / "file" / "run", RECIPE, "x")
+
+
+def test_a_crash_while_making_the_directory_is_made_good(tmp_path: Path) -> None:
+    path = tmp_path / "digits-ab12"
+    path.mkdir()
+    (path / ".tmp-recipe.yaml-1").write_text("name: di")
+    assert RunDirectory.claim(path, RECIPE, "ab12").recipe()["name"] == "digits"
+
+
+# ------------------------------------------------------------------------------------------- status and lock
+
+
+def test_status_keeps_the_first_start_and_the_id(run: RunDirectory) -> None:
+    run.status("running")
+    first = run.read_status()
+    assert (first.state, first.pid, first.host) == ("running", os.getpid(), socket.gethostname())
+    assert first.started is not None
+    run.status("failed", "loss is nan")
+    run.status("running")
+    run.status("done")
+    last = run.read_status()
+    assert (last.state, last.reason, last.id, last.started) == ("done", None, "ab12", first.started)
+
+
+def test_running_without_its_process_is_interrupted(run: RunDirectory) -> None:
+    run.status("running")
+    record = run.read_json("status.json")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    run.write_json("status.json", {**record, "pid": dead.pid, "unknown": 1})
+    assert run.read_status().state == "interrupted"
+    run.write_json("status.json", {**record, "pid": dead.pid, "host": "another-machine"})
+    assert run.read_status().state == "running"
+    assert is_alive(os.getpid())
+    assert not is_alive(None)
+    assert not is_alive(-1)
+
+
+def test_two_cannot_hold_the_lock_and_the_message_names_the_first(run: RunDirectory) -> None:
+    with run.lock():
+        with pytest.raises(RunError, match=rf"run by process {os.getpid()} on ") as caught, run.lock():
+            raise AssertionError("locked twice")
+        assert str(run.path) in str(caught.value)
+    with run.lock():
+        pass
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from gancompress.training.rundir import RunDirectory
+with RunDirectory(Path(sys.argv[1])).lock():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(run: RunDirectory) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunError, match=f"process {holder.pid} "), run.lock():
+            raise AssertionError("locked twice")
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        with run.lock():
+            assert str(os.getpid()) in (run.path / ".lock").read_text()
+
+
+def test_a_lock_file_that_says_nothing_still_locks(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with hold(path):
+        path.write_text("?")
+        with pytest.raises(RunError, match="another process"), hold(path):
+            raise AssertionError("locked twice")
+    with pytest.raises(RunError, match="cannot lock"), hold(tmp_path / "missing" / ".lock"):
+        raise AssertionError("locked nothing")
+
+
+# ------------------------------------------------------------------------------------------- log
+
+
+def train(step: int) -> dict:
+    return {"kind": "train", "step": step, "loss_generator": step / 3}
+
+
+def test_the_log_is_one_line_per_record(run: RunDirectory) -> None:
+    assert run.read_log() == []
+    run.log(train(1))
+    run.log({"kind": "evaluation", "step": 1, "metrics": [{"label": "FD[é]", "value": math.nan}]})
+    run.log(train(2))
+    assert (run.path / "log.jsonl").read_bytes().count(b"\n") == 3
+    assert run.read_log("train") == [train(1), train(2)]
+    assert run.read_log()[1]["metrics"] == [{"label": "FD[é]", "value": None}]
+    json.loads((run.path / "log.jsonl").read_text().splitlines()[1], parse_constant=pytest.fail)
+
+
+def test_resuming_cuts_the_log_to_the_checkpoint_and_rewrites_nothing(run: RunDirectory) -> None:
+    for step in (10, 20, 30):
+        run.log(train(step))
+        run.log({"kind": "update", "step": step})
+    whole = (run.path / "log.jsonl").read_bytes()
+    inode = (run.path / "log.jsonl").stat().st_ino
+    assert run.truncate_log(20) > 0
+    assert [record["step"] for record in run.read_log()] == [10, 10, 20, 20]
+    kept = (run.path / "log.jsonl").read_bytes()
+    assert whole.startswith(kept)
+    assert (run.path / "log.jsonl").stat().st_ino == inode
+    assert run.truncate_log(20) == 0
+    run.log(train(30))
+    assert [record["step"] for record in run.read_log("train")] == [10, 20, 30]
+    assert run.truncate_log(0) > 0
+    assert run.read_log() == []
+
+
+@pytest.mark.parametrize(
+    "torn", [b'{"kind": "train", "st', b"\0\0\0\0", b'{"kind": "train", "step": 20}', b"\0\0\n\0\n", b"7\n"]
+)
+def test_a_torn_end_is_dropped(run: RunDirectory, torn: bytes) -> None:
+    run.log(train(10))
+    path = run.path / "log.jsonl"
+    good = path.read_bytes()
+    path.write_bytes(good + torn)
+    assert run.read_log() == [train(10)]
+    assert run.truncate_log(99) == len(torn)
+    assert path.read_bytes() == good
+
+
+def test_damage_in_the_middle_is_named_and_kept(run: RunDirectory) -> None:
+    run.log(train(10))
+    path = run.path / "log.jsonl"
+    damaged = path.read_bytes() + b"{nonsense\n" + path.read_bytes()
+    path.write_bytes(damaged)
+    with pytest.raises(RunError, match=r"log\.jsonl:2: damaged line"):
+        run.read_log()
+    with pytest.raises(RunError, match=r"log\.jsonl:2"):
+        run.truncate_log(5)
+    assert path.read_bytes() == damaged
+
+
+def test_truncating_no_log_is_nothing(run: RunDirectory) -> None:
+    assert run.truncate_log(5) == 0
+
+
+# ------------------------------------------------------------------------------------------- files
+
+
+def test_json_files_are_replaced_in_one_instant(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run.read_json("cost.json") == {}
+    run.write_json("cost.json", {"bytes": 1})
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match=r"cost\.json: cannot write: No space left"):
+        run.write_json("cost.json", {"bytes": 2})
+    monkeypatch.undo()
+    assert run.read_json("cost.json") == {"bytes": 1}
+    assert not [name for name in os.listdir(run.path) if name.startswith(".tmp")]
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff"])
+def test_a_damaged_json_file_is_named(run: RunDirectory, content: bytes) -> None:
+    (run.path / "cost.json").write_bytes(content)
+    with pytest.raises(RunError, match=r"cost\.json: cannot be read"):
+        run.read_json("cost.json")
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"- list", b"\xff\xfe\xff"])
+def test_a_damaged_recipe_is_named(run: RunDirectory, content: bytes) -> None:
+    (run.path / "recipe.yaml").write_bytes(content)
+    with pytest.raises(RunError, match=r"recipe\.yaml: cannot be read"):
+        run.recipe()
+
+
+def test_sample_paths_sort_by_step(run: RunDirectory) -> None:
+    assert run.sample_path(500) == run.path / "samples" / "00000500.png"
+    assert run.samples.is_dir()
+
+
+def test_runs_are_listed_damaged_ones_too(tmp_path: Path) -> None:
+    assert list_runs(tmp_path / "missing") == []
+    first = RunDirectory.claim(tmp_path / "a", RECIPE, "1")
+    first.log(train(70))
+    first.write_json("metrics.json", {"primary": "FD[x]"})
+    second = RunDirectory.claim(tmp_path / "b", {**RECIPE, "name": "other"}, "2")
+    second.status("done")
+    broken = RunDirectory.claim(tmp_path / "c", RECIPE, "3")
+    (broken.path / "recipe.yaml").write_text("a: [")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "file").write_text("")
+    found = {summary.path.name: summary for summary in list_runs(tmp_path)}
+    assert set(found) == {"a", "b", "c"}
+    assert (found["a"].name, found["a"].step, found["a"].metrics["primary"]) == ("digits", 70, "FD[x]")
+    assert (found["b"].name, found["b"].status.state) == ("other", "done")
+    assert found["c"].status.state == "failed"
+    assert "recipe.yaml" in str(found["c"].status.reason)
+
+
+def test_reading_runs_needs_no_torch() -> None:
+    code = "import sys; import gancompress.training.rundir; print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
