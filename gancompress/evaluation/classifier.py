@@ -180,14 +180,15 @@ class Classifier(Extractor):
         described = json.dumps({"data": dataset.fingerprint(), **dataclasses.asdict(settings)}, sort_keys=True)
         key = hashlib.sha256(described.encode()).hexdigest()
         path = cache_dir() / "classifiers" / f"{key[:32]}.safetensors"
-        net = _new_net(settings)
-        cached = load_tensors(path)
-        if cached is None:
-            accuracy = _train(net, settings, dataset, progress)
-            store_tensors(path, net.state_dict(), {"accuracy": repr(accuracy), "settings": described})
-        else:
-            net.load_state_dict(cached[0])
-            accuracy = float(cached[1]["accuracy"])
+        with torch.inference_mode(False):
+            net = _new_net(settings)
+            cached = load_tensors(path)
+            if cached is None:
+                accuracy = _train(net, settings, dataset, progress)
+                store_tensors(path, net.state_dict(), {"accuracy": repr(accuracy), "settings": described})
+            else:
+                net.load_state_dict(cached[0])
+                accuracy = float(cached[1]["accuracy"])
         return cls(net.to(device), settings, key, accuracy)
 
 
@@ -215,7 +216,7 @@ def _alone() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        with torch.enable_grad(), torch.autocast("cpu", enabled=False):
             yield
     finally:
         torch.set_num_threads(threads)

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from evaluation_toys import Blobs, Generator, Pixels
+from test_sandbox import assert_same, draws, snapshot
+
+from gancompress.errors import ComponentError, EvaluationError
+from gancompress.evaluation import Metric, MetricResult, Protocol, build_metrics, evaluate
+from gancompress.evaluation.sampler import Sampler
+
+
+def run(network=None, **given):
+    defaults = {
+        "latent_dim": 6,
+        "num_classes": 4,
+        "dataset": Blobs(),
+        "extractor": Pixels(),
+        "samples": 120,
+        "batch_size": 30,
+    }
+    return evaluate(network or Generator(), **{**defaults, **given})
+
+
+def values(evaluation):
+    return {result.key: result.value for result in evaluation.results}
+
+
+def test_all_built_in_metrics_under_one_protocol():
+    found = run()
+    assert [result.key for result in found.results] == ["fd", "kd", "is", "precision", "recall"]
+    assert [result.name for result in found.results][:2] == ["FD[pixels-0]", "KD[pixels-0]"]
+    for result in found.results:
+        assert result.protocol == found.protocol.for_metric(result.settings)
+    assert found["fd"].value > 0
+    assert found.seconds > 0
+    with pytest.raises(KeyError):
+        found["ppl"]
+
+
+def test_the_same_again_whatever_the_random_state_and_the_batch_size():
+    first = values(run())
+    torch.manual_seed(77)
+    assert values(run()) == first
+    assert values(run(batch_size=7)) == pytest.approx(first, rel=2e-2)
+    assert values(run(seed=1)) != first
+
+
+@pytest.mark.parametrize("mode", ["running", "batch", "standing"])
+def test_nothing_about_the_training_changes(mode):
+    network = Generator().train()
+    before, rng = snapshot(network), draws()
+    run(network, batch_norm=mode)
+    assert_same(before, snapshot(network))
+    assert draws() == rng
+
+
+def test_nothing_changes_when_the_generator_the_extractor_or_a_metric_fails():
+    class Broken(Metric):
+        def compute(self, real, fake):
+            torch.rand(3)
+            raise ZeroDivisionError
+
+    class Blind(Pixels):
+        def features(self, images):
+            torch.rand(3)
+            if images.float().mean() > 0 and self.calls > 2:
+                raise ZeroDivisionError
+            return super().features(images)
+
+    network = Generator().train()
+    before, rng = snapshot(network), draws()
+    for given in ({"metrics": [Broken()]}, {"extractor": Blind()}):
+        with pytest.raises(ZeroDivisionError):
+            run(network, batch_norm="standing", **given)
+    network.linear.bias.data.fill_(float("nan"))
+    before[0]["linear.bias"].fill_(0)
+    with pytest.raises(EvaluationError, match="NaN"):
+        run(network, batch_norm="batch")
+    network.linear.bias.data.fill_(0)
+    assert_same(before, snapshot(network))
+    assert draws() == rng
+
+
+def test_the_protocol_holds_everything_that_fixes_a_metric():
+    base = run().protocol
+    others = [
+        run(samples=100),
+        run(seed=1),
+        run(weights_label="live"),
+        run(batch_norm="batch"),
+        run(batch_norm="standing"),
+        run(batch_norm="batch", batch_size=10),
+        run(reference_count=200),
+        run(dataset=Blobs(seed=1)),
+        run(extractor=Pixels(seed=1)),
+        run(Generator(classes=0), num_classes=0),
+    ]
+    hashes = [base.hash, *(other.protocol.hash for other in others)]
+    assert len(set(hashes)) == len(hashes)
+    assert run(batch_size=11).protocol == base
+
+
+def test_a_protocol_reads_as_one_line_and_survives_json():
+    protocol = run().protocol.for_metric("3 neighbours")
+    assert str(protocol) == (
+        "pixels-0, 120 generated against 240 real, balanced classes, EMA weights, batch norm: running averages, "
+        f"seed 0, 3 neighbours [{protocol.hash}]"
+    )
+    noted = dataclasses.replace(protocol, notes=("99 % right",))
+    assert noted.hash == protocol.hash
+    assert "pixels-0 (99 % right)" in str(noted)
+    assert Protocol.from_json(json.loads(json.dumps(noted.to_json()))) == noted
+    assert "torch-fidelity" in protocol.libraries
+
+
+def test_an_evaluation_is_json():
+    record = json.loads(json.dumps(run().to_json(), allow_nan=False))
+    assert record["results"][0]["name"] == "FD[pixels-0]"
+    assert record["results"][0]["protocol"]["hash"] == run().results[0].protocol.hash
+    assert record["protocol"]["samples"] == 120
+
+
+def test_a_metric_of_ones_own():
+    from gancompress.registry import METRICS
+
+    class MeanGap(Metric):
+        def compute(self, real, fake):
+            gap = (real.values.mean() - fake.values.mean()).abs().item()
+            return [MetricResult("gap", fake.name("gap", "gap"), gap, "lower", settings="of means")]
+
+    with METRICS.registered("gap", MeanGap):
+        found = run(metrics=("gap", "fd"))
+    assert [result.name for result in found.results] == ["gap[pixels-0]", "FD[pixels-0]"]
+    assert str(found["gap"].protocol).endswith(f"of means [{found['gap'].protocol.hash}]")
+
+
+def test_unknown_metrics_and_things_that_are_none():
+    from gancompress.registry import METRICS
+
+    with pytest.raises(ComponentError, match="fd"):
+        build_metrics(["fdd"])
+    with METRICS.registered("nothing", dict), pytest.raises(EvaluationError, match="no Metric"):
+        build_metrics(["nothing"])
+
+
+def test_a_result_that_is_not_finite_is_refused():
+    class Nothing(Metric):
+        def compute(self, real, fake):
+            return [MetricResult("none", "none", float("nan"), "lower")]
+
+    with pytest.raises(EvaluationError, match="none is nan"):
+        run(metrics=[Nothing()])
+
+
+def test_a_generator_without_classes_and_batch_statistics_of_whole_batches():
+    found = run(Generator(classes=0), num_classes=0, batch_norm="batch", samples=50)
+    assert found.protocol.labels == "none"
+    assert found.protocol.batch_norm == "each batch of 30"
+
+
+def test_torch_fidelitys_calculate_metrics_gives_the_same_numbers(blobs):
+    """One image set, two roads: ours, and the whole of torch-fidelity with our features registered there."""
+    import torch_fidelity
+    from torch.utils.data import Dataset
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+    ours = Pixels()
+
+    class Theirs(FeatureExtractorBase):
+        def __init__(self, name, features_list, **_):
+            super().__init__(name, features_list)
+
+        def forward(self, images):
+            values, logits = ours.features(images)
+            return tuple({"pool": values, "logits": logits}[name] for name in self.features_list)
+
+        @staticmethod
+        def get_provided_features_list():
+            return "pool", "logits"
+
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric):
+            return "logits" if metric == "isc" else "pool"
+
+        @staticmethod
+        def can_be_compiled():
+            return False
+
+        @staticmethod
+        def get_dummy_input_for_compile():
+            return torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+
+    class Images(Dataset):
+        def __init__(self, images):
+            self.images = images
+
+        def __len__(self):
+            return len(self.images)
+
+        def __getitem__(self, index):
+            return self.images[index]
+
+    network = Generator().eval()
+    with torch.no_grad():
+        fake = torch.cat(list(Sampler(network, latent_dim=6, num_classes=4, seed=0).batches(240, 30)))
+    torch_fidelity.register_feature_extractor("pixels-of-this-test", Theirs)
+    theirs = torch_fidelity.calculate_metrics(
+        input1=Images(fake),
+        input2=Images(blobs.images),
+        feature_extractor="pixels-of-this-test",
+        isc=True,
+        fid=True,
+        kid=True,
+        prc=True,
+        kid_subset_size=120,
+        isc_splits=1,
+        cuda=False,
+        cache=False,
+        verbose=False,
+        save_cpu_ram=True,
+    )
+    found = run(network, samples=240)
+    assert found["fd"].value == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
+    assert found["kd"].value == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
+    assert found["is"].value == pytest.approx(theirs["inception_score_mean"], rel=1e-6)
+    assert found["precision"].value == pytest.approx(theirs["precision"], abs=1e-9)
+    assert found["recall"].value == pytest.approx(theirs["recall"], abs=1e-9)
