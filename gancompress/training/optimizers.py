@@ -70,6 +70,8 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
         raise RecipeError(f"optimizer {name!r} refuses its settings: {' '.join(str(error).split())}") from error
     if not isinstance(optimizer, Optimizer):
         raise RecipeError(f"optimizer {name!r} is a {type(optimizer).__name__}, which is not a torch optimizer")
+    if "fused" in given:
+        _keep_aligned(optimizer)
     return optimizer
 
 
@@ -107,6 +109,36 @@ def _refuse_dropped(name: str, info: Any, factory: Any, given: dict[str, Any]) -
         raise RecipeError(
             f"optimizer {name!r} takes {info.num_betas} betas, got {len(given['betas'])}; set betas: null"
         )
+
+
+def _keep_aligned(optimizer: Optimizer) -> None:
+    """Guard against torch's fused CPU kernel, which walks memory without looking at strides.
+
+    A gradient, or a moment loaded from a checkpoint, that lies in memory in another order than a channels-last weight
+    would be paired with the wrong elements, silently (torch 2.15). Autograd lays gradients out like their weights and
+    loading does not, so this costs a comparison of strides per step.
+    """
+
+    def gradients(held: Optimizer, args: object, kwargs: object) -> None:
+        for group in held.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None and parameter.grad.stride() != parameter.stride():
+                    parameter.grad = _laid_out_like(parameter, parameter.grad)
+
+    def state(held: Optimizer) -> None:
+        for parameter, values in held.state.items():
+            for key, value in values.items():
+                if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                    values[key] = _laid_out_like(parameter, value)
+
+    optimizer.register_step_pre_hook(gradients)
+    optimizer.register_load_state_dict_post_hook(state)
+
+
+def _laid_out_like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    if value.stride() == parameter.stride():
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value.detach())
 
 
 def _fusible(network: nn.Module) -> bool:
