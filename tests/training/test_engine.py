@@ -257,13 +257,12 @@ def test_fast_path_equals_a_naive_loop_bit_for_bit():
         fast.step(step)
     naive_steps(naive, 20)
     for role in ROLES:
-        for (name, a), b in zip(
-            fast.networks[role].state_dict().items(), naive.networks[role].state_dict().values(), strict=False
-        ):
-            assert torch.equal(a, b), name
-        for a, b in zip(fast.optimizers[role].state.values(), naive.optimizers[role].state.values(), strict=False):
+        expected = naive.networks[role].state_dict()
+        for name, tensor in fast.networks[role].state_dict().items():
+            assert torch.equal(tensor, expected[name]), name
+        for a, b in zip(fast.optimizers[role].state.values(), naive.optimizers[role].state.values(), strict=True):
             assert torch.equal(a["exp_avg_sq"], b["exp_avg_sq"])
-    for a, b in zip(fast.ema.module.parameters(), naive.ema.module.parameters(), strict=False):
+    for a, b in zip(fast.ema.module.parameters(), naive.ema.module.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
