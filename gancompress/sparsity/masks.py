@@ -1,0 +1,213 @@
+"""Exact masks: top-k, bottom-k, random-k, over one tensor or over many, and their packed form.
+
+Every count is exact and every choice is decided by (score, index) alone, so a CPU and a GPU, and every rank of a
+group, build the same mask. ``torch.topk`` is used for the *value* of the k-th score only: which of several equal
+elements it returns differs between devices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gancompress.errors import InvariantError
+from gancompress.sparsity.scores import random_scores
+
+__all__ = [
+    "bottomk_mask",
+    "difference",
+    "global_topk_masks",
+    "pack_mask",
+    "random_mask",
+    "topk_mask",
+    "union",
+    "unpack_mask",
+]
+
+
+def _rank_keys(scores: Tensor) -> Tensor:
+    """Map scores to integers in the same order; NaN below -inf, both zeros equal, the smallest integer unused."""
+    flat = scores.detach().reshape(-1)
+    if not flat.is_floating_point():
+        return flat.to(torch.int64).clamp(min=torch.iinfo(torch.int64).min + 1)
+    if flat.dtype is not torch.float64:
+        flat = flat.float()
+    integer = torch.int64 if flat.dtype is torch.float64 else torch.int32
+    limits = torch.iinfo(integer)
+    # IEEE 754 numbers of one sign sort like integers; flipping the magnitude bits of the negative ones sorts all.
+    bits = (flat + 0.0).view(integer)  # -0.0 + 0.0 is 0.0
+    keys = torch.where(bits < 0, bits ^ limits.max, bits)
+    return keys.masked_fill(flat.isnan(), limits.min + 1)
+
+
+def _kth_largest(keys: Tensor, k: int) -> Tensor:
+    """Return the k-th largest value (1-based) as a 0-d tensor, by selection on the shorter side."""
+    count = keys.numel()
+    if 2 * k > count:
+        return keys.topk(count - k + 1, largest=False, sorted=False).values.max()
+    return keys.topk(k, sorted=False).values.min()
+
+
+def topk_mask(scores: Tensor, k: int, candidates: Tensor | None = None) -> Tensor:
+    """Return the mask of the ``k`` highest scores. Linear time; ties go to the lowest index, on every device.
+
+    Args:
+        scores: any shape, floating or integer. NaN ranks below everything, ``-inf`` included.
+        k: how many to choose.
+        candidates: bool tensor of the same shape; only where it is True can be chosen.
+
+    Returns:
+        Bool tensor of the shape of ``scores`` with exactly ``k`` True.
+
+    Raises:
+        InvariantError: ``k`` is negative or larger than the number of candidates.
+    """
+    available = scores.numel() if candidates is None else int(candidates.sum())
+    if not 0 <= k <= available:
+        raise InvariantError(f"cannot choose {k} of {available} candidates")
+    if k == available:
+        return torch.ones_like(scores, dtype=torch.bool) if candidates is None else candidates.clone()
+    if k == 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    keys = _rank_keys(scores)
+    if candidates is not None:
+        keys = keys.masked_fill(~candidates.reshape(-1), torch.iinfo(keys.dtype).min)
+    threshold = _kth_largest(keys, k)
+    chosen = keys > threshold
+    tied = keys == threshold
+    chosen |= tied & (tied.cumsum(0) <= k - chosen.sum())
+    return chosen.reshape(scores.shape)
+
+
+def bottomk_mask(scores: Tensor, k: int, candidates: Tensor | None = None) -> Tensor:
+    """Return the mask of the ``k`` lowest scores: what :func:`topk_mask` leaves when it takes all the others.
+
+    NaN goes first, and of equal scores the *highest* index goes first, so that top-k and bottom-k split the
+    candidates without overlap.
+
+    Args:
+        scores: any shape, floating or integer.
+        k: how many to choose.
+        candidates: bool tensor of the same shape; only where it is True can be chosen.
+
+    Raises:
+        InvariantError: ``k`` is negative or larger than the number of candidates.
+    """
+    available = scores.numel() if candidates is None else int(candidates.sum())
+    if not 0 <= k <= available:
+        raise InvariantError(f"cannot choose {k} of {available} candidates")
+    others = ~topk_mask(scores, available - k, candidates)
+    return others if candidates is None else others & candidates
+
+
+def random_mask(
+    shape: Sequence[int],
+    k: int,
+    rng: torch.Generator,
+    *,
+    candidates: Tensor | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Return a mask of exactly ``k`` positions drawn uniformly without replacement.
+
+    Args:
+        shape: shape of the mask.
+        k: how many positions.
+        rng: CPU generator; the mask is a pure function of its state, whatever the device.
+        candidates: bool tensor of that shape; only where it is True can be drawn.
+        device: where the mask is put.
+
+    Raises:
+        InvariantError: ``k`` is negative or larger than the number of candidates.
+    """
+    return topk_mask(random_scores(shape, rng, device=device), k, candidates)
+
+
+def global_topk_masks(
+    scores: Mapping[str, Tensor],
+    k: int,
+    *,
+    floors: Mapping[str, int] | None = None,
+    candidates: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Return masks of the ``k`` highest scores over several tensors together, each keeping at least its floor.
+
+    Every tensor first keeps its own best ``floors[name]``; the rest of ``k`` goes to the best of what is left. That is
+    the highest total score under the floors. Ties go to the earlier tensor, then to the lower index.
+
+    Args:
+        scores: by name, all on one device.
+        k: how many to choose in total.
+        floors: least number per tensor; 0 where not named.
+        candidates: bool tensors; only where they are True can be chosen.
+
+    Raises:
+        InvariantError: ``k`` is less than the floors together, or more than the candidates.
+    """
+    floors = floors or {}
+    reserved = {
+        name: topk_mask(score, floors.get(name, 0), None if candidates is None else candidates[name])
+        for name, score in scores.items()
+    }
+    rest = k - sum(floors.get(name, 0) for name in scores)
+    if rest < 0:
+        raise InvariantError(f"cannot choose {k} elements: the floors together ask for {k - rest}")
+    if not scores:
+        return {}
+    pooled = torch.cat([score.reshape(-1) for score in scores.values()])
+    free = ~torch.cat([mask.reshape(-1) for mask in reserved.values()])
+    if candidates is not None:
+        free &= torch.cat([candidates[name].reshape(-1) for name in scores])
+    parts = topk_mask(pooled, rest, free).split([score.numel() for score in scores.values()])
+    return {
+        name: mask | part.reshape(mask.shape) for (name, mask), part in zip(reserved.items(), parts, strict=True)
+    }
+
+
+def union(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return ``a | b`` per name; both name the same tensors."""
+    return {name: mask | b[name] for name, mask in a.items()}
+
+
+def difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return ``a & ~b`` per name: ``difference(new, old)`` is what grew, ``difference(old, new)`` what was dropped."""
+    return {name: mask & ~b[name] for name, mask in a.items()}
+
+
+def pack_mask(mask: Tensor) -> Tensor:
+    """Pack a mask into bits, the first element in the lowest bit; the last byte is padded with zeros.
+
+    Args:
+        mask: bool tensor of any shape and device.
+
+    Returns:
+        CPU uint8 tensor of ``ceil(mask.numel() / 8)`` bytes.
+    """
+    bits = mask.detach().cpu().reshape(-1).numpy()
+    return torch.from_numpy(np.packbits(bits, bitorder="little"))
+
+
+def unpack_mask(packed: Tensor, shape: Sequence[int]) -> Tensor:
+    """Undo :func:`pack_mask`.
+
+    Args:
+        packed: uint8 tensor.
+        shape: shape of the mask.
+
+    Returns:
+        CPU bool tensor.
+
+    Raises:
+        InvariantError: the number of bytes does not fit the shape, or padding bits are set.
+    """
+    count = math.prod(shape)
+    if packed.dtype is not torch.uint8 or packed.numel() != (count + 7) // 8:
+        raise InvariantError(f"a packed mask of {count} elements takes {(count + 7) // 8} bytes, got {packed.numel()}")
+    bits = np.unpackbits(packed.detach().cpu().reshape(-1).numpy(), bitorder="little")
+    if bits[count:].any():
+        raise InvariantError("a packed mask has bits set beyond its last element")
+    return torch.from_numpy(bits[:count].astype(np.bool_)).reshape(tuple(shape))
