@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gancompress.observer import Observer
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gancompress.observer import Observer
 
 __all__ = ["PlainProgress", "RichProgress", "duration", "progress"]
 

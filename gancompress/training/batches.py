@@ -8,15 +8,17 @@ batch).
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gancompress.data.base import Dataset, DatasetConfig
 from gancompress.data.sampling import batch_indices
 from gancompress.data.transform import to_float
 from gancompress.seeds import generator
+
+if TYPE_CHECKING:
+    from gancompress.data.base import Dataset, DatasetConfig
 
 __all__ = ["BatchSource", "Latents", "RealBatch"]
 
@@ -56,7 +58,7 @@ class BatchSource:
     num_classes: int
     seed: int
     flip: bool = False
-    device: torch.device = torch.device("cpu")
+    device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     rank: int = 0
     world: int = 1
     channels_last: bool = False

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gancompress.objectives.augment import Policy, diffaugment
 from gancompress.objectives.base import Loss, LossConfig
-from gancompress.objectives.diffaugment import diffaugment
 from gancompress.objectives.r1 import r1_penalty
 from gancompress.seeds import generator as seeded
-from gancompress.training.batches import Latents, RealBatch
+
+if TYPE_CHECKING:
+    from gancompress.training.batches import Latents, RealBatch
 
 __all__ = ["DiscriminatorTerms", "GeneratorTerms", "Objective", "frozen"]
 
@@ -69,7 +71,7 @@ class Objective:
 
     loss: Loss[LossConfig]
     seed: int
-    diffaugment: tuple[str, ...] = ()
+    diffaugment: tuple[Policy, ...] = ()
     r1_weight: float = 0.0
     r1_every: int = 16
     joint_batch: bool = True
@@ -109,7 +111,7 @@ class Objective:
         )
         if penalty is not None:
             loss = loss + penalty
-        if self.r1_weight and draw % self.r1_every == 0:
+        if self._r1_due(draw):
             penalty = r1_penalty(_closed(network, real.labels), real_images)
             loss = loss + 0.5 * self.r1_weight * self.r1_every * penalty
         if self.teacher is not None and self.distillation:
@@ -118,6 +120,11 @@ class Objective:
             student, target = torch.cat((real_logits, fake_logits)), torch.cat(taught)
             loss = loss + self.distillation * _bernoulli_divergence(student, target)
         return DiscriminatorTerms(loss, real_logits.detach().mean(), fake_logits.detach().mean())
+
+    def penalties(self, draw: int) -> int:
+        """Return how many gradient penalties the ``draw``-th discriminator step computes."""
+        has_penalty = type(self.loss).penalty is not Loss.penalty
+        return int(has_penalty) + int(self._r1_due(draw))
 
     def generator(
         self, generator: nn.Module, discriminator: nn.Module, latents: Latents, step: int, micro: int = 0
@@ -134,6 +141,9 @@ class Objective:
         with self.autocast(images.device):
             logits: Tensor = network(images, labels)
         return logits.float()
+
+    def _r1_due(self, draw: int) -> bool:
+        return self.r1_weight > 0 and draw % self.r1_every == 0
 
     def _augment(self, images: Tensor, side: str, draw: int, micro: int) -> Tensor:
         if not self.diffaugment:

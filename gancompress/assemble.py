@@ -1,0 +1,283 @@
+"""Recipe to objects: the dataset, both networks, the masks' budgets, the optimizers, the trainer.
+
+Together with :mod:`gancompress.experiment` this is the only code that knows every room. Nothing here trains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import math
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from gancompress.backbones.base import (
+    Backbone,
+    BackboneConfig,
+    Discriminator,
+    Generator,
+    PrunableWeight,
+    prunable_weights,
+)
+from gancompress.cost.ledger import TrainingLedger
+from gancompress.errors import BackboneError, DataError, RecipeError
+from gancompress.recipe.load import component_config
+from gancompress.registry import BACKBONES, DATASETS, LOSSES, METHODS, Registry
+from gancompress.seeds import derive
+from gancompress.sparsity.allocate import allocate, split_total
+from gancompress.training.batches import BatchSource
+from gancompress.training.ema import SparseEMA
+from gancompress.training.engine import Engine, RoleParts
+from gancompress.training.groups import Group
+from gancompress.training.loop import Trainer
+from gancompress.training.objective import Objective
+from gancompress.training.optimizers import build_optimizer
+
+if TYPE_CHECKING:
+    from gancompress.data.base import Dataset, DatasetConfig, ImageSpec
+    from gancompress.methods.base import Method, MethodConfig
+    from gancompress.objectives.base import Loss, LossConfig
+    from gancompress.recipe.schema import Component, Recipe, SparsityConfig
+    from gancompress.sparsity.state import Budget, Role
+
+__all__ = [
+    "Networks",
+    "build_backbone",
+    "build_budgets",
+    "build_dataset",
+    "build_loss",
+    "build_method",
+    "build_networks",
+    "build_trainer",
+    "densities",
+    "device_of",
+    "make_backbone",
+    "masked_weights",
+]
+
+ROLES: tuple[Role, Role] = ("generator", "discriminator")
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """A freshly initialised pair."""
+
+    generator: Generator
+    discriminator: Discriminator
+
+    def of(self, role: Role) -> Generator | Discriminator:
+        """Return the network of ``role``."""
+        return self.generator if role == "generator" else self.discriminator
+
+
+def _make(registry: Registry[Any], node: Component, *arguments: Any) -> Any:
+    return registry.get(node.name)(component_config(node), *arguments)
+
+
+def build_dataset(recipe: Recipe) -> Dataset[DatasetConfig]:
+    """Open the images of a recipe.
+
+    Raises:
+        DataError: they are missing, unreadable or too few.
+    """
+    dataset = cast("Dataset[DatasetConfig]", _make(DATASETS, recipe.data))
+    if len(dataset) < 2:
+        raise DataError(f"dataset {recipe.data.name!r} holds {len(dataset)} images; training needs at least 2")
+    return dataset
+
+
+def make_backbone(recipe: Recipe, image: ImageSpec) -> Backbone[BackboneConfig]:
+    """Return the backbone of a recipe, fitted to the images."""
+    return cast("Backbone[BackboneConfig]", _make(BACKBONES, recipe.model, image))
+
+
+def build_backbone(recipe: Recipe, image: ImageSpec) -> Backbone[BackboneConfig]:
+    """Return the backbone of a recipe after checking that it can make such images.
+
+    Raises:
+        BackboneError: it cannot, or it is conditional on data with fewer than two classes.
+    """
+    backbone = make_backbone(recipe, image)
+    if image.resolution not in backbone.resolutions:
+        known = ", ".join(str(size) for size in backbone.resolutions)
+        raise BackboneError(
+            f"backbone {recipe.model.name!r} makes images of {known} pixels, the data has {image.resolution}; "
+            f"resize it with --set data.resolution={backbone.resolutions[0]}"
+        )
+    if backbone.conditional and image.num_classes < 2:
+        raise BackboneError(
+            f"the model is conditional, but the data has {image.num_classes or 'no'} "
+            f"class{'' if image.num_classes == 1 else 'es'}; use labelled data or --set model.conditional=false"
+        )
+    return backbone
+
+
+def build_networks(backbone: Backbone[BackboneConfig], seed: int, round_index: int = 0) -> Networks:
+    """Initialise both networks; a pure function of the seed and the round."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "init", round_index))
+        return Networks(backbone.generator(), backbone.discriminator())
+
+
+def build_method(recipe: Recipe) -> Method[MethodConfig]:
+    """Return the sparsity method of a recipe."""
+    return cast("Method[MethodConfig]", _make(METHODS, recipe.sparsity.method))
+
+
+def build_loss(recipe: Recipe) -> Loss[LossConfig]:
+    """Return the adversarial loss of a recipe."""
+    return cast("Loss[LossConfig]", _make(LOSSES, recipe.objective.loss))
+
+
+def masked_weights(network: Generator | Discriminator, config: SparsityConfig) -> dict[str, PrunableWeight]:
+    """Return the weights of ``network`` that a density counts, by the recipe's convention."""
+    weights = prunable_weights(network)
+    if config.weights == "all":
+        return weights
+    return {name: weight for name, weight in weights.items() if weight.kind == "convolution"}
+
+
+def densities(recipe: Recipe, sizes: dict[Role, int]) -> dict[Role, float]:
+    """Return the density asked of each role.
+
+    Args:
+        recipe: the recipe.
+        sizes: weights that a density counts, per role.
+
+    Raises:
+        RecipeError: a total density leaves the discriminator nothing, or more than it has.
+    """
+    config = recipe.sparsity
+    if config.total_density is not None:
+        generator = cast("float", config.generator.density)
+        rest = split_total(config.total_density, generator, sizes["generator"], sizes["discriminator"])
+        return {"generator": generator, "discriminator": rest}
+    default = config.density if config.density is not None else 1.0
+    asked: dict[Role, float] = {}
+    for role in ROLES:
+        density = getattr(config, role).density
+        asked[role] = default if density is None else density
+    return asked
+
+
+def build_budgets(recipe: Recipe, weights: dict[Role, dict[str, PrunableWeight]]) -> dict[Role, Budget]:
+    """Turn densities into an exact number of kept weights per tensor."""
+    sizes: dict[Role, int] = {
+        role: sum(weight.parameter.numel() for weight in weights[role].values()) for role in ROLES
+    }
+    asked = densities(recipe, sizes)
+    budgets: dict[Role, Budget] = {}
+    for role in ROLES:
+        config = getattr(recipe.sparsity, role)
+        shapes = {name: tuple(weight.parameter.shape) for name, weight in weights[role].items()}
+        unmatched = [glob for glob in config.dense if not any(fnmatch.fnmatchcase(name, glob) for name in shapes)]
+        if unmatched:
+            raise RecipeError(
+                f"sparsity.{role}.dense: {unmatched[0]!r} matches no weight; there are: {', '.join(shapes)}"
+            )
+        budgets[role] = allocate(
+            config.allocation, shapes, asked[role], dense=config.dense, floor=config.min_layer_density
+        )
+    return budgets
+
+
+def device_of(recipe: Recipe) -> torch.device:
+    """Return the device that a recipe trains on.
+
+    Raises:
+        RecipeError: it asks for cuda and there is none.
+    """
+    wanted = recipe.training.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise RecipeError("training.device: cuda was asked for, but torch sees no GPU; use --set training.device=auto")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _check_batches(recipe: Recipe, world: int) -> None:
+    training = recipe.training
+    for key, batch in (
+        ("batch_size", training.batch_size),
+        ("generator_batch_size", training.generator_batch_size or training.batch_size),
+    ):
+        share = math.gcd(batch, world * training.accumulate)
+        if share != world * training.accumulate:
+            raise RecipeError(
+                f"training.{key}: {batch} does not divide by {world} ranks times {training.accumulate} micro-batches"
+            )
+
+
+def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group | None = None) -> Trainer:
+    """Build everything that trains, at initialisation: masks are not drawn yet (see ``Engine.init``)."""
+    group = group if group is not None else Group()
+    _check_batches(recipe, group.world)
+    device = device_of(recipe)
+    backbone = build_backbone(recipe, dataset.spec)
+    networks = build_networks(backbone, recipe.seed)
+    for network in (networks.generator, networks.discriminator):
+        network.to(device)
+        if recipe.training.channels_last:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.train()
+    weights: dict[Role, dict[str, PrunableWeight]] = {
+        role: masked_weights(networks.of(role), recipe.sparsity) for role in ROLES
+    }
+    budgets = build_budgets(recipe, weights)
+    optimizers = {role: build_optimizer(networks.of(role), getattr(recipe.training.optimizers, role)) for role in ROLES}
+    method = build_method(recipe)
+    training = recipe.training
+    ema = SparseEMA(networks.generator, training.ema)
+    ledger = TrainingLedger(
+        batch_size=training.batch_size,
+        generator_batch_size=training.generator_batch_size or training.batch_size,
+        discriminator_steps=training.discriminator_steps,
+    )
+    engine = Engine(
+        method,
+        {
+            role: RoleParts(
+                network=networks.of(role), optimizer=optimizers[role], budget=budgets[role], weights=weights[role]
+            )
+            for role in ROLES
+        },
+        seed=recipe.seed,
+        moments=recipe.sparsity.moments,
+        check_every=recipe.sparsity.check_every,
+        group=group,
+        ema=ema,
+        ledger=ledger,
+    )
+    objective = Objective(
+        loss=build_loss(recipe),
+        seed=recipe.seed,
+        diffaugment=recipe.objective.diffaugment,
+        r1_weight=recipe.objective.r1.weight,
+        r1_every=recipe.objective.r1.every,
+        joint_batch=training.joint_batch,
+        bf16=training.precision == "bf16",
+    )
+    source = BatchSource(
+        dataset=dataset,
+        latent_dim=networks.generator.latent_dim,
+        num_classes=networks.generator.num_classes,
+        seed=recipe.seed,
+        flip=training.flip,
+        device=device,
+        rank=group.rank,
+        world=group.world,
+        channels_last=training.channels_last,
+    )
+    return Trainer(
+        generator=networks.generator,
+        discriminator=networks.discriminator,
+        optimizers=optimizers,
+        engine=engine,
+        ema=ema,
+        ledger=ledger,
+        objective=objective,
+        source=source,
+        config=training,
+        measure=method.measure,
+        group=group,
+        device=device,
+    )

@@ -1,0 +1,50 @@
+"""``gancompress run`` and ``gancompress train``: a recipe in, a run directory out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["run", "train"]
+
+RecipeArgument = Annotated[
+    str, typer.Argument(help="A recipe file, or the name of a shipped recipe.", metavar="RECIPE")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Change one setting, e.g. --set training.steps=500. Repeatable.")
+]
+OutOption = Annotated[Path, typer.Option("--out", help="Directory that holds run directories.")]
+
+
+def run(recipe: RecipeArgument, set_: SetOption = None, out: OutOption = Path("runs")) -> None:
+    """Train, evaluate and report a recipe; the same command resumes.
+
+    Example: gancompress run quickstart --set seed=1
+    """
+    _execute(recipe, set_ or [], out, evaluates=True)
+
+
+def train(recipe: RecipeArgument, set_: SetOption = None, out: OutOption = Path("runs")) -> None:
+    """Train a recipe without evaluating it; `gancompress run` evaluates the result later.
+
+    Example: gancompress train quickstart --set training.steps=500
+    """
+    _execute(recipe, set_ or [], out, evaluates=False)
+
+
+def _execute(recipe: str, overrides: list[str], out: Path, *, evaluates: bool) -> None:
+    from gancompress.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides=tuple(overrides))
+
+    from gancompress.cli.progress import progress
+    from gancompress.experiment import Experiment
+    from gancompress.report.html import build_report
+    from gancompress.report.tables import print_summary
+
+    result = Experiment(loaded.recipe, out, progress(), evaluates=evaluates).run()
+    page = build_report(result.directory)
+    print_summary(result.directory)
+    typer.echo(f"report: {page}")

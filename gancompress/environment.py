@@ -1,0 +1,45 @@
+"""What a run ran on: versions and hardware, for reports and for whoever wants to repeat it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from typing import Any
+
+import torch
+
+__all__ = ["environment"]
+
+_PACKAGES = ("gancompress", "torch", "torchvision", "timm", "torch-fidelity", "torch-pruning", "numpy")
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return versions, processor and device as JSON-able values."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    """Name of the CPU; Linux keeps it where the standard library does not look."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,449 @@
+"""The composition root: a recipe becomes objects, rounds of training, evaluations, costs and files.
+
+A run is resumed by running it again. Whatever a step depends on is in the last checkpoint; whatever a round starts
+from is a pure function of the checkpoint that ended the round before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from gancompress.assemble import ROLES, build_backbone, build_dataset, build_networks, build_trainer
+from gancompress.cost.summary import run_cost
+from gancompress.environment import environment
+from gancompress.errors import CheckpointError, RunError
+from gancompress.evaluation.evaluate import evaluate
+from gancompress.evaluation.extractors import Extractor, build_extractor
+from gancompress.evaluation.samples import sample_grid
+from gancompress.interrupt import Interruption
+from gancompress.observer import Observer, Silent
+from gancompress.training.checkpoint import Snapshot, latest, load, save
+from gancompress.training.groups import Group
+from gancompress.training.loop import Position, Trainer
+from gancompress.training.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from gancompress.data.base import Dataset, DatasetConfig
+    from gancompress.methods.base import Round
+    from gancompress.recipe.schema import Recipe
+    from gancompress.training.engine import UpdateReport
+
+__all__ = ["Experiment", "RunResult"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """What a finished run leaves behind.
+
+    Attributes:
+        directory: the run directory.
+        metrics: contents of ``metrics.json``; empty when nothing was evaluated.
+        cost: contents of ``cost.json``.
+    """
+
+    directory: Path
+    metrics: dict[str, Any]
+    cost: dict[str, Any]
+
+
+class Experiment:
+    """One run of one recipe in one directory.
+
+    Args:
+        recipe: what to run.
+        root: directory that holds runs.
+        observer: told what happens.
+        evaluates: measure the generator as the recipe says; off for ``gancompress train``.
+        group: processes that train together.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        root: Path,
+        observer: Observer | None = None,
+        *,
+        evaluates: bool = True,
+        group: Group | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.observer: Observer = observer if observer is not None else Silent()
+        self.evaluates = evaluates
+        self.group = group if group is not None else Group()
+        self.directory = RunDirectory.open(root, recipe)
+        self._extractor: Extractor | None = None
+        self._seconds = 0.0
+        self._evaluated: dict[int, dict[str, Any]] = {}
+
+    # ------------------------------------------------------------------ the whole run
+
+    def run(self) -> RunResult:
+        """Train, evaluate and cost the recipe, from wherever the directory says it is.
+
+        Raises:
+            GancompressError: whatever is wrong with the recipe, the data, the directory or the training.
+            KeyboardInterrupt: the run was interrupted; a checkpoint was written first.
+        """
+        with self.directory.lock(), Interruption() as interruption:
+            self.directory.status("running")
+            try:
+                result = self._run(interruption)
+            except KeyboardInterrupt:
+                self.directory.status("interrupted", "stopped by a signal; run the same command again to go on")
+                raise
+            except BaseException as error:
+                self.directory.status("failed", f"{type(error).__name__}: {error}")
+                raise
+            finally:
+                self.observer.finish()
+            self.directory.status("done")
+        return result
+
+    def _run(self, interruption: Interruption) -> RunResult:
+        dataset = build_dataset(self.recipe)
+        trainer = build_trainer(self.recipe, dataset, self.group)
+        rounds = self._rounds(trainer)
+        resumed = self._resume(trainer)
+        total = sum(current.steps for current in rounds)
+        self.observer.start(self.recipe.name, str(self.directory.path), total, trainer.position.total)
+        run = _Session(self, dataset, trainer, rounds, interruption)
+        if resumed:
+            run.catch_up()
+        run.train()
+        return self._finish(dataset, trainer)
+
+    def _rounds(self, trainer: Trainer) -> Sequence[Round]:
+        asked = {role: trainer.engine.budget(role).density for role in ROLES}
+        rounds = trainer.engine.method.rounds(self.recipe.training.steps, asked)
+        if not rounds:
+            raise RunError(f"method {self.recipe.sparsity.method.name!r} declares no round")
+        return rounds
+
+    def _resume(self, trainer: Trainer) -> bool:
+        """Restore the newest good checkpoint, or initialise; return whether there was one."""
+        found = latest(self.directory.checkpoints)
+        for refused in found.refused:
+            self.observer.message(f"refused: {refused.reason}")
+        if found.snapshot is None:
+            if found.refused:
+                raise CheckpointError(
+                    "no checkpoint of this run is intact; remove the directory to start again",
+                    where=str(self.directory.path),
+                )
+            trainer.engine.init(trainer.probe)
+            self.directory.truncate_log(0)
+            return False
+        trainer.restore(
+            {name: dict(group) for name, group in found.snapshot.groups.items()}, dict(found.snapshot.scalars)
+        )
+        self.directory.truncate_log(found.snapshot.step)
+        for record in self.directory.read_log():
+            if record["kind"] == "train":
+                self._seconds = record["seconds"]
+            elif record["kind"] == "evaluation":
+                self._evaluated[record["step"]] = record
+        return True
+
+    def _finish(self, dataset: Dataset[DatasetConfig], trainer: Trainer) -> RunResult:
+        metrics = self.metrics()
+        cost = run_cost(trainer, self._seconds)
+        if self.group.is_main:
+            if metrics:
+                self.directory.write_json("metrics.json", metrics)
+            self.directory.write_json("cost.json", cost)
+            self.directory.write_json("environment.json", environment(trainer.device))
+        return RunResult(self.directory.path, metrics, cost)
+
+    # ------------------------------------------------------------------ evaluation
+
+    def metrics(self) -> dict[str, Any]:
+        """Return every evaluation so far, the best and the last, as ``metrics.json`` holds them."""
+        evaluations = [self._evaluated[step] for step in sorted(self._evaluated)]
+        if not evaluations:
+            return {}
+        best = min(evaluations, key=_badness)
+        return {
+            "primary": evaluations[-1]["metrics"][0]["label"],
+            "best": best,
+            "last": evaluations[-1],
+            "evaluations": evaluations,
+            "protocol": evaluations[-1]["protocol"],
+        }
+
+    @property
+    def best_step(self) -> int | None:
+        """Step of the best evaluation so far, by the first metric of the recipe."""
+        if not self._evaluated:
+            return None
+        return int(min(self._evaluated.values(), key=_badness)["step"])
+
+    def evaluate(self, dataset: Dataset[DatasetConfig], trainer: Trainer) -> dict[str, Any]:
+        """Measure the generator as it is now and log it; training goes on as if nothing had happened."""
+        config = self.recipe.evaluation
+        if self._extractor is None:
+            self._extractor = build_extractor(
+                config.extractor, dataset, device=trainer.device, progress=self._say_progress()
+            )
+        network = trainer.ema.module if config.weights == "ema" else trainer.generator
+        outcome = evaluate(
+            network,
+            latent_dim=network.latent_dim,
+            num_classes=network.num_classes,
+            dataset=dataset,
+            extractor=self._extractor,
+            metrics=config.metrics,
+            samples=config.samples,
+            batch_size=config.batch_size,
+            batch_norm=config.batch_norm,
+            seed=config.seed,
+            weights_label=config.weights,
+            device=trainer.device,
+        )
+        record: dict[str, Any] = {
+            "kind": "evaluation",
+            "step": trainer.position.total,
+            "round": trainer.position.round,
+            "metrics": [result.to_json() for result in outcome.results],
+            "protocol": outcome.protocol.to_json(),
+            "seconds": outcome.seconds,
+        }
+        self._evaluated[trainer.position.total] = record
+        self.log(record)
+        return record
+
+    def is_evaluated(self, step: int) -> bool:
+        """Return whether the log holds an evaluation of ``step``."""
+        return step in self._evaluated
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append one record to ``log.jsonl`` and show it."""
+        if self.group.is_main:
+            self.directory.log(record)
+            self.observer.record(record)
+
+    def trained(self, seconds: float) -> float:
+        """Add training time and return the total, over all the times this run was started."""
+        self._seconds += seconds
+        return self._seconds
+
+    def _say_progress(self) -> Any:
+        said = set()
+
+        def say(what: str, done: int, total: int) -> None:
+            if what not in said:
+                said.add(what)
+                self.observer.message(what)
+
+        return say
+
+
+class _Session:
+    """The part of a run that happens between two calls of ``Trainer.step``."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        dataset: Dataset[DatasetConfig],
+        trainer: Trainer,
+        rounds: Sequence[Round],
+        interruption: Interruption,
+    ) -> None:
+        self.experiment = experiment
+        self.recipe = experiment.recipe
+        self.directory = experiment.directory
+        self.dataset = dataset
+        self.trainer = trainer
+        self.rounds = rounds
+        self.interruption = interruption
+        self.total = sum(current.steps for current in rounds)
+        self._mark = time.perf_counter()
+        self._began = self._mark
+        self._first = trainer.position.total
+
+    @property
+    def position(self) -> Position:
+        """Where the run is."""
+        return self.trainer.position
+
+    def train(self) -> None:
+        """Train every round that is left."""
+        while True:
+            current = self.rounds[self.position.round]
+            self._teach(current)
+            while self.position.step < current.steps:
+                reports = self.trainer.step(current)
+                self._after_step(current, reports)
+            if self.position.round + 1 == len(self.rounds):
+                return
+            self._begin_round(self.position.round + 1)
+
+    def catch_up(self) -> None:
+        """Do what was due at the restored step but was cut off after its checkpoint."""
+        if self.position.total:
+            self._look(self._ends_round())
+
+    # ------------------------------------------------------------------ after a step
+
+    def _after_step(self, current: Round, reports: list[UpdateReport]) -> None:
+        training, step = self.recipe.training, self.position.total
+        ends = self.position.step == current.steps
+        for report in reports:
+            self.experiment.log({"kind": "update", "step": step, **_update_record(report)})
+        if step % training.log_every == 0 or ends:
+            self._log_training()
+        if ends:
+            self.experiment.log({"kind": "round", "step": step, "round": self.position.round, "name": current.name})
+        self.experiment.observer.step(step, self._rate())
+        stop = self.interruption.requested
+        looks = self._due(training.sample_every) or self._evaluation_due(ends)
+        if ends or stop or looks or self._due(training.checkpoint_every) or self._rewound_to():
+            self.checkpoint()
+        if stop:
+            raise KeyboardInterrupt
+        if looks or ends:
+            self.experiment.trained(time.perf_counter() - self._mark)
+            self._look(ends)
+            self._mark = time.perf_counter()
+
+    def _due(self, every: int) -> bool:
+        return bool(every) and self.position.total % every == 0
+
+    def _ends_round(self) -> bool:
+        return self.position.step == self.rounds[self.position.round].steps
+
+    def _evaluation_due(self, ends: bool) -> bool:
+        return self.experiment.evaluates and (ends or self._due(self.recipe.evaluation.every))
+
+    def _look(self, ends: bool) -> None:
+        """Evaluate and draw samples, if that is due and not done yet. Training time stands still meanwhile."""
+        step = self.position.total
+        if not self.experiment.group.is_main:
+            return
+        if self._evaluation_due(ends) and not self.experiment.is_evaluated(step):
+            self.experiment.evaluate(self.dataset, self.trainer)
+        if self._due(self.recipe.training.sample_every) or step == self.total:
+            path = self.directory.sample_path(step)
+            if not path.exists():
+                generator = self.trainer.ema.module
+                sample_grid(
+                    generator,
+                    path,
+                    latent_dim=generator.latent_dim,
+                    num_classes=generator.num_classes,
+                    seed=self.recipe.evaluation.seed,
+                    device=self.trainer.device,
+                )
+                name = path.relative_to(self.directory.path).as_posix()
+                self.experiment.log({"kind": "sample", "step": step, "file": name})
+
+    def _log_training(self) -> None:
+        now = time.perf_counter()
+        seconds = self.experiment.trained(now - self._mark)
+        self._mark = now
+        means = self.trainer.meters.read()
+        record: dict[str, Any] = {
+            "kind": "train",
+            "step": self.position.total,
+            "round": self.position.round,
+            **means,
+            **{f"density_{role}": self.trainer.engine.state(role).density for role in ROLES},
+            "learning_rate": self.trainer.optimizers["generator"].param_groups[0]["lr"],
+            "seconds": seconds,
+            "rate": self._rate(),
+        }
+        bad = [name for name, value in means.items() if not math.isfinite(value)]
+        if bad:
+            raise RunError(
+                f"{bad[0]} is {means[bad[0]]} at step {self.position.total}: the training diverged; "
+                "a lower learning rate, another loss or a denser discriminator may help"
+            )
+        self.experiment.log(record)
+
+    def _rate(self) -> float:
+        """Steps per second of this process, evaluations included."""
+        return (self.position.total - self._first) / max(time.perf_counter() - self._began, 1e-9)
+
+    # ------------------------------------------------------------------ checkpoints and rounds
+
+    def checkpoint(self) -> None:
+        """Write the state of the run; every rank calls it, the first one writes."""
+        self.trainer.synchronise()
+        if not self.experiment.group.is_main:
+            return
+        groups, scalars = self.trainer.snapshot()
+        best = self.experiment.best_step
+        save(
+            self.directory.checkpoints,
+            Snapshot(self.position.total, groups, scalars),
+            keep=self.recipe.training.keep_checkpoints,
+            protect=() if best is None else (best,),
+        )
+        if self._rewound_to():
+            weights = {name: groups[name] for name in ("generator", "discriminator")}
+            save(self.directory.path / "rewind", Snapshot(self.position.total, weights, {}))
+        if len(self.rounds) > 1 and self._ends_round():
+            kept = {name: groups[name] for name in ("generator", "discriminator", "ema", "sparsity")}
+            save(self.directory.path / "rounds", Snapshot(self.position.total, kept, {"round": self.position.round}))
+
+    def _rewound_to(self) -> bool:
+        """Return whether a later round restores the weights of this step."""
+        return self.position.round == 0 and any(
+            "rewind" in (later.generator, later.discriminator) and later.rewind_step == self.position.step
+            for later in self.rounds[1:]
+        )
+
+    def _begin_round(self, index: int) -> None:
+        """Ask the method for the next masks, then put weights where the round says they start."""
+        upcoming, trainer = self.rounds[index], self.trainer
+        states = trainer.engine.next_round(upcoming, index)
+        for role in ROLES:
+            network = trainer.network(role)
+            start = getattr(upcoming, role)
+            if start == "rewind" and upcoming.rewind_step:
+                saved = load(self.directory.path / "rewind" / f"{upcoming.rewind_step:08d}")
+                network.load_state_dict(saved.groups[role])
+            elif start != "keep":
+                backbone = build_backbone(self.recipe, self.dataset.spec)
+                fresh = build_networks(backbone, self.recipe.seed, index if start == "reinitialise" else 0)
+                network.load_state_dict(fresh.of(role).state_dict())
+            trainer.engine.set_state(role, states[role], reset_moments=True)
+        trainer.ema.reset()
+        trainer.position = Position(round=index, step=0, before=trainer.position.total)
+
+    def _teach(self, current: Round) -> None:
+        """Load the teacher of a round that distils: the discriminator that ended the first round."""
+        self.trainer.objective.teacher = None
+        self.trainer.objective.distillation = current.distillation
+        if not current.distillation or self.position.round == 0:
+            return
+        saved = load(self.directory.path / "rounds" / f"{self.rounds[0].steps:08d}")
+        backbone = build_backbone(self.recipe, self.dataset.spec)
+        teacher = build_networks(backbone, self.recipe.seed).discriminator
+        teacher.load_state_dict(saved.groups["discriminator"])
+        self.trainer.objective.teacher = teacher.to(self.trainer.device).eval().requires_grad_(False)
+
+
+def _badness(evaluation: dict[str, Any]) -> float:
+    """Order evaluations by their first metric, the best first."""
+    first = evaluation["metrics"][0]
+    value = float(first["value"])
+    return -value if first["higher_is_better"] else value
+
+
+def _update_record(report: UpdateReport) -> dict[str, Any]:
+    return {
+        "role": report.role,
+        "round": report.round,
+        "updates": report.updates,
+        "grown": report.grown,
+        "dropped": report.dropped,
+        "churn": report.churn,
+        "exploration": report.exploration,
+        "density": report.density,
+    }

@@ -1,0 +1,286 @@
+"""The training loop: one step of both players, in the order that every page of the documentation gives.
+
+::
+
+    for step:
+        n_d times:  D.zero_grad; loss_D.backward; [engine: mask gradients and moments; D.step; re-mask]
+        G.zero_grad; loss_G.backward;             [engine: the same for G]
+        measure, if the method asked for it
+        ema.update(mask, grown)
+        for role whose plan says UPDATE:          [method.update on a view; check; broadcast; reset what was grown]
+        log, evaluate, checkpoint                 (the experiment does these between two calls of Trainer.step)
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gancompress.cost.ledger import TrainingLedger
+from gancompress.methods.base import Measure, Plan, Round
+from gancompress.training.meters import Meters
+from gancompress.training.objective import Objective, frozen
+from gancompress.training.optimizers import learning_rate
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from gancompress.backbones.base import Discriminator, Generator
+    from gancompress.recipe.schema import TrainingConfig
+    from gancompress.sparsity.state import Role
+    from gancompress.training.batches import BatchSource, Latents, RealBatch
+    from gancompress.training.ema import SparseEMA
+    from gancompress.training.engine import Engine, UpdateReport
+    from gancompress.training.groups import Group
+
+__all__ = ["Position", "Trainer"]
+
+METERS = ("loss_generator", "loss_discriminator", "d_real", "d_fake")
+
+
+@dataclasses.dataclass
+class Position:
+    """Where a run is.
+
+    Attributes:
+        round: index of the round.
+        step: training steps done in this round.
+        before: training steps done in earlier rounds.
+    """
+
+    round: int = 0
+    step: int = 0
+    before: int = 0
+
+    @property
+    def total(self) -> int:
+        """Training steps done since the start of the run; data order, logs and checkpoints count these."""
+        return self.before + self.step
+
+
+@dataclasses.dataclass
+class Trainer:
+    """Both players and everything that changes while they train.
+
+    Attributes:
+        generator: live generator.
+        discriminator: live discriminator.
+        optimizers: one per role.
+        engine: the sparsity of both networks.
+        ema: moving average of the generator.
+        ledger: what the run has computed so far, for its FLOPs.
+        objective: losses.
+        source: batches.
+        config: the recipe's training section.
+        measure: signals that the method wants, or None.
+        group: processes that train together.
+        device: where the networks are.
+    """
+
+    generator: Generator
+    discriminator: Discriminator
+    optimizers: dict[Role, Optimizer]
+    engine: Engine
+    ema: SparseEMA
+    ledger: TrainingLedger
+    objective: Objective
+    source: BatchSource
+    config: TrainingConfig
+    measure: Measure | None
+    group: Group
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        self.position = Position()
+        self.meters = Meters(METERS, self.device)
+
+    def step(self, current: Round) -> list[UpdateReport]:
+        """Train one step of ``current`` and return what the topology updates of that step did."""
+        self.position.step += 1
+        step, total = self.position.step, self.position.total
+        plans = {role: self.engine.plan(role, step, current.steps) for role in self.engine.roles}
+        self._set_learning_rates(step, current.steps)
+
+        real = None
+        for k in range(self.config.discriminator_steps):
+            last = k == self.config.discriminator_steps - 1
+            real = self._discriminator_step(total, k, plans["discriminator"] if last else Plan.NOTHING)
+        latents, d_fake = self._generator_step(total, plans["generator"])
+        if self.measure is not None and total % self.measure.every == 0 and real is not None:
+            self._measure(real, latents, d_fake)
+        self.ema.update(self.generator, total)
+        return [
+            self.engine.update(role, step=step, total_steps=current.steps, round=self.position.round)
+            for role, plan in plans.items()
+            if Plan.UPDATE in plan
+        ]
+
+    def network(self, role: Role) -> Generator | Discriminator:
+        """Return the live network of ``role``."""
+        return self.generator if role == "generator" else self.discriminator
+
+    def synchronise(self) -> None:
+        """Average what ranks accumulate apart (batch-norm statistics), before anyone looks at it."""
+        for network in (self.generator, self.discriminator, self.ema.module):
+            self.group.mean_(buffer for buffer in network.buffers() if buffer.is_floating_point())
+
+    # ------------------------------------------------------------------ the two players
+
+    def _discriminator_step(self, total: int, k: int, plan: Plan) -> RealBatch:
+        config = self.config
+        draw = (total - 1) * config.discriminator_steps + k
+        real = self.source.real(config.batch_size, draw)
+        latents = self.source.latents(config.batch_size, "discriminator", draw)
+        self.optimizers["discriminator"].zero_grad(set_to_none=True)
+        micros = zip(_chunks(real, config.accumulate), _chunks(latents, config.accumulate), strict=True)
+        for micro, (real_part, latent_part) in enumerate(micros):
+            with torch.no_grad():
+                fake = self.objective.generate(self.generator, latent_part)
+            terms = self.objective.discriminator(self.discriminator, real_part, fake, latent_part.labels, draw, micro)
+            (terms.loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
+            self.meters.add("loss_discriminator", terms.loss)
+            self.meters.add("d_real", terms.d_real)
+            self.meters.add("d_fake", terms.d_fake)
+        self._count_extras(draw)
+        self._average_gradients(self.discriminator)
+        self.engine.step("discriminator", plan)
+        return real
+
+    def _generator_step(self, total: int, plan: Plan) -> tuple[Latents, Tensor]:
+        config = self.config
+        latents = self.source.latents(config.generator_batch_size or config.batch_size, "generator", total)
+        self.optimizers["generator"].zero_grad(set_to_none=True)
+        means = []
+        with frozen(self.discriminator):
+            for micro, part in enumerate(_chunks(latents, config.accumulate)):
+                terms = self.objective.generator(self.generator, self.discriminator, part, total, micro)
+                (terms.loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
+                self.meters.add("loss_generator", terms.loss)
+                means.append(terms.d_fake)
+        self._average_gradients(self.generator)
+        self.engine.step("generator", plan)
+        return latents, torch.stack(means).mean()
+
+    def probe(self) -> None:
+        """Leave the gradient of both losses on one batch in ``.grad``, stepping neither network (SNIP and its kin)."""
+        config = self.config
+        real = self.source.real(config.batch_size, 0)
+        latents = self.source.latents(config.batch_size, "probe")
+        for network in (self.generator, self.discriminator):
+            network.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            fake = self.objective.generate(self.generator, latents)
+        self.objective.discriminator(self.discriminator, real, fake, latents.labels, 0).loss.backward()  # type: ignore[no-untyped-call]
+        with frozen(self.discriminator):
+            self.objective.generator(self.generator, self.discriminator, latents, 0).loss.backward()  # type: ignore[no-untyped-call]
+        for network in (self.generator, self.discriminator):
+            self._average_gradients(network)
+
+    def _measure(self, real: RealBatch, latents: Latents, d_fake: Tensor) -> None:
+        """Record D on real images and on the same latents before and after the generator step (ADAPT, section 4.1)."""
+        with torch.no_grad():
+            after = _unchanged(self.generator, latents.z, latents.labels).float()
+            d_after = _unchanged(self.discriminator, after, latents.labels).float().mean()
+            d_real = _unchanged(self.discriminator, real.images, real.labels).float().mean()
+        values = self.group.mean(torch.stack((d_real, d_fake, d_after)))
+        self.engine.record(d_real=values[0], d_fake=values[1], d_fake_after=values[2])
+
+    def _count_extras(self, draw: int) -> None:
+        """Charge what a discriminator step computes beyond its plain forward and backward pass."""
+        budgets = self.engine.state("discriminator").budgets
+        penalties = self.objective.penalties(draw)
+        if penalties:
+            self.ledger.penalty(budgets, penalties)
+        if self.objective.teacher is not None:
+            self.ledger.count_extra("distillation", "discriminator", {}, 2 * self.config.batch_size)
+
+    def _average_gradients(self, network: nn.Module) -> None:
+        self.group.mean_gradients(network.parameters())
+
+    def _set_learning_rates(self, step: int, total_steps: int) -> None:
+        for role, optimizer in self.optimizers.items():
+            config = getattr(self.config.optimizers, role)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, step, total_steps)
+
+    # ------------------------------------------------------------------ what a checkpoint keeps
+
+    def snapshot(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """Return all tensors in named groups, and all JSON-able scalars, that the next step depends on."""
+        self.engine.settle()
+        engine_tensors, engine_scalars = self.engine.state_dict()
+        ema_tensors, ema_scalars = self.ema.state_dict()
+        sums, counts = self.meters.state()
+        groups = {
+            "generator": dict(self.generator.state_dict()),
+            "discriminator": dict(self.discriminator.state_dict()),
+            "ema": ema_tensors,
+            "sparsity": engine_tensors,
+            "meters": {"sums": sums},
+        }
+        scalars: dict[str, Any] = {
+            "position": dataclasses.asdict(self.position),
+            "engine": engine_scalars,
+            "ema": ema_scalars,
+            "meters": counts,
+            "ledger": self.ledger.to_dict(),
+            "image": dataclasses.asdict(self.generator.image),
+        }
+        for role, optimizer in self.optimizers.items():
+            groups[f"optimizer_{role}"], scalars[f"optimizer_{role}"] = _optimizer_state(optimizer)
+        return groups, scalars
+
+    def restore(self, groups: dict[str, dict[str, Tensor]], scalars: dict[str, Any]) -> None:
+        """Go on from what :meth:`snapshot` returned, bit for bit."""
+        self.generator.load_state_dict(groups["generator"])
+        self.discriminator.load_state_dict(groups["discriminator"])
+        self.ema.load_state_dict(groups["ema"], scalars["ema"])
+        self.engine.load_state_dict(groups["sparsity"], scalars["engine"])
+        self.meters.load(groups["meters"]["sums"], scalars["meters"])
+        for role, optimizer in self.optimizers.items():
+            _load_optimizer(optimizer, groups[f"optimizer_{role}"], scalars[f"optimizer_{role}"])
+        vars(self.ledger).update(vars(TrainingLedger.from_dict(scalars["ledger"])))
+        self.position = Position(**scalars["position"])
+
+
+def _chunks(batch: Any, parts: int) -> list[Any]:
+    """Cut a batch of (images or latents, labels) into equal micro-batches."""
+    if parts == 1:
+        return [batch]
+    first = batch[0].chunk(parts)
+    second = batch[1].chunk(parts) if batch[1] is not None else (None,) * parts
+    return [type(batch)(a, b) for a, b in zip(first, second, strict=True)]
+
+
+def _unchanged(network: nn.Module, *inputs: Tensor | None) -> Tensor:
+    """Run ``network`` as it is while training, but on copies of its buffers: measuring must change nothing."""
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    out: Tensor = torch.func.functional_call(network, buffers, inputs)
+    return out
+
+
+def _optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, Any] = {}
+    for index, values in state["state"].items():
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{key}"] = value
+            else:
+                scalars[f"{index}.{key}"] = value
+    return tensors, scalars
+
+
+def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
+    state = copy.copy(optimizer.state_dict())
+    values: dict[int, dict[str, Any]] = {}
+    for name, value in (*tensors.items(), *scalars.items()):
+        index, key = name.split(".", 1)
+        values.setdefault(int(index), {})[key] = value
+    state["state"] = values
+    optimizer.load_state_dict(state)
