@@ -27,51 +27,77 @@ GC_INLINE vf zero() {
 // Written so that a NaN stays a NaN, as in torch.relu.
 GC_INLINE vf relu(vf v) { return v < zero() ? zero() : v; }
 
-// One row of the packed tile. `row` is null outside the image.
-GC_INLINE void pack_row(const TileJob& j, const Plan& p, const float* row, int32_t x0, float scale, float shift, float* dst) {
-  const int32_t wide = j.wi << j.up;
-  if (row == nullptr) {
-    for (int32_t q = 0; q < p.nphx * p.pw; q++) store(dst + q * VL, zero());
-    return;
-  }
+// The columns of one input phase of a packed row: q0..q1 lie inside the image, `at` is where the first of all would be.
+struct Columns {
+  int32_t q0, q1;
+  int32_t at;
+};
+
+GC_INLINE void zeros(float* dst, int32_t count) {
+  for (int32_t q = 0; q < count; q++) store(dst + q * VL, zero());
+}
+
+// One row of the packed tile, from a row of the image.
+GC_INLINE void pack_row(const TileJob& j, const Plan& p, const Columns* columns, const float* row, float scale, float shift, float* dst) {
+  const bool plain = j.scale == nullptr && !j.pre_relu;
+  const int64_t step = p.si * j.in_x;
   for (int32_t phase = 0; phase < p.nphx; phase++, dst += p.pw * VL) {
-    const int32_t first = p.si * x0 + p.dx0 + phase;
-    // Columns q0..q1 lie inside the image: 0 <= first + si*q < wide.
-    int32_t q0 = first < 0 ? (-first + p.si - 1) / p.si : 0;
-    int32_t q1 = first >= wide ? 0 : (wide - first + p.si - 1) / p.si;
-    if (q1 > p.pw) q1 = p.pw;
-    if (q0 > q1) q0 = q1;
-    for (int32_t q = 0; q < q0; q++) store(dst + q * VL, zero());
-    for (int32_t q = q1; q < p.pw; q++) store(dst + q * VL, zero());
-    if (j.scale != nullptr || j.pre_relu) {
-      for (int32_t q = q0; q < q1; q++) {
-        vf v = load(row + ((first + p.si * q) >> j.up) * j.in_x);
+    const Columns c = columns[phase];
+    zeros(dst, c.q0);
+    zeros(dst + c.q1 * VL, p.pw - c.q1);
+    if (j.up) {
+      for (int32_t q = c.q0; q < c.q1; q++) {
+        vf v = load(row + ((c.at + p.si * q) >> 1) * j.in_x);
         if (j.scale != nullptr) v = v * scale + shift;
         store(dst + q * VL, j.pre_relu ? relu(v) : v);
       }
-    } else if (j.up) {
-      for (int32_t q = q0; q < q1; q++) store(dst + q * VL, load(row + ((first + p.si * q) >> 1) * j.in_x));
+    } else if (plain) {
+      const float* from = row + c.at * j.in_x;
+      for (int32_t q = c.q0; q < c.q1; q++) store(dst + q * VL, load(from + q * step));
     } else {
-      const float* at = row + static_cast<int64_t>(first) * j.in_x;
-      const int64_t step = p.si * j.in_x;
-      for (int32_t q = q0; q < q1; q++) store(dst + q * VL, load(at + q * step));
+      const float* from = row + c.at * j.in_x;
+      for (int32_t q = c.q0; q < c.q1; q++) {
+        vf v = load(from + q * step);
+        if (j.scale != nullptr) v = v * scale + shift;
+        store(dst + q * VL, j.pre_relu ? relu(v) : v);
+      }
     }
   }
 }
 
 static void pack(const TileJob& j, int32_t lane0, int32_t y0, int32_t x0, int32_t c0, int32_t c1) {
   const Plan& p = *j.plan;
-  const int32_t high = j.hi << j.up;
+  const int32_t high = j.hi << j.up, wide = j.wi << j.up;
+  Columns columns[kLargestStride];
+  for (int32_t phase = 0; phase < p.nphx; phase++) {
+    const int32_t at = p.si * x0 + p.dx0 + phase;
+    int32_t q0 = at < 0 ? (-at + p.si - 1) / p.si : 0;
+    int32_t q1 = at >= wide ? 0 : (wide - at + p.si - 1) / p.si;
+    q1 = q1 < p.pw ? q1 : p.pw;
+    q0 = q0 < q1 ? q0 : q1;
+    columns[phase] = {q0, q1, at};
+  }
+  const int32_t row_floats = p.nphx * p.pw * VL;
+  const int32_t top = p.si * y0 + p.dy0, bottom = top + p.si * p.ph;
+  // Tiles are visited along a row, channel after channel: the hardware does not foresee the jump to the next channel.
+  const int64_t ahead = 3 * j.in_c + (top > 0 ? (top >> j.up) * j.in_y : 0) + ((columns[0].at + p.si * columns[0].q0) >> j.up) * j.in_x;
+  const int32_t rows_ahead = ((bottom < high ? bottom : high) >> j.up) - (top > 0 ? top >> j.up : 0);
+  const int32_t lines_ahead = (p.si * p.pw) >> j.up;
   float* dst = j.packed;
   for (int32_t c = c0; c < c1; c++) {
     const float* plane = j.in + c * j.in_c + lane0;
+    if (VL * 4 == 64 && c + 3 < p.in_channels)
+      for (int32_t y = 0; y < rows_ahead; y++)
+        for (int32_t x = 0; x < lines_ahead; x++) __builtin_prefetch(plane + ahead + y * j.in_y + x * j.in_x);
     const float scale = j.scale != nullptr ? j.scale[c] : 1.0f;
     const float shift = j.scale != nullptr ? j.shift[c] : 0.0f;
     for (int32_t phase = 0; phase < p.nphy; phase++)
-      for (int32_t q = 0; q < p.ph; q++, dst += p.nphx * p.pw * VL) {
+      for (int32_t q = 0; q < p.ph; q++, dst += row_floats) {
         const int32_t y = p.si * (y0 + q) + p.dy0 + phase;
-        const float* row = y < 0 || y >= high ? nullptr : plane + (y >> j.up) * j.in_y;
-        pack_row(j, p, row, x0, scale, shift, dst);
+        if (y < 0 || y >= high)
+          zeros(dst, p.nphx * p.pw);
+        else
+          pack_row(j, p, columns, plane + (y >> j.up) * j.in_y, scale, shift, dst);
       }
   }
 }
@@ -85,7 +111,13 @@ GC_INLINE void finish(const TileJob& j, const vf (&a)[TH][TW], int32_t row, int3
   float* out = j.out + c * j.out_c + lane0;
   const float* add = j.add != nullptr ? j.add + c * j.add_c + lane0 : nullptr;
   const bool whole = so * (y0 + TH) <= j.ho && so * (x0 + TW) <= j.wo;
-  GC_UNROLL for (int i = 0; i < TH; i++) {
+  float* at = out + (so * y0 + oy - j.out_y0) * j.out_y + (so * x0 + ox) * j.out_x;
+  const int64_t step_y = so * j.out_y, step_x = so * j.out_x;
+  if (whole && add == nullptr && !j.relu) {
+    GC_UNROLL for (int i = 0; i < TH; i++, at += step_y) GC_UNROLL for (int k = 0; k < TW; k++) store(at + k * step_x, a[i][k]);
+    return;
+  }
+  GC_UNROLL for (int i = 0; i < TH; i++, at += step_y) {
     const int32_t y = so * (y0 + i) + oy;
     GC_UNROLL for (int k = 0; k < TW; k++) {
       const int32_t x = so * (x0 + k) + ox;
@@ -93,7 +125,7 @@ GC_INLINE void finish(const TileJob& j, const vf (&a)[TH][TW], int32_t row, int3
       vf v = a[i][k];
       if (add != nullptr) v += load(add + (y >> j.add_up) * j.add_y + (x >> j.add_up) * j.add_x);
       if (j.relu) v = relu(v);
-      store(out + (y - j.out_y0) * j.out_y + x * j.out_x, v);
+      store(at + k * step_x, v);
     }
   }
 }
@@ -120,8 +152,8 @@ static void conv_chunk(const TileJob& j, int32_t chunk, int32_t lane0, int32_t y
     const int32_t end = ptr[row + 1];
     for (int32_t t = ptr[row]; t < end; t++) {
       const float* at = packed + off[t];
-      const vf w = zero() + value[t];
-      GC_UNROLL for (int i = 0; i < TH; i++) GC_UNROLL for (int k = 0; k < TW; k++) a[i][k] += w * load(at + i * step + k * VL);
+      const float w = value[t];
+      GC_UNROLL for (int i = 0; i < TH; i++, at += step) GC_UNROLL for (int k = 0; k < TW; k++) a[i][k] += w * load(at + k * VL);
     }
     if (last) {
       finish<TH, TW>(j, a, row, lane0, y0, x0);
@@ -163,9 +195,9 @@ static void gradient_rows(const TileJob& j, const float* gradient, int32_t chunk
     for (int32_t t = begin; t < end; t++) {
       const float* in = j.packed + off[t];
       vf a = load(sums + static_cast<int64_t>(t) * VL), b = zero();  // two chains hide the latency of the additions
-      GC_UNROLL for (int i = 0; i < TH; i++) GC_UNROLL for (int k = 0; k < TW; k++) {
-        if ((i * TW + k) & 1) b += g[i][k] * load(in + i * step + k * VL);
-        else a += g[i][k] * load(in + i * step + k * VL);
+      GC_UNROLL for (int i = 0; i < TH; i++, in += step) GC_UNROLL for (int k = 0; k < TW; k++) {
+        if ((i * TW + k) & 1) b += g[i][k] * load(in + k * VL);
+        else a += g[i][k] * load(in + k * VL);
       }
       store(sums + static_cast<int64_t>(t) * VL, a + b);
     }
@@ -222,11 +254,15 @@ GC_INLINE void transpose4(v4& a, v4& b, v4& c, v4& d) {
 GC_INLINE v4 load4(const float* p) { return *reinterpret_cast<const v4*>(p); }
 GC_INLINE void store4(float* p, v4 v) { *reinterpret_cast<v4*>(p) = v; }
 
+// Pixels of one image taken at a time: few enough that their 16-image blocks stay in the first-level cache, enough that
+// the 16 images, often a power of two apart, are not visited line by line in turn.
+constexpr int64_t kRun = 128;
+
 static float to_blocked(const float* src, int64_t lane_stride, int32_t lanes, int64_t count, float* dst, int64_t position_stride) {
   v4 check = {};
   float rest = 0.0f;
-  for (int64_t at = 0; at < count; at += 16) {  // a cache line of each image
-    const int64_t here = count - at < 16 ? count - at : 16;
+  for (int64_t at = 0; at < count; at += kRun) {
+    const int64_t here = count - at < kRun ? count - at : kRun;
     for (int32_t lane = 0; lane < kLanes; lane += 4) {
       const float* s = src + lane * lane_stride + at;
       float* d = dst + at * position_stride + lane;
@@ -254,8 +290,8 @@ static float to_blocked(const float* src, int64_t lane_stride, int32_t lanes, in
 }
 
 static void from_blocked(const float* src, int64_t position_stride, int64_t count, float* dst, int64_t lane_stride, int32_t lanes) {
-  for (int64_t at = 0; at < count; at += 16) {
-    const int64_t here = count - at < 16 ? count - at : 16;
+  for (int64_t at = 0; at < count; at += kRun) {
+    const int64_t here = count - at < kRun ? count - at : kRun;
     for (int32_t lane = 0; lane < lanes; lane += 4) {
       const float* s = src + at * position_stride + lane;
       float* d = dst + lane * lane_stride + at;

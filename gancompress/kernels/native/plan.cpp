@@ -52,7 +52,7 @@ bool exact_div(int32_t a, int32_t b, int32_t* q) {
 }  // namespace
 
 Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
-  if (s.dim0 < 1 || s.dim1 < 1 || s.kh < 1 || s.kw < 1 || s.stride < 1 || s.padding < 0 || s.grid_h < 1 || s.grid_w < 1) return nullptr;
+  if (s.dim0 < 1 || s.dim1 < 1 || s.kh < 1 || s.kw < 1 || s.stride < 1 || s.stride > kLargestStride || s.padding < 0 || s.grid_h < 1 || s.grid_w < 1) return nullptr;
   const int64_t dense = static_cast<int64_t>(s.dim0) * s.dim1 * s.kh * s.kw;
   if (dense > INT32_MAX) return nullptr;
   auto plan = std::make_unique<OwnedPlan>();

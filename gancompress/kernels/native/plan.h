@@ -16,6 +16,8 @@ namespace gc {
 
 constexpr int kLanes = 16;  // images side by side in memory; an ISA with narrower vectors takes them in groups
 
+constexpr int kLargestStride = 8;
+
 enum Kind : int32_t { kDirect = 0, kPhased = 1 };
 
 struct Isa;
