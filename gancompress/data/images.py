@@ -91,5 +91,6 @@ def resize_square(image: Image.Image, resolution: int, resample: Filter = "lancz
         return image
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
-    box = (left, top, left + side, top + side)
-    return image.resize((resolution, resolution), _FILTERS[resample], box=box)
+    if width != height:  # cut first: resize(box=...) lets the filter reach over the cut
+        image = image.crop((left, top, left + side, top + side))
+    return image.resize((resolution, resolution), _FILTERS[resample])
