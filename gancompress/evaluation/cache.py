@@ -45,9 +45,9 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except FileNotFoundError:
+    except OSError:
         return None
-    except (SafetensorError, OSError):
+    except SafetensorError:
         _remove(path)
         return None
     if metadata.pop("sha256", None) != hash_tensors(tensors):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -172,6 +173,26 @@ def test_cached_tensors_come_back_with_their_metadata(tmp_path):
     assert hash_tensors(found) == hash_tensors(tensors)
     assert hash_tensors({**tensors, "a": tensors["a"].t().contiguous()}) != hash_tensors(tensors)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.safetensors"]
+
+
+def test_readers_never_see_half_a_file_while_several_write(tmp_path):
+    path = tmp_path / "a.safetensors"
+    store_tensors(path, {"x": torch.zeros(2000)}, {"writer": "0"})
+
+    def write(writer):
+        for _ in range(10):
+            store_tensors(path, {"x": torch.full((2000,), float(writer))}, {"writer": str(writer)})
+
+    def read(_):
+        found = [load_tensors(path) for _ in range(20)]
+        return all(cached and (cached[0]["x"] == float(cached[1]["writer"])).all() for cached in found)
+
+    with ThreadPoolExecutor(6) as pool:
+        writing = [pool.submit(write, writer) for writer in (1, 2, 3)]
+        reading = [pool.submit(read, reader) for reader in range(3)]
+        assert all(job.result() for job in reading)
+        assert [job.result() for job in writing] == [None] * 3
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_where_the_cache_is(monkeypatch, tmp_path):

@@ -178,3 +178,15 @@ def test_unlabelled_samples_have_no_labels(tmp_path):
     out = save_images(Generator(1, 8, 0), tmp_path / "a.zip", count=2, latent_dim=6, num_classes=0)
     with zipfile.ZipFile(out) as archive:
         assert json.loads(archive.read("dataset.json"))["labels"] is None
+
+
+def test_samples_as_a_zip_are_read_back_by_the_dataset(tmp_path, network):
+    from gancompress.data.zipped import Zip
+
+    out = save_images(network, tmp_path / "a.zip", count=9, latent_dim=6, num_classes=4, classes=("a", "b", "c", "d"))
+    dataset = Zip(Zip.Config(path=str(out)))
+    batch = dataset.read(torch.arange(9))
+    assert dataset.spec.classes == ("a", "b", "c", "d")
+    assert batch.labels.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0]
+    expected = torch.cat(list(sampler(network.eval()).batches(9, 9)))
+    assert (batch.images.int() - expected.int()).abs().max() <= 1
