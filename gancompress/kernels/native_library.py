@@ -5,6 +5,7 @@ Python, so one build serves many versions of both, and ctypes releases the inter
 
 Environment:
     GANCOMPRESS_KERNELS: ``avx512``, ``avx2`` or ``baseline`` picks an instruction set, ``off`` runs everything dense.
+    GANCOMPRESS_KERNELS_LIBRARY: load this file instead of the installed one (used to run a sanitizer build).
 """
 
 from __future__ import annotations
@@ -143,6 +144,8 @@ class Library:
 
 
 def _find() -> Path | None:
+    if given := os.environ.get("GANCOMPRESS_KERNELS_LIBRARY"):
+        return Path(given)
     folder = Path(__file__).parent / "native"
     found = sorted(p for pattern in ("_sparse*.so", "_sparse*.pyd", "_sparse*.dll") for p in folder.glob(pattern))
     return found[0] if found else None
