@@ -1,0 +1,230 @@
+"""The report of a run: one HTML file that needs nothing else, made from the run directory's files alone.
+
+It can be made again at any time, also from a copied directory, and at any stage of the run: what is missing is said.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from gancompress.errors import RunError
+from gancompress.report.charts import metric_charts, training_charts
+from gancompress.report.reader import ROLES, RunData, mapping, number, read_run
+from gancompress.report.summary import cost_rows, headline
+from gancompress.report.words import count, density, metric_value, ratio, scaled
+from gancompress.training.atomic import write_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["build_report", "render"]
+
+#: Sample grids shown; with more, they are spread evenly over the run, the first and the last among them.
+_GRIDS = 12
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def build_report(run_dir: Path) -> Path:
+    """Write ``report.html`` into a run directory.
+
+    Args:
+        run_dir: the run directory, finished or not.
+
+    Returns:
+        The page.
+
+    Raises:
+        RunError: there is no run directory, or the page cannot be written.
+    """
+    page = run_dir / "report.html"
+    content = render(read_run(run_dir))
+    try:
+        write_file(page, content)
+    except OSError as error:
+        raise RunError(f"cannot write the report: {error.strerror}", where=str(page)) from error
+    return page
+
+
+def render(run: RunData) -> str:
+    """Return the page as text: UTF-8, no script, no address outside itself."""
+    import jinja2  # 40 ms, and only reports need it
+
+    loader = jinja2.PackageLoader("gancompress.report")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    grids, total = _samples(run)
+    return environment.get_template("report.html.j2").render(
+        run=run,
+        warnings=_warnings(run),
+        facts=headline(run),
+        metrics=_metric_rows(run),
+        metric_charts=metric_charts(run),
+        training_charts=training_charts(run),
+        grids=grids,
+        grid_total=total,
+        networks=[network for role in ROLES if (network := _network(run, role))],
+        costs=_costs(run),
+        recipe=_recipe_text(run),
+        environment=cost_rows(run.environment),
+        facts_of_run=_about(run),
+        made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Grid:
+    step: int
+    uri: str
+
+
+def _warnings(run: RunData) -> list[str]:
+    """Return what a reader must know before the numbers."""
+    warnings = []
+    if run.is_smoke:
+        warnings.append("This is a smoke run: it shows that everything works. Its numbers mean nothing.")
+    state = run.status.state
+    if state != "done":
+        what = (
+            {
+                "pending": "has not been started",
+                "running": "is still running",
+                "interrupted": "was interrupted",
+                "failed": "failed",
+            }[state]
+            if state in ("pending", "running", "interrupted", "failed")
+            else "is in an unknown state"
+        )
+        reason = f": {run.status.reason}" if run.status.reason else ""
+        warnings.append(f"Unfinished: this run {what} at step {run.last_step}{reason}. The numbers are those so far.")
+    return [*warnings, *(f"Left out, because it could not be read: {notice}" for notice in run.notices)]
+
+
+def _about(run: RunData) -> list[tuple[str, str]]:
+    """Return the line under the title: what was trained on what, with which seed, when."""
+    recipe = run.recipe
+    training = mapping(recipe.get("training"))
+    facts = [
+        ("method", mapping(mapping(recipe.get("sparsity")).get("method")).get("name")),
+        ("model", mapping(recipe.get("model")).get("name")),
+        ("data", mapping(recipe.get("data")).get("name")),
+        ("steps", f"{count(run.last_step)} of {count(training['steps'])}" if number(training.get("steps")) else None),
+        ("batch", training.get("batch_size")),
+        ("seed", recipe.get("seed")),
+        ("run", run.status.id or None),
+        ("started", _date(run.status.started)),
+    ]
+    return [(name, str(value)) for name, value in facts if value is not None]
+
+
+def _date(text: str | None) -> str | None:
+    return text.replace("T", " ").replace("+00:00", " UTC") if text else None
+
+
+def _metric_rows(run: RunData) -> list[dict[str, str]]:
+    """Return one row per metric: best and last value, each with its protocol."""
+    if run.last is None:
+        return []
+    best_step, best = run.best if run.best is not None else run.last
+    last_step, last = run.last
+    rows = []
+    for metric in last:
+        chosen = next((other for other in best if other.label == metric.label), None)
+        protocols = list(dict.fromkeys(m.protocol for m in (chosen, metric) if m is not None and m.protocol))
+        rows.append(
+            {
+                "label": metric.label,
+                "way": "higher is better" if metric.higher_is_better else "lower is better",
+                "best": f"{metric_value(chosen.value, chosen.std)}" if chosen else "—",
+                "best_step": count(best_step),
+                "last": metric_value(metric.value, metric.std),
+                "last_step": count(last_step),
+                "protocol": "; ".join(protocols) or "protocol not recorded",
+            }
+        )
+    return rows
+
+
+def _samples(run: RunData) -> tuple[list[_Grid], int]:
+    """Return the grids to show, oldest first, and how many there are. Only PNG files inside the directory are shown."""
+    root = run.path.resolve()
+    found: dict[int, Path] = {}
+    for record in run.records("sample"):
+        path = (root / str(record.get("file", ""))).resolve()
+        if path.is_relative_to(root) and path.is_file():
+            found[int(number(record.get("step")) or 0)] = path
+    steps = sorted(found)
+    if len(steps) > _GRIDS:
+        chosen = [steps[round(i * (len(steps) - 1) / (_GRIDS - 1))] for i in range(_GRIDS)]
+    else:
+        chosen = steps
+    grids = []
+    for step in chosen:
+        content = found[step].read_bytes()
+        if content.startswith(_PNG):
+            grids.append(_Grid(step, "data:image/png;base64," + base64.b64encode(content).decode()))
+    return grids, len(steps)
+
+
+def _network(run: RunData, role: str) -> dict[str, Any] | None:
+    """Return the table of one network's layers, and its totals."""
+    layers = run.layers(role)
+    counts, macs = run.counts(role), run.macs(role)
+    if not layers or counts is None:
+        return None
+    most = max((number(layer.get("macs_sparse")) or 0 for layer in layers), default=0)
+    rows = []
+    for layer in layers:
+        kept, all_ = number(layer.get("nonzeros")), number(layer.get("numel"))
+        dense, sparse = number(layer.get("macs_dense")), number(layer.get("macs_sparse"))
+        share = sparse / macs[1] if macs and macs[1] and sparse is not None else None
+        rows.append(
+            {
+                "name": str(layer.get("name", "")),
+                "shape": "×".join(map(str, layer["shape"])) if isinstance(layer.get("shape"), list) else "—",
+                "numel": count(all_) if all_ is not None else "—",
+                "nonzeros": count(kept) if kept is not None else "—",
+                "density": density(kept / all_) if kept is not None and all_ else "—",
+                "density_bar": f"{100 * kept / all_:.2f}" if kept is not None and all_ else "0",
+                "dense": scaled(dense) if dense is not None else "—",
+                "sparse": scaled(sparse) if sparse is not None else "—",
+                "share": f"{100 * share:.1f} %" if share is not None else "—",
+                "share_bar": f"{100 * sparse / most:.2f}" if sparse is not None and most else "0",
+            }
+        )
+    return {
+        "role": role,
+        "rows": rows,
+        "numel": count(counts[1]),
+        "nonzeros": count(counts[0]),
+        "density": density(counts[0] / counts[1]),
+        "dense": scaled(macs[0]) if macs else "—",
+        "sparse": scaled(macs[1]) if macs else "—",
+        "ratio": ratio(macs[1] / macs[0]) if macs and macs[0] else "—",
+    }
+
+
+def _costs(run: RunData) -> list[dict[str, Any]]:
+    """Return the three kinds of cost. They are never mixed: a FLOP that is saved is not a second that is saved."""
+    kinds = (
+        ("theory", "Theory", "operations counted from layer shapes and masks; nothing was timed"),
+        ("time", "Time", "measured by the clock on the machine below"),
+        ("bytes", "Bytes", "measured on files and tensors"),
+    )
+    groups = []
+    for key, title, note in kinds:
+        value = run.cost.get(key)
+        rows = cost_rows(value, unit=key) if isinstance(value, Mapping) else []
+        groups.append({"title": title, "note": note, "rows": rows})
+    return groups if any(group["rows"] for group in groups) else []
+
+
+def _recipe_text(run: RunData) -> str:
+    try:
+        return (run.path / "recipe.yaml").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

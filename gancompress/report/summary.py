@@ -1,0 +1,160 @@
+"""The few numbers that a run comes down to, the same in the report and on the terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from gancompress.report.reader import ROLES, mapping, number
+from gancompress.report.words import count, density, duration, metric_value, quantity, ratio, scaled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gancompress.report.reader import Metric, RunData
+
+__all__ = ["Fact", "cost_rows", "flat", "headline"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fact:
+    """One headline number.
+
+    Attributes:
+        group: ``density``, ``theory``, ``time``, ``bytes`` or ``metric``; a report never mixes them.
+        label: what it is.
+        value: the number, as text.
+        detail: what it rests on: counts, the dense number, the step.
+        protocol: how a metric was measured; empty for all else.
+    """
+
+    group: str
+    label: str
+    value: str
+    detail: str = ""
+    protocol: str = ""
+
+
+def headline(run: RunData) -> list[Fact]:
+    """Return the headline numbers; those that are not known are left out."""
+    return [*_densities(run), *_theory(run), *_time(run), *_bytes(run), *_metrics(run)]
+
+
+def _densities(run: RunData) -> Iterator[Fact]:
+    for role in ROLES:
+        exact, asked, counts = run.exact_density(role), run.asked_density(role), run.counts(role)
+        if exact is None:
+            continue
+        wish = f"asked {density(asked)}" if asked is not None else "asked through the total density"
+        # The layers may hold more than the budget speaks of; say the counts only where they are the density's own.
+        same = counts is not None and abs(counts[0] / counts[1] - exact) < 1e-9
+        kept = f"; {count(counts[0])} of {count(counts[1])} weights" if counts and same else ""
+        yield Fact("density", f"{role} density", density(exact), wish + kept)
+
+
+def _theory(run: RunData) -> Iterator[Fact]:
+    macs = run.macs("generator")
+    if macs and macs[0]:
+        detail = f"{scaled(macs[1])} of {scaled(macs[0])} multiply-adds per image"
+        yield Fact("theory", "inference FLOPs against dense", ratio(macs[1] / macs[0]), detail)
+    found = _training_flops(mapping(run.cost.get("theory")))
+    if found is not None:
+        sparse, dense = found
+        yield Fact(
+            "theory",
+            "training FLOPs against dense",
+            ratio(sparse / dense),
+            f"{scaled(sparse)} of {scaled(dense)} FLOPs, whole run",
+        )
+
+
+def _training_flops(theory: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Find the FLOPs of the whole training, sparse and dense, in the theory part of ``cost.json``."""
+    training = mapping(theory.get("training"))
+    leaves = {key: number(value) for key, value in flat(training)}
+    for sparse_key, dense_key in (
+        ("flops", "dense_flops"),
+        ("sparse_flops", "dense_flops"),
+        ("sparse", "dense"),
+        ("total", "dense"),
+    ):
+        sparse, dense = leaves.get(sparse_key), leaves.get(dense_key)
+        if sparse is not None and dense:
+            return sparse, dense
+    return None
+
+
+def _time(run: RunData) -> Iterator[Fact]:
+    seconds = run.training_seconds
+    if seconds is None:
+        seconds = number(mapping(run.cost.get("time")).get("training_seconds"))
+    if seconds is None:
+        return
+    rate = f"{run.last_step / seconds:.3g} steps per second; " if seconds > 0 and run.last_step else ""
+    device = run.environment.get("device")
+    where = run.environment.get("processor") if device == "cpu" else device
+    threads = number(run.environment.get("threads"))
+    cores = f", {threads:g} thread{'s' if threads != 1 else ''}" if threads is not None and device == "cpu" else ""
+    yield Fact("time", "training time, measured", duration(seconds), f"{rate}on {where or 'an unnamed machine'}{cores}")
+
+
+def _bytes(run: RunData) -> Iterator[Fact]:
+    sizes = mapping(run.cost.get("bytes"))
+    generator = mapping(sizes.get("generator")) or sizes
+    leaves = {key: number(value) for key, value in flat(generator)}
+    dense = next((leaves[key] for key in ("dense", "dense_bytes") if leaves.get(key)), None)
+    packed = next(
+        (leaves[key] for key in ("packed", "packed_bytes", "bitmask", "bitmask_bytes") if leaves.get(key)), None
+    )
+    if dense and packed:
+        yield Fact("bytes", "generator size", quantity("bytes", packed), f"{quantity('bytes', dense)} when dense")
+
+
+def _metrics(run: RunData) -> Iterator[Fact]:
+    if run.last is None:
+        return
+    last_step, last = run.last
+    if run.best is not None and run.best[1]:
+        step, best = run.best[0], run.best[1][0]
+        # The best of many looks is flattering; the last one stands beside it.
+        ends = ""
+        if step != last_step and last:
+            ends = f"; last, at step {count(last_step)}: {metric_value(last[0].value, last[0].std)}"
+        yield _metric(best, f"best, at step {count(step)}{ends}")
+    elif last:
+        yield _metric(last[0], f"at step {count(last_step)}")
+
+
+def _metric(metric: Metric, detail: str) -> Fact:
+    protocol = metric.protocol or "protocol not recorded"
+    return Fact("metric", metric.label, metric_value(metric.value, metric.std), detail, protocol)
+
+
+def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested mappings with their dotted paths, in order."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from flat(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value
+
+
+def cost_rows(value: Mapping[str, Any], unit: str = "") -> list[tuple[str, str]]:
+    """Return every number of a group of ``cost.json`` with words for its key and the unit that the key names.
+
+    Args:
+        value: the group.
+        unit: the group's own unit (``bytes``), for keys that name none.
+    """
+    rows = []
+    for path, item in flat(value):
+        key = path
+        if (
+            unit == "bytes"
+            and isinstance(item, int)
+            and not {"ratio", "share"} & set(path.replace(".", "_").split("_"))
+        ):
+            key = f"{path}_bytes"
+        rows.append((path.replace("_", " ").replace(".", " › "), quantity(key, item)))
+    return rows
