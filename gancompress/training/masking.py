@@ -104,7 +104,7 @@ class MaskedNetwork:
         # dense tensors need nothing; the others get their masks in the weight's own memory layout, for one fused pass
         self._sparse = {name: p for name, p in self.parameters.items() if budgets[name] < p.numel()}
         self._off = {n: torch.empty_like(p, dtype=torch.bool).copy_(~masks[n]) for n, p in self._sparse.items()}
-        self._weights = [p.detach() for p in self._sparse.values()]
+        self._weights: list[Tensor] = list(self._sparse.values())
         self._keep = [torch.empty_like(p).copy_(masks[name]) for name, p in self._sparse.items()]
 
     @torch.no_grad()

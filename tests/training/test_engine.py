@@ -563,6 +563,29 @@ def test_masks_depend_on_the_seed_the_role_and_the_step():
     assert first != a.engine.state("discriminator").memory["trace"].tolist()
 
 
+def test_first_draws_of_the_two_roles_differ():
+    draws = {}
+
+    class Draw(Toy):
+        def init(self, net, budget, rng):
+            draws[net.role] = torch.rand(3, generator=rng).tolist()
+            return super().init(net, budget, rng)
+
+    make(Draw(ToyConfig()))
+    first = dict(draws)
+    make(Draw(ToyConfig()))
+    assert first == draws
+    assert draws["generator"] != draws["discriminator"]
+
+
+def test_init_starts_the_average_from_the_weights_of_that_moment():
+    toys = make(init=False)
+    with torch.no_grad():
+        toys.generator.first.weight.add_(1)  # a checkpoint loaded after the average was made
+    toys.engine.init()
+    assert torch.equal(toys.ema.module.first.weight, toys.generator.first.weight)
+
+
 def test_a_state_of_other_networks_is_refused():
     toys = make()
     tensors, scalars = toys.engine.state_dict()

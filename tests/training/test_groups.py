@@ -45,10 +45,8 @@ def collectives(group: Group) -> dict[str, object]:
     network.weight.grad = torch.full((1, 2), float(rank))
     group.mean_gradients(network.parameters())
     flags = torch.tensor([rank == 0, rank == 1])
-    mine = (
-        {"mask": flags, "scalar": torch.tensor(0.1, dtype=torch.float64), "empty": torch.zeros(0)} if rank == 0 else {}
-    )
-    scalars, tensors = group.share({"text": "ä", "rate": 0.1} if rank == 0 else {}, mine)
+    mine = {"mask": flags, "scalar": torch.tensor(0.1, dtype=torch.float64), "empty": torch.zeros(0)}
+    scalars, tensors = group.share(*(({"text": "ä", "rate": 0.1}, mine) if rank == 0 else ({}, {})))
     group.assert_same("equal", "the same")
     try:
         group.assert_same(f"rank {rank}", "the names")

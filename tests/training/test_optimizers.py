@@ -123,7 +123,7 @@ def test_fused_is_deterministic_to_the_bit_and_equals_the_plain_one_to_rounding(
 
 @pytest.mark.parametrize("reload_at", [None, 7])
 def test_fused_pairs_weights_gradients_and_loaded_moments_of_different_memory_layouts(reload_at):
-    """Torch's fused CPU kernel ignores strides: a contiguous checkpoint under channels-last weights would be garbled."""
+    """Torch's fused CPU kernel ignores strides: contiguous moments under channels-last weights would be garbled."""
     rows, last = trained(True), trained(True, memory_format=torch.channels_last, reload_at=reload_at)
     for a, b in zip(rows, last, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
