@@ -173,7 +173,8 @@ def line_chart(
     y = _Axis((p[1] for p in finite), bottom, _TOP, log=log_y, air=0.05, zero=from_zero)
     name = escape(title)
     parts = [
-        f'<svg class="{f"chart {kind}".strip()}" viewBox="0 0 {width} {height}" role="img" aria-label="{name}"><title>{name}</title>',
+        f'<svg class="{f"chart {kind}".strip()}" viewBox="0 0 {width} {height}" role="img" aria-label="{name}">',
+        f"<title>{name}</title>",
         *_grid(x, y, right, bottom, x_label, y_label, height),
     ]
     parts += [

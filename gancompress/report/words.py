@@ -80,8 +80,8 @@ def quantity(key: str, value: Any) -> str:
     for names, write in (
         (("ratio", "relative", "share"), ratio),
         (("bytes",), size),
-        (("seconds", "time", "latency"), duration),
         (("milliseconds", "ms"), lambda milliseconds: duration(milliseconds / 1e3)),
+        (("seconds", "time", "latency"), duration),
         (("density",), density),
         (("speedup", "smaller", "faster"), ratio),
     ):
