@@ -160,11 +160,15 @@ class Registry(Generic[T]):
     def _entry(self, name: str) -> Entry:
         builtin = [entry for entry in self._builtin_entries() if entry.name == name]
         plugins = [entry for entry in self._plugin_entries() if entry.name == name]
-        broken = next((entry for entry in plugins if entry.problem), None)
-        if broken is not None and (broken.problem != _LEFT_OUT or not builtin):
-            raise ComponentError(f"{self.kind} {name!r} of {broken.origin} {broken.problem}")
+        # A clash is an error even for the built-in: taking either silently would change what a recipe means.
+        for entry in plugins:
+            if entry.problem not in ("", _LEFT_OUT):
+                raise ComponentError(f"{self.kind} {name!r} of {entry.origin} {entry.problem}")
         for entry in (*builtin, *plugins):
-            return entry
+            if not entry.problem:
+                return entry
+        for entry in plugins:
+            raise ComponentError(f"{self.kind} {name!r} of {entry.origin} {entry.problem}")
         raise ComponentError(f"unknown {self.kind} {name!r}{did_you_mean(name, self._known())}")
 
     def _import(self, entry: Entry) -> T:

@@ -24,6 +24,7 @@ __all__ = [
     "Recipe",
     "SparsityConfig",
     "TrainingConfig",
+    "name_alone",
 ]
 
 
@@ -39,12 +40,13 @@ class Component(BaseModel):
     name: str = Field(description="registered name of the component")
 
 
-def _name_alone(value: Any) -> Any:
+def name_alone(value: Any) -> Any:
+    """Return ``{"name": value}`` for a component written as its bare name."""
     return {"name": value} if isinstance(value, str) else value
 
 
 #: ``hinge`` is short for ``{name: hinge}``.
-ComponentField = Annotated[SerializeAsAny[Component], BeforeValidator(_name_alone)]
+ComponentField = Annotated[SerializeAsAny[Component], BeforeValidator(name_alone)]
 
 Density = Annotated[float, Field(gt=0, le=1)]
 Steps = Annotated[int, Field(ge=1)]

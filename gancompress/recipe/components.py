@@ -1,0 +1,135 @@
+"""Component nodes narrowed to the component they name, so that its ``Config`` checks their other keys.
+
+``sparsity.method: {name: dst, every: 50}`` becomes an instance of a model that is both a
+:class:`~gancompress.recipe.schema.Component` and the ``Config`` of DST. Only the components that a recipe names are
+imported.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, create_model
+
+from gancompress.errors import ComponentError
+from gancompress.recipe.layers import COMPONENT_PATHS
+from gancompress.recipe.schema import Component, ObjectiveConfig, Recipe, SparsityConfig, name_alone
+from gancompress.registry import BACKBONES, DATASETS, LOSSES, METHODS
+
+if TYPE_CHECKING:
+    from gancompress.recipe.document import KeyPath
+    from gancompress.registry import Registry
+
+__all__ = ["COMPONENT_REGISTRIES", "NarrowedComponent", "component_config", "config_type", "narrow_component", "narrow_recipe"]
+
+#: the registry that each component node of a recipe takes its name from
+COMPONENT_REGISTRIES: Final[Mapping[KeyPath, Registry[Any]]] = dict(
+    zip(COMPONENT_PATHS, (DATASETS, BACKBONES, LOSSES, METHODS), strict=True)
+)
+
+
+class NarrowedComponent(Component):
+    """A component node whose other keys were checked against the component's ``Config``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    #: the component's own ``Config``
+    config_type: ClassVar[type[BaseModel]] = BaseModel
+
+
+def component_config(node: Component) -> BaseModel:
+    """Return the ``Config`` that a component is constructed with, which is ``node`` without its name.
+
+    Args:
+        node: a component node of a recipe from :func:`~gancompress.recipe.load.load_recipe` or
+            :func:`~gancompress.recipe.load.parse_recipe`.
+
+    Raises:
+        TypeError: the node was never checked against a component.
+    """
+    if not isinstance(node, NarrowedComponent):
+        raise TypeError(f"component {node.name!r} was not checked yet: make recipes with load_recipe or parse_recipe")
+    config = type(node).config_type
+    values = {name: getattr(node, name) for name in config.model_fields}
+    # The values were validated by the very validators of ``config``; a second pass could only change them.
+    return config.model_construct(_fields_set=set(node.model_fields_set) - {"name"}, **values)
+
+
+def config_type(registry: Registry[Any], name: str) -> type[BaseModel]:
+    """Import the component ``name`` and return its ``Config``.
+
+    Raises:
+        ComponentError: it is unknown, cannot be imported, or its ``Config`` is no pydantic model.
+    """
+    component = registry.get(name)
+    config = getattr(component, "Config", None)
+    if not (isinstance(config, type) and issubclass(config, BaseModel)):
+        raise ComponentError(f"{registry.kind} {name!r} has no Config: it needs one that is a pydantic model")
+    if "name" in config.model_fields:
+        raise ComponentError(f"{registry.kind} {name!r} has a setting called 'name', which recipes need for themselves")
+    return config
+
+
+@functools.lru_cache(maxsize=256)
+def narrow_component(kind: str, name: str, config: type[BaseModel]) -> type[NarrowedComponent]:
+    """Return the model of a component node that names one component.
+
+    The same arguments give the same class, so two recipes that say the same are equal.
+
+    Args:
+        kind: kind of the component, for its description.
+        name: the only name that the node may have.
+        config: the component's ``Config``; its fields and validators are inherited.
+    """
+    narrowed = create_model(
+        f"{config.__module__}.{config.__qualname__}".replace(".", "_"),
+        __base__=(config, NarrowedComponent),
+        __doc__=config.__doc__,
+        name=(Literal[name], Field(description=f"registered name of the {kind}")),
+    )
+    narrowed.config_type = config
+    return cast("type[NarrowedComponent]", narrowed)
+
+
+@functools.lru_cache(maxsize=256)
+def narrow_recipe(
+    data: type[Component] | None,
+    model: type[Component] | None,
+    loss: type[Component] | None,
+    method: type[Component] | None,
+) -> type[Recipe]:
+    """Return the recipe's model with its component nodes narrowed.
+
+    Args:
+        data: model of the node ``data``, ``None`` to leave it open.
+        model: model of the node ``model``.
+        loss: model of the node ``objective.loss``.
+        method: model of the node ``sparsity.method``.
+    """
+    fields: dict[str, Any] = {}
+    if data is not None:
+        fields["data"] = (_node(data), _described(Recipe, "data"))
+    if model is not None:
+        fields["model"] = (_node(model), _described(Recipe, "model"))
+    if loss is not None:
+        objective = create_model(
+            "ObjectiveConfig", __base__=ObjectiveConfig, loss=(_node(loss), _described(ObjectiveConfig, "loss"))
+        )
+        fields["objective"] = (objective, _described(Recipe, "objective"))
+    if method is not None:
+        sparsity = create_model(
+            "SparsityConfig", __base__=SparsityConfig, method=(_node(method), _described(SparsityConfig, "method"))
+        )
+        fields["sparsity"] = (sparsity, _described(Recipe, "sparsity"))
+    return create_model("Recipe", __base__=Recipe, __doc__=Recipe.__doc__, **fields)
+
+
+def _node(model: type[Component]) -> Any:
+    return Annotated[SerializeAsAny[model], BeforeValidator(name_alone)]  # type: ignore[valid-type]
+
+
+def _described(owner: type[BaseModel], field: str) -> Any:
+    """Return a required field with the description of the one it narrows: the loader fills in default components."""
+    return Field(description=owner.model_fields[field].description)

@@ -1,0 +1,205 @@
+"""Recipes from files, names and mappings: composed, checked to the last key, resolved.
+
+Loading imports the components that the recipe names (and with them torch); importing this module imports none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from gancompress.errors import ComponentError, RecipeError, did_you_mean
+from gancompress.recipe.catalogue import locate
+from gancompress.recipe.components import (
+    COMPONENT_REGISTRIES,
+    NarrowedComponent,
+    component_config,
+    config_type,
+    narrow_component,
+    narrow_recipe,
+)
+from gancompress.recipe.document import Document, KeyPath, Mark, dotted, dump_yaml, parse_yaml
+from gancompress.recipe.layers import apply_override, compose, with_short_components
+from gancompress.recipe.mistakes import Mistake, RecipeMistakes, coerced, mistakes_of
+from gancompress.recipe.schema import Component, ObjectiveConfig, Recipe, SparsityConfig
+from gancompress.registry import EXTRACTORS, METRICS
+
+__all__ = ["LoadedRecipe", "check_document", "component_config", "load_recipe", "parse_recipe", "smoke_test"]
+
+#: components that a recipe need not name
+_DEFAULTS: Final[Mapping[KeyPath, str]] = {
+    ("objective", "loss"): ObjectiveConfig.model_fields["loss"].default.name,
+    ("sparsity", "method"): SparsityConfig.model_fields["method"].default.name,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedRecipe:
+    """A recipe and where each of its keys was written.
+
+    Attributes:
+        recipe: everything that decides the numbers of a run; its component nodes are checked against their components.
+        document: the composed data and its marks.
+        files: the files it was made of, the recipe's own first; empty for a recipe from a mapping.
+        overrides: the ``key.path=value`` laid over them.
+    """
+
+    recipe: Recipe
+    document: Document
+    files: tuple[Path, ...] = ()
+    overrides: tuple[str, ...] = ()
+
+    def where(self, *path: str | int) -> str:
+        """Return ``file:line:column`` (or ``--set …``) of a key, or of the nearest level above it that was written."""
+        return str(self.document.mark(path))
+
+    def error(self, message: str, *path: str | int) -> RecipeError:
+        """Return the error that says ``message`` about the key at ``path``."""
+        return RecipeError(f"{dotted(path)}: {message}", where=self.where(*path))
+
+
+def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), smoke: bool = False) -> LoadedRecipe:
+    """Load a recipe and everything it extends.
+
+    Args:
+        path_or_name: a file, a run directory, or the name of a shipped recipe.
+        overrides: ``key.path=value``, later ones win.
+        smoke: shrink the run to a few steps and images, see :func:`smoke_test`.
+
+    Raises:
+        RecipeError: with every mistake in it, one per line, each with file, line and column.
+    """
+    document, files = compose(locate(path_or_name), overrides)
+    recipe = check_document(document)
+    if smoke:
+        recipe = smoke_test(recipe)
+    return LoadedRecipe(recipe, document, files, tuple(overrides))
+
+
+def parse_recipe(
+    source: str | Mapping[str, Any], overrides: Sequence[str] = (), name: str = "<recipe>"
+) -> LoadedRecipe:
+    """Load a recipe from YAML text or a mapping of plain values.
+
+    Args:
+        source: the YAML, or what it would be read as.
+        overrides: ``key.path=value``, later ones win.
+        name: what messages call it.
+
+    Raises:
+        RecipeError: with every mistake in it, one per line.
+    """
+    try:
+        text = source if isinstance(source, str) else dump_yaml(source)
+    except Exception as error:  # yaml raises its own kind for objects that are no plain values
+        raise RecipeError(f"holds something that is no plain value: {error}", where=name) from None
+    document = with_short_components(parse_yaml(text, name))
+    if "extends" in document.data:
+        raise RecipeError("extends: only a recipe file can extend another", where=str(document.mark(("extends",))))
+    for expression in overrides:
+        document = apply_override(document, expression)
+    return LoadedRecipe(check_document(document), document, (), tuple(overrides))
+
+
+def check_document(document: Document) -> Recipe:
+    """Check a composed document against the schema and the components that it names.
+
+    Raises:
+        RecipeMistakes: every mistake found.
+    """
+    mistakes: list[Mistake] = []
+    for path, name in _DEFAULTS.items():
+        document = _with_default(document, path, name)
+    narrowed = [_narrow(document, path, mistakes) for path in COMPONENT_REGISTRIES]
+    model = narrow_recipe(*narrowed)
+    recipe: Recipe | None = None
+    try:
+        recipe = model.model_validate(document.data)
+    except ValidationError as error:
+        mistakes += mistakes_of(error, document, model)
+    if recipe is not None:
+        mistakes += coerced(document.data, recipe, document)
+        mistakes += _unknown_names(recipe, document)
+    if mistakes or recipe is None:
+        raise RecipeMistakes(mistakes)
+    return recipe
+
+
+def _with_default(document: Document, path: KeyPath, name: str) -> Document:
+    """Name the default component where the recipe names none, so that its other keys can be checked."""
+    parent_path, key = path[:-1], path[-1]
+    parent = document.data.get(parent_path[0], {})
+    if not isinstance(parent, dict):
+        return document
+    node = parent.get(key, {})
+    if not isinstance(node, dict) or "name" in node:
+        return document
+    filled = {**document.data, parent_path[0]: {**parent, key: {"name": name, **node}}}
+    return Document(filled, document.marks)
+
+
+def _narrow(document: Document, path: KeyPath, mistakes: list[Mistake]) -> type[NarrowedComponent] | None:
+    """Return the narrowed model of the node at ``path``; ``None`` leaves a malformed node to the open schema."""
+    node = document.value(path)
+    name = node.get("name") if isinstance(node, dict) else None
+    if not isinstance(name, str):
+        return None
+    registry = COMPONENT_REGISTRIES[path]
+    try:
+        return narrow_component(registry.kind, name, config_type(registry, name))
+    except ComponentError as error:
+        at = (*path, "name")
+        mistakes.append(Mistake(document.mark(at), at, error.message, "component"))
+        return None
+
+
+def _unknown_names(recipe: Recipe, document: Document) -> list[Mistake]:
+    """Check the names that evaluation imports later, without importing anything now."""
+    named: list[tuple[KeyPath, str, Any, list[str]]] = [
+        (("evaluation", "metrics", index), metric, METRICS, METRICS.names())
+        for index, metric in enumerate(recipe.evaluation.metrics)
+    ]
+    extractor = recipe.evaluation.extractor.partition(":")[0]
+    named.append((("evaluation", "extractor"), extractor, EXTRACTORS, [*EXTRACTORS.names(), "auto"]))
+    return [
+        Mistake(document.mark(path), path, f"unknown {registry.kind} {name!r}{did_you_mean(name, known)}", "component")
+        for path, name, registry, known in named
+        if name not in known
+    ]
+
+
+def smoke_test(recipe: Recipe) -> Recipe:
+    """Return ``recipe`` with so few steps and images that it ends in seconds, under a name of its own.
+
+    The networks, the method and the data stay what they are; the numbers mean nothing.
+    """
+    training, evaluation = recipe.training, recipe.evaluation
+    batch = min(training.batch_size, 4 * training.accumulate)
+    generator_batch = training.generator_batch_size
+    return _updated(
+        recipe,
+        name=f"{recipe.name}-smoke",
+        training=_updated(
+            training,
+            steps=min(training.steps, 6),
+            batch_size=batch,
+            generator_batch_size=None if generator_batch is None else min(generator_batch, batch),
+            log_every=1,
+            sample_every=0,
+            checkpoint_every=0,
+            ema=_updated(training.ema, start=min(training.ema.start, 2)),
+        ),
+        evaluation=_updated(
+            evaluation, samples=min(evaluation.samples, 50), batch_size=min(evaluation.batch_size, 50), every=0
+        ),
+    )
+
+
+def _updated(model: Any, **values: Any) -> Any:
+    """Return a copy with other values, all of them within their ranges."""
+    copied: BaseModel = model.model_copy(update=values)
+    return copied

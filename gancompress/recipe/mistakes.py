@@ -1,0 +1,249 @@
+"""pydantic's findings said in the words of a recipe, each with the place where the key was written."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from gancompress.errors import RecipeError, did_you_mean
+from gancompress.recipe.document import Document, KeyPath, Mark, dotted
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails, ValidationError
+
+__all__ = ["Mistake", "RecipeMistakes", "coerced", "mistakes_of", "show_value"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """One thing that is wrong with a recipe.
+
+    Attributes:
+        mark: where it was written.
+        path: which key it is about.
+        message: what is wrong.
+        stage: ``schema`` for keys and values, ``component`` for names and the plugins behind them.
+    """
+
+    mark: Mark
+    path: KeyPath
+    message: str
+    stage: Literal["schema", "component"] = "schema"
+
+    def __str__(self) -> str:
+        where, key = str(self.mark), dotted(self.path)
+        if not key or where.startswith(f"--set {key}="):
+            return f"{where}: {self.message}"
+        return f"{where}: {key}: {self.message}"
+
+
+class RecipeMistakes(RecipeError):
+    """Everything that is wrong with a recipe, one line per mistake, in the order of its lines.
+
+    Args:
+        mistakes: at least one.
+    """
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes = tuple(sorted(mistakes, key=lambda mistake: (mistake.mark, mistake.path[:-1], str(mistake))))
+        super().__init__("\n".join(str(mistake) for mistake in self.mistakes))
+
+
+def show_value(value: Any) -> str:
+    """Return a value as a recipe writes it, shortened."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# --------------------------------------------------------------------------- pydantic's errors
+
+
+def mistakes_of(error: ValidationError, document: Document, model: type[BaseModel]) -> Iterator[Mistake]:
+    """Yield the mistakes that a validation found, one per key.
+
+    Args:
+        error: what pydantic raised.
+        document: what was validated, with its marks.
+        model: what it was validated against, for ranges and allowed keys.
+    """
+    found: dict[KeyPath, list[ErrorDetails]] = {}
+    for details in error.errors(include_url=False):
+        found.setdefault(_path(details, document), []).append(details)
+    for path, several in found.items():
+        messages = list(dict.fromkeys(_message(details, path, model) for details in several))
+        got = ""
+        if all(details["type"] not in _SELF_EXPLAINING for details in several):
+            got = f", got {show_value(several[0]['input'])}"
+        yield Mistake(document.mark(path), path, " or ".join(messages) + got)
+
+
+#: errors whose message needs no ", got …"
+_SELF_EXPLAINING = frozenset({"missing", "extra_forbidden", "value_error", "assertion_error"})
+
+
+def _path(details: ErrorDetails, document: Document) -> KeyPath:
+    """Return the keys that an error is about, without the union tags that pydantic adds."""
+    path: KeyPath = ()
+    for step in details["loc"]:
+        if (*path, step) in document.marks:
+            path = (*path, step)
+    if details["type"] == "missing":
+        path = (*path, details["loc"][-1])
+    return path or (() if details["type"] in ("value_error", "assertion_error") else tuple(details["loc"]))
+
+
+def _message(details: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> str:
+    kind, context = details["type"], details.get("ctx", {})
+    match kind:
+        case "missing":
+            return "required key is missing"
+        case "extra_forbidden":
+            owner = _model_at(model, path[:-1])
+            return f"unknown key{did_you_mean(str(path[-1]), owner.model_fields if owner is not None else ())}"
+        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
+            return _range(model, path) or details["msg"].replace("Input should be", "must be")
+        case "literal_error":
+            expected = str(context["expected"])
+            close = did_you_mean(details["input"], _words(expected)) if isinstance(details["input"], str) else ""
+            hint = f" ({close.removeprefix('; ')})" if "did you mean" in close else ""
+            return f"must be {'one of ' if ' or ' in expected else ''}{expected}{hint}"
+        case "value_error" | "assertion_error":
+            return str(context.get("error", details["msg"]))
+    return _PLAIN.get(kind, "") or _pydantic_words(details["msg"])
+
+
+def _pydantic_words(message: str) -> str:
+    for old, new in (("Input should be", "must be"), ("Input should", "must"), ("should", "must")):
+        if message.startswith(old) or (old == "should" and " should " in message):
+            message = message.replace(old, new, 1)
+            break
+    return message[:1].lower() + message[1:]
+
+
+_PLAIN = {
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "path_type": "must be a path",
+    "model_type": "must be a mapping of keys to values",
+    "model_attributes_type": "must be a mapping of keys to values",
+    "dict_type": "must be a mapping of keys to values",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "none_required": "must be null",
+}
+
+
+def _words(expected: str) -> list[str]:
+    return [word.strip(" '") for part in expected.split(" or ") for word in part.split(",")]
+
+
+# --------------------------------------------------------------------------- ranges and allowed keys
+
+
+def _field_at(model: type[BaseModel], path: KeyPath) -> FieldInfo | None:
+    owner = _model_at(model, path[:-1])
+    return owner.model_fields.get(str(path[-1])) if owner is not None and path else None
+
+
+def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
+    """Return the model of the mapping at ``path``."""
+    current: type[BaseModel] | None = model
+    for step in path:
+        if current is None or step not in current.model_fields:
+            return None
+        current = _model_in(current.model_fields[str(step)].annotation)
+    return current
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_model_in(argument) for argument in get_args(annotation))
+    return next((model for model in found if model is not None), None)
+
+
+def _constraints(annotation: Any, metadata: Iterable[Any]) -> Iterator[Any]:
+    for item in metadata:
+        yield from _constraints(None, item.metadata) if isinstance(item, FieldInfo) else (item,)
+    if get_origin(annotation) is typing.Annotated:
+        inner, *more = get_args(annotation)
+        yield from _constraints(inner, more)
+    elif get_origin(annotation) in (typing.Union, types.UnionType):
+        for argument in get_args(annotation):
+            yield from _constraints(argument, ())
+
+
+def _range(model: type[BaseModel], path: KeyPath) -> str:
+    """Return ``must be in (0, 1]`` for the bounds of the field at ``path``, empty when it has none of its own."""
+    field = _field_at(model, path)
+    if field is None:
+        return ""
+    bounds: dict[str, Any] = {}
+    for constraint in _constraints(field.annotation, field.metadata):
+        for name in ("gt", "ge", "lt", "le"):
+            value = getattr(constraint, name, None)
+            if value is not None:
+                bounds[name] = value
+    low = next((bounds[name] for name in ("gt", "ge") if name in bounds), None)
+    high = next((bounds[name] for name in ("lt", "le") if name in bounds), None)
+    if low is not None and high is not None:
+        return f"must be in {'(' if 'gt' in bounds else '['}{low}, {high}{')' if 'lt' in bounds else ']'}"
+    if low is not None:
+        return f"must be greater than {low}" if "gt" in bounds else f"must be at least {low}"
+    if high is not None:
+        return f"must be less than {high}" if "lt" in bounds else f"must be at most {high}"
+    return ""
+
+
+# --------------------------------------------------------------------------- silent conversions
+
+
+def coerced(raw: Any, checked: Any, document: Document, path: KeyPath = ()) -> Iterator[Mistake]:
+    """Yield a mistake for every value that pydantic took for another type: ``'16'`` or ``true`` for a number.
+
+    Args:
+        raw: what the recipe says at ``path``.
+        checked: what came out of the validation.
+        document: the recipe, for marks.
+        path: where both stand.
+    """
+    if isinstance(raw, dict) and isinstance(checked, BaseModel | dict):
+        for key, value in raw.items():
+            inner = checked.get(key) if isinstance(checked, dict) else getattr(checked, key, None)
+            yield from coerced(value, inner, document, (*path, key))
+    elif isinstance(raw, list) and isinstance(checked, list | tuple) and len(raw) == len(checked):
+        for index, value in enumerate(raw):
+            yield from coerced(value, checked[index], document, (*path, index))
+    elif isinstance(checked, bool) and not isinstance(raw, bool) and isinstance(raw, int | float | str):
+        yield Mistake(document.mark(path), path, f"must be true or false, got {show_value(raw)}")
+    elif isinstance(checked, int | float) and not isinstance(checked, bool) and _reads_as(raw, checked):
+        kind = "a number" if isinstance(checked, float) else "a whole number"
+        quotes = "; leave the quotes out" if isinstance(raw, str) else ""
+        yield Mistake(document.mark(path), path, f"must be {kind}, got {show_value(raw)}{quotes}")
+
+
+def _reads_as(raw: Any, number: float) -> bool:
+    """Whether ``raw`` is a truth value or a text that was silently read as ``number``."""
+    if isinstance(raw, bool):
+        return True
+    if not isinstance(raw, str):
+        return False
+    try:
+        return float(raw) == number
+    except ValueError:
+        return False
