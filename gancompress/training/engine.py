@@ -41,7 +41,7 @@ from gancompress.training.signals import Signals
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from gancompress.sparsity.state import Role, SparseState
+    from gancompress.sparsity.state import Budget, Role, SparseState
     from gancompress.training.ema import SparseEMA
 
 __all__ = ["Engine", "Ledger", "RoleParts", "UpdateReport"]
@@ -154,6 +154,10 @@ class Engine:
     def state(self, role: Role) -> SparseState:
         """Return the sparse state of one network."""
         return self._nets[role].state
+
+    def budget(self, role: Role) -> Budget:
+        """Return what the recipe asks of one network."""
+        return self._nets[role].parts.budget
 
     def steps(self, role: Role) -> int:
         """Return the optimizer steps that one network has taken since the start of the run."""
