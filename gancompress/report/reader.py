@@ -79,7 +79,8 @@ class RunData:
     @property
     def is_smoke(self) -> bool:
         """Whether this run only shows that everything works, so that its numbers mean nothing."""
-        return any(bool(part.get("smoke")) for part in (self.environment, self.metrics, self.recipe))
+        marked = any(bool(part.get("smoke")) for part in (self.environment, self.metrics, self.recipe))
+        return marked or self.name.endswith("-smoke")
 
     @functools.cached_property
     def evaluations(self) -> list[tuple[int, list[Metric]]]:

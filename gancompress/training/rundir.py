@@ -22,9 +22,8 @@ import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import yaml
-
-from gancompress.errors import RunError
+from gancompress.errors import RecipeError, RunError
+from gancompress.recipe.document import dump_yaml, parse_yaml
 from gancompress.training.atomic import finite, write_file, write_json
 from gancompress.training.locks import hold, is_alive
 
@@ -40,7 +39,7 @@ State: TypeAlias = Literal["pending", "running", "interrupted", "done", "failed"
 
 _RECIPE, _STATUS, _LOG = "recipe.yaml", "status.json", "log.jsonl"
 #: Recipe keys that change no number, so that they may differ between a directory and the recipe that opens it.
-_WORDS = ("description",)
+_WORDS = {"name", "description"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +144,7 @@ class RunDirectory:
             path.mkdir(parents=True, exist_ok=True)
             # The status first: what has a recipe is a run, and a run always has an id.
             write_json(path / _STATUS, dataclasses.asdict(Status(id=identity, updated=_now())))
-            write_file(path / _RECIPE, yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True, width=100))
+            write_file(path / _RECIPE, dump_yaml(recipe))
         except OSError as error:
             raise RunError(f"cannot make the run directory: {error.strerror}", where=str(path)) from error
         return cls(path)
@@ -153,16 +152,22 @@ class RunDirectory:
     def _refuse_other(self, recipe: Mapping[str, Any], identity: str) -> None:
         mine, theirs = self.read_status().id or "unknown", identity
         old, new = _flat(self.recipe()), _flat(json.loads(json.dumps(recipe)))
+        keys = (old.keys() | new.keys()) - _WORDS
+        if mine == theirs:
+            # Equal but for defaults. A setting that another version of gancompress has and this one lacks, or the other
+            # way round, stands at its default; a default that changed changes the numbers.
+            keys &= old.keys() & new.keys()
         differing = [
             f"{key}: {_shown(old, key)} there, {_shown(new, key)} here"
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key, _ABSENT) != new.get(key, _ABSENT) and key not in _WORDS
+            for key in sorted(keys)
+            if old.get(key, _ABSENT) != new.get(key, _ABSENT)
         ]
         if differing or mine != theirs:
             shown = "; ".join(differing[:5]) + (f"; and {len(differing) - 5} more" if len(differing) > 5 else "")
+            whose = f"another recipe ({mine}, not {theirs})" if mine != theirs else f"{mine} with other defaults"
             raise RunError(
-                f"this run directory belongs to another recipe ({mine}, not {theirs})"
-                f"{': ' + shown if shown else ''}; give the recipe another name or use another root",
+                f"this run directory belongs to {whose}{': ' + shown if shown else ''}; "
+                "give the recipe another name or use another directory for runs",
                 where=str(self.path),
             )
 
@@ -253,12 +258,12 @@ class RunDirectory:
         """
         path = self.path / _RECIPE
         try:
-            value = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise RunError(f"cannot be read as YAML: {' '.join(str(error).split())}", where=str(path)) from error
-        if not isinstance(value, dict):
-            raise RunError("cannot be read: expected a recipe", where=str(path))
-        return value
+            value = parse_yaml(path.read_text(encoding="utf-8"), str(path)).data
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot be read: {error}", where=str(path)) from error
+        except RecipeError as error:
+            raise RunError(error.message, where=error.where) from error
+        return dict(value)
 
     # ------------------------------------------------------------------ log
 
