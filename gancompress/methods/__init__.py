@@ -1,0 +1,1 @@
+"""The method contract, and one file per method."""

@@ -15,14 +15,17 @@ from __future__ import annotations
 import abc
 import dataclasses
 import enum
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
-import torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
 
-from gancompress.sparsity.state import Budget, Role, SparseState
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+    from torch import Tensor
+
+    from gancompress.sparsity.state import Budget, Role, SparseState
 
 __all__ = ["Measure", "Method", "MethodConfig", "NetView", "Plan", "Round", "Start"]
 
@@ -93,7 +96,8 @@ class NetView:
             normalised layer this is the raw parameter, before the division by sigma.
         gradients: gradients of the step just taken, at masked positions too; ``None`` unless the plan (or
             ``Method.init_needs_gradient``) asked for them. Averaged over ranks.
-        momentum: first moments of the optimizer, exactly 0 where masked; empty when it keeps none.
+        momentum: first moments of the optimizer, exactly 0 where masked unless the recipe sets
+            ``sparsity.moments: dense``; empty when it keeps none.
         budget: what the recipe asks of this network.
         protected: names of the tensors that a global rule must not touch below their share (the output layer).
         signals: the last measurements asked for by :attr:`Method.measure`, oldest first, float64 on the CPU.

@@ -1,0 +1,1 @@
+"""Pure functions on tensors: masks, scores, allocation, schedules, statistics, and the state they make."""

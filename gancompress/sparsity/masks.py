@@ -8,7 +8,7 @@ elements it returns differs between devices.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor
 
 from gancompress.errors import InvariantError
 from gancompress.sparsity.scores import random_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "bottomk_mask",
@@ -162,10 +165,8 @@ def global_topk_masks(
     free = ~torch.cat([mask.reshape(-1) for mask in reserved.values()])
     if candidates is not None:
         free &= torch.cat([candidates[name].reshape(-1) for name in scores])
-    parts = topk_mask(pooled, rest, free).split([score.numel() for score in scores.values()])
-    return {
-        name: mask | part.reshape(mask.shape) for (name, mask), part in zip(reserved.items(), parts, strict=True)
-    }
+    parts = torch.split(topk_mask(pooled, rest, free), [score.numel() for score in scores.values()])
+    return {name: mask | part.reshape(mask.shape) for (name, mask), part in zip(reserved.items(), parts, strict=True)}
 
 
 def union(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -49,7 +49,7 @@ class Constant(_ScheduleConfig):
     """The same value throughout."""
 
     name: Literal["constant"] = "constant"
-    value: Fraction = Field(0.3, description="the value")
+    value: Fraction = Field(default=0.3, description="the value")
 
     def at(self, progress: float) -> float:
         """Return the value at ``progress`` (0 = first step, 1 = end)."""
@@ -57,8 +57,8 @@ class Constant(_ScheduleConfig):
 
 
 class _FromTo(_ScheduleConfig):
-    start: Fraction = Field(0.5, description="value at the first step")
-    end: Fraction = Field(0.005, description="value at the end")
+    start: Fraction = Field(default=0.5, description="value at the first step")
+    end: Fraction = Field(default=0.005, description="value at the end")
 
 
 class Linear(_FromTo):

@@ -29,12 +29,16 @@ class Budget:
         counts: kept weights per prunable tensor, in the network's order. ``sum(counts.values())`` is exact.
         sizes: elements per prunable tensor, same keys.
         allocation: name of the rule that made ``counts`` (``uniform``, ``er``, ``erk``, ``global``).
+        floor: least share of every tensor that the rule had to respect.
+        dense: names of the tensors that are kept whole.
     """
 
     density: float
     counts: Mapping[str, int]
     sizes: Mapping[str, int]
     allocation: str
+    floor: float = 0.0
+    dense: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
