@@ -73,7 +73,7 @@ class Snapshot:
         groups: tensors by group and name, of any shape and dtype that safetensors knows. They come back on the CPU,
             contiguous, in alphabetical order of their names.
         scalars: everything else, made of dictionaries with string keys, lists, strings, numbers, booleans and None.
-            Floats come back bit for bit.
+            Floats come back bit for bit, tuples as lists.
     """
 
     step: int
@@ -119,7 +119,7 @@ def save(directory: Path, snapshot: Snapshot, *, keep: int | None = None, protec
 
     Raises:
         CheckpointError: the disk is full or refuses; earlier checkpoints are intact and nothing is left aside.
-        TypeError: a scalar is not of the kinds that :class:`Snapshot` names, or would not come back equal.
+        TypeError: a scalar is not of the kinds that :class:`Snapshot` names.
     """
     state = canonical_json(plain(snapshot.scalars, "scalars"))
     for group in snapshot.groups:

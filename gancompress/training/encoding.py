@@ -70,13 +70,17 @@ def decode_tensors(content: bytes, *, where: str) -> dict[str, Tensor]:
 
 
 def plain(value: Any, where: str) -> Any:
-    """Return ``value`` if JSON brings it back equal; tuples and number keys would come back as something else."""
+    """Return ``value`` for JSON: tuples as lists, all else as it is.
+
+    Raises:
+        TypeError: something in it is not JSON's; keys that are numbers would come back as text.
+    """
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(f"{where}: key {key!r} is not a string")
         return {key: plain(item, f"{where}.{key}") for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
     if value is None or isinstance(value, str | bool | int | float):
         return value
