@@ -9,6 +9,7 @@ from gancompress.kernels.modules import Attachment, attach, attached, detach
 from gancompress.kernels.native_library import Status, status
 from gancompress.kernels.ops import conv2d, conv_transpose2d, keep, linear
 from gancompress.kernels.pattern import Pattern, as_pattern
+from gancompress.kernels.program import Program, Value
 from gancompress.kernels.tuning import Layer, Mode, break_even, choose
 
 __all__ = [
@@ -16,7 +17,9 @@ __all__ = [
     "Layer",
     "Mode",
     "Pattern",
+    "Program",
     "Status",
+    "Value",
     "as_pattern",
     "attach",
     "attached",

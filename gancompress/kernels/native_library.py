@@ -24,7 +24,7 @@ __all__ = ["ENVIRONMENT", "Library", "Status", "library", "status"]
 #: The environment variable that picks an instruction set.
 ENVIRONMENT = "GANCOMPRESS_KERNELS"
 
-_ABI = 1
+_ABI = 2
 _OK, _NOT_FINITE, _BAD_ARGUMENT, _NO_MEMORY = range(4)
 IMAGES, POINTS, BLOCKED = range(3)
 DIRECT, PHASED = range(2)
@@ -53,7 +53,8 @@ class PlanShape(ctypes.Structure):
     _fields_ = [
         (name, c_int32)
         for name in (
-            "kind", "dim0", "dim1", "kh", "kw", "stride", "padding", "grid_h", "grid_w", "tile_h", "tile_w", "chunk",
+            "kind", "dim0", "dim1", "kh", "kw", "stride", "padding", "flat", "grid_h", "grid_w", "tile_h",
+            "tile_w", "chunk",
         )
     ]  # fmt: skip
 
@@ -78,6 +79,18 @@ class WeightGradientArgs(ctypes.Structure):
         *((name, c_void_p) for name in ("plan", "x", "gradient", "out")),
         ("batch", c_int64),
         *((name, c_int32) for name in ("hi", "wi", "ho", "wo", "layout", "threads")),
+    ]
+
+
+class StepArgs(ctypes.Structure):
+    """``GcStep`` in ``native/api.h``."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("plan", "weight", "bias", "scale", "shift")),
+        *(
+            (name, c_int32)
+            for name in ("src", "dst", "add", "hi", "wi", "ho", "wo", "up", "pre_relu", "relu", "add_up")
+        ),
     ]
 
 
@@ -111,6 +124,14 @@ class Library:
         lib.gc_weight_gradient.argtypes = [POINTER(WeightGradientArgs)]
         lib.gc_to_blocked.argtypes = [c_void_p, c_int64, c_int64, c_void_p]
         lib.gc_from_blocked.argtypes = [c_void_p, c_int64, c_int64, c_void_p]
+        lib.gc_program_new.restype = c_void_p
+        lib.gc_program_new.argtypes = [c_int32, POINTER(c_int64), c_int32]
+        lib.gc_program_free.restype = None
+        lib.gc_program_free.argtypes = [c_void_p]
+        lib.gc_program_add.argtypes = [c_void_p, POINTER(StepArgs)]
+        lib.gc_program_run.argtypes = [
+            c_void_p, c_void_p, c_int32, c_int64, c_void_p, c_int32, c_int64, c_int64, c_int32
+        ]  # fmt: skip
         self.path = path
         self.raw = lib
         self.built_for = self._names()

@@ -31,6 +31,7 @@ class PlanKey:
     grid_h: int
     grid_w: int
     isa: str
+    flat: bool = False
     tile: tuple[int, int, int] = (0, 0, 0)
 
 
@@ -40,7 +41,7 @@ class Plan:
     def __init__(self, lib: Library, mask: Tensor, key: PlanKey) -> None:
         dim0, dim1, kh, kw = mask.shape
         shape = PlanShape(
-            key.kind, dim0, dim1, kh, kw, key.stride, key.padding, key.grid_h, key.grid_w, *key.tile
+            key.kind, dim0, dim1, kh, kw, key.stride, key.padding, int(key.flat), key.grid_h, key.grid_w, *key.tile
         )  # fmt: skip
         address = lib.raw.gc_plan_new(mask.data_ptr(), ctypes.byref(shape), lib.isa_index)
         if not address:
@@ -78,7 +79,9 @@ class Pattern:
         """Share of weights kept, in [0, 1]."""
         return self.kept / self.mask.numel()
 
-    def plan(self, lib: Library, kind: int, stride: int, padding: int, grid: tuple[int, int]) -> Plan:
+    def plan(
+        self, lib: Library, kind: int, stride: int, padding: int, grid: tuple[int, int], flat: bool = False
+    ) -> Plan:
         """Return the plan of one direction, building it when it is first needed.
 
         Args:
@@ -87,8 +90,9 @@ class Pattern:
             stride: of the layer, both dimensions.
             padding: of the layer, both dimensions.
             grid: positions of one output phase: rows and columns.
+            flat: for the kernel that takes one image with pixels in the lanes.
         """
-        key = PlanKey(kind, stride, padding, *grid, lib.isa)
+        key = PlanKey(kind, stride, padding, *grid, lib.isa, flat)
         plan = self._plans.get(key)
         if plan is None:
             with self._lock:
@@ -96,13 +100,13 @@ class Pattern:
                 self._plans[key] = plan
         return plan
 
-    def direct(self, lib: Library, stride: int, padding: int, out: tuple[int, int]) -> Plan:
+    def direct(self, lib: Library, stride: int, padding: int, out: tuple[int, int], flat: bool = False) -> Plan:
         """The plan of a convolution (or of a transposed one's input gradient) onto ``out`` pixels."""
-        return self.plan(lib, DIRECT, stride, padding, out)
+        return self.plan(lib, DIRECT, stride, padding, out, flat)
 
-    def phased(self, lib: Library, stride: int, padding: int, out: tuple[int, int]) -> Plan:
+    def phased(self, lib: Library, stride: int, padding: int, out: tuple[int, int], flat: bool = False) -> Plan:
         """The plan of a transposed convolution (or of a plain one's input gradient) onto ``out`` pixels."""
-        return self.plan(lib, PHASED, stride, padding, (-(-out[0] // stride), -(-out[1] // stride)))
+        return self.plan(lib, PHASED, stride, padding, (-(-out[0] // stride), -(-out[1] // stride)), flat)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Pattern:
         return self  # never changes: copies of a model may share it

@@ -55,6 +55,24 @@ GC_EXPORT int32_t gc_weight_gradient(const GcWeightGradient* args) {
   return guarded([&] { return gc::run_weight_gradient(*args); });
 }
 
+GC_EXPORT void* gc_program_new(int32_t flat, const int64_t* arenas, int32_t count) {
+  try {
+    return gc::new_program(flat, arenas, count);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+GC_EXPORT void gc_program_free(void* program) { gc::free_program(static_cast<gc::Program*>(program)); }
+GC_EXPORT int32_t gc_program_add(void* program, const GcStep* step) {
+  return guarded([&] { return gc::add_step(*static_cast<gc::Program*>(program), *step); });
+}
+GC_EXPORT int32_t gc_program_run(const void* program, const float* x, int32_t in, int64_t in_count, float* out, int32_t from, int64_t out_count,
+                                 int64_t batch, int32_t threads) {
+  return guarded([&] {
+    return gc::run_program(*static_cast<const gc::Program*>(program), x, in, in_count, out, from, out_count, batch, threads);
+  });
+}
+
 // [N][count] <-> [ceil(N/16)][count][16]; the lanes past N are zero.
 GC_EXPORT int32_t gc_to_blocked(const float* src, int64_t batch, int64_t count, float* dst) {
   for (int64_t n = 0; n < batch; n += gc::kLanes) {

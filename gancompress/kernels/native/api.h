@@ -8,7 +8,7 @@
 #define GC_EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
-constexpr int32_t GC_ABI = 1;
+constexpr int32_t GC_ABI = 2;
 
 enum GcStatus : int32_t { GC_OK = 0, GC_NOT_FINITE = 1, GC_BAD_ARGUMENT = 2, GC_NO_MEMORY = 3 };
 
@@ -45,4 +45,16 @@ struct GcWeightGradient {
   int32_t hi, wi, ho, wo;
   int32_t layout;
   int32_t threads;
+};
+
+// One convolution of a program; pointers to floats are copied from, arenas are numbers.
+struct GcStep {
+  const void* plan;
+  const float* weight;  // dense
+  const float* bias;    // or null
+  const float* scale;   // or null, with shift: per input channel
+  const float* shift;
+  int32_t src, dst, add;  // arenas; add < 0: none
+  int32_t hi, wi, ho, wo;
+  int32_t up, pre_relu, relu, add_up;
 };

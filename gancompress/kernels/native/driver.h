@@ -72,6 +72,13 @@ class Loader {
   int32_t h_, w_;
 };
 
+struct Program;
+Program* new_program(int32_t flat, const int64_t* arenas, int32_t count);
+void free_program(Program* program);
+int32_t add_step(Program& program, const GcStep& step);
+int32_t run_program(const Program& program, const float* x, int32_t in, int64_t in_count, float* out, int32_t from, int64_t out_count,
+                    int64_t batch, int32_t threads);
+
 int32_t run_conv(const GcConv& args);
 int32_t run_weight_gradient(const GcWeightGradient& args);
 

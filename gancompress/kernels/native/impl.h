@@ -236,6 +236,8 @@ static void weight_gradient(const TileJob& j, const float* gradient, int32_t chu
   GC_FOR_TILE(j.plan->th, j.plan->tw, (gradient_tiles<TH, TW>(j, gradient, chunk, sums)))
 }
 
+#include "impl_flat.h"
+
 #if defined(__clang__)
 #define GC_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
 #else
@@ -322,7 +324,7 @@ static bool supported() { return GC_SUPPORTED; }
 #define GC_TEXT_(a) #a
 #define GC_TEXT(a) GC_TEXT_(a)
 extern const Isa GC_JOIN(isa_, GC_ISA) = {
-    GC_TEXT(GC_ISA),  GC_VL, GC_REGISTERS, GC_ISA::supported, GC_ISA::conv, GC_ISA::weight_gradient, GC_ISA::to_blocked,
+    GC_TEXT(GC_ISA),  GC_VL, GC_REGISTERS, GC_ISA::supported, GC_ISA::conv, GC_ISA::conv_flat, GC_ISA::weight_gradient, GC_ISA::to_blocked,
     GC_ISA::from_blocked};
 
 }  // namespace gc

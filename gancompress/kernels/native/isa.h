@@ -40,6 +40,9 @@ struct Isa {
   int32_t registers;  // vector registers
   bool (*supported)();
   void (*conv)(const TileJob& job);
+  // One image [channel][y][x] with pixels in the lanes; the plan is flat, `packed` holds the whole input and a tail of
+  // kFlatVectors vectors and a row, `acc` rows * kFlatVectors vectors.
+  void (*conv_flat)(const TileJob& job);
   // Adds to sums [entry][lanes] the products of the input and of `gradient` (shaped like the output of a direct plan),
   // for one chunk and for the rows and tiles of the job.
   void (*weight_gradient)(const TileJob& job, const float* gradient, int32_t chunk, float* sums);

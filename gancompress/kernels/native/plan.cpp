@@ -66,7 +66,8 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   p.so = direct ? 1 : s.stride;
   p.si = direct ? s.stride : 1;
   p.rows = p.out_channels * p.so * p.so;
-  const Tile tile = s.tile_h > 0 ? Tile{s.tile_h, s.tile_w} : choose_tile(s, *isa);
+  p.unit = s.flat ? 1 : isa->lanes;
+  const Tile tile = s.flat ? Tile{s.grid_h, s.grid_w} : s.tile_h > 0 ? Tile{s.tile_h, s.tile_w} : choose_tile(s, *isa);
   p.th = tile.h, p.tw = tile.w;
 
   // Offsets of the taps, per output phase; tap k takes part in phase o when the division is exact.
@@ -90,7 +91,9 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   p.pw = p.tw + (dx1 - p.dx0) / p.si;
 
   p.packed_positions = static_cast<int64_t>(p.nphy) * p.ph * p.nphx * p.pw;
-  const int64_t channel_floats = p.packed_positions * isa->lanes;
+  // Flat: the first-level cache holds what one run of accumulators needs, not the image.
+  const int64_t window = kFlatVectors * isa->lanes + static_cast<int64_t>(p.ph - p.th) * p.nphx * p.pw + p.pw;
+  const int64_t channel_floats = s.flat ? std::min(window, p.packed_positions) * p.nphy : p.packed_positions * isa->lanes;
   const int64_t fits = kTileBytes / (channel_floats * 4);
   p.chunk = s.chunk > 0 ? s.chunk : static_cast<int32_t>(std::max<int64_t>(8, fits / 4 * 4));
   p.chunks = ceil_div(p.in_channels, std::min(p.chunk, p.in_channels));
@@ -118,7 +121,7 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
             const int32_t ry = dy - p.dy0, rx = dx - p.dx0;
             const int64_t position =
                 (((static_cast<int64_t>(c - c0) * p.nphy + ry % p.si) * p.ph + ry / p.si) * p.nphx + rx % p.si) * p.pw + rx / p.si;
-            p.offs.push_back(static_cast<int32_t>(position * isa->lanes));
+            p.offs.push_back(static_cast<int32_t>(position * p.unit));
             p.srcs.push_back(static_cast<int32_t>(at));
           }
         }

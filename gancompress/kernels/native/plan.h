@@ -17,6 +17,7 @@ namespace gc {
 constexpr int kLanes = 16;  // images side by side in memory; an ISA with narrower vectors takes them in groups
 
 constexpr int kLargestStride = 8;
+constexpr int kFlatVectors = 16;  // accumulators of the flat kernel
 
 enum Kind : int32_t { kDirect = 0, kPhased = 1 };
 
@@ -28,7 +29,8 @@ struct Plan {
   int32_t dim0 = 0, dim1 = 0, kh = 0, kw = 0;  // the dense weight
   int32_t out_channels = 0, in_channels = 0;   // of this direction
   int32_t so = 1, si = 1;
-  int32_t th = 1, tw = 1;        // register tile, in positions of the output grid
+  int32_t unit = 1;              // floats per packed position: the lanes of the ISA, or 1 when flat
+  int32_t th = 1, tw = 1;        // register tile (flat: the whole grid), in positions of the output grid
   int32_t chunk = 0, chunks = 0; // input channels packed at a time
   int32_t dy0 = 0, dx0 = 0;      // smallest offsets
   int32_t nphy = 1, nphx = 1;    // input phases kept apart in the packed tile, so that columns stay adjacent
@@ -43,6 +45,7 @@ struct Plan {
 
 struct PlanShape {
   int32_t kind, dim0, dim1, kh, kw, stride, padding;
+  int32_t flat;            // 1: for one image with pixels in the lanes; the tile is then the whole grid
   int32_t grid_h, grid_w;  // positions of one output phase: chooses the tile
   int32_t tile_h, tile_w, chunk;  // 0: choose
 };

@@ -1,0 +1,328 @@
+"""A planned network of sparse convolutions that runs in one native call.
+
+Build it once, run it often::
+
+    net = Program((256, 4, 4))
+    h = net.conv(net.input, weight, mask, bias, padding=1, upsample=True, relu=True)
+    net.output(h)
+    images = net(x)  # x: [N, 256, 4, 4]
+
+Sixteen images at a time go through all layers before the next sixteen start; a small batch goes image by image through
+a kernel with pixels in the vector lanes instead. Memory between layers is planned when the program is built: a tensor's
+place is used again once nothing reads it any more.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+
+from gancompress.errors import KernelError
+from gancompress.kernels.native_library import Library, StepArgs, library
+from gancompress.kernels.pattern import Pattern, Plan, as_pattern
+from gancompress.kernels.tuning import Layer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Program", "Value"]
+
+#: Batches up to this size go image by image: the other kernel works on 16 lanes however few images there are.
+_FLAT_UP_TO = 4
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor inside a program.
+
+    Attributes:
+        index: which one.
+        shape: channels, rows and columns.
+    """
+
+    index: int
+    shape: tuple[int, int, int]
+
+    @property
+    def floats(self) -> int:
+        """Elements of one image."""
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+
+@dataclass
+class _Step:
+    transpose: bool
+    weight: Tensor
+    pattern: Pattern
+    bias: Tensor | None
+    stride: int
+    padding: int
+    scale: Tensor | None
+    shift: Tensor | None
+    pre_relu: bool
+    upsample: bool
+    add: Value | None
+    add_upsample: bool
+    relu: bool
+    src: Value
+    dst: Value
+
+
+@dataclass
+class _Native:
+    address: int
+    plans: list[Plan]  # kept alive as long as the program that points to them
+    arenas: list[int]
+
+
+class Program:
+    """A network of sparse convolutions. See the module for how it is used.
+
+    Args:
+        shape: of the input: channels, rows, columns.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        if len(shape) != 3 or min(shape) < 1:
+            raise KernelError(f"a program's input is channels, rows, columns; got {shape}")
+        self.input = Value(0, (shape[0], shape[1], shape[2]))
+        self._values = [self.input]
+        self._steps: list[_Step] = []
+        self._output: Value | None = None
+        self._built: dict[tuple[str, bool], _Native] = {}
+
+    def conv(
+        self,
+        x: Value,
+        weight: Tensor,
+        mask: Tensor | Pattern,
+        bias: Tensor | None = None,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        pre_relu: bool = False,
+        upsample: bool = False,
+        add: Value | None = None,
+        add_upsample: bool = False,
+        relu: bool = False,
+    ) -> Value:
+        """Add a convolution with all that is fused around it, as ``reference.fused_conv2d`` writes it down.
+
+        Args:
+            x: what it reads.
+            weight: ``[R, C, kh, kw]``; copied.
+            mask: its kept positions.
+            bias: ``[R]`` or None.
+            stride: of both dimensions.
+            padding: zeros on every side, after the affine and the upsampling.
+            scale: ``[C]`` or None: the input is first ``x * scale + shift`` (a folded batch norm).
+            shift: ``[C]``, together with ``scale``.
+            pre_relu: then a ReLU.
+            upsample: then nearest x2.
+            add: a value added to the result (a residual).
+            add_upsample: ``add`` is nearest x2 upsampled first.
+            relu: a ReLU at the very end.
+
+        Raises:
+            KernelError: shapes do not fit.
+        """
+        pattern = as_pattern(mask)
+        return self._add(
+            False, x, weight, pattern, bias, stride, padding, scale, shift, pre_relu, upsample, add, add_upsample, relu
+        )
+
+    def conv_transpose(
+        self,
+        x: Value,
+        weight: Tensor,
+        mask: Tensor | Pattern,
+        bias: Tensor | None = None,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        pre_relu: bool = False,
+        add: Value | None = None,
+        relu: bool = False,
+    ) -> Value:
+        """Add a transposed convolution, ``[C, R, kh, kw]``; arguments as for :meth:`conv`."""
+        pattern = as_pattern(mask)
+        return self._add(
+            True, x, weight, pattern, bias, stride, padding, scale, shift, pre_relu, False, add, False, relu
+        )
+
+    def _add(
+        self, transpose: bool, x: Value, weight: Tensor, pattern: Pattern, bias: Tensor | None, stride: int,
+        padding: int, scale: Tensor | None, shift: Tensor | None, pre_relu: bool, upsample: bool, add: Value | None,
+        add_upsample: bool, relu: bool,
+    ) -> Value:  # fmt: skip
+        if self._output is not None:
+            raise KernelError("a program with an output takes no more layers")
+        for value in (x, add):
+            if value is not None:
+                self._mine(value)
+        if weight.dim() != 4 or tuple(weight.shape) != pattern.shape:
+            raise KernelError(f"program: the mask has shape {pattern.shape}, the weight {tuple(weight.shape)}")
+        channels, gives = weight.shape[int(not transpose)], weight.shape[int(transpose)]
+        up = 2 if upsample else 1
+        layer = Layer(
+            "transpose" if transpose else "conv",
+            tuple(weight.shape),
+            1,
+            up * x.shape[1],
+            up * x.shape[2],
+            stride,
+            padding,
+        )
+        out = Value(len(self._values), (gives, *layer.out_size))
+        if x.shape[0] != channels or min(out.shape) < 1:
+            raise KernelError(f"program: a weight {tuple(weight.shape)} does not fit an input {x.shape}")
+        if add is not None:
+            rows, columns = (out.shape[1] / 2, out.shape[2] / 2) if add_upsample else out.shape[1:]
+            if add.shape != (gives, rows, columns):
+                raise KernelError(f"program: cannot add {add.shape} to {out.shape}")
+        for name, vector, length in (("bias", bias, gives), ("scale", scale, channels), ("shift", shift, channels)):
+            if vector is not None and tuple(vector.shape) != (length,):
+                raise KernelError(f"program: {name} has shape {tuple(vector.shape)}, needs ({length},)")
+        if (scale is None) != (shift is None):
+            raise KernelError("program: scale and shift come together")
+
+        def own(t: Tensor | None) -> Tensor | None:
+            return None if t is None else t.detach().to("cpu", torch.float32, copy=True).contiguous()
+
+        kept = weight.detach().to("cpu", torch.float32, copy=True).contiguous()
+        self._values.append(out)
+        self._steps.append(
+            _Step(
+                transpose, kept, pattern, own(bias), stride, padding, own(scale), own(shift), pre_relu, upsample, add,
+                add_upsample, relu, x, out,
+            )
+        )  # fmt: skip
+        return out
+
+    def output(self, value: Value) -> None:
+        """Say which value the program returns, and end its building."""
+        self._mine(value)
+        if value.index == 0:
+            raise KernelError("a program returns the result of one of its layers")
+        self._output = value
+
+    def _mine(self, value: Value) -> None:
+        if value.index >= len(self._values) or self._values[value.index] is not value:
+            raise KernelError(f"{value} is not of this program")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies and pickles build their own native program: an address has one owner.
+        return {**self.__dict__, "_built": {}}
+
+    def arenas(self) -> tuple[list[int], list[int]]:
+        """Plan the memory: which arena every value lives in, and the floats per image of every arena."""
+        last = {self.input.index: -1}
+        for i, step in enumerate(self._steps):
+            for value in (step.src, step.dst, *([step.add] if step.add else [])):
+                last[value.index] = i
+        if self._output is not None:
+            last[self._output.index] = len(self._steps)
+        place, sizes, free = [0] * len(self._values), [self.input.floats], list[int]()
+        for i, step in enumerate(self._steps):
+            need = step.dst.floats
+            # The smallest free arena that is large enough, else the largest one, grown.
+            fits = sorted(free, key=lambda a: (sizes[a] < need, sizes[a] if sizes[a] >= need else -sizes[a]))
+            if fits:
+                arena = fits[0]
+                free.remove(arena)
+                sizes[arena] = max(sizes[arena], need)
+            else:
+                arena = len(sizes)
+                sizes.append(need)
+            place[step.dst.index] = arena
+            done = {v.index for v in (step.src, step.dst, *([step.add] if step.add else [])) if last[v.index] == i}
+            free.extend(place[index] for index in sorted(done))
+        return place, sizes
+
+    def _native(self, lib: Library, flat: bool) -> _Native:
+        key = (lib.isa, flat)
+        if key not in self._built:
+            place, sizes = self.arenas()
+            address = lib.raw.gc_program_new(int(flat), (ctypes.c_int64 * len(sizes))(*sizes), len(sizes))
+            if not address:
+                raise KernelError("not enough memory for a program")
+            weakref.finalize(self, lib.raw.gc_program_free, address)
+            native = _Native(address, [], place)
+            for step in self._steps:
+                make = step.pattern.phased if step.transpose else step.pattern.direct
+                plan = make(lib, step.stride, step.padding, step.dst.shape[1:], flat)
+                native.plans.append(plan)
+                lib.check(lib.raw.gc_program_add(address, ctypes.byref(_arguments(step, plan, place))))
+            self._built[key] = native
+        return self._built[key]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Run on images ``[N, C, H, W]``; any dtype and device, the result is float32 on the CPU.
+
+        Raises:
+            KernelError: the program has no output yet, or ``x`` has another shape.
+        """
+        if self._output is None:
+            raise KernelError("the program has no output: call output() first")
+        if tuple(x.shape[1:]) != self.input.shape:
+            raise KernelError(f"the program takes [N, {', '.join(map(str, self.input.shape))}], got {tuple(x.shape)}")
+        x = x.detach().to("cpu", torch.float32).contiguous()
+        lib = library()
+        if lib is None:
+            return self.dense(x)
+        native = self._native(lib, flat=x.shape[0] <= _FLAT_UP_TO)
+        out = torch.empty(x.shape[0], *self._output.shape)
+        lib.check(
+            lib.raw.gc_program_run(
+                native.address, x.data_ptr(), native.arenas[0], self.input.floats, out.data_ptr(),
+                native.arenas[self._output.index], self._output.floats, x.shape[0], torch.get_num_threads(),
+            )
+        )  # fmt: skip
+        return out
+
+    def dense(self, x: Tensor) -> Tensor:
+        """The same network in torch: what runs where the native kernels are missing, and what tests compare with.
+
+        Args:
+            x: ``[N, C, H, W]``, of any floating dtype, which the result has too.
+        """
+        if self._output is None:
+            raise KernelError("the program has no output: call output() first")
+        values: dict[int, Tensor] = {0: x}
+        for s in self._steps:
+            values[s.dst.index] = _dense(s, values[s.src.index], None if s.add is None else values[s.add.index])
+        return values[self._output.index]
+
+
+def _dense(s: _Step, x: Tensor, add: Tensor | None) -> Tensor:
+    if s.scale is not None and s.shift is not None:
+        x = x * s.scale.to(x.dtype)[:, None, None] + s.shift.to(x.dtype)[:, None, None]
+    x = torch.relu(x) if s.pre_relu else x
+    x = F.interpolate(x, scale_factor=2.0) if s.upsample else x
+    kept = torch.where(s.pattern.mask.cpu(), s.weight, 0.0).to(x.dtype)
+    conv = F.conv_transpose2d if s.transpose else F.conv2d
+    x = conv(x, kept, None if s.bias is None else s.bias.to(x.dtype), s.stride, s.padding)
+    if add is not None:
+        x = x + (F.interpolate(add, scale_factor=2.0) if s.add_upsample else add)
+    return torch.relu(x) if s.relu else x
+
+
+def _arguments(s: _Step, plan: Plan, place: list[int]) -> StepArgs:
+    def at(t: Tensor | None) -> int | None:
+        return None if t is None else t.data_ptr()
+
+    return StepArgs(
+        plan=plan.address, weight=at(s.weight), bias=at(s.bias), scale=at(s.scale), shift=at(s.shift),
+        src=place[s.src.index], dst=place[s.dst.index], add=-1 if s.add is None else place[s.add.index],
+        hi=s.src.shape[1], wi=s.src.shape[2], ho=s.dst.shape[1], wo=s.dst.shape[2], up=int(s.upsample),
+        pre_relu=int(s.pre_relu), relu=int(s.relu), add_up=int(s.add_upsample),
+    )  # fmt: skip

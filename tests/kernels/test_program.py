@@ -1,0 +1,134 @@
+"""Compiled networks: the same numbers as the float64 network in torch, for every batch size, with planned memory."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from gancompress.errors import KernelError
+from gancompress.kernels import Program
+
+
+def masked(*shape, density=0.3):
+    return torch.randn(shape) / (shape[1] * shape[2]) ** 0.5, torch.rand(shape) < density
+
+
+def residual_generator(channels=20, blocks=2, size=4):
+    """As an SNGAN generator: up block with a shortcut computed at low resolution, batch norms folded."""
+    net = Program((channels, size, size))
+    h = net.input
+    for _ in range(blocks):
+        shortcut = net.conv(h, *masked(channels, channels, 1, 1), torch.randn(channels))
+        t = net.conv(
+            h, *masked(channels, channels, 3, 3), torch.randn(channels), padding=1, upsample=True, pre_relu=True,
+            scale=torch.rand(channels) + 0.5, shift=torch.randn(channels), relu=True,
+        )  # fmt: skip
+        weight, mask = masked(channels, channels, 3, 3)
+        h = net.conv(t, weight, mask, torch.randn(channels), padding=1, add=shortcut, add_upsample=True)
+    net.output(net.conv(h, *masked(3, channels, 3, 3), torch.randn(3), padding=1, pre_relu=True))
+    return net
+
+
+def dcgan_generator():
+    net = Program((12, 3, 3))
+    h = net.conv_transpose(net.input, *masked(12, 20, 4, 4), torch.randn(20), stride=2, padding=1, relu=True)
+    h = net.conv_transpose(h, *masked(20, 9, 4, 4), torch.randn(9), stride=2, padding=1, relu=True)
+    net.output(net.conv_transpose(h, *masked(9, 3, 4, 4), stride=2, padding=1))
+    return net
+
+
+def strided():
+    net = Program((7, 13, 11))
+    h = net.conv(net.input, *masked(18, 7, 3, 3), stride=2, padding=1, relu=True)
+    h = net.conv(h, *masked(5, 18, 5, 5), stride=3, padding=2)
+    net.output(net.conv(h, *masked(5, 5, 3, 3), padding=1, add=h, relu=True))
+    return net
+
+
+@pytest.mark.parametrize("batch", [1, 3, 5, 16, 37])
+@pytest.mark.parametrize("make", [residual_generator, dcgan_generator, strided])
+def test_the_same_images_as_torch(isa, make, batch):
+    net = make()
+    x = torch.randn(batch, *net.input.shape)
+    torch.testing.assert_close(net(x).double(), net.dense(x.double()), rtol=1e-5, atol=1e-4)
+
+
+def test_wide_images_need_many_runs(isa):
+    net = Program((40, 5, 70))
+    net.output(net.conv(net.input, *masked(6, 40, 3, 3), padding=1))
+    for x in (torch.randn(1, 40, 5, 70), torch.randn(17, 40, 5, 70)):
+        torch.testing.assert_close(net(x).double(), net.dense(x.double()), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [2, 50])
+def test_results_do_not_depend_on_the_number_of_threads(isa, batch):
+    net = residual_generator()
+    x = torch.randn(batch, *net.input.shape)
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        results.append(net(x))
+    assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+def test_an_image_does_not_depend_on_its_batch(isa):
+    net = residual_generator()
+    x = torch.randn(40, *net.input.shape)
+    whole = net(x)
+    assert torch.equal(net(x[16:]), whole[16:])
+    torch.testing.assert_close(net(x[7:8]), whole[7:8], rtol=1e-5, atol=1e-5)
+
+
+def test_memory_is_used_again():
+    # Input, shortcut, t, then h may take what only the first block's inner values held: three or four arenas, never
+    # one per value (there are eight).
+    place, sizes = residual_generator().arenas()
+    assert len(place) == 8
+    assert len(sizes) <= 4
+    assert max(sizes) == 20 * 16 * 16
+
+
+def test_without_native_kernels_it_runs_in_torch(monkeypatch):
+    net = residual_generator()
+    x = torch.randn(5, *net.input.shape)
+    want = net(x)
+    monkeypatch.setenv("GANCOMPRESS_KERNELS", "off")
+    torch.testing.assert_close(net(x), want, rtol=1e-5, atol=1e-4)
+
+
+def test_a_copy_owns_its_memory(native):
+    net = residual_generator()
+    x = torch.randn(5, *net.input.shape)
+    want = net(x)
+    twin = copy.deepcopy(net)
+    del net
+    assert torch.equal(twin(x), want)
+
+
+def test_bad_input_is_one_clear_error():
+    net = Program((4, 5, 5))
+    weight, mask = masked(6, 4, 3, 3)
+    with pytest.raises(KernelError, match="no output"):
+        net(torch.randn(1, 4, 5, 5))
+    with pytest.raises(KernelError, match="mask has shape"):
+        net.conv(net.input, weight, mask[:, :, :1])
+    with pytest.raises(KernelError, match="does not fit"):
+        net.conv(net.input, weight.transpose(0, 1), mask.transpose(0, 1))
+    with pytest.raises(KernelError, match="bias has shape"):
+        net.conv(net.input, weight, mask, torch.randn(4))
+    with pytest.raises(KernelError, match="together"):
+        net.conv(net.input, weight, mask, scale=torch.randn(4))
+    with pytest.raises(KernelError, match="cannot add"):
+        net.conv(net.input, weight, mask, padding=1, add=net.input)
+    with pytest.raises(KernelError, match="not of this program"):
+        net.conv(Program((4, 5, 5)).input, weight, mask)
+    with pytest.raises(KernelError, match="one of its layers"):
+        net.output(net.input)
+    net.output(net.conv(net.input, weight, mask))
+    with pytest.raises(KernelError, match="no more layers"):
+        net.conv(net.input, weight, mask)
+    with pytest.raises(KernelError, match="takes"):
+        net(torch.randn(1, 4, 6, 5))
+    assert net(torch.randn(0, 4, 5, 5)).shape == (0, 6, 3, 3)
