@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor, nn
+from torch import nn
 
-from gancompress.data.base import ImageSpec
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gancompress.data.base import ImageSpec
 
 __all__ = [
     "Backbone",

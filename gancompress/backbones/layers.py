@@ -1,0 +1,237 @@
+"""Building blocks that backbones share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+
+__all__ = [
+    "ConditionalBatchNorm2d",
+    "DownBlock",
+    "FirstDownBlock",
+    "Initialiser",
+    "LinearToMap",
+    "PointwiseShortcut",
+    "ProjectionHead",
+    "UpBlock",
+    "batch_norm",
+    "finish",
+    "initialiser",
+    "normalise",
+    "spectral",
+    "upsample",
+]
+
+L = TypeVar("L", bound=nn.Module)
+
+#: fills the weight of a fresh layer in place, from torch's global generator
+Initialiser: TypeAlias = Callable[[Tensor], Tensor]
+
+
+def initialiser(kind: Literal["normal", "xavier"]) -> Initialiser:
+    """Return how weights are drawn: ``normal`` is N(0, 0.02) (DCGAN), ``xavier`` is Glorot's uniform (SNGAN)."""
+    if kind == "normal":
+        return lambda weight: nn.init.normal_(weight, std=0.02)
+    return nn.init.xavier_uniform_
+
+
+def spectral(layer: L, enabled: bool = True) -> L:
+    """Divide the layer's weight by its largest singular value (Miyato et al., 2018, section 2.1).
+
+    The parametrisation draws its vectors and takes 15 power iterations here, so call it after the weight is drawn.
+    The hook flavour of torch is never used: it cannot be deep-copied after a training step.
+    """
+    if enabled:
+        parametrizations.spectral_norm(layer)
+    return layer
+
+
+def finish(layer: L, draw: Initialiser, spectral_norm: bool = False) -> L:
+    """Draw the weight of a fresh convolution, linear layer or embedding, zero its bias, normalise it if asked to."""
+    with torch.no_grad():
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        draw(weight)
+        bias = getattr(layer, "bias", None)
+        if bias is not None:
+            bias.zero_()
+    return spectral(layer, spectral_norm)
+
+
+class LinearToMap(nn.Module):
+    """A linear layer whose output is a feature map: (B, in_features) -> (B, channels, size, size).
+
+    It is a module of its own so that one *channel* (size² rows of the matrix) is one unit of pruning, and so that no
+    view has the number of channels hard coded.
+    """
+
+    def __init__(self, linear: nn.Linear, size: int) -> None:
+        super().__init__()
+        self.linear = linear
+        self.size = size
+
+    @property
+    def channels(self) -> int:
+        """Channels of the map, as the layer is now."""
+        return self.linear.out_features // (self.size * self.size)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map (B, in_features) to (B, channels, size, size)."""
+        flat: Tensor = self.linear(z)
+        return flat.reshape(flat.shape[0], -1, self.size, self.size)
+
+
+class ConditionalBatchNorm2d(nn.Module):
+    """Batch norm with a gain and a bias per class (Dumoulin et al., 2017). Its embeddings are never pruned."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.gain = nn.Embedding(num_classes, channels)
+        self.bias = nn.Embedding(num_classes, channels)
+        nn.init.ones_(self.gain.weight)
+        nn.init.zeros_(self.bias.weight)
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """Normalise (B, C, H, W) and scale and shift it by class.
+
+        Raises:
+            ValueError: no labels were given.
+        """
+        if labels is None:
+            raise ValueError("this network is conditional: give it labels")
+        x = self.norm(x)
+        # embeddings stay float32 under autocast; without the cast they would promote the whole map
+        gain = self.gain(labels).to(x.dtype)[:, :, None, None]
+        bias = self.bias(labels).to(x.dtype)[:, :, None, None]
+        return torch.addcmul(bias, x, gain)
+
+
+def batch_norm(channels: int, num_classes: int = 0) -> nn.Module:
+    """Return conditional batch norm, or plain batch norm without classes."""
+    return ConditionalBatchNorm2d(channels, num_classes) if num_classes else nn.BatchNorm2d(channels)
+
+
+def normalise(norm: nn.Module, x: Tensor, labels: Tensor | None) -> Tensor:
+    """Call a layer made by :func:`batch_norm`."""
+    out: Tensor = norm(x, labels) if isinstance(norm, ConditionalBatchNorm2d) else norm(x)
+    return out
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Double height and width by repeating pixels."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+class PointwiseShortcut(nn.Conv2d):
+    """The 1x1 convolution beside a block that changes the resolution, moved to the smaller side of it.
+
+    A 1x1 convolution commutes with repeating pixels and with averaging them, bias included, so a quarter of the
+    products give the same result as the published order.
+
+    Attributes:
+        published_ratio: positions at which the published architecture applies this layer, over those here. Costs
+            that are compared with the literature count by it.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, published_ratio: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+        self.published_ratio = published_ratio
+
+
+class UpBlock(nn.Module):
+    """Residual block that doubles the resolution (Miyato et al., 2018, figure 7b and appendix B.4)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        draw: Initialiser,
+        *,
+        num_classes: int = 0,
+        spectral_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.norm1 = batch_norm(in_channels, num_classes)
+        self.conv1 = finish(nn.Conv2d(in_channels, out_channels, 3, padding=1), draw, spectral_norm)
+        self.norm2 = batch_norm(out_channels, num_classes)
+        self.conv2 = finish(nn.Conv2d(out_channels, out_channels, 3, padding=1), draw, spectral_norm)
+        self.shortcut = finish(PointwiseShortcut(in_channels, out_channels, 4), draw, spectral_norm)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, 2H, 2W)."""
+        h = self.conv1(upsample(F.relu(normalise(self.norm1, x, labels))))
+        h = self.conv2(F.relu(normalise(self.norm2, h, labels)))
+        out: Tensor = h + upsample(self.shortcut(x))
+        return out
+
+
+class FirstDownBlock(nn.Module):
+    """First block of a discriminator: no activation before it, and it halves the resolution."""
+
+    def __init__(self, in_channels: int, out_channels: int, draw: Initialiser, *, spectral_norm: bool) -> None:
+        super().__init__()
+        self.conv1 = finish(nn.Conv2d(in_channels, out_channels, 3, padding=1), draw, spectral_norm)
+        self.conv2 = finish(nn.Conv2d(out_channels, out_channels, 3, padding=1), draw, spectral_norm)
+        # the published block averages before this shortcut already
+        self.shortcut = finish(PointwiseShortcut(in_channels, out_channels, 1), draw, spectral_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H/2, W/2)."""
+        h = F.avg_pool2d(self.conv2(F.relu(self.conv1(x))), 2)
+        out: Tensor = h + self.shortcut(F.avg_pool2d(x, 2))
+        return out
+
+
+class DownBlock(nn.Module):
+    """Residual block of a discriminator, which may halve the resolution (Miyato et al., 2018, figure 7a)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        draw: Initialiser,
+        *,
+        hidden_channels: int,
+        down: bool,
+        spectral_norm: bool,
+    ) -> None:
+        super().__init__()
+        self.down = down
+        self.conv1 = finish(nn.Conv2d(in_channels, hidden_channels, 3, padding=1), draw, spectral_norm)
+        self.conv2 = finish(nn.Conv2d(hidden_channels, out_channels, 3, padding=1), draw, spectral_norm)
+        self.shortcut: nn.Module | None = None
+        if down or in_channels != out_channels:
+            shortcut = PointwiseShortcut(in_channels, out_channels, 4 if down else 1)
+            self.shortcut = finish(shortcut, draw, spectral_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H, W), or to half the resolution."""
+        h: Tensor = self.conv2(F.relu(self.conv1(F.relu(x))))
+        if self.down:
+            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
+        return h + (x if self.shortcut is None else self.shortcut(x))
+
+
+class ProjectionHead(nn.Module):
+    """The class's part of a logit: the product of features and an embedding (Miyato & Koyama, 2018, section 3)."""
+
+    def __init__(self, features: int, num_classes: int, draw: Initialiser, *, spectral_norm: bool) -> None:
+        super().__init__()
+        self.embedding = finish(nn.Embedding(num_classes, features), draw, spectral_norm)
+
+    def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        """Map features (B, features) and labels (B,) to (B,).
+
+        Raises:
+            ValueError: no labels were given.
+        """
+        if labels is None:
+            raise ValueError("this network is conditional: give it labels")
+        product: Tensor = self.embedding(labels) * features
+        return product.sum(1)
