@@ -299,6 +299,7 @@ METRICS: Registry[type[Any]] = Registry(
         "kd": "gancompress.evaluation.metrics:KernelDistance",
         "is": "gancompress.evaluation.metrics:InceptionScore",
         "pr": "gancompress.evaluation.metrics:PrecisionRecall",
+        "coverage": "gancompress.evaluation.coverage:ModeCoverage",
     },
 )
 EXTRACTORS: Registry[type[Any]] = Registry(
