@@ -161,6 +161,6 @@ def _best_mark(run: RunData, label: str) -> tuple[Mark, ...]:
 
 
 def _rounds(run: RunData) -> list[float]:
-    """Return the steps at which a later round begins."""
+    """Return the steps after which a later round began; the end of the last round is the end of the chart."""
     steps = [number(record.get("step")) for record in run.records("round")]
-    return [float(step) for step in steps if step]
+    return [float(step) for step in steps if step and step < run.last_step]

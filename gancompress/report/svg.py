@@ -117,8 +117,8 @@ class _Axis:
         if zero and not self.log:
             low, high = min(low, 0.0), max(high, 0.0)
         if low == high:
-            spread = abs(low) * 0.1 or 1.0
-            low, high = (low / 1.3, high * 1.3) if self.log else (low - spread, high + spread)
+            spread = abs(low) * 0.1
+            low, high = (low / 1.3, high * 1.3) if self.log else (low - spread, high + (spread or 1.0))
         if self.log:
             low, high = math.log10(low), math.log10(high)
         pad = (high - low) * air

@@ -246,6 +246,17 @@ def test_a_protocol_may_be_an_object_with_its_text(tmp_path: Path) -> None:
     assert read_run(run.path).evaluations[0][1][0].protocol == "thus"
 
 
+def test_rounds_are_marked_where_they_meet(tmp_path: Path) -> None:
+    run = RunDirectory.claim(tmp_path / "run", RECIPE, "x")
+    for step in (10, 20, 30, 40):
+        run.log({"kind": "train", "step": step, "loss_generator": step / 10})
+        if step in (20, 40):
+            run.log({"kind": "round", "step": step, "round": step // 20 - 1, "name": "train"})
+    text, _ = page_of(run)
+    # x runs from 10 to 40 over 56..546: the first round ends at 56 + 490 / 3.
+    assert re.findall(r'class="bound" x1="([\d.]+)"', text) == ["219.3"]
+
+
 def test_samples_outside_the_run_are_not_shown(run: RunDirectory, tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(png(8, 77))
     run.log({"kind": "sample", "step": 99999, "file": "../secret.png"})
