@@ -31,7 +31,8 @@ def _by_momentum(state: SparseState, net: NetView, rng: torch.Generator) -> dict
     if not state.masks.keys() <= net.momentum.keys():
         raise RecipeError("growth: momentum needs an optimizer with momentum; use adam, or growth: gradient")
     found = {name: scores.momentum(net.momentum[name]) for name in state.masks}
-    if state.density < 1 and not any(bool(found[name][~mask].any()) for name, mask in state.masks.items()):
+    masked = sum(mask.numel() for mask in state.masks.values()) - state.nonzeros
+    if masked and not any(bool(found[name][~mask].any()) for name, mask in state.masks.items()):
         raise RecipeError("growth: momentum needs moments of masked weights: set sparsity.moments: dense")
     return found
 

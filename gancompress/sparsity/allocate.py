@@ -169,7 +169,7 @@ def _check_feasible(
     least, most = sum(lows.values()), sum(highs.values())
     if least > total:
         cause = f"dense weights ({', '.join(whole)}) and min_layer_density" if whole else "min_layer_density"
-        raise RecipeError(f"density {density} keeps {total} weights, but {cause} ask for {least}; raise the density")
+        raise RecipeError(f"density {density} keeps {total} weights, but {least} are needed for {cause}; raise the density")
     if most < total:
         raise RecipeError(f"density {density} keeps {total} weights, but only {most} are allowed")
 
