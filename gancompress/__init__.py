@@ -1,4 +1,4 @@
-"""Train sparse GANs from scratch, compress trained ones, compare methods fairly, ship generators that are really smaller.
+"""Train sparse GANs, compress trained ones, compare methods fairly, ship generators that are really smaller.
 
 Everything public is importable from here and loaded on first use, so ``import gancompress`` costs nothing.
 """

@@ -15,12 +15,13 @@ import dataclasses
 import importlib
 import os
 import re
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from gancompress.errors import ComponentError, did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from gancompress.backbones.base import Backbone
     from gancompress.data.base import Dataset
     from gancompress.methods.base import Method

@@ -8,10 +8,9 @@ imported.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from gancompress.errors import ComponentError
 from gancompress.recipe.layers import COMPONENT_PATHS
@@ -19,10 +18,19 @@ from gancompress.recipe.schema import Component, ObjectiveConfig, Recipe, Sparsi
 from gancompress.registry import BACKBONES, DATASETS, LOSSES, METHODS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gancompress.recipe.document import KeyPath
     from gancompress.registry import Registry
 
-__all__ = ["COMPONENT_REGISTRIES", "NarrowedComponent", "component_config", "config_type", "narrow_component", "narrow_recipe"]
+__all__ = [
+    "COMPONENT_REGISTRIES",
+    "NarrowedComponent",
+    "component_config",
+    "config_type",
+    "narrow_component",
+    "narrow_recipe",
+]
 
 #: the registry that each component node of a recipe takes its name from
 COMPONENT_REGISTRIES: Final[Mapping[KeyPath, Registry[Any]]] = dict(
@@ -83,14 +91,17 @@ def narrow_component(kind: str, name: str, config: type[BaseModel]) -> type[Narr
         name: the only name that the node may have.
         config: the component's ``Config``; its fields and validators are inherited.
     """
+    # mypy cannot follow a Literal made at run time
+    fields: dict[str, Any] = {"name": (Literal[name], Field(description=f"registered name of the {kind}"))}
     narrowed = create_model(
         f"{config.__module__}.{config.__qualname__}".replace(".", "_"),
         __base__=(config, NarrowedComponent),
         __doc__=config.__doc__,
-        name=(Literal[name], Field(description=f"registered name of the {kind}")),
+        **fields,
     )
-    narrowed.config_type = config
-    return cast("type[NarrowedComponent]", narrowed)
+    node = cast("type[NarrowedComponent]", narrowed)
+    node.config_type = config
+    return node
 
 
 @functools.lru_cache(maxsize=256)
@@ -127,7 +138,8 @@ def narrow_recipe(
 
 
 def _node(model: type[Component]) -> Any:
-    return Annotated[SerializeAsAny[model], BeforeValidator(name_alone)]  # type: ignore[valid-type]
+    annotated: Any = Annotated  # mypy takes a subscript of the form itself for a type it should know
+    return annotated[model, BeforeValidator(name_alone)]
 
 
 def _described(owner: type[BaseModel], field: str) -> Any:

@@ -119,6 +119,13 @@ def _represent_list(dumper: yaml.SafeDumper, values: Any) -> yaml.Node:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=flow)
 
 
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    # yaml leaves these line breaks as they are unless quoted, and reads them back as a space
+    style = '"' if any(character in text for character in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
 _Dumper.add_representer(list, _represent_list)
 _Dumper.add_representer(tuple, _represent_list)
 
@@ -177,6 +184,7 @@ class _Builder:
             if node.tag != "tag:yaml.org,2002:seq":
                 raise RecipeError(f"unknown tag {node.tag}; leave it out", where=str(where))
             return [self.build(item, (*path, index), inside) for index, item in enumerate(node.value)]
+        assert isinstance(node, yaml.ScalarNode)  # there is no fourth kind
         return _scalar(node, where)
 
     def mapping(self, node: yaml.MappingNode, path: KeyPath, inside: frozenset[int]) -> dict[str, Any]:
@@ -184,9 +192,10 @@ class _Builder:
         first: dict[str, int] = {}
         for key_node, value_node in node.value:
             where = self.mark(key_node)
-            key = _scalar(key_node, where) if isinstance(key_node, yaml.ScalarNode) else key_node.id
-            if not isinstance(key_node, yaml.ScalarNode) or not isinstance(key, str):
-                raise RecipeError(f"keys must be text, got {key!r}", where=str(where))
+            key = _scalar(key_node, where) if isinstance(key_node, yaml.ScalarNode) else None
+            if not isinstance(key, str):
+                got = f"a {key_node.id}" if key is None and key_node.id != "scalar" else repr(key)
+                raise RecipeError(f"keys must be text, got {got}", where=str(where))
             if key in built:
                 raise RecipeError(f"duplicate key {key!r}, first written at line {first[key]}", where=str(where))
             if key == "<<":

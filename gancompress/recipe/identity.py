@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
 
 from gancompress.recipe.document import dump_yaml
-from gancompress.recipe.schema import Component, Recipe
+from gancompress.recipe.schema import Component, ObjectiveConfig, Recipe, SparsityConfig
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 __all__ = ["directory_name", "minimal", "resolved_yaml", "run_id"]
 
@@ -44,45 +47,38 @@ def minimal(recipe: Recipe) -> dict[str, Any]:
 
 def _minimal(model: BaseModel, dumped: dict[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
-    for name, field in type(model).model_fields.items():
-        value, plain = getattr(model, name), dumped[name]
-        if not isinstance(value, BaseModel):
-            if name == "name" and isinstance(model, Component):
-                kept[name] = plain
-            elif field.is_required() or value != _default(field):
-                kept[name] = plain
-        elif isinstance(value, Component):
-            below = _minimal(value, plain)
-            if below != {"name": _default_component(model, name)}:
+    for name, field in _schema_type(model).model_fields.items():
+        value, default = getattr(model, name), _default(field)
+        if isinstance(value, Component):
+            below = _minimal(value, dumped[name])
+            if not (isinstance(default, Component) and below == {"name": default.name}):
                 kept[name] = below
-        else:
-            below = _minimal(value, plain)
-            # A model's default within its parent may differ from the model's own defaults: then it is written out
-            # even where nothing in it differs from its own.
-            if below or not (field.is_required() or _same(_default(field), value)):
+        elif isinstance(value, BaseModel):
+            below = _minimal(value, dumped[name])
+            # Compared with the default within *this* model, which may differ from the defaults of its own type.
+            if not (_schema_type(default) is _schema_type(value) and _minimal(default, _plain(default)) == below):
                 kept[name] = below
+        elif value != default:
+            kept[name] = dumped[name]
     return kept
 
 
-def _default(field: Any) -> Any:
+def _plain(model: BaseModel) -> dict[str, Any]:
+    return model.model_dump(mode="json")
+
+
+def _schema_type(model: Any) -> Any:
+    """Return the class that declares the defaults: narrowed classes of the schema require what they narrow."""
+    return next((base for base in (Recipe, ObjectiveConfig, SparsityConfig) if isinstance(model, base)), type(model))
+
+
+def _default(field: FieldInfo) -> Any:
+    if field.is_required():
+        return _ABSENT
     try:
         return field.get_default(call_default_factory=True, validated_data={})
     except Exception:  # a factory that needs the other values has no default of its own
         return _ABSENT
-
-
-def _default_component(owner: BaseModel, field: str) -> str | None:
-    """Return the component that a recipe gets when it names none; narrowed models keep it in their base."""
-    for base in type(owner).__mro__:
-        declared = getattr(base, "model_fields", {}).get(field)
-        if declared is not None and isinstance(declared.default, Component):
-            return declared.default.name
-    return None
-
-
-def _same(default: Any, value: BaseModel) -> bool:
-    """Whether two models hold the same settings; a narrowed model is another class than its base."""
-    return isinstance(default, BaseModel) and default.model_dump(mode="json") == value.model_dump(mode="json")
 
 
 def resolved_yaml(recipe: Recipe, *, defaults: bool = True) -> str:

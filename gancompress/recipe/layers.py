@@ -7,13 +7,15 @@ keys of ``dst`` mean nothing to ``static``. Every key keeps the mark of the laye
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gancompress.errors import RecipeError
 from gancompress.recipe.catalogue import find_shipped, unknown_recipe
 from gancompress.recipe.document import Document, KeyPath, Mark, dotted, parse_value, read_yaml, show_path
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 __all__ = ["COMPONENT_PATHS", "apply_override", "compose", "merge", "with_short_components"]
 
@@ -73,7 +75,8 @@ def apply_override(document: Document, expression: str) -> Document:
 
     Args:
         document: the recipe so far.
-        expression: a dotted path, ``=``, and a value in YAML; an integer step is a position in a list.
+        expression: a dotted path, ``=``, and a value in YAML (nothing at all is the empty text); an integer
+            step is a position in a list.
 
     Raises:
         RecipeError: the expression is malformed, or its path goes through something that holds no keys.
@@ -85,7 +88,7 @@ def apply_override(document: Document, expression: str) -> Document:
         raise RecipeError("expected key.path=value, such as training.steps=100", where=source)
     if steps == ["extends"]:
         raise RecipeError("extends belongs in a recipe file", where=source)
-    value = parse_value(text, source)
+    value = parse_value(text, source) if text.strip() else ""
     top: dict[str, Any] = {}
     level: dict[str, Any] = top
     path: KeyPath = ()
@@ -164,7 +167,9 @@ def compose(path: Path, overrides: Sequence[str] = ()) -> tuple[Document, tuple[
         current = _base(document, current)
         if current is not None and current.resolve() in [file.resolve() for file in files]:
             chain = " -> ".join(show_path(file) for file in (*files, current))
-            raise RecipeError(f"extends: a recipe cannot extend itself: {chain}", where=str(document.mark(("extends",))))
+            raise RecipeError(
+                f"extends: a recipe cannot extend itself: {chain}", where=str(document.mark(("extends",)))
+            )
     result = layers.pop()
     while layers:
         result = merge(result, layers.pop())

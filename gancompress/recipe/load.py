@@ -6,9 +6,7 @@ Loading imports the components that the recipe names (and with them torch); impo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ValidationError
 
@@ -22,11 +20,15 @@ from gancompress.recipe.components import (
     narrow_component,
     narrow_recipe,
 )
-from gancompress.recipe.document import Document, KeyPath, Mark, dotted, dump_yaml, parse_yaml
+from gancompress.recipe.document import Document, KeyPath, dotted, dump_yaml, parse_yaml
 from gancompress.recipe.layers import apply_override, compose, with_short_components
-from gancompress.recipe.mistakes import Mistake, RecipeMistakes, coerced, mistakes_of
-from gancompress.recipe.schema import Component, ObjectiveConfig, Recipe, SparsityConfig
+from gancompress.recipe.mistakes import InvalidRecipeError, Mistake, coerced, mistakes_of
+from gancompress.recipe.schema import ObjectiveConfig, Recipe, SparsityConfig
 from gancompress.registry import EXTRACTORS, METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 __all__ = ["LoadedRecipe", "check_document", "component_config", "load_recipe", "parse_recipe", "smoke_test"]
 
@@ -109,7 +111,7 @@ def check_document(document: Document) -> Recipe:
     """Check a composed document against the schema and the components that it names.
 
     Raises:
-        RecipeMistakes: every mistake found.
+        InvalidRecipeError: every mistake found.
     """
     mistakes: list[Mistake] = []
     for path, name in _DEFAULTS.items():
@@ -125,20 +127,20 @@ def check_document(document: Document) -> Recipe:
         mistakes += coerced(document.data, recipe, document)
         mistakes += _unknown_names(recipe, document)
     if mistakes or recipe is None:
-        raise RecipeMistakes(mistakes)
+        raise InvalidRecipeError(mistakes)
     return recipe
 
 
 def _with_default(document: Document, path: KeyPath, name: str) -> Document:
     """Name the default component where the recipe names none, so that its other keys can be checked."""
-    parent_path, key = path[:-1], path[-1]
-    parent = document.data.get(parent_path[0], {})
+    above, key = str(path[0]), str(path[1])
+    parent = document.data.get(above, {})
     if not isinstance(parent, dict):
         return document
     node = parent.get(key, {})
     if not isinstance(node, dict) or "name" in node:
         return document
-    filled = {**document.data, parent_path[0]: {**parent, key: {"name": name, **node}}}
+    filled = {**document.data, above: {**parent, key: {"name": name, **node}}}
     return Document(filled, document.marks)
 
 
@@ -180,7 +182,7 @@ def smoke_test(recipe: Recipe) -> Recipe:
     training, evaluation = recipe.training, recipe.evaluation
     batch = min(training.batch_size, 4 * training.accumulate)
     generator_batch = training.generator_batch_size
-    return _updated(
+    smaller: Recipe = _updated(
         recipe,
         name=f"{recipe.name}-smoke",
         training=_updated(
@@ -197,6 +199,7 @@ def smoke_test(recipe: Recipe) -> Recipe:
             evaluation, samples=min(evaluation.samples, 50), batch_size=min(evaluation.batch_size, 50), every=0
         ),
     )
+    return smaller
 
 
 def _updated(model: Any, **values: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
@@ -15,9 +14,11 @@ from gancompress.errors import RecipeError, did_you_mean
 from gancompress.recipe.document import Document, KeyPath, Mark, dotted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from pydantic_core import ErrorDetails, ValidationError
 
-__all__ = ["Mistake", "RecipeMistakes", "coerced", "mistakes_of", "show_value"]
+__all__ = ["InvalidRecipeError", "Mistake", "coerced", "mistakes_of", "show_value"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Mistake:
         return f"{where}: {key}: {self.message}"
 
 
-class RecipeMistakes(RecipeError):
+class InvalidRecipeError(RecipeError):
     """Everything that is wrong with a recipe, one line per mistake, in the order of its lines.
 
     Args:

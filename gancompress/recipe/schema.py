@@ -171,7 +171,9 @@ class TrainingConfig(_Strict):
 class EvaluationConfig(_Strict):
     """What is measured, when, and under which protocol. Everything here is part of the metric's name."""
 
-    metrics: tuple[str, ...] = Field(("fd", "kd", "is", "pr"), description="registered metrics; the first picks the best")
+    metrics: tuple[str, ...] = Field(
+        ("fd", "kd", "is", "pr"), description="registered metrics; the first picks the best"
+    )
     extractor: str = Field(
         "auto", description="feature extractor: inception, classifier, …; auto: inception if its weights are at hand"
     )
@@ -189,7 +191,9 @@ class EvaluationConfig(_Strict):
 class Recipe(_Strict):
     """Everything that decides the numbers of a run."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="short name; the run directory starts with it")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="short name; the run directory starts with it"
+    )
     description: str = Field("", description="one sentence for `gancompress ls`")
     seed: int = Field(0, ge=0, description="seed of initialisation, latents, data order and masks")
     data: ComponentField = Field(description="dataset")

@@ -53,9 +53,7 @@ def recipe_schema() -> dict[str, Any]:
 
 def _union(path: tuple[str | int, ...]) -> Any:
     registry = COMPONENT_REGISTRIES[path]
-    models = [
-        narrow_component(registry.kind, name, config_type(registry, name)) for name in registry.builtin_names()
-    ]
+    models = [narrow_component(registry.kind, name, config_type(registry, name)) for name in registry.builtin_names()]
     if len(models) == 1:
         return models[0]
     return Annotated[Union[tuple(models)], Field(discriminator="name")]  # noqa: UP007 - built at run time
@@ -69,7 +67,8 @@ def _field(unions: dict[tuple[str | int, ...], Any], path: tuple[str | int, ...]
 
 
 def _description(path: tuple[str | int, ...]) -> str | None:
-    owner: type[BaseModel] = {"objective": ObjectiveConfig, "sparsity": SparsityConfig}[str(path[0])] if path[1:] else Recipe
+    owners: dict[str, type[BaseModel]] = {"objective": ObjectiveConfig, "sparsity": SparsityConfig}
+    owner = owners[str(path[0])] if path[1:] else Recipe
     return owner.model_fields[str(path[-1])].description
 
 

@@ -1,0 +1,118 @@
+"""What every command shares: how errors are shown, the global options, the end of each help text."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from gancompress.errors import GancompressError
+
+__all__ = ["RecipeArgument", "SetOption", "add_command", "app", "color", "fail"]
+
+#: exit code of a run that Ctrl-C stopped
+INTERRUPTED = 130
+
+RecipeArgument = Annotated[
+    str, typer.Argument(help="A recipe file, a run directory, or the name of a shipped recipe.", metavar="RECIPE")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. --set training.steps=500. Repeatable."),
+]
+
+
+def color(stream: Any = None) -> bool:
+    """Whether ``stream`` (standard output by default) shows colours: a terminal whose user did not say no."""
+    stream = sys.stdout if stream is None else stream
+    return bool(stream.isatty()) and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+def fail(message: str) -> None:
+    """Print an error the way every command does: on standard error, in red on a terminal, nothing around it."""
+    typer.secho(message, fg="red" if color(sys.stderr) else None, err=True)
+
+
+class _Group(TyperGroup):
+    """Turns the user's own mistakes into a line of text and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; with ``--debug`` every error keeps its traceback."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            if ctx.params.get("debug"):
+                raise
+            fail("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+        except GancompressError as error:
+            if ctx.params.get("debug"):
+                raise
+            fail(str(error))
+            raise typer.Exit(error.exit_code) from None
+        except BrokenPipeError:  # `gancompress ls | head`: typer ends quietly
+            raise
+        except OSError as error:
+            # Not ours and not a bug: a full disk, a directory that may not be written to.
+            if ctx.params.get("debug") or error.strerror is None:
+                raise
+            where = f"{error.filename}: " if error.filename is not None else ""
+            fail(f"{where}{error.strerror}; see --debug")
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    name="gancompress",
+    cls=_Group,
+    help="Train sparse GANs from scratch, and know what they cost and how good they are.",
+    epilog="Example: gancompress run quickstart",
+    # No rich at module level: it would be most of the time that `--help` takes.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _version(asked: bool) -> None:
+    if not asked:
+        return
+    from importlib import metadata
+
+    from gancompress import __version__
+
+    try:
+        torch = metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        torch = "not installed"
+    typer.echo(f"gancompress {__version__} (torch {torch})")
+    raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Hold the options that stand before a command."""
+
+
+def add_command(name: str, function: Callable[..., Any]) -> None:
+    """Add a command to the application.
+
+    Args:
+        name: what the user types.
+        function: typer command. Its docstring is the help text and must end in a paragraph ``Example: …``, a line
+            that can be pasted, which is set apart at the end of the help.
+    """
+    text, _, example = inspect.cleandoc(function.__doc__ or "").rpartition("\n\nExample: ")
+    # The summary is given whole: left to itself the list of commands would cut it short.
+    app.command(name, help=text, short_help=text.partition("\n")[0], epilog=f"Example: {example}")(function)

@@ -1,0 +1,36 @@
+"""``gancompress``: the commands and the way in."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from gancompress.cli.app import add_command, app
+from gancompress.cli.catalogue import cp, ls
+from gancompress.cli.doctor import doctor
+from gancompress.cli.run import run, train
+from gancompress.cli.show import show
+from gancompress.cli.validate import validate
+
+__all__ = ["app", "main"]
+
+add_command("run", run)
+add_command("train", train)
+add_command("validate", validate)
+add_command("ls", ls)
+add_command("cp", cp)
+add_command("show", show)
+add_command("doctor", doctor)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Args:
+        argv: the arguments after the program's name; by default those it was started with.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # `--debug` is wanted after something failed, and then it is typed at the end of the same line.
+    if "--debug" in arguments[1:]:
+        arguments = ["--debug", *(argument for argument in arguments if argument != "--debug")]
+    app(args=arguments, prog_name="gancompress")

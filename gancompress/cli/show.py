@@ -1,0 +1,45 @@
+"""``gancompress show``: a recipe with nothing left to resolve, or the JSON Schema of all recipes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gancompress.cli.app import SetOption
+from gancompress.errors import RecipeError
+
+__all__ = ["show"]
+
+
+def show(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="A recipe file, a run directory, or the name of a shipped recipe.", metavar="RECIPE"),
+    ] = None,
+    set_: SetOption = None,
+    defaults: Annotated[bool, typer.Option("--defaults", help="Write the default settings out too.")] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of recipes instead, for an editor.")
+    ] = False,
+) -> None:
+    """Show a recipe as it will be run, with what it extends and every --set applied.
+
+    Example: gancompress show quickstart --defaults
+    """
+    if schema:
+        import json
+
+        from gancompress.recipe.schema_export import recipe_schema
+
+        typer.echo(json.dumps(recipe_schema(), indent=1, ensure_ascii=False))
+        return
+    if recipe is None:
+        raise RecipeError("show what? give a recipe, or --schema")
+
+    from gancompress.recipe.identity import directory_name, resolved_yaml
+    from gancompress.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, tuple(set_ or ()))
+    typer.echo(f"# runs/{directory_name(loaded.recipe)}")
+    typer.echo(resolved_yaml(loaded.recipe, defaults=defaults), nl=False)

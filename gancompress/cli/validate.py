@@ -1,0 +1,175 @@
+"""``gancompress validate``: everything that can be checked before training, in five steps."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from gancompress.cli.app import RecipeArgument, SetOption, color
+from gancompress.errors import GancompressError
+
+if TYPE_CHECKING:
+    from gancompress.data.base import Dataset, ImageSpec
+    from gancompress.recipe.document import Document
+    from gancompress.recipe.load import LoadedRecipe
+
+__all__ = ["validate"]
+
+_STEPS = ("YAML", "schema", "components", "data", "shapes")
+
+
+def validate(recipe: RecipeArgument, set_: SetOption = None) -> None:
+    """Check a recipe, its data and the shapes of its networks without training.
+
+    Five steps: the YAML, the schema, the components it names, the images on disk, one forward pass of both networks.
+    The first one that fails says why.
+
+    Example: gancompress validate quickstart
+    """
+    from gancompress.recipe.catalogue import locate
+    from gancompress.recipe.document import show_path
+    from gancompress.recipe.layers import compose
+
+    with _step(1):
+        document, files = compose(locate(recipe), set_ or ())
+    _passed(1, " <- ".join(show_path(file) for file in files))
+
+    loaded = _check(document, files, set_ or [])
+    with _step(4):
+        dataset, lines = _data(loaded)
+    _passed(4, *lines)
+    with _step(5):
+        lines = _shapes(loaded, dataset.spec)
+    _passed(5, *lines)
+    arguments = [recipe, *(part for one in set_ or () for part in ("--set", one))]
+    typer.echo(f"ready: gancompress run {shlex.join(arguments)}")
+
+
+def _check(document: Document, files: tuple[Path, ...], overrides: list[str]) -> LoadedRecipe:
+    """Run steps 2 and 3, which find their mistakes together and report them together."""
+    from gancompress.recipe.load import LoadedRecipe, check_document
+    from gancompress.recipe.mistakes import InvalidRecipeError
+
+    try:
+        recipe = check_document(document)
+    except InvalidRecipeError as error:
+        stages = {mistake.stage for mistake in error.mistakes}
+        if "schema" in stages:
+            _failed(2)
+        else:
+            _passed(2)
+            _failed(3)
+        raise
+    written = sum(1 for path in document.marks if path)
+    _passed(2, f"{written} keys")
+    _passed(
+        3,
+        f"data {recipe.data.name}, model {recipe.model.name}, loss {recipe.objective.loss.name}, "
+        f"method {recipe.sparsity.method.name}",
+    )
+    return LoadedRecipe(recipe, document, files, tuple(overrides))
+
+
+def _data(loaded: LoadedRecipe) -> tuple[Dataset[Any], list[str]]:
+    """Open the images, read every one of them, and count their classes."""
+    import torch
+
+    from gancompress.assemble import build_dataset
+
+    dataset = build_dataset(loaded.recipe)
+    dataset.prepare()
+    spec = dataset.spec
+    lines = [f"{len(dataset):,} images, {spec.resolution}x{spec.resolution}, {'grey' if spec.channels == 1 else 'RGB'}"]
+    if not spec.num_classes:
+        return dataset, [*lines, "no classes"]
+    counts = torch.bincount(dataset.labels(), minlength=spec.num_classes).tolist()
+    lines.append(f"{spec.num_classes} classes, {min(counts):,} to {max(counts):,} images each")
+    return dataset, [*lines, *_histogram(spec.classes, counts)]
+
+
+def _histogram(names: tuple[str, ...], counts: list[int], most: int = 20) -> list[str]:
+    """Return a bar per class; of many classes only the largest and the smallest."""
+    shown = list(range(len(names)))
+    if len(names) > most:
+        ranked = sorted(shown, key=lambda index: (-counts[index], index))
+        shown = ranked[: most // 2] + ranked[-most // 2 :]
+    width = max(len(names[index]) for index in shown)
+    longest = max(1, *counts)
+    bars = [
+        f"{names[index]:<{width}}  {counts[index]:>7,}  {'#' * round(30 * counts[index] / longest)}".rstrip()
+        for index in shown
+    ]
+    if len(names) > most:
+        bars.insert(most // 2, f"… {len(names) - most} more classes …")
+    return bars
+
+
+def _shapes(loaded: LoadedRecipe, spec: ImageSpec) -> list[str]:
+    """Build both networks, run two images through them, and allocate their densities."""
+    import torch
+
+    from gancompress.assemble import ROLES, build_backbone, build_budgets, build_networks, masked_weights
+    from gancompress.errors import BackboneError
+
+    recipe = loaded.recipe
+    backbone = build_backbone(recipe, spec)
+    networks = build_networks(backbone, recipe.seed)
+    generator, discriminator = networks.generator.eval(), networks.discriminator.eval()
+    labels = torch.zeros(2, dtype=torch.int64) if generator.num_classes else None
+    with torch.no_grad():
+        images = generator(torch.zeros(2, generator.latent_dim), labels)
+        logits = discriminator(images, labels)
+    wanted = (2, spec.channels, spec.resolution, spec.resolution)
+    if tuple(images.shape) != wanted:
+        raise BackboneError(f"the generator makes {tuple(images.shape)}, the data needs {wanted}")
+    if tuple(logits.shape) != (2,):
+        raise BackboneError(f"the discriminator gives {tuple(logits.shape)} logits for 2 images, not (2,)")
+    weights = {role: masked_weights(networks.of(role), recipe.sparsity) for role in ROLES}
+    budgets = build_budgets(recipe, weights)
+    lines = []
+    for role in ROLES:
+        every = sum(parameter.numel() for parameter in networks.of(role).parameters())
+        total = sum(weight.parameter.numel() for weight in weights[role].values())
+        kept = sum(budgets[role].counts.values())
+        share = kept / total if total else 1.0
+        lines.append(
+            f"{role:<13}  {every:>11,} parameters; of {total:,} prunable weights in {len(weights[role])} layers "
+            f"{kept:,} are kept: density {share:.4f}"
+        )
+    return lines
+
+
+# --------------------------------------------------------------------------- how the steps are shown
+
+
+@contextmanager
+def _step(number: int) -> Iterator[None]:
+    try:
+        yield
+    except GancompressError:
+        _failed(number)
+        raise
+
+
+def _passed(number: int, *lines: str) -> None:
+    first, *more = lines or ("",)
+    typer.echo(f"{_label(number)} {_word('ok', 'green')}      {first}".rstrip())
+    for line in more:
+        typer.echo(" " * 23 + line)
+
+
+def _failed(number: int) -> None:
+    typer.echo(f"{_label(number)} {_word('failed', 'red')}")
+
+
+def _label(number: int) -> str:
+    return f"{number}/{len(_STEPS)} {_STEPS[number - 1]:<10}"
+
+
+def _word(text: str, hue: str) -> str:
+    return typer.style(text, fg=hue) if color() else text
