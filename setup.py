@@ -28,7 +28,9 @@ class BuildNative(build_ext):
 
 _flags = ["-std=c++17", "-O3", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno", "-Wall", "-Wno-psabi"]
 _link = [] if sys.platform == "win32" else ["-pthread"]
-if os.environ.get("GANCOMPRESS_SANITIZE"):  # see tests/kernels/README.md
+if not os.environ.get("GANCOMPRESS_SANITIZE"):
+    _flags += ["-g0"]
+else:  # see tests/kernels/README.md
     _flags += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-g", "-O1"]
     _link += ["-fsanitize=address,undefined"]
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gancompress.kernels.native_library import BLOCKED, IMAGES, POINTS, ConvArgs, Library, WeightGradientArgs
+from gancompress.kernels.native_library import BLOCKED, IMAGES, POINTS, BackwardArgs, ConvArgs, Library
 
 if TYPE_CHECKING:
     from gancompress.kernels.pattern import Pattern, Plan
 
-__all__ = ["conv", "from_blocked", "fused", "to_blocked", "weight_gradient"]
+__all__ = ["backward", "conv", "from_blocked", "fused", "to_blocked"]
 
 
 def conv(
@@ -43,27 +43,42 @@ def conv(
     return out if lib.check(lib.raw.gc_conv(ctypes.byref(args))) else None
 
 
-def weight_gradient(lib: Library, plan: Plan, x: Tensor, gradient: Tensor, shape: tuple[int, ...]) -> Tensor | None:
-    """The gradient towards the kept weights, dense-shaped, exactly 0 off the mask.
+def backward(
+    lib: Library,
+    plans: tuple[Plan, Plan],
+    x: Tensor,
+    gradient: Tensor,
+    weight: Tensor,
+    *,
+    transpose: bool,
+    want: tuple[bool, bool],
+) -> tuple[Tensor | None, Tensor | None] | None:
+    """The gradients of a layer towards its input and towards its kept weights.
 
     Args:
         lib: the loaded kernels.
-        plan: a direct plan; ``x`` is its input and ``gradient`` is shaped like its output.
-        x: float32, contiguous.
-        gradient: float32, contiguous.
-        shape: the weight's shape.
+        plans: the direct and the phased one of the layer.
+        x: the layer's input, float32, contiguous.
+        gradient: towards its result, float32, contiguous.
+        weight: dense float32, contiguous.
+        transpose: whether the layer is a transposed convolution.
+        want: which of the two to compute.
 
     Returns:
-        The gradient, or None when an input is not finite.
+        The two gradients (None where not wanted; the second is dense-shaped and exactly 0 off the mask), or None when
+        an input is not finite.
     """
-    out = torch.empty(shape, dtype=torch.float32)
+    for_x = torch.empty_like(x) if want[0] else None
+    for_weight = torch.empty_like(weight) if want[1] else None
     size = (*x.shape[2:], *gradient.shape[2:]) if x.dim() == 4 else (1, 1, 1, 1)
-    args = WeightGradientArgs(
-        plan=plan.address, x=x.data_ptr(), gradient=gradient.data_ptr(), out=out.data_ptr(), batch=x.shape[0],
+    args = BackwardArgs(
+        direct=plans[0].address, phased=plans[1].address, weight=weight.data_ptr(), x=x.data_ptr(),
+        gradient=gradient.data_ptr(), for_x=None if for_x is None else for_x.data_ptr(),
+        for_weight=None if for_weight is None else for_weight.data_ptr(), batch=x.shape[0],
         hi=size[0], wi=size[1], ho=size[2], wo=size[3], layout=IMAGES if x.dim() == 4 else POINTS,
-        threads=torch.get_num_threads(),
+        transpose=int(transpose), threads=torch.get_num_threads(),
     )  # fmt: skip
-    return out if lib.check(lib.raw.gc_weight_gradient(ctypes.byref(args))) else None
+    return (for_x, for_weight) if lib.check(lib.raw.gc_backward(ctypes.byref(args))) else None
 
 
 def to_blocked(lib: Library, x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ __all__ = ["ENVIRONMENT", "Library", "Status", "library", "status"]
 #: The environment variable that picks an instruction set.
 ENVIRONMENT = "GANCOMPRESS_KERNELS"
 
-_ABI = 2
+_ABI = 3
 _OK, _NOT_FINITE, _BAD_ARGUMENT, _NO_MEMORY = range(4)
 IMAGES, POINTS, BLOCKED = range(3)
 DIRECT, PHASED = range(2)
@@ -72,13 +72,13 @@ class ConvArgs(ctypes.Structure):
     ]
 
 
-class WeightGradientArgs(ctypes.Structure):
-    """``GcWeightGradient`` in ``native/api.h``."""
+class BackwardArgs(ctypes.Structure):
+    """``GcBackward`` in ``native/api.h``."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ("plan", "x", "gradient", "out")),
+        *((name, c_void_p) for name in ("direct", "phased", "weight", "x", "gradient", "for_x", "for_weight")),
         ("batch", c_int64),
-        *((name, c_int32) for name in ("hi", "wi", "ho", "wo", "layout", "threads")),
+        *((name, c_int32) for name in ("hi", "wi", "ho", "wo", "layout", "transpose", "threads")),
     ]
 
 
@@ -121,7 +121,7 @@ class Library:
         lib.gc_plan_free.restype = None
         lib.gc_plan_free.argtypes = [c_void_p]
         lib.gc_conv.argtypes = [POINTER(ConvArgs)]
-        lib.gc_weight_gradient.argtypes = [POINTER(WeightGradientArgs)]
+        lib.gc_backward.argtypes = [POINTER(BackwardArgs)]
         lib.gc_to_blocked.argtypes = [c_void_p, c_int64, c_int64, c_void_p]
         lib.gc_from_blocked.argtypes = [c_void_p, c_int64, c_int64, c_void_p]
         lib.gc_program_new.restype = c_void_p

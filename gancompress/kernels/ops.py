@@ -139,14 +139,12 @@ def _sparse_gradients(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor) -> 
     lib: Library = ctx.lib
     layer: Layer = ctx.layer
     pattern: Pattern = ctx.pattern
-    direct, phased = _plans(lib, layer, pattern)
-    transpose = layer.op == "transpose"
     for_x = for_w = None
-    if need_x:
-        for_x = calls.conv(lib, direct if transpose else phased, gradient, weight, None, tuple(x.shape))
-    if need_w and not ctx.dense_gradient:
-        seen, by = (gradient, x) if transpose else (x, gradient)
-        for_w = calls.weight_gradient(lib, direct, seen, by, tuple(weight.shape))
+    want = (need_x, need_w and not ctx.dense_gradient)
+    if any(want):
+        plans = _plans(lib, layer, pattern)
+        done = calls.backward(lib, plans, x, gradient, weight, transpose=layer.op == "transpose", want=want)
+        for_x, for_w = done or (None, None)
     missing = (need_x and for_x is None, need_w and for_w is None)
     if any(missing):  # asked for, or something is not finite
         dense_x, dense_w = _dense_gradients(layer, gradient, x, keep(weight, pattern), missing)

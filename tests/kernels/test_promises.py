@@ -25,7 +25,7 @@ def no_native(monkeypatch):
         raise AssertionError("the native kernel was called")
 
     monkeypatch.setattr(calls, "conv", fail)
-    monkeypatch.setattr(calls, "weight_gradient", fail)
+    monkeypatch.setattr(calls, "backward", fail)
 
 
 @pytest.mark.parametrize("transpose", [False, True])

@@ -51,8 +51,8 @@ GC_EXPORT int64_t gc_plan_entries(const void* plan) { return static_cast<const g
 GC_EXPORT int32_t gc_conv(const GcConv* args) {
   return guarded([&] { return gc::run_conv(*args); });
 }
-GC_EXPORT int32_t gc_weight_gradient(const GcWeightGradient* args) {
-  return guarded([&] { return gc::run_weight_gradient(*args); });
+GC_EXPORT int32_t gc_backward(const GcBackward* args) {
+  return guarded([&] { return gc::run_backward(*args); });
 }
 
 GC_EXPORT void* gc_program_new(int32_t flat, const int64_t* arenas, int32_t count) {

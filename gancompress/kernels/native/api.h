@@ -8,7 +8,7 @@
 #define GC_EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
-constexpr int32_t GC_ABI = 2;
+constexpr int32_t GC_ABI = 3;
 
 enum GcStatus : int32_t { GC_OK = 0, GC_NOT_FINITE = 1, GC_BAD_ARGUMENT = 2, GC_NO_MEMORY = 3 };
 
@@ -36,14 +36,19 @@ struct GcConv {
   int32_t threads;
 };
 
-struct GcWeightGradient {
-  const void* plan;  // direct
-  const float* x;    // the plan's input
+// Both gradients of a layer, which share the layout change of `gradient`.
+struct GcBackward {
+  const void* direct;   // plans of the layer
+  const void* phased;
+  const float* weight;  // dense
+  const float* x;
   const float* gradient;
-  float* out;  // dense; zero off the mask
+  float* for_x;       // or null
+  float* for_weight;  // or null; dense, zero off the mask
   int64_t batch;
-  int32_t hi, wi, ho, wo;
-  int32_t layout;
+  int32_t hi, wi, ho, wo;  // of x and of gradient
+  int32_t layout;          // images or points
+  int32_t transpose;       // 1: the layer is a transposed convolution
   int32_t threads;
 };
 

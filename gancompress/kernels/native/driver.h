@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <memory>
+#include <vector>
 
 #include "api.h"
 #include "isa.h"
@@ -72,6 +73,36 @@ class Loader {
   int32_t h_, w_;
 };
 
+// What one thread needs to run tiles of a plan.
+struct Buffers {
+  Scratch packed, acc, stripe;
+  Buffers(const Plan& plan, int64_t stripe_floats);
+};
+
+// Work split so that every thread has some: tile rows first, then rows of the plan where there are few of those.
+struct Split {
+  int64_t tiles, groups;
+  Split(int64_t tile_rows, int64_t channels, int32_t threads);
+  void set_rows(TileJob& job, int64_t group) const;
+};
+
+// A job over one block of memory laid out [channel][y][x][16] on both sides; pointers and tiles are left to be set.
+TileJob blocked_job(const Plan& plan, const float* value, const float* bias, const Grid& grid);
+
+// A convolution from a block that was loaded to the caller's memory, in stripes that threads may take in any order.
+class Stripes {
+ public:
+  Stripes(const Plan& plan, const float* value, const float* bias, const Loader& in, const Loader& out, int32_t threads, bool whole_blocks);
+  int64_t count() const { return split_.tiles * split_.groups; }
+  void run(int64_t block, int64_t item, const float* input, int32_t thread) const;
+
+ private:
+  Loader in_, out_;
+  TileJob base_;
+  Split split_;
+  std::vector<std::unique_ptr<Buffers>> buffers_;
+};
+
 struct Program;
 Program* new_program(int32_t flat, const int64_t* arenas, int32_t count);
 void free_program(Program* program);
@@ -80,6 +111,6 @@ int32_t run_program(const Program& program, const float* x, int32_t in, int64_t 
                     int64_t batch, int32_t threads);
 
 int32_t run_conv(const GcConv& args);
-int32_t run_weight_gradient(const GcWeightGradient& args);
+int32_t run_backward(const GcBackward& args);
 
 }  // namespace gc
