@@ -1,0 +1,196 @@
+"""What one sample costs in every layer of a network, from the shapes that really flow through it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gancompress.backbones.base import Generator, prunable_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from gancompress.backbones.base import Discriminator
+
+__all__ = ["Counting", "LayerCost", "NetworkProfile", "profile", "profile_call"]
+
+#: ``published`` counts the architecture as its paper draws it, so that figures compare with the literature;
+#: ``executed`` counts what this implementation computes, which exact rewrites make smaller.
+Counting: TypeAlias = Literal["published", "executed"]
+
+_WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCost:
+    """One convolution or linear layer. Its multiply-adds (MACs) per sample are non-zeros times positions, exactly.
+
+    Attributes:
+        name: ``<module>.weight``, as in ``prunable_weights``.
+        shape: shape of the weight.
+        executed_positions: times that each weight is used per sample: output pixels (transposed: input pixels),
+            padding included, whatever the groups.
+        published_ratio: positions in the published architecture over those executed here.
+        bias: additions of the bias per sample, executed; 0 without one.
+        prunable: a method may mask it.
+        output: it makes the image or the logits.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    executed_positions: int
+    published_ratio: int = 1
+    bias: int = 0
+    prunable: bool = True
+    output: bool = False
+
+    @property
+    def size(self) -> int:
+        """Elements of the weight."""
+        return torch.Size(self.shape).numel()
+
+    def positions(self, counting: Counting = "published") -> int:
+        """Return the uses of each weight per sample."""
+        return self.executed_positions * (self.published_ratio if counting == "published" else 1)
+
+    def macs(self, nonzeros: int | None = None, counting: Counting = "published") -> int:
+        """Return multiply-adds per sample with ``nonzeros`` kept weights (default: all)."""
+        return (self.size if nonzeros is None else nonzeros) * self.positions(counting)
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkProfile:
+    """The layers of one network and what else it computes per sample.
+
+    Attributes:
+        layers: every convolution and linear layer, in the network's order.
+        norm: two operations per element of every normalised map. Shown, but part of no total: at inference they
+            fold into the convolutions, and they would be a thousandth of SNGAN's training.
+        products: MACs of products without weights (attention), as torch's own counter sees them.
+    """
+
+    layers: tuple[LayerCost, ...]
+    norm: int
+    products: int
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Elements of every prunable weight."""
+        return {layer.name: layer.size for layer in self.layers if layer.prunable}
+
+    def weight_macs(self, budgets: Mapping[str, int] | None = None, counting: Counting = "published") -> int:
+        """Return MACs per sample of all weights; those that ``budgets`` does not name count as dense."""
+        kept = budgets or {}
+        return sum(layer.macs(kept.get(layer.name), counting) for layer in self.layers)
+
+    def other_macs(self, counting: Counting = "published") -> int:
+        """Return what no mask makes cheaper: biases (one per output) and products without weights.
+
+        Normalisation, activations, resampling, residual sums, embeddings and power iterations are not counted.
+        """
+        published = counting == "published"
+        biases = sum(layer.bias * (layer.published_ratio if published else 1) for layer in self.layers)
+        return biases + self.products
+
+
+@contextlib.contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Neither batch statistics nor power iterations may move while a network is only looked at."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+class _Counter:
+    """Forward hooks that add up the uses of every layer of one call."""
+
+    def __init__(self) -> None:
+        self.positions: dict[nn.Module, int] = {}
+        self.bias: dict[nn.Module, int] = {}
+        self.norm = 0
+
+    def weighted(self, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+        # elements over channels: pixels of a map, or rows of a linear layer
+        if isinstance(module, _TRANSPOSED):
+            used = args[0].numel() // module.in_channels
+        elif isinstance(module, nn.Linear):
+            used = out.numel() // module.out_features
+        else:
+            assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+            used = out.numel() // module.out_channels
+        self.positions[module] = self.positions.get(module, 0) + used
+        if module.bias is not None:
+            self.bias[module] = self.bias.get(module, 0) + out.numel()
+
+    def normalised(self, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+        self.norm += 2 * out.numel()
+
+
+def profile_call(network: nn.Module, *inputs: Tensor | None) -> NetworkProfile:
+    """Profile any network on inputs of batch size 1. Its modes, statistics and gradients stay as they are.
+
+    A layer that is called several times counts as often; one that is not called costs nothing.
+    """
+    counter, handles = _Counter(), []
+    for module in network.modules():
+        if isinstance(module, _WEIGHTED):
+            handles.append(module.register_forward_hook(counter.weighted))
+        elif isinstance(module, _NORMS):
+            handles.append(module.register_forward_hook(counter.normalised))
+    flops = FlopCounterMode(display=False)
+    try:
+        with _evaluating(network), flops:
+            network(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    layers = _layers(network, counter)
+    weights = sum(layer.macs(counting="executed") for layer in layers)
+    return NetworkProfile(layers, counter.norm, max(0, flops.get_total_flops() // 2 - weights))
+
+
+def _layers(network: nn.Module, counter: _Counter) -> tuple[LayerCost, ...]:
+    prunable = prunable_weights(network)
+    found = []
+    for name, module in network.named_modules():
+        if not isinstance(module, _WEIGHTED):
+            continue
+        label = f"{name}.weight" if name else "weight"
+        # the parametrised weight is never computed for its shape alone: that would take a power iteration
+        parametrised = getattr(module, "parametrizations", None)
+        weight = parametrised["weight"].original if parametrised is not None else module.weight
+        found.append(
+            LayerCost(
+                name=label,
+                shape=tuple(weight.shape),
+                executed_positions=counter.positions.get(module, 0),
+                published_ratio=int(getattr(module, "published_ratio", 1)),
+                bias=counter.bias.get(module, 0),
+                prunable=label in prunable,
+                output=label in prunable and prunable[label].output,
+            )
+        )
+    return tuple(found)
+
+
+def profile(network: Generator | Discriminator) -> NetworkProfile:
+    """Profile a generator or a discriminator on one sample of its own shape."""
+    device = next(network.parameters()).device
+    labels = torch.zeros(1, dtype=torch.int64, device=device) if network.num_classes else None
+    if isinstance(network, Generator):
+        return profile_call(network, torch.zeros(1, network.latent_dim, device=device), labels)
+    image = network.image
+    sample = torch.zeros(1, image.channels, image.resolution, image.resolution, device=device)
+    return profile_call(network, sample, labels)

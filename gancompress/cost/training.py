@@ -1,0 +1,132 @@
+"""What a whole training run computes, from its ledger and the layers of its networks.
+
+Counted in forward-equivalents: a forward pass of one sample is 1, its backward pass 2 (gradients to the activations
+and to the weights). In one training step, n_d discriminator steps of batch b and a generator step of batch g,
+
+* the generator makes ``b n_d`` images for the discriminator and trains on ``g``: ``b n_d + 3 g``;
+* the discriminator trains on b real and b generated images n_d times, and passes a gradient to the generator's images
+  without one to its own weights: ``6 b n_d + 2 g``.
+
+A step whose gradient is wanted at masked positions too also computes the weight gradient of the masked weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from gancompress.cost.flops import FLOPS_PER_MAC
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gancompress.cost.layers import Counting, NetworkProfile
+    from gancompress.cost.ledger import Tally, TrainingLedger
+    from gancompress.sparsity.state import Role
+
+__all__ = ["Convention", "TrainingCost", "forward_equivalents", "training_cost"]
+
+#: ``steps`` counts what the steps do. ``adapt`` is the count that ADAPT (Wang et al., NeurIPS 2023) published: per
+#: step 3 b n_d + g for the discriminator, which leaves out half of its batch and the input gradient, taken n_d times
+#: too often; and neither dense gradients nor anything beyond the steps.
+Convention: TypeAlias = Literal["steps", "adapt"]
+
+#: extra work that dense training with the same objective does as well
+_SHARED = frozenset({"penalty"})
+
+
+def forward_equivalents(ledger: TrainingLedger, role: Role, convention: Convention = "steps") -> int:
+    """Return the forward-equivalents (samples) of one training step of ``role``."""
+    b, g, n_d = ledger.batch_size, ledger.generator_batch_size, ledger.discriminator_steps
+    if role == "generator":
+        return b * n_d + 3 * g
+    return 6 * b * n_d + 2 * g if convention == "steps" else n_d * (3 * b * n_d + g)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingCost:
+    """MACs of a whole training run, exact.
+
+    Attributes:
+        convention: how steps were counted.
+        dense_macs: the same number of steps with dense networks and the same objective.
+        parts: MACs by what they were spent on: ``generator`` and ``discriminator`` (the steps),
+            ``dense_gradients``, and every reason of the ledger's extra work.
+    """
+
+    convention: Convention
+    dense_macs: int
+    parts: Mapping[str, int]
+
+    @property
+    def macs(self) -> int:
+        """All that was computed."""
+        return sum(self.parts.values())
+
+    @property
+    def ratio(self) -> float:
+        """Share of the dense cost; 1 for a run without steps."""
+        return self.macs / self.dense_macs if self.dense_macs else 1.0
+
+    def to_dict(self) -> dict[str, object]:
+        """Return FLOPs (2 per MAC), the parts and the convention, ready for JSON."""
+        return {
+            "flops": FLOPS_PER_MAC * self.macs,
+            "dense_flops": FLOPS_PER_MAC * self.dense_macs,
+            "flops_ratio": self.ratio,
+            "parts_flops": {name: FLOPS_PER_MAC * macs for name, macs in self.parts.items()},
+            "convention": self.convention,
+        }
+
+
+def training_cost(
+    ledger: TrainingLedger,
+    profiles: Mapping[Role, NetworkProfile],
+    convention: Convention = "steps",
+    counting: Counting = "published",
+) -> TrainingCost:
+    """Count the MACs of the run that ``ledger`` describes.
+
+    Args:
+        ledger: what was done; rounds and pre-training are in it when they used the same ledger.
+        profiles: layers of both networks.
+        convention: ``steps`` for every report, ``adapt`` for comparing with ADAPT's tables.
+        counting: the architecture as published, or as executed here.
+    """
+    parts: dict[str, int] = {}
+    dense = 0
+    for role, profile in profiles.items():
+        per_step = forward_equivalents(ledger, role, convention)
+        parts[role] = per_step * _forward(profile, ledger.steps[role], counting)
+        dense += per_step * _dense_forward(profile, ledger.steps[role], counting)
+    if convention == "adapt":
+        return TrainingCost(convention, dense, parts)
+    parts["dense_gradients"] = sum(
+        _masked_gradients(ledger, role, profile, counting) for role, profile in profiles.items()
+    )
+    for reason, tallies in ledger.extra.items():
+        parts[reason] = sum(_forward(profiles[role], tallies[role], counting) for role in profiles)
+        if reason in _SHARED:
+            dense += sum(_dense_forward(profiles[role], tallies[role], counting) for role in profiles)
+    return TrainingCost(convention, dense, parts)
+
+
+def _forward(profile: NetworkProfile, tally: Tally, counting: Counting) -> int:
+    """Return the MACs of one forward pass per unit of ``tally``, at the non-zeros it recorded."""
+    weights = sum(layer.positions(counting) * tally.total(layer.name, layer.size) for layer in profile.layers)
+    return weights + profile.other_macs(counting) * tally.amount
+
+
+def _dense_forward(profile: NetworkProfile, tally: Tally, counting: Counting) -> int:
+    return (profile.weight_macs(counting=counting) + profile.other_macs(counting)) * tally.amount
+
+
+def _masked_gradients(ledger: TrainingLedger, role: Role, profile: NetworkProfile, counting: Counting) -> int:
+    """Return the MACs of weight gradients at masked positions, on the steps that asked for them."""
+    tally = ledger.dense_gradients[role]
+    samples = ledger.generator_batch_size if role == "generator" else 2 * ledger.batch_size
+    masked = sum(
+        layer.positions(counting) * (tally.amount * layer.size - tally.total(layer.name, layer.size))
+        for layer in profile.layers
+    )
+    return samples * masked
