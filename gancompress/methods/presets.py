@@ -50,7 +50,7 @@ class RigLConfig(SETConfig):
 
     growth: GrowthField = "gradient"  # algorithm 1
     every: Every = 100  # Delta T = 100 (section 4.1)
-    drop_fraction: DropFraction = Cosine(start=0.3, end=0.0)  # equation 1 with alpha = 0.3 (section 4.1)
+    drop_fraction: DropFraction = Cosine(start=0.3, end=0.0)  # section 3; alpha = 0.3 (section 4.1)
     stop: Stop = 0.75  # T_end = 25k of 32k steps (section 4.1)
     placement: Placement = "instead-of-step"  # algorithm 1: either an update or a step of SGD
 

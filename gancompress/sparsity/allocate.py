@@ -50,7 +50,7 @@ def allocate(
 
     Args:
         rule: ``uniform`` (every tensor the same density), ``er`` (density proportional to (n_in + n_out) / (n_in *
-            n_out): SET, equation 3), ``erk`` (to sum(shape) / prod(shape) over all dimensions, tensors that would
+            n_out): SET, Methods), ``erk`` (to sum(shape) / prod(shape) over all dimensions, tensors that would
             exceed 1 kept whole: RigL, section 3) or ``global`` (the highest scores).
         shapes: shape per prunable tensor, in the network's order.
         density: share of all these weights that is kept, dense tensors included, in (0, 1].
@@ -169,7 +169,9 @@ def _check_feasible(
     least, most = sum(lows.values()), sum(highs.values())
     if least > total:
         cause = f"dense weights ({', '.join(whole)}) and min_layer_density" if whole else "min_layer_density"
-        raise RecipeError(f"density {density} keeps {total} weights, but {least} are needed for {cause}; raise the density")
+        raise RecipeError(
+            f"density {density} keeps {total} weights, but {least} are needed for {cause}; raise the density"
+        )
     if most < total:
         raise RecipeError(f"density {density} keeps {total} weights, but only {most} are allowed")
 

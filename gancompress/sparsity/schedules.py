@@ -29,7 +29,7 @@ def linear(start: float, end: float, progress: float) -> float:
 
 
 def cosine(start: float, end: float, progress: float) -> float:
-    """Return ``end + (start - end) * (1 + cos(pi * p)) / 2`` with ``p`` clamped to [0, 1] (RigL, equation 1)."""
+    """Return ``end + (start - end) * (1 + cos(pi * p)) / 2`` with ``p`` clamped to [0, 1] (RigL, section 3)."""
     return end + (start - end) * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0))) / 2
 
 

@@ -24,7 +24,7 @@ def gradient(grad: Tensor) -> Tensor:
 
 
 def sensitivity(weight: Tensor, grad: Tensor) -> Tensor:
-    """Return ``|w * g|``, the first-order change of the loss when the weight is removed (SNIP, equation 5)."""
+    """Return ``|w * g|``, the first-order change of the loss when the weight is removed (SNIP, section 4)."""
     return (weight.detach() * grad.detach()).abs()
 
 

@@ -39,7 +39,7 @@ def churn(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> Churn:
 
 
 def exploration_rate(ever_active: Mapping[str, Tensor]) -> float:
-    """Return the share of weights that were kept at any time so far (R_s of ITOP: Liu et al., 2021, section 3.1).
+    """Return the share of weights that were kept at any time so far (R_s of ITOP: Liu et al., ICML 2021).
 
     Args:
         ever_active: bool tensors, the union of all masks of a network since its first.
