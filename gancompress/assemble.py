@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from gancompress.methods.base import Method, MethodConfig
     from gancompress.objectives.base import Loss, LossConfig
     from gancompress.recipe.schema import Component, Recipe, SparsityConfig
-    from gancompress.sparsity.state import Budget, Role
+    from gancompress.sparsity.scores import magnitude
+from gancompress.sparsity.state import Budget, Role
 
 __all__ = [
     "Networks",
@@ -177,7 +178,13 @@ def build_budgets(recipe: Recipe, weights: dict[Role, dict[str, PrunableWeight]]
                 f"sparsity.{role}.dense: {unmatched[0]!r} matches no weight; there are: {', '.join(shapes)}"
             )
         budgets[role] = allocate(
-            config.allocation, shapes, asked[role], dense=config.dense, floor=config.min_layer_density
+            config.allocation,
+            shapes,
+            asked[role],
+            floor=config.min_layer_density,
+            dense=config.dense,
+            scores={name: magnitude(weight.parameter.detach()) for name, weight in weights[role].items()},
+            protected=[name for name, weight in weights[role].items() if weight.output],
         )
     return budgets
 
@@ -217,7 +224,7 @@ def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group 
     for network in (networks.generator, networks.discriminator):
         network.to(device)
         if recipe.training.channels_last:
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(memory_format=torch.channels_last)
         network.train()
     weights: dict[Role, dict[str, PrunableWeight]] = {
         role: masked_weights(networks.of(role), recipe.sparsity) for role in ROLES
@@ -225,6 +232,11 @@ def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group 
     budgets = build_budgets(recipe, weights)
     optimizers = {role: build_optimizer(networks.of(role), getattr(recipe.training.optimizers, role)) for role in ROLES}
     method = build_method(recipe)
+    if method.needs_dense_moments and recipe.sparsity.moments == "masked":
+        raise RecipeError(
+            f"method {recipe.sparsity.method.name!r} reads the moments of masked weights here: "
+            "keep them with --set sparsity.moments=dense, or grow by gradient"
+        )
     training = recipe.training
     ema = SparseEMA(networks.generator, training.ema)
     ledger = TrainingLedger(

@@ -17,6 +17,7 @@ from gancompress.environment import environment
 from gancompress.errors import CheckpointError, RunError
 from gancompress.evaluation.evaluate import evaluate
 from gancompress.evaluation.extractors import Extractor, build_extractor
+from gancompress.evaluation.metrics import MetricResult
 from gancompress.evaluation.samples import sample_grid
 from gancompress.interrupt import Interruption
 from gancompress.observer import Observer, Silent
@@ -90,6 +91,9 @@ class Experiment:
             GancompressError: whatever is wrong with the recipe, the data, the directory or the training.
             KeyboardInterrupt: the run was interrupted; a checkpoint was written first.
         """
+        if not self.group.is_main:
+            with Interruption() as interruption:
+                return self._run(interruption)
         with self.directory.lock(), Interruption() as interruption:
             self.directory.status("running")
             try:
@@ -209,7 +213,7 @@ class Experiment:
             "kind": "evaluation",
             "step": trainer.position.total,
             "round": trainer.position.round,
-            "metrics": [result.to_json() for result in outcome.results],
+            "metrics": [_metric_record(result) for result in outcome.results],
             "protocol": outcome.protocol.to_json(),
             "seconds": outcome.seconds,
         }
@@ -294,7 +298,8 @@ class _Session:
         training, step = self.recipe.training, self.position.total
         ends = self.position.step == current.steps
         for report in reports:
-            self.experiment.log({"kind": "update", "step": step, **_update_record(report)})
+            notes = self.trainer.engine.method.notes(report.role, report.step, current.steps)
+            self.experiment.log({"kind": "update", "step": step, **_update_record(report), **notes})
         if step % training.log_every == 0 or ends:
             self._log_training()
         if ends:
@@ -434,6 +439,17 @@ def _badness(evaluation: dict[str, Any]) -> float:
     first = evaluation["metrics"][0]
     value = float(first["value"])
     return -value if first["higher_is_better"] else value
+
+
+def _metric_record(result: MetricResult) -> dict[str, Any]:
+    return {
+        "name": result.key,
+        "label": result.name,
+        "value": result.value,
+        "std": result.std,
+        "higher_is_better": result.better == "higher",
+        "protocol": str(result.protocol),
+    }
 
 
 def _update_record(report: UpdateReport) -> dict[str, Any]:

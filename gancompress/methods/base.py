@@ -140,6 +140,15 @@ class Method(abc.ABC, Generic[C]):
         """Signals wanted while training; none by default."""
         return None
 
+    @property
+    def needs_dense_moments(self) -> bool:
+        """Whether updates read :attr:`NetView.momentum` at masked positions; the recipe must then keep it there."""
+        return False
+
+    def notes(self, role: Role, step: int, total_steps: int) -> Mapping[str, float]:
+        """Return numbers worth logging beside an update (its drop fraction, a target density); none by default."""
+        return {}
+
     def rounds(self, total_steps: int, density: Mapping[Role, float]) -> Sequence[Round]:
         """Declare every round before the first step, so that cost and remaining time are known.
 

@@ -85,6 +85,16 @@ class DST(Method[DSTConfig]):
 
     Config: ClassVar[type[MethodConfig]] = DSTConfig
 
+    @property
+    def needs_dense_moments(self) -> bool:
+        """Growth by momentum ranks masked weights by their moments."""
+        explored = ("generator", "discriminator") if self.config.explore == "both" else (self.config.explore,)
+        return any(self.config.growth_of(role) == "momentum" for role in explored)
+
+    def notes(self, role: Role, step: int, total_steps: int) -> Mapping[str, float]:
+        """Log the drop fraction."""
+        return {"drop_fraction": self.drop_fraction(step, total_steps)}
+
     def rounds(self, total_steps: int, density: Mapping[Role, float]) -> Sequence[Round]:
         """Return one round, ``multiplier`` times as long as the recipe says."""
         return (Round("train", total_steps * self.config.multiplier),)

@@ -228,7 +228,7 @@ class Trainer:
             "ema": ema_scalars,
             "meters": counts,
             "ledger": self.ledger.to_dict(),
-            "image": dataclasses.asdict(self.generator.image),
+            "image": {**dataclasses.asdict(self.generator.image), "classes": list(self.generator.image.classes)},
         }
         for role, optimizer in self.optimizers.items():
             groups[f"optimizer_{role}"], scalars[f"optimizer_{role}"] = _optimizer_state(optimizer)
