@@ -11,6 +11,10 @@ namespace {
 
 // Bytes of packed tile that should stay in the first-level cache beside the entries and the accumulators.
 constexpr int64_t kTileBytes = 40 << 10;
+// With few kept weights a larger tile pays, up to what the second level holds: every visit of a row fetches and puts back
+// its accumulators, and should find this many entries to use them for.
+constexpr int64_t kMostTileBytes = 192 << 10;
+constexpr double kEntriesPerVisit = 12.0;
 
 struct Tile {
   int32_t h, w;
@@ -53,8 +57,7 @@ bool exact_div(int32_t a, int32_t b, int32_t* q) {
 
 Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   if (s.dim0 < 1 || s.dim1 < 1 || s.kh < 1 || s.kw < 1 || s.stride < 1 || s.stride > kLargestStride || s.padding < 0 || s.grid_h < 1 || s.grid_w < 1) return nullptr;
-  const int64_t dense = static_cast<int64_t>(s.dim0) * s.dim1 * s.kh * s.kw;
-  if (dense > INT32_MAX) return nullptr;
+  if (static_cast<int64_t>(s.dim0) * s.dim1 * s.kh * s.kw > INT32_MAX) return nullptr;
   auto plan = std::make_unique<OwnedPlan>();
   OwnedPlan& p = *plan;
   p.isa = isa;
@@ -94,14 +97,17 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   // Flat: the first-level cache holds what one run of accumulators needs, not the image.
   const int64_t window = kFlatVectors * isa->lanes + static_cast<int64_t>(p.ph - p.th) * p.nphx * p.pw + p.pw;
   const int64_t channel_floats = s.flat ? std::min(window, p.packed_positions) * p.nphy : p.packed_positions * isa->lanes;
-  const int64_t fits = kTileBytes / (channel_floats * 4);
-  p.chunk = s.chunk > 0 ? s.chunk : static_cast<int32_t>(std::max<int64_t>(8, fits / 4 * 4));
+  const int64_t dense = static_cast<int64_t>(s.dim0) * s.dim1 * s.kh * s.kw;
+  int64_t kept = 0;
+  for (int64_t i = 0; i < dense; i++) kept += mask[i] != 0;
+  const double per_channel = std::max(1e-3, static_cast<double>(kept) / p.rows / p.in_channels);  // entries of a row
+  const int64_t fits = kTileBytes / (channel_floats * 4), most = kMostTileBytes / (channel_floats * 4);
+  const int64_t worthwhile = std::min<int64_t>(most, static_cast<int64_t>(kEntriesPerVisit / per_channel));
+  p.chunk = s.chunk > 0 ? s.chunk : static_cast<int32_t>(std::max<int64_t>({8, fits / 4 * 4, worthwhile}));
   p.chunks = ceil_div(p.in_channels, std::min(p.chunk, p.in_channels));
   p.chunk = ceil_div(p.in_channels, p.chunks);  // even chunks
 
   const int64_t taps = static_cast<int64_t>(s.kh) * s.kw;
-  int64_t kept = 0;
-  for (int64_t i = 0; i < dense; i++) kept += mask[i] != 0;
   p.offs.reserve(kept);
   p.srcs.reserve(kept);
   p.ptrs.reserve(static_cast<int64_t>(p.chunks) * (p.rows + 1));
