@@ -26,6 +26,7 @@ from gancompress.recipe.load import component_config
 from gancompress.registry import BACKBONES, DATASETS, LOSSES, METHODS, Registry
 from gancompress.seeds import derive
 from gancompress.sparsity.allocate import allocate, split_total
+from gancompress.sparsity.scores import magnitude
 from gancompress.training.batches import BatchSource
 from gancompress.training.ema import SparseEMA
 from gancompress.training.engine import Engine, RoleParts
@@ -39,8 +40,7 @@ if TYPE_CHECKING:
     from gancompress.methods.base import Method, MethodConfig
     from gancompress.objectives.base import Loss, LossConfig
     from gancompress.recipe.schema import Component, Recipe, SparsityConfig
-    from gancompress.sparsity.scores import magnitude
-from gancompress.sparsity.state import Budget, Role
+    from gancompress.sparsity.state import Budget, Role
 
 __all__ = [
     "Networks",

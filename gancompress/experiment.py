@@ -15,11 +15,10 @@ from gancompress.assemble import ROLES, build_backbone, build_dataset, build_net
 from gancompress.cost.summary import run_cost
 from gancompress.environment import environment
 from gancompress.errors import CheckpointError, RunError
-from gancompress.evaluation.evaluate import evaluate
 from gancompress.evaluation.extractors import Extractor, build_extractor
-from gancompress.evaluation.metrics import MetricResult
 from gancompress.evaluation.samples import sample_grid
 from gancompress.interrupt import Interruption
+from gancompress.measure import measure, metric_record, say_once
 from gancompress.observer import Observer, Silent
 from gancompress.training.checkpoint import Snapshot, latest, load, save
 from gancompress.training.groups import Group
@@ -192,28 +191,15 @@ class Experiment:
         config = self.recipe.evaluation
         if self._extractor is None:
             self._extractor = build_extractor(
-                config.extractor, dataset, device=trainer.device, progress=self._say_progress()
+                config.extractor, dataset, device=trainer.device, progress=say_once(self.observer)
             )
         network = trainer.ema.module if config.weights == "ema" else trainer.generator
-        outcome = evaluate(
-            network,
-            latent_dim=network.latent_dim,
-            num_classes=network.num_classes,
-            dataset=dataset,
-            extractor=self._extractor,
-            metrics=config.metrics,
-            samples=config.samples,
-            batch_size=config.batch_size,
-            batch_norm=config.batch_norm,
-            seed=config.seed,
-            weights_label=config.weights,
-            device=trainer.device,
-        )
+        outcome = measure(network, dataset, config, self._extractor, trainer.device)
         record: dict[str, Any] = {
             "kind": "evaluation",
             "step": trainer.position.total,
             "round": trainer.position.round,
-            "metrics": [_metric_record(result) for result in outcome.results],
+            "metrics": [metric_record(result) for result in outcome.results],
             "protocol": outcome.protocol.to_json(),
             "seconds": outcome.seconds,
         }
@@ -235,16 +221,6 @@ class Experiment:
         """Add training time and return the total, over all the times this run was started."""
         self._seconds += seconds
         return self._seconds
-
-    def _say_progress(self) -> Any:
-        said = set()
-
-        def say(what: str, done: int, total: int) -> None:
-            if what not in said:
-                said.add(what)
-                self.observer.message(what)
-
-        return say
 
 
 class _Session:
@@ -439,17 +415,6 @@ def _badness(evaluation: dict[str, Any]) -> float:
     first = evaluation["metrics"][0]
     value = float(first["value"])
     return -value if first["higher_is_better"] else value
-
-
-def _metric_record(result: MetricResult) -> dict[str, Any]:
-    return {
-        "name": result.key,
-        "label": result.name,
-        "value": result.value,
-        "std": result.std,
-        "higher_is_better": result.better == "higher",
-        "protocol": str(result.protocol),
-    }
 
 
 def _update_record(report: UpdateReport) -> dict[str, Any]:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
-from gancompress.assemble import build_networks, make_backbone
+from gancompress.assemble import build_dataset, build_networks, device_of, make_backbone
 from gancompress.data.base import ImageSpec
 from gancompress.errors import RunError
+from gancompress.evaluation.extractors import build_extractor
+from gancompress.evaluation.samples import sample_grid, save_images
+from gancompress.measure import measure, metric_record, say_once
+from gancompress.observer import Observer, Silent
 from gancompress.recipe.load import load_recipe
 from gancompress.training.checkpoint import Snapshot, checkpoints, load
 from gancompress.training.rundir import RunDirectory
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from gancompress.backbones.base import Generator
@@ -81,6 +86,48 @@ class FinishedRun:
         network.load_state_dict(state)
         return network.eval()
 
+    def evaluate(self, which: str = "last", observer: Observer | None = None) -> tuple[Path, list[dict[str, Any]]]:
+        """Measure a checkpoint as the recipe's evaluation section says (changed by what the run was opened with).
+
+        Returns:
+            The file in ``evaluations/`` that keeps the result, and one record per metric.
+        """
+        config, step = self.recipe.evaluation, self.step(which)
+        dataset = build_dataset(self.recipe)
+        device = device_of(self.recipe)
+        network = self.generator(str(step), config.weights).to(device)
+        say = say_once(observer if observer is not None else Silent())
+        extractor = build_extractor(config.extractor, dataset, device=device, progress=say)
+        outcome = measure(network, dataset, config, extractor, device)
+        records = [metric_record(result) for result in outcome.results]
+        (self.directory.path / "evaluations").mkdir(exist_ok=True)
+        name = f"evaluations/{step:08d}-{outcome.protocol.hash}.json"
+        self.directory.write_json(
+            name, {"step": step, "metrics": records, "protocol": outcome.protocol.to_json(), "seconds": outcome.seconds}
+        )
+        return self.directory.path / name, records
+
+    def sample(
+        self, out: Path, *, count: int = 100, label: int | None = None, seed: int = 0, step: str = "last"
+    ) -> Path:
+        """Write images of the averaged generator: a grid into a ``.png``, single images into a folder or a ``.zip``."""
+        network = self.generator(step)
+        latent_dim, classes = network.latent_dim, network.num_classes
+        if out.suffix != ".png":
+            return save_images(
+                network,
+                out,
+                count=count,
+                latent_dim=latent_dim,
+                num_classes=classes,
+                classes=network.image.classes,
+                only_class=label,
+                seed=seed,
+            )
+        if label is not None:
+            raise RunError("a grid shows every class; for one class give --out a folder or a .zip")
+        return sample_grid(network, out, latent_dim=latent_dim, num_classes=classes, rows=-(-count // 10), seed=seed)
+
 
 def image_spec(scalars: Any) -> ImageSpec:
     """Return the image spec that a checkpoint carries."""
@@ -88,8 +135,12 @@ def image_spec(scalars: Any) -> ImageSpec:
     return ImageSpec(int(image["channels"]), int(image["resolution"]), tuple(image["classes"]))
 
 
-def open_run(path: Path) -> FinishedRun:
+def open_run(path: Path, overrides: Sequence[str] = ()) -> FinishedRun:
     """Open a run directory.
+
+    Args:
+        path: the directory.
+        overrides: settings of its recipe to change, as in ``--set``.
 
     Raises:
         RunError: it is no run directory, or has no checkpoint yet.
@@ -99,4 +150,4 @@ def open_run(path: Path) -> FinishedRun:
     directory = RunDirectory(path)
     if not checkpoints(directory.checkpoints):
         raise RunError("this run has no checkpoint yet; finish it with `gancompress run`", where=str(path))
-    return FinishedRun(directory, load_recipe(str(path / "recipe.yaml")).recipe)
+    return FinishedRun(directory, load_recipe(path / "recipe.yaml", overrides).recipe)

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from gancompress.cli.app import add_command, app
 from gancompress.cli.catalogue import cp, ls
 from gancompress.cli.doctor import doctor
+from gancompress.cli.evaluate import evaluate
 from gancompress.cli.run import run, train
+from gancompress.cli.sample import sample
 from gancompress.cli.show import show
 from gancompress.cli.validate import validate
 
@@ -16,6 +18,8 @@ __all__ = ["app", "main"]
 
 add_command("run", run)
 add_command("train", train)
+add_command("evaluate", evaluate)
+add_command("sample", sample)
 add_command("validate", validate)
 add_command("ls", ls)
 add_command("cp", cp)

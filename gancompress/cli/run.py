@@ -7,14 +7,10 @@ from typing import Annotated
 
 import typer
 
+from gancompress.cli.app import RecipeArgument, SetOption
+
 __all__ = ["run", "train"]
 
-RecipeArgument = Annotated[
-    str, typer.Argument(help="A recipe file, or the name of a shipped recipe.", metavar="RECIPE")
-]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Change one setting, e.g. --set training.steps=500. Repeatable.")
-]
 OutOption = Annotated[Path, typer.Option("--out", help="Directory that holds run directories.")]
 
 

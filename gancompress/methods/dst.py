@@ -88,8 +88,9 @@ class DST(Method[DSTConfig]):
     @property
     def needs_dense_moments(self) -> bool:
         """Growth by momentum ranks masked weights by their moments."""
-        explored = ("generator", "discriminator") if self.config.explore == "both" else (self.config.explore,)
-        return any(self.config.growth_of(role) == "momentum" for role in explored)
+        c = self.config
+        roles: tuple[Role, ...] = ("generator", "discriminator")
+        return any(c.growth_of(role) == "momentum" for role in roles if c.explore in (role, "both"))
 
     def notes(self, role: Role, step: int, total_steps: int) -> Mapping[str, float]:
         """Log the drop fraction."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from gancompress.report.reader import read_run
 from gancompress.report.summary import headline
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from gancompress.report.summary import Fact
 
-__all__ = ["plain_summary", "print_summary"]
+__all__ = ["plain_summary", "print_metrics", "print_summary"]
 
 
 def print_summary(run_dir: Path, file: TextIO | None = None) -> None:
@@ -35,6 +36,16 @@ def print_summary(run_dir: Path, file: TextIO | None = None) -> None:
         _draw(title, facts, out)
     else:
         print(plain_summary(title, facts), file=out)
+
+
+def print_metrics(records: Sequence[Mapping[str, Any]], file: TextIO | None = None) -> None:
+    """Print metrics, each with its spread and the protocol that fixes it."""
+    out = file if file is not None else sys.stdout
+    width = max(len(record["label"]) for record in records)
+    for record in records:
+        spread = f" ± {record['std']:.3g}" if record["std"] is not None else ""
+        print(f"{record['label']:<{width}}  {record['value']:.5g}{spread}", file=out)
+        print(f"{'':<{width}}  {record['protocol']}", file=out)
 
 
 def plain_summary(title: str, facts: list[Fact]) -> str:

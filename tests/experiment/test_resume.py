@@ -7,9 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # one process trains the reference run that all tests here compare with
 pytestmark = pytest.mark.xdist_group("resume")

@@ -1,0 +1,40 @@
+"""``gancompress evaluate``: measure a run again, under its own protocol or another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["RunArgument", "StepOption", "evaluate"]
+
+RunArgument = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
+StepOption = Annotated[
+    str,
+    typer.Option("--step", metavar="STEP", help="Checkpoint: 'last', 'best' by the recipe's first metric, or a step."),
+]
+
+
+def evaluate(
+    run: RunArgument,
+    step: StepOption = "last",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the protocol, e.g. --set samples=50000. Repeatable."),
+    ] = None,
+) -> None:
+    """Measure a trained generator. The protocol is the recipe's unless --set changes it; every number names its own.
+
+    The result is printed and kept in RUN/evaluations/, one file per protocol; the run itself stays as it was.
+
+    Example: gancompress evaluate runs/quickstart-0a1b2c3d4e --set weights=live
+    """
+    from gancompress.cli.progress import PlainProgress
+    from gancompress.report.tables import print_metrics
+    from gancompress.runs import open_run
+
+    opened = open_run(run, tuple(f"evaluation.{item}" for item in set_ or ()))
+    path, records = opened.evaluate(step, PlainProgress())
+    print_metrics(records)
+    typer.echo(f"written: {path}")

@@ -1,0 +1,31 @@
+"""``gancompress sample``: images from a trained generator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gancompress.cli.evaluate import RunArgument, StepOption
+
+__all__ = ["sample"]
+
+
+def sample(
+    run: RunArgument,
+    out: Annotated[
+        Path, typer.Option("--out", help="A .png for one grid; a directory or a .zip for single images, a dataset.")
+    ] = Path("samples.png"),
+    count: Annotated[int, typer.Option("--count", min=1, help="Images; a grid fills its last row.")] = 100,
+    label: Annotated[int | None, typer.Option("--class", min=0, help="Make this class only.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the latents.")] = 0,
+    step: StepOption = "last",
+) -> None:
+    """Make images with the averaged generator of a run.
+
+    Example: gancompress sample runs/quickstart-0a1b2c3d4e --out digits.png
+    """
+    from gancompress.runs import open_run
+
+    typer.echo(f"written: {open_run(run).sample(out, count=count, label=label, seed=seed, step=step)}")
