@@ -100,8 +100,9 @@ def test_masked_weights_are_never_read(isa):
 @pytest.mark.parametrize("n", [1, 16, 50])
 @pytest.mark.parametrize("op", ["conv2d", "conv_transpose2d", "linear"])
 def test_results_do_not_depend_on_the_number_of_threads(isa, n, op):
-    dims = () if op == "linear" else (6, 9)
-    x, weight = torch.randn(n, 40, *dims), torch.randn(40, 40, *((3, 3) if dims else ()))
+    # Large enough that threads are really started.
+    dims, channels = ((), 800) if op == "linear" else ((12, 17), 64)
+    x, weight = torch.randn(n, channels, *dims), torch.randn(channels, channels, *((3, 3) if dims else ()))
     mask = torch.rand(weight.shape) < 0.3
     case = {"stride": 2, "padding": 1} if dims else {}
     results = []

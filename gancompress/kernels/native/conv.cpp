@@ -66,7 +66,7 @@ namespace {
 int32_t conv_blocked(const GcConv& a, const Plan& p, const float* value) {
   const Grid grid{a.hi, a.wi, a.ho, a.wo};
   const int64_t tile_rows = ceil_div(ceil_div(a.ho, p.so), p.th), blocks = ceil_div(a.batch, kLanes);
-  const int32_t threads = std::max(a.threads, 1);
+  const int32_t threads = useful_threads(a.threads, p, blocks, a.ho, a.wo);
   const Split split(tile_rows * blocks, p.out_channels, threads);
   std::vector<std::unique_ptr<Buffers>> buffers;
   for (int32_t t = 0; t < threads; t++) buffers.push_back(std::make_unique<Buffers>(p, 0));
@@ -98,7 +98,7 @@ int32_t conv_blocked(const GcConv& a, const Plan& p, const float* value) {
 int32_t conv_converting(const GcConv& a, const Plan& p, const float* value) {
   const Loader in(a.x, a.layout, a.batch, p.in_channels, a.hi, a.wi);
   const Loader out(a.out, a.layout, a.batch, p.out_channels, a.ho, a.wo);
-  const int32_t threads = std::max(a.threads, 1);
+  const int32_t threads = useful_threads(a.threads, p, out.blocks(), out.height(), out.width());
   const bool whole_blocks = threads == 1 || in.blocks() >= threads;  // a block per thread, else threads share a block
   const Stripes stripes(p, value, a.bias, in, out, threads, whole_blocks);
   std::vector<std::unique_ptr<Scratch>> inputs;

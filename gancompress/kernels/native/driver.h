@@ -13,6 +13,13 @@ namespace gc {
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Threads worth starting for a convolution onto `blocks` blocks of h x w pixels: none gets less than about 0.1 ms of work.
+// Results do not depend on the number of threads, so this is free to choose.
+inline int32_t useful_threads(int32_t asked, const Plan& plan, int64_t blocks, int64_t h, int64_t w) {
+  const int64_t vectors = plan.entries * blocks * ceil_div(h, plan.so) * ceil_div(w, plan.so);
+  return static_cast<int32_t>(std::max<int64_t>(1, std::min<int64_t>(asked, 1 + vectors / 250000)));
+}
+
 struct Grid {
   int32_t hi, wi, ho, wo;
 };

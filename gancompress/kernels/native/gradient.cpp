@@ -61,11 +61,12 @@ int32_t run_backward(const GcBackward& a) {
   const Plan& for_x = a.transpose ? direct : *static_cast<const Plan*>(a.phased);
   if (direct.kind != kDirect || a.layout == GC_BLOCKED) return GC_BAD_ARGUMENT;
   const Isa* isa = direct.isa;
-  const int32_t threads = std::max(a.threads, 1);
   const int64_t channels_x = for_x.out_channels, channels_g = for_x.in_channels;
   const Loader x(a.x, a.layout, a.batch, channels_x, a.hi, a.wi);
   const Loader g(a.gradient, a.layout, a.batch, channels_g, a.ho, a.wo);
   const Loader out(a.for_x, a.layout, a.batch, channels_x, a.hi, a.wi);
+  const Loader& there = a.transpose ? x : g;  // the direct plan's output
+  const int32_t threads = useful_threads(a.threads, direct, there.blocks(), there.height(), there.width());
 
   Scratch block_g(g.block_floats()), block_x(a.for_weight != nullptr ? x.block_floats() : 0);
   Scratch value(a.for_x != nullptr ? for_x.entries : 0);

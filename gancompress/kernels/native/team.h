@@ -18,13 +18,23 @@ class Team {
  public:
   explicit Team(int32_t size) : size_(size) {}
 
-  // Calls work(thread) on every thread of the team; the caller is thread 0. An exception of a thread is not expected:
-  // all memory is taken before.
+  // Calls work(thread) on every thread of the team; the caller is thread 0. `work` does not throw: all memory is taken
+  // before. Throws std::system_error, having done nothing, when the threads cannot be had.
   template <class Work>
   void run(const Work& work) {
     std::vector<std::thread> others;
     others.reserve(size_ - 1);
-    for (int32_t t = 1; t < size_; t++) others.emplace_back([&work, t] { work(t); });
+    try {
+      for (int32_t t = 1; t < size_; t++)
+        others.emplace_back([this, &work, t] {
+          if (starts()) work(t);
+        });
+    } catch (...) {
+      start(-1);
+      for (std::thread& t : others) t.join();
+      throw;
+    }
+    start(1);
     work(0);
     for (std::thread& t : others) t.join();
   }
@@ -36,9 +46,19 @@ class Team {
     wait();
   }
 
-  int32_t size() const { return size_; }
-
  private:
+  // Nobody begins before all are there: a phase would wait for ever for a thread that could not be started.
+  bool starts() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    all_.wait(lock, [&] { return go_ != 0; });
+    return go_ > 0;
+  }
+  void start(int32_t go) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    go_ = go;
+    all_.notify_all();
+  }
+
   void wait() {
     if (size_ == 1) {
       next_ = 0;
@@ -60,6 +80,7 @@ class Team {
   std::atomic<int64_t> next_{0};
   std::mutex mutex_;
   std::condition_variable all_;
+  int32_t go_ = 0;
   int32_t arrived_ = 0;
   uint64_t generation_ = 0;
 };
