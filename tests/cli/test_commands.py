@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from gancompress import __version__
+from gancompress.cli import app as shared
+from gancompress.cli.main import app, main
+from gancompress.errors import RunError
+from gancompress.recipe.document import parse_yaml
+from gancompress.recipe.identity import run_id
+from gancompress.recipe.load import load_recipe, parse_recipe
+
+TINY = """\
+name: tiny
+data: {name: shapes, images: 64, resolution: 16, classes: 3}
+model: {name: dcgan, channels: 8, latent_dim: 8, conditional: true}
+sparsity:
+  method: static
+  density: 0.5
+training: {steps: 2}
+"""
+COMMANDS = [command.name for command in app.registered_commands]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def fails(code: int, *arguments: str) -> str:
+    result = call(*arguments)
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return str(result.stderr)
+
+
+# --------------------------------------------------------------------------- the application
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_ends_in_a_line_that_can_be_pasted(command: str) -> None:
+    result = call(command, "--help")
+    assert result.exit_code == 0
+    last = result.output.rstrip().splitlines()[-1].strip()
+    assert last.startswith(f"Example: gancompress {command}")
+    assert result.output.count("Example:") == 1
+    assert parses(last.removeprefix("Example: gancompress ").split())
+
+
+def parses(arguments: list[str]) -> bool:
+    """Whether the options and arguments of a command line exist; nothing is run."""
+    group = typer.main.get_command(app)
+    command = group.commands[arguments[0]]  # type: ignore[attr-defined]
+    command.make_context(arguments[0], arguments[1:])
+    return True
+
+
+def test_the_help_lists_every_command_uncut() -> None:
+    for arguments in ((), ("--help",), ("-h",)):
+        output = call(*arguments).output
+        assert all(f"  {command} " in output for command in COMMANDS)
+        assert "..." not in output.partition("Commands:")[2]
+        assert output.rstrip().splitlines()[-1].strip() == "Example: gancompress run quickstart"
+
+
+def test_version() -> None:
+    result = call("--version")
+    assert result.exit_code == 0
+    assert result.output.startswith(f"gancompress {__version__} (torch ")
+
+
+def test_unknown_commands_and_options_are_usage_errors() -> None:
+    assert "No such command 'trian'" in fails(2, "trian")
+    assert "No such option" in fails(2, "ls", "--nope")
+
+
+def boom(error: BaseException) -> typer.Typer:
+    """Return an application like ours with one command that fails."""
+    other = typer.Typer(cls=app.info.cls, pretty_exceptions_enable=False)
+
+    @other.callback()
+    def options(debug: bool = False) -> None: ...
+
+    @other.command("boom")
+    def command() -> None:
+        raise error
+
+    return other
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (RunError("no such run", where="runs/x"), 2, "runs/x: no such run\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (OSError(28, "No space left", "runs/x/log"), 1, "runs/x/log: No space left; see --debug\n"),
+        (PermissionError(13, "Permission denied"), 1, "Permission denied; see --debug\n"),
+    ],
+    ids=["ours", "ctrl-c", "disk", "permission"],
+)  # fmt: skip
+def test_errors_are_one_clean_line(error: BaseException, code: int, text: str) -> None:
+    result = CliRunner().invoke(boom(error), ["boom"])
+    assert (result.exit_code, result.stderr, result.stdout) == (code, text, "")
+
+
+def test_debug_and_bugs_keep_their_traceback() -> None:
+    mine = RunError("no such run")
+    assert CliRunner().invoke(boom(mine), ["--debug", "boom"]).exception is mine
+    bug = ZeroDivisionError("a bug")
+    assert CliRunner().invoke(boom(bug), ["boom"]).exception is bug
+
+
+def test_debug_may_stand_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    from gancompress.errors import RecipeError
+
+    with pytest.raises(SystemExit) as ended:
+        main(["show", "nothing-like-it"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("no recipe 'nothing-like-it'")
+    with pytest.raises(RecipeError):
+        main(["show", "nothing-like-it", "--debug"])
+
+
+def test_colour_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal:
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert shared.color(Terminal())
+    monkeypatch.setenv("NO_COLOR", "")
+    assert not shared.color(Terminal())
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert not shared.color(Terminal())
+
+
+def test_it_is_a_program(here: Path) -> None:
+    root = str(Path(shared.__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root}
+    done = subprocess.run(
+        [sys.executable, "-m", "gancompress", "validate", "x.yaml"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        cwd=here,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0].startswith("no recipe 'x.yaml'")
+    assert len(done.stderr.splitlines()) == 1
+
+
+# --------------------------------------------------------------------------- show
+
+
+def test_show_writes_a_recipe_that_loads_to_the_same_run(here: Path) -> None:
+    (here / "tiny.yaml").write_text(TINY)
+    original = load_recipe("tiny.yaml", ("seed=3",)).recipe
+    for extra in ((), ("--defaults",)):
+        result = call("show", "tiny.yaml", "--set", "seed=3", *extra)
+        assert result.exit_code == 0
+        assert result.output.startswith(f"# runs/tiny-{run_id(original)}\n")
+        assert parse_recipe(result.output).recipe == original
+        assert ("batch_size" in result.output) == bool(extra)
+
+
+def test_show_prints_the_schema_for_editors() -> None:
+    schema = json.loads(call("show", "--schema").output)
+    assert schema["properties"]["seed"]["type"] == "integer"
+
+
+def test_show_what() -> None:
+    assert fails(2, "show") == "show what? give a recipe, or --schema\n"
+    assert "did you mean 'quickstart'" in fails(2, "show", "quikstart")
+
+
+# --------------------------------------------------------------------------- ls and cp
+
+
+def test_ls_lists_recipes_and_runs(here: Path) -> None:
+    alone = call("ls").output
+    assert "quickstart" in alone
+    assert "Runs" not in alone
+    run = here / "runs" / "a-1234"
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text(TINY)
+    (run / "status.json").write_text(json.dumps({"state": "failed", "reason": "out of luck", "id": "1234"}))
+    (run / "metrics.json").write_text(json.dumps({"best": {"metrics": [{"label": "FD[x]", "value": 12.3456}]}}))
+    (run / "log.jsonl").write_text('{"step": 1500}\n')
+    broken = here / "runs" / "b-5678"
+    broken.mkdir()
+    (broken / "recipe.yaml").write_text("[")
+    (broken / "status.json").write_text("{")
+    output = call("ls").output
+    line = next(line for line in output.splitlines() if line.startswith("a-1234"))
+    assert line.split() == ["a-1234", "failed", "1,500", "FD[x]", "12.35", "out", "of", "luck"]
+    assert "b-5678" in output
+    assert "a-1234" in call("ls", "--out", "runs").output
+    assert "Runs" not in call("ls", "--out", "elsewhere").output
+
+
+def test_cp_never_overwrites_unasked(here: Path) -> None:
+    assert call("cp", "quickstart").exit_code == 0
+    copy = here / "quickstart.yaml"
+    assert load_recipe(copy).recipe == load_recipe("quickstart").recipe
+    copy.write_text("mine")
+    assert fails(2, "cp", "quickstart") == "quickstart.yaml: already there; choose another name or use --force\n"
+    assert copy.read_text() == "mine"
+    assert call("cp", "quickstart", "--force").exit_code == 0
+    assert copy.read_text() != "mine"
+    (here / "sub").mkdir()
+    for destination, made in (("sub", "sub/quickstart.yaml"), ("sub/mine.yaml", "sub/mine.yaml")):
+        assert call("cp", "quickstart.yaml", destination).exit_code == 0
+        assert (here / made).is_file()
+    assert fails(2, "cp", "quickstart", "no/where.yaml") == "no/where.yaml: there is no directory no\n"
+    assert "did you mean 'quickstart'" in fails(2, "cp", "quickstrat")
+
+
+def test_what_cp_copied_needs_no_other_file(here: Path) -> None:
+    from gancompress.recipe.catalogue import shipped_names
+
+    for name in shipped_names():
+        assert call("cp", name).exit_code == 0
+        assert load_recipe(here / f"{name}.yaml").recipe == load_recipe(name).recipe
+
+
+# --------------------------------------------------------------------------- validate
+
+
+def test_validate_walks_through_five_steps(here: Path) -> None:
+    (here / "tiny.yaml").write_text(TINY)
+    result = call("validate", "tiny.yaml", "--set", "seed=3", "--set", "description=two words")
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    steps = [line.split()[:3] for line in lines if line[:1].isdigit()]
+    assert steps == [
+        ["1/5", "YAML", "ok"],
+        ["2/5", "schema", "ok"],
+        ["3/5", "components", "ok"],
+        ["4/5", "data", "ok"],
+        ["5/5", "shapes", "ok"],
+    ]
+    assert "64 images" in result.output
+    assert "density 0.5000" in result.output
+    assert lines[-1] == "ready: gancompress run tiny.yaml --set seed=3 --set 'description=two words'"
+    assert not (here / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "failed", "error"),
+    [
+        ("steps: 2}", "1/5", "tiny.yaml:8:1: expected ',' or '}'"),
+        ("steps: 0", "2/5", "tiny.yaml:7:12: training.steps: must be at least 1, got 0"),
+        ("static", "3/5", "tiny.yaml:5:3: sparsity.method.name: unknown method 'statc'; did you mean 'static'?"),
+        ("data", "4/5", "nowhere.zip"),
+        ("model", "5/5", "conditional"),
+    ],
+)
+def test_validate_names_the_step_that_failed(here: Path, change: str, failed: str, error: str) -> None:
+    text = {
+        "steps: 2}": TINY.replace("steps: 2}", "steps: 2"),
+        "steps: 0": TINY.replace("steps: 2", "steps: 0"),
+        "static": TINY.replace("static", "statc"),
+        "data": TINY.replace(
+            "{name: shapes, images: 64, resolution: 16, classes: 3}", "{name: zip, path: nowhere.zip}"
+        ),
+        "model": TINY.replace(
+            "{name: shapes, images: 64, resolution: 16, classes: 3}", "{name: folder, path: images, resolution: 16}"
+        ),
+    }[change]
+    (here / "images").mkdir()
+    from PIL import Image
+
+    for index in range(3):
+        Image.new("RGB", (16, 16), (index, 0, 0)).save(here / "images" / f"{index}.png")
+    (here / "tiny.yaml").write_text(text)
+    result = call("validate", "tiny.yaml")
+    assert result.exit_code == 2, result.output
+    assert [line[:3] for line in result.stdout.splitlines() if "failed" in line] == [failed]
+    assert error in result.stderr
+    assert "Traceback" not in result.output
+
+
+# --------------------------------------------------------------------------- doctor
+
+
+def test_doctor_finds_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gancompress.registry import METHODS, Entry
+
+    plain = call("doctor")
+    for word in ("gancompress", "python", "torch", "device", "sparse kernels", "plugins        none", "GiB free"):
+        assert word in plain.output
+    bad = Entry("method", "bad", "module_that_is_gone:X", "bad-plugin", "0.1")
+    monkeypatch.setattr(METHODS, "_plugins", [bad])
+    result = call("doctor")
+    assert result.exit_code == 1
+    line = next(line for line in result.output.splitlines() if "bad-plugin" in line)
+    assert "method bad (bad-plugin 0.1)  <- method 'bad' of bad-plugin 0.1 cannot be loaded" in line
+    assert "ModuleNotFoundError" in line
+
+
+def test_documents_of_the_tests_are_what_they_seem() -> None:
+    assert parse_yaml(TINY, "x").data["sparsity"] == {"method": "static", "density": 0.5}
