@@ -271,3 +271,25 @@ def test_the_catalogue_says_what_the_recipes_say() -> None:
     quickstart = shown["quickstart"]
     assert (quickstart.data, quickstart.model, quickstart.method) == ("digits", "dcgan", "dst")
     assert quickstart.path.name == "quickstart.yaml"
+
+
+def test_an_installation_finds_the_recipes_by_its_own_record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import metadata
+
+    placed = folder / "anywhere" / "share" / "gancompress" / "recipes"
+    placed.mkdir(parents=True)
+    (placed / "base.yaml").write_text(RECIPE)
+
+    class Installed:
+        version = "0"
+        files = tuple(map(metadata.PackagePath, ("gancompress/errors.py", "share/gancompress/recipes/base.yaml")))
+
+    for file in Installed.files:
+        file.dist = Installed()  # type: ignore[assignment]
+    monkeypatch.setattr(Installed, "locate_file", lambda self, path: folder / "anywhere" / str(path), raising=False)
+    monkeypatch.setattr(metadata, "distribution", lambda name: Installed())
+    monkeypatch.setattr(
+        catalogue, "__file__", str(folder / "site-packages" / "gancompress" / "recipe" / "catalogue.py")
+    )
+    assert catalogue.shipped_names() == ["base"]
+    assert load_recipe("base").recipe.name == "toy"
