@@ -259,6 +259,12 @@ METHODS: Registry[type[Method[Any]]] = Registry(
         "set": "gancompress.methods.presets:SET",
         "rigl": "gancompress.methods.presets:RigL",
         "stu-gan": "gancompress.methods.presets:STUGAN",
+        "magnitude": "gancompress.methods.magnitude:Magnitude",
+        "gmp": "gancompress.methods.gmp:GMP",
+        "snip": "gancompress.methods.snip:SNIP",
+        "imp": "gancompress.methods.imp:IMP",
+        "adapt": "gancompress.methods.adapt:Adapt",
+        "narrow": "gancompress.methods.narrow:Narrow",
     },
 )
 BACKBONES: Registry[type[Backbone[Any]]] = Registry(
@@ -267,6 +273,8 @@ BACKBONES: Registry[type[Backbone[Any]]] = Registry(
     {
         "dcgan": "gancompress.backbones.dcgan:DCGAN",
         "sngan": "gancompress.backbones.sngan:SNGAN",
+        "biggan": "gancompress.backbones.biggan:BigGAN",
+        "biggan-deep": "gancompress.backbones.biggan_deep:BigGANDeep",
     },
 )
 DATASETS: Registry[type[Dataset[Any]]] = Registry(

@@ -17,6 +17,7 @@ __all__ = [
     "Initialiser",
     "LinearToMap",
     "PointwiseShortcut",
+    "ProjectedBatchNorm2d",
     "ProjectionHead",
     "UpBlock",
     "batch_norm",
@@ -33,11 +34,15 @@ L = TypeVar("L", bound=nn.Module)
 Initialiser: TypeAlias = Callable[[Tensor], Tensor]
 
 
-def initialiser(kind: Literal["normal", "xavier"]) -> Initialiser:
-    """Return how weights are drawn: ``normal`` is N(0, 0.02) (DCGAN), ``xavier`` is Glorot's uniform (SNGAN)."""
+def initialiser(kind: Literal["normal", "orthogonal", "xavier"]) -> Initialiser:
+    """Return how weights are drawn.
+
+    ``normal`` is N(0, 0.02) (DCGAN), ``orthogonal`` is Saxe et al.'s (2014; BigGAN), ``xavier`` is Glorot's uniform
+    (SNGAN).
+    """
     if kind == "normal":
         return lambda weight: nn.init.normal_(weight, std=0.02)
-    return nn.init.xavier_uniform_
+    return nn.init.orthogonal_ if kind == "orthogonal" else nn.init.xavier_uniform_
 
 
 def spectral(layer: L, enabled: bool = True) -> L:
@@ -112,14 +117,45 @@ class ConditionalBatchNorm2d(nn.Module):
         return torch.addcmul(bias, x, gain)
 
 
+class _UnprunedLinear(nn.Linear):
+    prunable = False
+
+
+class ProjectedBatchNorm2d(nn.Module):
+    """Batch norm whose gain and bias are linear in a vector: a shared class embedding, a piece of the latent.
+
+    The gain is 1 plus its projection (Brock et al., 2019, appendix B). Neither projection is ever pruned.
+    """
+
+    def __init__(self, channels: int, features: int, draw: Initialiser, *, spectral_norm: bool) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.gain = finish(_UnprunedLinear(features, channels, bias=False), draw, spectral_norm)
+        self.bias = finish(_UnprunedLinear(features, channels, bias=False), draw, spectral_norm)
+
+    def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        """Normalise (B, C, H, W) and scale and shift it by ``condition``, (B, features).
+
+        Raises:
+            ValueError: no condition was given.
+        """
+        if condition is None:
+            raise ValueError("this norm is conditional: give it a condition")
+        x = self.norm(x)
+        gain = (1 + self.gain(condition)).to(x.dtype)[:, :, None, None]
+        bias = self.bias(condition).to(x.dtype)[:, :, None, None]
+        return torch.addcmul(bias, x, gain)
+
+
 def batch_norm(channels: int, num_classes: int = 0) -> nn.Module:
     """Return conditional batch norm, or plain batch norm without classes."""
     return ConditionalBatchNorm2d(channels, num_classes) if num_classes else nn.BatchNorm2d(channels)
 
 
-def normalise(norm: nn.Module, x: Tensor, labels: Tensor | None) -> Tensor:
-    """Call a layer made by :func:`batch_norm`."""
-    out: Tensor = norm(x, labels) if isinstance(norm, ConditionalBatchNorm2d) else norm(x)
+def normalise(norm: nn.Module, x: Tensor, condition: Tensor | None) -> Tensor:
+    """Call a plain or a conditional norm, the latter with labels or with the vector it projects."""
+    conditional = isinstance(norm, ConditionalBatchNorm2d | ProjectedBatchNorm2d)
+    out: Tensor = norm(x, condition) if conditional else norm(x)
     return out
 
 
@@ -145,7 +181,10 @@ class PointwiseShortcut(nn.Conv2d):
 
 
 class UpBlock(nn.Module):
-    """Residual block that doubles the resolution (Miyato et al., 2018, figure 7b and appendix B.4)."""
+    """Residual block that doubles the resolution (Miyato et al., 2018, figure 7b and appendix B.4).
+
+    Its norms are those of :func:`batch_norm`, or what ``norm`` makes for a number of channels.
+    """
 
     def __init__(
         self,
@@ -155,18 +194,20 @@ class UpBlock(nn.Module):
         *,
         num_classes: int = 0,
         spectral_norm: bool = False,
+        norm: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        self.norm1 = batch_norm(in_channels, num_classes)
+        norm = norm or (lambda channels: batch_norm(channels, num_classes))
+        self.norm1 = norm(in_channels)
         self.conv1 = finish(nn.Conv2d(in_channels, out_channels, 3, padding=1), draw, spectral_norm)
-        self.norm2 = batch_norm(out_channels, num_classes)
+        self.norm2 = norm(out_channels)
         self.conv2 = finish(nn.Conv2d(out_channels, out_channels, 3, padding=1), draw, spectral_norm)
         self.shortcut = finish(PointwiseShortcut(in_channels, out_channels, 4), draw, spectral_norm)
 
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, 2H, 2W)."""
-        h = self.conv1(upsample(F.relu(normalise(self.norm1, x, labels))))
-        h = self.conv2(F.relu(normalise(self.norm2, h, labels)))
+        h = self.conv1(upsample(F.relu(normalise(self.norm1, x, condition))))
+        h = self.conv2(F.relu(normalise(self.norm2, h, condition)))
         out: Tensor = h + upsample(self.shortcut(x))
         return out
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
+from gancompress.backbones.attention import SelfAttention
 from gancompress.backbones.base import Backbone, prunable_weights
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError
@@ -20,6 +21,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "dcgan": {"channels": 4, "latent_dim": 8},
     # two channels where the width is divided by 16: a spectrally normalised 1x1 matrix has no gradient
     "sngan": {"channels": 32, "discriminator_channels": 32, "latent_dim": 8},
+    # eight where the attending map has as many channels, a latent that splits into five and into six
+    "biggan": {"channels": 8, "latent_dim": 60},
+    "biggan-deep": {"channels": 4, "latent_dim": 8},
 }
 
 CLASSES = ("ant", "bee", "cat")
@@ -154,6 +158,10 @@ def test_conditioning_has_an_effect_and_only_when_asked_for(case):
 @every
 def test_gradients_reach_every_parameter(case):
     generator, discriminator = case.networks()
+    for network in (generator, discriminator):
+        for module in network.modules():
+            if isinstance(module, SelfAttention):
+                nn.init.ones_(module.gate)  # attention starts closed, and nothing passes a closed gate
     z, labels = case.inputs(generator)
     # a weighted sum: the plain sum of normalised maps has no gradient at all
     weights = torch.tensor([1.0, -2.0, 0.5])

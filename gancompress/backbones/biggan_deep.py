@@ -1,0 +1,275 @@
+"""BigGAN-deep (Brock et al., 2019, appendix B): two bottleneck blocks at every resolution."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gancompress.backbones.attention import SelfAttention, require_attention
+from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator
+from gancompress.backbones.biggan import NormFactory, conditional_norm, resolve_embedding
+from gancompress.backbones.checks import conditional_classes, require_multiple, require_resolution
+from gancompress.backbones.layers import (
+    Initialiser,
+    LinearToMap,
+    ProjectionHead,
+    finish,
+    initialiser,
+    normalise,
+    upsample,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gancompress.data.base import ImageSpec
+
+__all__ = ["BigGANDeep", "BigGANDeepConfig"]
+
+_BOTTOM = 4
+#: hidden channels of a block are this many times fewer than those of its wider end
+_BOTTLENECK = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+    """Multiples of the base width: the generator's maps, the discriminator's maps, first to last."""
+
+    generator: tuple[int, ...]
+    discriminator: tuple[int, ...]
+    attention: int
+
+
+#: table 7 of the paper
+_LAYOUTS: Mapping[int, _Layout] = {128: _Layout((16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16, 16), attention=64)}
+
+
+class BigGANDeepConfig(BackboneConfig):
+    """Settings of the BigGAN-deep backbone."""
+
+    channels: int = Field(128, ge=1, description="base width: maps have up to 16 times as many channels")
+    discriminator_channels: int | None = Field(
+        None, ge=1, description="the same for the discriminator; default: as many as the generator"
+    )
+    latent_dim: int = Field(128, ge=1, description="size of the latent vector, which every block sees whole")
+    conditional: bool = Field(
+        True, description="condition on classes: shared embedding (generator), projection (discriminator)"
+    )
+    shared_embedding: int | None = Field(
+        None, ge=1, description="size of the class embedding that all norms share; default: 128"
+    )
+    attention: int | None = Field(
+        None,
+        ge=0,
+        description="resolution of the maps with self-attention, in both networks, 0 = none; default: 64",
+    )
+    init: Literal["orthogonal", "normal", "xavier"] = Field(
+        "orthogonal", description="how weights are drawn; normal: N(0, 0.02)"
+    )
+    spectral_norm: bool = Field(True, description="spectral normalisation of the discriminator")
+    generator_spectral_norm: bool = Field(True, description="spectral normalisation of the generator")
+
+
+class _GeneratorBlock(nn.Module):
+    """Bottleneck block that keeps the first channels of its input and may double the resolution (figure 16b)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        draw: Initialiser,
+        norm: NormFactory,
+        *,
+        up: bool,
+        spectral_norm: bool,
+    ) -> None:
+        super().__init__()
+        self.up = up
+        hidden = in_channels // _BOTTLENECK
+        self.norm1, self.norm2, self.norm3, self.norm4 = norm(in_channels), norm(hidden), norm(hidden), norm(hidden)
+        self.conv1 = finish(nn.Conv2d(in_channels, hidden, 1), draw, spectral_norm)
+        self.conv2 = finish(nn.Conv2d(hidden, hidden, 3, padding=1), draw, spectral_norm)
+        self.conv3 = finish(nn.Conv2d(hidden, hidden, 3, padding=1), draw, spectral_norm)
+        self.conv4 = finish(nn.Conv2d(hidden, out_channels, 1), draw, spectral_norm)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H, W), or to twice the resolution."""
+        h = self.conv1(F.relu(normalise(self.norm1, x, condition)))
+        h = F.relu(normalise(self.norm2, h, condition))
+        h = self.conv2(upsample(h) if self.up else h)
+        h = self.conv3(F.relu(normalise(self.norm3, h, condition)))
+        h = self.conv4(F.relu(normalise(self.norm4, h, condition)))
+        kept = x[:, : h.shape[1]]
+        out: Tensor = h + (upsample(kept) if self.up else kept)
+        return out
+
+
+class _DiscriminatorBlock(nn.Module):
+    """Bottleneck block that appends channels to its input and may halve the resolution (figure 16c)."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, draw: Initialiser, *, down: bool, spectral_norm: bool
+    ) -> None:
+        super().__init__()
+        self.down = down
+        hidden = out_channels // _BOTTLENECK
+        self.conv1 = finish(nn.Conv2d(in_channels, hidden, 1), draw, spectral_norm)
+        self.conv2 = finish(nn.Conv2d(hidden, hidden, 3, padding=1), draw, spectral_norm)
+        self.conv3 = finish(nn.Conv2d(hidden, hidden, 3, padding=1), draw, spectral_norm)
+        self.conv4 = finish(nn.Conv2d(hidden, out_channels, 1), draw, spectral_norm)
+        self.shortcut: nn.Module | None = None
+        if out_channels > in_channels:
+            self.shortcut = finish(nn.Conv2d(in_channels, out_channels - in_channels, 1), draw, spectral_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H, W), or to half the resolution."""
+        h = self.conv2(F.relu(self.conv1(F.relu(x))))
+        h = F.relu(self.conv3(F.relu(h)))
+        if self.down:
+            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
+        out: Tensor = self.conv4(h) + (x if self.shortcut is None else torch.cat((x, self.shortcut(x)), dim=1))
+        return out
+
+
+class _DeepGenerator(Generator):
+    def __init__(self, config: BigGANDeepConfig, image: ImageSpec, num_classes: int, embedding: int) -> None:
+        super().__init__()
+        self.latent_dim, self.image, self.num_classes = config.latent_dim, image, num_classes
+        layout = _LAYOUTS[image.resolution]
+        draw, normed = initialiser(config.init), config.generator_spectral_norm
+        widths = [config.channels * multiple for multiple in layout.generator]
+        self.embedding = finish(nn.Embedding(num_classes, embedding), draw) if embedding else None
+        features = embedding + config.latent_dim
+        self.input = LinearToMap(finish(nn.Linear(features, widths[0] * _BOTTOM**2), draw, normed), _BOTTOM)
+        norm = conditional_norm(num_classes, features, draw, normed)
+        blocks: list[nn.Module] = []
+        attention = layout.attention if config.attention is None else config.attention
+        for level, (a, b) in enumerate(pairwise(widths), start=1):
+            blocks.append(_GeneratorBlock(a, a, draw, norm, up=False, spectral_norm=normed))
+            blocks.append(_GeneratorBlock(a, b, draw, norm, up=True, spectral_norm=normed))
+            if attention == _BOTTOM * 2**level:
+                blocks.append(SelfAttention(b, draw, spectral_norm=normed))
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.BatchNorm2d(widths[-1])
+        self.output = finish(nn.Conv2d(widths[-1], image.channels, 3, padding=1), draw, normed)
+
+    def output_layer(self) -> nn.Module:
+        return self.output
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        condition = z
+        if self.embedding is not None:
+            if labels is None:
+                raise ValueError("this network is conditional: give it labels")
+            # the embedding first: structured pruning follows the indices of the tensor that has a gradient
+            condition = torch.cat((self.embedding(labels), z), dim=1)
+        h: Tensor = self.input(condition)
+        for block in self.blocks:
+            h = block(h, condition) if isinstance(block, _GeneratorBlock) else block(h)
+        h = self.output(F.relu(normalise(self.norm, h, None)))
+        return torch.tanh(h.float())
+
+
+class _DeepDiscriminator(Discriminator):
+    def __init__(self, config: BigGANDeepConfig, image: ImageSpec, num_classes: int) -> None:
+        super().__init__()
+        self.image, self.num_classes = image, num_classes
+        layout = _LAYOUTS[image.resolution]
+        draw, normed = initialiser(config.init), config.spectral_norm
+        channels = config.discriminator_channels or config.channels
+        widths = [channels * multiple for multiple in layout.discriminator]
+        self.input = finish(nn.Conv2d(image.channels, widths[0], 3, padding=1), draw, normed)
+        blocks: list[nn.Module] = []
+        attention = layout.attention if config.attention is None else config.attention
+        for level, (a, b) in enumerate(pairwise(widths), start=1):
+            blocks.append(_DiscriminatorBlock(a, b, draw, down=True, spectral_norm=normed))
+            blocks.append(_DiscriminatorBlock(b, b, draw, down=False, spectral_norm=normed))
+            if attention == image.resolution // 2**level:
+                blocks.append(SelfAttention(b, draw, spectral_norm=normed))
+        self.blocks = nn.ModuleList(blocks)
+        self.output = finish(nn.Linear(widths[-1], 1), draw, normed)
+        self.projection = ProjectionHead(widths[-1], num_classes, draw, spectral_norm=normed) if num_classes else None
+
+    def output_layer(self) -> nn.Module:
+        return self.output
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        h: Tensor = self.input(x)
+        for block in self.blocks:
+            h = block(h)
+        features = F.relu(h).float().sum((2, 3))
+        logits: Tensor = self.output(features).float().squeeze(1)
+        if self.projection is not None:
+            logits = logits + self.projection(features, labels)
+        return logits
+
+
+class BigGANDeep(Backbone[BigGANDeepConfig]):
+    """BigGAN-deep for 128 pixels (Brock et al., 2019, appendix B), conditional unless the config says otherwise.
+
+    Every norm sees the class embedding joined to the whole latent; without classes, the latent alone.
+    """
+
+    Config: ClassVar[type[BackboneConfig]] = BigGANDeepConfig
+
+    def __init__(self, config: BigGANDeepConfig, image: ImageSpec) -> None:
+        super().__init__(config, image)
+        require_resolution("biggan-deep", image, _LAYOUTS)
+        self._classes = conditional_classes("biggan-deep", image, config.conditional)
+        self._embedding = resolve_embedding("biggan-deep", config.shared_embedding, 128, self._classes)
+        self._check_widths(_LAYOUTS[image.resolution])
+
+    def _check_widths(self, layout: _Layout) -> None:
+        config, resolution = self.config, self.image.resolution
+        generator = {_BOTTOM * 2**level: multiple for level, multiple in enumerate(layout.generator) if level}
+        discriminator = {
+            resolution // 2**level: multiple for level, multiple in enumerate(layout.discriminator) if level
+        }
+        size = layout.attention if config.attention is None else config.attention
+        ends = [("channels", config.channels, generator, layout.generator[-2])]
+        if config.discriminator_channels is not None:
+            ends.append(
+                ("discriminator_channels", config.discriminator_channels, discriminator, layout.discriminator[1])
+            )
+        else:
+            ends.append(("channels", config.channels, discriminator, layout.discriminator[1]))
+        for key, width, _, narrowest in ends:
+            why = f"blocks have a bottleneck {_BOTTLENECK} times narrower than {narrowest} times {key}"
+            require_multiple(key, width, _BOTTLENECK // narrowest, why)
+        widths = [(key, width, multiples.get(size, 1)) for key, width, multiples, _ in ends]
+        require_attention("biggan-deep", size, generator.keys() & discriminator.keys(), widths)
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """128 pixels."""
+        return tuple(_LAYOUTS)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the networks take class labels."""
+        return self._classes > 0
+
+    def generator(self) -> Generator:
+        """Build a freshly initialised generator."""
+        return _DeepGenerator(self.config, self.image, self._classes, self._embedding)
+
+    def discriminator(self) -> Discriminator:
+        """Build a freshly initialised discriminator."""
+        return _DeepDiscriminator(self.config, self.image, self._classes)
+
+    def describe(self) -> Mapping[str, object]:
+        """Return the settings in use, defaults resolved."""
+        layout, config = _LAYOUTS[self.image.resolution], self.config
+        return {
+            "channels": config.channels,
+            "discriminator_channels": config.discriminator_channels or config.channels,
+            "latent_dim": config.latent_dim,
+            "shared_embedding": self._embedding,
+            "attention": layout.attention if config.attention is None else config.attention,
+        }
