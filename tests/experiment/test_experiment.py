@@ -1,0 +1,165 @@
+"""A run in process: what it leaves behind, and that looking at it changes nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gancompress.errors import BackboneError, CheckpointError, RecipeError, RunError
+from gancompress.experiment import Experiment
+from gancompress.recipe.load import parse_recipe
+from gancompress.runs import open_run
+from gancompress.training.checkpoint import checkpoints
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "data": {"name": "shapes", "resolution": 16, "images": 64},
+    "model": {"name": "dcgan", "channels": 4, "latent_dim": 8, "conditional": True},
+    "sparsity": {
+        "method": {"name": "dst", "explore": "both", "every": 4},
+        "generator": {"density": 0.2},
+        "discriminator": {"density": 0.5},
+    },
+    "training": {"steps": 12, "batch_size": 8, "log_every": 4, "keep_checkpoints": 9, "threads": 1},
+    "evaluation": {"samples": 40, "batch_size": 20},
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One classifier for all tests here, away from the user's cache."""
+    base = tmp_path_factory.getbasetemp() / "experiment-cache"
+    monkeypatch.setenv("GANCOMPRESS_CACHE", str(base))
+
+
+def run(root: Path, *overrides: str, evaluates: bool = False) -> Path:
+    recipe = parse_recipe(TINY, overrides).recipe
+    return Experiment(recipe, root, evaluates=evaluates).run().directory
+
+
+def last_checkpoint(directory: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in checkpoints(directory / "checkpoints")[-1].iterdir()}
+
+
+def test_a_run_leaves_everything_its_report_needs(tmp_path: Path) -> None:
+    directory = run(tmp_path, evaluates=True)
+    metrics = json.loads((directory / "metrics.json").read_text())
+    assert [metric["name"] for metric in metrics["best"]["metrics"]] == ["fd", "kd", "is", "precision", "recall"]
+    assert all("FID" not in metric["label"] and metric["protocol"] for metric in metrics["best"]["metrics"])
+    cost = json.loads((directory / "cost.json").read_text())
+    assert set(cost) == {"theory", "time", "bytes", "layers"}
+    assert cost["theory"]["training"]["flops"] < cost["theory"]["training"]["dense_flops"]
+    assert (directory / "samples" / "00000012.png").is_file()
+    assert json.loads((directory / "status.json").read_text())["state"] == "done"
+
+
+def test_evaluating_often_changes_not_one_byte_of_the_training(tmp_path: Path) -> None:
+    blind = run(tmp_path / "blind")
+    watched = run(
+        tmp_path / "watched",
+        "evaluation.every=3",
+        "evaluation.batch_norm=standing",
+        "training.sample_every=5",
+        evaluates=True,
+    )
+    assert last_checkpoint(blind) == last_checkpoint(watched)
+
+
+def test_evaluation_afterwards_gives_the_number_of_the_run(tmp_path: Path) -> None:
+    directory = run(tmp_path, evaluates=True)
+    during = json.loads((directory / "metrics.json").read_text())["last"]["metrics"]
+    path, after = open_run(directory).evaluate("last")
+    assert [metric["value"] for metric in after] == [metric["value"] for metric in during]
+    assert json.loads(path.read_text())["metrics"] == after
+
+
+def test_a_trained_run_is_evaluated_later_without_training_again(tmp_path: Path) -> None:
+    directory = run(tmp_path)
+    assert not (directory / "metrics.json").exists()
+    before = last_checkpoint(directory)
+    assert run(tmp_path, evaluates=True) == directory
+    assert (directory / "metrics.json").exists()
+    assert last_checkpoint(directory) == before
+
+
+@pytest.mark.parametrize("n_d", [1, 2, 4, 5])
+def test_updates_are_counted_in_generator_steps_whatever_n_d(tmp_path: Path, n_d: int) -> None:
+    directory = run(tmp_path, f"training.discriminator_steps={n_d}")
+    records = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
+    due = [(record["role"], record["step"]) for record in records if record["kind"] == "update"]
+    assert due == [(role, step) for step in (4, 8, 12) for role in ("generator", "discriminator")]
+
+
+def test_accumulation_needs_a_divisor(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="batch_size: 8 does not divide by 1 ranks times 3"):
+        run(tmp_path, "training.accumulate=3")
+
+
+def test_growth_by_momentum_wants_dense_moments_before_the_first_step(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"--set sparsity\.moments=dense"):
+        run(tmp_path, "sparsity.method.growth=momentum")
+    run(
+        tmp_path,
+        "sparsity.method.growth=momentum",
+        "sparsity.moments=dense",
+        "training.optimizers.generator.betas=[0.5, 0.9]",
+    )
+
+
+def test_conditional_model_on_one_class(tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match=r"--set model\.conditional=false"):
+        run(tmp_path, "data.classes=1")
+
+
+def test_size_the_backbone_cannot_make(tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match=r"16, 32, 64 pixels.*48"):
+        run(tmp_path, "data.resolution=48")
+
+
+def test_altered_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path) -> None:
+    directory = run(tmp_path, "training.checkpoint_every=4")
+    newest = checkpoints(directory / "checkpoints")[-1]
+    good = last_checkpoint(directory)
+    file = newest / "generator.safetensors"
+    file.write_bytes(file.read_bytes()[:-7])
+    assert run(tmp_path, "training.checkpoint_every=4") == directory
+    assert last_checkpoint(directory) == good
+
+
+def test_no_good_checkpoint_left_is_an_error_and_nothing_is_deleted(tmp_path: Path) -> None:
+    directory = run(tmp_path)
+    for path in checkpoints(directory / "checkpoints"):
+        (path / "state.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="no checkpoint of this run is intact"):
+        run(tmp_path)
+    assert checkpoints(directory / "checkpoints")
+
+
+def test_training_that_diverges_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"training diverged; a lower learning rate"):
+        run(
+            tmp_path,
+            "training.optimizers.generator.lr=1e30",
+            "training.optimizers.discriminator.lr=1e30",
+            "objective.loss=least-squares",
+        )
+
+
+@pytest.mark.parametrize("loss", ["hinge", "non-saturating", "least-squares", "wgan-gp"])
+def test_every_loss_trains_with_everything_on(tmp_path: Path, loss: str) -> None:
+    run(
+        tmp_path,
+        f"objective.loss={loss}",
+        "objective.r1={weight: 1.0, every: 2}",
+        "objective.diffaugment=[color, translation, cutout]",
+        "training.accumulate=2",
+        "training.joint_batch=false",
+        "training.precision=bf16",
+        "training.channels_last=true",
+        "training.steps=4",
+    )
