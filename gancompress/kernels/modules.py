@@ -38,12 +38,16 @@ class Attachment:
         dense_gradient: give the weight's gradient at masked positions too, on the steps that need it.
         sparse: ``always``, ``never``, ``auto``, or None for ``GANCOMPRESS_SPARSE``.
         dense_because: None, or why this layer is always computed dense.
+        masked: the weight is 0 off the mask already and its gradient is masked elsewhere (see ``ops.conv2d``).
+        table: break-evens of this run (see ``tuning.break_even``).
     """
 
     pattern: Pattern
     dense_gradient: bool = False
     sparse: Mode | None = None
     dense_because: str | None = None
+    masked: bool = False
+    table: dict[str, float] | None = None
 
 
 def _one(value: Any) -> int | None:
@@ -88,7 +92,8 @@ def _conv_forward(self: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | Non
     stride, padding = _one(self.stride), _one(self.padding)
     if how.dense_because is not None or stride is None or padding is None or x.dim() != 4:
         plain = type(self)._conv_forward
-        out: Tensor = plain(self, x, ops.keep(weight, how.pattern, how.dense_gradient), bias)
+        kept = weight if how.masked else ops.keep(weight, how.pattern, how.dense_gradient)
+        out: Tensor = plain(self, x, kept, bias)
         return out
     return ops.conv2d(
         x,
@@ -99,12 +104,17 @@ def _conv_forward(self: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | Non
         padding=padding,
         dense_gradient=how.dense_gradient,
         sparse=how.sparse,
+        masked=how.masked,
+        table=how.table,
     )
 
 
 def _linear_forward(self: nn.Linear, x: Tensor) -> Tensor:
     how: Attachment = self.__dict__[_NAME]
-    return ops.linear(x, self.weight, how.pattern, self.bias, dense_gradient=how.dense_gradient, sparse=how.sparse)
+    return ops.linear(
+        x, self.weight, how.pattern, self.bias, dense_gradient=how.dense_gradient, sparse=how.sparse,
+        masked=how.masked, table=how.table,
+    )  # fmt: skip
 
 
 def _transpose_forward(self: nn.ConvTranspose2d, x: Tensor, output_size: list[int] | None = None) -> Tensor:
@@ -115,11 +125,11 @@ def _transpose_forward(self: nn.ConvTranspose2d, x: Tensor, output_size: list[in
         extra = tuple(self._output_padding(x, output_size, self.stride, cut, self.kernel_size, 2, self.dilation))  # type: ignore[arg-type]
     stride, padding, more = _one(self.stride), _one(self.padding), _one(extra)
     if how.dense_because is not None or stride is None or padding is None or more is None or x.dim() != 4:
-        kept = ops.keep(self.weight, how.pattern, how.dense_gradient)
+        kept = self.weight if how.masked else ops.keep(self.weight, how.pattern, how.dense_gradient)
         return F.conv_transpose2d(x, kept, self.bias, self.stride, cut, extra, self.groups, self.dilation)
     return ops.conv_transpose2d(
         x, self.weight, how.pattern, self.bias, stride=stride, padding=padding, output_padding=more,
-        dense_gradient=how.dense_gradient, sparse=how.sparse,
+        dense_gradient=how.dense_gradient, sparse=how.sparse, masked=how.masked, table=how.table,
     )  # fmt: skip
 
 

@@ -167,6 +167,7 @@ def _may_run_sparse(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and x.shape[0] > 0
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
+        and not torch._C._len_torch_dispatch_stack()  # whoever watches operations is to see them
         and not torch._C._is_tracing()
         and not torch._C._are_functorch_transforms_active()
     )
@@ -174,14 +175,14 @@ def _may_run_sparse(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 def _run(
     layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Pattern, dense_gradient: bool,
-    sparse: Mode | None,
+    sparse: Mode | None, masked: bool, table: dict[str, float] | None,
 ) -> Tensor:  # fmt: skip
     lib = library()
     if lib is not None and _may_run_sparse(x, weight, bias):
         training = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-        if tuning.choose(layer, pattern.density, training=training, mode=sparse) == "sparse":
+        if tuning.choose(layer, pattern.density, training=training, mode=sparse, table=table) == "sparse":
             return _apply(_Sparse, x, weight, bias, pattern, layer, lib, dense_gradient)
-    return _dense(layer, x, keep(weight, pattern, dense_gradient), bias)
+    return _dense(layer, x, weight if masked else keep(weight, pattern, dense_gradient), bias)
 
 
 def _check(
@@ -208,6 +209,8 @@ def conv2d(
     padding: int = 0,
     dense_gradient: bool = False,
     sparse: Mode | None = None,
+    masked: bool = False,
+    table: dict[str, float] | None = None,
 ) -> Tensor:
     """``F.conv2d(x, where(mask, weight, 0), bias, stride, padding)``.
 
@@ -221,6 +224,9 @@ def conv2d(
         padding: zeros on every side.
         dense_gradient: give the gradient at masked positions too, as growth criteria need; else it is exactly 0 there.
         sparse: ``"always"``, ``"never"`` or ``"auto"``; default: ``GANCOMPRESS_SPARSE``, else ``"auto"``.
+        masked: the weight is exactly 0 off the mask already and the caller masks its gradient, so that dense arithmetic
+            is the plain operation and its gradient always whole.
+        table: see :func:`gancompress.kernels.break_even`.
 
     Returns:
         ``[N, R, Ho, Wo]``, contiguous when computed sparse.
@@ -233,7 +239,7 @@ def conv2d(
     layer = Layer("conv", tuple(weight.shape), x.shape[0], x.shape[2], x.shape[3], stride, padding)
     if min(layer.out_size) < 1:
         raise KernelError(f"conv2d: x {tuple(x.shape)} is smaller than the kernel {tuple(weight.shape[2:])}")
-    return _run(layer, x, weight, bias, pattern, dense_gradient, sparse)
+    return _run(layer, x, weight, bias, pattern, dense_gradient, sparse, masked, table)
 
 
 def conv_transpose2d(
@@ -247,6 +253,8 @@ def conv_transpose2d(
     output_padding: int = 0,
     dense_gradient: bool = False,
     sparse: Mode | None = None,
+    masked: bool = False,
+    table: dict[str, float] | None = None,
 ) -> Tensor:
     """``F.conv_transpose2d(x, where(mask, weight, 0), bias, stride, padding, output_padding)``.
 
@@ -260,6 +268,8 @@ def conv_transpose2d(
         output_padding: rows and columns added at its end.
         dense_gradient: as for :func:`conv2d`.
         sparse: as for :func:`conv2d`.
+        masked: as for :func:`conv2d`.
+        table: as for :func:`conv2d`.
 
     Raises:
         KernelError: as :func:`conv2d`.
@@ -269,7 +279,7 @@ def conv_transpose2d(
     layer = Layer("transpose", tuple(weight.shape), x.shape[0], x.shape[2], x.shape[3], stride, padding, output_padding)
     if min(layer.out_size) < 1:
         raise KernelError(f"conv_transpose2d: padding {padding} leaves nothing of x {tuple(x.shape)}")
-    return _run(layer, x, weight, bias, pattern, dense_gradient, sparse)
+    return _run(layer, x, weight, bias, pattern, dense_gradient, sparse, masked, table)
 
 
 def linear(
@@ -280,6 +290,8 @@ def linear(
     *,
     dense_gradient: bool = False,
     sparse: Mode | None = None,
+    masked: bool = False,
+    table: dict[str, float] | None = None,
 ) -> Tensor:
     """``F.linear(x, where(mask, weight, 0), bias)``.
 
@@ -290,6 +302,8 @@ def linear(
         bias: ``[out]`` or None.
         dense_gradient: as for :func:`conv2d`.
         sparse: as for :func:`conv2d`.
+        masked: as for :func:`conv2d`.
+        table: as for :func:`conv2d`.
 
     Raises:
         KernelError: as :func:`conv2d`.
@@ -298,5 +312,5 @@ def linear(
     points = x.reshape(-1, x.shape[-1]) if x.dim() != 2 else x
     _check("linear", points, weight, pattern, bias, 2, transpose=False)
     layer = Layer("linear", tuple(weight.shape), points.shape[0])
-    out = _run(layer, points, weight, bias, pattern, dense_gradient, sparse)
+    out = _run(layer, points, weight, bias, pattern, dense_gradient, sparse, masked, table)
     return out if x.dim() == 2 else out.reshape(*x.shape[:-1], weight.shape[0])

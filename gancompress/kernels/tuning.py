@@ -103,7 +103,9 @@ def _mode(mode: str | None) -> str:
     return chosen
 
 
-def choose(layer: Layer, density: float, *, training: bool, mode: Mode | None = None) -> Literal["sparse", "dense"]:
+def choose(
+    layer: Layer, density: float, *, training: bool, mode: Mode | None = None, table: dict[str, float] | None = None
+) -> Literal["sparse", "dense"]:
     """Say how a layer of this shape and density is to be computed here.
 
     Args:
@@ -112,6 +114,7 @@ def choose(layer: Layer, density: float, *, training: bool, mode: Mode | None = 
         training: whether the gradients will be computed too.
         mode: ``always`` or ``never`` decide at once; ``auto`` compares with the measured break-even; None takes
             ``GANCOMPRESS_SPARSE``.
+        table: as for :func:`break_even`.
 
     Raises:
         KernelError: an unknown mode.
@@ -121,10 +124,10 @@ def choose(layer: Layer, density: float, *, training: bool, mode: Mode | None = 
         return "dense"
     if mode_here == "always":
         return "sparse"
-    return "sparse" if density < break_even(layer, training=training) else "dense"
+    return "sparse" if density < break_even(layer, training=training, table=table) else "dense"
 
 
-def break_even(layer: Layer, *, training: bool) -> float:
+def break_even(layer: Layer, *, training: bool, table: dict[str, float] | None = None) -> float:
     """The density below which this layer is faster sparse on this machine, in [0, 1]. Measured on the first call.
 
     Batches are rounded up to a multiple of 16 and measured with 32 at most: the times per image hardly change beyond.
@@ -132,17 +135,23 @@ def break_even(layer: Layer, *, training: bool) -> float:
     Args:
         layer: its shape.
         training: time forward and backward, or forward alone.
+        table: break-evens that hold whatever was measured since; new ones are added to it. A run keeps one, so that
+            it goes on with the choices it began with.
     """
     layer = replace(layer, batch=min(_LARGEST_BATCH, -(-layer.batch // 16) * 16))
     key = _key(layer, training)
+    if table is not None and key in table:
+        return table[key]
     with _lock:
         known = _known.get(key)
         if known is None:
             stored = _read().get(_machine(), {}).get(key)
-            known = float(stored) if isinstance(stored, (int, float)) else _measured(layer, training)
+            known = float(stored) if isinstance(stored, (int, float)) else round(_measured(layer, training), 4)
             _known[key] = known
             if stored is None:
                 _write(_machine(), key, known)
+    if table is not None:
+        table[key] = known
     return known
 
 
@@ -191,7 +200,7 @@ def _read() -> dict[str, dict[str, object]]:
 
 def _write(machine: str, key: str, value: float) -> None:
     content = _read()
-    content.setdefault(machine, {})[key] = round(value, 4)
+    content.setdefault(machine, {})[key] = value
     with contextlib.suppress(OSError, RuntimeError):  # a read-only home costs a measurement per process, no more
         path = cache_file()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -225,13 +234,13 @@ def _times(layer: Layer, training: bool) -> tuple[float, float, float]:
             a, b = x.detach().requires_grad_(training), weight.detach().requires_grad_(training)
             out: Tensor
             if layer.op == "linear":
-                out = ops.linear(a, b, pattern, sparse=mode)
+                out = ops.linear(a, b, pattern, sparse=mode, masked=True)
             elif layer.op == "conv":
-                out = ops.conv2d(a, b, pattern, stride=layer.stride, padding=layer.padding, sparse=mode)
+                out = ops.conv2d(a, b, pattern, stride=layer.stride, padding=layer.padding, sparse=mode, masked=True)
             else:
                 out = ops.conv_transpose2d(
                     a, b, pattern, stride=layer.stride, padding=layer.padding,
-                    output_padding=layer.output_padding, sparse=mode,
+                    output_padding=layer.output_padding, sparse=mode, masked=True,
                 )  # fmt: skip
             if training:
                 out.backward(gradient)  # type: ignore[no-untyped-call]
