@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from gancompress import kernels
 from gancompress.backbones.base import (
     Backbone,
     BackboneConfig,
@@ -30,6 +31,7 @@ from gancompress.sparsity.scores import magnitude
 from gancompress.training.batches import BatchSource
 from gancompress.training.ema import SparseEMA
 from gancompress.training.engine import Engine, RoleParts
+from gancompress.training.execution import Execution, why_dense
 from gancompress.training.groups import Group
 from gancompress.training.loop import Trainer
 from gancompress.training.objective import Objective
@@ -47,6 +49,7 @@ __all__ = [
     "build_backbone",
     "build_budgets",
     "build_dataset",
+    "build_execution",
     "build_loss",
     "build_method",
     "build_networks",
@@ -201,6 +204,32 @@ def device_of(recipe: Recipe) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def build_execution(recipe: Recipe, world: int = 1) -> Execution | None:
+    """Return how masked layers are computed while training; None where everything runs dense.
+
+    Raises:
+        RecipeError: sparse kernels were asked for on a machine that has none.
+    """
+    training = recipe.training
+    if training.kernels == "dense":
+        return None
+    status = kernels.status()
+    if training.kernels == "sparse" and not status.available:
+        raise RecipeError(
+            f"training.kernels: sparse was asked for, but the native kernels are missing ({status.reason}); "
+            "use --set training.kernels=auto"
+        )
+    dense_because = why_dense(
+        device=device_of(recipe).type,
+        precision=training.precision,
+        channels_last=training.channels_last,
+        world=world,
+    )
+    if dense_because:
+        return None
+    return Execution(training.kernels, every_gradient=recipe.sparsity.moments == "dense")
+
+
 def _check_batches(recipe: Recipe, world: int) -> None:
     training = recipe.training
     for key, batch in (
@@ -258,6 +287,7 @@ def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group 
         group=group,
         ema=ema,
         ledger=ledger,
+        execution=build_execution(recipe, group.world),
     )
     objective = Objective(
         loss=build_loss(recipe),

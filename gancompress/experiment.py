@@ -155,7 +155,8 @@ class Experiment:
 
     def _finish(self, dataset: Dataset[DatasetConfig], trainer: Trainer) -> RunResult:
         metrics = self.metrics()
-        cost = run_cost(trainer, self._seconds)
+        with trainer.engine.dense():
+            cost = run_cost(trainer, self._seconds)
         if self.group.is_main:
             if metrics:
                 self.directory.write_json("metrics.json", metrics)
@@ -194,7 +195,8 @@ class Experiment:
                 config.extractor, dataset, device=trainer.device, progress=say_once(self.observer)
             )
         network = trainer.ema.module if config.weights == "ema" else trainer.generator
-        outcome = measure(network, dataset, config, self._extractor, trainer.device)
+        with trainer.engine.dense():
+            outcome = measure(network, dataset, config, self._extractor, trainer.device)
         record: dict[str, Any] = {
             "kind": "evaluation",
             "step": trainer.position.total,

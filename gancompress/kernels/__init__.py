@@ -5,7 +5,7 @@ them to the layers of an existing model. Below a measured density they run on na
 :func:`status` says whether the native kernels are there.
 """
 
-from gancompress.kernels.modules import Attachment, attach, attached, detach
+from gancompress.kernels.modules import Attachment, attach, attached, detach, supports
 from gancompress.kernels.native_library import Status, status
 from gancompress.kernels.ops import conv2d, conv_transpose2d, keep, linear
 from gancompress.kernels.pattern import Pattern, as_pattern
@@ -31,4 +31,5 @@ __all__ = [
     "keep",
     "linear",
     "status",
+    "supports",
 ]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from gancompress.kernels.tuning import Mode
 
-__all__ = ["Attachment", "attach", "attached", "detach"]
+__all__ = ["Attachment", "attach", "attached", "detach", "supports"]
 
 _NAME = "_gancompress_sparse"
 _log = logging.getLogger(__name__)
@@ -85,6 +85,11 @@ def _unsupported(module: nn.Module) -> str | None:
     if _one(module.stride) is None or _one(module.padding) is None:
         return f"{name} with stride={module.stride}, padding={module.padding!r} has no sparse kernel"
     return None
+
+
+def supports(module: nn.Module) -> bool:
+    """Return whether the sparse kernels can compute this layer."""
+    return _unsupported(module) is None
 
 
 def _conv_forward(self: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

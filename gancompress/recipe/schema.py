@@ -162,6 +162,11 @@ class TrainingConfig(_Strict):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda when there is one")
     threads: int = Field(0, ge=0, description="CPU threads; 0 = torch's default")
     channels_last: bool = Field(False, description="memory format of images and convolutions")
+    kernels: Literal["auto", "dense", "sparse"] = Field(
+        "auto",
+        description="masked layers on the sparse CPU kernels: where measured to be faster, never, or always; "
+        "results agree to rounding",
+    )
     log_every: Steps = Field(50, description="steps between two lines of log.jsonl")
     sample_every: int = Field(0, ge=0, description="steps between two sample grids; 0 = only at the end")
     checkpoint_every: int = Field(0, ge=0, description="steps between two checkpoints; 0 = only at the end")

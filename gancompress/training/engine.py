@@ -3,7 +3,7 @@
 The order of one training step, the same in code and in the documentation::
 
     for step in 1 .. T:
-        plan = {role: engine.plan(role, step, T)}
+        plan = {role: engine.plan(role, step, T)}; engine.expect(role, plan) before the backward pass it is meant for
         n_d times:  D.zero_grad; loss_D.backward; engine.step("discriminator", plan if last of n_d else NOTHING)
         G.zero_grad; loss_G.backward;             engine.step("generator", plan)
                                                   # step = [mask gradients; optimizer.step; re-mask; clock += 1]
@@ -23,6 +23,7 @@ to ``engine.set_state``.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -39,10 +40,11 @@ from gancompress.training.masking import Change, MaskedNetwork, Moments, RolePar
 from gancompress.training.signals import Signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from gancompress.sparsity.state import Budget, Role, SparseState
     from gancompress.training.ema import SparseEMA
+    from gancompress.training.execution import Execution
 
 __all__ = ["Engine", "Ledger", "RoleParts", "UpdateReport"]
 
@@ -116,6 +118,7 @@ class Engine:
         group: processes that train together.
         ema: the generator's average, which follows its masks.
         ledger: counts what the training costs.
+        execution: computes masked layers on the sparse kernels; None computes everything dense.
     """
 
     def __init__(
@@ -129,6 +132,7 @@ class Engine:
         group: Group | None = None,
         ema: SparseEMA | None = None,
         ledger: Ledger | None = None,
+        execution: Execution | None = None,
     ) -> None:
         self.method = method
         self.seed = seed
@@ -136,9 +140,10 @@ class Engine:
         self.group = group if group is not None else Group()
         self.ledger = ledger
         self._nets: dict[Role, MaskedNetwork] = {
-            role: MaskedNetwork(role, part, moments, ema if role == "generator" else None)
+            role: MaskedNetwork(role, part, moments, ema if role == "generator" else None, execution)
             for role, part in parts.items()
         }
+        self.execution = execution
         device = next(iter(next(iter(parts.values())).network.parameters())).device
         self._signals = Signals(method.measure, device)
         self._updated: dict[Role, tuple[int, int]] = {}
@@ -224,15 +229,35 @@ class Engine:
 
     # ------------------------------------------------------------------ every step
 
+    def expect(self, role: Role, plan: Plan = Plan.NOTHING) -> None:
+        """Say which step of ``role`` comes next, before its forward pass: sparse layers compute what its plan needs."""
+        layers = self._nets[role].layers
+        if layers is not None:
+            layers.expect(Plan.DENSE_GRADIENT in plan)
+
+    @contextlib.contextmanager
+    def dense(self) -> Iterator[None]:
+        """Compute every layer dense inside, as whoever measures the networks or their cost expects."""
+        with contextlib.ExitStack() as stack:
+            for net in self._nets.values():
+                if net.layers is not None:
+                    stack.enter_context(net.layers.dense())
+            yield
+
     def step(self, role: Role, plan: Plan = Plan.NOTHING) -> None:
         """Take one optimizer step of ``role`` within its masks; gradients are in ``.grad``, averaged over ranks.
 
         Args:
             role: which network.
             plan: what :meth:`plan` said; of the ``n_d`` discriminator steps only the last one gets it.
+
+        Raises:
+            InvariantError: the plan needs a dense gradient that :meth:`expect` did not announce.
         """
         net = self._nets[role]
         wants_dense = Plan.DENSE_GRADIENT in plan
+        if wants_dense and net.layers is not None and not net.layers.expects_dense:
+            raise InvariantError(f"the {role}'s dense gradient was not computed: tell Engine.expect before the step")
         net.before_step(wants_dense)
         skip = Plan.SKIP_STEP in plan
         if not skip:
@@ -393,6 +418,8 @@ class Engine:
         ring, count = self._signals.state_dict()
         tensors.update({f"signals.{name}": tensor for name, tensor in ring.items()})
         scalars["signals"] = count
+        if self.execution is not None:
+            scalars["break_even"] = dict(self.execution.table)
         return tensors, scalars
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
@@ -417,5 +444,7 @@ class Engine:
                 if saved["updated"] is not None:
                     self._updated[role] = (saved["updated"][0], saved["updated"][1])
             self._signals.load_state_dict(below(tensors, "signals."), scalars["signals"])
+            if self.execution is not None:
+                self.execution.restore(scalars.get("break_even", {}))
         except (KeyError, TypeError, InvariantError) as error:
             raise CheckpointError(f"the saved sparsity does not fit these networks: {error}") from error

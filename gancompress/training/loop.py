@@ -136,6 +136,7 @@ class Trainer:
         real = self.source.real(config.batch_size, draw)
         latents = self.source.latents(config.batch_size, "discriminator", draw)
         self.optimizers["discriminator"].zero_grad(set_to_none=True)
+        self.engine.expect("discriminator", plan)
         micros = zip(_chunks(real, config.accumulate), _chunks(latents, config.accumulate), strict=True)
         for micro, (real_part, latent_part) in enumerate(micros):
             with torch.no_grad():
@@ -154,6 +155,7 @@ class Trainer:
         config = self.config
         latents = self.source.latents(config.generator_batch_size or config.batch_size, "generator", total)
         self.optimizers["generator"].zero_grad(set_to_none=True)
+        self.engine.expect("generator", plan)
         means = []
         with frozen(self.discriminator):
             for micro, part in enumerate(_chunks(latents, config.accumulate)):

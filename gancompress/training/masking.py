@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gancompress.backbones.base import PrunableWeight
     from gancompress.sparsity.state import Budget, Role, SparseState
     from gancompress.training.ema import SparseEMA
+    from gancompress.training.execution import Execution
 
 __all__ = ["Change", "MaskedNetwork", "Moments", "RoleParts"]
 
@@ -66,9 +67,17 @@ class MaskedNetwork:
         parts: network, optimizer, budget and weights.
         moments: what happens to optimizer moments off the mask.
         ema: the average that follows the masks of this network, if any.
+        execution: computes masked layers on the sparse kernels, if any.
     """
 
-    def __init__(self, role: Role, parts: RoleParts, moments: Moments, ema: SparseEMA | None = None) -> None:
+    def __init__(
+        self,
+        role: Role,
+        parts: RoleParts,
+        moments: Moments,
+        ema: SparseEMA | None = None,
+        execution: Execution | None = None,
+    ) -> None:
         if parts.budget.counts.keys() != parts.weights.keys():
             odd = sorted(set(parts.budget.counts) ^ set(parts.weights))
             raise InvariantError(f"budget and weights of the {role} name different tensors: {', '.join(odd)}")
@@ -76,6 +85,7 @@ class MaskedNetwork:
         self.parts = parts
         self.moments = moments
         self.ema = ema
+        self.layers = None if execution is None else execution.layers(parts.network, parts.weights)
         self.parameters = {name: weight.parameter for name, weight in parts.weights.items()}
         self.keys = {name: weight.key for name, weight in parts.weights.items()}
         self.ever: dict[str, Tensor] = {}
@@ -106,6 +116,8 @@ class MaskedNetwork:
         self._off = {n: torch.empty_like(p, dtype=torch.bool).copy_(~masks[n]) for n, p in self._sparse.items()}
         self._weights: list[Tensor] = list(self._sparse.values())
         self._keep = [torch.empty_like(p).copy_(masks[name]) for name, p in self._sparse.items()]
+        if self.layers is not None:
+            self.layers.follow(masks)
 
     @torch.no_grad()
     def change(self, new: SparseState) -> Change:

@@ -1,0 +1,125 @@
+"""How masked layers are computed while training: on the sparse kernels or dense.
+
+The engine keeps weights exactly 0 off their masks, so both ways mean the same and agree to float32 rounding. A layer
+that runs sparse computes its output, its input gradient and the gradient of its *kept* weights only; on the steps
+whose plan asks for a dense gradient (RigL's growth), that one is computed dense.
+
+``auto`` compares each layer's density with the break-even measured on this machine (:mod:`gancompress.kernels.tuning`).
+The measurements that a run has used travel in its checkpoints: a resumed run makes the choices it began with, whatever
+the machine's cache says by then, and so ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Literal
+
+from gancompress import kernels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torch import Tensor, nn
+
+    from gancompress.backbones.base import PrunableWeight
+
+__all__ = ["Execution", "Kernels", "SparseLayers", "why_dense"]
+
+#: ``auto``: as measured; ``dense``: never on the sparse kernels; ``sparse``: every masked layer on them
+Kernels = Literal["auto", "dense", "sparse"]
+
+
+def why_dense(*, device: str, precision: str, channels_last: bool, world: int) -> str:
+    """Say why a run cannot use the sparse kernels, or return an empty string when it can.
+
+    Args:
+        device: type of the device.
+        precision: ``float32`` or ``bf16``.
+        channels_last: the memory format of the run; the kernels take the other one.
+        world: processes that train together. Each would measure for itself, and a checkpoint keeps one measurement.
+    """
+    status = kernels.status()
+    if not status.available:
+        return f"the native kernels are missing: {status.reason}"
+    if device != "cpu":
+        return f"the kernels run on a CPU, this run on {device}"
+    if precision != "float32":
+        return f"the kernels compute in float32, this run in {precision}"
+    if channels_last:
+        return "the kernels take images in the ordinary memory format, this run has channels_last"
+    return "several processes train together" if world > 1 else ""
+
+
+class SparseLayers:
+    """The masked layers of one network.
+
+    Args:
+        execution: how they are computed.
+        network: the live network.
+        weights: its masked weights by name.
+    """
+
+    def __init__(self, execution: Execution, network: nn.Module, weights: Mapping[str, PrunableWeight]) -> None:
+        self._execution = execution
+        #: the coming backward pass gives weight gradients at masked positions too
+        self.expects_dense = execution.every_gradient
+        self._modules = {name: network.get_submodule(name.removesuffix("weight").rstrip(".")) for name in weights}
+
+    def follow(self, masks: Mapping[str, Tensor]) -> None:
+        """Compute with these masks from now on; the weights are already 0 off them. Layers kept whole stay dense."""
+        for name, module in self._modules.items():
+            kernels.detach(module)
+            if not kernels.supports(module):
+                continue
+            mask = masks[name].cpu()
+            if not bool(mask.all()):
+                how = kernels.attach(module, mask, sparse=self._execution.mode)
+                how.masked, how.table = True, self._execution.table
+                how.dense_gradient = self.expects_dense
+
+    def expect(self, dense_gradient: bool) -> None:
+        """Say whether the coming backward pass must give weight gradients at masked positions too."""
+        self.expects_dense = dense_gradient or self._execution.every_gradient
+        for module in self._modules.values():
+            how = kernels.attached(module)
+            if how is not None:
+                how.dense_gradient = self.expects_dense
+
+    @contextlib.contextmanager
+    def dense(self) -> Iterator[None]:
+        """Compute every layer dense inside."""
+        held = {module: how for module in self._modules.values() if (how := kernels.attached(module)) is not None}
+        modes = {module: how.sparse for module, how in held.items()}
+        for how in held.values():
+            how.sparse = "never"
+        try:
+            yield
+        finally:
+            for module, how in held.items():
+                how.sparse = modes[module]
+
+
+class Execution:
+    """How one run computes its masked layers.
+
+    Args:
+        kernels: ``auto`` or ``sparse``; a run that is computed dense has no execution at all.
+        every_gradient: weight gradients are wanted at masked positions on every step (dense optimizer moments).
+
+    Attributes:
+        table: the break-evens that this run has used, by layer; part of its checkpoints.
+    """
+
+    def __init__(self, kernels: Literal["auto", "sparse"], *, every_gradient: bool = False) -> None:
+        self.mode: Literal["always"] | None = "always" if kernels == "sparse" else None
+        self.every_gradient = every_gradient
+        self.table: dict[str, float] = {}
+
+    def layers(self, network: nn.Module, weights: Mapping[str, PrunableWeight]) -> SparseLayers:
+        """Take over the masked layers of one network; nothing changes before :meth:`SparseLayers.follow`."""
+        return SparseLayers(self, network, weights)
+
+    def restore(self, table: Mapping[str, float]) -> None:
+        """Go on with the break-evens that a checkpoint holds. The dictionary stays: layers refer to it."""
+        self.table.clear()
+        self.table.update({key: float(value) for key, value in table.items()})
