@@ -36,8 +36,11 @@ from gancompress.training.groups import Group
 from gancompress.training.loop import Trainer
 from gancompress.training.objective import Objective
 from gancompress.training.optimizers import build_optimizer
+from gancompress.widths import ChosenWidth, choose_widths, with_widths
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gancompress.data.base import Dataset, DatasetConfig, ImageSpec
     from gancompress.methods.base import Method, MethodConfig
     from gancompress.objectives.base import Loss, LossConfig
@@ -54,6 +57,7 @@ __all__ = [
     "build_method",
     "build_networks",
     "build_trainer",
+    "chosen_widths",
     "densities",
     "device_of",
     "make_backbone",
@@ -92,8 +96,24 @@ def build_dataset(recipe: Recipe) -> Dataset[DatasetConfig]:
 
 
 def make_backbone(recipe: Recipe, image: ImageSpec) -> Backbone[BackboneConfig]:
-    """Return the backbone of a recipe, fitted to the images."""
-    return cast("Backbone[BackboneConfig]", _make(BACKBONES, recipe.model, image))
+    """Return the backbone of a recipe, fitted to the images, as wide as the recipe's method wants it."""
+    backbone = cast("Backbone[BackboneConfig]", _make(BACKBONES, recipe.model, image))
+    chosen = _chosen_widths(recipe, backbone)
+    if not chosen:
+        return backbone
+    return with_widths(backbone, backbone.widths, {role: width.chosen for role, width in chosen.items()})
+
+
+def chosen_widths(recipe: Recipe, image: ImageSpec) -> dict[Role, ChosenWidth]:
+    """Return the widths that the method of a recipe chose, and what they came to; empty when it chose none."""
+    return _chosen_widths(recipe, _make(BACKBONES, recipe.model, image))
+
+
+def _chosen_widths(recipe: Recipe, backbone: Backbone[BackboneConfig]) -> dict[Role, ChosenWidth]:
+    def budgets_of(networks: Mapping[Role, Generator | Discriminator]) -> dict[Role, Budget]:
+        return build_budgets(recipe, {role: masked_weights(networks[role], recipe.sparsity) for role in ROLES})
+
+    return choose_widths(build_method(recipe), backbone, budgets_of)
 
 
 def build_backbone(recipe: Recipe, image: ImageSpec) -> Backbone[BackboneConfig]:

@@ -11,7 +11,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from gancompress.assemble import ROLES, build_backbone, build_dataset, build_networks, build_trainer
+from gancompress.assemble import ROLES, build_backbone, build_dataset, build_networks, build_trainer, chosen_widths
 from gancompress.cost.summary import run_cost
 from gancompress.environment import environment
 from gancompress.errors import CheckpointError, RunError
@@ -157,6 +157,9 @@ class Experiment:
         metrics = self.metrics()
         with trainer.engine.dense():
             cost = run_cost(trainer, self._seconds)
+        widths = chosen_widths(self.recipe, dataset.spec)
+        if widths:
+            cost["widths"] = {role: width.to_dict() for role, width in widths.items()}
         if self.group.is_main:
             if metrics:
                 self.directory.write_json("metrics.json", metrics)

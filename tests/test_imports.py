@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": PURE | {"sparsity", "methods", "backbones", "objectives", "data", "kernels", "recipe", "cost"},
 }
 #: The composition root and what stands on it.
-ROOT = {"assemble", "experiment", "runs", "environment", "interrupt", "observer", "measure"}
+ROOT = {"assemble", "widths", "experiment", "runs", "environment", "interrupt", "observer", "measure"}
 ALLOWED |= {room: {*ALLOWED, *ROOT} for room in ROOT}
 ALLOWED["export"] = {*ALLOWED} - {"training"}
 ALLOWED["report"] = {*ALLOWED}

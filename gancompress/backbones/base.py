@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from torch import nn
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gancompress.data.base import ImageSpec
+    from gancompress.sparsity.state import Role
 
 __all__ = [
     "Backbone",
@@ -21,6 +22,7 @@ __all__ = [
     "Generator",
     "PrunableWeight",
     "WeightKind",
+    "Width",
     "prunable_weights",
 ]
 
@@ -104,6 +106,20 @@ def prunable_weights(network: nn.Module) -> dict[str, PrunableWeight]:
     return found
 
 
+class Width(NamedTuple):
+    """The setting that makes one network wider or narrower.
+
+    Attributes:
+        field: its name in the backbone's ``Config``.
+        channels: its value, defaults resolved.
+        multiple: what the value must divide by.
+    """
+
+    field: str
+    channels: int
+    multiple: int = 1
+
+
 class BackboneConfig(BaseModel):
     """Base of every backbone's ``Config``."""
 
@@ -134,6 +150,11 @@ class Backbone(abc.ABC, Generic[C]):
     @abc.abstractmethod
     def conditional(self) -> bool:
         """Whether the networks take class labels."""
+
+    @property
+    def widths(self) -> Mapping[Role, Width]:
+        """What sets the width of each network, separately; empty when they cannot be built narrower."""
+        return {}
 
     @abc.abstractmethod
     def generator(self) -> Generator:

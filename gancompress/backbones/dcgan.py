@@ -10,12 +10,15 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator
+from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator, Width
 from gancompress.backbones.checks import conditional_classes, require_resolution
 from gancompress.backbones.layers import LinearToMap, ProjectionHead, batch_norm, finish, initialiser, normalise
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gancompress.data.base import ImageSpec
+    from gancompress.sparsity.state import Role
 
 __all__ = ["DCGAN", "DCGANConfig"]
 
@@ -131,6 +134,15 @@ class DCGAN(Backbone[DCGANConfig]):
     def conditional(self) -> bool:
         """Whether the networks take class labels."""
         return self._classes > 0
+
+    @property
+    def widths(self) -> Mapping[Role, Width]:
+        """The channels of the largest hidden maps."""
+        channels = self.config.channels
+        return {
+            "generator": Width("channels", channels),
+            "discriminator": Width("discriminator_channels", self.config.discriminator_channels or channels),
+        }
 
     def generator(self) -> Generator:
         """Build a freshly initialised generator."""

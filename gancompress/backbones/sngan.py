@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator
+from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator, Width
 from gancompress.backbones.checks import conditional_classes, require_multiple, require_resolution
 from gancompress.backbones.layers import (
     DownBlock,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gancompress.data.base import ImageSpec
+    from gancompress.sparsity.state import Role
 
 __all__ = ["SNGAN", "SNGANConfig"]
 
@@ -174,6 +175,15 @@ class SNGAN(Backbone[SNGANConfig]):
     def conditional(self) -> bool:
         """Whether the networks take class labels."""
         return self._classes > 0
+
+    @property
+    def widths(self) -> Mapping[Role, Width]:
+        """The channels of the widest maps."""
+        layout = self._layout
+        return {
+            "generator": Width("channels", self._channels, max(layout.generator)),
+            "discriminator": Width("discriminator_channels", self._discriminator_channels, max(layout.discriminator)),
+        }
 
     def generator(self) -> Generator:
         """Build a freshly initialised generator."""

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, ClassVar, Generic, Literal, NamedTuple, TypeAl
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import torch
     from torch import Tensor
 
     from gancompress.sparsity.state import Budget, Role, SparseState
 
-__all__ = ["Measure", "Method", "MethodConfig", "NetView", "Plan", "Round", "Start"]
+__all__ = ["Measure", "Method", "MethodConfig", "NetView", "Plan", "Round", "Size", "Start"]
 
 #: What the weights of a network do when a round starts: ``keep`` goes on with them, ``rewind`` restores the values
 #: they had at ``Round.rewind_step`` of the first round (0 = initialisation), ``reinitialise`` draws new ones.
@@ -62,6 +62,13 @@ class Measure(NamedTuple):
 
     every: int
     window: int
+
+
+class Size(NamedTuple):
+    """What one network holds and computes: all its parameters, and the MACs of its weights for one sample."""
+
+    parameters: int
+    macs: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +155,10 @@ class Method(abc.ABC, Generic[C]):
     def notes(self, role: Role, step: int, total_steps: int) -> Mapping[str, float]:
         """Return numbers worth logging beside an update (its drop fraction, a target density); none by default."""
         return {}
+
+    def width(self, full: int, multiple: int, target: Size, size: Callable[[int], Size]) -> int:
+        """Choose the width of one network (``gancompress.widths``): ``full``, or fewer multiples of ``multiple``."""
+        return full
 
     def rounds(self, total_steps: int, density: Mapping[Role, float]) -> Sequence[Round]:
         """Declare every round before the first step, so that cost and remaining time are known.

@@ -1,0 +1,56 @@
+"""Magnitude pruning: train dense, remove the smallest weights once, fine-tune what is left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from gancompress.errors import RecipeError
+from gancompress.methods.base import Method, MethodConfig, NetView, Round
+from gancompress.methods.pruning import PruningConfig, Scope, cut, everything, magnitudes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+
+    from gancompress.sparsity.state import Budget, Role, SparseState
+
+__all__ = ["Magnitude", "MagnitudeConfig"]
+
+
+class MagnitudeConfig(PruningConfig):
+    """Settings of one-shot magnitude pruning."""
+
+    scope: Scope = "layer"
+    finetune: float = Field(
+        default=0.5, gt=0, lt=1, description="share of training.steps left for fine-tuning; the rest trains dense"
+    )
+
+
+class Magnitude(Method[MagnitudeConfig]):
+    """Two rounds that together take the recipe's steps: dense, then pruned with the weights kept."""
+
+    Config: ClassVar[type[MethodConfig]] = MagnitudeConfig
+
+    def rounds(self, total_steps: int, density: Mapping[Role, float]) -> Sequence[Round]:
+        """Split the recipe's steps into dense training and fine-tuning.
+
+        Raises:
+            RecipeError: there is only one step to split.
+        """
+        if total_steps < 2:
+            raise RecipeError(f"magnitude trains before and after pruning; training.steps is {total_steps}, needs 2")
+        finetune = min(max(round(self.config.finetune * total_steps), 1), total_steps - 1)
+        return (Round("dense", total_steps - finetune), Round("finetune", finetune))
+
+    def init(self, net: NetView, budget: Budget, rng: torch.Generator) -> SparseState:
+        """Keep everything."""
+        return everything(net)
+
+    def next_round(self, state: SparseState, net: NetView, upcoming: Round, rng: torch.Generator) -> SparseState:
+        """Prune to the recipe's density."""
+        if not self.config.prunes(net.role):
+            return state
+        return cut(state, net, magnitudes(net), net.budget.total, self.config, self.config.scope)

@@ -1,0 +1,122 @@
+"""What methods that remove weights share: their settings, and one cut to an exact number of kept weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeAlias
+
+import torch
+from pydantic import Field
+
+from gancompress.errors import InvariantError
+from gancompress.methods.base import MethodConfig, NetView
+from gancompress.sparsity import scores
+from gancompress.sparsity.allocate import allocate
+from gancompress.sparsity.masks import topk_mask
+from gancompress.sparsity.shrink import shrink
+from gancompress.sparsity.state import SparseState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from gancompress.sparsity.state import Role
+
+__all__ = ["Prune", "PruningConfig", "Scope", "cut", "everything", "magnitudes", "size_of"]
+
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Prune: TypeAlias = Annotated[
+    Literal["generator", "discriminator", "both"],
+    Field(description="networks brought to their density; the other keeps every weight, whatever the recipe says"),
+]
+Scope: TypeAlias = Annotated[
+    Literal["layer", "global"],
+    Field(description="layer: kept weights per layer as the recipe allocates them; global: rank all layers together"),
+]
+
+
+class Floors(Protocol):
+    """The settings without which a global rule empties layers."""
+
+    @property
+    def layer_floor(self) -> float: ...
+    @property
+    def protect_output(self) -> bool: ...
+
+
+class PruningConfig(MethodConfig):
+    """Settings of every method that prunes."""
+
+    prune: Prune = "both"
+    scope: Scope = "global"
+    layer_floor: Share = Field(
+        default=0.1,
+        description="global scope: least density of every layer, as a share of the network's; not 0: at least 1 weight",
+    )
+    protect_output: bool = Field(
+        default=True, description="global scope: the output layer is never sparser than the network"
+    )
+
+    def prunes(self, role: Role) -> bool:
+        """Return whether ``role`` is pruned."""
+        return self.prune in (role, "both")
+
+
+def everything(net: NetView) -> SparseState:
+    """Return masks that keep every weight."""
+    masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in net.weights.items()}
+    return SparseState(masks, {name: mask.numel() for name, mask in masks.items()})
+
+
+def size_of(net: NetView) -> int:
+    """Return the number of prunable weights."""
+    return sum(net.budget.sizes.values())
+
+
+def magnitudes(net: NetView) -> dict[str, Tensor]:
+    """Return ``|w|`` of every prunable weight."""
+    return {name: scores.magnitude(weight) for name, weight in net.weights.items()}
+
+
+def cut(
+    state: SparseState, net: NetView, ranking: Mapping[str, Tensor], total: int, floors: Floors, scope: str = "global"
+) -> SparseState:
+    """Keep the ``total`` best of the weights that ``state`` keeps; what is masked stays masked.
+
+    Args:
+        state: the masks so far.
+        net: the network; its budget says what the recipe allocates, keeps dense and keeps at least.
+        ranking: non-negative scores per tensor; NaN counts as 0.
+        total: kept weights of the whole network, exactly.
+        floors: what a global cut leaves every layer.
+        scope: ``layer`` moves every layer the same share of the way to the count that the recipe allocates to it;
+            ``global`` ranks all layers together.
+
+    Raises:
+        RecipeError: the floors together take more than ``total``.
+        InvariantError: more is to be kept than ``state`` keeps, or fewer than the recipe allocates (``layer``).
+    """
+    if total > state.nonzeros:
+        raise InvariantError(f"cannot prune the {net.role}'s {state.nonzeros} kept weights to {total}")
+    # Masked weights rank below every kept one, so that the best ones of a tensor are always inside its mask.
+    ranked = {name: ranking[name].nan_to_num(nan=0.0).masked_fill(~mask, -1.0) for name, mask in state.masks.items()}
+    if scope == "layer":
+        counts = shrink(state.budgets, net.budget.counts, total)
+    else:
+        sizes = net.budget.sizes
+        one_each = 1 / max(sizes.values()) if floors.layer_floor > 0 else 0.0
+        counts = dict(
+            allocate(
+                "global",
+                {name: tuple(mask.shape) for name, mask in state.masks.items()},
+                total / sum(sizes.values()),
+                floor=max(net.budget.floor, one_each),
+                dense=net.budget.dense,
+                scores=ranked,
+                protected=net.protected if floors.protect_output else (),
+                global_floor=floors.layer_floor,
+                at_most=state.budgets,
+            ).counts
+        )
+    masks = {name: topk_mask(ranked[name], counts[name], mask) for name, mask in state.masks.items()}
+    return state.replace(masks=masks, budgets=counts)
