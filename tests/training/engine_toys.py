@@ -131,8 +131,11 @@ class Toys:
         engine = self.engine
         plans = {role: engine.plan(role, step, self.total) for role in ROLES}
         for k in range(self.n_d):
+            plan = plans["discriminator"] if k == self.n_d - 1 else Plan.NOTHING
+            engine.expect("discriminator", plan)
             self.backward("discriminator", step, k)
-            engine.step("discriminator", plans["discriminator"] if k == self.n_d - 1 else Plan.NOTHING)
+            engine.step("discriminator", plan)
+        engine.expect("generator", plans["generator"])
         self.backward("generator", step)
         engine.step("generator", plans["generator"])
         self.ema.update(self.generator, step)
