@@ -15,6 +15,7 @@ __all__ = [
     "ComponentError",
     "DataError",
     "EvaluationError",
+    "ExportError",
     "GancompressError",
     "InvariantError",
     "KernelError",
@@ -95,6 +96,10 @@ class CheckpointError(GancompressError):
 
 class EvaluationError(GancompressError):
     """A metric cannot be computed as its protocol asks."""
+
+
+class ExportError(GancompressError):
+    """A generator cannot be exported as asked, or an exported file is truncated, altered or from a newer version."""
 
 
 class KernelError(GancompressError):

@@ -1,0 +1,1 @@
+"""Generators that leave the house: packed files, the compiled sparse generator, ONNX."""

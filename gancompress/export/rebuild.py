@@ -1,0 +1,76 @@
+"""From the name and the config of a backbone, and tensors, to a generator. No class definition is asked of anyone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import ValidationError
+
+from gancompress.errors import ExportError, GancompressError
+from gancompress.export.folding import write_out
+from gancompress.recipe.components import config_type
+from gancompress.registry import BACKBONES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from gancompress.backbones.base import Generator
+    from gancompress.data.base import ImageSpec
+
+__all__ = ["build_generator"]
+
+
+def build_generator(model: Mapping[str, Any], image: ImageSpec, state: Mapping[str, Tensor]) -> Generator:
+    """Build a generator in eval mode, without parametrisations, that holds the tensors of ``state``.
+
+    Args:
+        model: ``name`` of the backbone and the fields of its ``Config``.
+        image: shape and classes of the images.
+        state: exactly the tensors of the generator; they are taken over, not copied.
+
+    Raises:
+        ExportError: the config or the tensors are not of this backbone.
+        ComponentError: the backbone is unknown here.
+    """
+    config = dict(model)
+    name = str(config.pop("name", ""))
+    try:
+        settings = config_type(BACKBONES, name).model_validate(config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ExportError(f"the config does not fit backbone {name!r}: {key}: {first['msg']}") from error
+    backbone: Any = BACKBONES.get(name)
+    try:
+        # the initial weights are thrown away at once: drawing none saves most of the time to load
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            generator: Generator = write_out(backbone(settings, image).generator().eval())
+    except GancompressError:
+        raise
+    except Exception:  # a backbone whose constructor looks at its numbers
+        with torch.random.fork_rng(devices=[]):
+            generator = write_out(backbone(settings, image).generator().eval())
+    _compare(generator.state_dict(), state, name)
+    generator.load_state_dict(dict(state), assign=True)
+    unset = [key for key, buffer in generator.named_buffers() if buffer.is_meta]
+    if unset:  # buffers that are made by the constructor and not part of the state
+        with torch.random.fork_rng(devices=[]):
+            generator = write_out(backbone(settings, image).generator().eval())
+        generator.load_state_dict(dict(state), assign=True)
+    return generator.eval().requires_grad_(False)
+
+
+def _compare(own: Mapping[str, Tensor], state: Mapping[str, Tensor], name: str) -> None:
+    for key in sorted(own.keys() | state.keys()):
+        if key not in state:
+            raise ExportError(f"tensor {key} is missing: backbone {name!r} has it")
+        if key not in own:
+            raise ExportError(f"tensor {key} is not one of backbone {name!r}")
+        if own[key].shape != state[key].shape or own[key].dtype is not state[key].dtype:
+            raise ExportError(
+                f"tensor {key} is {tuple(state[key].shape)} {state[key].dtype}, "
+                f"backbone {name!r} has {tuple(own[key].shape)} {own[key].dtype}"
+            )
