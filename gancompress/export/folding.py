@@ -24,6 +24,10 @@ def write_out(network: N) -> N:
     """Replace every parametrised tensor of ``network``, which is in eval mode, by what it evaluates to."""
     for module in list(network.modules()):
         if parametrize.is_parametrized(module):
+            # A deep copy shares the class that holds the parametrised properties with its original, and torch
+            # would remove them from there.
+            own = {key: value for key, value in vars(type(module)).items() if key not in ("__dict__", "__weakref__")}
+            module.__class__ = type(type(module).__name__, type(module).__bases__, own)
             parametrisations = module.parametrizations
             assert isinstance(parametrisations, nn.ModuleDict)
             for name in list(parametrisations):
