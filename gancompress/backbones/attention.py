@@ -16,7 +16,7 @@ from gancompress.errors import BackboneError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-__all__ = ["SelfAttention", "require_attention"]
+__all__ = ["SelfAttention", "attention_multiple", "require_attention"]
 
 _QUERY_DIVISOR = 8
 _VALUE_DIVISOR = 2
@@ -50,6 +50,11 @@ class SelfAttention(nn.Module):
         return out
 
 
+def attention_multiple(times: int) -> int:
+    """Return what a base width must divide by when an attending map has ``times`` as many channels."""
+    return _QUERY_DIVISOR // math.gcd(_QUERY_DIVISOR, times)
+
+
 def require_attention(name: str, size: int, sizes: Collection[int], widths: Iterable[tuple[str, int, int]]) -> None:
     """Refuse attention that the backbone ``name`` has no place or no channels for.
 
@@ -74,4 +79,4 @@ def require_attention(name: str, size: int, sizes: Collection[int], widths: Iter
         )
     for key, base, multiple in widths:
         why = f"the attention at {size} pixels divides {multiple} times {key} by {_QUERY_DIVISOR}"
-        require_multiple(key, base, _QUERY_DIVISOR // math.gcd(_QUERY_DIVISOR, multiple), why)
+        require_multiple(key, base, attention_multiple(multiple), why)

@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gancompress.backbones.attention import SelfAttention, require_attention
-from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator
+from gancompress.backbones.attention import SelfAttention, attention_multiple, require_attention
+from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator, Width
 from gancompress.backbones.checks import conditional_classes, require_multiple, require_resolution
 from gancompress.backbones.layers import (
     ConditionalBatchNorm2d,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gancompress.data.base import ImageSpec
+    from gancompress.sparsity.state import Role
 
 __all__ = ["BigGAN", "BigGANConfig", "NormFactory", "conditional_norm", "resolve_embedding"]
 
@@ -291,6 +292,21 @@ class BigGAN(Backbone[BigGANConfig]):
     def conditional(self) -> bool:
         """Whether the networks take class labels."""
         return self._classes > 0
+
+    @property
+    def widths(self) -> Mapping[Role, Width]:
+        """The base widths."""
+        plan, multiples = self._plan, (1, 1)
+        if plan.attending is not None:
+            generator, discriminator = plan.attending
+            multiples = (
+                attention_multiple(plan.layout.generator[generator + 1]),
+                attention_multiple(plan.layout.discriminator[discriminator]),
+            )
+        return {
+            "generator": Width("channels", plan.channels, multiples[0]),
+            "discriminator": Width("discriminator_channels", plan.discriminator_channels, multiples[1]),
+        }
 
     def generator(self) -> Generator:
         """Build a freshly initialised generator."""

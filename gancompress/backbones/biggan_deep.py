@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gancompress.backbones.attention import SelfAttention, require_attention
-from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator
+from gancompress.backbones.attention import SelfAttention, attention_multiple, require_attention
+from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator, Width
 from gancompress.backbones.biggan import NormFactory, conditional_norm, resolve_embedding
 from gancompress.backbones.checks import conditional_classes, require_multiple, require_resolution
 from gancompress.backbones.layers import (
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gancompress.data.base import ImageSpec
+    from gancompress.sparsity.state import Role
 
 __all__ = ["BigGANDeep", "BigGANDeepConfig"]
 
@@ -225,24 +226,29 @@ class BigGANDeep(Backbone[BigGANDeepConfig]):
         self._embedding = resolve_embedding("biggan-deep", config.shared_embedding, 128, self._classes)
         self._check_widths(_LAYOUTS[image.resolution])
 
-    def _check_widths(self, layout: _Layout) -> None:
-        config, resolution = self.config, self.image.resolution
+    def _attention(self) -> int:
+        size = self.config.attention
+        return _LAYOUTS[self.image.resolution].attention if size is None else size
+
+    def _multiples(self) -> tuple[dict[int, int], dict[int, int]]:
+        """Return the multiples of the base width by resolution of the map: generator, discriminator."""
+        layout, resolution = _LAYOUTS[self.image.resolution], self.image.resolution
         generator = {_BOTTOM * 2**level: multiple for level, multiple in enumerate(layout.generator) if level}
-        discriminator = {
-            resolution // 2**level: multiple for level, multiple in enumerate(layout.discriminator) if level
-        }
-        size = layout.attention if config.attention is None else config.attention
-        ends = [("channels", config.channels, generator, layout.generator[-2])]
-        if config.discriminator_channels is not None:
-            ends.append(
-                ("discriminator_channels", config.discriminator_channels, discriminator, layout.discriminator[1])
-            )
-        else:
-            ends.append(("channels", config.channels, discriminator, layout.discriminator[1]))
-        for key, width, _, narrowest in ends:
-            why = f"blocks have a bottleneck {_BOTTLENECK} times narrower than {narrowest} times {key}"
-            require_multiple(key, width, _BOTTLENECK // narrowest, why)
-        widths = [(key, width, multiples.get(size, 1)) for key, width, multiples, _ in ends]
+        discriminator = {resolution // 2**level: times for level, times in enumerate(layout.discriminator) if level}
+        return generator, discriminator
+
+    def _check_widths(self, layout: _Layout) -> None:
+        config, (generator, discriminator) = self.config, self._multiples()
+        key = "channels" if config.discriminator_channels is None else "discriminator_channels"
+        judge = config.discriminator_channels or config.channels
+        for name, width, narrowest in (
+            ("channels", config.channels, layout.generator[-2]),
+            (key, judge, layout.discriminator[1]),
+        ):
+            why = f"blocks have a bottleneck {_BOTTLENECK} times narrower than {narrowest} times {name}"
+            require_multiple(name, width, _BOTTLENECK // narrowest, why)
+        size = self._attention()
+        widths = [("channels", config.channels, generator.get(size, 1)), (key, judge, discriminator.get(size, 1))]
         require_attention("biggan-deep", size, generator.keys() & discriminator.keys(), widths)
 
     @property
@@ -255,6 +261,24 @@ class BigGANDeep(Backbone[BigGANDeepConfig]):
         """Whether the networks take class labels."""
         return self._classes > 0
 
+    @property
+    def widths(self) -> Mapping[Role, Width]:
+        """The base widths."""
+        layout, size = _LAYOUTS[self.image.resolution], self._attention()
+        generator, discriminator = (_BOTTLENECK // layout.generator[-2], _BOTTLENECK // layout.discriminator[1])
+        if size:
+            made, judged = self._multiples()
+            # both are powers of two: the larger is their least common multiple
+            generator = max(generator, attention_multiple(made[size]))
+            discriminator = max(discriminator, attention_multiple(judged[size]))
+        channels = self.config.channels
+        return {
+            "generator": Width("channels", channels, generator),
+            "discriminator": Width(
+                "discriminator_channels", self.config.discriminator_channels or channels, discriminator
+            ),
+        }
+
     def generator(self) -> Generator:
         """Build a freshly initialised generator."""
         return _DeepGenerator(self.config, self.image, self._classes, self._embedding)
@@ -265,11 +289,11 @@ class BigGANDeep(Backbone[BigGANDeepConfig]):
 
     def describe(self) -> Mapping[str, object]:
         """Return the settings in use, defaults resolved."""
-        layout, config = _LAYOUTS[self.image.resolution], self.config
+        config = self.config
         return {
             "channels": config.channels,
             "discriminator_channels": config.discriminator_channels or config.channels,
             "latent_dim": config.latent_dim,
             "shared_embedding": self._embedding,
-            "attention": layout.attention if config.attention is None else config.attention,
+            "attention": self._attention(),
         }

@@ -310,3 +310,26 @@ def test_deep_settings_that_do_not_fit_are_refused(settings, message):
 
 def test_without_attention_any_width_will_do():
     assert small(128, channels=3, attention=0).generator().attention is None
+
+
+@pytest.mark.parametrize(
+    ("backbone", "multiples"),
+    [
+        (small(), (1, 1)),
+        (small(64), (2, 8)),
+        (small(128), (4, 8)),
+        (BigGANDeep(BigGANDeepConfig(channels=8), ImageSpec(3, 128, CLASSES)), (4, 4)),
+        (BigGANDeep(BigGANDeepConfig(channels=8, attention=0), ImageSpec(3, 128, CLASSES)), (2, 2)),
+    ],
+)
+def test_widths_that_a_method_may_choose(backbone, multiples):
+    generator, discriminator = backbone.widths["generator"], backbone.widths["discriminator"]
+    assert (generator.multiple, discriminator.multiple) == multiples
+    assert (generator.channels, discriminator.channels) == (8, 8)
+    kind, config = type(backbone), backbone.config
+    for width in (generator, discriminator):
+        fewer = {"channels": 8, "discriminator_channels": 8} | {width.field: width.multiple}
+        kind(config.model_copy(update=fewer), backbone.image)
+        if width.multiple > 1:
+            with pytest.raises(BackboneError, match=rf"{width.field}={width.multiple // 2} "):
+                kind(config.model_copy(update=fewer | {width.field: width.multiple // 2}), backbone.image)
