@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 import math
 from typing import TYPE_CHECKING, Any, cast
 
@@ -98,7 +99,7 @@ def build_dataset(recipe: Recipe) -> Dataset[DatasetConfig]:
 def make_backbone(recipe: Recipe, image: ImageSpec) -> Backbone[BackboneConfig]:
     """Return the backbone of a recipe, fitted to the images, as wide as the recipe's method wants it."""
     backbone = cast("Backbone[BackboneConfig]", _make(BACKBONES, recipe.model, image))
-    chosen = _chosen_widths(recipe, backbone)
+    chosen = _ask_widths(_Question(recipe, backbone))
     if not chosen:
         return backbone
     return with_widths(backbone, backbone.widths, {role: width.chosen for role, width in chosen.items()})
@@ -106,14 +107,32 @@ def make_backbone(recipe: Recipe, image: ImageSpec) -> Backbone[BackboneConfig]:
 
 def chosen_widths(recipe: Recipe, image: ImageSpec) -> dict[Role, ChosenWidth]:
     """Return the widths that the method of a recipe chose, and what they came to; empty when it chose none."""
-    return _chosen_widths(recipe, _make(BACKBONES, recipe.model, image))
+    return dict(_ask_widths(_Question(recipe, _make(BACKBONES, recipe.model, image))))
 
 
-def _chosen_widths(recipe: Recipe, backbone: Backbone[BackboneConfig]) -> dict[Role, ChosenWidth]:
+class _Question:
+    """A recipe and its backbone, equal to another when the method would choose the same widths."""
+
+    def __init__(self, recipe: Recipe, backbone: Backbone[BackboneConfig]) -> None:
+        self.recipe, self.backbone = recipe, backbone
+        self._key = (recipe.model.model_dump_json(), recipe.sparsity.model_dump_json(), backbone.image)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Question) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+# a search builds several networks, if empty ones, and a run asks for its backbone more than once
+@functools.lru_cache(maxsize=16)
+def _ask_widths(question: _Question) -> Mapping[Role, ChosenWidth]:
+    recipe = question.recipe
+
     def budgets_of(networks: Mapping[Role, Generator | Discriminator]) -> dict[Role, Budget]:
         return build_budgets(recipe, {role: masked_weights(networks[role], recipe.sparsity) for role in ROLES})
 
-    return choose_widths(build_method(recipe), backbone, budgets_of)
+    return choose_widths(build_method(recipe), question.backbone, budgets_of)
 
 
 def build_backbone(recipe: Recipe, image: ImageSpec) -> Backbone[BackboneConfig]:
