@@ -36,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
 ROOT = {"assemble", "widths", "experiment", "runs", "environment", "interrupt", "observer", "measure"}
 ALLOWED |= {room: {*ALLOWED, *ROOT} for room in ROOT}
 ALLOWED["export"] = {*ALLOWED} - {"training"}
+ALLOWED["comparison"] = {*ALLOWED}
 ALLOWED["report"] = {*ALLOWED}
 ALLOWED["testing"] = {*ALLOWED}
 ALLOWED["cli"] = {*ALLOWED}

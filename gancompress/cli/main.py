@@ -6,7 +6,9 @@ import sys
 from collections.abc import Sequence
 
 from gancompress.cli.app import add_command, app
+from gancompress.cli.bench import bench
 from gancompress.cli.catalogue import cp, ls
+from gancompress.cli.compare import compare
 from gancompress.cli.doctor import doctor
 from gancompress.cli.evaluate import evaluate
 from gancompress.cli.run import run, train
@@ -18,6 +20,7 @@ __all__ = ["app", "main"]
 
 add_command("run", run)
 add_command("train", train)
+add_command("compare", compare)
 add_command("evaluate", evaluate)
 add_command("sample", sample)
 add_command("validate", validate)
@@ -25,6 +28,7 @@ add_command("ls", ls)
 add_command("cp", cp)
 add_command("show", show)
 add_command("doctor", doctor)
+app.add_typer(bench)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,0 +1,226 @@
+"""``gancompress compare``: methods against each other, dense and a narrow dense network, on equal terms."""
+
+from __future__ import annotations
+
+import enum
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gancompress.cli.app import SetOption
+from gancompress.errors import GancompressError, RecipeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gancompress.comparison.folder import ComparisonFolder
+    from gancompress.comparison.grid import Grid
+    from gancompress.comparison.runner import Outcome, Runner
+
+__all__ = ["compare"]
+
+
+class ExecutorName(enum.StrEnum):
+    """Where cells run."""
+
+    local = "local"
+    slurm = "slurm"
+    submitit = "submitit"
+    debug = "debug"
+
+
+def compare(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="Base recipe: a file, a run directory or a shipped name. [default: compare_digits]"),
+    ] = None,
+    methods: Annotated[
+        str,
+        typer.Option("--methods", metavar="M,M", help="Methods, with settings if wanted: dst,dst:growth=random,imp."),
+    ] = "static,dst",
+    recipe_option: Annotated[str | None, typer.Option("--recipe", help="The same as RECIPE.")] = None,
+    seeds: Annotated[str, typer.Option("--seeds", help="How many seeds, or a list such as 0,1,2.")] = "1",
+    density: Annotated[
+        str | None, typer.Option("--density", metavar="D,D", help="Densities. [default: the recipe's]")
+    ] = None,
+    budget: Annotated[
+        str, typer.Option("--budget", help="What every run has the same of: steps, flops, or flops=NUMBER.")
+    ] = "steps",
+    narrow: Annotated[
+        bool, typer.Option("--narrow/--no-narrow", help="Compare with a dense network as small as the sparse ones.")
+    ] = True,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Runs at once. [default: one per core, at most 4; 1 on a GPU]")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Directory that holds comparisons.")] = Path("compare"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the grid and what it will cost, and stop.")] = False,
+    set_: SetOption = None,
+    executor: Annotated[
+        ExecutorName,
+        typer.Option("--executor", help="local: processes here; the others need submitit, debug runs in this process."),
+    ] = ExecutorName.local,
+    cluster: Annotated[
+        list[str] | None,
+        typer.Option("--cluster", metavar="KEY=VALUE", help="Setting of submitit, e.g. slurm_partition=gpu."),
+    ] = None,
+) -> None:
+    """Compare methods on equal terms; the same command finishes what is missing.
+
+    Every method, density and seed is an ordinary run in its own process, with dense and a narrow dense network beside
+    them. Rounds and pre-training are charged to the method that needs them.
+
+    Example: gancompress compare --methods dst,imp
+    """
+    from gancompress.comparison.choices import parse_budget, parse_densities, parse_methods, parse_seeds
+
+    if recipe is not None and recipe_option is not None and recipe != recipe_option:
+        raise RecipeError(f"two recipes were given, {recipe} and --recipe {recipe_option}; give one")
+    choices = parse_methods(methods)
+    asked, held, settings = parse_densities(density), parse_budget(budget), _cluster_settings(cluster, executor)
+
+    from gancompress.recipe.load import load_recipe
+
+    base = load_recipe(recipe or recipe_option or "compare_digits", tuple(set_ or ()))
+    chosen = parse_seeds(seeds, base.recipe.seed)
+
+    from gancompress.assemble import build_dataset, device_of
+    from gancompress.comparison.folder import ComparisonFolder
+    from gancompress.comparison.grid import build_grid
+    from gancompress.comparison.runner import cores
+
+    dataset = build_dataset(base.recipe)
+    grid = build_grid(base, choices, asked, chosen, held, narrow=narrow, dataset=dataset)
+    folder = ComparisonFolder.of(out, grid)
+    wished = 1 if device_of(base.recipe).type == "cuda" else min(4, cores())
+    at_once = min(jobs or wished, len(grid.cells))
+    if dry_run:
+        _show_plan(grid, folder, at_once)
+        return
+    for message in grid.messages:
+        typer.echo(f"note: {message}", err=True)
+    folder.open(grid)
+    typer.echo(
+        f"comparing {len(grid.cells)} runs, {at_once} at once, in {folder.path} "
+        f"({sum(folder.status(cell).state == 'done' for cell in grid.cells)} done)",
+        err=True,
+    )
+    _prepare(grid, dataset)
+    _run(grid, folder, _runner(executor, at_once, settings))
+
+
+def _cluster_settings(items: list[str] | None, executor: ExecutorName) -> dict[str, Any]:
+    from gancompress.recipe.document import parse_value
+
+    if items and executor is ExecutorName.local:
+        raise RecipeError("--cluster says how jobs are submitted, but --executor is local; add --executor slurm")
+    settings = {}
+    for item in items or ():
+        key, equals, value = item.partition("=")
+        if not (key and equals):
+            raise RecipeError(f"--cluster {item!r}: expected KEY=VALUE, such as slurm_partition=gpu")
+        settings[key] = parse_value(value, f"--cluster {item}")
+    return settings
+
+
+def _runner(executor: ExecutorName, jobs: int, settings: Mapping[str, Any]) -> Runner:
+    from gancompress.comparison.runner import LocalProcesses, Submitted, cores
+
+    if executor is ExecutorName.local:
+        return LocalProcesses(jobs)
+    cluster = "local" if executor is ExecutorName.submitit else executor.value
+    return Submitted(cluster, threads=max(1, cores() // jobs), parameters=settings)
+
+
+def _prepare(grid: Grid, dataset: Any) -> None:
+    """Train or load what all runs are evaluated with once, rather than in every process at the same time."""
+    from gancompress.assemble import device_of
+    from gancompress.evaluation.extractors import build_extractor
+
+    dataset.prepare()
+    build_extractor(grid.base.evaluation.extractor, dataset, device=device_of(grid.base))
+
+
+def _run(grid: Grid, folder: ComparisonFolder, runner: Runner) -> None:
+    from gancompress.cli.compare_progress import watcher
+    from gancompress.comparison.results import collect
+    from gancompress.comparison.runner import run_missing
+    from gancompress.report.comparison import build_comparison
+    from gancompress.report.comparison_table import print_comparison
+
+    with watcher(grid, folder) as watching:
+        try:
+            outcomes = run_missing(folder, grid.cells, runner, watching)
+        except KeyboardInterrupt:
+            typer.echo("stopped; the same command finishes what is missing", err=True)
+            raise
+    results = collect(grid, folder)
+    page = build_comparison(results)
+    print_comparison(results)
+    typer.echo(f"report: {page}")
+    failed = [outcome for outcome in outcomes if outcome.state != "done"]
+    if failed:
+        raise _FailedCellsError(failed, folder)
+
+
+class _FailedCellsError(GancompressError):
+    """Some runs of a comparison failed."""
+
+    def __init__(self, failed: list[Outcome], folder: ComparisonFolder) -> None:
+        lines = [f"{outcome.cell.name} {outcome.state}: {outcome.reason}" for outcome in failed]
+        lines.append(f"{len(failed)} of the runs did not end; what they said is in {folder.cells}/*.log")
+        super().__init__("\n".join(lines))
+
+
+# --------------------------------------------------------------------------- before it starts
+
+
+def _show_plan(grid: Grid, folder: ComparisonFolder, jobs: int) -> None:
+    from gancompress.cli.progress import duration
+    from gancompress.comparison.timing import estimate
+    from gancompress.report.comparison_table import held_equal
+    from gancompress.report.words import scaled
+
+    typer.echo(f"{len(grid.cells)} runs in {folder.path}")
+    typer.echo(held_equal(grid))
+    lines = [["method", "density", "seeds", "steps", "rounds", "updates", "train FLOPs", "of dense", ""]]
+    for row in grid.rows:
+        price = row.price
+        lines.append(
+            [
+                row.choice.label,
+                "—" if row.density is None else f"{row.density:g}",
+                str(len(row.cells)),
+                f"{price.steps:,}",
+                str(len(price.rounds)),
+                str(price.updates),
+                scaled(price.training_flops),
+                f"{price.training_flops / grid.dense.training_flops:.3f}×",
+                "" if price.exact else "estimate",
+            ]
+        )
+    widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
+    for line in lines:
+        cells = [
+            text.ljust(w) if i in (0, 8) else text.rjust(w)
+            for i, (text, w) in enumerate(zip(line, widths, strict=True))
+        ]
+        typer.echo("  ".join(cells).rstrip())
+    total = sum(row.price.training_flops * len(row.cells) for row in grid.rows)
+    exact = all(row.price.exact for row in grid.rows)
+    typer.echo(
+        f"in all {'' if exact else 'about '}{scaled(total)} training FLOPs; every run is evaluated "
+        f"{grid.evaluations} times over its training"
+    )
+    if not exact:
+        typer.echo("estimate: what is kept in which layer depends on what is learned; the table at the end counts it")
+    for message in grid.messages:
+        typer.echo(f"note: {message}")
+    found = estimate(grid, folder, jobs)
+    about = "about" if found.measured else "at most about"
+    typer.echo(f"time: {about} {duration(found.seconds)} with {jobs} at once ({found.how})")
+    typer.echo(
+        f"to start it: gancompress {shlex.join(argument for argument in sys.argv[1:] if argument != '--dry-run')}"
+    )

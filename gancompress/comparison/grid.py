@@ -1,0 +1,298 @@
+"""A grid of method, density and seed over one recipe: every cell a recipe of its own, fitted to what is held equal."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from gancompress.assemble import build_dataset
+from gancompress.comparison.choices import Budget, MethodChoice
+from gancompress.comparison.price import Price, price
+from gancompress.errors import GancompressError, RecipeError
+from gancompress.recipe.identity import run_id
+from gancompress.recipe.layers import apply_override
+from gancompress.recipe.load import LoadedRecipe, check_document
+from gancompress.registry import METHODS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gancompress.data.base import Dataset
+    from gancompress.recipe.document import Document
+    from gancompress.recipe.schema import Recipe
+
+__all__ = ["BASELINES", "Cell", "Grid", "Row", "build_grid", "evaluations_of"]
+
+#: methods that are no contenders: dense once, narrow beside every density
+BASELINES = ("dense", "narrow")
+
+#: rounds of the search for the steps that meet a FLOPs budget
+_FITTING = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run of a comparison.
+
+    Attributes:
+        name: of its recipe, its file and its run directory.
+        row: label of its method.
+        density: what was asked for; ``None`` for dense.
+        seed: its seed.
+        recipe: everything that decides its numbers.
+    """
+
+    name: str
+    row: str
+    density: float | None
+    seed: int
+    recipe: Recipe
+
+    @property
+    def directory(self) -> str:
+        """Name of its run directory."""
+        return f"{self.name}-{run_id(self.recipe)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """The cells of one method at one density, which differ in their seed alone.
+
+    Attributes:
+        choice: method and settings.
+        density: what was asked for; ``None`` for dense.
+        price: what one of its runs costs.
+        cells: one per seed.
+    """
+
+    choice: MethodChoice
+    density: float | None
+    price: Price
+    cells: tuple[Cell, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Everything that is compared.
+
+    Attributes:
+        base: recipe that all cells share but for what is compared.
+        budget: what is held equal.
+        density_of: what a density speaks of: ``generator``, or ``both`` networks.
+        seeds: the seeds.
+        rows: dense first.
+        dense: what a run of the dense network costs, the yardstick of all others.
+        messages: what a person should know before it starts.
+    """
+
+    base: Recipe
+    budget: Budget
+    density_of: str
+    seeds: tuple[int, ...]
+    rows: tuple[Row, ...]
+    dense: Price
+    messages: tuple[str, ...] = ()
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells, in the order they are run: every method once before any method twice."""
+        return [row.cells[index] for index in range(len(self.seeds)) for row in self.rows]
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of every run that are planned over its training."""
+        return evaluations_of(self.base.training.steps, self.base.evaluation.every)
+
+    @property
+    def id(self) -> str:
+        """Short hash of all cells: the same grid is the same comparison."""
+        cells = sorted(cell.directory for cell in self.cells)
+        text = json.dumps([str(self.budget), cells])
+        return hashlib.blake2b(text.encode(), digest_size=4, person=b"gancompress-cmp").hexdigest()
+
+
+def evaluations_of(steps: int, every: int) -> int:
+    """Return how often a run of ``steps`` is evaluated: on multiples of ``every``, and at the end."""
+    return math.ceil(steps / every) if every else 1
+
+
+def build_grid(
+    base: LoadedRecipe,
+    methods: Sequence[MethodChoice],
+    densities: Sequence[float] = (),
+    seeds: Sequence[int] = (0,),
+    budget: Budget | None = None,
+    *,
+    narrow: bool = True,
+    dataset: Dataset[Any] | None = None,
+) -> Grid:
+    """Lay out a comparison; every cell's recipe is checked as far as that goes without training.
+
+    Args:
+        base: the recipe that is compared over.
+        methods: what is compared; dense is added, and so is narrow unless told not to.
+        densities: of the generator, or of both networks where the recipe gives one density for both; default: the
+            recipe's own.
+        seeds: the seeds of every method and density.
+        budget: what is held equal; default: training steps.
+        narrow: compare with a dense network that is as small as the sparse ones.
+        dataset: the images, if they are open already.
+
+    Raises:
+        GancompressError: the first thing that is wrong with a cell, naming it.
+    """
+    layout = _Layout(base, budget or Budget(), tuple(seeds), dataset or build_dataset(base.recipe))
+    asked = tuple(densities) or layout.own_densities()
+    dense_choice = next((choice for choice in methods if choice.name == "dense"), MethodChoice("dense"))
+    contenders = [choice for choice in methods if choice.name != "dense"]
+    messages: list[str] = []
+    if narrow and not any(choice.name == "narrow" for choice in contenders):
+        if "narrow" in METHODS:
+            contenders.insert(0, MethodChoice("narrow"))
+        else:
+            messages.append("narrow is no registered method here: the comparison goes without that baseline")
+    dense = layout.row(dense_choice, None)
+    rows = [dense, *(layout.row(choice, density) for density in asked for choice in contenders)]
+    messages += [
+        f"{row.choice.label} changes its masks {row.price.updates} times in {row.price.steps} steps: give it a shorter "
+        f"interval, such as --methods {row.choice.label}:every={max(1, row.price.steps // 12)}"
+        for row in rows
+        if row.price.dynamic and row.price.updates < 4
+    ]
+    return Grid(
+        base=base.recipe,
+        budget=layout.budget,
+        density_of=layout.density_of,
+        seeds=tuple(seeds),
+        rows=tuple(rows),
+        dense=layout.dense,
+        messages=tuple(dict.fromkeys(messages)),
+    )
+
+
+class _Layout:
+    """Makes rows of one base recipe."""
+
+    def __init__(self, base: LoadedRecipe, budget: Budget, seeds: tuple[int, ...], dataset: Dataset[Any]) -> None:
+        self.base, self.budget, self.seeds = base, budget, seeds
+        self.image = dataset.spec
+        self.steps = base.recipe.training.steps
+        self.evaluations = evaluations_of(self.steps, base.recipe.evaluation.every)
+        sparsity = base.recipe.sparsity
+        self.density_of = "both" if sparsity.density is not None and sparsity.generator.density is None else "generator"
+        self.dense = price(self._dense_recipe(), self.image)
+
+    def _dense_recipe(self) -> Recipe:
+        return self._recipe(MethodChoice("dense"), None, self.seeds[0])
+
+    def own_densities(self) -> tuple[float, ...]:
+        """Return the density that the recipe itself asks for."""
+        sparsity = self.base.recipe.sparsity
+        own = sparsity.density if self.density_of == "both" else sparsity.generator.density
+        if own is None:
+            raise RecipeError("the recipe keeps every weight of the generator; say what to compare: --density 0.1")
+        return (own,)
+
+    def row(self, choice: MethodChoice, density: float | None) -> Row:
+        """Make the cells of one method at one density, with the steps that the budget gives them."""
+        where = f"{choice.label} at density {density:g}" if density is not None else choice.label
+        try:
+            steps, cost = self._fit(choice, density)
+            cells = tuple(self._cell(choice, density, seed, steps) for seed in self.seeds)
+        except GancompressError as error:
+            raise type(error)(f"{where}: {error.message}", where=error.where) from error
+        return Row(choice, density, cost, cells)
+
+    # ------------------------------------------------------------------ steps
+
+    def _fit(self, choice: MethodChoice, density: float | None) -> tuple[int, Price]:
+        """Return ``training.steps`` that spend the budget, and what they cost."""
+        if self.budget.axis == "steps":
+            return self._fit_steps(choice, density)
+        return self._fit_flops(choice, density)
+
+    def _fit_steps(self, choice: MethodChoice, density: float | None) -> tuple[int, Price]:
+        cost = self._price(choice, density, self.steps)
+        if cost.steps != self.steps:
+            raise RecipeError(
+                f"trains {cost.steps:,} steps in {_rounds(cost)}, but --budget steps gives every method "
+                f"{self.steps:,}; drop the setting that lengthens it, or compare with --budget flops"
+            )
+        return self.steps, cost
+
+    def _fit_flops(self, choice: MethodChoice, density: float | None) -> tuple[int, Price]:
+        wanted = self.budget.flops if self.budget.flops is not None else float(self.dense.training_flops)
+        count = self.evaluations
+        steps = self.steps
+        best: tuple[int, Price] | None = None
+        for _ in range(_FITTING):
+            cost = self._price(choice, density, steps)
+            if best is None or abs(cost.training_flops - wanted) < abs(best[1].training_flops - wanted):
+                best = steps, cost
+            # whole evaluation intervals, so that every run is looked at equally often
+            scaled = max(1, round(steps * wanted / cost.training_flops / count)) * count
+            if scaled == steps:
+                break
+            steps = scaled
+        assert best is not None
+        return best
+
+    def _price(self, choice: MethodChoice, density: float | None, steps: int) -> Price:
+        return price(self._recipe(choice, density, self.seeds[0], steps), self.image)
+
+    # ------------------------------------------------------------------ recipes
+
+    def _cell(self, choice: MethodChoice, density: float | None, seed: int, steps: int) -> Cell:
+        name = "-".join([choice.slug, *([f"d{density:g}"] if density is not None else []), f"s{seed}"])
+        recipe = self._recipe(choice, density, seed, steps, name)
+        return Cell(name, choice.label, density, seed, recipe)
+
+    def _recipe(
+        self, choice: MethodChoice, density: float | None, seed: int, steps: int | None = None, name: str = "cell"
+    ) -> Recipe:
+        document = self.base.document
+        for expression in (f"name={name}", f"seed={seed}", f"sparsity.method.name={choice.name}"):
+            document = apply_override(document, expression)
+        for key, value in (*self._forced(choice), *choice.settings):
+            document = apply_override(document, f"sparsity.method.{key}={value}")
+        document = self._with_density(document, density)
+        if steps is not None and steps != self.steps:
+            document = apply_override(document, f"training.steps={steps}")
+            if self.base.recipe.evaluation.every:
+                every = math.ceil(steps / self.evaluations)
+                document = apply_override(document, f"evaluation.every={every}")
+        return check_document(document)
+
+    def _forced(self, choice: MethodChoice) -> list[tuple[str, str]]:
+        """Return settings without which a method would take more than its share: rounds of its own length."""
+        config = METHODS.get(choice.name).Config
+        if "budget" not in config.model_fields or choice.setting("budget") is not None:
+            return []
+        return [("budget", "total")]
+
+    def _with_density(self, document: Document, density: float | None) -> Document:
+        sparsity = document.data.get("sparsity") or {}
+        if density is not None:
+            key = "sparsity.density" if self.density_of == "both" else "sparsity.generator.density"
+            return apply_override(document, f"{key}={density!r}")
+        # the dense run is one run, whatever densities it is compared with
+        written = {
+            "sparsity.density": sparsity.get("density"),
+            "sparsity.total_density": sparsity.get("total_density"),
+            "sparsity.generator": sparsity.get("generator"),
+            "sparsity.discriminator": sparsity.get("discriminator"),
+        }
+        for key, value in written.items():
+            if isinstance(value, dict):
+                if value.get("density") is not None:
+                    document = apply_override(document, f"{key}.density=null")
+            elif value is not None:
+                document = apply_override(document, f"{key}=null")
+        return document
+
+
+def _rounds(cost: Price) -> str:
+    return f"{len(cost.rounds)} rounds" if len(cost.rounds) > 1 else "one round"

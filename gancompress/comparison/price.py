@@ -1,0 +1,218 @@
+"""What a run will cost, before it starts: its rounds played through on the method, without training.
+
+The method is asked everything that training would ask it, on networks as initialised and made-up gradients, twice with
+different numbers. Where both times the same weights are counted, counts do not depend on what is learned and the price
+is exact; where they differ, or where the method reads signals of the training, it is an estimate and says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gancompress.assemble import (
+    ROLES,
+    Networks,
+    build_backbone,
+    build_budgets,
+    build_loss,
+    build_method,
+    build_networks,
+    masked_weights,
+)
+from gancompress.backbones.base import prunable_weights
+from gancompress.cost.flops import FLOPS_PER_MAC, sample_cost
+from gancompress.cost.layers import profile
+from gancompress.cost.ledger import TrainingLedger
+from gancompress.cost.training import training_cost
+from gancompress.methods.base import NetView, Plan
+from gancompress.objectives.base import Loss
+from gancompress.seeds import generator as seeded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gancompress.cost.layers import NetworkProfile
+    from gancompress.data.base import ImageSpec
+    from gancompress.methods.base import Method, MethodConfig, Round
+    from gancompress.recipe.schema import Recipe
+    from gancompress.sparsity.state import Budget, Role, SparseState
+
+__all__ = ["Price", "price"]
+
+#: Updates of one network in one round that are played through; more are spread out, and the price is an estimate
+#: unless none of them changes a count.
+_UPDATES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Price:
+    """What a run will cost.
+
+    Attributes:
+        steps: training steps of all rounds together.
+        rounds: name and training steps of every round.
+        training_flops: of all rounds.
+        inference_flops: of the generator for one image, at the end.
+        parameters: prunable and other weights of convolutions and linear layers of the generator.
+        exact: the FLOPs do not depend on what is learned.
+        updates: topology updates of the generator and the discriminator together.
+        dynamic: the method changes its masks while it trains.
+    """
+
+    steps: int
+    rounds: tuple[tuple[str, int], ...]
+    training_flops: int
+    inference_flops: int
+    parameters: int
+    exact: bool
+    updates: int
+    dynamic: bool
+
+
+def price(recipe: Recipe, image: ImageSpec) -> Price:
+    """Play a recipe through.
+
+    Args:
+        recipe: what would be run.
+        image: images that it would be trained on.
+
+    Raises:
+        GancompressError: the recipe cannot be run: a density that a layer cannot meet, too few steps for the rounds, …
+    """
+    backbone = build_backbone(recipe, image)
+    networks = build_networks(backbone, recipe.seed)
+    profiles: dict[Role, NetworkProfile] = {role: profile(networks.of(role)) for role in ROLES}
+    method = build_method(recipe)
+    plays = [
+        _Play(recipe, method, networks, variant=0),
+        _Play(recipe, method, build_networks(backbone, recipe.seed, 1), variant=1),
+    ]
+    costs = [training_cost(play.run(), profiles) for play in plays]
+    first = plays[0]
+    exact = costs[0].parts == costs[1].parts and first.certain and method.measure is None
+    flops = costs[0].macs if exact else sum(cost.macs for cost in costs) // 2
+    return Price(
+        steps=sum(current.steps for current in first.rounds),
+        rounds=tuple((current.name, current.steps) for current in first.rounds),
+        training_flops=FLOPS_PER_MAC * flops,
+        inference_flops=FLOPS_PER_MAC * sample_cost(profiles["generator"], first.states["generator"].budgets).macs,
+        parameters=sum(layer.size for layer in profiles["generator"].layers),
+        exact=exact,
+        updates=first.updates,
+        dynamic=first.dynamic,
+    )
+
+
+class _Play:
+    """One run without its training: the calls that the engine and the loop would make, counted by the same ledger."""
+
+    def __init__(self, recipe: Recipe, method: Method[MethodConfig], networks: Networks, variant: int) -> None:
+        training = recipe.training
+        self.recipe, self.method, self.variant = recipe, method, variant
+        self.ledger = TrainingLedger(
+            batch_size=training.batch_size,
+            generator_batch_size=training.generator_batch_size or training.batch_size,
+            discriminator_steps=training.discriminator_steps,
+        )
+        weights = {role: masked_weights(networks.of(role), recipe.sparsity) for role in ROLES}
+        self.budgets: dict[Role, Budget] = build_budgets(recipe, weights)
+        asked = {role: self.budgets[role].density for role in ROLES}
+        self.rounds: Sequence[Round] = method.rounds(training.steps, asked)
+        self.views: dict[Role, NetView] = {
+            role: self._view(role, networks.of(role), frozenset(n for n, w in weights[role].items() if w.output))
+            for role in ROLES
+        }
+        self.states: dict[Role, SparseState] = {}
+        self.updates = 0
+        self.certain = True
+
+    def _view(self, role: Role, network: Any, protected: frozenset[str]) -> NetView:
+        rng = seeded(self.variant, "price", role)
+        prunable = prunable_weights(network)
+        weights = {name: prunable[name].parameter.detach() for name in self.budgets[role].counts}
+        made_up = {name: torch.randn(weight.shape, generator=rng) for name, weight in weights.items()}
+        nothing = torch.zeros(0, dtype=torch.float64)
+        return NetView(
+            role=role,
+            weights=weights,
+            budget=self.budgets[role],
+            gradients=made_up,
+            momentum=made_up,
+            protected=protected,
+            signals=dict.fromkeys(("d_real", "d_fake", "d_fake_after"), nothing),
+        )
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the method asks for updates anywhere in a long round."""
+        return any(Plan.UPDATE in self.method.plan(role, step, 10_000) for role in ROLES for step in range(1, 10_001))
+
+    def run(self) -> TrainingLedger:
+        """Play every round."""
+        for role, view in self.views.items():
+            rng = seeded(self.recipe.seed, "topology", role, "init")
+            if self.method.init_needs_gradient:
+                self.ledger.probe(role)
+            self.states[role] = self.method.init(view, self.budgets[role], rng)
+        before = 0
+        for index, current in enumerate(self.rounds):
+            if index:
+                self.states = {role: self._next(role, current, index) for role in ROLES}
+            self._round(current, index, before)
+            before += current.steps
+        return self.ledger
+
+    def _next(self, role: Role, current: Round, index: int) -> SparseState:
+        view = dataclasses.replace(self.views[role], total_steps=current.steps, round=index)
+        rng = seeded(self.recipe.seed, "topology", role, index, "next_round")
+        return self.method.next_round(self.states[role], view, current, rng)
+
+    def _round(self, current: Round, index: int, before: int) -> None:
+        changes: dict[Role, list[tuple[int, Mapping[str, int]]]] = {
+            role: self._role_round(role, current, index) for role in ROLES
+        }
+        self._extras(current, index, before, changes["discriminator"])
+        measure = self.method.measure
+        if measure is not None:
+            times = (before + current.steps) // measure.every - before // measure.every
+            self.ledger.measure({role: self.states[role].budgets for role in ROLES}, times)
+
+    def _role_round(self, role: Role, current: Round, index: int) -> list[tuple[int, Mapping[str, int]]]:
+        """Count one round of one network; return the step from which each set of budgets holds."""
+        plans = [(step, self.method.plan(role, step, current.steps)) for step in range(1, current.steps + 1)]
+        due = [step for step, plan in plans if Plan.UPDATE in plan]
+        self.updates += len(due)
+        played = set(due if len(due) <= _UPDATES else [due[i * len(due) // _UPDATES] for i in range(_UPDATES)])
+        dense = [step for step, plan in plans if Plan.DENSE_GRADIENT in plan]
+        held: list[tuple[int, Mapping[str, int]]] = [(1, self.states[role].budgets)]
+        for step in sorted(played):
+            view = dataclasses.replace(self.views[role], step=step, total_steps=current.steps, round=index)
+            rng = seeded(self.recipe.seed, "topology", role, index, step)
+            self.states[role] = self.method.update(self.states[role], view, rng)
+            if self.states[role].budgets != held[-1][1]:
+                held.append((step + 1, self.states[role].budgets))
+        if len(held) > 1 and len(played) < len(due):
+            self.certain = False
+        ends = [start for start, _ in held[1:]] + [current.steps + 1]
+        for (start, budgets), end in zip(held, ends, strict=True):
+            # masks change after the step that is due, so that step still has the old ones
+            self.ledger.advance(role, budgets, end - start)
+            self.ledger.dense_gradient(role, budgets, sum(start <= step < end for step in dense))
+        return held
+
+    def _extras(self, current: Round, index: int, before: int, held: Sequence[tuple[int, Mapping[str, int]]]) -> None:
+        """Count gradient penalties and distillation: one look for every discriminator step, as in the loop."""
+        n_d, objective = self.recipe.training.discriminator_steps, self.recipe.objective
+        first, last = before * n_d, (before + current.steps) * n_d
+        draws = range(first, last)
+        times = len(draws) if type(build_loss(self.recipe)).penalty is not Loss.penalty else 0
+        if objective.r1.weight:
+            times += sum(1 for draw in draws if draw % objective.r1.every == 0)
+        if times:
+            self.ledger.penalty(held[0][1], times)
+            self.certain = self.certain and len(held) == 1
+        if current.distillation and index:
+            self.ledger.count_extra("distillation", "discriminator", {}, 2 * self.ledger.batch_size * len(draws))

@@ -1,0 +1,381 @@
+"""What the runs of a comparison came to: per cell, then mean and spread over seeds.
+
+Three rules keep the numbers comparable. Values under different protocols are never put together. A best value is picked
+among the same number of evaluations for every run, all of them at the run's final density. And costs are relative to
+the dense network of the recipe at full width, not to whatever a method built.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from typing import TYPE_CHECKING, Any
+
+from gancompress.errors import RunError
+from gancompress.training.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from gancompress.comparison.folder import ComparisonFolder
+    from gancompress.comparison.grid import Grid
+
+__all__ = ["CellResult", "Evaluated", "Results", "RowResult", "Spread", "collect", "eligible", "spread"]
+
+ROLES = ("generator", "discriminator")
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """A number over seeds.
+
+    Attributes:
+        mean: over all seeds.
+        std: sample standard deviation (n - 1); ``None`` for one seed: an anecdote has no spread.
+        low: smallest.
+        high: largest.
+        count: seeds.
+    """
+
+    mean: float
+    std: float | None
+    low: float
+    high: float
+    count: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+def spread(values: Iterable[float | None]) -> Spread | None:
+    """Return mean and spread of what is there; ``None`` when nothing finite is."""
+    found = [float(value) for value in values if value is not None and math.isfinite(value)]
+    if not found:
+        return None
+    std = statistics.stdev(found) if len(found) > 1 else None
+    return Spread(statistics.fmean(found), std, min(found), max(found), len(found))
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """One evaluation of one run.
+
+    Attributes:
+        step: training step.
+        values: metrics by label.
+        final: the generator had its final density.
+    """
+
+    step: int
+    values: Mapping[str, float | None]
+    final: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class CellResult:
+    """One run of the grid.
+
+    Attributes:
+        name: of the cell.
+        method: label of its method.
+        density: what was asked for; ``None`` for dense.
+        seed: its seed.
+        state: of the run.
+        reason: why it is not done.
+        path: run directory.
+        steps: training steps of all rounds.
+        evaluations: in order.
+        protocol: printed line of the protocol of the last evaluation.
+        protocol_hash: its hash; values are compared only where it is equal.
+        densities: exact share of kept weights per role.
+        kept: kept weights of the generator's convolutions and linear layers.
+        training_flops: of all rounds, pre-training included.
+        inference_flops: of the generator for one image.
+        seconds: training, measured, evaluations left out.
+        bytes: of the generator, packed.
+        latency: seconds of the generator for one image, measured.
+        threads: CPU threads that the times were measured with.
+    """
+
+    name: str
+    method: str
+    density: float | None
+    seed: int
+    state: str
+    reason: str = ""
+    path: Path | None = None
+    steps: int = 0
+    evaluations: tuple[Evaluated, ...] = ()
+    protocol: str = ""
+    protocol_hash: str = ""
+    densities: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    kept: int = 0
+    training_flops: float = 0.0
+    inference_flops: float = 0.0
+    seconds: float | None = None
+    bytes: int | None = None
+    latency: float | None = None
+    threads: int | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether its numbers count."""
+        return self.state == "done" and bool(self.evaluations)
+
+    def last(self, label: str) -> float | None:
+        """Return a metric of the last evaluation."""
+        return self.evaluations[-1].values.get(label) if self.evaluations else None
+
+    def best_of(self, count: int, label: str, higher: bool) -> Evaluated | None:
+        """Return the best of the last ``count`` evaluations at the final density."""
+        looked = [one for one in self.evaluations if one.final][-count:]
+        finite = [one for one in looked if _finite(one.values.get(label))]
+        if not finite:
+            return None
+        return (max if higher else min)(finite, key=lambda one: float(one.values[label] or 0.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class RowResult:
+    """One method at one density under one protocol, over its seeds.
+
+    Attributes:
+        method: label.
+        density: what was asked for; ``None`` for dense.
+        cells: the runs that are done.
+        best: primary metric, the best of the same number of evaluations for every run.
+        last: every metric of the last evaluation.
+        densities: exact, per role.
+        kept_ratio: kept weights of the generator over all weights of the dense one.
+        training_flops: of one run.
+        training_ratio: over the dense run's.
+        inference_ratio: over the dense generator's.
+        seconds: measured training time.
+        bytes: of the generator, packed.
+        latency: measured.
+    """
+
+    method: str
+    density: float | None
+    cells: tuple[CellResult, ...]
+    best: Spread | None
+    last: Mapping[str, Spread | None]
+    densities: Mapping[str, Spread | None]
+    kept_ratio: float
+    training_flops: Spread | None
+    training_ratio: Spread | None
+    inference_ratio: Spread | None
+    seconds: Spread | None
+    bytes: Spread | None
+    latency: Spread | None
+
+    @property
+    def label(self) -> str:
+        """Method and density, as charts call it."""
+        return self.method if self.density is None else f"{self.method} {self.density:g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """Everything that tables and charts show.
+
+    Attributes:
+        grid: what was compared.
+        path: directory of the comparison.
+        cells: every run of the grid, done or not.
+        tables: rows by hash of the protocol; more than one when the runs cannot be compared with each other.
+        protocols: printed line of every protocol, by hash.
+        primary: label of the metric that picks the best.
+        higher: whether it is better when higher.
+        metrics: labels of all metrics, the primary one first, with whether higher is better.
+        looks: evaluations that pick every run's best.
+        hardware: what the runs ran on, one line per machine.
+    """
+
+    grid: Grid
+    path: Path
+    cells: tuple[CellResult, ...]
+    tables: Mapping[str, tuple[RowResult, ...]]
+    protocols: Mapping[str, str]
+    primary: str
+    higher: bool
+    metrics: Mapping[str, bool]
+    looks: int
+    hardware: tuple[str, ...]
+
+    @property
+    def missing(self) -> list[CellResult]:
+        """Runs without numbers."""
+        return [cell for cell in self.cells if not cell.done]
+
+
+def collect(grid: Grid, folder: ComparisonFolder) -> Results:
+    """Read every run of a comparison."""
+    metrics: dict[str, bool] = {}
+    hardware: dict[str, None] = {}
+    cells = []
+    for row in grid.rows:
+        for cell in row.cells:
+            known = CellResult(cell.name, cell.row, cell.density, cell.seed, "pending", path=folder.run_path(cell))
+            status = folder.status(cell)
+            known = dataclasses.replace(known, state=status.state, reason=status.reason or "")
+            if status.state == "done":
+                known = _read(known, metrics, hardware)
+            cells.append(known)
+    done = [cell for cell in cells if cell.done]
+    looks = min((sum(one.final for one in cell.evaluations) for cell in done), default=0)
+    primary = next(iter(metrics), "")
+    hashes = dict.fromkeys(cell.protocol_hash for cell in done)
+    tables = {
+        one: tuple(_rows(grid, [c for c in done if c.protocol_hash == one], metrics, primary, looks)) for one in hashes
+    }
+    return Results(
+        grid=grid,
+        path=folder.path,
+        cells=tuple(cells),
+        tables=tables,
+        protocols={cell.protocol_hash: cell.protocol for cell in done},
+        primary=primary,
+        higher=metrics.get(primary, False),
+        metrics=metrics,
+        looks=looks,
+        hardware=tuple(hardware),
+    )
+
+
+def _rows(
+    grid: Grid, cells: Sequence[CellResult], metrics: Mapping[str, bool], primary: str, looks: int
+) -> Iterable[RowResult]:
+    keys = dict.fromkeys((row.choice.label, row.density) for row in grid.rows)
+    for method, density in keys:
+        mine = tuple(cell for cell in cells if (cell.method, cell.density) == (method, density))
+        if not mine:
+            continue
+        best = [cell.best_of(looks, primary, metrics[primary]) for cell in mine]
+        yield RowResult(
+            method=method,
+            density=density,
+            cells=mine,
+            best=spread(one.values[primary] for one in best if one is not None),
+            last={label: spread(cell.last(label) for cell in mine) for label in metrics},
+            densities={role: spread(cell.densities.get(role) for cell in mine) for role in ROLES},
+            kept_ratio=statistics.fmean(cell.kept for cell in mine) / grid.dense.parameters,
+            training_flops=spread(cell.training_flops for cell in mine),
+            training_ratio=spread(cell.training_flops / grid.dense.training_flops for cell in mine),
+            inference_ratio=spread(cell.inference_flops / grid.dense.inference_flops for cell in mine),
+            seconds=spread(cell.seconds for cell in mine),
+            bytes=spread(cell.bytes for cell in mine),
+            latency=spread(cell.latency for cell in mine),
+        )
+
+
+# --------------------------------------------------------------------------- one run
+
+
+def _read(known: CellResult, metrics: dict[str, bool], hardware: dict[str, None]) -> CellResult:
+    """Add the numbers of a finished run; one that is damaged counts as failed, and says so."""
+    assert known.path is not None
+    try:
+        run = RunDirectory(known.path)
+        log, cost = run.read_log(), run.read_json("cost.json")
+        environment = run.read_json("environment.json")
+        return _with_numbers(known, log, cost, environment, metrics, hardware)
+    except (RunError, KeyError, TypeError, ValueError) as error:
+        return dataclasses.replace(known, state="failed", reason=f"its files cannot be read: {error}")
+
+
+def _with_numbers(
+    known: CellResult,
+    log: Sequence[Mapping[str, Any]],
+    cost: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    metrics: dict[str, bool],
+    hardware: dict[str, None],
+) -> CellResult:
+    records = [record for record in log if record["kind"] == "evaluation"]
+    if not records:
+        return known
+    protocol = records[-1]["protocol"]
+    records = [record for record in records if record["protocol"]["hash"] == protocol["hash"]]
+    for metric in records[-1]["metrics"]:
+        metrics.setdefault(metric["label"], bool(metric["higher_is_better"]))
+    final = eligible(log, [int(record["step"]) for record in records])
+    train = [record for record in log if record["kind"] == "train"]
+    hardware.setdefault(_machine(environment))
+    layers = [layer for layer in cost["layers"] if layer["role"] == "generator"]
+    latency = cost["time"].get("generator_latency") or {}
+    return dataclasses.replace(
+        known,
+        steps=max(int(record["step"]) for record in log),
+        evaluations=tuple(
+            Evaluated(
+                int(record["step"]),
+                {metric["label"]: metric["value"] for metric in record["metrics"]},
+                int(record["step"]) in final,
+            )
+            for record in records
+        ),
+        protocol=str(protocol["text"]),
+        protocol_hash=str(protocol["hash"]),
+        densities={role: float(train[-1][f"density_{role}"]) for role in ROLES} if train else {},
+        kept=sum(int(layer["nonzeros"]) for layer in layers),
+        training_flops=float(cost["theory"]["training"]["flops"]),
+        inference_flops=float(cost["theory"]["inference"]["generator"]["flops"]),
+        seconds=cost["time"].get("training_seconds"),
+        bytes=cost["bytes"]["generator"]["packed"],
+        latency=latency.get("median_seconds"),
+        threads=environment.get("threads"),
+    )
+
+
+def eligible(log: Sequence[Mapping[str, Any]], steps: Sequence[int]) -> set[int]:
+    """Return the evaluated steps at which the generator had the density that it ended with.
+
+    Densities are logged with every update and now and then between them; one that cannot be told does not count.
+    """
+    known = [
+        (
+            int(record.get("round", 0)),
+            int(record["step"]),
+            float(record.get("density_generator", record.get("density"))),
+        )
+        for record in log
+        if record["kind"] == "train" or (record["kind"] == "update" and record["role"] == "generator")
+    ]
+    updates = [
+        (int(record["round"]), int(record["step"]))
+        for record in log
+        if record["kind"] == "update" and record["role"] == "generator"
+    ]
+    if not known:
+        return set()
+    target = known[-1][2]
+    rounds = {int(r["step"]): int(r["round"]) for r in log if r["kind"] == "evaluation"}
+
+    def density_at(step: int) -> float | None:
+        mine = [(at, value) for index, at, value in known if index == rounds.get(step, 0)]
+        before = [value for at, value in mine if at <= step]
+        if before:
+            return before[-1]
+        after = next(((at, value) for at, value in mine if at > step), None)
+        if after is None or any(index == rounds.get(step, 0) and step < at <= after[0] for index, at in updates):
+            return None
+        return after[1]
+
+    return {step for step in steps if (density := density_at(step)) is not None and math.isclose(density, target)}
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    device = environment.get("device", "unknown device")
+    where = environment.get("processor") if device == "cpu" else device
+    threads = environment.get("threads")
+    torch = (environment.get("versions") or {}).get("torch", "?")
+    share = f", {threads} of {environment.get('cores')} cores for each run" if device == "cpu" else ""
+    return f"{where}{share}; torch {torch}, Python {environment.get('python')}, {environment.get('platform')}"
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)

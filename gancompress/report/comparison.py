@@ -1,0 +1,170 @@
+"""The page of a comparison: one HTML file that needs nothing else, made again from its runs at any time."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime
+from typing import TYPE_CHECKING, Any
+
+from gancompress.errors import RunError
+from gancompress.recipe.identity import resolved_yaml
+from gancompress.report.comparison_charts import (
+    Figure,
+    Style,
+    cost_chart,
+    density_chart,
+    learning_charts,
+    marker,
+    styles,
+)
+from gancompress.report.comparison_table import (
+    COLUMNS,
+    held_equal,
+    how_best_is_picked,
+    row_texts,
+    say_spread,
+    write_tables,
+)
+from gancompress.report.words import scaled
+from gancompress.training.atomic import write_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from gancompress.comparison.results import Results, RowResult
+
+__all__ = ["build_comparison", "render_comparison"]
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def build_comparison(results: Results) -> Path:
+    """Write ``compare.json``, ``compare.csv``, ``cells.csv`` and ``compare.html`` into the comparison's directory.
+
+    Returns:
+        The page.
+
+    Raises:
+        RunError: the disk refuses.
+    """
+    page = results.path / "compare.html"
+    try:
+        write_tables(results)
+        write_file(page, render_comparison(results))
+    except OSError as error:
+        raise RunError(f"cannot write the comparison: {error.strerror}", where=str(results.path)) from error
+    return page
+
+
+@dataclasses.dataclass(frozen=True)
+class _Picture:
+    label: str
+    detail: str
+    uri: str
+
+
+def render_comparison(results: Results) -> str:
+    """Return the page as text: UTF-8, no script, no address outside itself."""
+    import jinja2
+
+    loader = jinja2.PackageLoader("gancompress.report")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    looks = styles(row.choice.label for row in results.grid.rows)
+    return environment.get_template("comparison.html.j2").render(
+        results=results,
+        grid=results.grid,
+        title=_title(results),
+        facts=_about(results),
+        warnings=_warnings(results),
+        equal=held_equal(results.grid),
+        picked=how_best_is_picked(results),
+        columns=COLUMNS,
+        tables=[_table(results, key, rows, looks) for key, rows in results.tables.items()],
+        swatch=lambda style: marker(style.shape, 8, 8, style.color),
+        recipe=resolved_yaml(results.grid.base, defaults=False),
+        made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _title(results: Results) -> str:
+    methods = [row.choice.label for row in results.grid.rows if row.choice.name not in ("dense", "narrow")]
+    return " · ".join(dict.fromkeys(methods)) or "dense"
+
+
+def _about(results: Results) -> list[tuple[str, str]]:
+    grid = results.grid
+    densities = dict.fromkeys(f"{row.density:g}" for row in grid.rows if row.density is not None)
+    of = "of both networks" if grid.density_of == "both" else "of the generator"
+    return [
+        ("data", grid.base.data.name),
+        ("model", grid.base.model.name),
+        (f"density {of}", ", ".join(densities) or "1"),
+        ("seeds", ", ".join(str(seed) for seed in grid.seeds)),
+        ("runs", f"{sum(cell.done for cell in results.cells)} of {len(results.cells)} done"),
+        ("dense training", f"{scaled(grid.dense.training_flops)} FLOPs"),
+    ]
+
+
+def _warnings(results: Results) -> list[str]:
+    warnings = []
+    if len(results.grid.seeds) == 1:
+        warnings.append(
+            "One seed: an anecdote. Differences may be chance; three seeds or more show how large chance is."
+        )
+    if len(results.tables) > 1:
+        warnings.append(
+            "The runs were evaluated under different protocols. Each has a table of its own; values must not be "
+            "compared across them."
+        )
+    for cell in results.missing:
+        reason = f": {cell.reason}" if cell.reason else ""
+        warnings.append(f"Missing: {cell.name} ({cell.state}{reason}).")
+    return warnings
+
+
+def _table(results: Results, key: str, rows: Sequence[RowResult], looks: Mapping[str, Style]) -> dict[str, Any]:
+    figures: list[Figure | None] = [
+        density_chart(results, rows, looks),
+        cost_chart(results, rows, looks),
+        *learning_charts(results, rows, looks),
+    ]
+    return {
+        "protocol": results.protocols[key],
+        "rows": [
+            {
+                "style": looks[row.method],
+                "texts": row_texts(row, len(results.grid.seeds)),
+                "metrics": [say_spread(row.last[label]) for label in results.metrics],
+                "label": row.label,
+            }
+            for row in rows
+        ],
+        "figures": [figure for figure in figures if figure is not None],
+        "groups": _pictures(rows),
+    }
+
+
+def _pictures(rows: Sequence[RowResult]) -> list[tuple[str, list[_Picture]]]:
+    """Return the last sample grid of every row's first seed, by density; dense stands at the head of each group."""
+    seed = min((cell.seed for row in rows for cell in row.cells), default=0)
+    found: dict[float | None, list[_Picture]] = {}
+    for row in rows:
+        cell = next((cell for cell in row.cells if cell.seed == seed), None)
+        picture = _last_grid(cell.path) if cell is not None and cell.path is not None else None
+        if picture is not None:
+            detail = f"{row.kept_ratio:.3g}× the weights"
+            found.setdefault(row.density, []).append(_Picture(row.method, detail, picture))
+    dense = found.pop(None, [])
+    if not found:
+        return [(f"seed {seed}", dense)] if dense else []
+    return [(f"density {density:g}, seed {seed}", [*dense, *pictures]) for density, pictures in found.items()]
+
+
+def _last_grid(run: Path) -> str | None:
+    grids = sorted((run / "samples").glob("*.png"))
+    content = grids[-1].read_bytes() if grids else b""
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}" if content.startswith(_PNG) else None

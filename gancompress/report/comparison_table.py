@@ -1,0 +1,293 @@
+"""A comparison as numbers: the terminal's table, ``compare.csv``, ``cells.csv`` and ``compare.json``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from typing import TYPE_CHECKING, Any, TextIO
+
+from gancompress.report.words import density, duration, metric_value, scaled, size
+from gancompress.training.atomic import write_file, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gancompress.comparison.grid import Grid
+    from gancompress.comparison.results import CellResult, Results, RowResult, Spread
+
+__all__ = [
+    "COLUMNS",
+    "held_equal",
+    "how_best_is_picked",
+    "print_comparison",
+    "row_texts",
+    "say_spread",
+    "text_table",
+    "write_tables",
+]
+
+#: heading, and what is in the column
+COLUMNS = (
+    ("method", "with its own settings"),
+    ("density", "asked for; dense keeps everything"),
+    ("seeds", "runs that ended"),
+    ("best", "of the same number of looks for every run"),
+    ("last", "at the end of training"),
+    ("G density", "exact"),
+    ("D density", "exact"),
+    ("G weights", "kept, against the dense generator"),
+    ("train FLOPs", "counted, against dense"),
+    ("infer FLOPs", "counted, against dense"),
+    ("train time", "measured"),
+    ("G bytes", "packed"),
+)
+
+
+def held_equal(grid: Grid) -> str:
+    """Return in a sentence what every run has the same of."""
+    if grid.budget.axis == "steps":
+        return (
+            f"Held equal: {grid.base.training.steps:,} training steps for every run, all rounds and pre-training "
+            "included; training FLOPs differ and are shown."
+        )
+    amount = grid.budget.flops if grid.budget.flops is not None else grid.dense.training_flops
+    whose = "as asked" if grid.budget.flops is not None else "those of the dense run"
+    return (
+        f"Held equal: {scaled(amount)} training FLOPs for every run ({whose}), all rounds and pre-training included; "
+        "training steps differ and are shown."
+    )
+
+
+def how_best_is_picked(results: Results) -> str:
+    """Return in a sentence among which evaluations a best value is picked."""
+    if results.looks == 1:
+        return (
+            "Best is last here: only one evaluation of every run can count, the last, because a method reaches its "
+            "final density after the one before it."
+        )
+    return (
+        f"Best: of the last {results.looks} of {results.grid.evaluations} evaluations, for every run the same number; "
+        "so many every method made at its final density."
+    )
+
+
+def say_spread(found: Spread | None, write: Any = None) -> str:
+    """Return mean and sample standard deviation as text: ``12.4 ± 0.3``; a lone seed has no spread."""
+    if found is None:
+        return "—"
+    if write is None:
+        return metric_value(found.mean, found.std)
+    # counts that no seed changes have no spread worth a column's width
+    shown = found.std is not None and found.std > 1e-3 * abs(found.mean)
+    return f"{write(found.mean)} ± {write(found.std)}" if shown else str(write(found.mean))
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.3f}×"
+
+
+def row_texts(row: RowResult, seeds: int) -> list[str]:
+    """Return a row's cells in the order of :data:`COLUMNS`."""
+    return [
+        row.method,
+        "—" if row.density is None else density(row.density),
+        f"{len(row.cells)}/{seeds}" if len(row.cells) < seeds else str(seeds),
+        say_spread(row.best),
+        say_spread(next(iter(row.last.values()), None)),
+        say_spread(row.densities["generator"], density),
+        say_spread(row.densities["discriminator"], density),
+        _ratio(row.kept_ratio),
+        say_spread(row.training_ratio, _ratio),
+        say_spread(row.inference_ratio, _ratio),
+        say_spread(row.seconds, duration),
+        say_spread(row.bytes, size),
+    ]
+
+
+def text_table(results: Results, rows: Sequence[RowResult]) -> str:
+    """Return rows as aligned plain text."""
+    seeds = len(results.grid.seeds)
+    lines = [[name for name, _ in COLUMNS], *(row_texts(row, seeds) for row in rows)]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(COLUMNS))]
+    return "\n".join(
+        "  ".join(
+            text.ljust(width) if index == 0 else text.rjust(width)
+            for index, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def print_comparison(results: Results, file: TextIO | None = None) -> None:
+    """Print the tables, what is held equal, the protocol, and what is missing."""
+    out = file if file is not None else sys.stdout
+    print(_title(results), file=out)
+    print(held_equal(results.grid), file=out)
+    if len(results.tables) > 1:
+        print(
+            "The runs were evaluated under different protocols: their values must not be compared across the tables.",
+            file=out,
+        )
+    for hash_, rows in results.tables.items():
+        way = "higher is better" if results.higher else "lower is better"
+        print(f"\n{results.primary} ({way}): {results.protocols[hash_]}", file=out)
+        if out.isatty():
+            _draw(results, rows, out)
+        else:
+            print(text_table(results, rows), file=out)
+    if results.tables:
+        print(how_best_is_picked(results), file=out)
+        if len(results.grid.seeds) == 1:
+            print("One seed: an anecdote. Differences may be chance; compare with --seeds 3 or more.", file=out)
+        else:
+            print(
+                f"Mean ± sample standard deviation over {len(results.grid.seeds)} seeds.",
+                file=out,
+            )
+    for cell in results.missing:
+        print(f"missing: {cell.name} ({cell.state}{f': {cell.reason}' if cell.reason else ''})", file=out)
+
+
+def _title(results: Results) -> str:
+    grid = results.grid
+    of = "both networks" if grid.density_of == "both" else "the generator"
+    return f"{grid.base.name}: densities are those of {of}"
+
+
+def _draw(results: Results, rows: Sequence[RowResult], out: TextIO) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for index, (name, _) in enumerate(COLUMNS):
+        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index > 2)
+    best = _winner(results, rows)
+    for row in rows:
+        style = "bold green" if row is best else "dim" if row.method in ("dense", "narrow") else ""
+        table.add_row(*(Text(text, style=style) for text in row_texts(row, len(results.grid.seeds))))
+    # A table that is wider than the terminal is cut into lines by the terminal, but no number is ever cut short.
+    console = Console(file=out)
+    console.print(table, crop=False, no_wrap=True, width=max(console.width, 150))
+
+
+def _winner(results: Results, rows: Sequence[RowResult]) -> RowResult | None:
+    """Return the sparse row with the best mean, where there are two to choose from."""
+    contenders = [row for row in rows if row.method not in ("dense", "narrow") and row.best is not None]
+    if len(contenders) < 2:
+        return None
+    return (max if results.higher else min)(contenders, key=lambda row: row.best.mean if row.best else 0.0)
+
+
+# --------------------------------------------------------------------------- files
+
+
+def write_tables(results: Results) -> None:
+    """Write ``compare.json``, ``compare.csv`` (a line per row) and ``cells.csv`` (a line per run)."""
+    write_json(results.path / "compare.json", to_json(results))
+    write_file(results.path / "compare.csv", _csv(_row_lines(results)))
+    write_file(results.path / "cells.csv", _csv([_cell_line(results, cell) for cell in results.cells]))
+
+
+def to_json(results: Results) -> dict[str, Any]:
+    """Return everything that was compared, ready for JSON."""
+    grid = results.grid
+    return {
+        "name": grid.base.name,
+        "id": grid.id,
+        "held_equal": {"axis": grid.budget.axis, "flops": grid.budget.flops, "text": held_equal(grid)},
+        "density_of": grid.density_of,
+        "seeds": list(grid.seeds),
+        "primary": results.primary,
+        "higher_is_better": results.higher,
+        "evaluations": grid.evaluations,
+        "evaluations_that_pick_the_best": results.looks,
+        "dense": {"training_flops": grid.dense.training_flops, "inference_flops": grid.dense.inference_flops},
+        "tables": [
+            {"protocol": results.protocols[key], "hash": key, "rows": [_row_json(row) for row in rows]}
+            for key, rows in results.tables.items()
+        ],
+        "cells": [_cell_line(results, cell) for cell in results.cells],
+        "hardware": list(results.hardware),
+    }
+
+
+def _row_json(row: RowResult) -> dict[str, Any]:
+    def plain(found: Spread | None) -> dict[str, Any] | None:
+        return found.to_dict() if found is not None else None
+
+    return {
+        "method": row.method,
+        "density": row.density,
+        "seeds": [cell.seed for cell in row.cells],
+        "anecdote": len(row.cells) == 1,
+        "best": plain(row.best),
+        "last": {label: plain(found) for label, found in row.last.items()},
+        "densities": {role: plain(found) for role, found in row.densities.items()},
+        "generator_weights_against_dense": row.kept_ratio,
+        "training_flops": plain(row.training_flops),
+        "training_flops_against_dense": plain(row.training_ratio),
+        "inference_flops_against_dense": plain(row.inference_ratio),
+        "training_seconds": plain(row.seconds),
+        "generator_bytes_packed": plain(row.bytes),
+    }
+
+
+def _row_lines(results: Results) -> list[dict[str, Any]]:
+    lines = []
+    for key, rows in results.tables.items():
+        for row in rows:
+            line: dict[str, Any] = {"method": row.method, "density_asked": row.density, "seeds": len(row.cells)}
+            for name, found in (
+                (f"best {results.primary}", row.best),
+                *((f"last {label}", found) for label, found in row.last.items()),
+                ("generator_density", row.densities["generator"]),
+                ("discriminator_density", row.densities["discriminator"]),
+                ("training_flops", row.training_flops),
+                ("training_flops_against_dense", row.training_ratio),
+                ("inference_flops_against_dense", row.inference_ratio),
+                ("training_seconds", row.seconds),
+                ("generator_bytes_packed", row.bytes),
+            ):
+                line[f"{name} mean"] = found.mean if found else None
+                line[f"{name} std"] = found.std if found else None
+            line["generator_weights_against_dense"] = row.kept_ratio
+            line["held_equal"] = str(results.grid.budget)
+            lines.append({**line, "protocol_hash": key, "protocol": results.protocols[key]})
+    return lines
+
+
+def _cell_line(results: Results, cell: CellResult) -> dict[str, Any]:
+    best = cell.best_of(results.looks, results.primary, results.higher) if cell.done else None
+    return {
+        "cell": cell.name,
+        "method": cell.method,
+        "density_asked": cell.density,
+        "seed": cell.seed,
+        "state": cell.state,
+        "reason": cell.reason,
+        "steps": cell.steps,
+        f"best {results.primary}": best.values[results.primary] if best else None,
+        "best_step": best.step if best else None,
+        **{f"last {label}": cell.last(label) for label in results.metrics},
+        "generator_density": cell.densities.get("generator"),
+        "discriminator_density": cell.densities.get("discriminator"),
+        "training_flops": cell.training_flops or None,
+        "inference_flops": cell.inference_flops or None,
+        "training_seconds": cell.seconds,
+        "threads": cell.threads,
+        "generator_bytes_packed": cell.bytes,
+        "protocol_hash": cell.protocol_hash,
+        "run": cell.path.name if cell.path else "",
+    }
+
+
+def _csv(lines: Sequence[dict[str, Any]]) -> str:
+    out = io.StringIO()
+    if lines:
+        writer = csv.DictWriter(out, fieldnames=list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+    return out.getvalue()
