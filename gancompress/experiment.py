@@ -11,6 +11,8 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from gancompress.assemble import ROLES, build_backbone, build_dataset, build_networks, build_trainer, chosen_widths
 from gancompress.cost.summary import run_cost
 from gancompress.environment import environment
@@ -109,6 +111,8 @@ class Experiment:
         return result
 
     def _run(self, interruption: Interruption) -> RunResult:
+        if self.recipe.training.threads:
+            torch.set_num_threads(self.recipe.training.threads)
         dataset = build_dataset(self.recipe)
         trainer = build_trainer(self.recipe, dataset, self.group)
         rounds = self._rounds(trainer)

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
 from gancompress.errors import BackboneError, CheckpointError, RecipeError, RunError
 from gancompress.experiment import Experiment
@@ -93,6 +94,15 @@ def test_updates_are_counted_in_generator_steps_whatever_n_d(tmp_path: Path, n_d
     records = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
     due = [(record["role"], record["step"]) for record in records if record["kind"] == "update"]
     assert due == [(role, step) for step in (4, 8, 12) for role in ("generator", "discriminator")]
+
+
+def test_a_run_keeps_to_the_threads_it_was_given(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        directory = run(tmp_path, "training.threads=3", "training.steps=1")
+        assert json.loads((directory / "environment.json").read_text())["threads"] == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_accumulation_needs_a_divisor(tmp_path: Path) -> None:
