@@ -149,7 +149,7 @@ def _header_end(content: bytes) -> int:
 
 def _field(digest: str) -> bytes:
     # quotes inside the metadata are escaped
-    return rf'\"hash\":\"{digest}\"'.encode()
+    return rf"\"hash\":\"{digest}\"".encode()
 
 
 def _hash(content: bytes) -> str:

@@ -1,0 +1,276 @@
+"""A generator compiled for the CPU: its convolutions run at their kept weights only, in few native calls.
+
+Batch norm and spectral norm are folded, ReLUs, upsampling and residual additions fused, and the memory between layers
+is planned once. What cannot be compiled runs as it was, dense, and :attr:`CompiledGenerator.layers` says what and why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, fx, nn
+
+from gancompress.backbones.base import Generator, prunable_weights
+from gancompress.errors import ExportError
+from gancompress.export.folding import folded
+from gancompress.export.lowering import Convolution, Region, find_regions, refusal
+from gancompress.export.tracing import ENTRY, VALUE, trace, value_of
+from gancompress.kernels import Layer, Mode, Pattern, Program, Value, choose, status
+from gancompress.kernels.tuning import ENVIRONMENT
+from gancompress.seeds import generator as random_generator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["CompiledGenerator", "LayerReport", "compile_generator"]
+
+#: Up to this share of multiply-adds the kernels are ahead of every dense convolution that was ever measured (the
+#: break-evens of single layers are above 0.3; see docs/export.md); beyond, it is measured here.
+_SURELY_PAYS = 0.25
+#: Batch that break-evens are asked for.
+_BATCH = 16
+#: Largest difference between a pixel of the compiled and of the eager generator that compiling accepts. Rounding alone
+#: gives about 1e-6, up to 1e-4 in untrained generators that amplify it; a wrong fusion gives 0.1 and more.
+_TOLERANCE = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerReport:
+    """How one layer is computed.
+
+    Attributes:
+        name: of the module.
+        kind: ``convolution`` or ``linear``.
+        density: share of weights kept.
+        runs: ``sparse`` in a native program, or ``dense`` in torch.
+        why: for dense layers, the reason; else empty.
+    """
+
+    name: str
+    kind: str
+    density: float
+    runs: Literal["sparse", "dense"]
+    why: str = ""
+
+
+class CompiledGenerator(Generator):
+    """What :func:`compile_generator` returns; called like the generator it was made of, on the CPU, without gradients.
+
+    Attributes:
+        layers: how every convolution and linear layer is computed.
+    """
+
+    def __init__(self, generator: Generator, run: nn.Module, layers: tuple[LayerReport, ...]) -> None:
+        super().__init__()
+        self.latent_dim, self.num_classes, self.image = generator.latent_dim, generator.num_classes, generator.image
+        self.layers = layers
+        self._takes_labels = not isinstance(run, Generator)
+        self.run = run
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map latents (B, latent_dim) and labels (B,) or None to images (B, C, H, W) in [-1, 1], float32."""
+        if self.num_classes and labels is None:
+            raise ExportError(f"this generator is conditional: give it labels from 0 to {self.num_classes - 1}")
+        arguments = (z.float(), labels)[: 2 if self.num_classes or not self._takes_labels else 1]
+        images: Tensor = self.run(*arguments)
+        return images
+
+    @property
+    def dense(self) -> dict[str, str]:
+        """Why each layer that runs dense does, by name."""
+        return {layer.name: layer.why for layer in self.layers if layer.runs == "dense"}
+
+    def extra_repr(self) -> str:
+        """Say how many layers run how."""
+        sparse = sum(layer.runs == "sparse" for layer in self.layers)
+        return f"{sparse} layers sparse, {len(self.layers) - sparse} dense"
+
+
+class _ProgramModule(nn.Module):
+    """A program as a module of a graph."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self.program = program
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.program(x)
+
+
+def compile_generator(
+    generator: Generator, masks: Mapping[str, Tensor] | None = None, *, sparse: Mode | None = None
+) -> CompiledGenerator:
+    """Compile a generator for inference on the CPU.
+
+    Args:
+        generator: any; it is copied and left as it is. Backbones need no code of their own: its ``forward`` is traced.
+        masks: by the name that ``prunable_weights`` gives. A weight without mask counts as kept whole.
+        sparse: ``always`` uses the kernels wherever they fit, ``never`` leaves all in torch, ``auto`` takes what is
+            measured to be faster; None takes ``GANCOMPRESS_SPARSE``, then ``auto``.
+
+    Raises:
+        ExportError: a mask does not fit its weight.
+    """
+    plain = folded(generator)
+    kept = _masked(plain, masks or {})
+    why = dict.fromkeys(kept, "it is not in a place where a sparse program can be")
+    example = _example(plain)
+    run: nn.Module = plain
+    programs: dict[str, str] = {}
+    try:
+        graph = trace(plain, example)
+    except Exception as error:  # symbols went through the code of a backbone: anything may be raised
+        reason = f"the backbone cannot be traced ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+        why = dict.fromkeys(kept, reason)
+    else:
+        want = value_of(graph.graph.output_node().all_input_nodes[0])
+        programs = _install(graph, kept, why, sparse)
+        got = graph(*example.values())
+        if torch.allclose(got, want, rtol=0, atol=_TOLERANCE, equal_nan=True):
+            run = graph
+        else:
+            difference = float((got - want).abs().max())
+            why = dict.fromkeys(kept, f"the compiled images differ from the eager ones by {difference:.1e}")
+            programs = {}
+    kinds = {name.removesuffix(".weight"): weight.kind for name, weight in prunable_weights(plain).items()}
+    layers = tuple(
+        LayerReport(
+            name, kinds[name], pattern.density, "sparse" if name in programs else "dense",
+            "" if name in programs else why[name],
+        )
+        for name, pattern in kept.items()
+    )  # fmt: skip
+    return CompiledGenerator(plain, run, layers)
+
+
+def _masked(network: Generator, masks: Mapping[str, Tensor]) -> dict[str, Pattern]:
+    """Zero what masks leave out, and return the pattern of every prunable layer by the name of its module."""
+    weights = prunable_weights(network)
+    unknown = sorted(masks.keys() - weights.keys())
+    if unknown:
+        raise ExportError(f"there is a mask for {unknown[0]}, which this generator does not have")
+    patterns = {}
+    for name, weight in weights.items():
+        mask = masks.get(name)
+        if mask is None:
+            mask = torch.ones(weight.parameter.shape, dtype=torch.bool)
+        if mask.shape != weight.parameter.shape or mask.dtype is not torch.bool:
+            raise ExportError(
+                f"the mask of {name} is {tuple(mask.shape)} {mask.dtype}, "
+                f"its weight has {tuple(weight.parameter.shape)}"
+            )
+        weight.parameter.data.masked_fill_(~mask.cpu(), 0)
+        patterns[name.removesuffix(".weight")] = Pattern(mask.cpu())
+    return patterns
+
+
+def _example(network: Generator) -> dict[str, Tensor]:
+    z = torch.randn(2, network.latent_dim, generator=random_generator(0, "compile"))
+    labels = torch.arange(2) % max(1, network.num_classes)
+    return {"z": z, "labels": labels} if network.num_classes else {"z": z}
+
+
+def _install(
+    graph: fx.GraphModule, kept: Mapping[str, Pattern], why: dict[str, str], mode: Mode | None
+) -> dict[str, str]:
+    """Replace regions of the graph by programs; return the program of every layer that runs in one, by name."""
+    for name, module in graph.named_modules():
+        own = name.removeprefix(ENTRY)
+        if own in kept:
+            reason = refusal(module)
+            why[own] = "a linear layer" if isinstance(module, nn.Linear) else reason if reason else why[own]
+    programs: dict[str, str] = {}
+    for region in find_regions(graph):
+        names = {number: str(conv.node.target).removeprefix(ENTRY) for number, conv in region.convolutions.items()}
+        patterns = {
+            number: kept[name] if name in kept else Pattern(torch.ones_like(conv.weight, dtype=torch.bool))
+            for (number, name), conv in zip(names.items(), region.convolutions.values(), strict=True)
+        }
+        dense_because = _better_dense(region, patterns, mode)
+        if dense_because:
+            why.update({name: dense_because for name in names.values() if name in why})
+            continue
+        title = f"program{len(set(programs.values()))}"
+        graph.add_module(title, _ProgramModule(_program(region, patterns)))
+        with graph.graph.inserting_before(region.exit):
+            node = graph.graph.call_module(title, (region.source,))
+        node.meta[VALUE] = value_of(region.exit)
+        region.exit.replace_all_uses_with(node)
+        programs.update(dict.fromkeys(names.values(), title))
+    graph.graph.eliminate_dead_code()
+    graph.delete_all_unused_submodules()
+    graph.recompile()
+    return programs
+
+
+def _program(region: Region, patterns: Mapping[int, Pattern]) -> Program:
+    channels, height, width = value_of(region.source).shape[1:]
+    program = Program((channels, height, width))
+    values: dict[int, Value] = {0: program.input}
+    for number in region.numbers:
+        conv = region.convolutions[number]
+        values[number] = _add(program, conv, patterns[number], values)
+    program.output(values[region.numbers[-1]])
+    return program
+
+
+def _add(program: Program, conv: Convolution, pattern: Pattern, values: Mapping[int, Value]) -> Value:
+    read, module = conv.source, conv.module
+    scale = None if read.scale is None else read.scale.float()
+    shift = None if read.shift is None else read.shift.float()
+    bias = None if conv.bias is None else conv.bias.float()
+    x, weight = values[read.value], conv.weight.float()
+    stride, padding = int(module.stride[0]), int(module.padding[0])
+    add = None if conv.add is None else values[conv.add.value]
+    if isinstance(module, nn.ConvTranspose2d):
+        return program.conv_transpose(
+            x, weight, pattern, bias, stride=stride, padding=padding, scale=scale, shift=shift, pre_relu=read.relu,
+            add=add, relu=conv.relu,
+        )  # fmt: skip
+    return program.conv(
+        x, weight, pattern, bias, stride=stride, padding=padding, scale=scale, shift=shift, pre_relu=read.relu,
+        upsample=read.up, add=add, add_upsample=conv.add is not None and conv.add.up, relu=conv.relu,
+    )  # fmt: skip
+
+
+def _better_dense(region: Region, patterns: Mapping[int, Pattern], mode: Mode | None) -> str:
+    """Say why a region is better left to torch, nothing when a program is faster."""
+    how = mode or os.environ.get(ENVIRONMENT) or "auto"
+    kernels = status()
+    if not kernels.available:
+        return f"no native kernels: {kernels.reason}"
+    if how == "never":
+        return "asked for"
+    if how == "always":
+        return ""
+    work: dict[int, float] = {}
+    for number, conv in region.convolutions.items():
+        out = value_of(conv.node).shape
+        work[number] = conv.weight.numel() * out[2] * out[3] / (conv.module.stride[0] ** 2 if _transposed(conv) else 1)
+    total = sum(work.values())
+    share = sum(work[number] * patterns[number].density for number in work) / total
+    if share <= _SURELY_PAYS:
+        return ""
+    slower = sum(
+        work[number]
+        for number, conv in region.convolutions.items()
+        if choose(_layer(conv), patterns[number].density, training=False, mode=mode) == "dense"
+    )
+    return f"{share:.2f} of its products are left, more than the measured break-even" if 2 * slower > total else ""
+
+
+def _transposed(conv: Convolution) -> bool:
+    return isinstance(conv.module, nn.ConvTranspose2d)
+
+
+def _layer(conv: Convolution) -> Layer:
+    height, width = value_of(conv.node.all_input_nodes[0]).shape[2:]
+    return Layer(
+        "transpose" if _transposed(conv) else "conv", tuple(conv.weight.shape), _BATCH, height, width,
+        int(conv.module.stride[0]), int(conv.module.padding[0]),
+    )  # fmt: skip

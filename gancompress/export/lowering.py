@@ -1,0 +1,324 @@
+"""From a traced graph to sparse programs: which convolutions go together, and what is fused around each.
+
+A *region* is a part of the graph with one map coming in and one going out, made of operations that a
+:class:`~gancompress.kernels.Program` has. Inside it batch norms vanish into the weights before or the affine after,
+ReLUs, upsampling and additions into the convolutions beside them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from gancompress.export.tracing import value_of
+from gancompress.kernels.resample import upsample2
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+__all__ = ["Convolution", "Read", "Region", "find_regions", "refusal", "region_nodes"]
+
+_Op = Literal["conv", "norm", "relu", "up", "add", "same"]
+
+
+@dataclass(frozen=True)
+class Read:
+    """A map as something reads it: ``up(relu(scale * value + shift))``.
+
+    Attributes:
+        value: 0 for the region's input, else the number of the convolution that made it, from 1.
+    """
+
+    value: int
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    relu: bool = False
+    up: bool = False
+
+    @property
+    def bare(self) -> bool:
+        """Whether it is the map itself."""
+        return self.scale is None and not self.relu and not self.up
+
+
+@dataclass
+class Convolution:
+    """A convolution and all that is fused around it.
+
+    Attributes:
+        node: its node in the graph.
+        weight: with the batch norm behind it folded in.
+        bias: the same, None when there is none.
+        source: what it reads.
+        add: what is added to its result.
+        relu: whether a ReLU ends it.
+        open: whether only one more operation reads it, which may then be fused.
+    """
+
+    node: fx.Node
+    module: nn.Conv2d | nn.ConvTranspose2d
+    weight: Tensor
+    bias: Tensor | None
+    source: Read
+    add: Read | None = None
+    relu: bool = False
+    open: bool = True
+
+
+@dataclass(frozen=True)
+class Region:
+    """One program's part of a graph.
+
+    Attributes:
+        source: the node whose map comes in.
+        exit: the node whose map goes out.
+        numbers: of the convolutions, in the order in which they run.
+        convolutions: by number.
+    """
+
+    source: fx.Node
+    exit: fx.Node
+    numbers: tuple[int, ...]
+    convolutions: dict[int, Convolution]
+
+
+class _UnsupportedError(Exception):
+    """This region cannot be one program."""
+
+
+def refusal(module: nn.Module) -> str | None:
+    """Say why the kernels do not take this convolution, None when they do."""
+    if not isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        return "not a convolution"
+    if module.groups != 1:
+        return f"{module.groups} groups"
+    if set(module.dilation) != {1}:
+        return f"dilation {module.dilation}"
+    if module.padding_mode != "zeros":
+        return f"padding mode {module.padding_mode}"
+    if isinstance(module.padding, str) or len(set(module.padding)) != 1:
+        return f"padding {module.padding}"
+    if len(set(module.stride)) != 1:
+        return f"stride {module.stride}"
+    if isinstance(module, nn.ConvTranspose2d) and any(module.output_padding):
+        return f"output padding {module.output_padding}"
+    return None
+
+
+def find_regions(graph: fx.GraphModule) -> list[Region]:
+    """Put every convolution that the kernels take into a region, the largest that can be found first."""
+    modules = dict(graph.named_modules())
+    kinds: dict[fx.Node, _Op] = {}
+    for node in graph.graph.nodes:
+        kind = _kind(node, modules)
+        if kind is not None:
+            kinds[node] = kind
+    found: list[Region] = []
+    taken: set[fx.Node] = set()
+    for node in graph.graph.nodes:
+        if kinds.get(node) == "conv" and node not in taken:
+            region = _largest(_source(node, kinds, taken), node, kinds, taken, modules)
+            if region is not None:
+                found.append(region)
+                taken |= set(region_nodes(region.source, region.exit))
+    return found
+
+
+def _source(node: fx.Node, kinds: dict[fx.Node, _Op], taken: Collection[fx.Node]) -> fx.Node:
+    """Walk up from a convolution through what can be fused before it."""
+    source = node.all_input_nodes[0]
+    while kinds.get(source) in ("norm", "relu", "up", "same") and source not in taken:
+        source = source.all_input_nodes[0]
+    return source
+
+
+def _largest(
+    source: fx.Node, first: fx.Node, kinds: dict[fx.Node, _Op], taken: Collection[fx.Node], modules: dict[str, Any]
+) -> Region | None:
+    """Return the region with most convolutions, ``first`` among them, that starts from ``source``."""
+    reach = {source}
+    for node in source.graph.nodes:
+        if node in kinds and node not in taken and set(node.all_input_nodes) <= reach:
+            reach.add(node)
+    best: Region | None = None
+    for exit in [node for node in reversed(source.graph.nodes) if node in reach and node is not source]:
+        inside = region_nodes(source, exit)
+        convolutions = sum(kinds[node] == "conv" for node in inside)
+        if first not in inside or (best is not None and convolutions <= len(best.convolutions)):
+            continue
+        if all(set(node.users) <= set(inside) for node in inside if node is not exit):
+            with contextlib.suppress(_UnsupportedError):
+                best = _lower(source, inside, kinds, modules)
+    return best
+
+
+def region_nodes(source: fx.Node, exit: fx.Node) -> list[fx.Node]:
+    """Return all nodes on the way from ``source``, which is not among them, to ``exit``, in the order of the graph."""
+    inside, ahead = {exit}, [exit]
+    while ahead:
+        for node in ahead.pop().all_input_nodes:
+            if node is not source and node not in inside:
+                inside.add(node)
+                ahead.append(node)
+    return [node for node in source.graph.nodes if node in inside]
+
+
+# ------------------------------------------------------------------------------------------------ single operations
+
+
+def _kind(node: fx.Node, modules: dict[str, Any]) -> _Op | None:
+    """Say which of a program's operations a node is, None for any other."""
+    value, inputs = value_of(node), node.all_input_nodes
+    if not _is_map(value) or not inputs or not all(_is_map(value_of(other)) for other in inputs):
+        return None
+    if node.op == "call_module":
+        return _module_kind(modules[str(node.target)])
+    name = node.target if node.op == "call_method" else node.target.__name__ if callable(node.target) else ""
+    if node.target in (F.relu, torch.relu) or (node.op == "call_method" and name == "relu"):
+        return None if _argument(node, 1, "inplace", False) else "relu"
+    if node.target is upsample2 or (node.target is F.interpolate and _is_doubling(node)):
+        return "up"
+    if node.target in (operator.add, torch.add) or (node.op == "call_method" and name == "add"):
+        same = len(inputs) == 2 and len(node.args) == 2 and not node.kwargs
+        return "add" if same and value_of(inputs[0]).shape == value_of(inputs[1]).shape else None
+    if node.op == "call_method" and name in ("float", "contiguous") and not node.kwargs and len(node.args) == 1:
+        return "same"
+    return None
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 4 and value.dtype is torch.float32
+
+
+def _module_kind(module: nn.Module) -> _Op | None:
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        return "conv" if refusal(module) is None else None
+    if isinstance(module, nn.BatchNorm2d):
+        return "norm" if module.running_var is not None and not module.training else None
+    if isinstance(module, nn.ReLU):
+        return None if module.inplace else "relu"
+    if isinstance(module, nn.Identity) or (isinstance(module, nn.Dropout | nn.Dropout2d) and not module.training):
+        return "same"
+    return None
+
+
+def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+
+def _is_doubling(node: fx.Node) -> bool:
+    size, factor = _argument(node, 1, "size", None), _argument(node, 2, "scale_factor", None)
+    before, after = value_of(node.all_input_nodes[0]).shape, value_of(node).shape
+    doubled = size is None and factor in (2, 2.0) and after[2:] == (2 * before[2], 2 * before[3])
+    return doubled and _argument(node, 3, "mode", "nearest") == "nearest" and len(node.all_input_nodes) == 1
+
+
+# ------------------------------------------------------------------------------------------------ fusing
+
+
+def _lower(source: fx.Node, inside: Sequence[fx.Node], kinds: dict[fx.Node, _Op], modules: dict[str, Any]) -> Region:
+    """Fuse the operations of a region, given in the order of the graph; the last one is its exit."""
+    reads: dict[fx.Node, Read] = {source: Read(0)}
+    done: dict[int, Convolution] = {}
+    order: list[int] = []
+    for node in inside:
+        module = modules.get(str(node.target)) if node.op == "call_module" else None
+        taken = [reads[other] for other in _operands(node)]
+        read = taken[0]
+        conv = done.get(read.value)
+        fits = conv is not None and conv.open and read.bare and not conv.relu
+        match kinds[node]:
+            case "conv":
+                assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+                number = len(done) + 1
+                if read.up and isinstance(module, nn.ConvTranspose2d):
+                    raise _UnsupportedError
+                done[number] = Convolution(node, module, module.weight, module.bias, read)
+                order.append(number)
+                _close(done, taken)
+                read = Read(number)
+            case "norm":
+                assert isinstance(module, nn.BatchNorm2d)
+                scale, shift = _affine(module)
+                if fits and conv is not None and conv.add is None:
+                    _fold(conv, scale, shift)
+                else:
+                    read = _scaled(read, scale, shift)
+            case "relu":
+                if fits and conv is not None:
+                    conv.relu = True
+                else:
+                    read = replace(read, relu=True)
+            case "up":
+                if read.up:
+                    raise _UnsupportedError
+                read = replace(read, up=True)
+            case "add":
+                read = _added(done, order, *taken)
+            case "same":
+                pass
+        if len(node.users) != 1 and read.value in done:
+            done[read.value].open = False
+        reads[node] = read
+    last = reads[inside[-1]]
+    if not last.bare or last.value == 0:
+        raise _UnsupportedError
+    return Region(source, inside[-1], tuple(order), done)
+
+
+def _operands(node: fx.Node) -> list[fx.Node]:
+    return [other for other in node.args if isinstance(other, fx.Node)] or node.all_input_nodes
+
+
+def _close(done: dict[int, Convolution], reads: Sequence[Read]) -> None:
+    for read in reads:
+        if read.value in done:
+            done[read.value].open = False
+
+
+def _added(done: dict[int, Convolution], order: list[int], a: Read, b: Read) -> Read:
+    """Fuse an addition into the convolution that makes one of its sides, which then runs after the other side."""
+    for own, other in ((a, b), (b, a)):
+        conv = done.get(own.value)
+        fits = conv is not None and conv.open and own.bare and not conv.relu and conv.add is None
+        if fits and conv is not None and own.value != other.value and other.scale is None and not other.relu:
+            conv.add = other
+            _close(done, [other])
+            # nothing has read it yet, so it may run later
+            order.remove(own.value)
+            order.append(own.value)
+            return own
+    raise _UnsupportedError
+
+
+def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return the scale and shift, (C,), that batch norm is in eval mode; float64."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.double()
+    shift = -norm.running_mean.double() * scale
+    return scale, shift if norm.bias is None else shift + norm.bias.double()
+
+
+def _scaled(read: Read, scale: Tensor, shift: Tensor) -> Read:
+    if read.relu:
+        raise _UnsupportedError
+    if read.scale is not None and read.shift is not None:
+        shift = scale * read.shift + shift
+        scale = scale * read.scale
+    return replace(read, scale=scale, shift=shift)
+
+
+def _fold(conv: Convolution, scale: Tensor, shift: Tensor) -> None:
+    """Put an affine map behind a convolution into it."""
+    transposed = isinstance(conv.module, nn.ConvTranspose2d)
+    conv.weight = conv.weight.double() * (scale[None, :, None, None] if transposed else scale[:, None, None, None])
+    conv.bias = shift if conv.bias is None else conv.bias.double() * scale + shift
