@@ -16,6 +16,7 @@ __all__ = [
     "Component",
     "EMAConfig",
     "EvaluationConfig",
+    "InitFromConfig",
     "NetSparsityConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
@@ -144,6 +145,16 @@ class EMAConfig(_Strict):
     sparse: bool = Field(True, description="false: newly grown weights ramp up from 0, as plain EMA does")
 
 
+class InitFromConfig(_Strict):
+    """Weights to start from instead of random ones. A run is what these weights are, not where they lie."""
+
+    path: str = Field(description="checkpoint directory of a run, or a generator's weights as .safetensors")
+    hash: str = Field(
+        pattern=r"^[0-9a-f]{16}$",
+        description="hash of the weights; `gancompress compress` writes it, a wrong one is told",
+    )
+
+
 class TrainingConfig(_Strict):
     """The training loop. A step is one generator step with its ``discriminator_steps`` discriminator steps."""
 
@@ -155,6 +166,9 @@ class TrainingConfig(_Strict):
     optimizers: OptimizersConfig = Field(OptimizersConfig(), description="one optimizer per role")
     ema: EMAConfig = Field(EMAConfig(), description="moving average of the generator")
     flip: bool = Field(False, description="mirror real images at random")
+    init_from: InitFromConfig | None = Field(
+        None, description="trained weights to start from; default: initialise at random from the seed"
+    )
     joint_batch: bool = Field(
         True, description="one discriminator call on real and generated images together; false: one call each"
     )
@@ -177,7 +191,7 @@ class EvaluationConfig(_Strict):
     """What is measured, when, and under which protocol. Everything here is part of the metric's name."""
 
     metrics: tuple[str, ...] = Field(
-        ("fd", "kd", "is", "pr"), description="registered metrics; the first picks the best"
+        ("fd", "kd", "is", "pr"), min_length=1, description="registered metrics; the first picks the best"
     )
     extractor: str = Field(
         "auto", description="feature extractor: inception, classifier, …; auto: inception if its weights are at hand"
