@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator, prunable_weights
     from gancompress.data.base import Batch, Dataset, DatasetConfig, ImageSpec
     from gancompress.errors import GancompressError
+    from gancompress.export.loading import load
     from gancompress.methods.base import Measure, Method, MethodConfig, NetView, Plan, Round
     from gancompress.recipe.load import LoadedRecipe, component_config, load_recipe, parse_recipe
     from gancompress.recipe.schema import Recipe
@@ -47,6 +48,7 @@ _HOMES = {
     "Round": "gancompress.methods.base",
     "SparseState": "gancompress.sparsity.state",
     "component_config": "gancompress.recipe.load",
+    "load": "gancompress.export.loading",
     "load_recipe": "gancompress.recipe.load",
     "parse_recipe": "gancompress.recipe.load",
     "prunable_weights": "gancompress.backbones.base",
@@ -80,6 +82,7 @@ __all__ = [
     "SparseState",
     "__version__",
     "component_config",
+    "load",
     "load_recipe",
     "parse_recipe",
     "prunable_weights",

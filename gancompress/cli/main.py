@@ -11,6 +11,7 @@ from gancompress.cli.catalogue import cp, ls
 from gancompress.cli.compare import compare
 from gancompress.cli.doctor import doctor
 from gancompress.cli.evaluate import evaluate
+from gancompress.cli.export import export
 from gancompress.cli.run import run, train
 from gancompress.cli.sample import sample
 from gancompress.cli.show import show
@@ -23,6 +24,7 @@ add_command("train", train)
 add_command("compare", compare)
 add_command("evaluate", evaluate)
 add_command("sample", sample)
+add_command("export", export)
 add_command("validate", validate)
 add_command("ls", ls)
 add_command("cp", cp)

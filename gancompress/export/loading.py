@@ -1,0 +1,137 @@
+"""``gancompress.load("generator.safetensors")``: a file becomes a function that makes images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+
+from gancompress.data.transform import to_uint8
+from gancompress.errors import ExportError, did_you_mean
+from gancompress.evaluation.sampler import Sampler
+from gancompress.export.compiled import compile_generator
+from gancompress.export.packed import load_packed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gancompress.export.compiled import CompiledGenerator
+    from gancompress.export.packed import Packed
+    from gancompress.kernels import Mode
+
+__all__ = ["Classes", "LoadedGenerator", "load"]
+
+#: one class for all images, or one per image; by number or by name
+Classes: TypeAlias = "int | str | Sequence[int | str]"
+
+#: images that are made together: a multiple of the kernels' 16, little enough to stay near the processor
+_TOGETHER = 64
+
+
+class LoadedGenerator:
+    """A generator from a file, ready to make images on the CPU.
+
+    Attributes:
+        packed: what the file holds: config, image spec, weights, masks, where it comes from.
+        network: the compiled generator: latents and labels to images.
+    """
+
+    def __init__(self, packed: Packed, path: Path, sparse: Mode | None = None) -> None:
+        self.packed = packed
+        self.path = path
+        self.network: CompiledGenerator = compile_generator(packed.generator(), packed.masks, sparse=sparse)
+
+    def __call__(
+        self, n: int | None = None, seed: int = 0, classes: Classes | None = None, *, uint8: bool = False
+    ) -> Tensor:
+        """Make images.
+
+        Image i depends on ``seed`` and i, up to rounding, not on how many are made; it is the i-th single image that
+        ``gancompress sample`` makes of this seed.
+
+        Args:
+            n: how many; default: one per listed class, else 16.
+            seed: of the latents.
+            classes: a class for all images, or a list with one per image, by number or name; default: all in turn.
+            uint8: give 0 to 255 instead of -1 to 1.
+
+        Returns:
+            (n, C, H, W), float32 in [-1, 1] or uint8.
+
+        Raises:
+            ExportError: no such class, or another number of classes than images.
+        """
+        listed = isinstance(classes, Sequence) and not isinstance(classes, str)
+        count = n if n is not None else len(classes) if listed and isinstance(classes, Sequence) else 16
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ExportError(f"n must be a number of images, at least 1, got {count!r}")
+        labels = self._labels(classes, count)
+        network = self.network
+        sampler = Sampler(network, latent_dim=network.latent_dim, num_classes=network.num_classes, seed=seed)
+        image = network.image
+        made = torch.empty(
+            count, image.channels, image.resolution, image.resolution, dtype=torch.uint8 if uint8 else torch.float32
+        )
+        for start in range(0, count, _TOGETHER):
+            stop = min(start + _TOGETHER, count)
+            batch = sampler.images(start, stop, None if labels is None else labels[start:stop])
+            made[start:stop] = to_uint8(batch) if uint8 else batch
+        return made
+
+    def _labels(self, classes: Classes | None, count: int) -> Tensor | None:
+        known = self.network.image.classes[: self.network.num_classes]
+        if classes is None:
+            return None
+        if not self.network.num_classes:
+            raise ExportError("this generator is unconditional: leave out classes")
+        if isinstance(classes, int | str):
+            classes = [classes] * count
+        if len(classes) != count:
+            raise ExportError(f"{len(classes)} classes for {count} images: list one per image")
+        numbers = []
+        for label in classes:
+            if isinstance(label, str):
+                if label not in known:
+                    raise ExportError(f"there is no class {label!r}{did_you_mean(label, known)}")
+                label = known.index(label)
+            number = int(label)
+            if not 0 <= number < self.network.num_classes:
+                raise ExportError(f"there is no class {label}; there are 0 to {self.network.num_classes - 1}")
+            numbers.append(number)
+        return torch.tensor(numbers)
+
+    def __repr__(self) -> str:
+        network, image, packed = self.network, self.network.image, self.packed
+        classes = f"{network.num_classes} classes" if network.num_classes else "unconditional"
+        sparse = sum(layer.runs == "sparse" for layer in network.layers)
+        size = f"{packed.bytes / 1e6:.2f} MB" if packed.bytes >= 1e5 else f"{packed.bytes / 1e3:.1f} kB"
+        return (
+            f"<{packed.model['name']} generator from {self.path.name}: {image.channels}x{image.resolution}x"
+            f"{image.resolution}, {classes}, density {packed.density:.3g}, {size}; {sparse} of {len(network.layers)} "
+            f"layers sparse; images = g(n=64, seed=0{', classes=None' if network.num_classes else ''})>"
+        )
+
+
+def load(path: str | Path, *, sparse: Mode | None = None) -> LoadedGenerator:
+    """Open a file that ``gancompress export RUN`` wrote.
+
+    Example::
+
+        g = gancompress.load("generator.safetensors")
+        images = g(n=64, seed=0)  # (64, C, H, W), float32 in [-1, 1]
+
+    Args:
+        path: the file.
+        sparse: see :func:`~gancompress.export.compiled.compile_generator`.
+
+    Raises:
+        ExportError: it is truncated, altered, from a newer version, or no such file.
+    """
+    path = Path(path)
+    packed = load_packed(path)
+    try:
+        return LoadedGenerator(packed, path, sparse)
+    except ExportError as error:
+        raise ExportError(error.message, where=str(path)) from error

@@ -1,0 +1,100 @@
+"""ONNX files for other runtimes: dense, masks and spectral norm written into the weights, checked before they exist."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gancompress.errors import ExportError
+from gancompress.export.container import write_whole
+from gancompress.export.folding import folded
+from gancompress.seeds import generator as random_generator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gancompress.backbones.base import Generator
+
+__all__ = ["export_onnx"]
+
+_NEEDED = ("onnx", "onnxscript", "onnxruntime")
+_TOLERANCE = 1e-4
+
+
+def export_onnx(generator: Generator, path: Path) -> float:
+    """Write a generator as ONNX, with inputs ``z`` (N, latent_dim) and, when conditional, ``labels`` (N,).
+
+    Args:
+        generator: left as it is.
+        path: the file; it appears whole, and only when onnxruntime gives the same images.
+
+    Returns:
+        The largest difference of a pixel between onnxruntime and the network.
+
+    Raises:
+        ExportError: the extra ``[onnx]`` is not installed, the network cannot be exported, or its images differ.
+    """
+    for name in _NEEDED:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            raise ExportError(f"ONNX needs the package {name}: pip install 'gancompress[onnx]'") from None
+    plain = folded(generator)
+    content = _export(plain)
+    difference = _difference(plain, content)
+    if not difference <= _TOLERANCE:
+        raise ExportError(f"the ONNX network's images differ by {difference:.1e}; nothing was written", where=str(path))
+    write_whole(path, content)
+    return difference
+
+
+def _inputs(network: Generator, count: int) -> dict[str, torch.Tensor]:
+    z = torch.randn(count, network.latent_dim, generator=random_generator(0, "onnx", count))
+    labels = torch.arange(count) % max(1, network.num_classes)
+    return {"z": z, "labels": labels} if network.num_classes else {"z": z}
+
+
+def _export(network: Generator) -> bytes:
+    inputs = _inputs(network, 2)
+    batch = torch.export.Dim("N")
+    quiet = logging.getLogger("torch.onnx")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    try:
+        # the exporter warns about itself and prints its progress
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            program: Any = torch.onnx.export(
+                network,
+                tuple(inputs.values()),
+                dynamo=True,
+                verbose=False,
+                input_names=list(inputs),
+                output_names=["images"],
+                dynamic_shapes={name: {0: batch} for name in inputs},
+            )
+        content: bytes = program.model_proto.SerializeToString()
+    except Exception as error:  # the exporter raises whatever its passes raise
+        reason = " ".join(str(error).split())[:200]
+        raise ExportError(f"this network cannot be exported to ONNX ({type(error).__name__}: {reason})") from error
+    finally:
+        quiet.setLevel(level)
+    return content
+
+
+@torch.no_grad()
+def _difference(network: Generator, content: bytes) -> float:
+    onnxruntime: Any = importlib.import_module("onnxruntime")
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for count in (1, 3):
+        inputs = _inputs(network, count)
+        (made,) = session.run(["images"], {name: tensor.numpy() for name, tensor in inputs.items()})
+        worst = max(worst, float((torch.from_numpy(made) - network(*inputs.values())).abs().max()))
+    return worst
