@@ -19,6 +19,7 @@ from gancompress.environment import environment
 from gancompress.errors import CheckpointError, RunError
 from gancompress.evaluation.extractors import Extractor, build_extractor
 from gancompress.evaluation.samples import sample_grid
+from gancompress.initial import load_initial
 from gancompress.interrupt import Interruption
 from gancompress.measure import measure, metric_record, say_once
 from gancompress.observer import Observer, Silent
@@ -143,6 +144,7 @@ class Experiment:
                     "no checkpoint of this run is intact; remove the directory to start again",
                     where=str(self.directory.path),
                 )
+            load_initial(self.recipe, trainer.network("generator"), trainer.network("discriminator"))
             trainer.engine.init(trainer.probe)
             self.directory.truncate_log(0)
             return False
@@ -401,6 +403,8 @@ class _Session:
             elif start != "keep":
                 backbone = build_backbone(self.recipe, self.dataset.spec)
                 fresh = build_networks(backbone, self.recipe.seed, index if start == "reinitialise" else 0)
+                if start == "rewind":
+                    load_initial(self.recipe, fresh.generator, fresh.discriminator)
                 network.load_state_dict(fresh.of(role).state_dict())
             trainer.engine.set_state(role, states[role], reset_moments=True)
         trainer.ema.reset()

@@ -33,9 +33,10 @@ ALLOWED: dict[str, set[str]] = {
     "training": PURE | {"sparsity", "methods", "backbones", "objectives", "data", "kernels", "recipe", "cost"},
 }
 #: The composition root and what stands on it.
-ROOT = {"assemble", "widths", "experiment", "runs", "environment", "interrupt", "observer", "measure"}
+ROOT = {"assemble", "widths", "initial", "experiment", "runs", "environment", "interrupt", "observer", "measure"}
 ALLOWED |= {room: {*ALLOWED, *ROOT} for room in ROOT}
 ALLOWED["export"] = {*ALLOWED} - {"training"}
+ALLOWED["compress"] = {*ALLOWED}
 ALLOWED["comparison"] = {*ALLOWED}
 ALLOWED["report"] = {*ALLOWED}
 ALLOWED["testing"] = {*ALLOWED}

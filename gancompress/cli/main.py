@@ -9,6 +9,7 @@ from gancompress.cli.app import add_command, app
 from gancompress.cli.bench import bench
 from gancompress.cli.catalogue import cp, ls
 from gancompress.cli.compare import compare
+from gancompress.cli.compress import compress
 from gancompress.cli.doctor import doctor
 from gancompress.cli.evaluate import evaluate
 from gancompress.cli.export import export
@@ -22,6 +23,7 @@ __all__ = ["app", "main"]
 add_command("run", run)
 add_command("train", train)
 add_command("compare", compare)
+add_command("compress", compress)
 add_command("evaluate", evaluate)
 add_command("sample", sample)
 add_command("export", export)

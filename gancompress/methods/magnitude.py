@@ -25,12 +25,19 @@ class MagnitudeConfig(PruningConfig):
 
     scope: Scope = "layer"
     finetune: float = Field(
-        default=0.5, gt=0, lt=1, description="share of training.steps left for fine-tuning; the rest trains dense"
+        default=0.5,
+        gt=0,
+        le=1,
+        description="share of training.steps left for fine-tuning; the rest trains dense (1: prune at the start)",
     )
 
 
 class Magnitude(Method[MagnitudeConfig]):
-    """Two rounds that together take the recipe's steps: dense, then pruned with the weights kept."""
+    """Two rounds that together take the recipe's steps: dense, then pruned with the weights kept.
+
+    With ``finetune: 1`` there is no dense round: what is pruned are the weights that the run starts from, which then
+    had better be trained ones (``training.init_from``).
+    """
 
     Config: ClassVar[type[MethodConfig]] = MagnitudeConfig
 
@@ -40,17 +47,24 @@ class Magnitude(Method[MagnitudeConfig]):
         Raises:
             RecipeError: there is only one step to split.
         """
+        if self.config.finetune == 1:
+            return (Round("finetune", total_steps),)
         if total_steps < 2:
             raise RecipeError(f"magnitude trains before and after pruning; training.steps is {total_steps}, needs 2")
         finetune = min(max(round(self.config.finetune * total_steps), 1), total_steps - 1)
         return (Round("dense", total_steps - finetune), Round("finetune", finetune))
 
     def init(self, net: NetView, budget: Budget, rng: torch.Generator) -> SparseState:
-        """Keep everything."""
+        """Keep everything, or prune at once when there is no dense round."""
+        if self.config.finetune == 1:
+            return self._pruned(everything(net), net)
         return everything(net)
 
     def next_round(self, state: SparseState, net: NetView, upcoming: Round, rng: torch.Generator) -> SparseState:
         """Prune to the recipe's density."""
+        return self._pruned(state, net)
+
+    def _pruned(self, state: SparseState, net: NetView) -> SparseState:
         if not self.config.prunes(net.role):
             return state
         return cut(state, net, magnitudes(net), net.budget.total, self.config, self.config.scope)

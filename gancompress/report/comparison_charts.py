@@ -22,7 +22,7 @@ __all__ = ["Figure", "Style", "cost_chart", "density_chart", "learning_charts", 
 _WIDTH, _HEIGHT = 560.0, 340.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 18.0, 14.0, 42.0
 #: spread of values from which a logarithmic axis shows more
-_DECADES = 12.0
+_DECADES = 5.0
 _SHAPES = ("circle", "square", "triangle", "diamond", "cross", "plus", "down", "hexagon")
 
 
@@ -101,7 +101,10 @@ class _Scale:
         return self.start + (at - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def ticks(self, count: int = 5) -> list[float]:
-        return log_ticks(10**self.low, 10**self.high) if self.log else nice_ticks(self.low, self.high, count)
+        low, high = (10**self.low, 10**self.high) if self.log else (self.low, self.high)
+        ticks = log_ticks(low, high) if self.log else []
+        # less than a decade holds few round powers: there even steps say more
+        return ticks if len(ticks) > 2 else nice_ticks(low, high, count)
 
 
 class _Plot:
@@ -127,6 +130,7 @@ class _Plot:
         self.x = _Scale(xs, _LEFT, self.right, log=log_x, air=air_x)
         self.y = _Scale(finite, self.bottom, _TOP, log=wide)
         name = escape(title)
+        self._words: list[tuple[float, float, float]] = []
         self.parts = [
             f'<svg class="chart" viewBox="0 0 {_WIDTH:g} {height:g}" role="img" aria-label="{name}">',
             f"<title>{name}</title>",
@@ -171,6 +175,12 @@ class _Plot:
         self.parts.append(marker(style.shape, self.x(x), self.y(y), style.color, title))
 
     def text(self, x: float, y: float, words: str, anchor: str = "start") -> None:
+        """Write a label, higher where another one is in its way."""
+        width = 6.6 * len(words)
+        left = x - width if anchor == "end" else x
+        while any(abs(y - other) < 13 and left < b and a < left + width for a, b, other in self._words):
+            y -= 13
+        self._words.append((left, left + width, y))
         self.parts.append(f'<text class="note" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>')
 
     def done(self) -> str:

@@ -79,7 +79,7 @@ def say_spread(found: Spread | None, write: Any = None) -> str:
     if write is None:
         return metric_value(found.mean, found.std)
     # counts that no seed changes have no spread worth a column's width
-    shown = found.std is not None and found.std > 1e-3 * abs(found.mean)
+    shown = found.std is not None and found.std > 0.02 * abs(found.mean)
     return f"{write(found.mean)} ± {write(found.std)}" if shown else str(write(found.mean))
 
 

@@ -39,7 +39,7 @@ State: TypeAlias = Literal["pending", "running", "interrupted", "done", "failed"
 
 _RECIPE, _STATUS, _LOG = "recipe.yaml", "status.json", "log.jsonl"
 #: Recipe keys that change no number, so that they may differ between a directory and the recipe that opens it.
-_WORDS = {"name", "description"}
+_WORDS = {"name", "description", "training.init_from.path"}
 
 
 @dataclasses.dataclass(frozen=True)

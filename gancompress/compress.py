@@ -1,0 +1,258 @@
+"""A trained generator made sparse: an ordinary run that starts from its weights, evaluated before and after."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from gancompress.assemble import build_backbone, build_budgets, build_dataset, build_networks, device_of, masked_weights
+from gancompress.backbones.base import prunable_weights
+from gancompress.cost.bytes import network_bytes
+from gancompress.cost.flops import FLOPS_PER_MAC, sample_cost
+from gancompress.cost.layers import profile
+from gancompress.errors import RecipeError, RunError, did_you_mean
+from gancompress.evaluation.extractors import build_extractor
+from gancompress.experiment import Experiment
+from gancompress.initial import InitialWeights, check_tensors, load_initial, read_initial
+from gancompress.measure import measure, metric_record, say_once
+from gancompress.observer import Observer, Silent
+from gancompress.recipe.layers import apply_override
+from gancompress.recipe.load import check_document, load_recipe
+from gancompress.registry import BACKBONES, METHODS
+from gancompress.runs import open_run
+from gancompress.training.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from gancompress.backbones.base import Generator
+    from gancompress.recipe.document import Document
+    from gancompress.recipe.load import LoadedRecipe
+    from gancompress.recipe.schema import Recipe
+
+__all__ = ["Compression", "Source", "compress", "open_source", "plan_compression"]
+
+#: methods that make nothing sparse
+_NOT_SPARSE = ("dense", "narrow")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What is compressed.
+
+    Attributes:
+        path: checkpoint directory or file.
+        weights: its weights.
+        base: recipe of the run, or the one that was named for a file from elsewhere.
+        label: how reports call it.
+    """
+
+    path: Path
+    weights: InitialWeights
+    base: LoadedRecipe
+    label: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Compression:
+    """What came of it, also in ``compress.json`` of the run directory.
+
+    Attributes:
+        directory: the run.
+        before: the generator as it was: metrics with protocol, density, FLOPs of one image, bytes.
+        after: the same of the compressed one.
+    """
+
+    directory: Path
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
+def open_source(path: Path, *, recipe: str | None = None, backbone: str | None = None, step: str = "last") -> Source:
+    """Open what is to be compressed.
+
+    Args:
+        path: a finished run directory, or a generator's weights as ``.safetensors``.
+        recipe: for a file: the recipe with its data and model.
+        backbone: for a file: backbone to use in place of the recipe's.
+        step: for a run: checkpoint, ``last``, ``best`` or a number.
+
+    Raises:
+        GancompressError: it is neither, it is not finished, or what it needs is not given.
+    """
+    if path.suffix == ".safetensors" or (path.is_file() and not path.is_dir()):
+        weights = read_initial(path)
+        if recipe is None:
+            raise RecipeError("a generator from elsewhere needs --recipe, for the data and the rest of its training")
+        overrides: tuple[str, ...] = ()
+        if backbone is not None:
+            if backbone not in BACKBONES:
+                raise RecipeError(
+                    f"--backbone: unknown backbone {backbone!r}{did_you_mean(backbone, BACKBONES.names())}"
+                )
+            overrides = (f"model.name={backbone}",)
+        return Source(path, weights, load_recipe(recipe, overrides), path.name)
+    if recipe is not None or backbone is not None:
+        raise RecipeError("--recipe and --backbone are for a generator from elsewhere; a run brings its own")
+    run = open_run(path)
+    state = run.directory.read_status().state
+    if state != "done":
+        raise RunError(f"this run is not finished ({state}): end it with `gancompress run {path}`", where=str(path))
+    checkpoint = run.directory.checkpoints / f"{run.step(step):08d}"
+    return Source(checkpoint, read_initial(checkpoint), load_recipe(path), path.name)
+
+
+def plan_compression(
+    source: Source, method: str, density: float, steps: int | None = None, overrides: Sequence[str] = ()
+) -> Recipe:
+    """Return the recipe of the run that compresses ``source``; it is checked against the weights and the layers.
+
+    Args:
+        source: what is compressed.
+        method: a method that makes networks sparse.
+        density: share of the generator's weights to keep; the discriminator keeps all of its own unless overridden.
+        steps: fine-tuning; default: half the steps of the recipe.
+        overrides: ``key.path=value``, laid over all of that.
+
+    Raises:
+        GancompressError: the method is unknown or makes nothing sparse, a layer cannot meet the density, or the weights
+            do not fit the backbone.
+    """
+    if method not in METHODS:
+        raise RecipeError(f"--method: unknown method {method!r}{did_you_mean(method, METHODS.names())}")
+    if method in _NOT_SPARSE:
+        raise RecipeError(f"--method: {method} makes nothing sparse; use magnitude or gmp")
+    if not 0 < density < 1:
+        raise RecipeError(f"--density: must be above 0 and below 1, got {density:g}")
+    base = source.base.recipe
+    document = source.base.document
+    name = f"{base.name}-{method}-d{density:g}"
+    for expression in (f"name={name}", f"sparsity.method.name={method}", *_starting_at_once(method)):
+        document = apply_override(document, expression)
+    document = _with_density(document, density)
+    document = apply_override(
+        document, f"training.steps={max(1, base.training.steps // 2) if steps is None else steps}"
+    )
+    for key, value in (("path", str(source.path.resolve())), ("hash", source.weights.hash)):
+        document = apply_override(document, f"training.init_from.{key}={value!r}")
+    for expression in overrides:
+        document = apply_override(document, expression)
+    recipe = check_document(document)
+    _check_fits(recipe, source)
+    return recipe
+
+
+def _starting_at_once(method: str) -> list[str]:
+    """Return the settings without which a method would train dense weights first: these are trained already."""
+    fields = METHODS.get(method).Config.model_fields
+    return [f"sparsity.method.{key}={value}" for key, value in (("finetune", 1), ("start", 0)) if key in fields]
+
+
+def _with_density(document: Document, density: float) -> Document:
+    sparsity = document.data.get("sparsity") or {}
+    for key in ("density", "total_density"):
+        if sparsity.get(key) is not None:
+            document = apply_override(document, f"sparsity.{key}=null")
+    if (sparsity.get("discriminator") or {}).get("density") is not None:
+        document = apply_override(document, "sparsity.discriminator.density=null")
+    return apply_override(document, f"sparsity.generator.density={density!r}")
+
+
+def _check_fits(recipe: Recipe, source: Source) -> None:
+    """Raise before anything is written if the weights do not fit, or are sparser than what is asked for already."""
+    backbone = build_backbone(recipe, build_dataset(recipe).spec)
+    networks = build_networks(backbone, recipe.seed)
+    check_tensors(networks.generator, source.weights.generator, str(source.path))
+    if source.weights.discriminator is not None:
+        check_tensors(networks.discriminator, source.weights.discriminator, str(source.path))
+    budgets = build_budgets(
+        recipe,
+        {role: masked_weights(networks.of(role), recipe.sparsity) for role in ("generator", "discriminator")},
+    )
+    load_initial(recipe, networks.generator, networks.discriminator)
+    counts = budgets["generator"].counts
+    weights = prunable_weights(networks.generator)
+    kept = sum(int(weights[name].parameter.count_nonzero()) for name in counts)
+    if kept < sum(counts.values()):
+        size = sum(weights[name].parameter.numel() for name in counts)
+        raise RecipeError(
+            f"the generator keeps {kept:,} of {size:,} weights already (density {kept / size:.4g}); "
+            f"ask for a density below that"
+        )
+
+
+def compress(recipe: Recipe, source: Source, root: Path, observer: Observer | None = None) -> Compression:
+    """Run a planned compression, or go on with it, and evaluate before and after.
+
+    Args:
+        recipe: from :func:`plan_compression`.
+        source: what is compressed.
+        root: directory that holds runs.
+        observer: told what happens.
+
+    Raises:
+        GancompressError: whatever is wrong with the data, the directory or the training.
+        KeyboardInterrupt: the run was interrupted; a checkpoint was written first.
+    """
+    watching: Observer = observer if observer is not None else Silent()
+    directory = RunDirectory.open(root, recipe)
+    before = directory.read_json("before.json")
+    if not before:
+        before = _before(recipe, watching)
+        directory.write_json("before.json", before)
+    result = Experiment(recipe, root, watching).run()
+    generator = result.cost["theory"]["inference"]["generator"]
+    layers = [layer for layer in result.cost["layers"] if layer["role"] == "generator"]
+    counted = [layer for layer in layers if layer["name"] in before["counted"]]
+    last = result.metrics["last"]
+    after = {
+        "metrics": last["metrics"],
+        "protocol": last["protocol"]["text"],
+        "density": sum(int(layer["nonzeros"]) for layer in counted) / sum(int(layer["numel"]) for layer in counted),
+        "weights": sum(int(layer["nonzeros"]) for layer in layers),
+        "weights_dense": sum(int(layer["numel"]) for layer in layers),
+        "flops": generator["flops"],
+        "bytes": result.cost["bytes"]["generator"]["packed"],
+        "training_flops": result.cost["theory"]["training"]["flops"],
+        "training_seconds": result.cost["time"]["training_seconds"],
+        "step": last["step"],
+    }
+    directory.write_json(
+        "compress.json",
+        {
+            "source": source.label,
+            "path": str(source.path),
+            "hash": source.weights.hash,
+            "before": before,
+            "after": after,
+        },
+    )
+    return Compression(result.directory, before, after)
+
+
+def _before(recipe: Recipe, observer: Observer) -> dict[str, Any]:
+    """Measure the generator as it is, under the protocol that the run will use."""
+    dataset = build_dataset(recipe)
+    networks = build_networks(build_backbone(recipe, dataset.spec), recipe.seed)
+    load_initial(recipe, networks.generator, networks.discriminator)
+    device = device_of(recipe)
+    network: Generator = networks.generator.to(device).eval()
+    extractor = build_extractor(recipe.evaluation.extractor, dataset, device=device, progress=say_once(observer))
+    outcome = measure(network, dataset, recipe.evaluation, extractor, device)
+    weights = prunable_weights(network)
+    counts = {name: int(weight.parameter.count_nonzero()) for name, weight in weights.items()}
+    layers = profile(network)
+    # a weight that trains dense is hardly ever exactly 0; one that is masked always is
+    sparse = {name: count for name, count in counts.items() if count < layers.sizes[name]}
+    counted = masked_weights(network, recipe.sparsity)
+    return {
+        "counted": list(counted),
+        "density": sum(counts[name] for name in counted) / sum(layers.sizes[name] for name in counted),
+        "metrics": [metric_record(one) for one in outcome.results],
+        "protocol": str(outcome.protocol),
+        "weights": sum(counts.get(layer.name, layer.size) for layer in layers.layers),
+        "weights_dense": sum(layer.size for layer in layers.layers),
+        "flops": FLOPS_PER_MAC * sample_cost(layers, sparse).macs,
+        "bytes": network_bytes(network, sparse).packed,
+    }

@@ -1,0 +1,128 @@
+"""Trained weights that a run starts from: out of another run's checkpoint, or a generator's file from elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gancompress.errors import BackboneError, CheckpointError, GancompressError, RecipeError, RunError
+from gancompress.training.checkpoint import load
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gancompress.recipe.schema import Recipe
+
+__all__ = ["InitialWeights", "check_tensors", "load_initial", "read_initial"]
+
+_MODULE = "module."
+#: mismatches that a message lists
+_SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class InitialWeights:
+    """Weights to start from.
+
+    Attributes:
+        generator: state of the generator; of a run, its average, which is what was evaluated.
+        discriminator: state of the discriminator; ``None`` when only a generator is known.
+        scalars: those of the checkpoint; empty for a file from elsewhere.
+    """
+
+    generator: Mapping[str, Tensor]
+    discriminator: Mapping[str, Tensor] | None
+    scalars: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def hash(self) -> str:
+        """16 hexadecimal digits that depend on every name, type, shape and value."""
+        digest = hashlib.blake2b(digest_size=8, person=b"gancompress-ini")
+        for group, state in (("generator", self.generator), ("discriminator", self.discriminator or {})):
+            for name, tensor in sorted(state.items()):
+                digest.update(f"{group}\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def read_initial(path: Path) -> InitialWeights:
+    """Read a checkpoint directory of a run, or a ``.safetensors`` file with a generator's weights.
+
+    Raises:
+        RunError: there is nothing of either kind.
+        CheckpointError: it is truncated or altered.
+    """
+    if path.is_dir():
+        snapshot = load(path)
+        average = {
+            name.removeprefix(_MODULE): tensor
+            for name, tensor in snapshot.groups["ema"].items()
+            if name.startswith(_MODULE)
+        }
+        return InitialWeights(average, dict(snapshot.groups["discriminator"]), snapshot.scalars)
+    if not path.is_file():
+        raise RunError("no such checkpoint or file", where=str(path))
+    if path.suffix != ".safetensors":
+        raise RunError(
+            "only .safetensors files are read: other formats can run code when they are opened", where=str(path)
+        )
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return InitialWeights(load_file(str(path)), None)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"cannot be read as safetensors: {error}", where=str(path)) from error
+
+
+def load_initial(recipe: Recipe, generator: nn.Module, discriminator: nn.Module) -> None:
+    """Put the weights that a recipe starts from into both networks; without any, leave them as initialised.
+
+    Raises:
+        GancompressError: the weights are not there, not those that the recipe means, or do not fit.
+    """
+    wanted = recipe.training.init_from
+    if wanted is None:
+        return
+    try:
+        weights = read_initial(Path(wanted.path))
+    except GancompressError as error:
+        raise type(error)(f"training.init_from: {error.message}", where=error.where) from error
+    if weights.hash != wanted.hash:
+        raise RecipeError(
+            f"training.init_from: {wanted.path} holds other weights ({weights.hash}) than the recipe means "
+            f"({wanted.hash}); set training.init_from.hash={weights.hash} to start from these"
+        )
+    for network, state in ((generator, weights.generator), (discriminator, weights.discriminator)):
+        if state is not None:
+            check_tensors(network, state, wanted.path)
+            network.load_state_dict(dict(state), strict=False)
+
+
+def check_tensors(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Hold the names and shapes of ``state`` against those of ``network``; counters of batch norm may be missing.
+
+    Raises:
+        BackboneError: they differ; the message lists the first mismatches.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    mismatches = []
+    for name, shape in expected.items():
+        if name not in state:
+            if not name.endswith("num_batches_tracked"):
+                mismatches.append(f"{name} {shape} is missing")
+        elif tuple(state[name].shape) != shape:
+            mismatches.append(f"{name} is {tuple(state[name].shape)}, must be {shape}")
+    mismatches += [f"{name} {tuple(state[name].shape)} is unknown" for name in state if name not in expected]
+    if mismatches:
+        more = f"; and {len(mismatches) - _SHOWN} more" if len(mismatches) > _SHOWN else ""
+        raise BackboneError(
+            f"the weights do not fit {type(network).__name__} as the recipe builds it: "
+            f"{'; '.join(mismatches[:_SHOWN])}{more}",
+            where=where,
+        )
