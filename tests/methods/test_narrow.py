@@ -126,7 +126,7 @@ def test_density_one_is_the_recipes_width(tmp_path: Path) -> None:
 
 
 def test_sngan_keeps_widths_that_can_be_split(tmp_path: Path) -> None:
-    recipe = narrow_recipe(tmp_path, "{name: sngan, channels: 64, discriminator_channels: 64}")
+    recipe = narrow_recipe(tmp_path, "{name: sngan, channels: 32, discriminator_channels: 32}")
     chosen = chosen_widths(recipe, ImageSpec(3, 48, ()))
     assert chosen["generator"].chosen % 8 == 0
     assert chosen["discriminator"].chosen % 16 == 0
