@@ -36,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
 ROOT = {"assemble", "widths", "initial", "experiment", "runs", "environment", "interrupt", "observer", "measure"}
 ALLOWED |= {room: {*ALLOWED, *ROOT} for room in ROOT}
 ALLOWED["export"] = {*ALLOWED} - {"training"}
+ALLOWED["bench"] = {*ALLOWED}
 ALLOWED["compress"] = {*ALLOWED}
 ALLOWED["comparison"] = {*ALLOWED}
 ALLOWED["report"] = {*ALLOWED}

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
+from gancompress.kernels.resample import average2, upsample2
+
 __all__ = [
     "ConditionalBatchNorm2d",
     "DownBlock",
@@ -161,7 +163,7 @@ def normalise(norm: nn.Module, x: Tensor, condition: Tensor | None) -> Tensor:
 
 def upsample(x: Tensor) -> Tensor:
     """Double height and width by repeating pixels."""
-    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+    return upsample2(x)
 
 
 class PointwiseShortcut(nn.Conv2d):
@@ -224,8 +226,8 @@ class FirstDownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H/2, W/2)."""
-        h = F.avg_pool2d(self.conv2(F.relu(self.conv1(x))), 2)
-        out: Tensor = h + self.shortcut(F.avg_pool2d(x, 2))
+        h = average2(self.conv2(F.relu(self.conv1(x))))
+        out: Tensor = h + self.shortcut(average2(x))
         return out
 
 
@@ -255,7 +257,7 @@ class DownBlock(nn.Module):
         """Map (B, in_channels, H, W) to (B, out_channels, H, W), or to half the resolution."""
         h: Tensor = self.conv2(F.relu(self.conv1(F.relu(x))))
         if self.down:
-            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
+            h, x = average2(h), average2(x)
         return h + (x if self.shortcut is None else self.shortcut(x))
 
 

@@ -124,7 +124,7 @@ def choose(
         return "dense"
     if mode_here == "always":
         return "sparse"
-    return "sparse" if density < break_even(layer, training=training, table=table) else "dense"
+    return "sparse" if density <= break_even(layer, training=training, table=table) else "dense"
 
 
 def break_even(layer: Layer, *, training: bool, table: dict[str, float] | None = None) -> float:

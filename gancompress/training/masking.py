@@ -27,6 +27,15 @@ __all__ = ["Change", "MaskedNetwork", "Moments", "RoleParts"]
 Moments = Literal["masked", "dense"]
 
 
+#: integers of a float's size: a float's bits times 1 are the float, times 0 they are +0.0, NaN and infinity too. So
+#: one operation masks all tensors, where 0.0 * NaN would stay NaN and filling takes an operation (and 5x the time) each
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.view(_BITS[tensor.element_size()])
+
+
 @dataclasses.dataclass(frozen=True)
 class RoleParts:
     """What the engine is given of one role.
@@ -110,12 +119,16 @@ class MaskedNetwork:
         """Take ``state`` as it is and rebuild what is derived from its masks; weights are not touched."""
         masks = {name: state.masks[name].to(p.device) for name, p in self.parameters.items()}
         budgets = {name: int(state.budgets[name]) for name in self.parameters}
-        self._state = state.replace(masks=masks, budgets=budgets)
+        device = next(iter(self.parameters.values())).device
+        memory = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in state.memory.items()}
+        self._state = state.replace(masks=masks, budgets=budgets, memory=memory)
         # dense tensors need nothing; the others get their masks in the weight's own memory layout, for one fused pass
         self._sparse = {name: p for name, p in self.parameters.items() if budgets[name] < p.numel()}
         self._off = {n: torch.empty_like(p, dtype=torch.bool).copy_(~masks[n]) for n, p in self._sparse.items()}
-        self._weights: list[Tensor] = list(self._sparse.values())
-        self._keep = [torch.empty_like(p).copy_(masks[name]) for name, p in self._sparse.items()]
+        self._weights = [_bits(p.detach()) for p in self._sparse.values()]
+        self._keep = [
+            torch.empty_like(p, dtype=_BITS[p.element_size()]).copy_(masks[name]) for name, p in self._sparse.items()
+        ]
         if self.layers is not None:
             self.layers.follow(masks)
 
@@ -165,9 +178,11 @@ class MaskedNetwork:
                 for name, p in self.parameters.items()
             }
         if self.moments == "masked":
-            for name, parameter in self._sparse.items():
-                if parameter.grad is not None:
-                    parameter.grad.masked_fill_(self._off[name], 0)
+            pairs = zip(self._sparse.values(), self._keep, strict=True)
+            found = [(_bits(p.grad), keep) for p, keep in pairs if p.grad is not None]
+            if found:
+                gradients, keeps = zip(*found, strict=True)
+                torch._foreach_mul_(gradients, keeps)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -175,13 +190,8 @@ class MaskedNetwork:
         self.steps += 1
         if not self._sparse:
             return
-        if self.moments == "dense":
-            # an unmasked NaN gradient makes the masked weight NaN, and 0 * NaN is NaN: fill instead of multiplying
-            for name, parameter in self._sparse.items():
-                parameter.masked_fill_(self._off[name], 0)
-            return
         torch._foreach_mul_(self._weights, self._keep)
-        if self.age < 2:
+        if self.moments == "masked" and self.age < 2:
             self._inspect_moments()
 
     def _inspect_moments(self) -> None:
@@ -200,6 +210,8 @@ class MaskedNetwork:
     def reset_moments(self) -> None:
         """Forget the optimizer's state, as a new optimizer would (step counters too)."""
         self.parts.optimizer.state.clear()
+        for group in self.parts.optimizer.param_groups:
+            group.pop("step", None)  # the LAMB and Adan families count here
         self.age = 0
 
     # ------------------------------------------------------------------ what others ask

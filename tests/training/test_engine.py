@@ -298,8 +298,9 @@ def test_a_step_between_updates_never_reads_back_and_dispatches_little():
         toys.ema.update(toys.generator, 4)
     reads = [name for name in ops.names if "_local_scalar_dense" in name or "item" in name or "nonzero" in name]
     assert reads == []
-    # per role: a fill per sparse weight, the fused step with its counter, one multiply; then the average in two calls
-    assert len(ops.names) <= 16, ops.names
+    # per role: gradients masked at once, the fused step and its counter, weights masked at once; the average in two
+    done = [name for name in ops.names if not name.startswith(("aten.view", "aten.detach", "profiler"))]
+    assert len(done) <= 10, done
 
 
 def test_a_dense_network_costs_nothing_extra():

@@ -1,0 +1,129 @@
+"""How everything here is timed: alternating, paired, on process CPU time.
+
+Variants run in the order A B C … C B A. Each turn is paired with the reference's turn of the same round, and the median
+of the paired ratios is reported with its quartiles, so that a machine that slows down for a while slows both sides.
+Process CPU time counts the work of all threads and not the time that other processes take.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import gc
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gancompress import kernels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["Ratio", "alternate", "keep_memory", "machine", "ratios"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """One variant against the reference.
+
+    Attributes:
+        name: of the variant.
+        seconds: median CPU seconds of one turn.
+        faster: median of reference seconds over own seconds in the same round: 2 is twice as fast.
+        quartiles: first and third quartile of the same.
+        wall: fastest turn of the reference over the fastest own turn, on the wall clock: a check, not the figure.
+    """
+
+    name: str
+    seconds: float
+    faster: float
+    quartiles: tuple[float, float]
+    wall: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it, ready for JSON."""
+        return {**dataclasses.asdict(self), "quartiles": list(self.quartiles)}
+
+
+def keep_memory() -> None:
+    """Tell glibc not to give freed tensors back to the system: page faults would blur every variant alike."""
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+    except OSError:
+        return
+    libc.mallopt(-3, 1 << 30)
+    libc.mallopt(-1, (1 << 31) - 1)
+
+
+def alternate(
+    steps: Mapping[str, Callable[[], object]], rounds: int, *, warm: int = 1
+) -> dict[str, list[tuple[float, float]]]:
+    """Run every variant once per round, in alternating order.
+
+    Args:
+        steps: what to time, by name.
+        rounds: timed turns of each.
+        warm: turns of each before that.
+
+    Returns:
+        CPU and wall seconds of every turn.
+    """
+    for step in steps.values():
+        for _ in range(warm):
+            step()
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
+    gc.collect()
+    gc.disable()
+    try:
+        for i in range(rounds):
+            for name in list(steps) if i % 2 == 0 else list(steps)[::-1]:
+                cpu, wall = time.process_time(), time.perf_counter()
+                steps[name]()
+                times[name].append((time.process_time() - cpu, time.perf_counter() - wall))
+    finally:
+        gc.enable()
+    return times
+
+
+def ratios(times: Mapping[str, list[tuple[float, float]]], reference: str) -> dict[str, Ratio]:
+    """Compare every variant with the reference.
+
+    Args:
+        times: of :func:`alternate`; at least two rounds.
+        reference: name of the variant that the others are measured against.
+    """
+    base = times[reference]
+    found = {}
+    for name, own in times.items():
+        paired = [b[0] / t[0] for b, t in zip(base, own, strict=True)]
+        low, middle, high = statistics.quantiles(paired, n=4, method="inclusive")
+        wall = min(b[1] for b in base) / min(t[1] for t in own)
+        found[name] = Ratio(name, statistics.median(t[0] for t in own), middle, (low, high), wall)
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Return, in words, what the figures were measured on."""
+    status = kernels.status()
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "kernels": status.isa or f"none: {status.reason}",
+        "torch": torch.__version__,
+        "clock": "process CPU time",
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()

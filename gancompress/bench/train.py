@@ -1,0 +1,226 @@
+"""``gancompress bench train``: one training step of a recipe, computed in different ways, side by side.
+
+Every variant is a whole step (its discriminator steps and its generator step) with its own copy of both networks from
+the same seed: forward, backward, optimizer, masks, average, spectral norm, batches, everything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gancompress.assemble import ROLES, build_dataset, build_trainer, masked_weights
+from gancompress.bench.styles import PlainStep, fold
+from gancompress.bench.timing import Ratio, alternate, keep_memory, machine, ratios
+from gancompress.errors import RecipeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gancompress.data.base import Dataset, DatasetConfig
+    from gancompress.recipe.schema import Recipe
+    from gancompress.training.loop import Trainer
+
+__all__ = ["BenchTrain", "bench_train", "optimizer_operations", "parse_densities"]
+
+PLAIN, DENSE, UNMASKED = "plain style", "dense", "dense, no masks"
+CHANNELS_LAST, FOLDED = "dense, channels last", "dense, channels last, folded"
+BF16 = "dense, channels last, folded, bf16"
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchTrain:
+    """What was measured.
+
+    Attributes:
+        settings: the recipe's name, widths, batch and rounds, and the machine in words.
+        against_plain: every variant against the plain style.
+        best_dense: name of the fastest float32 dense variant.
+        against_best: every variant against that one.
+        masking: our dense step without masks over the one with them, as a ratio of times (1.02: masks cost 2 %).
+        optimizer: default ``Adam(foreach)`` without masks, and our optimizer with masks and average, per D+G pair.
+        operations: dispatched operations of optimizer, masks and average of one D+G pair.
+    """
+
+    settings: dict[str, Any]
+    against_plain: dict[str, Ratio]
+    best_dense: str
+    against_best: dict[str, Ratio]
+    masking: dict[str, float]
+    optimizer: dict[str, Ratio]
+    operations: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it, ready for JSON."""
+        return {
+            "settings": self.settings,
+            "against_plain": {name: ratio.to_dict() for name, ratio in self.against_plain.items()},
+            "best_dense": self.best_dense,
+            "against_best": {name: ratio.to_dict() for name, ratio in self.against_best.items()},
+            "masking": self.masking,
+            "optimizer": {name: ratio.to_dict() for name, ratio in self.optimizer.items()},
+            "operations": self.operations,
+        }
+
+
+def parse_densities(text: str) -> list[tuple[float, float]]:
+    """Read ``0.05,0.1/0.3``: one density for both networks, or that of the generator and of the discriminator.
+
+    Raises:
+        RecipeError: it is not that.
+    """
+    found = []
+    for part in text.split(","):
+        try:
+            values = [float(number) for number in part.split("/")]
+        except ValueError:
+            values = []
+        if len(values) not in (1, 2) or not all(0 < value <= 1 for value in values):
+            raise RecipeError(f"--density: {part.strip()!r} is no density; write 0.05 or, for G and D, 0.05/0.3")
+        found.append((values[0], values[-1]))
+    return found
+
+
+def bench_train(
+    recipe: Recipe, densities: Sequence[tuple[float, float]] = (), *, rounds: int = 5, bf16: bool = False
+) -> BenchTrain:
+    """Time one training step in every way.
+
+    Args:
+        recipe: networks, data, batch and discriminator steps; its densities unless others are given.
+        densities: of generator and discriminator, for our sparse step; the dense variants do not depend on them.
+        rounds: turns of each variant, at least 2.
+        bf16: time bf16 too.
+    """
+    keep_memory()
+    dataset = build_dataset(recipe)
+    asked = list(densities) or [_densities(recipe)]
+    steps: dict[str, Callable[[], object]] = {}
+    plain = _trainer(recipe, dataset, asked[0], kernels="dense")
+    steps[PLAIN] = PlainStep(plain, {role: masked_weights(plain.network(role), recipe.sparsity) for role in ROLES})
+    dense = _trainer(recipe, dataset, asked[0], kernels="dense")
+    steps[DENSE] = _step(dense)
+    steps[UNMASKED] = _step(_trainer(recipe, dataset, (1.0, 1.0), kernels="dense"))
+    steps[CHANNELS_LAST] = _step(_trainer(recipe, dataset, asked[0], kernels="dense", channels_last=True))
+    for name, precision in ((FOLDED, "float32"), *(((BF16, "bf16"),) if bf16 else ())):
+        trainer = _trainer(recipe, dataset, asked[0], kernels="dense", channels_last=True, precision=precision)
+        if fold(trainer.generator) + fold(trainer.discriminator):
+            steps[name] = _step(trainer)
+    for pair in asked:
+        steps[f"sparse {pair[0]:g}/{pair[1]:g}"] = _step(_trainer(recipe, dataset, pair, kernels="auto"))
+    times = alternate(steps, rounds, warm=2)
+    against_plain = ratios(times, PLAIN)
+    best = min((n for n in (DENSE, CHANNELS_LAST, FOLDED) if n in steps), key=lambda n: against_plain[n].seconds)
+    masking = ratios(times, DENSE)[UNMASKED]
+    return BenchTrain(
+        settings=_settings(recipe, rounds),
+        against_plain=against_plain,
+        best_dense=best,
+        against_best=ratios(times, best),
+        masking={"median": masking.faster, "first": masking.quartiles[0], "third": masking.quartiles[1]},
+        optimizer=_optimizers(dense, max(rounds, 9)),
+        operations=optimizer_operations(dense),
+    )
+
+
+def _densities(recipe: Recipe) -> tuple[float, float]:
+    config = recipe.sparsity
+    default = config.density if config.density is not None else 1.0
+    generator, discriminator = config.generator.density, config.discriminator.density
+    return default if generator is None else generator, default if discriminator is None else discriminator
+
+
+def _settings(recipe: Recipe, rounds: int) -> dict[str, Any]:
+    training = recipe.training
+    return {
+        "recipe": recipe.name,
+        "model": recipe.model.model_dump(mode="json"),
+        "batch_size": training.batch_size,
+        "generator_batch_size": training.generator_batch_size or training.batch_size,
+        "discriminator_steps": training.discriminator_steps,
+        "rounds": rounds,
+        **machine(),
+    }
+
+
+def _trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], pair: tuple[float, float], **training: Any) -> Trainer:
+    sparsity = recipe.sparsity.model_copy(
+        update={
+            "density": None,
+            "total_density": None,
+            "generator": recipe.sparsity.generator.model_copy(update={"density": pair[0]}),
+            "discriminator": recipe.sparsity.discriminator.model_copy(update={"density": pair[1]}),
+        }
+    )
+    changed = recipe.training.model_copy(update={"device": "cpu", **training})
+    trainer = build_trainer(recipe.model_copy(update={"sparsity": sparsity, "training": changed}), dataset)
+    trainer.engine.init(trainer.probe)
+    return trainer
+
+
+def _step(trainer: Trainer) -> Callable[[], object]:
+    """Return one training step; topology updates are timed apart, for they come every few hundred steps."""
+    current = trainer.engine.method.rounds(10**6, {role: trainer.engine.budget(role).density for role in ROLES})[0]
+
+    def step() -> None:
+        trainer.position.step = 0  # the first step of the round: no update is due
+        trainer.step(current)
+
+    return step
+
+
+def _optimizers(trainer: Trainer, rounds: int) -> dict[str, Ratio]:
+    """Time the default optimizer without masks against ours with masks, on both networks of a trainer."""
+    plain = [torch.optim.Adam(trainer.network(role).parameters(), 2e-4, betas=(0.0, 0.9)) for role in ROLES]
+    _give_gradients(trainer)
+
+    def default() -> None:
+        for optimizer in plain:
+            optimizer.step()
+
+    def ours() -> None:
+        for role in ROLES:
+            trainer.engine.step(role)
+
+    return ratios(alternate({"Adam, default": default, "ours with masks": ours}, rounds, warm=3), "Adam, default")
+
+
+def _give_gradients(trainer: Trainer) -> None:
+    random = torch.Generator().manual_seed(0)
+    for role in ROLES:
+        for parameter in trainer.network(role).parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=random)
+
+
+class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what a device would be given to do; views and the profiler's marks are not."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "aten" and not func.is_view:
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def optimizer_operations(trainer: Trainer) -> dict[str, int]:
+    """Count the operations dispatched for optimizers and masks, and for the average, of one D+G pair.
+
+    Call it after a few training steps: the first ones also inspect the optimizer.
+    """
+    _give_gradients(trainer)
+    with _Count() as optimizers:
+        for role in ROLES:
+            trainer.engine.step(role)
+    with _Count() as average:
+        trainer.ema.update(trainer.generator, 10**6)
+    return {
+        "optimizers and masks": optimizers.count,
+        "average": average.count,
+        "together": optimizers.count + average.count,
+    }

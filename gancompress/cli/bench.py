@@ -1,0 +1,86 @@
+"""``gancompress bench``: measured ratios on this machine, sparse against the dense alternatives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gancompress.cli.app import RecipeArgument, SetOption
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gancompress.bench.timing import Ratio
+
+__all__ = ["bench", "train"]
+
+bench = typer.Typer(
+    name="bench",
+    help="Time this machine: sparse against the dense alternatives, side by side in one run.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RoundsOption = Annotated[int, typer.Option("--rounds", min=2, help="Timed turns of every variant.")]
+DensityOption = Annotated[
+    str | None, typer.Option("--density", help="Densities, e.g. 0.05,0.1; as 0.05/0.3 for G and D apart.")
+]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures here too.")]
+
+
+@bench.command("train", epilog="Example: gancompress bench train quickstart --rounds 3")
+def train(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    density: DensityOption = None,
+    rounds: RoundsOption = 5,
+    threads: ThreadsOption = 1,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Time bf16 too.")] = False,
+    json_: JsonOption = None,
+) -> None:
+    """Time one training step of a recipe: the plain style of the field, our dense step, our sparse step."""
+    import torch
+
+    from gancompress.bench.train import bench_train, parse_densities
+    from gancompress.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides=tuple(set_ or ())).recipe
+    pairs = parse_densities(density) if density else []
+    torch.set_num_threads(threads)
+    result = bench_train(loaded, pairs, rounds=rounds, bf16=bf16)
+    _say(result.settings)
+    _table("one training step", result.against_plain, {f"than {result.best_dense}": result.against_best})
+    _table("optimizer of both networks", result.optimizer, {})
+    typer.echo(f"\nmasks cost {100 * (result.masking['median'] - 1):+.1f} % of a dense step without them")
+    counted = ", ".join(f"{name} {count}" for name, count in result.operations.items())
+    typer.echo(f"dispatched operations of a D+G pair: {counted}")
+    _write(json_, result.to_dict())
+
+
+def _say(settings: Mapping[str, Any]) -> None:
+    typer.echo(", ".join(f"{key} {value}" for key, value in settings.items()))
+
+
+def _table(title: str, rows: Mapping[str, Ratio], others: Mapping[str, Mapping[str, Ratio]]) -> None:
+    reference = next(iter(rows))
+    width = max(len(name) for name in (*rows, title))
+    heads = [f"than {reference}", *others]
+    typer.echo(f"\n{title:<{width}} {'ms':>10}  " + "  ".join(f"{head:>24}" for head in heads))
+    for name, row in rows.items():
+        cells = [_cell(found[name]) for found in (rows, *others.values())]
+        typer.echo(f"{name:<{width}} {1e3 * row.seconds:10.1f}  " + "  ".join(f"{cell:>24}" for cell in cells))
+
+
+def _cell(ratio: Ratio) -> str:
+    return f"{ratio.faster:.2f}x [{ratio.quartiles[0]:.2f}-{ratio.quartiles[1]:.2f}]"
+
+
+def _write(path: Path | None, content: dict[str, Any]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(content, indent=1))
+        typer.echo(f"\nwritten: {path}")
