@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from gancompress.cli.app import add_command, app
 from gancompress.cli.bench import bench
-from gancompress.cli.bench import bench
 from gancompress.cli.catalogue import cp, ls
 from gancompress.cli.compare import compare
 from gancompress.cli.compress import compress
@@ -33,7 +32,6 @@ add_command("ls", ls)
 add_command("cp", cp)
 add_command("show", show)
 add_command("doctor", doctor)
-app.add_typer(bench)
 app.add_typer(bench)
 
 
