@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import ValidationError
 
-from gancompress.errors import ExportError, GancompressError
+from gancompress.errors import ExportError
 from gancompress.export.folding import write_out
 from gancompress.recipe.components import config_type
 from gancompress.registry import BACKBONES
@@ -44,22 +44,10 @@ def build_generator(model: Mapping[str, Any], image: ImageSpec, state: Mapping[s
         key = ".".join(map(str, first["loc"]))
         raise ExportError(f"the config does not fit backbone {name!r}: {key}: {first['msg']}") from error
     backbone: Any = BACKBONES.get(name)
-    try:
-        # the initial weights are thrown away at once: drawing none saves most of the time to load
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            generator: Generator = write_out(backbone(settings, image).generator().eval())
-    except GancompressError:
-        raise
-    except Exception:  # a backbone whose constructor looks at its numbers
-        with torch.random.fork_rng(devices=[]):
-            generator = write_out(backbone(settings, image).generator().eval())
+    with torch.random.fork_rng(devices=[]):
+        generator: Generator = write_out(backbone(settings, image).generator().eval())
     _compare(generator.state_dict(), state, name)
     generator.load_state_dict(dict(state), assign=True)
-    unset = [key for key, buffer in generator.named_buffers() if buffer.is_meta]
-    if unset:  # buffers that are made by the constructor and not part of the state
-        with torch.random.fork_rng(devices=[]):
-            generator = write_out(backbone(settings, image).generator().eval())
-        generator.load_state_dict(dict(state), assign=True)
     return generator.eval().requires_grad_(False)
 
 

@@ -1,0 +1,185 @@
+"""Compiled generators make the same images as eager ones, and say what they could not compile."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from export_toys import CLASSES, images, inputs, make, mask, tiny
+from torch import Tensor, nn
+
+from gancompress import kernels
+from gancompress.backbones.base import Generator, prunable_weights
+from gancompress.data.base import ImageSpec
+from gancompress.errors import ExportError
+from gancompress.export.compiled import CompiledGenerator, compile_generator
+
+native = pytest.mark.skipif(not kernels.status().available, reason="no native kernels here")
+
+ONE = 1  # programs of an unconditional generator: all of it is one
+CASES: list[tuple[str, ImageSpec, dict[str, Any], int | None]] = [
+    ("dcgan", ImageSpec(1, 16), {"channels": 8}, ONE),
+    ("dcgan", ImageSpec(3, 32), {"channels": 6}, ONE),
+    ("dcgan", ImageSpec(3, 64), {"channels": 4}, ONE),
+    ("dcgan", ImageSpec(3, 16, CLASSES), {"channels": 8, "conditional": True}, None),
+    ("dcgan", ImageSpec(3, 64, CLASSES), {"channels": 4, "conditional": True}, None),
+    ("sngan", ImageSpec(3, 32), {"channels": 20}, ONE),
+    ("sngan", ImageSpec(3, 48), {"channels": 16, "generator_spectral_norm": True}, ONE),
+    ("sngan", ImageSpec(1, 64), {"channels": 16}, ONE),
+    ("sngan", ImageSpec(3, 128), {"channels": 16}, ONE),
+    ("sngan", ImageSpec(3, 32, CLASSES), {"channels": 12, "conditional": True, "generator_spectral_norm": True}, None),
+    ("sngan", ImageSpec(3, 48, CLASSES), {"channels": 8, "conditional": True}, None),
+    ("biggan", ImageSpec(3, 32, CLASSES), {"channels": 4}, None),
+    ("biggan", ImageSpec(3, 64, CLASSES), {"channels": 8}, None),
+    ("biggan", ImageSpec(3, 64), {"channels": 4, "conditional": False, "attention": 0}, None),
+    ("biggan-deep", ImageSpec(3, 128, CLASSES), {"channels": 4, "attention": 16}, None),
+]
+
+
+def programs(compiled: CompiledGenerator) -> list[kernels.Program]:
+    return [module.program for module in compiled.modules() if hasattr(module, "program")]
+
+
+@native
+@pytest.mark.parametrize(
+    ("name", "image", "config", "count"), CASES, ids=[f"{c[0]}-{c[1].resolution}-{len(c[1].classes)}" for c in CASES]
+)
+def test_the_same_images_as_the_eager_generator(
+    name: str, image: ImageSpec, config: dict[str, Any], count: int | None
+) -> None:
+    generator = make(name, image, **config)
+    compiled = compile_generator(generator, mask(generator), sparse="always")
+    assert set(compiled.dense) == {"input.linear"}, "every convolution runs sparse"
+    if count is not None:
+        assert len(programs(compiled)) == count
+    for batch in (1, 3, 16, 17) if image.resolution < 100 else (1, 3):
+        want = images(generator, batch)
+        assert float(want.std()) > 0.02, "images that say nothing would always agree"
+        torch.testing.assert_close(images(compiled, batch), want, rtol=0, atol=1e-4)
+
+
+@native
+@pytest.mark.parametrize("conditional", [False, True])
+def test_masks_are_what_counts(conditional: bool) -> None:
+    generator = make("sngan", ImageSpec(3, 32, CLASSES), channels=8, conditional=conditional)
+    twin = copy.deepcopy(generator)
+    masks = {name: torch.rand(weight.parameter.shape) < 0.2 for name, weight in prunable_weights(twin).items()}
+    for name, weight in prunable_weights(twin).items():
+        weight.parameter.data.masked_fill_(~masks[name], 0)
+    compiled = compile_generator(generator, masks, sparse="always")
+    torch.testing.assert_close(images(compiled, 2), images(twin, 2), rtol=0, atol=1e-4)
+    assert not torch.allclose(images(generator, 2), images(twin, 2), atol=1e-2), "the original is left as it is"
+
+
+@pytest.mark.parametrize("variable", ["GANCOMPRESS_KERNELS", None])
+def test_without_kernels_or_wish_all_runs_in_torch(variable: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if variable:
+        monkeypatch.setenv(variable, "off")
+    generator, masks = tiny()
+    compiled = compile_generator(generator, masks, sparse=None if variable else "never")
+    assert len(compiled.dense) == len(compiled.layers)
+    assert programs(compiled) == []
+    torch.testing.assert_close(images(compiled, 3), images(generator, 3), rtol=0, atol=1e-6)
+
+
+@native
+def test_a_dense_generator_is_decided_by_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, _ = tiny()
+    asked = []
+
+    def answer(layer: kernels.Layer, density: float, **_: Any) -> str:
+        asked.append(density)
+        return "dense"
+
+    monkeypatch.setattr("gancompress.export.compiled.choose", answer)
+    monkeypatch.delenv("GANCOMPRESS_SPARSE", raising=False)
+    compiled = compile_generator(generator)
+    assert asked == [1.0, 1.0]
+    assert "break-even" in compiled.dense["convs.0"]
+
+
+@native
+def test_a_conditional_generator_asks_for_labels() -> None:
+    generator = make("dcgan", ImageSpec(1, 16, CLASSES), channels=4, conditional=True)
+    with pytest.raises(ExportError, match="labels from 0 to 2"):
+        compile_generator(generator, mask(generator))(inputs(generator, 1)[0])
+
+
+def test_masks_that_do_not_fit_are_refused() -> None:
+    generator, masks = tiny()
+    with pytest.raises(ExportError, match="does not have"):
+        compile_generator(generator, {"x.weight": torch.ones(2, dtype=torch.bool)})
+    with pytest.raises(ExportError, match=r"mask of convs\.0\.weight"):
+        compile_generator(generator, {"convs.0.weight": masks["convs.0.weight"][0]})
+
+
+# ------------------------------------------------------------------------------- networks of someone else
+
+
+class Foreign(Generator):
+    """A generator that no one here knows: odd layers, an identity shortcut, several readers of one map."""
+
+    def __init__(self, *, stubborn: bool = False) -> None:
+        super().__init__()
+        self.latent_dim, self.num_classes, self.image = 6, 0, ImageSpec(3, 16)
+        self.stubborn = stubborn
+        self.linear = nn.Linear(6, 8 * 16)
+        self.body = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 1))
+        self.norm = nn.BatchNorm2d(8)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.dilated = nn.Conv2d(8, 8, 3, padding=2, dilation=2)
+        self.mirrored = nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect")
+        self.up = nn.ConvTranspose2d(8, 8, 3, stride=2, padding=1, output_padding=1)
+        self.narrow = nn.ConvTranspose2d(8, 8, 4, stride=2, padding=1)
+        self.output = nn.Conv2d(8, 3, 3, padding="same")
+
+    def output_layer(self) -> nn.Module:
+        return self.output
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        h = self.linear(z).reshape(-1, 8, 4, 4)
+        if self.stubborn and float(h.sum()) > 1e9:
+            h = -h
+        h = self.norm(F.relu(self.body(h) + h))
+        h = h + F.leaky_relu(self.grouped(h), 0.2) + self.dilated(h) * 0.5 + self.mirrored(h)
+        h = self.narrow(F.relu(self.up(h)))
+        return torch.tanh(self.output(h))
+
+
+@native
+def test_what_cannot_be_compiled_stays_dense_and_is_named() -> None:
+    torch.manual_seed(0)
+    generator = Foreign().eval()
+    compiled = compile_generator(generator, mask(generator, 0.5), sparse="always")
+    assert {name: why for name, why in compiled.dense.items() if name != "linear"} == {
+        "grouped": "2 groups",
+        "dilated": "dilation (2, 2)",
+        "mirrored": "padding mode reflect",
+        "up": "output padding (1, 1)",
+        "output": "padding same",
+    }
+    assert {layer.name for layer in compiled.layers if layer.runs == "sparse"} == {"body.0", "body.3", "narrow"}
+    assert repr(compiled).count("3 layers sparse, 6 dense")
+    for batch in (1, 17):
+        torch.testing.assert_close(images(compiled, batch), images(generator, batch), rtol=0, atol=1e-4)
+
+
+def test_a_forward_that_cannot_be_traced_runs_as_it_is() -> None:
+    torch.manual_seed(0)
+    generator = Foreign(stubborn=True).eval()
+    compiled = compile_generator(generator, mask(generator, 0.5), sparse="always")
+    assert all("cannot be traced" in why for why in compiled.dense.values())
+    assert len(compiled.dense) == len(compiled.layers) == 9
+    assert torch.equal(images(compiled, 2), images(generator, 2))
+
+
+@native
+def test_a_wrong_fusion_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, masks = tiny()
+    monkeypatch.setattr(kernels.Program, "__call__", lambda self, x: self.dense(x) * 1.5)
+    compiled = compile_generator(generator, masks, sparse="always")
+    assert all("differ" in why for why in compiled.dense.values())
+    assert torch.equal(images(compiled, 2), images(generator, 2))

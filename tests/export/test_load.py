@@ -1,0 +1,222 @@
+"""A file becomes a function that makes images, and the command line writes such files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from export_toys import CLASSES, images, make, mask
+from typer.testing import CliRunner
+
+import gancompress
+from gancompress.cli.main import app
+from gancompress.data.base import ImageSpec
+from gancompress.data.transform import to_uint8
+from gancompress.errors import ExportError
+from gancompress.export.folding import folded
+from gancompress.export.packed import export_packed, load_packed
+from gancompress.runs import open_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MODEL = {"name": "dcgan", "channels": 8, "latent_dim": 6}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    found = {}
+    for conditional in (False, True):
+        model = {**MODEL, "conditional": conditional}
+        generator = make(**{**model, "image": ImageSpec(3, 16, CLASSES)})
+        found[conditional] = tmp_path_factory.mktemp("packed") / "generator.safetensors"
+        export_packed(generator, found[conditional], model=model, masks=mask(generator))
+    return found
+
+
+@pytest.fixture(params=[False, True], ids=["unconditional", "conditional"])
+def file(request: pytest.FixtureRequest, files: dict[bool, Path]) -> Path:
+    return files[request.param]
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=1e-5)
+
+
+def test_images_are_a_function_of_the_seed_and_their_index(file: Path) -> None:
+    g = gancompress.load(file)
+    made = g(n=70, seed=3)
+    assert made.shape == (70, 3, 16, 16)
+    assert made.dtype is torch.float32
+    assert float(made.abs().max()) <= 1
+    assert torch.equal(made, g(n=70, seed=3))
+    assert torch.equal(made, gancompress.load(file)(n=70, seed=3))
+    for n in (1, 2, 16, 17, 65):
+        assert close(g(n, seed=3), made[:n])
+    assert not close(made[:5], g(5, seed=4))
+    assert g().shape[0] == 16
+
+
+def test_the_global_random_state_is_left_alone(file: Path) -> None:
+    torch.manual_seed(5)
+    want = torch.rand(3)
+    torch.manual_seed(5)
+    gancompress.load(file)(n=2)
+    assert torch.equal(torch.rand(3), want)
+
+
+def test_uint8(file: Path) -> None:
+    g = gancompress.load(file)
+    assert torch.equal(g(5, uint8=True), to_uint8(g(5)))
+
+
+def test_the_compiled_network_is_the_packed_one(file: Path) -> None:
+    g = gancompress.load(str(file), sparse="always")
+    assert close(images(g.network, 20), images(g.packed.generator(), 20))
+
+
+def test_classes(files: dict[bool, Path]) -> None:
+    g = gancompress.load(files[True])
+    turns = g(7, seed=1)
+    assert close(g(7, seed=1, classes=[0, 1, 2, 0, 1, 2, 0]), turns)
+    assert close(g(seed=1, classes=["ant", "bee", 2]), turns[:3])
+    bees = g(7, seed=1, classes=1)
+    assert close(bees[[1, 4]], turns[[1, 4]])
+    assert not close(bees[:1], turns[:1])
+    assert close(bees, g(7, seed=1, classes="bee"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"classes": 3}, "no class 3; there are 0 to 2"),
+        ({"classes": -1}, "no class -1"),
+        ({"classes": "bea"}, "did you mean 'bee'"),
+        ({"n": 3, "classes": [1, 2]}, "2 classes for 3 images"),
+        ({"n": 0}, "at least 1"),
+        ({"n": 1.5}, "at least 1"),
+        ({"classes": []}, "at least 1"),
+    ],
+)
+def test_wrong_arguments(files: dict[bool, Path], arguments: dict[str, Any], match: str) -> None:
+    with pytest.raises(ExportError, match=match):
+        gancompress.load(files[True])(**arguments)
+
+
+def test_an_unconditional_generator_takes_no_classes(files: dict[bool, Path]) -> None:
+    with pytest.raises(ExportError, match="unconditional"):
+        gancompress.load(files[False])(classes=0)
+
+
+def test_it_prints_what_it_is(files: dict[bool, Path]) -> None:
+    text = repr(gancompress.load(files[True], sparse="never"))
+    assert text.startswith("<dcgan generator from generator.safetensors: 3x16x16, 3 classes, density 0.2")
+    assert "0 of 3 layers sparse" in text
+    assert "images = g(n=64, seed=0, classes=None)" in text
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(b"no")
+    with pytest.raises(ExportError, match=r"x\.safetensors: "):
+        gancompress.load(tmp_path / "x.safetensors")
+
+
+def test_naming_it_imports_no_torch() -> None:
+    code = "import sys, gancompress; assert 'load' in dir(gancompress); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ------------------------------------------------------------------------------------------------ runs
+
+RECIPE = """\
+name: tiny
+data: {name: shapes, images: 64, resolution: 16, classes: 3}
+model: {name: dcgan, channels: 8, latent_dim: 8, conditional: true}
+sparsity: {method: static, density: 0.25}
+training: {steps: 3, batch_size: 8}
+"""
+
+
+def call(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("run")
+    (root / "tiny.yaml").write_text(RECIPE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        result = call("run", "tiny.yaml")
+    assert result.exit_code == 0, result.output
+    (found,) = (path.parent for path in root.glob("runs/*/recipe.yaml"))
+    return found
+
+
+def test_a_run_becomes_a_file(run: Path, tmp_path: Path) -> None:
+    result = call("export", str(run))
+    assert result.exit_code == 0, result.output
+    path = run / "export" / "generator.safetensors"
+    assert f"{path.stat().st_size:,} B packed" in result.output
+    packed = load_packed(path)
+    opened = open_run(run)
+    want = folded(opened.generator()).state_dict()
+    assert all(torch.equal(packed.state[name], tensor) for name, tensor in want.items())
+    assert packed.density == pytest.approx(0.25, abs=0.001)
+    assert packed.source == {**packed.source, "run": run.name, "step": 3, "weights": "ema", "values": "float32"}
+    half = tmp_path / "half.safetensors"
+    assert call("export", str(run), "--values", "bf16", "--out", str(half), "--step", "3").exit_code == 0
+    assert half.stat().st_size < path.stat().st_size
+
+
+def test_loading_makes_the_images_that_the_run_samples(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "g.safetensors"
+    call("export", str(run), "--out", str(path))
+    call("sample", str(run), "--out", str(tmp_path / "images"), "--count", "3", "--seed", "7")
+    from PIL import Image
+
+    made = gancompress.load(path)(3, seed=7, uint8=True)
+    for index, picture in enumerate(sorted((tmp_path / "images").glob("*.png"))):
+        wanted = torch.tensor(list(Image.open(picture).tobytes()), dtype=torch.int16).reshape(16, 16, 3)
+        assert int((made[index].permute(1, 2, 0).short() - wanted).abs().max()) <= 1
+    assert index == 2
+
+
+def test_mistakes_on_the_command_line(run: Path, tmp_path: Path) -> None:
+    for arguments, words in (
+        (["--step", "99"], "no checkpoint of step 99"),
+        (["--format", "onnx", "--values", "bf16"], "--values is for --format packed"),
+        (["--format", "tar"], "tar"),
+    ):
+        result = call("export", str(run), *arguments)
+        assert result.exit_code != 0
+        assert words in result.output
+        assert "Traceback" not in result.output
+    assert call("export", str(tmp_path)).exit_code == 2
+
+
+def test_onnx_needs_its_packages(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    result = call("export", str(run), "--format", "onnx")
+    assert result.exit_code == 1
+    assert "pip install 'gancompress[onnx]'" in result.output
+
+
+@pytest.mark.slow
+def test_onnx_gives_the_same_images(run: Path, tmp_path: Path) -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+    path = tmp_path / "g.onnx"
+    result = call("export", str(run), "--format", "onnx", "--out", str(path))
+    assert result.exit_code == 0, result.output
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    z, labels = torch.randn(5, 8), torch.tensor([0, 1, 2, 0, 1])
+    (made,) = session.run(None, {"z": z.numpy(), "labels": labels.numpy()})
+    with torch.no_grad():
+        want = open_run(run).generator()(z, labels)
+    torch.testing.assert_close(torch.from_numpy(made), want, rtol=0, atol=1e-4)
