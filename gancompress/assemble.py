@@ -336,6 +336,7 @@ def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group 
         r1_every=recipe.objective.r1.every,
         joint_batch=training.joint_batch,
         bf16=training.precision == "bf16",
+        rank=group.rank,
     )
     source = BatchSource(
         dataset=dataset,

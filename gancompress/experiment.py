@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from torch import Tensor
+
     from gancompress.data.base import Dataset, DatasetConfig
     from gancompress.methods.base import Round
     from gancompress.recipe.schema import Recipe
@@ -129,8 +131,18 @@ class Experiment:
     def _rounds(self, trainer: Trainer) -> Sequence[Round]:
         asked = {role: trainer.engine.budget(role).density for role in ROLES}
         rounds = trainer.engine.method.rounds(self.recipe.training.steps, asked)
+        name = self.recipe.sparsity.method.name
         if not rounds:
-            raise RunError(f"method {self.recipe.sparsity.method.name!r} declares no round")
+            raise RunError(f"method {name!r} declares no round")
+        for index, current in enumerate(rounds):
+            if current.steps < 1:
+                raise RunError(f"method {name!r} declares round {index} ({current.name}) of {current.steps} steps")
+            if index and "rewind" in (current.generator, current.discriminator):
+                last = rounds[0].steps - 1
+                if not 0 <= current.rewind_step <= last:
+                    raise RunError(
+                        f"method {name!r} rewinds to step {current.rewind_step}; the first round has steps 0 to {last}"
+                    )
         return rounds
 
     def _resume(self, trainer: Trainer) -> bool:
@@ -180,7 +192,7 @@ class Experiment:
         evaluations = [self._evaluated[step] for step in sorted(self._evaluated)]
         if not evaluations:
             return {}
-        best = min(evaluations, key=_badness)
+        best = self._best()
         return {
             "primary": evaluations[-1]["metrics"][0]["label"],
             "best": best,
@@ -192,9 +204,15 @@ class Experiment:
     @property
     def best_step(self) -> int | None:
         """Step of the best evaluation so far, by the first metric of the recipe."""
-        if not self._evaluated:
-            return None
-        return int(min(self._evaluated.values(), key=_badness)["step"])
+        return int(self._best()["step"]) if self._evaluated else None
+
+    def _best(self) -> dict[str, Any]:
+        """Return the best evaluation among those of a generator as sparse as the last: an earlier, denser one of a
+        pruning method is not what the run is about.
+        """
+        last = self._evaluated[max(self._evaluated)]
+        alike = [e for e in self._evaluated.values() if e["density_generator"] == last["density_generator"]]
+        return min(alike, key=_badness)
 
     def evaluate(self, dataset: Dataset[DatasetConfig], trainer: Trainer) -> dict[str, Any]:
         """Measure the generator as it is now and log it; training goes on as if nothing had happened."""
@@ -212,6 +230,7 @@ class Experiment:
             "round": trainer.position.round,
             "metrics": [metric_record(result) for result in outcome.results],
             "protocol": outcome.protocol.to_json(),
+            **{f"density_{role}": trainer.engine.state(role).density for role in ROLES},
             "seconds": outcome.seconds,
         }
         self._evaluated[trainer.position.total] = record
@@ -369,6 +388,7 @@ class _Session:
         if not self.experiment.group.is_main:
             return
         groups, scalars = self.trainer.snapshot()
+        self._keep_aside(groups)
         best = self.experiment.best_step
         save(
             self.directory.checkpoints,
@@ -376,6 +396,9 @@ class _Session:
             keep=self.recipe.training.keep_checkpoints,
             protect=() if best is None else (best,),
         )
+
+    def _keep_aside(self, groups: dict[str, dict[str, Tensor]]) -> None:
+        """Keep what later rounds need; before the checkpoint, so that none is resumed from without it."""
         if self._rewound_to():
             weights = {name: groups[name] for name in ("generator", "discriminator")}
             save(self.directory.path / "rewind", Snapshot(self.position.total, weights, {}))
@@ -407,8 +430,11 @@ class _Session:
                     load_initial(self.recipe, fresh.generator, fresh.discriminator)
                 network.load_state_dict(fresh.of(role).state_dict())
             trainer.engine.set_state(role, states[role], reset_moments=True)
-        trainer.ema.reset()
-        trainer.position = Position(round=index, step=0, before=trainer.position.total)
+        done, averaged_from = trainer.position.total, trainer.position.averaged_from
+        if upcoming.generator != "keep":
+            trainer.ema.reset()
+            averaged_from = done
+        trainer.position = Position(round=index, step=0, before=done, averaged_from=averaged_from)
 
     def _teach(self, current: Round) -> None:
         """Load the teacher of a round that distils: the discriminator that ended the first round."""

@@ -116,11 +116,11 @@ class TrainingLedger:
     def measure(self, budgets: Mapping[Role, Mapping[str, int]], times: int = 1) -> None:
         """Count ``times`` measurements of signals around a generator step (see ``methods.base.Measure``).
 
-        Each is one more generator forward on the same latents (g), the discriminator on those images (g) and on the
-        last real batch (b). The images from before the step and their logits come with the step itself.
+        Each is two more generator forwards on the same latents (g each), before and after the step, the discriminator
+        on those images (g each) and on the last real batch (b).
         """
-        self.count_extra("measurement", "generator", budgets["generator"], times * self.generator_batch_size)
-        samples = self.generator_batch_size + self.batch_size
+        self.count_extra("measurement", "generator", budgets["generator"], times * 2 * self.generator_batch_size)
+        samples = 2 * self.generator_batch_size + self.batch_size
         self.count_extra("measurement", "discriminator", budgets["discriminator"], times * samples)
 
     def probe(self, role: Role, times: int = 1) -> None:

@@ -67,8 +67,12 @@ class BatchSource:
         """Return this rank's share of the ``draw``-th global batch of ``batch`` real images."""
         indices = batch_indices(len(self.dataset), batch, draw, self.seed, self.rank, self.world)
         images, labels = self.dataset.read(indices)
-        flip = generator(self.seed, "flip", draw, self.rank) if self.flip else None
-        pixels = to_float(images, flip).to(self.device, non_blocking=True)
+        pixels = to_float(images)
+        if self.flip:
+            # drawn for the global batch, so that it does not depend on the number of ranks
+            mirrored = torch.rand(batch, generator=generator(self.seed, "flip", draw))[self._share(batch)] < 0.5
+            pixels = torch.where(mirrored.view(-1, 1, 1, 1), pixels.flip(-1), pixels)
+        pixels = pixels.to(self.device, non_blocking=True)
         if self.channels_last:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         return RealBatch(pixels, labels.to(self.device, non_blocking=True) if self.num_classes else None)
@@ -76,9 +80,12 @@ class BatchSource:
     def latents(self, batch: int, *keys: int | str) -> Latents:
         """Return this rank's share of a global batch of latents; ``keys`` name the draw, e.g. ``("generator", 17)``."""
         rng = generator(self.seed, "latent", *keys)
-        share = slice(self.rank * batch // self.world, (self.rank + 1) * batch // self.world)
+        share = self._share(batch)
         z = torch.randn(batch, self.latent_dim, generator=rng)[share].to(self.device, non_blocking=True)
         if not self.num_classes:
             return Latents(z, None)
         labels = torch.randint(self.num_classes, (batch,), generator=rng)[share]
         return Latents(z, labels.to(self.device, non_blocking=True))
+
+    def _share(self, batch: int) -> slice:
+        return slice(self.rank * batch // self.world, (self.rank + 1) * batch // self.world)

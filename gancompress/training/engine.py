@@ -266,7 +266,8 @@ class Engine:
         if net.ema is not None:
             net.ema.stepped(not skip)
         self._uncounted[role] += 1
-        if self.ledger is not None and wants_dense:
+        # dense moments take in the gradient at masked positions on every step
+        if self.ledger is not None and (wants_dense or net.moments == "dense"):
             self.ledger.dense_gradient(role, net.state.budgets)
 
     def record(self, *, d_real: Tensor, d_fake: Tensor, d_fake_after: Tensor) -> None:

@@ -50,11 +50,13 @@ class Position:
         round: index of the round.
         step: training steps done in this round.
         before: training steps done in earlier rounds.
+        averaged_from: training steps done when the average last started from the live weights.
     """
 
     round: int = 0
     step: int = 0
     before: int = 0
+    averaged_from: int = 0
 
     @property
     def total(self) -> int:
@@ -109,10 +111,13 @@ class Trainer:
         for k in range(self.config.discriminator_steps):
             last = k == self.config.discriminator_steps - 1
             real = self._discriminator_step(total, k, plans["discriminator"] if last else Plan.NOTHING)
-        latents, d_fake = self._generator_step(total, plans["generator"])
-        if self.measure is not None and total % self.measure.every == 0 and real is not None:
+        due = self.measure is not None and total % self.measure.every == 0
+        latents = self.source.latents(self._generator_batch, "generator", total)
+        d_fake = self._signal(latents) if due else None
+        self._generator_step(latents, total, plans["generator"])
+        if d_fake is not None and real is not None:
             self._measure(real, latents, d_fake)
-        self.ema.update(self.generator, total)
+        self.ema.update(self.generator, total - self.position.averaged_from)
         return [
             self.engine.update(role, step=step, total_steps=current.steps, round=self.position.round)
             for role, plan in plans.items()
@@ -151,21 +156,21 @@ class Trainer:
         self.engine.step("discriminator", plan)
         return real
 
-    def _generator_step(self, total: int, plan: Plan) -> tuple[Latents, Tensor]:
+    @property
+    def _generator_batch(self) -> int:
+        return self.config.generator_batch_size or self.config.batch_size
+
+    def _generator_step(self, latents: Latents, total: int, plan: Plan) -> None:
         config = self.config
-        latents = self.source.latents(config.generator_batch_size or config.batch_size, "generator", total)
         self.optimizers["generator"].zero_grad(set_to_none=True)
         self.engine.expect("generator", plan)
-        means = []
         with frozen(self.discriminator):
             for micro, part in enumerate(_chunks(latents, config.accumulate)):
                 terms = self.objective.generator(self.generator, self.discriminator, part, total, micro)
                 (terms.loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
                 self.meters.add("loss_generator", terms.loss)
-                means.append(terms.d_fake)
         self._average_gradients(self.generator)
         self.engine.step("generator", plan)
-        return latents, torch.stack(means).mean()
 
     def probe(self) -> None:
         """Leave the gradient of both losses on one batch in ``.grad``, stepping neither network (SNIP and its kin)."""
@@ -182,13 +187,20 @@ class Trainer:
         for network in (self.generator, self.discriminator):
             self._average_gradients(network)
 
+    def _signal(self, latents: Latents) -> Tensor:
+        """Return the mean logit of the generator's images as they are, without augmentation."""
+        with torch.no_grad(), self.objective.autocast(self.device):
+            images = _unchanged(self.generator, latents.z, latents.labels).float()
+            return _unchanged(self.discriminator, images, latents.labels).float().mean()
+
     def _measure(self, real: RealBatch, latents: Latents, d_fake: Tensor) -> None:
-        """Record D on real images and on the same latents before and after the generator step (ADAPT, section 4.1)."""
-        with torch.no_grad():
-            after = _unchanged(self.generator, latents.z, latents.labels).float()
-            d_after = _unchanged(self.discriminator, after, latents.labels).float().mean()
+        """Record D on real images and on the same latents before and after the generator step (ADAPT, section 4.1).
+
+        All three are computed alike: what a step happens to compute is augmented, and in micro-batches.
+        """
+        with torch.no_grad(), self.objective.autocast(self.device):
             d_real = _unchanged(self.discriminator, real.images, real.labels).float().mean()
-        values = self.group.mean(torch.stack((d_real, d_fake, d_after)))
+        values = self.group.mean(torch.stack((d_real, d_fake, self._signal(latents))))
         self.engine.record(d_real=values[0], d_fake=values[1], d_fake_after=values[2])
 
     def _count_extras(self, draw: int) -> None:
@@ -275,13 +287,21 @@ def _optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str,
                 tensors[f"{index}.{key}"] = value
             else:
                 scalars[f"{index}.{key}"] = value
+    # some optimizers count their steps per group
+    scalars["groups"] = [
+        {key: value for key, value in group.items() if key != "params"} for group in state["param_groups"]
+    ]
     return tensors, scalars
 
 
 def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
     state = copy.copy(optimizer.state_dict())
+    saved_groups = scalars.get("groups", [{}] * len(state["param_groups"]))
+    state["param_groups"] = [
+        {**group, **saved} for group, saved in zip(state["param_groups"], saved_groups, strict=True)
+    ]
     values: dict[int, dict[str, Any]] = {}
-    for name, value in (*tensors.items(), *scalars.items()):
+    for name, value in (*tensors.items(), *((n, v) for n, v in scalars.items() if n != "groups")):
         index, key = name.split(".", 1)
         values.setdefault(int(index), {})[key] = value
     state["state"] = values

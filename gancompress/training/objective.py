@@ -67,6 +67,7 @@ class Objective:
         bf16: run the networks under bf16 autocast; losses and penalties stay float32.
         teacher: discriminator to distil from, or None.
         distillation: weight of the distillation loss.
+        rank: this process, so that no two augment alike.
     """
 
     loss: Loss[LossConfig]
@@ -78,6 +79,7 @@ class Objective:
     bf16: bool = False
     teacher: nn.Module | None = None
     distillation: float = 0.0
+    rank: int = 0
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """Return the context in which networks run."""
@@ -107,7 +109,10 @@ class Objective:
         real_logits, fake_logits = self._both(network, real_images, real.labels, fake_images, fake_labels)
         loss = self.loss.discriminator(real_logits, fake_logits)
         penalty = self.loss.penalty(
-            _closed(network, real.labels), real_images, fake_images, seeded(self.seed, "penalty", draw, micro)
+            _closed(network, real.labels),
+            real_images,
+            fake_images,
+            seeded(self.seed, "penalty", draw, micro, self.rank),
         )
         if penalty is not None:
             loss = loss + penalty
@@ -148,7 +153,7 @@ class Objective:
     def _augment(self, images: Tensor, side: str, draw: int, micro: int) -> Tensor:
         if not self.diffaugment:
             return images
-        return diffaugment(images, self.diffaugment, seeded(self.seed, "augment", side, draw, micro))
+        return diffaugment(images, self.diffaugment, seeded(self.seed, "augment", side, draw, micro, self.rank))
 
     def _both(
         self, network: nn.Module, real: Tensor, real_labels: Tensor | None, fake: Tensor, fake_labels: Tensor | None

@@ -37,8 +37,8 @@ def test_steps_are_training_steps_whatever_n_d_is():
 def test_measurement_probe_and_penalty_by_hand():
     book = ledger()
     book.measure({"generator": {"g": 2}, "discriminator": {"d": 3}}, times=2)
-    assert book.extra["measurement"]["generator"].total("g", 99) == 2 * 2 * 128
-    assert book.extra["measurement"]["discriminator"].total("d", 99) == 2 * 3 * (128 + 64)
+    assert book.extra["measurement"]["generator"].total("g", 99) == 2 * 2 * (2 * 128)
+    assert book.extra["measurement"]["discriminator"].total("d", 99) == 2 * 3 * (2 * 128 + 64)
     book.probe("discriminator")
     book.probe("generator")
     assert book.extra["probe"]["generator"].total("g", 10) == (64 + 3 * 128) * 10

@@ -52,7 +52,7 @@ def test_extra_work_is_the_methods_and_penalties_are_everyones():
     base = training_cost(small_ledger(), SMALL)
     cost = training_cost(book, SMALL)
     assert cost.parts["probe"] == 3 * 3 * (30 + 4) + 2 * 3 * (40 + 1)
-    assert cost.parts["measurement"] == 3 * (15 + 4) + (3 + 2) * (8 + 1)
+    assert cost.parts["measurement"] == 2 * 3 * (15 + 4) + (2 * 3 + 2) * (8 + 1)
     assert cost.dense_macs == base.dense_macs
     book.penalty({"d": 4})
     assert training_cost(book, SMALL).dense_macs == base.dense_macs + 4 * 2 * 41
