@@ -54,11 +54,16 @@ def folded_down(weight: Tensor) -> Tensor:
 
 
 def _up(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    return F.conv_transpose2d(x, folded_up(conv.weight), conv.bias, stride=2, padding=1)
+    weight = conv.__dict__.get(_FROZEN)
+    return F.conv_transpose2d(x, folded_up(conv.weight) if weight is None else weight, conv.bias, stride=2, padding=1)
 
 
 def _down(conv: nn.Conv2d, x: Tensor) -> Tensor:
     return F.conv2d(x, folded_down(conv.weight), conv.bias, stride=2, padding=1)
+
+
+#: where a generator that is not trained any more keeps its folded weight
+_FROZEN = "_gancompress_folded"
 
 
 def _up_block(self: UpBlock, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -105,8 +110,19 @@ def _replace(network: nn.Module, forwards: Mapping[type[nn.Module], object]) -> 
     return count
 
 
-def fold(network: nn.Module) -> int:
-    """Compute the residual blocks of ``network`` in folded form; return how many there were."""
+def fold(network: nn.Module, *, frozen: bool = False) -> int:
+    """Compute the residual blocks of ``network`` in folded form; return how many there were.
+
+    Args:
+        network: either network.
+        frozen: fold the weights of a generator now and for good, instead of in every pass.
+    """
+    for block in network.modules() if frozen else ():
+        if isinstance(block, UpBlock):
+            weight = block.conv1.weight
+            last = weight.is_contiguous(memory_format=torch.channels_last)
+            memory = torch.channels_last if last else torch.contiguous_format
+            block.conv1.__dict__[_FROZEN] = folded_up(weight.detach()).contiguous(memory_format=memory)
     return _replace(network, {UpBlock: _up_block, FirstDownBlock: _first_down_block, DownBlock: _down_block})
 
 

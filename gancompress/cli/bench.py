@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gancompress.cli.app import RecipeArgument, SetOption
+from gancompress.errors import RecipeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gancompress.bench.timing import Ratio
 
-__all__ = ["bench", "train"]
+__all__ = ["bench", "infer", "numbers", "train"]
 
 bench = typer.Typer(
     name="bench",
@@ -60,6 +61,61 @@ def train(
     counted = ", ".join(f"{name} {count}" for name, count in result.operations.items())
     typer.echo(f"dispatched operations of a D+G pair: {counted}")
     _write(json_, result.to_dict())
+
+
+@bench.command("infer", epilog="Example: gancompress bench infer quickstart --batch 1,16 --rounds 3")
+def infer(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    density: Annotated[str, typer.Option("--density", help="Densities of the generator.")] = "0.05,0.1,0.2,0.3,0.5",
+    batch: Annotated[str, typer.Option("--batch", help="Images per call.")] = "1,16,64",
+    rounds: RoundsOption = 7,
+    threads: ThreadsOption = 1,
+    compile_: Annotated[bool, typer.Option("--compile", help="Time torch.compile too (minutes to start).")] = False,
+    json_: JsonOption = None,
+    plot_: Annotated[Path | None, typer.Option("--plot", help="Draw the figures here (png, svg or pdf).")] = None,
+) -> None:
+    """Time the generator of a recipe: dense in every way that is installed, and compiled sparse."""
+    import torch
+
+    from gancompress.bench.infer import bench_infer, plot
+    from gancompress.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides=tuple(set_ or ())).recipe
+    densities = numbers(density, "--density", float, 1.0)
+    batches = [int(value) for value in numbers(batch, "--batch", int, 1e6)]
+    torch.set_num_threads(threads)
+    result = bench_infer(loaded, densities, batches, rounds=rounds, compile=compile_)
+    _say(result.settings)
+    for size, rows in result.batches.items():
+        _table(f"batch {size}", rows, {})
+        done = ", ".join(f"{name}: {result.gflops(size, name):.0f}" for name in result.macs)
+        typer.echo(f"GFLOP/s really done: {done}")
+    typer.echo(f"\nlargest difference to eager: {max(result.error.values()):.1e}")
+    if result.missing:
+        typer.echo(f"not installed: {', '.join(result.missing)}; pip install 'gancompress[bench]'")
+    _write(json_, result.to_dict())
+    if plot_ is not None:
+        plot(result, plot_)
+        typer.echo(f"written: {plot_}")
+
+
+def numbers(text: str, option: str, kind: type, largest: float) -> list[float]:
+    """Read positive numbers with commas between them.
+
+    Raises:
+        RecipeError: naming the option and the part that is none.
+    """
+    found = []
+    for part in text.split(","):
+        try:
+            value = kind(part)
+        except ValueError:
+            value = 0
+        if not 0 < value <= largest:
+            raise RecipeError(f"{option}: {part.strip()!r} is not a number above 0, at most {largest:g}")
+        found.append(value)
+    return found
 
 
 def _say(settings: Mapping[str, Any]) -> None:

@@ -1,0 +1,215 @@
+"""``gancompress bench infer``: a recipe's generator, dense in every way that is installed, and compiled sparse.
+
+Weights and masks are random: no engine is faster for particular values, and the masked-dense row shows that none gains
+from zeros. Every density is that of the recipe's prunable weights, spread over layers by the recipe's rule.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gancompress.assemble import ROLES, build_backbone, build_budgets, build_dataset, build_networks, masked_weights
+from gancompress.bench.engines import installed, onnx_bytes, onnxruntime_session, openvino_model
+from gancompress.bench.styles import fold
+from gancompress.bench.timing import Ratio, alternate, keep_memory, machine, ratios
+from gancompress.cost.layers import profile
+from gancompress.export.compiled import compile_generator
+from gancompress.export.folding import folded
+from gancompress.seeds import generator as seeded
+from gancompress.sparsity.masks import random_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from gancompress.backbones.base import Generator
+    from gancompress.recipe.schema import Recipe
+
+__all__ = ["BenchInfer", "bench_infer", "plot"]
+
+REFERENCE = "torch, masked dense"
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchInfer:
+    """What was measured.
+
+    Attributes:
+        settings: the recipe's name, the model, rounds, and the machine in words.
+        batches: by batch size, every variant against masked-dense eager torch.
+        macs: by density, multiply-adds per image that are left in the convolutions and linear layers.
+        error: by density, the largest difference of a pixel to the eager generator with the same masks.
+        missing: engines that are not installed.
+    """
+
+    settings: dict[str, Any]
+    batches: dict[int, dict[str, Ratio]]
+    macs: dict[str, int]
+    error: dict[str, float]
+    missing: list[str]
+
+    def gflops(self, batch: int, density: str) -> float:
+        """Return 1e9 floating-point operations per second that were really done, two per multiply-add."""
+        return 2e-9 * batch * self.macs[density] / self.batches[batch][density].seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it, ready for JSON."""
+        rows = {
+            str(batch): {
+                name: {**row.to_dict(), **({"gflops": self.gflops(batch, name)} if name in self.macs else {})}
+                for name, row in found.items()
+            }
+            for batch, found in self.batches.items()
+        }
+        return {**dataclasses.asdict(self), "batches": rows}
+
+
+def bench_infer(
+    recipe: Recipe,
+    densities: Sequence[float] = (0.05, 0.1, 0.2, 0.3, 0.5),
+    batches: Sequence[int] = (1, 16, 64),
+    *,
+    rounds: int = 7,
+    compile: bool = False,
+) -> BenchInfer:
+    """Time the generator of a recipe in every way.
+
+    Args:
+        recipe: gives the generator and the rule that spreads a density over layers.
+        densities: of the sparse generators.
+        batches: images per call.
+        rounds: turns of each variant, at least 2.
+        compile: time ``torch.compile`` too, which takes minutes to start.
+    """
+    keep_memory()
+    backbone = build_backbone(recipe, build_dataset(recipe).spec)
+    generator = build_networks(backbone, recipe.seed).generator.eval()
+    masked = {density: _masked(recipe, density) for density in densities}
+    sparse = {density: compile_generator(net, masks, sparse="always") for density, (net, masks) in masked.items()}
+    dense = _dense(masked[densities[0]][0], compile)
+    results: dict[int, dict[str, Ratio]] = {}
+    error: dict[str, float] = {}
+    with torch.no_grad():
+        for batch in batches:
+            z = torch.randn(batch, generator.latent_dim, generator=seeded(recipe.seed, "bench", batch))
+            labels = torch.arange(batch) % generator.num_classes if generator.num_classes else None
+            inputs = (z,) if labels is None else (z, labels)
+            steps: dict[str, Callable[[], object]] = {name: _call(net, inputs) for name, net in dense.items()}
+            steps |= _others(masked[densities[0]][0], inputs)
+            for density, net in sparse.items():
+                steps[_name(density)] = _call(net, inputs)
+                difference = float((net(*inputs) - masked[density][0](*inputs)).abs().max())
+                error[_name(density)] = max(difference, error.get(_name(density), 0.0))
+            results[batch] = ratios(alternate(steps, rounds, warm=2), REFERENCE)
+    return BenchInfer(
+        settings={"recipe": recipe.name, "model": recipe.model.model_dump(mode="json"), "rounds": rounds, **machine()},
+        batches=results,
+        macs={_name(d): profile(net).weight_macs(_kept(masks), "executed") for d, (net, masks) in masked.items()},
+        error=error,
+        missing=[name for name in ("onnxruntime", "openvino") if not installed(name)],
+    )
+
+
+def _name(density: float) -> str:
+    return f"sparse {density:g}"
+
+
+def _kept(masks: dict[str, Tensor]) -> dict[str, int]:
+    return {name: int(mask.sum()) for name, mask in masks.items()}
+
+
+def _masked(recipe: Recipe, density: float) -> tuple[Generator, dict[str, Tensor]]:
+    """Return a generator with random masks at this density, its weights 0 off them."""
+    nets = recipe.sparsity
+    changed: dict[str, Any] = {role: getattr(nets, role).model_copy(update={"density": density}) for role in ROLES}
+    sparsity = nets.model_copy(update={"density": None, "total_density": None, **changed})
+    recipe = recipe.model_copy(update={"sparsity": sparsity})
+    networks = build_networks(build_backbone(recipe, build_dataset(recipe).spec), recipe.seed)
+    weights = {role: masked_weights(networks.of(role), sparsity) for role in ROLES}
+    counts = build_budgets(recipe, weights)["generator"].counts
+    rng = seeded(recipe.seed, "bench", "masks")
+    masks = {name: random_mask(tuple(w.parameter.shape), counts[name], rng) for name, w in weights["generator"].items()}
+    with torch.no_grad():
+        for name, weight in weights["generator"].items():
+            weight.parameter.masked_fill_(~masks[name], 0)
+    return networks.generator.eval(), masks
+
+
+class _Autocast(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out: Tensor = self.network(*inputs)
+        return out
+
+
+def _dense(generator: Generator, compile: bool) -> dict[str, nn.Module]:
+    """The dense variants in torch; weights are 0 off the masks, which makes none of them faster."""
+    last = copy.deepcopy(generator).to(memory_format=torch.channels_last)
+    variants: dict[str, nn.Module] = {REFERENCE: generator, "torch, channels last": last}
+    best = folded(generator).to(memory_format=torch.channels_last)
+    if fold(best, frozen=True):
+        variants["torch, channels last, folded"] = best
+        variants["torch, channels last, folded, bf16"] = _Autocast(best)
+    else:
+        variants["torch, channels last, bf16"] = _Autocast(last)
+    if compile:
+        compiled: Any = torch.compile(copy.deepcopy(generator))
+        variants["torch.compile"] = compiled
+    return variants
+
+
+def _others(generator: Generator, inputs: tuple[Tensor, ...]) -> dict[str, Callable[[], object]]:
+    """The engines that are installed: with the graph as it is, and with our exact rewrites."""
+    if not (installed("onnxruntime") or installed("openvino")):
+        return {}
+    ours = folded(generator)
+    models = {"": onnx_bytes(generator, inputs)}
+    if fold(ours, frozen=True):
+        models[", folded"] = onnx_bytes(ours, inputs)
+    threads = torch.get_num_threads()
+    found: dict[str, Callable[[], object]] = {}
+    for suffix, model in models.items():
+        if installed("onnxruntime"):
+            found["onnxruntime" + suffix] = onnxruntime_session(model, inputs, threads)
+        if installed("openvino"):
+            for precision in ("f32", "bf16"):
+                title = "openvino" + (" bf16" if precision == "bf16" else "") + suffix
+                found[title] = openvino_model(model, inputs, threads, precision)
+    return found
+
+
+def _call(network: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], object]:
+    return lambda: network(*inputs)
+
+
+def plot(result: BenchInfer, path: Path) -> None:
+    """Draw how many times faster than masked-dense torch every variant is, by batch, as an image file."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, len(result.batches), figsize=(4.5 * len(result.batches), 5), squeeze=False)
+    for axis, (batch, rows) in zip(axes[0], result.batches.items(), strict=True):
+        names = list(rows)[::-1]
+        values = [rows[name].faster for name in names]
+        spread = [
+            [rows[n].faster - rows[n].quartiles[0] for n in names],
+            [rows[n].quartiles[1] - rows[n].faster for n in names],
+        ]
+        colors = ["#1b6ca8" if name in result.macs else "#b0b7bf" for name in names]
+        axis.barh(names, values, xerr=spread, color=colors)
+        axis.set_title(f"batch {batch}")
+        axis.set_xlabel("times faster than masked-dense torch")
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
