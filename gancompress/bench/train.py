@@ -16,6 +16,7 @@ from gancompress.assemble import ROLES, build_dataset, build_trainer, masked_wei
 from gancompress.bench.styles import PlainStep, fold
 from gancompress.bench.timing import Ratio, alternate, keep_memory, machine, ratios
 from gancompress.errors import RecipeError
+from gancompress.methods.base import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -163,10 +164,15 @@ def _trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], pair: tuple[float,
 
 def _step(trainer: Trainer) -> Callable[[], object]:
     """Return one training step; topology updates are timed apart, for they come every few hundred steps."""
-    current = trainer.engine.method.rounds(10**6, {role: trainer.engine.budget(role).density for role in ROLES})[0]
+    engine = trainer.engine
+    current = engine.method.rounds(10**6, {role: engine.budget(role).density for role in ROLES})[0]
+    quiet = (s for s in range(1, 1000) if all(engine.plan(role, s, current.steps) == Plan.NOTHING for role in ROLES))
+    number = next(quiet, None)
+    if number is None:
+        raise RecipeError("the method changes masks at every step; give it a longer interval to time plain steps")
 
     def step() -> None:
-        trainer.position.step = 0  # the first step of the round: no update is due
+        trainer.position.step = number - 1
         trainer.step(current)
 
     return step
