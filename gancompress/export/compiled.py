@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from gancompress.backbones.base import Generator, prunable_weights
 from gancompress.errors import ExportError
 from gancompress.export.folding import folded
+from gancompress.export.in_place import reuse_memory
 from gancompress.export.lowering import Convolution, Region, find_regions, refusal
 from gancompress.export.tracing import ENTRY, VALUE, trace, value_of
 from gancompress.kernels import Layer, Mode, Pattern, Program, Value, choose, status
@@ -203,6 +204,7 @@ def _install(
         region.exit.replace_all_uses_with(node)
         programs.update(dict.fromkeys(names.values(), title))
     graph.graph.eliminate_dead_code()
+    reuse_memory(graph, set(programs.values()))
     graph.delete_all_unused_submodules()
     graph.recompile()
     return programs

@@ -140,4 +140,19 @@ def trace(generator: Generator, example: dict[str, Tensor]) -> fx.GraphModule:
     """
     root = _Conditional(generator) if "labels" in example else _Unconditional(generator)
     graph = _Tracer(example).trace(root)
+    _settle_dtypes(graph)
     return fx.GraphModule(root, graph)
+
+
+def _settle_dtypes(graph: fx.Graph) -> None:
+    """Replace questions for a tensor's dtype by the answer: they would count as readers of the tensor."""
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target is getattr and node.args[1] == "dtype":
+            dtype = value_of(node)
+
+            def answered(other: fx.Node, asked: fx.Node = node, answer: Any = dtype) -> Any:
+                return answer if other is asked else other
+
+            for user in list(node.users):
+                user.args, user.kwargs = map_arg((user.args, user.kwargs), answered)
+            graph.erase_node(node)

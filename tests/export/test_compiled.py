@@ -63,6 +63,57 @@ def test_the_same_images_as_the_eager_generator(
 
 @native
 @pytest.mark.parametrize("conditional", [False, True])
+def test_images_are_their_own_memory(conditional: bool) -> None:
+    generator = make("sngan", ImageSpec(3, 32, CLASSES), channels=8, conditional=conditional)
+    compiled = compile_generator(generator, mask(generator), sparse="always")
+    z, labels = inputs(generator, 5)
+    given = z.clone()
+    first = compiled(z, labels)
+    kept = first.clone()
+    images(compiled, 6)
+    assert torch.equal(first, kept)
+    assert torch.equal(z, given)
+    assert torch.equal(compiled(z, labels), kept)
+
+
+def test_memory_is_reused_only_where_nothing_else_reads_it() -> None:
+    norm = nn.BatchNorm2d(3).eval()
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.seen, self.last = norm, copy.deepcopy(norm), copy.deepcopy(norm)
+
+        def forward(self, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+            h = torch.addcmul(bias, self.norm(x), gain)  # in place
+            twice = self.seen(x)
+            h = h + torch.addcmul(bias, twice, gain) * twice  # not: `twice` is read again
+            return self.last(h) + x + torch.addcmul(gain, bias, bias)  # the first addition in place
+
+    from torch.fx.passes.shape_prop import ShapeProp
+
+    from gancompress.export.in_place import reuse_memory
+    from gancompress.export.tracing import VALUE
+
+    graph = torch.fx.symbolic_trace(Net())
+    x, gain, bias = torch.randn(4, 3, 2, 2), torch.randn(4, 3, 1, 1), torch.randn(4, 3, 1, 1)
+    want = Net()(x, gain, bias)
+    ShapeProp(graph).propagate(x, gain, bias)
+    for node in graph.graph.nodes:
+        if "tensor_meta" in node.meta:
+            node.meta[VALUE] = torch.empty(node.meta["tensor_meta"].shape)
+    reuse_memory(graph, set())
+    graph.recompile()
+    names = [getattr(node.target, "__name__", "") for node in graph.graph.nodes]
+    assert names.count("_scale_and_shift") == 1
+    assert names.count("_add_to") == 1
+    before = [t.clone() for t in (x, gain, bias)]
+    torch.testing.assert_close(graph(x, gain, bias), want)
+    assert all(torch.equal(a, b) for a, b in zip(before, (x, gain, bias), strict=True))
+
+
+@native
+@pytest.mark.parametrize("conditional", [False, True])
 def test_masks_are_what_counts(conditional: bool) -> None:
     generator = make("sngan", ImageSpec(3, 32, CLASSES), channels=8, conditional=conditional)
     twin = copy.deepcopy(generator)
