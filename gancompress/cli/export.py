@@ -40,7 +40,7 @@ def export(
 
     A packed file holds the kept weights, their masks and the config, needs no pickle, and runs on the sparse kernels.
 
-    Example: gancompress export runs/quickstart-0a1b2c3d4e --format packed --values bf16
+    Example: gancompress export runs/quickstart-0a1b2c3d4e --values bf16
     """
     from gancompress.errors import ExportError
     from gancompress.runs import open_run
