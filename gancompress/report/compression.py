@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
+from gancompress.report.reader import metrics_of
 from gancompress.report.words import count, density, duration, metric_value, scaled, size
 
 if TYPE_CHECKING:
@@ -16,14 +17,12 @@ __all__ = ["compression_lines", "print_compression"]
 def compression_lines(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """Return what is compared: name, before, after, and how they relate."""
     lines = []
-    for new in after["metrics"]:
-        old = next((one for one in before["metrics"] if one["label"] == new["label"]), None)
-        way = "higher is better" if new["higher_is_better"] else "lower is better"
-        same = old is not None and old["protocol"] == new["protocol"]
-        shown = metric_value(old["value"], old["std"]) if old is not None else "—"
-        lines.append(
-            (new["label"], shown, metric_value(new["value"], new["std"]), way if same else f"{way}; PROTOCOLS DIFFER")
-        )
+    for new in metrics_of(after):
+        old = next((one for one in metrics_of(before) if one.label == new.label), None)
+        way = "higher is better" if new.higher_is_better else "lower is better"
+        same = old is not None and old.protocol == new.protocol
+        shown = metric_value(old.value, old.std) if old is not None else "—"
+        lines.append((new.label, shown, metric_value(new.value, new.std), way if same else f"{way}; PROTOCOLS DIFFER"))
     lines.append(
         ("generator density", density(before["density"]), density(after["density"]), "exact, of what is pruned")
     )

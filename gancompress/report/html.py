@@ -8,11 +8,12 @@ from __future__ import annotations
 import base64
 import dataclasses
 import datetime
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gancompress.errors import RunError
 from gancompress.report.charts import metric_charts, training_charts
+from gancompress.report.costs import cost_cards
+from gancompress.report.protocols import few_images
 from gancompress.report.reader import ROLES, RunData, mapping, number, read_run
 from gancompress.report.summary import cost_rows, headline
 from gancompress.report.words import count, density, metric_value, ratio, scaled
@@ -63,12 +64,13 @@ def render(run: RunData) -> str:
         warnings=_warnings(run),
         facts=headline(run),
         metrics=_metric_rows(run),
+        few_images=few_images(run.last[1]) if run.last is not None else "",
         metric_charts=metric_charts(run),
         training_charts=training_charts(run),
         grids=grids,
         grid_total=total,
         networks=[network for role in ROLES if (network := _network(run, role))],
-        costs=_costs(run),
+        costs=cost_cards(run.cost),
         recipe=_recipe_text(run),
         environment=cost_rows(run.environment),
         facts_of_run=_about(run),
@@ -206,21 +208,6 @@ def _network(run: RunData, role: str) -> dict[str, Any] | None:
         "sparse": scaled(macs[1]) if macs else "—",
         "ratio": ratio(macs[1] / macs[0]) if macs and macs[0] else "—",
     }
-
-
-def _costs(run: RunData) -> list[dict[str, Any]]:
-    """Return the three kinds of cost. They are never mixed: a FLOP that is saved is not a second that is saved."""
-    kinds = (
-        ("theory", "Theory", "operations counted from layer shapes and masks; nothing was timed"),
-        ("time", "Time", "measured by the clock on the machine below"),
-        ("bytes", "Bytes", "measured on files and tensors"),
-    )
-    groups = []
-    for key, title, note in kinds:
-        value = run.cost.get(key)
-        rows = cost_rows(value, unit=key) if isinstance(value, Mapping) else []
-        groups.append({"title": title, "note": note, "rows": rows})
-    return groups if any(group["rows"] for group in groups) else []
 
 
 def _recipe_text(run: RunData) -> str:

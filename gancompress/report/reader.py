@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from typing import TYPE_CHECKING, Any
 
 from gancompress.errors import RunError
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-__all__ = ["Metric", "RunData", "mapping", "number", "read_run"]
+__all__ = ["Metric", "RunData", "mapping", "metrics_of", "number", "read_run"]
 
 Record = dict[str, Any]
 ROLES = ("generator", "discriminator")
@@ -26,7 +27,7 @@ class Metric:
     Attributes:
         label: what it is called, with its extractor unless it is the standard one.
         value: the number, or None when it was not finite.
-        std: its spread, or None.
+        std: its spread, or None; one part alone has no spread, whatever the record says.
         higher_is_better: which way is up.
         protocol: one line that fixes how it was measured; empty when the record does not say.
     """
@@ -86,14 +87,14 @@ class RunData:
     def evaluations(self) -> list[tuple[int, list[Metric]]]:
         """Every evaluation as (step, metrics); from the log, or from ``metrics.json`` when the log has none."""
         records = self.records("evaluation") or self.metrics.get("evaluations") or []
-        return [(int(number(r.get("step")) or 0), _metrics(r)) for r in records if isinstance(r, dict)]
+        return [(int(number(r.get("step")) or 0), metrics_of(r)) for r in records if isinstance(r, dict)]
 
     @functools.cached_property
     def best(self) -> tuple[int, list[Metric]] | None:
         """The evaluation with the best primary metric, as the run itself chose it or else as the numbers say."""
         chosen = self.metrics.get("best")
-        if isinstance(chosen, dict) and _metrics(chosen):
-            return int(number(chosen.get("step")) or 0), _metrics(chosen)
+        if isinstance(chosen, dict) and metrics_of(chosen):
+            return int(number(chosen.get("step")) or 0), metrics_of(chosen)
         finite = [(step, found) for step, found in self.evaluations if found and found[0].value is not None]
         return min(finite, key=lambda pair: _badness(pair[1][0])) if finite else None
 
@@ -120,9 +121,25 @@ class RunData:
 
     def counts(self, role: str) -> tuple[int, int] | None:
         """Return (non-zeros, weights) over the layers of one network, or None when unknown."""
-        pairs = [(number(x.get("nonzeros")), number(x.get("numel"))) for x in self.layers(role)]
-        whole = [(int(kept), int(all_)) for kept, all_ in pairs if kept is not None and all_]
-        return (sum(kept for kept, _ in whole), sum(all_ for _, all_ in whole)) if whole else None
+        return _counts(self.layers(role))
+
+    def counted(self, role: str) -> tuple[str, int, int] | None:
+        """Return what the density of one network speaks of, as (words, non-zeros, weights), or None when unknown.
+
+        The words are empty when it is every weight of every layer; a recipe may count convolutions only, and then the
+        density says nothing about the rest.
+        """
+        exact, layers = self.exact_density(role), self.layers(role)
+        if exact is None:
+            return None
+        convolutions = [layer for layer in layers if len(_shape(layer)) > 2]
+        only = mapping(self.recipe.get("sparsity")).get("weights") == "convolutions"
+        kinds = [("convolution weights", convolutions), ("", layers)] if only else [("", layers)]
+        for words, some in (*kinds, ("prunable weights", [layer for layer in layers if layer.get("prunable")])):
+            counts = _counts(some)
+            if counts is not None and abs(counts[0] / counts[1] - exact) < 1e-9:
+                return (words if len(some) < len(layers) else "", *counts)
+        return None
 
     def exact_density(self, role: str) -> float | None:
         """Return the density as counted over the prunable weights, from the last line of the log.
@@ -186,9 +203,25 @@ def number(value: Any) -> float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _metrics(record: Mapping[str, Any]) -> list[Metric]:
+def metrics_of(record: Mapping[str, Any]) -> list[Metric]:
+    """Return the metrics of one evaluation's record, in order."""
     found = record.get("metrics")
     return [_metric(item, record) for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+
+def _counts(layers: list[Record]) -> tuple[int, int] | None:
+    pairs = [(number(x.get("nonzeros")), number(x.get("numel"))) for x in layers]
+    whole = [(int(kept), int(all_)) for kept, all_ in pairs if kept is not None and all_]
+    return (sum(kept for kept, _ in whole), sum(all_ for _, all_ in whole)) if whole else None
+
+
+def _shape(layer: Record) -> list[Any]:
+    shape = layer.get("shape")
+    return shape if isinstance(shape, list) else []
+
+
+#: the settings of a metric whose spread would be that of a single number
+_ONE_PART = re.compile(r"\b1 (?:split|subset)\b")
 
 
 def _metric(item: Mapping[str, Any], record: Mapping[str, Any]) -> Metric:
@@ -197,7 +230,7 @@ def _metric(item: Mapping[str, Any], record: Mapping[str, Any]) -> Metric:
     return Metric(
         label=str(item.get("label") or item.get("name") or "metric"),
         value=number(item.get("value")),
-        std=number(item.get("std")),
+        std=None if _ONE_PART.search(str(text)) else number(item.get("std")),
         higher_is_better=bool(item.get("higher_is_better", item.get("better") == "higher")),
         protocol=str(text),
     )

@@ -6,15 +6,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from gancompress.report.protocols import few_images, shared_protocol
 from gancompress.report.reader import ROLES, mapping, number
 from gancompress.report.words import count, density, duration, metric_value, quantity, ratio, scaled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from gancompress.report.reader import Metric, RunData
 
-__all__ = ["Fact", "cost_rows", "flat", "headline"]
+__all__ = ["Fact", "cost_rows", "flat", "headline", "metric_facts"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +44,26 @@ def headline(run: RunData) -> list[Fact]:
 
 def _densities(run: RunData) -> Iterator[Fact]:
     for role in ROLES:
-        exact, asked, counts = run.exact_density(role), run.asked_density(role), run.counts(role)
+        exact, asked, counted, counts = (
+            run.exact_density(role),
+            run.asked_density(role),
+            run.counted(role),
+            run.counts(role),
+        )
         if exact is None:
             continue
         wish = f"asked {density(asked)}" if asked is not None else "asked through the total density"
-        # The layers may hold more than the budget speaks of; say the counts only where they are the density's own.
-        same = counts is not None and abs(counts[0] / counts[1] - exact) < 1e-9
-        kept = f"; {count(counts[0])} of {count(counts[1])} weights" if counts and same else ""
-        yield Fact("density", f"{role} density", density(exact), wish + kept)
+        # The layers may hold more than the budget speaks of; say the counts only where they are the density's own, and
+        # never let the density of some weights pass for that of the network.
+        detail = wish
+        if counted is not None:
+            words, kept, all_ = counted
+            if words and counts is not None:
+                whole = f"{counts[0] / counts[1]:.2g} of all {count(counts[1])} weights"
+                detail = f"of {words}: {count(kept)} of {count(all_)}; {whole}; {wish}"
+            else:
+                detail = f"{wish}; {count(kept)} of {count(all_)} weights"
+        yield Fact("density", f"{role} density", density(exact), detail)
 
 
 def _theory(run: RunData) -> Iterator[Fact]:
@@ -108,7 +121,8 @@ def _bytes(run: RunData) -> Iterator[Fact]:
         (leaves[key] for key in ("packed", "packed_bytes", "bitmask", "bitmask_bytes") if leaves.get(key)), None
     )
     if dense and packed:
-        yield Fact("bytes", "generator size", quantity("bytes", packed), f"{quantity('bytes', dense)} when dense")
+        detail = f"computed from the budgets; {quantity('bytes', dense)} when dense"
+        yield Fact("bytes", "generator size, packed", quantity("bytes", packed), detail)
 
 
 def _metrics(run: RunData) -> Iterator[Fact]:
@@ -124,6 +138,27 @@ def _metrics(run: RunData) -> Iterator[Fact]:
         yield _metric(best, f"best, at step {count(step)}{ends}")
     elif last:
         yield _metric(last[0], f"at step {count(last_step)}")
+
+
+def metric_facts(metrics: Sequence[Metric], detail: str = "") -> tuple[list[Fact], list[str]]:
+    """Return every metric of one evaluation, and the lines that hold for all of them.
+
+    Args:
+        metrics: of one evaluation.
+        detail: what to say of the first, which is the one that chooses the best step.
+
+    Returns:
+        One fact per metric, whose detail holds only the part of its protocol that is its own; and the shared protocol
+        with a warning where there is one to give.
+    """
+    shared, own = shared_protocol([metric.protocol for metric in metrics])
+    facts = []
+    for index, (metric, settings) in enumerate(zip(metrics, own, strict=True)):
+        said = filter(None, (detail if index == 0 else "", settings))
+        facts.append(Fact("metric", metric.label, metric_value(metric.value, metric.std), "; ".join(said)))
+    lines = [f"protocol: {shared or 'not recorded'}"] if shared or not any(own) else []
+    warning = few_images(metrics)
+    return facts, [*lines, *([f"warning: {warning}"] if warning else [])]
 
 
 def _metric(metric: Metric, detail: str) -> Fact:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from gancompress.report.reader import read_run
-from gancompress.report.summary import headline
+from gancompress.report.reader import metrics_of, read_run
+from gancompress.report.summary import headline, metric_facts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +18,9 @@ __all__ = ["plain_summary", "print_metrics", "print_summary"]
 
 
 def print_summary(run_dir: Path, file: TextIO | None = None) -> None:
-    """Print the headline numbers of a run: densities, FLOPs against dense, time, bytes, metric with its protocol.
+    """Print the numbers of a run: densities, FLOPs against dense, time, bytes, and every metric of its best evaluation.
+
+    The protocol that the metrics share is one line at the end; what is a metric's own stands beside it.
 
     Args:
         run_dir: the run directory, finished or not.
@@ -28,55 +30,65 @@ def print_summary(run_dir: Path, file: TextIO | None = None) -> None:
         RunError: there is no run directory.
     """
     run = read_run(run_dir)
-    facts = headline(run)
+    facts, lines = headline(run), list[str]()
+    chosen = run.best if run.best is not None else run.last
+    if chosen is not None:
+        # The headline's own metric is the first of these, and says of which step it is and what came last.
+        of_step = "".join(fact.detail for fact in facts if fact.group == "metric")
+        measured, lines = metric_facts(chosen[1], of_step)
+        facts = [*(fact for fact in facts if fact.group != "metric"), *measured]
     out = file if file is not None else sys.stdout
     unfinished = "" if run.status.state in ("done", "running") else f" ({run.status.state})"
     title = f"{run.name}{unfinished}"
     if out.isatty():
-        _draw(title, facts, out)
+        _draw(title, facts, lines, out)
     else:
-        print(plain_summary(title, facts), file=out)
+        print(plain_summary(title, facts, lines), file=out)
 
 
 def print_metrics(records: Sequence[Mapping[str, Any]], file: TextIO | None = None) -> None:
-    """Print metrics, each with its spread and the protocol that fixes it."""
+    """Print the metrics of one evaluation, what is each one's own beside it, and the protocol that they share."""
     out = file if file is not None else sys.stdout
-    width = max(len(record["label"]) for record in records)
-    for record in records:
-        spread = f" ± {record['std']:.3g}" if record["std"] is not None else ""
-        print(f"{record['label']:<{width}}  {record['value']:.5g}{spread}", file=out)
-        print(f"{'':<{width}}  {record['protocol']}", file=out)
+    facts, lines = metric_facts(metrics_of({"metrics": list(records)}))
+    for line in (*_aligned(facts), *lines):
+        print(line, file=out)
 
 
-def plain_summary(title: str, facts: list[Fact]) -> str:
-    """Return the same as aligned lines, one per fact."""
+def plain_summary(title: str, facts: Sequence[Fact], lines: Sequence[str] = ()) -> str:
+    """Return the same as aligned lines, one per fact, and ``lines`` below them."""
     if not facts:
         return f"{title}: nothing measured yet"
-    label = max(len(fact.label) for fact in facts)
-    value = max(len(fact.value) for fact in facts)
-    lines = [title]
-    for fact in facts:
-        lines.append(f"  {fact.label:<{label}}  {fact.value:>{value}}  {fact.detail}".rstrip())
-        if fact.protocol:
-            lines.append(f"  {'':<{label}}  {'':>{value}}  {fact.protocol}")
-    return "\n".join(lines)
+    return "\n".join([title, *(f"  {line}" for line in (*_aligned(facts), *lines))])
 
 
-def _draw(title: str, facts: list[Fact], out: TextIO) -> None:
+def _aligned(facts: Sequence[Fact]) -> list[str]:
+    label = max((len(fact.label) for fact in facts), default=0)
+    value = max((len(fact.value) for fact in facts), default=0)
+    return [f"{fact.label:<{label}}  {fact.value:>{value}}  {fact.detail}".rstrip() for fact in facts]
+
+
+def _draw(title: str, facts: Sequence[Fact], lines: Sequence[str], out: TextIO) -> None:
     from rich import box
     from rich.console import Console
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(file=out)
+    if not facts:
+        console.print(Text(f"{title}: nothing measured yet"))
+        return
     table = Table(title=Text(title, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True, style="bold")
     table.add_column(style="dim", overflow="fold")
-    group = facts[0].group if facts else ""
+    group = facts[0].group
     for fact in facts:
         if fact.group != group:
             table.add_section()
             group = fact.group
         # Text, not markup: a label like FD[classifier] must not be taken for a style.
-        table.add_row(Text(fact.label), Text(fact.value), Text("\n".join(filter(None, (fact.detail, fact.protocol)))))
-    Console(file=out).print(table if facts else Text(f"{title}: nothing measured yet"))
+        table.add_row(Text(fact.label), Text(fact.value), Text(fact.detail))
+    console.print(table)
+    for line in lines:
+        console.print(Padding(Text(line, style="dim"), (0, 2)))

@@ -129,11 +129,37 @@ def make_run(path: Path) -> RunDirectory:
         "cost.json",
         {
             "theory": {
-                "training": {"flops": 2_021_000_000_000, "dense_flops": 10_000_000_000_000},
-                "inference": {"generator_ratio": 0.189, "discriminator_ratio": 0.4618},
+                "inference": {
+                    "generator": {"flops": 23_087_104, "dense_flops": 122_081_280, "flops_ratio": 0.189},
+                    "discriminator": {"flops": 10_960_896, "dense_flops": 23_740_416, "flops_ratio": 0.4617},
+                },
+                "counted": "MACs of kept weights. Activations are not counted.",
+                "training": {
+                    "flops": 2_021_000_000_000,
+                    "dense_flops": 10_000_000_000_000,
+                    "parts_flops": {"generator": 1.5e12, "discriminator": 5.2e11, "dense_gradients": 1e9, "fisher": 0},
+                    "convention": "steps",
+                    "executed": {"flops": 2_021_000_000_000, "dense_flops": 10_000_000_000_000},
+                },
             },
-            "time": {"training_seconds": 76.0, "generator_latency_seconds": 0.00124, "images_per_second": 806.4},
-            "bytes": {"generator": {"dense": 7877632, "packed": 1811008}, "checkpoint": 24_500_000},
+            "time": {
+                "training_seconds": 76.0,
+                "generator_latency": {
+                    "median_seconds": 0.00124,
+                    "quartiles_seconds": [0.00121, 0.00131],
+                    "batch": 1,
+                    "repeats": 11,
+                    "device": "cpu",
+                    "threads": 2,
+                    "dtype": "float32",
+                    "autocast": "off",
+                    "kernels": "dense",
+                },
+            },
+            "bytes": {
+                "generator": {"dense": 7877632, "packed": 1811008, "masks": 229912, "optimizer": 15_755_264},
+                "discriminator": {"dense": 1_184_256, "packed": 577_896},
+            },
             "layers": layers(),
         },
     )

@@ -14,8 +14,10 @@ import pytest
 from report_fake_run import PROTOCOL, RECIPE, layers, metrics_at, png, write_log
 
 from gancompress.errors import RunError
+from gancompress.recipe.document import dump_yaml
 from gancompress.report.html import build_report
 from gancompress.report.reader import read_run
+from gancompress.report.summary import headline
 from gancompress.training.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ def test_the_page_has_the_numbers(run: RunDirectory) -> None:
         "inference FLOPs against dense 0.1891× 11.54 M of 61.04 M multiply-adds per image",
         "training FLOPs against dense 0.2021× 2.021 T of 10 T FLOPs, whole run",
         "training time, measured 1 min 16 s 26.3 steps per second; on An Imaginary CPU, 2 threads",
-        "generator size 1.811 MB 7.878 MB when dense",
+        "generator size, packed 1.811 MB computed from the budgets; 7.878 MB when dense",
         "FD[classifier-1f3a9c2d] 12.53 best, at step 1,750; last, at step 2,000: 15.73",
         f"{PROTOCOL} [51bf0c77aa10]",
         f"{PROTOCOL}, 10 splits [92cd1a34be77]",
@@ -100,10 +102,67 @@ def test_the_page_has_the_numbers(run: RunDirectory) -> None:
 def test_costs_stay_apart(run: RunDirectory) -> None:
     _, page = page_of(run)
     cost = page.text[page.text.index("Three different things") :]
-    theory, time, size = cost.index("Theory"), cost.index("Time measured"), cost.index("Bytes measured")
-    assert theory < cost.index("dense flops 10 T") < time
-    assert time < cost.index("generator latency seconds 1.24 ms") < size
-    assert size < cost.index("generator › packed 1.811 MB")
+    theory, time, size = cost.index("Theory"), cost.index("Time measured"), cost.index("Bytes sizes of tensors")
+    assert theory < cost.index("whole training 2.021 T 10 T 0.2021×") < time
+    assert time < cost.index("generator, median of one pass 1.24 ms") < size
+    assert size < cost.index("packed, computed 1.811 MB 577.9 kB")
+
+
+def test_long_texts_and_settings_of_the_clock_are_sentences_not_rows(run: RunDirectory) -> None:
+    text, page = page_of(run)
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", text[text.index("<h2>Cost</h2>") : text.index("How to repeat it")])
+    assert max(len(cell) for cell in cells) < 40
+    assert not any("." in cell and "_" in cell for cell in cells)
+    for words in (
+        "Counted: MACs of kept weights. Activations are not counted.",
+        "A generator pass: 1 image a pass, 11 passes, on cpu, 2 threads, float32, dense kernels.",
+        "Packed: one bit for each weight of a masked layer",
+        "– middle half of the passes 1.21 ms to 1.31 ms",
+        "– dense gradients 1 G",
+        "optimizer state 15.76 MB —",
+    ):
+        assert words in page.text, words
+    assert "fisher" not in page.text  # nothing was spent on it
+    assert not re.search(r"\b(11|1|2) s\b", page.text)
+
+
+def test_costs_of_the_layers_as_executed_are_said_where_they_differ(run: RunDirectory) -> None:
+    cost = run.read_json("cost.json")
+    cost["theory"]["training"]["executed"] = {"flops": 3e12, "dense_flops": 12e12}
+    run.write_json("cost.json", cost)
+    _, page = page_of(run)
+    assert "whole training, as executed here 3 T 12 T 0.25×" in page.text
+
+
+def test_the_density_of_some_weights_is_not_taken_for_that_of_the_network(run: RunDirectory) -> None:
+    outside = {"role": "generator", "name": "linear.weight", "shape": [1000, 1000], "numel": 10**6, "nonzeros": 10**6}
+    recipe = run.recipe()
+    recipe["sparsity"]["weights"] = "convolutions"
+    (run.path / "recipe.yaml").write_text(dump_yaml(recipe))
+    convolutions = [layer for layer in layers() if len(layer["shape"]) > 2]
+    kept = sum(x["nonzeros"] for x in convolutions if x["role"] == "generator")
+    all_ = sum(x["numel"] for x in convolutions if x["role"] == "generator")
+    run.write_json("cost.json", {"layers": [*convolutions, outside]})
+    run.log({"kind": "train", "step": 2000, "density_generator": kept / all_})
+    fact = headline(read_run(run.path))[0]
+    # 315,432 of 1,837,312, and (315,432 + 1,000,000) / 2,837,312 = 0.4636
+    assert (fact.label, fact.value) == ("generator density", "0.17168")
+    assert fact.detail == "of convolution weights: 315,432 of 1,837,312; 0.46 of all 2,837,312 weights; asked 0.2045"
+    _, page = page_of(run)
+    assert "generator density 0.17168 of convolution weights" in page.text
+
+
+def test_a_distance_from_few_images_is_warned_of(run: RunDirectory) -> None:
+    _, page = page_of(run)
+    assert "Beware: FD from 1,000 images, fewer than 2,048, is too high and shaky" in page.text
+
+
+def test_one_split_has_no_spread(tmp_path: Path) -> None:
+    run = RunDirectory.claim(tmp_path / "run", RECIPE, "x")
+    metric = {"label": "IS", "value": 2.89, "std": 0.0, "higher_is_better": True}
+    run.log({"kind": "evaluation", "step": 1, "metrics": [{**metric, "protocol": "seed 0, 1 split [ab12]"}]})
+    run.log({"kind": "evaluation", "step": 2, "metrics": [{**metric, "protocol": "seed 0, 11 splits [ab12]"}]})
+    assert [found[0].std for _, found in read_run(run.path).evaluations] == [None, 0.0]
 
 
 def test_the_page_needs_nothing_outside_itself(run: RunDirectory) -> None:
