@@ -66,14 +66,18 @@ class SparseLayers:
         self._modules = {name: network.get_submodule(name.removesuffix("weight").rstrip(".")) for name in weights}
 
     def follow(self, masks: Mapping[str, Tensor]) -> None:
-        """Compute with these masks from now on; the weights are already 0 off them. Layers kept whole stay dense."""
+        """Compute with these masks from now on; the weights are already 0 off them.
+
+        Layers kept whole are dense under ``sparse``; under ``auto`` they are measured like the others once any layer
+        is masked, for the kernels are faster at 3 channels even so. A network without masks is left alone.
+        """
+        found = {name: masks[name].cpu() for name in self._modules}
+        whole = {name: bool(mask.all()) for name, mask in found.items()}
+        measured = self._execution.mode is None and not all(whole.values())
         for name, module in self._modules.items():
             kernels.detach(module)
-            if not kernels.supports(module):
-                continue
-            mask = masks[name].cpu()
-            if not bool(mask.all()):
-                how = kernels.attach(module, mask, sparse=self._execution.mode)
+            if kernels.supports(module) and (measured or not whole[name]):
+                how = kernels.attach(module, found[name], sparse=self._execution.mode)
                 how.masked, how.table = True, self._execution.table
                 how.dense_gradient = self.expects_dense
 
