@@ -203,7 +203,7 @@ class _Layout:
             steps, cost = self._fit(choice, density)
             cells = tuple(self._cell(choice, density, seed, steps) for seed in self.seeds)
         except GancompressError as error:
-            raise type(error)(f"{where}: {error.message}", where=error.where) from error
+            raise _about(where, error) from error
         return Row(choice, density, cost, cells)
 
     # ------------------------------------------------------------------ steps
@@ -292,6 +292,13 @@ class _Layout:
             elif value is not None:
                 document = apply_override(document, f"{key}=null")
         return document
+
+
+def _about(cell: str, error: GancompressError) -> GancompressError:
+    """Return ``error`` saying which cell it is about; every line of it stands by itself."""
+    message = "\n".join(f"{cell}: {line}" for line in str(error).splitlines())
+    kind = RecipeError if isinstance(error, RecipeError) else type(error)
+    return kind(message)
 
 
 def _rounds(cost: Price) -> str:

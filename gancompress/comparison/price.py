@@ -27,6 +27,7 @@ from gancompress.cost.flops import FLOPS_PER_MAC, sample_cost
 from gancompress.cost.layers import profile
 from gancompress.cost.ledger import TrainingLedger
 from gancompress.cost.training import training_cost
+from gancompress.errors import RecipeError
 from gancompress.methods.base import NetView, Plan
 from gancompress.objectives.base import Loss
 from gancompress.seeds import generator as seeded
@@ -92,6 +93,7 @@ def price(recipe: Recipe, image: ImageSpec) -> Price:
     ]
     costs = [training_cost(play.run(), profiles) for play in plays]
     first = plays[0]
+    _check_layers(first)
     exact = costs[0].parts == costs[1].parts and first.certain and method.measure is None
     flops = costs[0].macs if exact else sum(cost.macs for cost in costs) // 2
     return Price(
@@ -104,6 +106,18 @@ def price(recipe: Recipe, image: ImageSpec) -> Price:
         updates=first.updates,
         dynamic=first.dynamic,
     )
+
+
+def _check_layers(play: _Play) -> None:
+    """Raise if a layer ends without a single weight: nothing would pass through it."""
+    for role in ROLES:
+        for name, kept in play.states[role].budgets.items():
+            if not kept:
+                size = play.budgets[role].sizes[name]
+                raise RecipeError(
+                    f"leaves {name} of the {role} none of its {size:,} weights; ask for a higher density, or "
+                    f"keep some with --set sparsity.{role}.min_layer_density=0.01"
+                )
 
 
 class _Play:

@@ -302,7 +302,7 @@ def _with_numbers(
     records = [record for record in records if record["protocol"]["hash"] == protocol["hash"]]
     for metric in records[-1]["metrics"]:
         metrics.setdefault(metric["label"], bool(metric["higher_is_better"]))
-    final = eligible(log, [int(record["step"]) for record in records])
+    final = eligible(records)
     train = [record for record in log if record["kind"] == "train"]
     hardware.setdefault(_machine(environment))
     layers = [layer for layer in cost["layers"] if layer["role"] == "generator"]
@@ -314,9 +314,9 @@ def _with_numbers(
             Evaluated(
                 int(record["step"]),
                 {metric["label"]: metric["value"] for metric in record["metrics"]},
-                int(record["step"]) in final,
+                is_final,
             )
-            for record in records
+            for record, is_final in zip(records, final, strict=True)
         ),
         protocol=str(protocol["text"]),
         protocol_hash=str(protocol["hash"]),
@@ -331,41 +331,10 @@ def _with_numbers(
     )
 
 
-def eligible(log: Sequence[Mapping[str, Any]], steps: Sequence[int]) -> set[int]:
-    """Return the evaluated steps at which the generator had the density that it ended with.
-
-    Densities are logged with every update and now and then between them; one that cannot be told does not count.
-    """
-    known = [
-        (
-            int(record.get("round", 0)),
-            int(record["step"]),
-            float(record.get("density_generator", record.get("density"))),
-        )
-        for record in log
-        if record["kind"] == "train" or (record["kind"] == "update" and record["role"] == "generator")
-    ]
-    updates = [
-        (int(record["round"]), int(record["step"]))
-        for record in log
-        if record["kind"] == "update" and record["role"] == "generator"
-    ]
-    if not known:
-        return set()
-    target = known[-1][2]
-    rounds = {int(r["step"]): int(r["round"]) for r in log if r["kind"] == "evaluation"}
-
-    def density_at(step: int) -> float | None:
-        mine = [(at, value) for index, at, value in known if index == rounds.get(step, 0)]
-        before = [value for at, value in mine if at <= step]
-        if before:
-            return before[-1]
-        after = next(((at, value) for at, value in mine if at > step), None)
-        if after is None or any(index == rounds.get(step, 0) and step < at <= after[0] for index, at in updates):
-            return None
-        return after[1]
-
-    return {step for step in steps if (density := density_at(step)) is not None and math.isclose(density, target)}
+def eligible(evaluations: Sequence[Mapping[str, Any]]) -> list[bool]:
+    """Return of every evaluation whether the generator had the density that it ended with; of the last it is true."""
+    densities = [record.get("density_generator") for record in evaluations]
+    return [index == len(densities) - 1 or density == densities[-1] for index, density in enumerate(densities)]
 
 
 def _machine(environment: Mapping[str, Any]) -> str:

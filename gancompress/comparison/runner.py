@@ -298,6 +298,7 @@ class Submitted:
         error = job.exception()
         if error is None:
             return Outcome(cell, "done", "", seconds)
-        status = folder.status(cell)
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return Outcome(cell, "failed", status.reason or (lines[-1] if lines else type(error).__name__), seconds)
+        # submitit hands on what the process said after the name of its own error
+        said = next((line for line in str(error).splitlines() if "FailedJobError: " in line), "")
+        reason = said.partition("FailedJobError: ")[2].strip() or folder.status(cell).reason
+        return Outcome(cell, "failed", reason or f"see {folder.path / 'cluster'}", seconds)

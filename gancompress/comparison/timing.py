@@ -69,7 +69,7 @@ def seconds_per_dense_step(grid: Grid) -> float:
     began = time.perf_counter()
     for _ in range(_STEPS):
         trainer.step(current)
-    float(next(trainer.generator.parameters()).sum())  # waits for a GPU
+    float(next(trainer.generator.parameters()).detach().sum())  # waits for a GPU
     return (time.perf_counter() - began) / _STEPS
 
 

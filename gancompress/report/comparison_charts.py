@@ -10,7 +10,7 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
-from gancompress.report.svg import log_ticks, nice_ticks, tick_label
+from gancompress.report.svg import nice_ticks, tick_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,12 +36,13 @@ class Style:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A figure of the page: heading, a line about it, the drawing, and (label, style) for the legend."""
+    """A figure of the page: heading, a line about it, the drawing, (label, style) for the legend, its width."""
 
     title: str
     note: str
     svg: str
     legend: tuple[tuple[str, Style], ...] = ()
+    wide: bool = False
 
 
 def styles(methods: Iterable[str]) -> dict[str, Style]:
@@ -102,9 +103,16 @@ class _Scale:
 
     def ticks(self, count: int = 5) -> list[float]:
         low, high = (10**self.low, 10**self.high) if self.log else (self.low, self.high)
-        ticks = log_ticks(low, high) if self.log else []
-        # less than a decade holds few round powers: there even steps say more
+        ticks = _log_ticks(low, high) if self.log else []
+        # a narrow range holds few round numbers: there even steps say more
         return ticks if len(ticks) > 2 else nice_ticks(low, high, count)
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return 1, 2 and 5 times powers of ten within [low, high], or the powers alone when those are enough."""
+    powers = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    ticks = [factor * power for power in powers for factor in (1, 2, 5) if low <= factor * power <= high]
+    return ticks if len(ticks) <= 8 else [tick for tick in ticks if tick in powers]
 
 
 class _Plot:
@@ -120,11 +128,12 @@ class _Plot:
         *,
         log_x: bool = False,
         x_ticks: Sequence[float] = (),
-        height: float = _HEIGHT,
+        width: float = _WIDTH,
         tick: Callable[[float], str] = tick_label,
         air_x: float = 0.06,
     ) -> None:
-        self.height, self.bottom, self.right = height, height - _BOTTOM, _WIDTH - _RIGHT
+        height = _HEIGHT
+        self.bottom, self.right = height - _BOTTOM, width - _RIGHT
         finite = [y for y in ys if math.isfinite(y)]
         wide = bool(finite) and min(finite) > 0 and max(finite) / min(finite) > _DECADES
         self.x = _Scale(xs, _LEFT, self.right, log=log_x, air=air_x)
@@ -132,7 +141,7 @@ class _Plot:
         name = escape(title)
         self._words: list[tuple[float, float, float]] = []
         self.parts = [
-            f'<svg class="chart" viewBox="0 0 {_WIDTH:g} {height:g}" role="img" aria-label="{name}">',
+            f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{name}">',
             f"<title>{name}</title>",
         ]
         for value in self.y.ticks():
@@ -175,11 +184,14 @@ class _Plot:
         self.parts.append(marker(style.shape, self.x(x), self.y(y), style.color, title))
 
     def text(self, x: float, y: float, words: str, anchor: str = "start") -> None:
-        """Write a label, higher where another one is in its way."""
+        """Write a label, below or higher where another one is in its way."""
         width = 6.6 * len(words)
         left = x - width if anchor == "end" else x
-        while any(abs(y - other) < 13 and left < b and a < left + width for a, b, other in self._words):
-            y -= 13
+
+        def taken(at: float) -> bool:
+            return any(abs(at - other) < 13 and left < b and a < left + width for a, b, other in self._words)
+
+        y = next((at for at in (y, y + 24, y - 13, y + 37, y - 26) if not taken(at)), y - 39)
         self._words.append((left, left + width, y))
         self.parts.append(f'<text class="note" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>')
 
@@ -286,21 +298,20 @@ def learning_charts(results: Results, rows: Sequence[RowResult], looks: Mapping[
     figures = []
     for density in (*densities,) or (None,):
         shown = [*dense, *(row for row in rows if row.density == density and density is not None)]
-        figure = _learning(results, shown, looks, density)
+        figure = _learning(results, shown, looks, density, wide=len(densities) < 2)
         if figure is not None:
             figures.append(figure)
     return figures
 
 
 def _learning(
-    results: Results, rows: Sequence[RowResult], looks: Mapping[str, Style], density: float | None
+    results: Results, rows: Sequence[RowResult], looks: Mapping[str, Style], density: float | None, *, wide: bool
 ) -> Figure | None:
     by_steps = results.grid.budget.axis == "steps"
     curves = {row.method: _curve(row.cells, results.primary, by_steps) for row in rows}
     values = [value for curve in curves.values() for _, *several in curve for value in several]
     if not values:
         return None
-    # the first looks at an untrained network are so bad that nothing else could be told apart on a linear axis
     plot = _Plot(
         f"{results.primary} over training" + (f" at density {density:g}" if density is not None else ""),
         [x for curve in curves.values() for x, *_ in curve],
@@ -308,6 +319,7 @@ def _learning(
         "training steps" if by_steps else "share of training (equal FLOPs at the end)",
         results.primary,
         air_x=0.02,
+        width=2 * _WIDTH + 28 if wide else _WIDTH,
     )
     for row in rows:
         curve, style = curves[row.method], looks[row.method]
@@ -321,7 +333,7 @@ def _learning(
     title = "Learning curves" + (f", density {density:g}" if density is not None else "")
     mean = "mean over seeds, range as a band" if len(results.grid.seeds) > 1 else "one seed"
     note = f"{_way(results)}; {mean}; values before the final density is reached are those of a denser network"
-    return Figure(title, note, plot.done(), tuple((row.method, looks[row.method]) for row in rows))
+    return Figure(title, note, plot.done(), tuple((row.method, looks[row.method]) for row in rows), wide)
 
 
 def _curve(cells: Sequence[CellResult], label: str, by_steps: bool) -> list[tuple[float, float, float, float]]:

@@ -1,0 +1,88 @@
+"""``gancompress compare`` as it is typed."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner
+
+from gancompress.cli import compare as command
+from gancompress.cli.main import app
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["compare", *arguments])
+
+
+def test_a_dry_run_shows_the_grid_and_writes_nothing(tiny_file: Path, here: Path) -> None:
+    result = call("--recipe", str(tiny_file), "--methods", "static,imp:rate=0.5", "--seeds", "2", "--dry-run")
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert lines[0].startswith("8 runs in compare/tiny-")
+    assert "Held equal: 12 training steps" in lines[1]
+    assert [line.split()[0] for line in lines[3:7]] == ["dense", "narrow", "static", "imp:rate=0.5"]
+    assert lines[6].split()[4] == "3"  # rounds
+    assert lines[6].endswith("estimate")
+    assert re.search(r"time: at most about \S+ with \d at once", result.output)
+    assert not (here / "compare").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--methods", "dts"), "unknown method 'dts'; did you mean 'dst'?"),
+        (("--density", "1.5"), "must be in (0, 1], got 1.5"),
+        (("--budget", "steps=9"), "--set training.steps=9"),
+        (("--methods", "dst:multiplier=2"), "but --budget steps gives every method 12"),
+        (("--recipe", "other"), "two recipes were given"),
+        (("--cluster", "timeout_min=5"), "--executor is local"),
+        (("--seeds", "none"), "--seeds: expected how many"),
+        (
+            ("--density", "0.0001", "--set", "sparsity.generator.allocation=uniform", "--methods", "static"),
+            "none of its",
+        ),
+    ],
+)
+def test_bad_input_is_one_message_and_nothing_is_written(
+    tiny_file: Path, here: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    result = call(str(tiny_file), "--no-narrow", *arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert not (here / "compare").exists()
+
+
+def test_a_comparison_from_end_to_end(tiny_file: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gancompress.comparison.runner import InThisProcess
+
+    monkeypatch.setattr(command, "_runner", lambda *_: InThisProcess())
+    arguments = (str(tiny_file), "--methods", "dst,magnitude", "--set", "training.steps=4", "--no-narrow")
+    first = call(*arguments)
+    assert first.exit_code == 0, first.output
+    assert "One seed: an anecdote" in first.stdout
+    assert "magnitude" in first.stdout
+    (folder,) = (here / "compare").iterdir()
+    files = {path.name for path in folder.iterdir()}
+    assert {"comparison.json", "compare.json", "compare.csv", "cells.csv", "compare.html", "cells", "runs"} <= files
+    again = call(*arguments)
+    assert "(3 done)" in again.stderr
+    assert "s0: done in" not in again.stderr
+
+
+@pytest.mark.slow
+def test_the_default_comparison(here: Path) -> None:
+    result = call("--methods", "dst,imp")
+    assert result.exit_code == 0, result.output
+    assert [line.split()[0] for line in result.stdout.splitlines()[4:8]] == ["dense", "narrow", "dst", "imp"]

@@ -1,0 +1,204 @@
+"""From logs to rows: which evaluations count, which of them is the best, and what may stand in one table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gancompress.comparison.choices import parse_methods
+from gancompress.comparison.folder import ComparisonFolder
+from gancompress.comparison.grid import Grid, build_grid
+from gancompress.comparison.results import CellResult, Evaluated, Results, collect, eligible, spread
+from gancompress.report.comparison import build_comparison
+from gancompress.report.comparison_charts import pareto_front, styles
+from gancompress.report.comparison_table import print_comparison
+from gancompress.training.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from gancompress.recipe.load import LoadedRecipe
+
+
+def test_mean_and_sample_standard_deviation() -> None:
+    found = spread([1.0, 3.0, None, math.nan])
+    assert found is not None
+    assert (found.mean, found.low, found.high, found.count) == (2.0, 1.0, 3.0, 2)
+    assert found.std == pytest.approx(math.sqrt(2))
+    alone = spread([4.0])
+    assert alone is not None
+    assert alone.std is None
+    assert spread([None, math.inf]) is None
+
+
+def look(step: int, density: float = 1.0) -> dict[str, Any]:
+    return {"kind": "evaluation", "step": step, "round": 0, "density_generator": density}
+
+
+def test_evaluations_of_a_denser_network_do_not_count() -> None:
+    assert eligible([look(10), look(20, 0.5), look(30, 0.1), look(40, 0.1)]) == [False, False, True, True]
+    assert eligible([look(10, 0.2), look(20, 0.2)]) == [True, True]
+    assert eligible([look(10)]) == [True]
+
+
+def cell(*values: float, final: int = 9) -> CellResult:
+    evaluations = tuple(Evaluated(i + 1, {"FD": v}, i >= len(values) - final) for i, v in enumerate(values))
+    return CellResult("c", "m", 0.1, 0, "done", evaluations=evaluations)
+
+
+def test_the_best_is_picked_among_the_same_number_of_looks() -> None:
+    one = cell(1.0, 5.0, 3.0, 4.0)
+    for count, value in ((1, 4.0), (2, 3.0), (4, 1.0)):
+        found = one.best_of(count, "FD", higher=False)
+        assert found is not None
+        assert found.values["FD"] == value
+    highest = one.best_of(3, "FD", higher=True)
+    assert highest is not None
+    assert highest.values["FD"] == 5.0
+    assert cell(1.0, math.nan, final=1).best_of(1, "FD", higher=False) is None
+
+
+def test_the_pareto_front_by_hand() -> None:
+    points = [(1.0, 9.0), (2.0, 5.0), (2.0, 6.0), (3.0, 5.0), (4.0, 2.0), (5.0, 3.0), (0.5, math.nan)]
+    assert pareto_front(points, higher=False) == [(1.0, 9.0), (2.0, 5.0), (4.0, 2.0)]
+    assert pareto_front([(1.0, 1.0), (2.0, 3.0), (3.0, 2.0)], higher=True) == [(1.0, 1.0), (2.0, 3.0)]
+
+
+def test_methods_are_told_apart_by_shape_and_by_colour() -> None:
+    looks = styles(["dense", "narrow", "dst", "imp", "gmp", "snip", "adapt", "static", "rigl", "set"])
+    assert len({(style.color, style.shape) for style in looks.values()}) == 10
+
+
+# --------------------------------------------------------------------------- whole comparisons, without training
+
+
+def fake_run(folder: ComparisonFolder, grid: Grid, name: str, values: list[float], protocol: str = "p1") -> None:
+    """Write what a run leaves behind."""
+    one = next(cell for cell in grid.cells if cell.name == name)
+    run = RunDirectory.open(folder.runs, one.recipe)
+    density = one.density or 1.0
+    for index, value in enumerate(values):
+        step = (index + 1) * 4
+        run.log({"kind": "train", "step": step, "density_generator": density, "density_discriminator": 0.5})
+        metric = {
+            "label": "FD[x]",
+            "value": value,
+            "std": None,
+            "higher_is_better": False,
+            "protocol": f"{protocol} fd",
+        }
+        run.log(
+            {**look(step, density), "metrics": [metric], "protocol": {"hash": protocol, "text": f"how [{protocol}]"}}
+        )
+    run.write_json("metrics.json", {"primary": "FD[x]"})
+    flops = {"flops": grid.dense.training_flops * density}
+    cost = {
+        "theory": {"training": flops, "inference": {"generator": {"flops": grid.dense.inference_flops * density}}},
+        "time": {"training_seconds": 2.0},
+        "bytes": {"generator": {"packed": 1000}},
+        "layers": [{"role": "generator", "nonzeros": round(grid.dense.parameters * density), "numel": 1}],
+    }
+    run.write_json("cost.json", cost)
+    run.write_json("environment.json", {"device": "cpu", "processor": "<b>some</b> CPU", "threads": 1, "cores": 2})
+    run.status("done")
+
+
+@pytest.fixture
+def comparison(tiny: Callable[..., LoadedRecipe], tmp_path: Path) -> tuple[Grid, ComparisonFolder]:
+    grid = build_grid(tiny(), parse_methods("static,dst"), seeds=(0, 1), narrow=False)
+    folder = ComparisonFolder.of(tmp_path, grid)
+    folder.open(grid)
+    return grid, folder
+
+
+def finished(grid: Grid, folder: ComparisonFolder) -> Results:
+    for seed in (0, 1):
+        fake_run(folder, grid, f"dense-s{seed}", [9.0, 4.0, 5.0 + 2 * seed])
+        fake_run(folder, grid, f"static-d0.25-s{seed}", [20.0, 10.0, 12.0])
+        fake_run(folder, grid, f"dst-d0.25-s{seed}", [20.0, 11.0, 8.0])
+    return collect(grid, folder)
+
+
+def test_rows_hold_means_over_seeds(comparison: tuple[Grid, ComparisonFolder]) -> None:
+    results = finished(*comparison)
+    (rows,) = results.tables.values()
+    assert [row.method for row in rows] == ["dense", "static", "dst"]
+    assert results.looks == 3
+    dense, static, _ = rows
+    last = dense.last["FD[x]"]
+    assert last is not None
+    assert (last.mean, last.std) == (6.0, pytest.approx(math.sqrt(2)))
+    assert static.best is not None
+    assert static.best.mean == 10.0
+    assert static.training_ratio is not None
+    assert static.training_ratio.mean == pytest.approx(0.25)
+
+
+def test_files_and_page(comparison: tuple[Grid, ComparisonFolder], capsys: pytest.CaptureFixture[str]) -> None:
+    results = finished(*comparison)
+    page = build_comparison(results).read_text()
+    assert page.startswith("<!doctype html>")
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "<script" not in page
+    assert "<b>some</b>" not in page
+    assert "Pareto front" in page
+    assert page.count('<svg class="chart"') == 3
+    with (results.path / "compare.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["method"] for line in lines] == ["dense", "static", "dst"]
+    assert float(lines[0]["last FD[x] mean"]) == 6.0
+    with (results.path / "cells.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 6
+    record = json.loads((results.path / "compare.json").read_text())
+    assert record["tables"][0]["rows"][1]["best"]["mean"] == 10.0
+    print_comparison(results)
+    out = capsys.readouterr().out
+    assert "12 training steps for every run, all rounds and pre-training included" in out
+    assert "over 2 seeds" in out
+    assert "how [p1]" in out
+
+
+def test_protocols_are_never_mixed(
+    comparison: tuple[Grid, ComparisonFolder], capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid, folder = comparison
+    fake_run(folder, grid, "dense-s0", [4.0])
+    fake_run(folder, grid, "static-d0.25-s0", [5.0], "p2")
+    results = collect(grid, folder)
+    assert {key: [row.method for row in rows] for key, rows in results.tables.items()} == {
+        "p1": ["dense"],
+        "p2": ["static"],
+    }
+    print_comparison(results)
+    assert "must not be compared across the tables" in capsys.readouterr().out
+    assert "different protocols" in build_comparison(results).read_text()
+
+
+def test_what_is_missing_is_said(comparison: tuple[Grid, ComparisonFolder], capsys: pytest.CaptureFixture[str]) -> None:
+    grid, folder = comparison
+    fake_run(folder, grid, "dense-s0", [4.0])
+    results = collect(grid, folder)
+    assert len(results.missing) == 5
+    print_comparison(results)
+    assert "missing: dst-d0.25-s1 (pending)" in capsys.readouterr().out
+    (row,) = results.tables["p1"]
+    assert len(row.cells) == 1
+    assert "Missing: dst-d0.25-s1" in build_comparison(results).read_text()
+
+
+def test_a_comparison_without_any_run_has_a_page(comparison: tuple[Grid, ComparisonFolder]) -> None:
+    assert "No run has ended yet" in build_comparison(collect(*comparison)).read_text()
+
+
+def test_a_damaged_run_is_a_missing_one(comparison: tuple[Grid, ComparisonFolder]) -> None:
+    grid, folder = comparison
+    fake_run(folder, grid, "dense-s0", [4.0])
+    (folder.run_path(grid.cells[0]) / "cost.json").write_text("{}")
+    first = collect(grid, folder).cells[0]
+    assert first.state == "failed"
+    assert "cannot be read" in first.reason

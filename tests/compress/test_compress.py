@@ -1,0 +1,192 @@
+"""Trained generators made sparse: what they start from, what that is called, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from gancompress.cli.main import app
+from gancompress.compress import compress, open_source, plan_compression
+from gancompress.errors import BackboneError, RecipeError, RunError
+from gancompress.experiment import Experiment
+from gancompress.initial import load_initial, read_initial
+from gancompress.recipe.document import dump_yaml
+from gancompress.recipe.identity import run_id
+from gancompress.recipe.load import load_recipe, parse_recipe
+from gancompress.runs import open_run
+from gancompress.training.checkpoint import checkpoints, load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "data": {"name": "shapes", "resolution": 16, "images": 48},
+    "model": {"name": "dcgan", "channels": 8, "latent_dim": 8, "conditional": True},
+    "training": {"steps": 6, "batch_size": 4, "log_every": 3},
+    "evaluation": {"samples": 20, "batch_size": 20, "metrics": ["fd", "pr"]},
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Experiment(parse_recipe(TINY).recipe, tmp_path_factory.mktemp("runs"), evaluates=False).run().directory
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANCOMPRESS_CACHE", str(tmp_path_factory.getbasetemp() / "comparison-cache"))
+
+
+def magnitude_mask(weights: dict[str, torch.Tensor], name: str, kept: int) -> torch.Tensor:
+    values = weights[name].abs().flatten()
+    mask = torch.zeros_like(values, dtype=torch.bool)
+    mask[values.argsort(descending=True, stable=True)[:kept]] = True
+    return mask.view_as(weights[name])
+
+
+def test_the_largest_trained_weights_are_kept_and_no_dense_round_comes_first(trained: Path, tmp_path: Path) -> None:
+    source = open_source(trained)
+    recipe = plan_compression(
+        source, "magnitude", 0.3, 4, ("training.checkpoint_every=1", "training.keep_checkpoints=9")
+    )
+    result = Experiment(recipe, tmp_path, evaluates=False).run()
+    log = open_run(result.directory).directory.read_log("round")
+    assert [(record["name"], record["step"]) for record in log] == [("finetune", 4)]
+    masks = load(checkpoints(result.directory / "checkpoints")[0]).groups["sparsity"]
+    names = [name for name in masks if name.startswith("generator") and name.endswith(".weight") and "mask" in name]
+    before = dict(source.weights.generator)
+    assert names
+    for name in names:
+        weight = name[name.index("mask") :].split(".", 1)[1]
+        assert torch.equal(masks[name].bool(), magnitude_mask(before, weight, int(masks[name].sum()))), name
+
+
+def test_the_discriminator_comes_along(trained: Path) -> None:
+    from gancompress.assemble import build_backbone, build_dataset, build_networks
+
+    source = open_source(trained)
+    recipe = plan_compression(source, "magnitude", 0.3)
+    networks = build_networks(build_backbone(recipe, build_dataset(recipe).spec), 7)
+    load_initial(recipe, networks.generator, networks.discriminator)
+    assert source.weights.discriminator is not None
+    for network, state in (
+        (networks.generator, source.weights.generator),
+        (networks.discriminator, source.weights.discriminator),
+    ):
+        assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+    assert recipe.training.steps == 3
+    assert recipe.sparsity.discriminator.density is None
+
+
+def test_a_run_is_its_weights_and_not_where_they_lie(trained: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(trained, moved)
+    here, there = (plan_compression(open_source(path), "magnitude", 0.3) for path in (trained, moved))
+    assert here.training.init_from != there.training.init_from
+    assert run_id(here) == run_id(there)
+    Experiment(here, tmp_path / "out", evaluates=False).run()
+    Experiment(there, tmp_path / "out", evaluates=False).run()  # the same directory takes it
+    assert len(list((tmp_path / "out").iterdir())) == 1
+    plain = load_recipe(trained).recipe
+    assert plain.training.init_from is None
+
+
+def test_other_weights_under_the_same_path_are_refused(trained: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(trained, moved)
+    recipe = plan_compression(open_source(moved), "magnitude", 0.3)
+    assert recipe.training.init_from is not None
+    other = recipe.training.init_from.model_copy(update={"hash": "0" * 16})
+    wrong = recipe.model_copy(update={"training": recipe.training.model_copy(update={"init_from": other})})
+    with pytest.raises(RecipeError, match="holds other weights"):
+        Experiment(wrong, tmp_path / "out", evaluates=False).run()
+    assert run_id(wrong) != run_id(recipe)
+
+
+def test_before_and_after_under_one_protocol(trained: Path, tmp_path: Path) -> None:
+    source = open_source(trained)
+    recipe = plan_compression(source, "magnitude", 0.3, 2, ("sparsity.weights=all",))
+    found = compress(recipe, source, tmp_path)
+    assert found.before["density"] == 1.0
+    assert found.after["density"] == pytest.approx(0.3, abs=0.001)
+    assert found.before["metrics"][0]["protocol"] == found.after["metrics"][0]["protocol"]
+    assert found.after["flops"] < found.before["flops"]
+    assert found.after["bytes"] < found.before["bytes"]
+    assert json.loads((found.directory / "compress.json").read_text())["hash"] == source.weights.hash
+    # an ordinary run: it opens, and compressing it further starts from its sparse weights
+    again = plan_compression(open_source(found.directory), "magnitude", 0.2, 2)
+    assert again.training.init_from is not None
+    with pytest.raises(RecipeError, match=r"keeps .* weights already"):
+        plan_compression(open_source(found.directory), "magnitude", 0.5)
+
+
+def test_a_generator_from_elsewhere(trained: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(dump_yaml(TINY))
+    state = dict(read_initial(checkpoints(trained / "checkpoints")[-1]).generator)
+    file = tmp_path / "generator.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, file)
+    with pytest.raises(RecipeError, match="needs --recipe"):
+        open_source(file)
+    with pytest.raises(RecipeError, match="did you mean 'dcgan'"):
+        open_source(file, recipe=str(recipe), backbone="dcgna")
+    source = open_source(file, recipe=str(recipe))
+    planned = plan_compression(source, "gmp", 0.3, 2)
+    assert Experiment(planned, tmp_path / "out", evaluates=False).run().directory.is_dir()
+
+    with pytest.raises(BackboneError, match=r"(?s)do not fit.*must be.*and \d+ more"):
+        plan_compression(open_source(file, recipe=str(recipe)), "magnitude", 0.3, overrides=("model.channels=16",))
+    odd = {("head" + name if name.endswith("weight") else name): tensor for name, tensor in list(state.items())[:2]}
+    save_file(odd, file)
+    with pytest.raises(BackboneError, match="is missing"):
+        plan_compression(open_source(file, recipe=str(recipe)), "magnitude", 0.3)
+
+
+def test_files_that_could_run_code_are_not_opened(tmp_path: Path) -> None:
+    file = tmp_path / "generator.pt"
+    file.write_bytes(b"\x80\x04")
+    with pytest.raises(RunError, match=r"only \.safetensors"):
+        open_source(file, recipe="quickstart")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--method", "magnitud"), "did you mean 'magnitude'"),
+        (("--method", "dense"), "makes nothing sparse"),
+        (("--density", "1.5"), "must be above 0 and below 1"),
+        (("--recipe", "quickstart"), "a run brings its own"),
+    ],
+)
+def test_bad_input_writes_nothing(trained: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = CliRunner().invoke(app, ["compress", str(trained), "--out", str(tmp_path / "out"), *arguments])
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_is_not_finished(trained: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(trained, moved)
+    status = json.loads((moved / "status.json").read_text())
+    (moved / "status.json").write_text(json.dumps({**status, "state": "interrupted"}))
+    result = CliRunner().invoke(app, ["compress", str(moved)])
+    assert result.exit_code == 2
+    assert "not finished (interrupted)" in result.stderr
+    nothing = CliRunner().invoke(app, ["compress", str(tmp_path / "nothing")])
+    assert nothing.exit_code == 2
+
+
+def test_the_command(trained: Path, tmp_path: Path) -> None:
+    arguments = ["compress", str(trained), "--density", "0.3", "--steps", "2", "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "generator density" in result.stdout
+    assert "fine-tuning:" in result.stdout
