@@ -221,6 +221,8 @@ def _compose(text: str, source: str) -> tuple[Any, dict[KeyPath, Mark]]:
         mark = error.problem_mark or error.context_mark
         where = str(Mark(source, mark.line + 1, mark.column + 1)) if mark is not None else source
         problem = " ".join((error.problem or error.context or "not YAML").split())
+        if "'\\t'" in problem:
+            problem = "indent with spaces, not tabs"
         raise RecipeError(problem, where=where) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1

@@ -83,11 +83,18 @@ def mistakes_of(error: ValidationError, document: Document, model: type[BaseMode
         got = ""
         if all(details["type"] not in _SELF_EXPLAINING for details in several):
             got = f", got {show_value(several[0]['input'])}"
+        elif any(_lacks_items(details) for details in several):
+            got = f", got {show_value(document.value(path))}"
         yield Mistake(document.mark(path), path, " or ".join(messages) + got)
 
 
 #: errors whose message needs no ", got …"
 _SELF_EXPLAINING = frozenset({"missing", "extra_forbidden", "value_error", "assertion_error"})
+
+
+def _lacks_items(details: ErrorDetails) -> bool:
+    """Whether a list is too short, which pydantic calls an item that is missing."""
+    return details["type"] == "missing" and isinstance(details["loc"][-1], int)
 
 
 def _path(details: ErrorDetails, document: Document) -> KeyPath:
@@ -96,7 +103,7 @@ def _path(details: ErrorDetails, document: Document) -> KeyPath:
     for step in details["loc"]:
         if (*path, step) in document.marks:
             path = (*path, step)
-    if details["type"] == "missing":
+    if details["type"] == "missing" and not _lacks_items(details):
         path = (*path, details["loc"][-1])
     return path or (() if details["type"] in ("value_error", "assertion_error") else tuple(details["loc"]))
 
@@ -104,11 +111,18 @@ def _path(details: ErrorDetails, document: Document) -> KeyPath:
 def _message(details: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> str:
     kind, context = details["type"], details.get("ctx", {})
     match kind:
+        case "missing" if _lacks_items(details):
+            return _items(model, path) or "has too few items"
+        case "too_long" if _items(model, path):
+            return _items(model, path)
+        case "too_short" if context.get("min_length") == 1:
+            return "must not be empty"
         case "missing":
             return "required key is missing"
         case "extra_forbidden":
-            owner = _model_at(model, path[:-1])
-            return f"unknown key{did_you_mean(str(path[-1]), owner.model_fields if owner is not None else ())}"
+            return f"unknown key{_known_key(str(path[-1]), _model_at(model, path[:-1]))}"
+        case "string_pattern_mismatch" if context.get("pattern") in _PATTERNS:
+            return _PATTERNS[context["pattern"]]
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
             return _range(model, path) or details["msg"].replace("Input should be", "must be")
         case "literal_error":
@@ -147,6 +161,52 @@ _PLAIN = {
     "list_type": "must be a list",
     "none_required": "must be null",
 }
+
+
+#: what the patterns of the schema ask for, in words
+_PATTERNS = {
+    r"^[A-Za-z0-9][A-Za-z0-9_.-]*$": "must be letters, digits, '.', '_' and '-', beginning with a letter or a digit",
+    r"^[0-9a-f]{16}$": "must be 16 of the digits 0-9 and the letters a-f",
+}
+
+#: words of other programs, and the keys that they are here, from the mapping in which they were written
+_ALIASES = {
+    "learning_rate": ("lr", "optimizers.generator.lr"),
+    "lr": ("optimizers.generator.lr",),
+    "betas": ("optimizers.generator.betas",),
+    "iterations": ("steps",),
+    "max_steps": ("steps",),
+    "z_dim": ("latent_dim",),
+}
+
+
+def _known_key(name: str, owner: type[BaseModel] | None) -> str:
+    """Return the clause that says which key was meant."""
+    if owner is None:
+        return ""
+    for alias in _ALIASES.get(name, ()):
+        if _field_at(owner, tuple(alias.split("."))) is not None:
+            return f"; did you mean {alias!r}?"
+    return did_you_mean(name, owner.model_fields)
+
+
+def _annotation(model: type[BaseModel], path: KeyPath) -> Any:
+    """Return the type of the field at ``path``, the list's where it may also be null."""
+    field = _field_at(model, path)
+    annotation = field.annotation if field is not None else None
+    if get_origin(annotation) in (typing.Union, types.UnionType):
+        lists = (one for one in get_args(annotation) if get_origin(one) is tuple)
+        return next(lists, annotation)
+    return annotation
+
+
+def _items(model: type[BaseModel], path: KeyPath) -> str:
+    """Return how many items the list at ``path`` needs, empty when any number will do."""
+    items = get_args(_annotation(model, path))
+    if not items or Ellipsis in items:
+        return ""
+    kind = "number" if set(items) <= {int, float} else "item"
+    return f"needs {len(items)} {kind}{'s' if len(items) != 1 else ''}"
 
 
 def _words(expected: str) -> list[str]:

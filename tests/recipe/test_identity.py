@@ -109,7 +109,7 @@ VALUES = st.fixed_dictionaries(
         "description": st.text(max_size=20),
         "model.channels": st.integers(1, 1000).map(lambda n: 2 * n),
         "model.width": st.one_of(st.integers(0, 99), st.sampled_from(["narrow", "wide"])),
-        "evaluation.metrics": st.lists(st.sampled_from(["fd", "kd", "is", "pr"]), max_size=4),
+        "evaluation.metrics": st.lists(st.sampled_from(["fd", "kd", "is", "pr"]), min_size=1, max_size=4),
     },
 )
 

@@ -70,6 +70,31 @@ def message(folder: Path, text: str, *overrides: str) -> str:
         ),
         (
             "betas: [0.0, 0.99]",
+            "betas: [0.0]",
+            "x.yaml:18:27: training.optimizers.generator.betas: needs 2 numbers, got [0.0]",
+        ),
+        (
+            "betas: [0.0, 0.99]",
+            "betas: []",
+            "x.yaml:18:27: training.optimizers.generator.betas: needs 2 numbers, got []",
+        ),
+        (
+            "betas: [0.0, 0.99]",
+            "betas: [0, 1, 2]",
+            "x.yaml:18:27: training.optimizers.generator.betas: needs 2 numbers, got [0, 1, 2]",
+        ),
+        (
+            "lr: 2e-4",
+            "learning_rate: 2e-4",
+            "x.yaml:18:17: training.optimizers.generator.learning_rate: unknown key; did you mean 'lr'?",
+        ),
+        (
+            "  steps: 100",
+            "  steps: 100\n  learning_rate: 1",
+            "x.yaml:17:3: training.learning_rate: unknown key; did you mean 'optimizers.generator.lr'?",
+        ),
+        (
+            "betas: [0.0, 0.99]",
             "betas: 3",
             "x.yaml:18:27: training.optimizers.generator.betas: must be a list, got 3",
         ),
@@ -106,13 +131,14 @@ def message(folder: Path, text: str, *overrides: str) -> str:
         ("model: toy-model", "model: {channels: 8}", "x.yaml:5:1: model.name: required key is missing"),
         ("model: toy-model", "model: {name: 3}", "x.yaml:5:9: model.name: must be text, got 3"),
         ("model: toy-model\n", "", "x.yaml:1:1: model: required key is missing"),
-        ("name: toy\n", "name: a/b\n", "x.yaml:1:1: name: string must match pattern '^[A-Za-z0-9][A-Za-z0-9_.-]*$', got 'a/b'"),
+        ("name: toy\n", "name: a/b\n", "x.yaml:1:1: name: must be letters, digits, '.', '_' and '-', beginning with a letter or a digit, got 'a/b'"),
         ("metrics: [fd, kd]", "metrics: [fd, kid]", "x.yaml:20:17: evaluation.metrics.1: unknown metric 'kid'; did you mean 'kd'?"),
         (
             "metrics: [fd, kd]",
             "extractor: incepton",
             "x.yaml:20:3: evaluation.extractor: unknown extractor 'incepton'; did you mean 'inception'?",
         ),
+        ("metrics: [fd, kd]", "metrics: []", "x.yaml:20:3: evaluation.metrics: must not be empty, got []"),
         ("metrics: [fd, kd]", "metrics: fd", "x.yaml:20:3: evaluation.metrics: must be a list, got 'fd'"),
         (
             "sparsity:\n",
@@ -161,7 +187,8 @@ def test_mistakes_tell_schema_from_components(folder: Path) -> None:
         ("a: 1\nb: 2\na: 3\n", "x.yaml:3:1: duplicate key 'a', first written at line 1"),
         ("a:\n  b: {c: 1,\n      c: 2}\n", "x.yaml:3:7: duplicate key 'c', first written at line 2"),
         ("a: [1,\nb: 2\n", "x.yaml:3:1: expected ',' or ']', but got '<stream end>'"),
-        ("a:\n\t- 1\n", "x.yaml:2:1: found character '\\t' that cannot start any token"),
+        ("a:\n\t- 1\n", "x.yaml:2:1: indent with spaces, not tabs"),
+        ("a:\n  b: 1\n\tc: 2\n", "x.yaml:3:1: indent with spaces, not tabs"),
         ("a: b: c\n", "x.yaml:1:5: mapping values are not allowed here"),
         ("1: 2\n", "x.yaml:1:1: keys must be text, got 1"),
         ("[a]: 2\n", "x.yaml:1:1: keys must be text, got a sequence"),
