@@ -92,13 +92,13 @@ class Packed:
     bytes: int = 0
 
     def generator(self) -> Generator:
-        """Build the generator, in eval mode.
+        """Build a generator of its own, in eval mode.
 
         Raises:
             ExportError: the backbone of this installation has other tensors.
             ComponentError: the backbone is not installed.
         """
-        return build_generator(self.model, self.image, self.state)
+        return build_generator(self.model, self.image, {name: tensor.clone() for name, tensor in self.state.items()})
 
     @property
     def density(self) -> float:

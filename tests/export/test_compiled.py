@@ -62,6 +62,19 @@ def test_the_same_images_as_the_eager_generator(
 
 
 @native
+@pytest.mark.parametrize("kept", [0, 1])
+def test_masks_that_keep_nothing_or_one_weight(kept: int) -> None:
+    generator, masks = tiny()
+    for name, weight in prunable_weights(generator).items():
+        masks[name] = torch.arange(masks[name].numel()).reshape(masks[name].shape) < kept
+        weight.parameter.data.masked_fill_(~masks[name], 0)
+    compiled = compile_generator(generator, masks, sparse="always")
+    assert len(programs(compiled)) == 1
+    for batch in (2, 17):
+        torch.testing.assert_close(images(compiled, batch), images(generator, batch), rtol=0, atol=1e-5)
+
+
+@native
 @pytest.mark.parametrize("conditional", [False, True])
 def test_images_are_their_own_memory(conditional: bool) -> None:
     generator = make("sngan", ImageSpec(3, 32, CLASSES), channels=8, conditional=conditional)
