@@ -112,7 +112,7 @@ def bench_train(
             steps[name] = _step(trainer)
     for pair in asked:
         steps[f"sparse {pair[0]:g}/{pair[1]:g}"] = _step(_trainer(recipe, dataset, pair, kernels="auto"))
-    times = alternate(steps, rounds, warm=2)
+    times = alternate(steps, rounds)
     against_plain = ratios(times, PLAIN)
     best = min((n for n in (DENSE, CHANNELS_LAST, FOLDED) if n in steps), key=lambda n: against_plain[n].seconds)
     masking = ratios(times, DENSE)[UNMASKED]

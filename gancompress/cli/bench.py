@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 
 __all__ = ["bench", "infer", "numbers", "train"]
 
+_HELP = "Time this machine: sparse against the dense alternatives, side by side in one run."
+_TRAIN = "Time one training step of a recipe: the plain style of the field, our dense step, our sparse step."
+_INFER = "Time the generator of a recipe: dense in every way that is installed, and compiled sparse."
+
 bench = typer.Typer(
     name="bench",
-    help="Time this machine: sparse against the dense alternatives, side by side in one run.",
+    help=_HELP,
+    short_help=_HELP,
+    epilog="Example: gancompress bench train quickstart --rounds 3",
     rich_markup_mode=None,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -34,7 +40,7 @@ ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="CPU thread
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures here too.")]
 
 
-@bench.command("train", epilog="Example: gancompress bench train quickstart --rounds 3")
+@bench.command("train", help=_TRAIN, short_help=_TRAIN, epilog="Example: gancompress bench train quickstart --rounds 3")
 def train(
     recipe: RecipeArgument,
     set_: SetOption = None,
@@ -44,7 +50,7 @@ def train(
     bf16: Annotated[bool, typer.Option("--bf16", help="Time bf16 too.")] = False,
     json_: JsonOption = None,
 ) -> None:
-    """Time one training step of a recipe: the plain style of the field, our dense step, our sparse step."""
+    """Time one training step in every way and print tables."""
     import torch
 
     from gancompress.bench.train import bench_train, parse_densities
@@ -63,7 +69,12 @@ def train(
     _write(json_, result.to_dict())
 
 
-@bench.command("infer", epilog="Example: gancompress bench infer quickstart --batch 1,16 --rounds 3")
+@bench.command(
+    "infer",
+    help=_INFER,
+    short_help=_INFER,
+    epilog="Example: gancompress bench infer quickstart --batch 1,16 --rounds 3",
+)
 def infer(
     recipe: RecipeArgument,
     set_: SetOption = None,
@@ -75,7 +86,7 @@ def infer(
     json_: JsonOption = None,
     plot_: Annotated[Path | None, typer.Option("--plot", help="Draw the figures here (png, svg or pdf).")] = None,
 ) -> None:
-    """Time the generator of a recipe: dense in every way that is installed, and compiled sparse."""
+    """Time a generator in every way and print tables."""
     import torch
 
     from gancompress.bench.infer import bench_infer, plot
