@@ -58,6 +58,7 @@ __all__ = [
     "build_method",
     "build_networks",
     "build_trainer",
+    "check_shapes",
     "chosen_widths",
     "densities",
     "device_of",
@@ -214,6 +215,10 @@ def build_budgets(recipe: Recipe, weights: dict[Role, dict[str, PrunableWeight]]
     for role in ROLES:
         config = getattr(recipe.sparsity, role)
         shapes = {name: tuple(weight.parameter.shape) for name, weight in weights[role].items()}
+        if not shapes:
+            raise RecipeError(
+                f"the {role} has no convolution to mask; count linear layers too with --set sparsity.weights=all"
+            )
         unmatched = [glob for glob in config.dense if not any(fnmatch.fnmatchcase(name, glob) for name in shapes)]
         if unmatched:
             raise RecipeError(
@@ -229,6 +234,39 @@ def build_budgets(recipe: Recipe, weights: dict[Role, dict[str, PrunableWeight]]
             protected=[name for name, weight in weights[role].items() if weight.output],
         )
     return budgets
+
+
+def check_shapes(networks: Networks, image: ImageSpec) -> None:
+    """Run two images through both networks, whatever their backbone promises.
+
+    Raises:
+        BackboneError: a network lacks what the contract asks, or gives another shape.
+    """
+    generator, discriminator = networks.generator, networks.discriminator
+    for role, network, names in (
+        ("generator", generator, ("latent_dim", "num_classes", "image")),
+        ("discriminator", discriminator, ("num_classes", "image")),
+    ):
+        missing = [name for name in names if not hasattr(network, name)]
+        if missing:
+            raise BackboneError(
+                f"the {role} {type(network).__name__} must set {', '.join(missing)} (backbones/base.py)"
+            )
+        network.output_layer()
+    labels = torch.zeros(2, dtype=torch.int64) if generator.num_classes else None
+    modes = [(module, module.training) for network in (generator, discriminator) for module in network.modules()]
+    try:
+        with torch.no_grad():
+            images = generator.eval()(torch.zeros(2, generator.latent_dim), labels)
+            logits = discriminator.eval()(images, labels)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    wanted = (2, image.channels, image.resolution, image.resolution)
+    if tuple(images.shape) != wanted:
+        raise BackboneError(f"the generator makes {tuple(images.shape)}, the data needs {wanted}")
+    if tuple(logits.shape) != (2,):
+        raise BackboneError(f"the discriminator gives {tuple(logits.shape)} logits for 2 images, not (2,)")
 
 
 def device_of(recipe: Recipe) -> torch.device:
@@ -289,6 +327,7 @@ def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group 
     device = device_of(recipe)
     backbone = build_backbone(recipe, dataset.spec)
     networks = build_networks(backbone, recipe.seed)
+    check_shapes(networks, dataset.spec)
     for network in (networks.generator, networks.discriminator):
         network.to(device)
         if recipe.training.channels_last:

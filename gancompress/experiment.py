@@ -21,8 +21,9 @@ from gancompress.evaluation.extractors import Extractor, build_extractor
 from gancompress.evaluation.samples import sample_grid
 from gancompress.initial import load_initial
 from gancompress.interrupt import Interruption
-from gancompress.measure import measure, metric_record, say_once
+from gancompress.measure import check_extractor, measure, metric_record, say_once
 from gancompress.observer import Observer, Silent
+from gancompress.recipe.identity import directory_name
 from gancompress.training.checkpoint import Snapshot, latest, load, save
 from gancompress.training.groups import Group
 from gancompress.training.loop import Position, Trainer
@@ -81,10 +82,18 @@ class Experiment:
         self.observer: Observer = observer if observer is not None else Silent()
         self.evaluates = evaluates
         self.group = group if group is not None else Group()
-        self.directory = RunDirectory.open(root, recipe)
+        self._root = root
+        self._directory: RunDirectory | None = None
         self._extractor: Extractor | None = None
         self._seconds = 0.0
         self._evaluated: dict[int, dict[str, Any]] = {}
+
+    @property
+    def directory(self) -> RunDirectory:
+        """The run directory; exists once the run has been found possible."""
+        if self._directory is None:
+            raise RunError("this run has no directory yet: call run() first")
+        return self._directory
 
     # ------------------------------------------------------------------ the whole run
 
@@ -95,15 +104,28 @@ class Experiment:
             GancompressError: whatever is wrong with the recipe, the data, the directory or the training.
             KeyboardInterrupt: the run was interrupted; a checkpoint was written first.
         """
+        if self.recipe.training.threads:
+            torch.set_num_threads(self.recipe.training.threads)
+        # whatever can be refused is refused before there is a directory
+        if self.evaluates:
+            check_extractor(self.recipe.evaluation.extractor)
+        dataset = build_dataset(self.recipe)
+        dataset.prepare()
+        trainer = build_trainer(self.recipe, dataset, self.group)
+        rounds = self._rounds(trainer)
         if not self.group.is_main:
+            self.group.barrier()
+            self._directory = RunDirectory(self._root / directory_name(self.recipe))
             with Interruption() as interruption:
-                return self._run(interruption)
+                return self._run(dataset, trainer, rounds, interruption)
+        self._directory = RunDirectory.open(self._root, self.recipe)
         with self.directory.lock(), Interruption() as interruption:
             self.directory.status("running")
+            self.group.barrier()
             try:
-                result = self._run(interruption)
-            except KeyboardInterrupt:
-                self.directory.status("interrupted", "stopped by a signal; run the same command again to go on")
+                result = self._run(dataset, trainer, rounds, interruption)
+            except KeyboardInterrupt as stop:
+                self.directory.status("interrupted", str(stop) or "stopped by a signal")
                 raise
             except BaseException as error:
                 self.directory.status("failed", f"{type(error).__name__}: {error}")
@@ -113,12 +135,13 @@ class Experiment:
             self.directory.status("done")
         return result
 
-    def _run(self, interruption: Interruption) -> RunResult:
-        if self.recipe.training.threads:
-            torch.set_num_threads(self.recipe.training.threads)
-        dataset = build_dataset(self.recipe)
-        trainer = build_trainer(self.recipe, dataset, self.group)
-        rounds = self._rounds(trainer)
+    def _run(
+        self,
+        dataset: Dataset[DatasetConfig],
+        trainer: Trainer,
+        rounds: Sequence[Round],
+        interruption: Interruption,
+    ) -> RunResult:
         resumed = self._resume(trainer)
         total = sum(current.steps for current in rounds)
         self.observer.start(self.recipe.name, str(self.directory.path), total, trainer.position.total)
@@ -158,18 +181,23 @@ class Experiment:
                 )
             load_initial(self.recipe, trainer.network("generator"), trainer.network("discriminator"))
             trainer.engine.init(trainer.probe)
-            self.directory.truncate_log(0)
+            self._cut_log(0)
             return False
         trainer.restore(
             {name: dict(group) for name, group in found.snapshot.groups.items()}, dict(found.snapshot.scalars)
         )
-        self.directory.truncate_log(found.snapshot.step)
+        self._cut_log(found.snapshot.step)
         for record in self.directory.read_log():
             if record["kind"] == "train":
                 self._seconds = record["seconds"]
             elif record["kind"] == "evaluation":
                 self._evaluated[record["step"]] = record
         return True
+
+    def _cut_log(self, step: int) -> None:
+        if self.group.is_main:
+            self.directory.truncate_log(step)
+        self.group.barrier()
 
     def _finish(self, dataset: Dataset[DatasetConfig], trainer: Trainer) -> RunResult:
         metrics = self.metrics()
@@ -207,8 +235,9 @@ class Experiment:
         return int(self._best()["step"]) if self._evaluated else None
 
     def _best(self) -> dict[str, Any]:
-        """Return the best evaluation among those of a generator as sparse as the last: an earlier, denser one of a
-        pruning method is not what the run is about.
+        """Return the best evaluation among those of a generator as sparse as the last.
+
+        An earlier, denser one of a pruning method is not what the run is about.
         """
         last = self._evaluated[max(self._evaluated)]
         alike = [e for e in self._evaluated.values() if e["density_generator"] == last["density_generator"]]
@@ -311,16 +340,27 @@ class _Session:
         if ends:
             self.experiment.log({"kind": "round", "step": step, "round": self.position.round, "name": current.name})
         self.experiment.observer.step(step, self._rate())
-        stop = self.interruption.requested
+        stop = self._asked_to_stop(ends)
         looks = self._due(training.sample_every) or self._evaluation_due(ends)
         if ends or stop or looks or self._due(training.checkpoint_every) or self._rewound_to():
             self.checkpoint()
         if stop:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(
+                f"interrupted; the checkpoint of step {step} is kept, the same command goes on from there"
+            )
         if looks or ends:
             self.experiment.trained(time.perf_counter() - self._mark)
             self._look(ends)
             self._mark = time.perf_counter()
+
+    def _asked_to_stop(self, ends: bool) -> bool:
+        """Several ranks agree when they log: a signal that reaches one of them must stop all at the same step."""
+        group = self.experiment.group
+        if group.world == 1:
+            return self.interruption.requested
+        if not (ends or self._due(self.recipe.training.log_every)):
+            return False
+        return bool(group.mean(torch.tensor(float(self.interruption.requested), device=group.device)) > 0)
 
     def _due(self, every: int) -> bool:
         return bool(every) and self.position.total % every == 0
@@ -357,7 +397,7 @@ class _Session:
         now = time.perf_counter()
         seconds = self.experiment.trained(now - self._mark)
         self._mark = now
-        means = self.trainer.meters.read()
+        means = self._means()
         record: dict[str, Any] = {
             "kind": "train",
             "step": self.position.total,
@@ -375,6 +415,14 @@ class _Session:
                 "a lower learning rate, another loss or a denser discriminator may help"
             )
         self.experiment.log(record)
+
+    def _means(self) -> dict[str, float]:
+        """Read the meters, averaged over ranks, so that one rank's NaN stops all."""
+        means, group = self.trainer.meters.read(), self.experiment.group
+        if group.world == 1:
+            return means
+        values = group.mean(torch.tensor(list(means.values()), dtype=torch.float64, device=group.device))
+        return dict(zip(means, values.tolist(), strict=True))
 
     def _rate(self) -> float:
         """Steps per second of this process, evaluations included."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gancompress.errors import EvaluationError
 from gancompress.evaluation.evaluate import Evaluation, evaluate
+from gancompress.evaluation.extractors import parse_extractor
+from gancompress.registry import EXTRACTORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from gancompress.observer import Observer
     from gancompress.recipe.schema import EvaluationConfig
 
-__all__ = ["measure", "metric_record", "say_once"]
+__all__ = ["check_extractor", "measure", "metric_record", "say_once"]
 
 
 def measure(
@@ -43,6 +46,21 @@ def measure(
         weights_label=config.weights,
         device=device,
     )
+
+
+def check_extractor(text: str) -> None:
+    """Refuse an extractor that cannot be used here, before any time is spent on training.
+
+    Raises:
+        ComponentError: nothing is registered under this name.
+        EvaluationError: it is not available; the message says what to do.
+    """
+    name, option = parse_extractor(text)
+    if name == "auto":
+        return
+    reason = EXTRACTORS.get(name).available()
+    if reason is not None and not option:
+        raise EvaluationError(f"evaluation.extractor: {name}: {reason}")
 
 
 def metric_record(result: MetricResult) -> dict[str, Any]:

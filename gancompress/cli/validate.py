@@ -14,7 +14,7 @@ from gancompress.cli.app import RecipeArgument, SetOption, color
 from gancompress.errors import GancompressError
 
 if TYPE_CHECKING:
-    from gancompress.data.base import Dataset, ImageSpec
+    from gancompress.data.base import Dataset
     from gancompress.recipe.document import Document
     from gancompress.recipe.load import LoadedRecipe
 
@@ -44,7 +44,7 @@ def validate(recipe: RecipeArgument, set_: SetOption = None) -> None:
         dataset, lines = _data(loaded)
     _passed(4, *lines)
     with _step(5):
-        lines = _shapes(loaded, dataset.spec)
+        lines = _shapes(loaded, dataset)
     _passed(5, *lines)
     arguments = [recipe, *(part for one in set_ or () for part in ("--set", one))]
     typer.echo(f"ready: gancompress run {shlex.join(arguments)}")
@@ -109,38 +109,22 @@ def _histogram(names: tuple[str, ...], counts: list[int], most: int = 20) -> lis
     return bars
 
 
-def _shapes(loaded: LoadedRecipe, spec: ImageSpec) -> list[str]:
-    """Build both networks, run two images through them, and allocate their densities."""
-    import torch
+def _shapes(loaded: LoadedRecipe, dataset: Dataset[Any]) -> list[str]:
+    """Build everything that trains, as `run` does, and say what the densities keep."""
+    from gancompress.assemble import ROLES, build_trainer
+    from gancompress.measure import check_extractor
 
-    from gancompress.assemble import ROLES, build_backbone, build_budgets, build_networks, masked_weights
-    from gancompress.errors import BackboneError
-
-    recipe = loaded.recipe
-    backbone = build_backbone(recipe, spec)
-    networks = build_networks(backbone, recipe.seed)
-    generator, discriminator = networks.generator.eval(), networks.discriminator.eval()
-    labels = torch.zeros(2, dtype=torch.int64) if generator.num_classes else None
-    with torch.no_grad():
-        images = generator(torch.zeros(2, generator.latent_dim), labels)
-        logits = discriminator(images, labels)
-    wanted = (2, spec.channels, spec.resolution, spec.resolution)
-    if tuple(images.shape) != wanted:
-        raise BackboneError(f"the generator makes {tuple(images.shape)}, the data needs {wanted}")
-    if tuple(logits.shape) != (2,):
-        raise BackboneError(f"the discriminator gives {tuple(logits.shape)} logits for 2 images, not (2,)")
-    weights = {role: masked_weights(networks.of(role), recipe.sparsity) for role in ROLES}
-    budgets = build_budgets(recipe, weights)
+    trainer = build_trainer(loaded.recipe, dataset)
     lines = []
     for role in ROLES:
-        every = sum(parameter.numel() for parameter in networks.of(role).parameters())
-        total = sum(weight.parameter.numel() for weight in weights[role].values())
-        kept = sum(budgets[role].counts.values())
-        share = kept / total if total else 1.0
+        every = sum(parameter.numel() for parameter in trainer.network(role).parameters())
+        budget = trainer.engine.budget(role)
         lines.append(
-            f"{role:<13}  {every:>11,} parameters; of {total:,} prunable weights in {len(weights[role])} layers "
-            f"{kept:,} are kept: density {share:.4f}"
+            f"{role:<13}  {every:>11,} parameters; of {sum(budget.sizes.values()):,} prunable weights in "
+            f"{len(budget.sizes)} layers {budget.total:,} are kept: density {budget.exact_density:.4f}"
         )
+    if loaded.recipe.evaluation.extractor != "auto":
+        check_extractor(loaded.recipe.evaluation.extractor)
     return lines
 
 
