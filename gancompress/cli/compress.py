@@ -37,7 +37,7 @@ def compress(
 
     The result is an ordinary run: sample it, evaluate it, export it, compress it again.
 
-    Example: gancompress compress runs/quickstart-0a1b2c3d4e --method magnitude --density 0.1
+    Example: gancompress compress runs/quickstart-0a1b2c3d4e --density 0.1
     """
     from gancompress.compress import compress as start
     from gancompress.compress import open_source, plan_compression
