@@ -29,6 +29,7 @@ __all__ = ["BenchTrain", "bench_train", "optimizer_operations", "parse_densities
 
 PLAIN, DENSE, UNMASKED = "plain style", "dense", "dense, no masks"
 CHANNELS_LAST, FOLDED = "dense, channels last", "dense, channels last, folded"
+ADAM, BARE, MASKED = "Adam, default", "ours without masks", "ours with masks"
 BF16 = "dense, channels last, folded, bf16"
 
 
@@ -41,8 +42,9 @@ class BenchTrain:
         against_plain: every variant against the plain style.
         best_dense: name of the fastest float32 dense variant.
         against_best: every variant against that one.
-        masking: our dense step without masks over the one with them, as a ratio of times (1.02: masks cost 2 %).
-        optimizer: default ``Adam(foreach)`` without masks, and our optimizer with masks and average, per D+G pair.
+        masking: our dense step with masks over the one without, as a ratio of times (1.02: masks cost 2 %), and
+            ``alone``: what masks add to the optimizers' steps of one D+G pair, as a share of a whole step.
+        optimizer: default ``Adam(foreach)``, our optimizer without masks, and with them, per D+G pair.
         operations: dispatched operations of optimizer, masks and average of one D+G pair.
     """
 
@@ -104,7 +106,8 @@ def bench_train(
     steps[PLAIN] = PlainStep(plain, {role: masked_weights(plain.network(role), recipe.sparsity) for role in ROLES})
     dense = _trainer(recipe, dataset, asked[0], kernels="dense")
     steps[DENSE] = _step(dense)
-    steps[UNMASKED] = _step(_trainer(recipe, dataset, (1.0, 1.0), kernels="dense"))
+    bare = _trainer(recipe, dataset, (1.0, 1.0), kernels="dense")
+    steps[UNMASKED] = _step(bare)
     steps[CHANNELS_LAST] = _step(_trainer(recipe, dataset, asked[0], kernels="dense", channels_last=True))
     for name, precision in ((FOLDED, "float32"), *(((BF16, "bf16"),) if bf16 else ())):
         trainer = _trainer(recipe, dataset, asked[0], kernels="dense", channels_last=True, precision=precision)
@@ -116,13 +119,20 @@ def bench_train(
     against_plain = ratios(times, PLAIN)
     best = min((n for n in (DENSE, CHANNELS_LAST, FOLDED) if n in steps), key=lambda n: against_plain[n].seconds)
     masking = ratios(times, DENSE)[UNMASKED]
+    optimizer = _optimizers(dense, bare, max(rounds, 9))
+    alone = (optimizer[MASKED].seconds - optimizer[BARE].seconds) / against_plain[UNMASKED].seconds
     return BenchTrain(
         settings=_settings(recipe, rounds),
         against_plain=against_plain,
         best_dense=best,
         against_best=ratios(times, best),
-        masking={"median": masking.faster, "first": masking.quartiles[0], "third": masking.quartiles[1]},
-        optimizer=_optimizers(dense, max(rounds, 9)),
+        masking={
+            "median": masking.faster,
+            "first": masking.quartiles[0],
+            "third": masking.quartiles[1],
+            "alone": alone,
+        },
+        optimizer=optimizer,
         operations=optimizer_operations(dense),
     )
 
@@ -178,20 +188,25 @@ def _step(trainer: Trainer) -> Callable[[], object]:
     return step
 
 
-def _optimizers(trainer: Trainer, rounds: int) -> dict[str, Ratio]:
-    """Time the default optimizer without masks against ours with masks, on both networks of a trainer."""
+def _optimizers(trainer: Trainer, bare: Trainer, rounds: int) -> dict[str, Ratio]:
+    """Time the default optimizer against ours, with masks (``trainer``) and without (``bare``), on both networks."""
     plain = [torch.optim.Adam(trainer.network(role).parameters(), 2e-4, betas=(0.0, 0.9)) for role in ROLES]
-    _give_gradients(trainer)
+    for each in (trainer, bare):
+        _give_gradients(each)
 
     def default() -> None:
         for optimizer in plain:
             optimizer.step()
 
-    def ours() -> None:
-        for role in ROLES:
-            trainer.engine.step(role)
+    def ours(held: Trainer) -> Callable[[], None]:
+        def step() -> None:
+            for role in ROLES:
+                held.engine.step(role)
 
-    return ratios(alternate({"Adam, default": default, "ours with masks": ours}, rounds, warm=3), "Adam, default")
+        return step
+
+    steps = {ADAM: default, BARE: ours(bare), MASKED: ours(trainer)}
+    return ratios(alternate(steps, rounds, warm=3), ADAM)
 
 
 def _give_gradients(trainer: Trainer) -> None:

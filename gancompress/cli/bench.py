@@ -63,7 +63,9 @@ def train(
     _say(result.settings)
     _table("one training step", result.against_plain, {f"than {result.best_dense}": result.against_best})
     _table("optimizer of both networks", result.optimizer, {})
-    typer.echo(f"\nmasks cost {100 * (result.masking['median'] - 1):+.1f} % of a dense step without them")
+    spread = [100 * (result.masking[key] - 1) for key in ("median", "first", "third")]
+    typer.echo("\nmasks cost {:+.1f} % [{:+.1f} to {:+.1f}] of a dense step without them".format(*spread))
+    typer.echo(f"timed alone, those of a D+G pair are {100 * result.masking['alone']:.2f} % of it")
     counted = ", ".join(f"{name} {count}" for name, count in result.operations.items())
     typer.echo(f"dispatched operations of a D+G pair: {counted}")
     _write(json_, result.to_dict())
