@@ -113,6 +113,9 @@ class FinishedRun:
         """Write images of the averaged generator: a grid into a ``.png``, single images into a folder or a ``.zip``."""
         network = self.generator(step)
         latent_dim, classes = network.latent_dim, network.num_classes
+        if label is not None and label >= classes:
+            known = f"0 to {classes - 1}" if classes else "none: the generator is unconditional"
+            raise RunError(f"there is no class {label}; known: {known}")
         if out.suffix != ".png":
             return save_images(
                 network,

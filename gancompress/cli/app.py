@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from typer.core import TyperGroup
 
 from gancompress.errors import GancompressError
 
-__all__ = ["RecipeArgument", "SetOption", "add_command", "app", "color", "fail"]
+__all__ = ["RecipeArgument", "SetOption", "add_command", "app", "color", "fail", "memory_words"]
 
 #: exit code of a run that Ctrl-C stopped
 INTERRUPTED = 130
@@ -38,6 +39,32 @@ def fail(message: str) -> None:
     typer.secho(message, fg="red" if color(sys.stderr) else None, err=True)
 
 
+_ASKED = re.compile(r"allocate ([\d.]+) ?(bytes|B|[KMGT]i?B)\b")
+_BYTES = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def memory_words(message: str) -> str:
+    """Return what to say of memory that could not be had.
+
+    Args:
+        message: what torch or numpy said; may be empty.
+    """
+    found, asked = _ASKED.search(message), ""
+    if found is not None:
+        from gancompress.report.words import size
+
+        asked = f": asked for {size(float(found[1]) * _BYTES.get(found[2][0], 1))}"
+    return f"not enough memory{asked}; lower training.batch_size or model.channels"
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether memory ran out; torch is not imported to know its error, and its CPU allocator has none of its own."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+
+
 class _Group(TyperGroup):
     """Turns the user's own mistakes into a line of text and an exit code."""
 
@@ -45,10 +72,11 @@ class _Group(TyperGroup):
         """Run the command; with ``--debug`` every error keeps its traceback."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             if ctx.params.get("debug"):
                 raise
-            fail("interrupted")
+            # A run that was interrupted between two steps says what it kept.
+            fail(str(error) or "interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except GancompressError as error:
             if ctx.params.get("debug"):
@@ -63,6 +91,11 @@ class _Group(TyperGroup):
                 raise
             where = f"{error.filename}: " if error.filename is not None else ""
             fail(f"{where}{error.strerror}; see --debug")
+            raise typer.Exit(1) from None
+        except (MemoryError, RuntimeError) as error:
+            if ctx.params.get("debug") or not _lacks_memory(error):
+                raise
+            fail(memory_words(str(error)))
             raise typer.Exit(1) from None
 
 

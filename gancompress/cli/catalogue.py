@@ -73,11 +73,13 @@ def cp(
 
 def _run_row(run: RunSummary) -> tuple[str, str, str, str, str]:
     """Return one run as its own files tell it."""
+    from gancompress.report.words import plain_reason
+
     best = ""
     with contextlib.suppress(KeyError, IndexError, TypeError, ValueError):  # made by another version
         metric = run.metrics["best"]["metrics"][0]
         best = f"{metric['label']} {float(metric['value']):.4g}"
-    return run.path.name, run.status.state, f"{run.step:,}", best, run.status.reason or ""
+    return run.path.name, run.status.state, f"{run.step:,}", best, plain_reason(run.status.reason or "")
 
 
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -34,7 +34,8 @@ def evaluate(
     from gancompress.report.tables import print_metrics
     from gancompress.runs import open_run
 
-    opened = open_run(run, tuple(f"evaluation.{item}" for item in set_ or ()))
+    changes = tuple(f"evaluation.{item.removeprefix('evaluation.')}" for item in set_ or ())
+    opened = open_run(run, changes)
     path, records = opened.evaluate(step, PlainProgress())
     print_metrics(records)
     typer.echo(f"written: {path}")

@@ -52,6 +52,8 @@ class _Base:
     def record(self, record: Mapping[str, Any]) -> None:
         """Keep what a record says in a few words."""
         if record["kind"] == "train":
+            # The step of the record, which may come before the position moves.
+            self.done = int(record["step"])
             self.losses = (
                 f"loss G {record['loss_generator']:+.3f} D {record['loss_discriminator']:.3f}"
                 f"  density G {record['density_generator']:.3g} D {record['density_discriminator']:.3g}"

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gancompress.cli.evaluate import RunArgument, StepOption
+from gancompress.errors import RunError
 
 __all__ = ["sample"]
 
@@ -15,8 +16,13 @@ __all__ = ["sample"]
 def sample(
     run: RunArgument,
     out: Annotated[
-        Path, typer.Option("--out", help="A .png for one grid; a directory or a .zip for single images, a dataset.")
-    ] = Path("samples.png"),
+        Path | None,
+        typer.Option(
+            "--out",
+            help="A .png for one grid; a directory or a .zip for single images, a dataset. "
+            "[default: samples.png, or the directory samples-class-N with --class N]",
+        ),
+    ] = None,
     count: Annotated[int, typer.Option("--count", min=1, help="Images; a grid fills its last row.")] = 100,
     label: Annotated[int | None, typer.Option("--class", min=0, help="Make this class only.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the latents.")] = 0,
@@ -28,4 +34,9 @@ def sample(
     """
     from gancompress.runs import open_run
 
+    if out is None:
+        out = Path("samples.png" if label is None else f"samples-class-{label}")
+    # A folder may be called anything, but not by mistake.
+    if out.suffix[1:2].isalpha() and out.suffix not in (".png", ".zip") and not out.is_dir():
+        raise RunError(f"unknown ending {out.suffix!r}; end in .png, in .zip, or name a directory", where=str(out))
     typer.echo(f"written: {open_run(run).sample(out, count=count, label=label, seed=seed, step=step)}")

@@ -16,7 +16,7 @@ from gancompress.report.costs import cost_cards
 from gancompress.report.protocols import few_images
 from gancompress.report.reader import ROLES, RunData, mapping, number, read_run
 from gancompress.report.summary import cost_rows, headline
-from gancompress.report.words import count, density, metric_value, ratio, scaled
+from gancompress.report.words import count, density, metric_value, plain_reason, ratio, scaled
 from gancompress.training.atomic import write_file
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _warnings(run: RunData) -> list[str]:
             if state in ("pending", "running", "interrupted", "failed")
             else "is in an unknown state"
         )
-        reason = f": {run.status.reason}" if run.status.reason else ""
+        reason = f": {plain_reason(run.status.reason)}" if run.status.reason else ""
         warnings.append(f"Unfinished: this run {what} at step {run.last_step}{reason}. The numbers are those so far.")
     return [*warnings, *(f"Left out, because it could not be read: {notice}" for notice in run.notices)]
 

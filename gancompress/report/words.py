@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-__all__ = ["count", "density", "duration", "metric_value", "quantity", "ratio", "scaled", "size"]
+from gancompress import errors
+
+__all__ = ["count", "density", "duration", "metric_value", "plain_reason", "quantity", "ratio", "scaled", "size"]
 
 
 def scaled(value: float) -> str:
@@ -59,6 +61,13 @@ def metric_value(value: Any, std: Any = None) -> str:
         return "not finite"
     spread = f" ± {std:.2g}" if isinstance(std, int | float) and math.isfinite(std) else ""
     return f"{value:.4g}{spread}"
+
+
+def plain_reason(reason: str) -> str:
+    """Return why a run stopped on one line, without the names that our own errors have in Python."""
+    name, colon, text = reason.partition(": ")
+    ours = name == "InvalidRecipeError" or name in errors.__all__
+    return " ".join((text if colon and ours else reason).split())
 
 
 def quantity(key: str, value: Any) -> str:

@@ -1,0 +1,1 @@
+"""Training: the loop, the sparse engine, checkpoints and the run directory."""

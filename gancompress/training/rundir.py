@@ -17,15 +17,17 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import logging
 import os
 import socket
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from gancompress.errors import RecipeError, RunError
 from gancompress.recipe.document import dump_yaml, parse_yaml
 from gancompress.training.atomic import finite, write_file, write_json
 from gancompress.training.locks import hold, is_alive
+from gancompress.training.status import State, Status, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,34 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RunDirectory", "RunSummary", "State", "Status", "list_runs"]
 
-State: TypeAlias = Literal["pending", "running", "interrupted", "done", "failed"]
-
 _RECIPE, _STATUS, _LOG = "recipe.yaml", "status.json", "log.jsonl"
 #: Recipe keys that change no number, so that they may differ between a directory and the recipe that opens it.
 _WORDS = {"name", "description", "training.init_from.path"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Status:
-    """How a run is doing.
-
-    Attributes:
-        state: what it is doing; ``interrupted`` also when it says running but its process is gone.
-        reason: why it failed or stopped, or None.
-        id: identity of the recipe (see :mod:`gancompress.recipe.identity`).
-        pid: process that runs or ran it, or None.
-        host: machine of that process, or None.
-        started: when it was first started, ISO 8601 in UTC, or None.
-        updated: when this was written, ISO 8601 in UTC.
-    """
-
-    state: State = "pending"
-    reason: str | None = None
-    id: str = ""
-    pid: int | None = None
-    host: str | None = None
-    started: str | None = None
-    updated: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +114,7 @@ class RunDirectory:
         if (path / _RECIPE).exists():
             directory = cls(path)
             directory._refuse_other(recipe, identity)
+            directory._restore_status(identity)
             return directory
         if path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
             raise RunError(f"this directory is not empty and has no {_RECIPE}; choose another", where=str(path))
@@ -150,7 +128,7 @@ class RunDirectory:
         return cls(path)
 
     def _refuse_other(self, recipe: Mapping[str, Any], identity: str) -> None:
-        mine, theirs = self.read_status().id or "unknown", identity
+        mine, theirs = self._identity(identity), identity
         old, new = _flat(self.recipe()), _flat(json.loads(json.dumps(recipe)))
         keys = (old.keys() | new.keys()) - _WORDS
         if mine == theirs:
@@ -162,7 +140,7 @@ class RunDirectory:
             for key in sorted(keys)
             if old.get(key, _ABSENT) != new.get(key, _ABSENT)
         ]
-        if differing or mine != theirs:
+        if differing or mine not in (theirs, _UNKNOWN):
             shown = "; ".join(differing[:5]) + (f"; and {len(differing) - 5} more" if len(differing) > 5 else "")
             whose = f"another recipe ({mine}, not {theirs})" if mine != theirs else f"{mine} with other defaults"
             raise RunError(
@@ -170,6 +148,25 @@ class RunDirectory:
                 "give the recipe another name or use another directory for runs",
                 where=str(self.path),
             )
+
+    def _identity(self, expected: str) -> str:
+        """Return whose run this is. Without a readable status the directory's name may say it."""
+        with contextlib.suppress(RunError):
+            if identity := self.read_status().id:
+                return identity
+        return expected if self.path.name.endswith(f"-{expected}") else _UNKNOWN
+
+    def _restore_status(self, identity: str) -> None:
+        """Write a status that is damaged or gone anew: the checkpoints hold the run, and they are fine without it."""
+        try:
+            if self.read_status().id:
+                return
+            what = f"{_STATUS} was missing"
+        except RunError:
+            what = f"{_STATUS} was damaged"
+        reason = f"{what} and has been written anew"
+        _log.warning("%s: %s; the run goes on from its checkpoints", self.path, reason)
+        self.write_json(_STATUS, dataclasses.asdict(Status("interrupted", reason, identity, updated=_now())))
 
     # ------------------------------------------------------------------ paths
 
@@ -206,16 +203,21 @@ class RunDirectory:
         Raises:
             RunError: the disk refuses.
         """
-        before = self.read_status()
+        try:
+            before = self.read_status()
+        except RunError:  # damaged while it ran: what matters is what is written now
+            before = Status(id=self._identity(self.path.name.rpartition("-")[2]))
         started = before.started or (_now() if state == "running" else None)
         status = Status(state, reason, before.id, os.getpid(), socket.gethostname(), started, _now())
         self.write_json(_STATUS, dataclasses.asdict(status))
 
     def read_status(self) -> Status:
-        """Return how the run is doing; one that says running on this machine without its process was interrupted."""
-        record = self.read_json(_STATUS)
-        known = {field.name for field in dataclasses.fields(Status)}
-        status = Status(**{key: value for key, value in record.items() if key in known})
+        """Return how the run is doing; one that says running on this machine without its process was interrupted.
+
+        Raises:
+            RunError: ``status.json`` is damaged.
+        """
+        status = status_of(self.read_json(_STATUS), str(self.path / _STATUS))
         if status.state == "running" and status.host == socket.gethostname() and not is_alive(status.pid):
             return dataclasses.replace(status, state="interrupted", reason="its process is gone")
         return status
@@ -352,10 +354,21 @@ def list_runs(root: Path) -> list[RunSummary]:
 
 def _summary(run: RunDirectory) -> RunSummary:
     try:
-        recipe, metrics, status = run.recipe(), run.read_json("metrics.json"), run.read_status()
+        recipe = run.recipe()
         step = max((int(record.get("step", 0)) for record in run.read_log()), default=0)
     except RunError as error:
         return RunSummary(run.path, run.path.name, Status("failed", str(error)), 0, {}, {})
+    try:
+        status = run.read_status()
+    except RunError:
+        status = Status("unknown", f"{_STATUS} is damaged; run the recipe again to go on")
+    metrics: dict[str, Any] = {}
+    try:
+        metrics = run.read_json("metrics.json")
+    except RunError:
+        status = dataclasses.replace(
+            status, reason=status.reason or "metrics.json is damaged; run the recipe again to rebuild it"
+        )
     return RunSummary(run.path, str(recipe.get("name", run.path.name)), status, step, recipe, metrics)
 
 
@@ -375,6 +388,9 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 
 _ABSENT = object()
+#: identity of a run whose status does not say it
+_UNKNOWN = "unknown"
+_log = logging.getLogger(__name__)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

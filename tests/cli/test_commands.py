@@ -102,15 +102,29 @@ def boom(error: BaseException) -> typer.Typer:
     return other
 
 
+CPU_FULL = (
+    "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: "
+    "you tried to allocate 819200000000 bytes. Error code 12 (Cannot allocate memory)"
+)
+LESS = "lower training.batch_size or model.channels"
+
+
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
         (RunError("no such run", where="runs/x"), 2, "runs/x: no such run\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
+        (KeyboardInterrupt("interrupted; step 7 is kept"), 130, "interrupted; step 7 is kept\n"),
+        (RuntimeError(CPU_FULL), 1, f"not enough memory: asked for 819.2 GB; {LESS}\n"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU"), 1,
+         f"not enough memory: asked for 21.47 GB; {LESS}\n"),
+        (MemoryError(), 1, f"not enough memory; {LESS}\n"),
+        (MemoryError("Unable to allocate 512. KiB for an array"), 1,
+         f"not enough memory: asked for 524.3 kB; {LESS}\n"),
         (OSError(28, "No space left", "runs/x/log"), 1, "runs/x/log: No space left; see --debug\n"),
         (PermissionError(13, "Permission denied"), 1, "Permission denied; see --debug\n"),
     ],
-    ids=["ours", "ctrl-c", "disk", "permission"],
+    ids=["ours", "ctrl-c", "ctrl-c in a run", "memory", "gpu", "python", "numpy", "disk", "permission"],
 )  # fmt: skip
 def test_errors_are_one_clean_line(error: BaseException, code: int, text: str) -> None:
     result = CliRunner().invoke(boom(error), ["boom"])
@@ -120,8 +134,10 @@ def test_errors_are_one_clean_line(error: BaseException, code: int, text: str) -
 def test_debug_and_bugs_keep_their_traceback() -> None:
     mine = RunError("no such run")
     assert CliRunner().invoke(boom(mine), ["--debug", "boom"]).exception is mine
-    bug = ZeroDivisionError("a bug")
-    assert CliRunner().invoke(boom(bug), ["boom"]).exception is bug
+    for bug in (ZeroDivisionError("a bug"), RuntimeError("another bug")):
+        assert CliRunner().invoke(boom(bug), ["boom"]).exception is bug
+    full = RuntimeError(CPU_FULL)
+    assert CliRunner().invoke(boom(full), ["--debug", "boom"]).exception is full
 
 
 def test_debug_may_stand_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,6 +231,24 @@ def test_ls_lists_recipes_and_runs(here: Path) -> None:
     assert "Runs" not in call("ls", "--out", "elsewhere").output
 
 
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("RecipeError: density: too low", "density: too low"),
+        ("InvalidRecipeError: x.yaml:1:1: a\nx.yaml:2:1: b", "x.yaml:1:1: a x.yaml:2:1: b"),
+        ("IndexError: list index out of range", "IndexError: list index out of range"),
+        ("stopped by a signal; run it again", "stopped by a signal; run it again"),
+        ("annotations: no class of ours", "annotations: no class of ours"),
+    ],
+)
+def test_notes_of_ls_have_no_names_of_our_errors(here: Path, reason: str, shown: str) -> None:
+    run = here / "runs" / "a-1234"
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text(TINY)
+    (run / "status.json").write_text(json.dumps({"state": "failed", "reason": reason, "id": "1234"}))
+    assert call("ls").output.splitlines()[-1].split("  ")[-1].strip() == shown
+
+
 def test_cp_never_overwrites_unasked(here: Path) -> None:
     assert call("cp", "quickstart").exit_code == 0
     copy = here / "quickstart.yaml"
@@ -238,6 +272,94 @@ def test_what_cp_copied_needs_no_other_file(here: Path) -> None:
     for name in shipped_names():
         assert call("cp", name).exit_code == 0
         assert load_recipe(here / f"{name}.yaml").recipe == load_recipe(name).recipe
+
+
+# --------------------------------------------------------------------------- sample and evaluate
+
+
+class Opened:
+    """Stands in for a finished run and keeps what was asked of it."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, Any] = {}
+        self.overrides: tuple[str, ...] = ()
+
+    def open(self, path: Path, overrides: tuple[str, ...] = ()) -> Opened:
+        self.overrides = overrides
+        return self
+
+    def sample(self, out: Path, **asked: Any) -> Path:
+        self.asked = {"out": out, **asked}
+        return out
+
+    def evaluate(self, step: str, observer: Any) -> tuple[Path, list[dict[str, Any]]]:
+        metric = {"name": "fd", "label": "FD", "value": 1.5, "std": None, "higher_is_better": False, "protocol": "p"}
+        return Path("evaluations/x.json"), [metric]
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
+    run = Opened()
+    monkeypatch.setattr("gancompress.runs.open_run", run.open)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "out"),
+    [
+        ((), "samples.png"),
+        (("--class", "3"), "samples-class-3"),
+        (("--class", "3", "--out", "threes.zip"), "threes.zip"),
+        (("--out", "digits-v0.2"), "digits-v0.2"),
+        (("--out", "there.jpg"), "there.jpg"),  # a directory that is there
+    ],
+)
+def test_where_samples_go(here: Path, opened: Opened, arguments: tuple[str, ...], out: str) -> None:
+    (here / "there.jpg").mkdir()
+    result = call("sample", "run", *arguments)
+    assert result.exit_code == 0, result.output
+    assert opened.asked["out"] == Path(out)
+
+
+@pytest.mark.parametrize(("classes", "known"), [(10, "0 to 9"), (0, "none: the generator is unconditional")])
+def test_a_class_that_is_not_there_is_a_usage_error(
+    here: Path, monkeypatch: pytest.MonkeyPatch, classes: int, known: str
+) -> None:
+    from types import SimpleNamespace
+
+    from gancompress.runs import FinishedRun
+
+    network = SimpleNamespace(latent_dim=8, num_classes=classes)
+    monkeypatch.setattr(FinishedRun, "generator", lambda self, step: network)
+    run: Any = None
+    monkeypatch.setattr("gancompress.runs.open_run", lambda path: FinishedRun(run, run))
+    assert fails(2, "sample", "run", "--class", "10") == f"there is no class 10; known: {known}\n"
+
+
+@pytest.mark.parametrize("out", ["s.jpg", "s.PNG", "s.tar"])
+def test_unknown_endings_are_refused(opened: Opened, out: str) -> None:
+    assert fails(2, "sample", "run", "--out", out).startswith(f"{out}: unknown ending '.{out[2:]}'; end in .png")
+    assert opened.asked == {}
+
+
+def test_the_protocol_is_changed_with_or_without_its_section(opened: Opened) -> None:
+    result = call("evaluate", "run", "--set", "samples=60", "--set", "evaluation.seed=1")
+    assert opened.overrides == ("evaluation.samples=60", "evaluation.seed=1")
+    assert result.stdout.splitlines() == ["FD  1.5", "protocol: p", "written: evaluations/x.json"]
+
+
+# --------------------------------------------------------------------------- progress
+
+
+def test_lines_of_progress_say_the_step_of_their_record(capsys: pytest.CaptureFixture[str]) -> None:
+    from gancompress.cli.progress import PlainProgress
+
+    shown = PlainProgress(interval=0.0)
+    shown.start("tiny", "runs/tiny-1", 2400, 0)
+    shown.step(49, 10.0)
+    losses = {"loss_generator": 0.1, "loss_discriminator": 0.2, "density_generator": 0.2, "density_discriminator": 0.5}
+    shown.record({"kind": "train", "step": 50, **losses})
+    assert capsys.readouterr().err.splitlines()[-1].startswith("step 50/2400  10.0 steps/s  left 3m55s  loss G +0.100")
 
 
 # --------------------------------------------------------------------------- validate

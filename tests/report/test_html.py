@@ -263,7 +263,7 @@ def test_an_unfinished_run_is_marked(tmp_path: Path) -> None:
     assert "Unfinished: this run is still running at step 700. The numbers are those so far." in page.text
     assert "steps 700 of 2,000" in page.text
     assert "Layers are counted when the run is done." in page.text
-    run.status("failed", "loss_generator is nan at step 700")
+    run.status("failed", "InvariantError: loss_generator is nan at step 700")
     _, page = page_of(run)
     assert "this run failed at step 700: loss_generator is nan at step 700" in page.text
 

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -195,6 +196,40 @@ def test_a_lock_file_that_says_nothing_still_locks(tmp_path: Path) -> None:
         raise AssertionError("locked nothing")
 
 
+@pytest.mark.parametrize("content", [b"{", b"[]", b"", b'{"state": 7}', b'{"state": "done", "pid": "x"}', None])
+def test_a_damaged_status_does_not_block_the_run(
+    run: RunDirectory, caplog: pytest.LogCaptureFixture, content: bytes | None
+) -> None:
+    path = run.path / "status.json"
+    path.unlink() if content is None else path.write_bytes(content)
+    again = RunDirectory.claim(run.path, RECIPE, "ab12")
+    status = again.read_status()
+    assert (status.state, status.id) == ("interrupted", "ab12")
+    assert re.fullmatch(r"status\.json was (damaged|missing) and has been written anew", str(status.reason))
+    assert "the run goes on from its checkpoints" in caplog.text
+    caplog.clear()
+    RunDirectory.claim(run.path, RECIPE, "ab12")
+    assert caplog.text == ""
+
+
+def test_a_status_damaged_while_it_runs_is_written_over(run: RunDirectory) -> None:
+    run.status("running")
+    (run.path / "status.json").write_bytes(b"\0\0")
+    run.status("done")
+    assert (run.read_status().state, run.read_status().id) == ("done", "ab12")
+
+
+def test_without_its_status_a_run_still_refuses_other_recipes(run: RunDirectory, tmp_path: Path) -> None:
+    for path in (run.path, tmp_path / "renamed"):
+        if not path.exists():
+            run.path.rename(path)
+        (path / "status.json").write_bytes(b"{")
+        with pytest.raises(RunError, match=r"sparsity\.density: 0\.2 there, 0\.3 here"):
+            RunDirectory.claim(path, changed(density=0.3), "cd34")
+        assert (path / "status.json").read_bytes() == b"{"
+    assert RunDirectory.claim(tmp_path / "renamed", RECIPE, "ab12").read_status().id == "ab12"
+
+
 # ------------------------------------------------------------------------------------------- log
 
 
@@ -306,10 +341,19 @@ def test_runs_are_listed_damaged_ones_too(tmp_path: Path) -> None:
     second.status("done")
     broken = RunDirectory.claim(tmp_path / "c", RECIPE, "3")
     (broken.path / "recipe.yaml").write_text("a: [")
+    for name, damaged in (("d", "status.json"), ("e", "metrics.json")):
+        hurt = RunDirectory.claim(tmp_path / name, RECIPE, name)
+        hurt.log(train(30))
+        hurt.status("done")
+        (hurt.path / damaged).write_text("{")
     (tmp_path / "notes").mkdir()
     (tmp_path / "file").write_text("")
     found = {summary.path.name: summary for summary in list_runs(tmp_path)}
-    assert set(found) == {"a", "b", "c"}
+    assert set(found) == {"a", "b", "c", "d", "e"}
+    assert (found["d"].status.state, found["d"].step) == ("unknown", 30)
+    assert found["d"].status.reason == "status.json is damaged; run the recipe again to go on"
+    assert (found["e"].status.state, found["e"].step, found["e"].metrics) == ("done", 30, {})
+    assert found["e"].status.reason == "metrics.json is damaged; run the recipe again to rebuild it"
     assert (found["a"].name, found["a"].step, found["a"].metrics["primary"]) == ("digits", 70, "FD[x]")
     assert (found["b"].name, found["b"].status.state) == ("other", "done")
     assert found["c"].status.state == "failed"
