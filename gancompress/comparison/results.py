@@ -334,7 +334,8 @@ def _with_numbers(
 def eligible(evaluations: Sequence[Mapping[str, Any]]) -> list[bool]:
     """Return of every evaluation whether the generator had the density that it ended with; of the last it is true."""
     densities = [record.get("density_generator") for record in evaluations]
-    return [index == len(densities) - 1 or density == densities[-1] for index, density in enumerate(densities)]
+    last = len(densities) - 1
+    return [i == last or (density is not None and density == densities[last]) for i, density in enumerate(densities)]
 
 
 def _machine(environment: Mapping[str, Any]) -> str:

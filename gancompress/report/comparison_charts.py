@@ -36,13 +36,21 @@ class Style:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A figure of the page: heading, a line about it, the drawing, (label, style) for the legend, its width."""
+    """A figure of the page: heading, a line about it, the drawing, (label, style) for the legend.
+
+    One that takes the whole width of a wide page has a second drawing for narrow windows.
+    """
 
     title: str
     note: str
     svg: str
     legend: tuple[tuple[str, Style], ...] = ()
-    wide: bool = False
+    narrow: str = ""
+
+    @property
+    def wide(self) -> bool:
+        """Whether it takes the whole width of a page that is wide enough."""
+        return bool(self.narrow)
 
 
 def styles(methods: Iterable[str]) -> dict[str, Style]:
@@ -131,6 +139,7 @@ class _Plot:
         width: float = _WIDTH,
         tick: Callable[[float], str] = tick_label,
         air_x: float = 0.06,
+        kind: str = "",
     ) -> None:
         height = _HEIGHT
         self.bottom, self.right = height - _BOTTOM, width - _RIGHT
@@ -140,8 +149,9 @@ class _Plot:
         self.y = _Scale(finite, self.bottom, _TOP, log=wide)
         name = escape(title)
         self._words: list[tuple[float, float, float]] = []
+        css = f"chart {kind}".strip()
         self.parts = [
-            f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{name}">',
+            f'<svg class="{css}" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{name}">',
             f"<title>{name}</title>",
         ]
         for value in self.y.ticks():
@@ -312,28 +322,36 @@ def _learning(
     values = [value for curve in curves.values() for _, *several in curve for value in several]
     if not values:
         return None
-    plot = _Plot(
-        f"{results.primary} over training" + (f" at density {density:g}" if density is not None else ""),
-        [x for curve in curves.values() for x, *_ in curve],
-        values,
-        "training steps" if by_steps else "share of training (equal FLOPs at the end)",
-        results.primary,
-        air_x=0.02,
-        width=2 * _WIDTH + 28 if wide else _WIDTH,
-    )
-    for row in rows:
-        curve, style = curves[row.method], looks[row.method]
-        if len(row.cells) > 1:
-            plot.band([(x, low) for x, _, low, _ in curve], [(x, high) for x, _, _, high in curve], style.color)
-    for row in rows:
-        curve, style = curves[row.method], looks[row.method]
-        plot.line([(x, mean) for x, mean, _, _ in curve], style.color)
-        if curve:
-            plot.mark(curve[-1][0], curve[-1][1], style, f"{row.label}, last: {curve[-1][1]:.4g}")
+
+    def draw(width: float, kind: str = "") -> str:
+        plot = _Plot(
+            f"{results.primary} over training" + (f" at density {density:g}" if density is not None else ""),
+            [x for curve in curves.values() for x, *_ in curve],
+            values,
+            "training steps" if by_steps else "share of training (equal FLOPs at the end)",
+            results.primary,
+            air_x=0.02,
+            width=width,
+            kind=kind,
+        )
+        for row in rows:
+            curve, style = curves[row.method], looks[row.method]
+            if len(row.cells) > 1:
+                plot.band([(x, low) for x, _, low, _ in curve], [(x, high) for x, _, _, high in curve], style.color)
+        for row in rows:
+            curve, style = curves[row.method], looks[row.method]
+            plot.line([(x, mean) for x, mean, _, _ in curve], style.color)
+            if curve:
+                plot.mark(curve[-1][0], curve[-1][1], style, f"{row.label}, last: {curve[-1][1]:.4g}")
+        return plot.done()
+
     title = "Learning curves" + (f", density {density:g}" if density is not None else "")
     mean = "mean over seeds, range as a band" if len(results.grid.seeds) > 1 else "one seed"
     note = f"{_way(results)}; {mean}; values before the final density is reached are those of a denser network"
-    return Figure(title, note, plot.done(), tuple((row.method, looks[row.method]) for row in rows), wide)
+    legend = tuple((row.method, looks[row.method]) for row in rows)
+    if wide:
+        return Figure(title, note, draw(2 * _WIDTH + 28, "broad"), legend, draw(_WIDTH, "narrow"))
+    return Figure(title, note, draw(_WIDTH), legend)
 
 
 def _curve(cells: Sequence[CellResult], label: str, by_steps: bool) -> list[tuple[float, float, float, float]]:
