@@ -7,7 +7,10 @@ only with ``--debug``. Anything that is *not* a :class:`GancompressError` is our
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "BackboneError",
@@ -19,6 +22,7 @@ __all__ = [
     "GancompressError",
     "InvariantError",
     "KernelError",
+    "MethodError",
     "RecipeError",
     "RunError",
     "UnsupportedOptimizerError",
@@ -108,6 +112,10 @@ class KernelError(GancompressError):
 
 class InvariantError(GancompressError):
     """A sparsity invariant broke: the numbers of this run can no longer be trusted."""
+
+
+class MethodError(GancompressError):
+    """A sparsity method raised, or answered with something that is no answer."""
 
 
 class UnsupportedOptimizerError(GancompressError):

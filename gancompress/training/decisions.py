@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from gancompress.errors import GancompressError, InvariantError
+from gancompress.errors import GancompressError, InvariantError, MethodError
 from gancompress.sparsity.state import SparseState
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from gancompress.training.groups import Group
     from gancompress.training.masking import MaskedNetwork
 
-__all__ = ["below", "check_counts", "decide_together", "pack", "unpack", "validate"]
+Answer = TypeVar("Answer")
+
+__all__ = ["answer", "below", "check_counts", "decide_together", "pack", "unpack", "validate"]
 
 
 def decide_together(
@@ -56,13 +58,52 @@ def decide_together(
 
 def _ask(method: str, net: MaskedNetwork, view: NetView, decide: Callable[[], SparseState]) -> SparseState:
     # torch counts in-place writes per tensor: a method that edits what it was only shown is caught at no cost
-    before = {name: weight._version for name, weight in view.weights.items()}
-    state = decide()
-    changed = [name for name, weight in view.weights.items() if weight._version != before[name]]
+    shown = _shown(net, view)
+    before = [tensor._version for _, tensor in shown]
+    state = answer(method, f"the {net.role} at step {view.step} of round {view.round}", decide)
+    changed = [what for (what, tensor), version in zip(shown, before, strict=True) if tensor._version != version]
     if changed:
-        raise InvariantError(f"method {method} changed weights of the {net.role} itself: {', '.join(changed)}")
+        raise InvariantError(f"method {method} changed {', '.join(changed)} of the {net.role} itself")
+    if not isinstance(state, SparseState):
+        raise MethodError(
+            f"method {method} answered for the {net.role} with {type(state).__name__}, expected SparseState"
+        )
     validate(net, state, f"method {method}")
     return state
+
+
+def answer(method: str, asked: str, call: Callable[[], Answer]) -> Answer:
+    """Call a method; whatever it raises names the method and what it was asked about.
+
+    Raises:
+        GancompressError: as the method raised it.
+        MethodError: for everything else, with the original as its cause.
+    """
+    try:
+        return call()
+    except GancompressError:
+        raise
+    except Exception as error:
+        raise MethodError(
+            f"method {method} failed, asked about {asked}: {type(error).__name__}: {error} (--debug shows where)"
+        ) from error
+
+
+def _shown(net: MaskedNetwork, view: NetView) -> list[tuple[str, Tensor]]:
+    """List every tensor that a method may look at and must not change."""
+    groups: dict[str, Mapping[str, object]] = {
+        "weight": view.weights,
+        "gradient of": view.gradients or {},
+        "momentum of": view.momentum,
+    }
+    if net.has_state:
+        groups |= {"mask of": net.state.masks, "memory": net.state.memory}
+    return [
+        (f"{what} {name}", tensor)
+        for what, tensors in groups.items()
+        for name, tensor in tensors.items()
+        if isinstance(tensor, Tensor)
+    ]
 
 
 def _share(
@@ -104,6 +145,12 @@ def validate(net: MaskedNetwork, state: SparseState, author: str) -> None:
                 f"expected bool {tuple(parameter.shape)}"
             )
     check_counts(state, f"{author}, {net.role}")
+    for key, value in state.memory.items():
+        if isinstance(value, bool) or not isinstance(value, Tensor | int | float):
+            raise InvariantError(
+                f"{author} remembers {key} of the {net.role} as {type(value).__name__}; "
+                "memory holds tensors, integers and floats"
+            )
 
 
 def check_counts(state: SparseState, where: str) -> None:

@@ -31,10 +31,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from gancompress.errors import CheckpointError, InvariantError
+from gancompress.errors import CheckpointError, InvariantError, MethodError
 from gancompress.methods.base import Method, MethodConfig, NetView, Plan, Round
 from gancompress.seeds import generator
-from gancompress.training.decisions import below, check_counts, decide_together, pack, unpack, validate
+from gancompress.training.decisions import answer, below, check_counts, decide_together, pack, unpack, validate
 from gancompress.training.groups import Group
 from gancompress.training.masking import Change, MaskedNetwork, Moments, RoleParts
 from gancompress.training.signals import Signals
@@ -179,7 +179,12 @@ class Engine:
         Raises:
             InvariantError: the plan leaves an optimizer step out without an update.
         """
-        plan = self.method.plan(role, step, total_steps)
+        name = type(self.method).__name__
+        plan = answer(
+            name, f"the plan of the {role} at step {step}", partial(self.method.plan, role, step, total_steps)
+        )
+        if not isinstance(plan, Plan):
+            raise MethodError(f"method {name} plans {plan!r} for the {role} at step {step}, expected a Plan")
         if Plan.SKIP_STEP in plan and Plan.UPDATE not in plan:
             raise InvariantError(f"method {type(self.method).__name__} plans SKIP_STEP without UPDATE at step {step}")
         return plan

@@ -115,6 +115,11 @@ class MaskedNetwork:
             raise InvariantError(f"the {self.role} has no masks yet: call Engine.init or load_state_dict first")
         return self._state
 
+    @property
+    def has_state(self) -> bool:
+        """Whether the engine is initialised."""
+        return self._state is not None
+
     def adopt(self, state: SparseState) -> None:
         """Take ``state`` as it is and rebuild what is derived from its masks; weights are not touched."""
         masks = {name: state.masks[name].to(p.device) for name, p in self.parameters.items()}
