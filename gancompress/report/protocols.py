@@ -51,7 +51,7 @@ def few_images(metrics: Sequence[Metric]) -> str:
         if fewest < _ENOUGH:
             name = metric.label.partition("[")[0]
             return (
-                f"{name} from {fewest:,} images, fewer than {_ENOUGH:,}, is too high and shaky: "
+                f"{name} from {fewest:,} images, fewer than {_ENOUGH:,}, is biased upwards and noisy: "
                 "compare it only with numbers of the same protocol"
             )
     return ""

@@ -25,7 +25,7 @@ def count(value: float) -> str:
 
 def size(value: float) -> str:
     """Return bytes: ``512 B``, ``14.97 MB`` (decimal prefixes, as file managers show them)."""
-    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+    for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if value >= limit:
             return f"{value / limit:.4g} {unit}"
     return f"{value:g} B"

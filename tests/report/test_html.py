@@ -154,7 +154,7 @@ def test_the_density_of_some_weights_is_not_taken_for_that_of_the_network(run: R
 
 def test_a_distance_from_few_images_is_warned_of(run: RunDirectory) -> None:
     _, page = page_of(run)
-    assert "Beware: FD from 1,000 images, fewer than 2,048, is too high and shaky" in page.text
+    assert "Beware: FD from 1,000 images, fewer than 2,048, is biased upwards and noisy" in page.text
 
 
 def test_one_split_has_no_spread(tmp_path: Path) -> None:

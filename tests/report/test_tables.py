@@ -39,7 +39,7 @@ def test_plain_lines_without_a_terminal(run: RunDirectory, capsys: pytest.Captur
         "IS[classifier-1f3a9c2d] 8.899 ± 0.081 10 splits [92cd1a34be77]",
         "precision[classifier-1f3a9c2d] 0.8728 3 neighbours [0b7c6d5e4f32]",
         f"protocol: {PROTOCOL}",
-        "warning: FD from 1,000 images, fewer than 2,048, is too high and shaky: "
+        "warning: FD from 1,000 images, fewer than 2,048, is biased upwards and noisy: "
         "compare it only with numbers of the same protocol",
     ]
     assert "\x1b" not in "".join(lines)

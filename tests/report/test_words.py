@@ -21,6 +21,7 @@ from gancompress.report.summary import cost_rows, flat
         (words.count(1052416), "1,052,416"),
         (words.size(512), "512 B"),
         (words.size(14_969_856), "14.97 MB"),
+        (words.size(8.192e13), "81.92 TB"),
         (words.duration(0.0000042), "4.2 µs"),
         (words.duration(0.00124), "1.24 ms"),
         (words.duration(38.24), "38.2 s"),
