@@ -183,7 +183,7 @@ def read_run(path: Path) -> RunData:
 
     return RunData(
         path=path,
-        status=attempt(run.read_status, Status()),
+        status=attempt(run.read_status, Status("unknown")),
         recipe=attempt(run.recipe, {}),
         log=attempt(run.read_log, []),
         metrics=attempt(lambda: run.read_json("metrics.json"), {}),

@@ -227,6 +227,7 @@ def test_a_damaged_part_is_named_and_the_rest_is_shown(run: RunDirectory, damage
     _, page = page_of(run)
     assert f"Left out, because it could not be read: {run.path / damaged}" in page.text
     assert "How to repeat it" in page.text
+    assert ("this run is in an unknown state" in page.text) == (damaged == "status.json")
 
 
 @pytest.mark.parametrize(
