@@ -240,7 +240,7 @@ class Experiment:
         An earlier, denser one of a pruning method is not what the run is about.
         """
         last = self._evaluated[max(self._evaluated)]
-        alike = [e for e in self._evaluated.values() if e["density_generator"] == last["density_generator"]]
+        alike = [e for e in self._evaluated.values() if e.get("density_generator") == last.get("density_generator")]
         return min(alike, key=_badness)
 
     def evaluate(self, dataset: Dataset[DatasetConfig], trainer: Trainer) -> dict[str, Any]:
