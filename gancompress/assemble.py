@@ -1,6 +1,6 @@
 """Recipe to objects: the dataset, both networks, the masks' budgets, the optimizers, the trainer.
 
-Together with :mod:`gancompress.experiment` this is the only code that knows every room. Nothing here trains.
+One half of the composition root; :mod:`gancompress.experiment` is the other. Nothing here trains.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gancompress.backbones.base import (
     prunable_weights,
 )
 from gancompress.cost.ledger import TrainingLedger
-from gancompress.errors import BackboneError, DataError, RecipeError
+from gancompress.errors import BackboneError, DataError, RecipeError, RunError
 from gancompress.recipe.load import component_config
 from gancompress.registry import BACKBONES, DATASETS, LOSSES, METHODS, Registry
 from gancompress.seeds import derive
@@ -40,10 +40,10 @@ from gancompress.training.optimizers import build_optimizer
 from gancompress.widths import ChosenWidth, choose_widths, with_widths
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from gancompress.data.base import Dataset, DatasetConfig, ImageSpec
-    from gancompress.methods.base import Method, MethodConfig
+    from gancompress.methods.base import Method, MethodConfig, Round
     from gancompress.objectives.base import Loss, LossConfig
     from gancompress.recipe.schema import Component, Recipe, SparsityConfig
     from gancompress.sparsity.state import Budget, Role
@@ -60,6 +60,7 @@ __all__ = [
     "build_trainer",
     "check_shapes",
     "chosen_widths",
+    "declared_rounds",
     "densities",
     "device_of",
     "make_backbone",
@@ -402,3 +403,26 @@ def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group 
         group=group,
         device=device,
     )
+
+
+def declared_rounds(recipe: Recipe, trainer: Trainer) -> Sequence[Round]:
+    """Return the rounds that the method declares for this recipe.
+
+    Raises:
+    RunError: there are none, one has no steps, or one rewinds to where the first never was.
+    """
+    asked = {role: trainer.engine.budget(role).density for role in ROLES}
+    rounds = trainer.engine.method.rounds(recipe.training.steps, asked)
+    name = recipe.sparsity.method.name
+    if not rounds:
+        raise RunError(f"method {name!r} declares no round")
+    for index, current in enumerate(rounds):
+        if current.steps < 1:
+            raise RunError(f"method {name!r} declares round {index} ({current.name}) of {current.steps} steps")
+        if index and "rewind" in (current.generator, current.discriminator):
+            last = rounds[0].steps - 1
+            if not 0 <= current.rewind_step <= last:
+                raise RunError(
+                    f"method {name!r} rewinds to step {current.rewind_step}; the first round has steps 0 to {last}"
+                )
+    return rounds

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gancompress.assemble import ROLES, build_backbone, build_dataset, build_networks, build_trainer, chosen_widths
+from gancompress.assemble import (
+    ROLES,
+    build_backbone,
+    build_dataset,
+    build_networks,
+    build_trainer,
+    chosen_widths,
+    declared_rounds,
+)
 from gancompress.cost.summary import run_cost
 from gancompress.environment import environment
 from gancompress.errors import CheckpointError, RunError
@@ -24,7 +32,7 @@ from gancompress.interrupt import Interruption
 from gancompress.measure import check_extractor, measure, metric_record, say_once
 from gancompress.observer import Observer, Silent
 from gancompress.recipe.identity import directory_name
-from gancompress.training.checkpoint import Snapshot, latest, load, save
+from gancompress.training.checkpoint import Snapshot, checkpoints, latest, load, save
 from gancompress.training.groups import Group
 from gancompress.training.loop import Position, Trainer
 from gancompress.training.rundir import RunDirectory
@@ -87,6 +95,7 @@ class Experiment:
         self._extractor: Extractor | None = None
         self._seconds = 0.0
         self._evaluated: dict[int, dict[str, Any]] = {}
+        self._sampled: set[int] = set()
 
     @property
     def directory(self) -> RunDirectory:
@@ -112,14 +121,16 @@ class Experiment:
         dataset = build_dataset(self.recipe)
         dataset.prepare()
         trainer = build_trainer(self.recipe, dataset, self.group)
-        rounds = self._rounds(trainer)
+        if not checkpoints(self._root / directory_name(self.recipe) / "checkpoints"):
+            load_initial(self.recipe, trainer.network("generator"), trainer.network("discriminator"))
+        rounds = declared_rounds(self.recipe, trainer)
         if not self.group.is_main:
             self.group.barrier()
             self._directory = RunDirectory(self._root / directory_name(self.recipe))
             with Interruption() as interruption:
                 return self._run(dataset, trainer, rounds, interruption)
         self._directory = RunDirectory.open(self._root, self.recipe)
-        with self.directory.lock(), Interruption() as interruption:
+        with self.directory.lock(), Interruption(self._say_stopping) as interruption:
             self.directory.status("running")
             self.group.barrier()
             try:
@@ -134,6 +145,9 @@ class Experiment:
                 self.observer.finish()
             self.directory.status("done")
         return result
+
+    def _say_stopping(self) -> None:
+        self.observer.message("stopping after this step (after its evaluation, if one runs); again to stop at once")
 
     def _run(
         self,
@@ -151,23 +165,6 @@ class Experiment:
         run.train()
         return self._finish(dataset, trainer)
 
-    def _rounds(self, trainer: Trainer) -> Sequence[Round]:
-        asked = {role: trainer.engine.budget(role).density for role in ROLES}
-        rounds = trainer.engine.method.rounds(self.recipe.training.steps, asked)
-        name = self.recipe.sparsity.method.name
-        if not rounds:
-            raise RunError(f"method {name!r} declares no round")
-        for index, current in enumerate(rounds):
-            if current.steps < 1:
-                raise RunError(f"method {name!r} declares round {index} ({current.name}) of {current.steps} steps")
-            if index and "rewind" in (current.generator, current.discriminator):
-                last = rounds[0].steps - 1
-                if not 0 <= current.rewind_step <= last:
-                    raise RunError(
-                        f"method {name!r} rewinds to step {current.rewind_step}; the first round has steps 0 to {last}"
-                    )
-        return rounds
-
     def _resume(self, trainer: Trainer) -> bool:
         """Restore the newest good checkpoint, or initialise; return whether there was one."""
         found = latest(self.directory.checkpoints)
@@ -179,7 +176,6 @@ class Experiment:
                     "no checkpoint of this run is intact; remove the directory to start again",
                     where=str(self.directory.path),
                 )
-            load_initial(self.recipe, trainer.network("generator"), trainer.network("discriminator"))
             trainer.engine.init(trainer.probe)
             self._cut_log(0)
             return False
@@ -192,6 +188,8 @@ class Experiment:
                 self._seconds = record["seconds"]
             elif record["kind"] == "evaluation":
                 self._evaluated[record["step"]] = record
+            elif record["kind"] == "sample":
+                self._sampled.add(record["step"])
         return True
 
     def _cut_log(self, step: int) -> None:
@@ -270,6 +268,12 @@ class Experiment:
         """Return whether the log holds an evaluation of ``step``."""
         return step in self._evaluated
 
+    def sampled(self, step: int) -> bool:
+        """Return whether the grid of ``step`` is drawn and logged; it counts as such from now on."""
+        before = step in self._sampled
+        self._sampled.add(step)
+        return before
+
     def log(self, record: dict[str, Any]) -> None:
         """Append one record to ``log.jsonl`` and show it."""
         if self.group.is_main:
@@ -344,14 +348,16 @@ class _Session:
         looks = self._due(training.sample_every) or self._evaluation_due(ends)
         if ends or stop or looks or self._due(training.checkpoint_every) or self._rewound_to():
             self.checkpoint()
+        if (looks or ends) and not stop:
+            self.experiment.trained(time.perf_counter() - self._mark)
+            self._look(ends)
+            self._mark = time.perf_counter()
+            # a signal may have come while looking took its time
+            stop = self._asked_to_stop(ends)
         if stop:
             raise KeyboardInterrupt(
                 f"interrupted; the checkpoint of step {step} is kept, the same command goes on from there"
             )
-        if looks or ends:
-            self.experiment.trained(time.perf_counter() - self._mark)
-            self._look(ends)
-            self._mark = time.perf_counter()
 
     def _asked_to_stop(self, ends: bool) -> bool:
         """Several ranks agree when they log: a signal that reaches one of them must stop all at the same step."""
@@ -378,20 +384,19 @@ class _Session:
             return
         if self._evaluation_due(ends) and not self.experiment.is_evaluated(step):
             self.experiment.evaluate(self.dataset, self.trainer)
-        if self._due(self.recipe.training.sample_every) or step == self.total:
-            path = self.directory.sample_path(step)
-            if not path.exists():
-                generator = self.trainer.ema.module
-                sample_grid(
-                    generator,
-                    path,
-                    latent_dim=generator.latent_dim,
-                    num_classes=generator.num_classes,
-                    seed=self.recipe.evaluation.seed,
-                    device=self.trainer.device,
-                )
-                name = path.relative_to(self.directory.path).as_posix()
-                self.experiment.log({"kind": "sample", "step": step, "file": name})
+        due = self._due(self.recipe.training.sample_every) or step == self.total
+        if due and not self.experiment.sampled(step):
+            path, generator = self.directory.sample_path(step), self.trainer.ema.module
+            sample_grid(
+                generator,
+                path,
+                latent_dim=generator.latent_dim,
+                num_classes=generator.num_classes,
+                seed=self.recipe.evaluation.seed,
+                device=self.trainer.device,
+            )
+            name = path.relative_to(self.directory.path).as_posix()
+            self.experiment.log({"kind": "sample", "step": step, "file": name})
 
     def _log_training(self) -> None:
         now = time.perf_counter()
@@ -410,11 +415,14 @@ class _Session:
         }
         bad = [name for name, value in means.items() if not math.isfinite(value)]
         if bad:
-            raise RunError(
-                f"{bad[0]} is {means[bad[0]]} at step {self.position.total}: the training diverged; "
-                "a lower learning rate, another loss or a denser discriminator may help"
-            )
+            raise self._diverged(f"{bad[0]} is {means[bad[0]]} at step {self.position.total}")
         self.experiment.log(record)
+
+    @staticmethod
+    def _diverged(what: str) -> RunError:
+        return RunError(
+            f"{what}: the training diverged; a lower learning rate, another loss or a denser discriminator may help"
+        )
 
     def _means(self) -> dict[str, float]:
         """Read the meters, averaged over ranks, so that one rank's NaN stops all."""
@@ -433,6 +441,9 @@ class _Session:
     def checkpoint(self) -> None:
         """Write the state of the run; every rank calls it, the first one writes."""
         self.trainer.synchronise()
+        if not self.trainer.is_finite():
+            # a checkpoint of it would push the good ones out
+            raise self._diverged(f"a weight is not finite at step {self.position.total}")
         if not self.experiment.group.is_main:
             return
         groups, scalars = self.trainer.snapshot()

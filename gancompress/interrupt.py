@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType, TracebackType
 
 __all__ = ["Interruption"]
@@ -16,12 +17,16 @@ class Interruption:
     """While entered, the first signal sets :attr:`requested`; a second one raises at once.
 
     Outside the main thread, where Python allows no handlers, it does nothing.
+
+    Args:
+        heard: called once, when the first signal comes.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, heard: Callable[[], None] | None = None) -> None:
         self.requested = False
+        self._heard = heard
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Interruption:
@@ -40,3 +45,5 @@ class Interruption:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+        if self._heard is not None:
+            self._heard()

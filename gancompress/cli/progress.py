@@ -99,9 +99,10 @@ class PlainProgress(_Base):
         super().record(record)
         if record["kind"] == "evaluation":
             self.message(f"step {record['step']}: {self.metric.rsplit(' @', 1)[0]} ({duration(record['seconds'])})")
-        elif record["kind"] == "train" and time.monotonic() - self._last >= self._interval:
+        elif record["kind"] == "train" and (self.done == self.total or time.monotonic() - self._last >= self._interval):
             self._last = time.monotonic()
-            self.message(f"step {self.done}/{self.total}  {self.speed}  left {self.remaining}  {self.losses}")
+            where = f"step {self.done}/{self.total}  {self.speed}  left {self.remaining}"
+            self.message(f"{where}  {self.losses}  {self.metric}".rstrip())
 
 
 class RichProgress(_Base):

@@ -111,17 +111,22 @@ def _histogram(names: tuple[str, ...], counts: list[int], most: int = 20) -> lis
 
 def _shapes(loaded: LoadedRecipe, dataset: Dataset[Any]) -> list[str]:
     """Build everything that trains, as `run` does, and say what the densities keep."""
-    from gancompress.assemble import ROLES, build_trainer
+    from gancompress.assemble import ROLES, build_trainer, declared_rounds
+    from gancompress.initial import load_initial
     from gancompress.measure import check_extractor
 
     trainer = build_trainer(loaded.recipe, dataset)
+    load_initial(loaded.recipe, trainer.network("generator"), trainer.network("discriminator"))
+    declared_rounds(loaded.recipe, trainer)
+    trainer.engine.init(trainer.probe)
     lines = []
     for role in ROLES:
         every = sum(parameter.numel() for parameter in trainer.network(role).parameters())
-        budget = trainer.engine.budget(role)
+        budget, state = trainer.engine.budget(role), trainer.engine.state(role)
+        asked = "" if state.nonzeros == budget.total else f" ({budget.exact_density:.4f} asked)"
         lines.append(
             f"{role:<13}  {every:>11,} parameters; of {sum(budget.sizes.values()):,} prunable weights in "
-            f"{len(budget.sizes)} layers {budget.total:,} are kept: density {budget.exact_density:.4f}"
+            f"{len(budget.sizes)} layers {state.nonzeros:,} are kept at the start: density {state.density:.4f}{asked}"
         )
     if loaded.recipe.evaluation.extractor != "auto":
         check_extractor(loaded.recipe.evaluation.extractor)

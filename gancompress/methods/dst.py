@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gancompress.methods.base import Method, MethodConfig, NetView, Plan, Round
 from gancompress.methods.growth import GROWTH_SCORES, Growth
@@ -75,6 +75,12 @@ class DSTConfig(MethodConfig):
     protect_output: bool = Field(default=True, description="global scope: the output layer is updated by itself")
     multiplier: int = Field(default=1, ge=1, description="train this many times longer (ITOP)")
 
+    @model_validator(mode="after")
+    def _ever_due(self) -> DSTConfig:
+        if self.stop is not None and self.stop <= self.start:
+            raise ValueError(f"stop ({self.stop}) must come after start ({self.start}), or no update is ever due")
+        return self
+
     def growth_of(self, role: Role) -> Growth:
         """Return the growth score of one network."""
         return getattr(self.growth, role) if isinstance(self.growth, RoleGrowth) else self.growth
@@ -114,7 +120,8 @@ class DST(Method[DSTConfig]):
 
     def drop_fraction(self, step: int, total_steps: int) -> float:
         """Return the share of kept weights that an update at ``step`` replaces."""
-        return self.config.drop_fraction.at(step / max((self.config.stop or 1.0) * total_steps, 1))
+        stop = 1.0 if self.config.stop is None else self.config.stop
+        return self.config.drop_fraction.at(step / max(stop * total_steps, 1))
 
     def update(self, state: SparseState, net: NetView, rng: torch.Generator) -> SparseState:
         """Replace the same number of weights in every group; a group is a layer, or under global scope all of them."""

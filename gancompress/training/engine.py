@@ -12,7 +12,7 @@ The order of one training step, the same in code and in the documentation::
         for role whose plan says UPDATE:          engine.update(role, step=step, total_steps=T, round=r)
                                                   # = [method.update on a view; check; broadcast; grown/dropped;
                                                   #    zero weights, moments and average of what was dropped]
-        log, evaluate, checkpoint
+        log, checkpoint, evaluate
 
 Gradients are averaged over ranks before ``engine.step``. Between updates nothing waits for the device.
 

@@ -6,9 +6,9 @@
         n_d times:  D.zero_grad; loss_D.backward; [engine: mask gradients and moments; D.step; re-mask]
         G.zero_grad; loss_G.backward;             [engine: the same for G]
         measure, if the method asked for it
-        ema.update(mask, grown)
-        for role whose plan says UPDATE:          [method.update on a view; check; broadcast; reset what was grown]
-        log, evaluate, checkpoint                 (the experiment does these between two calls of Trainer.step)
+        ema.update(generator, step)               [a newly grown weight starts from its live value]
+        for role whose plan says UPDATE:          [method.update on a view; check; broadcast; zero what was dropped]
+        log, checkpoint, evaluate                 (the experiment does these between two calls of Trainer.step)
 """
 
 from __future__ import annotations
@@ -132,6 +132,11 @@ class Trainer:
         """Average what ranks accumulate apart (batch-norm statistics), before anyone looks at it."""
         for network in (self.generator, self.discriminator, self.ema.module):
             self.group.mean_(buffer for buffer in network.buffers() if buffer.is_floating_point())
+
+    def is_finite(self) -> bool:
+        """Whether every weight of both networks is a number; waits for the device."""
+        weights = [p.detach() for network in (self.generator, self.discriminator) for p in network.parameters()]
+        return bool(torch.stack(torch._foreach_norm(weights)).isfinite().all())
 
     # ------------------------------------------------------------------ the two players
 

@@ -173,3 +173,21 @@ def test_every_loss_trains_with_everything_on(tmp_path: Path, loss: str) -> None
         "training.channels_last=true",
         "training.steps=4",
     )
+
+
+def test_a_diverged_run_keeps_its_good_checkpoints(tmp_path: Path) -> None:
+    wild = ("training.optimizers.generator.lr=1e30", "training.optimizers.discriminator.lr=1e30")
+    with pytest.raises(RunError, match="a weight is not finite"):
+        run(tmp_path, *wild, "objective.loss=least-squares", "training.log_every=12", "training.checkpoint_every=2")
+
+
+def test_initial_weights_that_are_not_there_leave_no_directory(tmp_path: Path) -> None:
+    weights = f"{{path: {tmp_path / 'none.safetensors'}, hash: {'a' * 16}}}"
+    with pytest.raises(RunError, match="no such checkpoint or file"):
+        run(tmp_path / "runs", f"training.init_from={weights}")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_updates_that_are_never_due_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"stop \(0\.1\) must come after start \(0\.9\)"):
+        run(tmp_path, "sparsity.method.start=0.9", "sparsity.method.stop=0.1")
