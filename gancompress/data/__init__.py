@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gancompress.data.base import Batch, Dataset, DatasetConfig, ImageSpec
 from gancompress.data.sampling import batch_indices
-from gancompress.data.transform import random_flip, to_float, to_uint8
+from gancompress.data.transform import mirror, to_float, to_uint8
 
 __all__ = [
     "Batch",
@@ -16,7 +16,7 @@ __all__ = [
     "ImageSpec",
     "batch_indices",
     "class_histogram",
-    "random_flip",
+    "mirror",
     "to_float",
     "to_uint8",
 ]

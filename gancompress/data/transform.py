@@ -5,30 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["random_flip", "to_float", "to_uint8"]
+__all__ = ["mirror", "to_float", "to_uint8"]
 
 
-def to_float(images: Tensor, flip_generator: torch.Generator | None = None) -> Tensor:
-    """Map 0..255 linearly to [-1, 1], and mirror each image with probability one half when a generator is given.
+def to_float(images: Tensor) -> Tensor:
+    """Map 0..255 linearly to [-1, 1].
 
     Args:
         images: uint8, (B, C, H, W).
-        flip_generator: source of the flips; ``None`` flips nothing.
 
     Returns:
         float32, (B, C, H, W), on the same device.
     """
-    floats = images.to(torch.float32).div_(127.5).sub_(1.0)
-    return floats if flip_generator is None else random_flip(floats, flip_generator)
+    return images.to(torch.float32).div_(127.5).sub_(1.0)
 
 
-def random_flip(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Mirror each image left to right with probability one half.
-
-    The coins are drawn where the generator lives, so a CPU generator flips the same images whatever the device.
-    """
-    coins = torch.rand(images.shape[0], 1, 1, 1, generator=rng, device=rng.device) < 0.5
-    return torch.where(coins.to(images.device), images.flip(-1), images)
+def mirror(images: Tensor, where: Tensor) -> Tensor:
+    """Mirror the images left to right at which ``where``, bool (B,), is true."""
+    return torch.where(where.view(-1, 1, 1, 1).to(images.device), images.flip(-1), images)
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gancompress.data.sampling import batch_indices
-from gancompress.data.transform import to_float
+from gancompress.data.transform import mirror, to_float
 from gancompress.seeds import generator
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ class BatchSource:
         pixels = to_float(images)
         if self.flip:
             # drawn for the global batch, so that it does not depend on the number of ranks
-            mirrored = torch.rand(batch, generator=generator(self.seed, "flip", draw))[self._share(batch)] < 0.5
-            pixels = torch.where(mirrored.view(-1, 1, 1, 1), pixels.flip(-1), pixels)
+            coins = torch.rand(batch, generator=generator(self.seed, "flip", draw)) < 0.5
+            pixels = mirror(pixels, coins[self._share(batch)])
         pixels = pixels.to(self.device, non_blocking=True)
         if self.channels_last:
             pixels = pixels.contiguous(memory_format=torch.channels_last)

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from gancompress.data import random_flip, to_float, to_uint8
-from gancompress.seeds import generator
+from gancompress.data import mirror, to_float, to_uint8
 
 
 def test_ends_and_middle_of_the_range():
@@ -23,22 +22,12 @@ def test_arguments_are_left_alone():
     to_uint8(floats)
     assert floats.equal(copy)
     stored = torch.arange(48, dtype=torch.uint8).reshape(1, 3, 4, 4)
-    to_float(stored, generator(0, "flip", 0))
+    mirror(to_float(stored), torch.tensor([True]))
     assert stored.flatten().tolist() == list(range(48))
 
 
-def test_flips_mirror_whole_images_left_to_right_about_half_the_time():
-    image = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).expand(1000, 1, 2, 2)
-    out = random_flip(image, generator(0, "flip", 0))
-    mirrored = (out[:, 0] == torch.tensor([[2.0, 1.0], [4.0, 3.0]])).all((1, 2))
-    same = (out == image).all(3).all(2)[:, 0]
-    assert (mirrored ^ same).all()
-    assert 440 < mirrored.sum() < 560
-
-
-def test_flips_are_a_function_of_the_generator():
-    images = (torch.arange(64 * 3 * 16) % 256).to(torch.uint8).reshape(64, 3, 4, 4)
-    first = to_float(images, generator(0, "flip", 7))
-    assert to_float(images, generator(0, "flip", 7)).equal(first)
-    assert not to_float(images, generator(0, "flip", 8)).equal(first)
-    assert to_float(images).equal(images.float() / 127.5 - 1)
+def test_only_the_images_asked_for_are_mirrored_left_to_right():
+    images = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).expand(2, 1, 2, 2)
+    out = mirror(images, torch.tensor([True, False]))
+    assert out[0, 0].tolist() == [[2.0, 1.0], [4.0, 3.0]]
+    assert out[1, 0].tolist() == [[1.0, 2.0], [3.0, 4.0]]
