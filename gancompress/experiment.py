@@ -7,17 +7,13 @@ from is a pure function of the checkpoint that ended the round before it.
 from __future__ import annotations
 
 import dataclasses
-import math
-import time
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from gancompress.assemble import (
     ROLES,
-    build_backbone,
     build_dataset,
-    build_networks,
     build_trainer,
     chosen_widths,
     declared_rounds,
@@ -26,27 +22,24 @@ from gancompress.cost.summary import run_cost
 from gancompress.environment import environment
 from gancompress.errors import CheckpointError, RunError
 from gancompress.evaluation.extractors import Extractor, build_extractor
-from gancompress.evaluation.samples import sample_grid
 from gancompress.initial import load_initial
 from gancompress.interrupt import Interruption
 from gancompress.measure import check_extractor, measure, metric_record, say_once
 from gancompress.observer import Observer, Silent
 from gancompress.recipe.identity import directory_name
-from gancompress.training.checkpoint import Snapshot, checkpoints, latest, load, save
+from gancompress.session import Session
+from gancompress.training.checkpoint import checkpoints, latest
 from gancompress.training.groups import Group
-from gancompress.training.loop import Position, Trainer
 from gancompress.training.rundir import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from torch import Tensor
-
     from gancompress.data.base import Dataset, DatasetConfig
     from gancompress.methods.base import Round
     from gancompress.recipe.schema import Recipe
-    from gancompress.training.engine import UpdateReport
+    from gancompress.training.loop import Trainer
 
 __all__ = ["Experiment", "RunResult"]
 
@@ -159,7 +152,7 @@ class Experiment:
         resumed = self._resume(trainer)
         total = sum(current.steps for current in rounds)
         self.observer.start(self.recipe.name, str(self.directory.path), total, trainer.position.total)
-        run = _Session(self, dataset, trainer, rounds, interruption)
+        run = Session(self, dataset, trainer, rounds, interruption)
         if resumed:
             run.catch_up()
         run.train()
@@ -286,243 +279,8 @@ class Experiment:
         return self._seconds
 
 
-class _Session:
-    """The part of a run that happens between two calls of ``Trainer.step``."""
-
-    def __init__(
-        self,
-        experiment: Experiment,
-        dataset: Dataset[DatasetConfig],
-        trainer: Trainer,
-        rounds: Sequence[Round],
-        interruption: Interruption,
-    ) -> None:
-        self.experiment = experiment
-        self.recipe = experiment.recipe
-        self.directory = experiment.directory
-        self.dataset = dataset
-        self.trainer = trainer
-        self.rounds = rounds
-        self.interruption = interruption
-        self.total = sum(current.steps for current in rounds)
-        self._mark = time.perf_counter()
-        self._began = self._mark
-        self._first = trainer.position.total
-
-    @property
-    def position(self) -> Position:
-        """Where the run is."""
-        return self.trainer.position
-
-    def train(self) -> None:
-        """Train every round that is left."""
-        while True:
-            current = self.rounds[self.position.round]
-            self._teach(current)
-            while self.position.step < current.steps:
-                reports = self.trainer.step(current)
-                self._after_step(current, reports)
-            if self.position.round + 1 == len(self.rounds):
-                return
-            self._begin_round(self.position.round + 1)
-
-    def catch_up(self) -> None:
-        """Do what was due at the restored step but was cut off after its checkpoint."""
-        if self.position.total:
-            self._look(self._ends_round())
-
-    # ------------------------------------------------------------------ after a step
-
-    def _after_step(self, current: Round, reports: list[UpdateReport]) -> None:
-        training, step = self.recipe.training, self.position.total
-        ends = self.position.step == current.steps
-        for report in reports:
-            notes = self.trainer.engine.method.notes(report.role, report.step, current.steps)
-            self.experiment.log({"kind": "update", "step": step, **_update_record(report), **notes})
-        if step % training.log_every == 0 or ends:
-            self._log_training()
-        if ends:
-            self.experiment.log({"kind": "round", "step": step, "round": self.position.round, "name": current.name})
-        self.experiment.observer.step(step, self._rate())
-        stop = self._asked_to_stop(ends)
-        looks = self._due(training.sample_every) or self._evaluation_due(ends)
-        if ends or stop or looks or self._due(training.checkpoint_every) or self._rewound_to():
-            self.checkpoint()
-        if (looks or ends) and not stop:
-            self.experiment.trained(time.perf_counter() - self._mark)
-            self._look(ends)
-            self._mark = time.perf_counter()
-            # a signal may have come while looking took its time
-            stop = self._asked_to_stop(ends)
-        if stop:
-            raise KeyboardInterrupt(
-                f"interrupted; the checkpoint of step {step} is kept, the same command goes on from there"
-            )
-
-    def _asked_to_stop(self, ends: bool) -> bool:
-        """Several ranks agree when they log: a signal that reaches one of them must stop all at the same step."""
-        group = self.experiment.group
-        if group.world == 1:
-            return self.interruption.requested
-        if not (ends or self._due(self.recipe.training.log_every)):
-            return False
-        return bool(group.mean(torch.tensor(float(self.interruption.requested), device=group.device)) > 0)
-
-    def _due(self, every: int) -> bool:
-        return bool(every) and self.position.total % every == 0
-
-    def _ends_round(self) -> bool:
-        return self.position.step == self.rounds[self.position.round].steps
-
-    def _evaluation_due(self, ends: bool) -> bool:
-        return self.experiment.evaluates and (ends or self._due(self.recipe.evaluation.every))
-
-    def _look(self, ends: bool) -> None:
-        """Evaluate and draw samples, if that is due and not done yet. Training time stands still meanwhile."""
-        step = self.position.total
-        if not self.experiment.group.is_main:
-            return
-        if self._evaluation_due(ends) and not self.experiment.is_evaluated(step):
-            self.experiment.evaluate(self.dataset, self.trainer)
-        due = self._due(self.recipe.training.sample_every) or step == self.total
-        if due and not self.experiment.sampled(step):
-            path, generator = self.directory.sample_path(step), self.trainer.ema.module
-            sample_grid(
-                generator,
-                path,
-                latent_dim=generator.latent_dim,
-                num_classes=generator.num_classes,
-                seed=self.recipe.evaluation.seed,
-                device=self.trainer.device,
-            )
-            name = path.relative_to(self.directory.path).as_posix()
-            self.experiment.log({"kind": "sample", "step": step, "file": name})
-
-    def _log_training(self) -> None:
-        now = time.perf_counter()
-        seconds = self.experiment.trained(now - self._mark)
-        self._mark = now
-        means = self._means()
-        record: dict[str, Any] = {
-            "kind": "train",
-            "step": self.position.total,
-            "round": self.position.round,
-            **means,
-            **{f"density_{role}": self.trainer.engine.state(role).density for role in ROLES},
-            "learning_rate": self.trainer.optimizers["generator"].param_groups[0]["lr"],
-            "seconds": seconds,
-            "rate": self._rate(),
-        }
-        bad = [name for name, value in means.items() if not math.isfinite(value)]
-        if bad:
-            raise self._diverged(f"{bad[0]} is {means[bad[0]]} at step {self.position.total}")
-        self.experiment.log(record)
-
-    @staticmethod
-    def _diverged(what: str) -> RunError:
-        return RunError(
-            f"{what}: the training diverged; a lower learning rate, another loss or a denser discriminator may help"
-        )
-
-    def _means(self) -> dict[str, float]:
-        """Read the meters, averaged over ranks, so that one rank's NaN stops all."""
-        means, group = self.trainer.meters.read(), self.experiment.group
-        if group.world == 1:
-            return means
-        values = group.mean(torch.tensor(list(means.values()), dtype=torch.float64, device=group.device))
-        return dict(zip(means, values.tolist(), strict=True))
-
-    def _rate(self) -> float:
-        """Steps per second of this process, evaluations included."""
-        return (self.position.total - self._first) / max(time.perf_counter() - self._began, 1e-9)
-
-    # ------------------------------------------------------------------ checkpoints and rounds
-
-    def checkpoint(self) -> None:
-        """Write the state of the run; every rank calls it, the first one writes."""
-        self.trainer.synchronise()
-        if not self.trainer.is_finite():
-            # a checkpoint of it would push the good ones out
-            raise self._diverged(f"a weight is not finite at step {self.position.total}")
-        if not self.experiment.group.is_main:
-            return
-        groups, scalars = self.trainer.snapshot()
-        self._keep_aside(groups)
-        best = self.experiment.best_step
-        save(
-            self.directory.checkpoints,
-            Snapshot(self.position.total, groups, scalars),
-            keep=self.recipe.training.keep_checkpoints,
-            protect=() if best is None else (best,),
-        )
-
-    def _keep_aside(self, groups: dict[str, dict[str, Tensor]]) -> None:
-        """Keep what later rounds need; before the checkpoint, so that none is resumed from without it."""
-        if self._rewound_to():
-            weights = {name: groups[name] for name in ("generator", "discriminator")}
-            save(self.directory.path / "rewind", Snapshot(self.position.total, weights, {}))
-        if len(self.rounds) > 1 and self._ends_round():
-            kept = {name: groups[name] for name in ("generator", "discriminator", "ema", "sparsity")}
-            save(self.directory.path / "rounds", Snapshot(self.position.total, kept, {"round": self.position.round}))
-
-    def _rewound_to(self) -> bool:
-        """Return whether a later round restores the weights of this step."""
-        return self.position.round == 0 and any(
-            "rewind" in (later.generator, later.discriminator) and later.rewind_step == self.position.step
-            for later in self.rounds[1:]
-        )
-
-    def _begin_round(self, index: int) -> None:
-        """Ask the method for the next masks, then put weights where the round says they start."""
-        upcoming, trainer = self.rounds[index], self.trainer
-        states = trainer.engine.next_round(upcoming, index)
-        for role in ROLES:
-            network = trainer.network(role)
-            start = getattr(upcoming, role)
-            if start == "rewind" and upcoming.rewind_step:
-                saved = load(self.directory.path / "rewind" / f"{upcoming.rewind_step:08d}")
-                network.load_state_dict(saved.groups[role])
-            elif start != "keep":
-                backbone = build_backbone(self.recipe, self.dataset.spec)
-                fresh = build_networks(backbone, self.recipe.seed, index if start == "reinitialise" else 0)
-                if start == "rewind":
-                    load_initial(self.recipe, fresh.generator, fresh.discriminator)
-                network.load_state_dict(fresh.of(role).state_dict())
-            trainer.engine.set_state(role, states[role], reset_moments=True)
-        done, averaged_from = trainer.position.total, trainer.position.averaged_from
-        if upcoming.generator != "keep":
-            trainer.ema.reset()
-            averaged_from = done
-        trainer.position = Position(round=index, step=0, before=done, averaged_from=averaged_from)
-
-    def _teach(self, current: Round) -> None:
-        """Load the teacher of a round that distils: the discriminator that ended the first round."""
-        self.trainer.objective.teacher = None
-        self.trainer.objective.distillation = current.distillation
-        if not current.distillation or self.position.round == 0:
-            return
-        saved = load(self.directory.path / "rounds" / f"{self.rounds[0].steps:08d}")
-        backbone = build_backbone(self.recipe, self.dataset.spec)
-        teacher = build_networks(backbone, self.recipe.seed).discriminator
-        teacher.load_state_dict(saved.groups["discriminator"])
-        self.trainer.objective.teacher = teacher.to(self.trainer.device).eval().requires_grad_(False)
-
-
 def _badness(evaluation: dict[str, Any]) -> float:
     """Order evaluations by their first metric, the best first."""
     first = evaluation["metrics"][0]
     value = float(first["value"])
     return -value if first["higher_is_better"] else value
-
-
-def _update_record(report: UpdateReport) -> dict[str, Any]:
-    return {
-        "role": report.role,
-        "round": report.round,
-        "updates": report.updates,
-        "grown": report.grown,
-        "dropped": report.dropped,
-        "churn": report.churn,
-        "exploration": report.exploration,
-        "density": report.density,
-    }

@@ -33,7 +33,18 @@ ALLOWED: dict[str, set[str]] = {
     "training": PURE | {"sparsity", "methods", "backbones", "objectives", "data", "kernels", "recipe", "cost"},
 }
 #: The composition root and what stands on it.
-ROOT = {"assemble", "widths", "initial", "experiment", "runs", "environment", "interrupt", "observer", "measure"}
+ROOT = {
+    "assemble",
+    "widths",
+    "initial",
+    "experiment",
+    "session",
+    "runs",
+    "environment",
+    "interrupt",
+    "observer",
+    "measure",
+}
 ALLOWED |= {room: {*ALLOWED, *ROOT} for room in ROOT}
 ALLOWED["export"] = {*ALLOWED} - {"training"}
 ALLOWED["bench"] = {*ALLOWED}
