@@ -409,7 +409,7 @@ def declared_rounds(recipe: Recipe, trainer: Trainer) -> Sequence[Round]:
     """Return the rounds that the method declares for this recipe.
 
     Raises:
-    RunError: there are none, one has no steps, or one rewinds to where the first never was.
+        RunError: there are none, one has no steps, or one rewinds to where the first never was.
     """
     asked = {role: trainer.engine.budget(role).density for role in ROLES}
     rounds = trainer.engine.method.rounds(recipe.training.steps, asked)

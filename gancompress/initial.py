@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gancompress.errors import BackboneError, CheckpointError, GancompressError, RecipeError, RunError
 from gancompress.training.checkpoint import load
+from gancompress.training.ema import averaged_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["InitialWeights", "check_tensors", "load_initial", "read_initial"]
 
-_MODULE = "module."
 #: mismatches that a message lists
 _SHOWN = 5
 
@@ -59,12 +59,9 @@ def read_initial(path: Path) -> InitialWeights:
     """
     if path.is_dir():
         snapshot = load(path)
-        average = {
-            name.removeprefix(_MODULE): tensor
-            for name, tensor in snapshot.groups["ema"].items()
-            if name.startswith(_MODULE)
-        }
-        return InitialWeights(average, dict(snapshot.groups["discriminator"]), snapshot.scalars)
+        return InitialWeights(
+            averaged_state(snapshot.groups["ema"]), dict(snapshot.groups["discriminator"]), snapshot.scalars
+        )
     if not path.is_file():
         raise RunError("no such checkpoint or file", where=str(path))
     if path.suffix != ".safetensors":

@@ -14,6 +14,7 @@ from gancompress.measure import measure, metric_record, say_once
 from gancompress.observer import Observer, Silent
 from gancompress.recipe.load import load_recipe
 from gancompress.training.checkpoint import Snapshot, checkpoints, load
+from gancompress.training.ema import averaged_state
 from gancompress.training.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from gancompress.recipe.schema import Recipe
 
 __all__ = ["FinishedRun", "open_run"]
-
-_MODULE = "module."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +75,7 @@ class FinishedRun:
         snapshot = self.snapshot(which)
         network = build_networks(make_backbone(self.recipe, image_spec(snapshot.scalars)), self.recipe.seed).generator
         if weights == "ema":
-            state = {
-                name.removeprefix(_MODULE): tensor
-                for name, tensor in snapshot.groups["ema"].items()
-                if name.startswith(_MODULE)
-            }
+            state = averaged_state(snapshot.groups["ema"])
         else:
             state = dict(snapshot.groups["generator"])
         network.load_state_dict(state)

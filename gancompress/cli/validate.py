@@ -128,8 +128,7 @@ def _shapes(loaded: LoadedRecipe, dataset: Dataset[Any]) -> list[str]:
             f"{role:<13}  {every:>11,} parameters; of {sum(budget.sizes.values()):,} prunable weights in "
             f"{len(budget.sizes)} layers {state.nonzeros:,} are kept at the start: density {state.density:.4f}{asked}"
         )
-    if loaded.recipe.evaluation.extractor != "auto":
-        check_extractor(loaded.recipe.evaluation.extractor)
+    check_extractor(loaded.recipe.evaluation.extractor)
     return lines
 
 

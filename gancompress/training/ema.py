@@ -22,10 +22,15 @@ if TYPE_CHECKING:
     from gancompress.backbones.base import Generator
     from gancompress.recipe.schema import EMAConfig
 
-__all__ = ["SparseEMA"]
+__all__ = ["SparseEMA", "averaged_state"]
 
 _GROWN = "grown."
 _MODULE = "module."
+
+
+def averaged_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state of the averaged generator out of the tensors that :meth:`SparseEMA.state_dict` saved."""
+    return {name.removeprefix(_MODULE): tensor for name, tensor in tensors.items() if name.startswith(_MODULE)}
 
 
 class SparseEMA:
@@ -124,7 +129,7 @@ class SparseEMA:
         Raises:
             CheckpointError: names or shapes are not those of this generator.
         """
-        module = {n.removeprefix(_MODULE): t for n, t in tensors.items() if n.startswith(_MODULE)}
+        module = averaged_state(tensors)
         grown = {n.removeprefix(_GROWN): t for n, t in tensors.items() if n.startswith(_GROWN)}
         try:
             self.module.load_state_dict(module)

@@ -171,9 +171,9 @@ class Trainer:
         self.engine.expect("generator", plan)
         with frozen(self.discriminator):
             for micro, part in enumerate(_chunks(latents, config.accumulate)):
-                terms = self.objective.generator(self.generator, self.discriminator, part, total, micro)
-                (terms.loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
-                self.meters.add("loss_generator", terms.loss)
+                loss = self.objective.generator(self.generator, self.discriminator, part, total, micro)
+                (loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
+                self.meters.add("loss_generator", loss)
         self._average_gradients(self.generator)
         self.engine.step("generator", plan)
 
@@ -188,7 +188,7 @@ class Trainer:
             fake = self.objective.generate(self.generator, latents)
         self.objective.discriminator(self.discriminator, real, fake, latents.labels, 0).loss.backward()  # type: ignore[no-untyped-call]
         with frozen(self.discriminator):
-            self.objective.generator(self.generator, self.discriminator, latents, 0).loss.backward()  # type: ignore[no-untyped-call]
+            self.objective.generator(self.generator, self.discriminator, latents, 0).backward()  # type: ignore[no-untyped-call]
         for network in (self.generator, self.discriminator):
             self._average_gradients(network)
 

@@ -19,7 +19,7 @@ from gancompress.seeds import generator as seeded
 if TYPE_CHECKING:
     from gancompress.training.batches import Latents, RealBatch
 
-__all__ = ["DiscriminatorTerms", "GeneratorTerms", "Objective", "frozen"]
+__all__ = ["DiscriminatorTerms", "Objective", "frozen"]
 
 Logits = Callable[[Tensor], Tensor]
 
@@ -29,13 +29,6 @@ class DiscriminatorTerms(NamedTuple):
 
     loss: Tensor
     d_real: Tensor
-    d_fake: Tensor
-
-
-class GeneratorTerms(NamedTuple):
-    """The loss to minimise (scalar) and the mean logit of the generated images, still on the device."""
-
-    loss: Tensor
     d_fake: Tensor
 
 
@@ -133,13 +126,12 @@ class Objective:
 
     def generator(
         self, generator: nn.Module, discriminator: nn.Module, latents: Latents, step: int, micro: int = 0
-    ) -> GeneratorTerms:
-        """Return the loss of the ``step``-th generator step on one micro-batch."""
+    ) -> Tensor:
+        """Return the loss of the ``step``-th generator step on one micro-batch, a scalar still on the device."""
         images = self._augment(self.generate(generator, latents), "generator", step, micro)
         with self.autocast(images.device):
             logits: Tensor = discriminator(images, latents.labels)
-        logits = logits.float()
-        return GeneratorTerms(self.loss.generator(logits), logits.detach().mean())
+        return self.loss.generator(logits.float())
 
     def logits(self, network: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
         """Return float32 logits of ``images``, without augmentation."""
