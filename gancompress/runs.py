@@ -74,10 +74,7 @@ class FinishedRun:
         """Rebuild the generator of a checkpoint, in eval mode, without touching the dataset."""
         snapshot = self.snapshot(which)
         network = build_networks(make_backbone(self.recipe, image_spec(snapshot.scalars)), self.recipe.seed).generator
-        if weights == "ema":
-            state = averaged_state(snapshot.groups["ema"])
-        else:
-            state = dict(snapshot.groups["generator"])
+        state = averaged_state(snapshot.groups["ema"]) if weights == "ema" else dict(snapshot.groups["generator"])
         network.load_state_dict(state)
         return network.eval()
 
