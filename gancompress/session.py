@@ -80,8 +80,7 @@ class Session:
         training, step = self.recipe.training, self.position.total
         ends = self.position.step == current.steps
         for report in reports:
-            notes = self.trainer.engine.method.notes(report.role, report.step, current.steps)
-            self.experiment.log({"kind": "update", "step": step, **_update_record(report), **notes})
+            self.experiment.log({"kind": "update", "step": step, **_update_record(report), **report.notes})
         if step % training.log_every == 0 or ends:
             self._log_training()
         if ends:

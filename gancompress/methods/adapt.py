@@ -122,6 +122,15 @@ class Adapt(Method[AdaptConfig]):
         every = self.config.every if role == "generator" else self.config.every_discriminator
         return Plan.UPDATE | Plan.DENSE_GRADIENT if is_due(step, total_steps, every, stop=1.0) else Plan.NOTHING
 
+    def notes(self, net: NetView) -> Mapping[str, float]:
+        """Log what is decided on: the generator's drop fraction, the balance ratio once its window is full."""
+        c = self.config
+        if net.role == "generator":
+            return self._explore.notes(net)
+        if len(net.signals["d_real"]) < c.window:
+            return {}
+        return {"balance_ratio": balance_ratio(net.signals, c.averaging, c.guard)}
+
     def update(self, state: SparseState, net: NetView, rng: torch.Generator) -> SparseState:
         """Explore with the generator; let the balance decide about the discriminator once the window is full."""
         c = self.config

@@ -152,8 +152,8 @@ class Method(abc.ABC, Generic[C]):
         """Whether updates read :attr:`NetView.momentum` at masked positions; the recipe must then keep it there."""
         return False
 
-    def notes(self, role: Role, step: int, total_steps: int) -> Mapping[str, float]:
-        """Return numbers worth logging beside an update (its drop fraction, a target density); none by default."""
+    def notes(self, net: NetView) -> Mapping[str, float]:
+        """Return numbers worth logging beside an update, from the view it is decided on; none by default."""
         return {}
 
     def width(self, full: int, multiple: int, target: Size, size: Callable[[int], Size]) -> int:

@@ -98,9 +98,9 @@ class DST(Method[DSTConfig]):
         roles: tuple[Role, ...] = ("generator", "discriminator")
         return any(c.growth_of(role) == "momentum" for role in roles if c.explore in (role, "both"))
 
-    def notes(self, role: Role, step: int, total_steps: int) -> Mapping[str, float]:
+    def notes(self, net: NetView) -> Mapping[str, float]:
         """Log the drop fraction."""
-        return {"drop_fraction": self.drop_fraction(step, total_steps)}
+        return {"drop_fraction": self.drop_fraction(net.step, net.total_steps)}
 
     def rounds(self, total_steps: int, density: Mapping[Role, float]) -> Sequence[Round]:
         """Return one round, ``multiplier`` times as long as the recipe says."""

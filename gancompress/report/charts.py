@@ -120,6 +120,12 @@ def training_charts(run: RunData) -> list[Chart]:
         ),
         chart("Churn", "kept weights replaced by a topology update", of_updates("churn"), from_zero=True),
         chart("Drop fraction", "share that an update may replace", of_updates("drop_fraction"), from_zero=True),
+        chart(
+            "Balance ratio",
+            "how much of the discriminator's margin a generator step makes up for",
+            of_updates("balance_ratio"),
+            from_zero=True,
+        ),
         _learning_rate(train, chart),
         chart(
             "Speed",

@@ -82,6 +82,7 @@ class UpdateReport:
         size: prunable weights.
         exploration: share of weights that were ever kept (the exploration rate of ITOP, Liu et al., 2021, section 3).
         layers: kept weights per tensor.
+        notes: what the method wants logged beside it.
     """
 
     role: Role
@@ -94,6 +95,7 @@ class UpdateReport:
     size: int
     exploration: float
     layers: Mapping[str, int]
+    notes: Mapping[str, float]
 
     @property
     def density(self) -> float:
@@ -305,13 +307,15 @@ class Engine:
         view = self._view(net, step=step, total_steps=total_steps, round=round)
         rng = generator(self.seed, "topology", role, round, step)
         old = net.state
+        # before the masks change: the view shows the weights themselves
+        notes = dict(self.method.notes(view))
         new = self._decide(net, view, partial(self.method.update, old, view, rng))
         self.settle()
         change = net.change(new.replace(updates=old.updates + 1))
         net.gradients = None
         if net.state.updates % self.check_every == 0:
             self.check((role,))
-        return self._report(net, change, round, step)
+        return self._report(net, change, round, step, notes)
 
     def next_round(self, upcoming: Round, index: int) -> dict[Role, SparseState]:
         """Ask the method for the states that round ``index`` starts from; nothing changes yet.
@@ -363,7 +367,9 @@ class Engine:
     def _decide(self, net: MaskedNetwork, view: NetView, decide: Callable[[], SparseState]) -> SparseState:
         return decide_together(self.group, type(self.method).__name__, net, view, decide)
 
-    def _report(self, net: MaskedNetwork, change: Change, round: int, step: int) -> UpdateReport:
+    def _report(
+        self, net: MaskedNetwork, change: Change, round: int, step: int, notes: dict[str, float]
+    ) -> UpdateReport:
         size = sum(p.numel() for p in net.parameters.values())
         return UpdateReport(
             role=net.role,
@@ -376,6 +382,7 @@ class Engine:
             size=size,
             exploration=change.ever / size,
             layers=dict(net.state.budgets),
+            notes=notes,
         )
 
     # ------------------------------------------------------------------ trust

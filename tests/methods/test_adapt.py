@@ -168,3 +168,12 @@ def test_mistakes() -> None:
     for wrong in ({"low": 0.6}, {"min_density": 0.6, "mode": "strict"}, {"guard": 0}, {"window": 0}, {"mode": "lax"}):
         with pytest.raises(ValidationError):
             adapt(**wrong)
+
+
+def test_the_balance_a_decision_rests_on_is_logged() -> None:
+    method = Adapt(AdaptConfig(window=4))
+    net = view(discriminator(0.3), role="discriminator", signals=balance(0.7))
+    assert method.notes(net) == {"balance_ratio": pytest.approx(0.7)}
+    early = view(discriminator(0.3), role="discriminator", signals=balance(0.7, records=3))
+    assert method.notes(early) == {}  # the window is not full: nothing is decided
+    assert set(method.notes(view(discriminator(0.3), step=1))) == {"drop_fraction"}
