@@ -205,7 +205,6 @@ def test_onnx_needs_its_packages(run: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "pip install 'gancompress[onnx]'" in result.output
 
 
-@pytest.mark.slow
 def test_onnx_gives_the_same_images(run: Path, tmp_path: Path) -> None:
     for name in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(name)
