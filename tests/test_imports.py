@@ -43,14 +43,17 @@ ROOT = {
     "environment",
     "interrupt",
     "observer",
+    "progress",
     "measure",
 }
 ALLOWED |= {room: {*ALLOWED, *ROOT} for room in ROOT}
 ALLOWED["export"] = {*ALLOWED} - {"training"}
 ALLOWED["bench"] = {*ALLOWED}
-ALLOWED["compress"] = {*ALLOWED}
+ALLOWED["compression"] = {*ALLOWED}
 ALLOWED["comparison"] = {*ALLOWED}
 ALLOWED["report"] = {*ALLOWED}
+ALLOWED["outcomes"] = {*ALLOWED}
+ALLOWED["api"] = {*ALLOWED}
 ALLOWED["testing"] = {*ALLOWED}
 ALLOWED["cli"] = {*ALLOWED}
 

@@ -144,7 +144,7 @@ def _prepare(grid: Grid, dataset: Any) -> None:
 
 
 def _run(grid: Grid, folder: ComparisonFolder, runner: Runner) -> None:
-    from gancompress.cli.compare_progress import watcher
+    from gancompress.comparison.progress import watcher
     from gancompress.comparison.results import collect
     from gancompress.comparison.runner import run_missing
     from gancompress.report.comparison import build_comparison
@@ -178,7 +178,7 @@ class _FailedCellsError(GancompressError):
 
 
 def _show_plan(grid: Grid, folder: ComparisonFolder, jobs: int) -> None:
-    from gancompress.cli.progress import duration
+    from gancompress.progress import duration
     from gancompress.comparison.timing import estimate
     from gancompress.report.comparison_table import held_equal
     from gancompress.report.words import scaled

@@ -39,13 +39,13 @@ def compress(
 
     Example: gancompress compress runs/quickstart-0a1b2c3d4e --density 0.1
     """
-    from gancompress.compress import compress as start
-    from gancompress.compress import open_source, plan_compression
+    from gancompress.compression import compress as start
+    from gancompress.compression import open_source, plan_compression
 
     source = open_source(run, recipe=recipe, backbone=backbone, step=step)
     planned = plan_compression(source, method, density, steps, tuple(set_ or ()))
 
-    from gancompress.cli.progress import progress
+    from gancompress.progress import progress
     from gancompress.report.compression import print_compression
     from gancompress.report.html import build_report
 

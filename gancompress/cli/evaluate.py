@@ -30,7 +30,7 @@ def evaluate(
 
     Example: gancompress evaluate runs/quickstart-0a1b2c3d4e --set weights=live
     """
-    from gancompress.cli.progress import PlainProgress
+    from gancompress.progress import PlainProgress
     from gancompress.report.tables import print_metrics
     from gancompress.runs import open_run
 

@@ -39,7 +39,7 @@ def _execute(recipe: str, overrides: list[str], out: Path, *, evaluates: bool) -
     if (Path(recipe) / "recipe.yaml").is_file():
         out = _parent_of_run(Path(recipe), directory_name(loaded.recipe))
 
-    from gancompress.cli.progress import progress
+    from gancompress.progress import progress
     from gancompress.experiment import Experiment
     from gancompress.report.html import build_report
     from gancompress.report.tables import print_summary

@@ -352,7 +352,7 @@ def test_the_protocol_is_changed_with_or_without_its_section(opened: Opened) -> 
 
 
 def test_lines_of_progress_say_the_step_of_their_record(capsys: pytest.CaptureFixture[str]) -> None:
-    from gancompress.cli.progress import PlainProgress
+    from gancompress.progress import PlainProgress
 
     shown = PlainProgress(interval=0.0)
     shown.start("tiny", "runs/tiny-1", 2400, 0)

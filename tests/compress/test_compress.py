@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from gancompress.cli.main import app
-from gancompress.compress import compress, open_source, plan_compression
+from gancompress.compression import compress, open_source, plan_compression
 from gancompress.errors import BackboneError, RecipeError, RunError
 from gancompress.experiment import Experiment
 from gancompress.initial import load_initial, read_initial

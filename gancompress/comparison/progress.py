@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from gancompress.cli.progress import duration
+from gancompress.progress import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
