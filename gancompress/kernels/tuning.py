@@ -6,29 +6,25 @@ memory and in a file under the user's cache directory, so a second run (and a re
 
 Environment:
     GANCOMPRESS_SPARSE: ``always``, ``never`` or ``auto`` (the default) for every call that does not say.
-    GANCOMPRESS_CACHE: the cache directory; else ``$XDG_CACHE_HOME/gancompress``, else ``~/.cache/gancompress``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import platform
-import tempfile
 import threading
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from gancompress.errors import KernelError, did_you_mean
+from gancompress.kernels.measured import cache_folder, processor, recall, remember
 from gancompress.kernels.native_library import library
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -145,11 +141,11 @@ def break_even(layer: Layer, *, training: bool, table: dict[str, float] | None =
     with _lock:
         known = _known.get(key)
         if known is None:
-            stored = _read().get(_machine(), {}).get(key)
-            known = float(stored) if isinstance(stored, (int, float)) else round(_measured(layer, training), 4)
+            known = recall(cache_file(), _machine(), key)
+            if known is None:
+                known = round(_measured(layer, training), 4)
+                remember(cache_file(), _machine(), key, known)
             _known[key] = known
-            if stored is None:
-                _write(_machine(), key, known)
     if table is not None:
         table[key] = known
     return known
@@ -170,44 +166,12 @@ def _key(layer: Layer, training: bool) -> str:
 
 def _machine() -> str:
     lib = library()
-    return f"{_processor()}, {lib.isa if lib else 'none'}, torch {torch.__version__}"
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return f"{processor()}, {lib.isa if lib else 'none'}, torch {torch.__version__}"
 
 
 def cache_file() -> Path:
     """The file that remembers break-evens: JSON, machine to layer to density. Deleting it is safe."""
-    own = os.environ.get("GANCOMPRESS_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME")
-    folder = Path(own) if own else (Path(base) if base else Path.home() / ".cache") / "gancompress"
-    return folder / "break-even.json"
-
-
-def _read() -> dict[str, dict[str, object]]:
-    # A cache that cannot be read is an empty cache.
-    try:
-        content = json.loads(cache_file().read_text())
-    except (OSError, ValueError, RuntimeError):
-        return {}
-    return {k: v for k, v in content.items() if isinstance(v, dict)} if isinstance(content, dict) else {}
-
-
-def _write(machine: str, key: str, value: float) -> None:
-    content = _read()
-    content.setdefault(machine, {})[key] = value
-    with contextlib.suppress(OSError, RuntimeError):  # a read-only home costs a measurement per process, no more
-        path = cache_file()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(content, file, indent=1, sort_keys=True)
-        Path(name).replace(path)
+    return cache_folder() / "break-even.json"
 
 
 def _measured(layer: Layer, training: bool) -> float:
