@@ -29,6 +29,7 @@ from gancompress.registry import BACKBONES, DATASETS, LOSSES, METHODS, Registry
 from gancompress.seeds import derive
 from gancompress.sparsity.allocate import allocate, split_total
 from gancompress.sparsity.scores import magnitude
+from gancompress.training.batch_norm import synchronise_batch_norm
 from gancompress.training.batches import BatchSource
 from gancompress.training.ema import SparseEMA
 from gancompress.training.engine import Engine, RoleParts
@@ -330,6 +331,8 @@ def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group 
     networks = build_networks(backbone, recipe.seed)
     check_shapes(networks, dataset.spec)
     for network in (networks.generator, networks.discriminator):
+        if group.world > 1:
+            synchronise_batch_norm(network)
         network.to(device)
         if recipe.training.channels_last:
             network.to(memory_format=torch.channels_last)
@@ -374,6 +377,8 @@ def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group 
         diffaugment=recipe.objective.diffaugment,
         r1_weight=recipe.objective.r1.weight,
         r1_every=recipe.objective.r1.every,
+        orthogonal_weight=recipe.objective.orthogonal.weight,
+        orthogonal_networks=recipe.objective.orthogonal.networks,
         joint_batch=training.joint_batch,
         bf16=training.precision == "bf16",
         rank=group.rank,

@@ -20,6 +20,7 @@ __all__ = [
     "EvaluationError",
     "ExportError",
     "GancompressError",
+    "GroupError",
     "InvariantError",
     "KernelError",
     "MethodError",
@@ -108,6 +109,10 @@ class ExportError(GancompressError):
 
 class KernelError(GancompressError):
     """A sparse kernel was given tensors that it cannot take."""
+
+
+class GroupError(GancompressError):
+    """Another process of the run failed, was killed, or stopped answering."""
 
 
 class InvariantError(GancompressError):

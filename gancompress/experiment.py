@@ -161,6 +161,8 @@ class Experiment:
     def _resume(self, trainer: Trainer) -> bool:
         """Restore the newest good checkpoint, or initialise; return whether there was one."""
         found = latest(self.directory.checkpoints)
+        step = found.snapshot.step if found.snapshot is not None else 0
+        self.group.assert_same(f"step {step}", "the checkpoint to go on from; --out must be on a disk that all share")
         for refused in found.refused:
             self.observer.message(f"refused: {refused.reason}")
         if found.snapshot is None:
@@ -176,6 +178,8 @@ class Experiment:
             {name: dict(group) for name, group in found.snapshot.groups.items()}, dict(found.snapshot.scalars)
         )
         self._cut_log(found.snapshot.step)
+        if not self.group.is_main:  # the first rank goes on to write it
+            return True
         for record in self.directory.read_log():
             if record["kind"] == "train":
                 self._seconds = record["seconds"]

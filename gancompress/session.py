@@ -86,7 +86,7 @@ class Session:
         if ends:
             self.experiment.log({"kind": "round", "step": step, "round": self.position.round, "name": current.name})
         self.experiment.observer.step(step, self._rate())
-        stop = self._asked_to_stop(ends)
+        stop = self._asked_to_stop()
         looks = self._due(training.sample_every) or self._evaluation_due(ends)
         if ends or stop or looks or self._due(training.checkpoint_every) or self._rewound_to():
             self.checkpoint()
@@ -95,20 +95,17 @@ class Session:
             self._look(ends)
             self._mark = time.perf_counter()
             # a signal may have come while looking took its time
-            stop = self._asked_to_stop(ends)
+            stop = self._asked_to_stop()
         if stop:
+            # whoever starts the ranks ends all when one ends: none may before the first has written its checkpoint
+            self.experiment.group.barrier()
             raise KeyboardInterrupt(
                 f"interrupted; the checkpoint of step {step} is kept, the same command goes on from there"
             )
 
-    def _asked_to_stop(self, ends: bool) -> bool:
-        """Several ranks agree when they log: a signal that reaches one of them must stop all at the same step."""
-        group = self.experiment.group
-        if group.world == 1:
-            return self.interruption.requested
-        if not (ends or self._due(self.recipe.training.log_every)):
-            return False
-        return bool(group.mean(torch.tensor(float(self.interruption.requested), device=group.device)) > 0)
+    def _asked_to_stop(self) -> bool:
+        """Whether a signal came to any rank: it must stop all of them at the same step."""
+        return self.experiment.group.any(self.interruption.requested)
 
     def _due(self, every: int) -> bool:
         return bool(every) and self.position.total % every == 0
@@ -120,10 +117,16 @@ class Session:
         return self.experiment.evaluates and (ends or self._due(self.recipe.evaluation.every))
 
     def _look(self, ends: bool) -> None:
-        """Evaluate and draw samples, if that is due and not done yet. Training time stands still meanwhile."""
+        """Evaluate and draw samples, if that is due and not done yet. Training time stands still meanwhile.
+
+        The first rank looks; the others wait here, where waiting may take hours, and not within a step.
+        """
+        if self.experiment.group.is_main:
+            self._look_alone(ends)
+        self.experiment.group.barrier()
+
+    def _look_alone(self, ends: bool) -> None:
         step = self.position.total
-        if not self.experiment.group.is_main:
-            return
         if self._evaluation_due(ends) and not self.experiment.is_evaluated(step):
             self.experiment.evaluate(self.dataset, self.trainer)
         due = self._due(self.recipe.training.sample_every) or step == self.total

@@ -36,6 +36,9 @@ def color(stream: Any = None) -> bool:
 
 def fail(message: str) -> None:
     """Print an error the way every command does: on standard error, in red on a terminal, nothing around it."""
+    rank = os.environ.get("RANK", "0")
+    if rank != "0" and "WORLD_SIZE" in os.environ:
+        message = f"rank {rank}: {message.removeprefix(f'rank {rank} ')}"
     typer.secho(message, fg="red" if color(sys.stderr) else None, err=True)
 
 

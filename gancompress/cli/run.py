@@ -39,19 +39,17 @@ def _execute(recipe: str, overrides: list[str], out: Path, *, evaluates: bool) -
     if (Path(recipe) / "recipe.yaml").is_file():
         out = _parent_of_run(Path(recipe), directory_name(loaded.recipe))
 
-    from gancompress.progress import progress
+    from gancompress.assemble import device_of
     from gancompress.experiment import Experiment
+    from gancompress.progress import progress
     from gancompress.report.html import build_report
     from gancompress.report.tables import print_summary
     from gancompress.training.groups import Group
 
-    group = Group.from_environment("cuda" if loaded.recipe.training.device == "cuda" else "cpu")
-    try:
+    with Group.from_environment(device_of(loaded.recipe)) as group:
         result = Experiment(
             loaded.recipe, out, progress() if group.is_main else None, evaluates=evaluates, group=group
         ).run()
-    finally:
-        group.close()
     if not group.is_main:
         return
     page = build_report(result.directory)

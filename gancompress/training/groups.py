@@ -3,11 +3,16 @@
 No wrapper goes around the networks. Gradients are averaged in one flat buffer per step, after the last micro-batch: a
 loss that reaches a network by another path than a wrapper's ``forward`` (R1, DiffAugment, the same discriminator twice)
 cannot miss the synchronisation. Nothing is pickled: what rank 0 decides travels as JSON and raw bytes.
+
+Processes end together. One that fails leaves its reason where the others can read it and closes its connections;
+whoever waits for it then fails too, at once, and says why. One that is killed closes them by dying.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import datetime
 import hashlib
 import json
 import math
@@ -17,28 +22,44 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
-from gancompress.errors import InvariantError
+from gancompress.errors import GroupError, InvariantError, RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from torch.distributed.distributed_c10d import Store
 
 __all__ = ["Group"]
+
+#: the longest that one process may wait for the others between two steps: they may be evaluating
+_PATIENCE = datetime.timedelta(hours=24)
+#: the longest within a step
+_STEP = datetime.timedelta(minutes=30)
+_FAILED = "gancompress/failed"
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
     """The processes of one run. ``Group()`` is a group of one and never touches ``torch.distributed``.
 
+    As a context manager it is left with :meth:`close` when all went well, with :meth:`fail` otherwise.
+
     Attributes:
         world: number of processes.
         rank: this process, 0 first.
         device: where collective buffers live (``cuda:N`` with NCCL, ``cpu`` with gloo).
+        store: where a process that fails leaves its reason.
+        control: the same processes, talking over the network rather than between GPUs: for waiting and agreeing.
     """
 
     world: int = 1
     rank: int = 0
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
+    store: Store | None = dataclasses.field(default=None, compare=False, repr=False)
+    control: dist.ProcessGroup | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @classmethod
     def join(
@@ -51,21 +72,46 @@ class Group:
             rank: number of this process.
             world: number of processes; 1 joins nothing.
             init_method: where they meet (``file://…``, ``tcp://…``); default: the environment, as torchrun sets it.
+
+        Raises:
+            RunError: there is no such GPU on this machine.
         """
         where = torch.device(device)
-        if world > 1 and not dist.is_initialized():
-            backend = "nccl" if where.type == "cuda" else "gloo"
-            dist.init_process_group(backend, init_method=init_method, rank=rank, world_size=world)
-        return cls(world, rank, where)
+        if where.type == "cuda" and where.index is not None:
+            if where.index >= torch.cuda.device_count():
+                raise RunError(
+                    f"rank {rank} wants GPU {where.index}, this machine has {torch.cuda.device_count()}: start at most "
+                    "as many processes per machine, or use --set training.device=cpu"
+                )
+            torch.cuda.set_device(where)
+        if world == 1:
+            return cls(world, rank, where)
+        store, _, _ = next(rendezvous(init_method or "env://", rank, world))
+        backend, patience = ("nccl", _STEP) if where.type == "cuda" else ("gloo", _PATIENCE)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=patience)
+        control = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        assert isinstance(control, dist.ProcessGroup)
+        return cls(world, rank, where, store, control)
 
     @classmethod
     def from_environment(cls, device: torch.device | str = "cpu") -> Group:
         """Join the group that torchrun describes in ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``; alone without it."""
         world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
         where = torch.device(device)
-        if where.type == "cuda" and where.index is None:
+        if world > 1 and where.type == "cuda" and where.index is None:
             where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         return cls.join(where, rank=rank, world=world)
+
+    def __enter__(self) -> Group:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.fail(error)
 
     @property
     def is_main(self) -> bool:
@@ -85,7 +131,8 @@ class Group:
             by_dtype.setdefault(tensor.dtype, []).append(tensor)
         for same in by_dtype.values():
             flat = torch.cat([tensor.detach().reshape(-1).to(self.device) for tensor in same])
-            dist.all_reduce(flat)
+            with self._connected():
+                dist.all_reduce(flat)
             flat /= self.world
             parts = torch.split(flat, [tensor.numel() for tensor in same])
             for tensor, part in zip(same, parts, strict=True):
@@ -109,7 +156,8 @@ class Group:
         if self.world == 1:
             return tensor
         raw = _to_bytes([tensor], self.device)
-        dist.broadcast(raw, 0)
+        with self._connected():
+            dist.broadcast(raw, 0)
         return _from_bytes(raw, tensor.dtype, tensor.shape).to(tensor.device)
 
     def share(
@@ -141,7 +189,8 @@ class Group:
         if self.is_main and tensors:
             raw = _to_bytes(tensors.values(), self.device)
         if raw.numel():
-            dist.broadcast(raw, 0)
+            with self._connected():
+                dist.broadcast(raw, 0)
         if self.is_main:
             return scalars, tensors
         received = {
@@ -159,21 +208,70 @@ class Group:
         if self.world == 1:
             return
         number = int.from_bytes(hashlib.blake2b(digest.encode(), digest_size=7).digest(), "little")
-        extremes = torch.tensor([number, -number], dtype=torch.int64, device=self.device)
-        dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
+        extremes = torch.tensor([number, -number], dtype=torch.int64)
+        with self._connected():
+            dist.all_reduce(extremes, op=dist.ReduceOp.MAX, group=self.control)
         if int(extremes[0]) != -int(extremes[1]):
             raise InvariantError(f"the processes of this run disagree about {what} (rank {self.rank} has {digest})")
 
+    def any(self, flag: bool) -> bool:
+        """Return whether any rank calls with true. Waits for every rank, but for no GPU."""
+        if self.world == 1:
+            return flag
+        raised = torch.tensor([int(flag)])
+        with self._connected():
+            dist.all_reduce(raised, op=dist.ReduceOp.MAX, group=self.control)
+        return bool(raised)
+
     def barrier(self) -> None:
-        """Wait for every rank."""
-        if self.world > 1:
-            dist.barrier()
+        """Wait for every rank, hours if need be."""
+        self.any(False)
+
+    # ------------------------------------------------------------------ the end
 
     def close(self) -> None:
         """Leave the group after waiting for every rank."""
         if self.world > 1 and dist.is_initialized():
-            dist.barrier()
+            self.barrier()
             dist.destroy_process_group()
+
+    def fail(self, error: BaseException) -> None:
+        """Leave the group because of ``error``, waiting for nobody; the others fail and name it."""
+        if self.world == 1 or not dist.is_initialized():
+            return
+        if self.store is not None and not isinstance(error, GroupError):  # that one is another's failure
+            reason = " ".join(str(error).split()) or "no reason given"
+            with contextlib.suppress(Exception):  # the store may have gone with its process
+                self.store.set(f"{_FAILED}/{self.rank}", f"{type(error).__name__}: {reason}")
+        if self.device.type != "cuda":  # NCCL would wait for collectives under way; it ends with the process
+            dist.destroy_process_group()
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Turn a broken connection into a message that says whose, and why if it said."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise GroupError(self._why()) from error
+
+    def _why(self) -> str:
+        said = self._reasons()
+        if said:
+            return "; ".join(f"rank {rank} failed: {reason}" for rank, reason in said.items())
+        return (
+            f"rank {self.rank} lost another process of this run: killed, perhaps for want of memory, or its machine is "
+            "gone; the same command goes on from the last checkpoint"
+        )
+
+    def _reasons(self) -> dict[int, str]:
+        """Return what the ranks that failed left behind."""
+        said: dict[int, str] = {}
+        if self.store is not None:
+            with contextlib.suppress(Exception):  # the store may have gone with its process
+                for rank in range(self.world):
+                    if self.store.check([f"{_FAILED}/{rank}"]):
+                        said[rank] = self.store.get(f"{_FAILED}/{rank}").decode()
+        return said
 
 
 def _to_bytes(tensors: Iterable[Tensor], device: torch.device) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from gancompress.cost.ledger import TrainingLedger
 from gancompress.methods.base import Measure, Plan, Round
+from gancompress.training.batch_norm import global_statistics
 from gancompress.training.meters import Meters
 from gancompress.training.objective import Objective, frozen
 from gancompress.training.optimizers import learning_rate
@@ -106,7 +107,17 @@ class Trainer:
         step, total = self.position.step, self.position.total
         plans = {role: self.engine.plan(role, step, current.steps) for role in self.engine.roles}
         self._set_learning_rates(step, current.steps)
+        with global_statistics(self.group):
+            self._play(total, plans)
+        self.ema.update(self.generator, total - self.position.averaged_from)
+        return [
+            self.engine.update(role, step=step, total_steps=current.steps, round=self.position.round)
+            for role, plan in plans.items()
+            if Plan.UPDATE in plan
+        ]
 
+    def _play(self, total: int, plans: dict[Role, Plan]) -> None:
+        """Let the discriminator take its steps and the generator its one, and measure if that is due."""
         real = None
         for k in range(self.config.discriminator_steps):
             last = k == self.config.discriminator_steps - 1
@@ -117,12 +128,6 @@ class Trainer:
         self._generator_step(latents, total, plans["generator"])
         if d_fake is not None and real is not None:
             self._measure(real, latents, d_fake)
-        self.ema.update(self.generator, total - self.position.averaged_from)
-        return [
-            self.engine.update(role, step=step, total_steps=current.steps, round=self.position.round)
-            for role, plan in plans.items()
-            if Plan.UPDATE in plan
-        ]
 
     def network(self, role: Role) -> Generator | Discriminator:
         """Return the live network of ``role``."""
@@ -184,11 +189,12 @@ class Trainer:
         latents = self.source.latents(config.batch_size, "probe")
         for network in (self.generator, self.discriminator):
             network.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            fake = self.objective.generate(self.generator, latents)
-        self.objective.discriminator(self.discriminator, real, fake, latents.labels, 0).loss.backward()  # type: ignore[no-untyped-call]
-        with frozen(self.discriminator):
-            self.objective.generator(self.generator, self.discriminator, latents, 0).backward()  # type: ignore[no-untyped-call]
+        with global_statistics(self.group):
+            with torch.no_grad():
+                fake = self.objective.generate(self.generator, latents)
+            self.objective.discriminator(self.discriminator, real, fake, latents.labels, 0).loss.backward()  # type: ignore[no-untyped-call]
+            with frozen(self.discriminator):
+                self.objective.generator(self.generator, self.discriminator, latents, 0).backward()  # type: ignore[no-untyped-call]
         for network in (self.generator, self.discriminator):
             self._average_gradients(network)
 

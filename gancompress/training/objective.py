@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,12 @@ from torch.nn import functional as F
 
 from gancompress.objectives.augment import Policy, diffaugment
 from gancompress.objectives.base import Loss, LossConfig
+from gancompress.objectives.orthogonal import filter_matrices, orthogonal_penalty
 from gancompress.objectives.r1 import r1_penalty
 from gancompress.seeds import generator as seeded
 
 if TYPE_CHECKING:
+    from gancompress.sparsity.state import Role
     from gancompress.training.batches import Latents, RealBatch
 
 __all__ = ["DiscriminatorTerms", "Objective", "frozen"]
@@ -55,6 +57,8 @@ class Objective:
         diffaugment: DiffAugment policies.
         r1_weight: gamma of R1, 0 = off.
         r1_every: discriminator steps between two R1 penalties; the weight is scaled up to match.
+        orthogonal_weight: beta of orthogonal regularisation, 0 = off.
+        orthogonal_networks: whose weights it regularises.
         joint_batch: one discriminator call on real and generated images together (one power iteration of spectral
             norm per step instead of two).
         bf16: run the networks under bf16 autocast; losses and penalties stay float32.
@@ -68,6 +72,8 @@ class Objective:
     diffaugment: tuple[Policy, ...] = ()
     r1_weight: float = 0.0
     r1_every: int = 16
+    orthogonal_weight: float = 0.0
+    orthogonal_networks: Literal["generator", "discriminator", "both"] = "generator"
     joint_batch: bool = True
     bf16: bool = False
     teacher: nn.Module | None = None
@@ -112,6 +118,7 @@ class Objective:
         if self._r1_due(draw):
             penalty = r1_penalty(_closed(network, real.labels), real_images)
             loss = loss + 0.5 * self.r1_weight * self.r1_every * penalty
+        loss = self._regularised(loss, "discriminator", network)
         if self.teacher is not None and self.distillation:
             with torch.no_grad():
                 taught = self._both(self.teacher, real_images, real.labels, fake_images, fake_labels)
@@ -131,13 +138,23 @@ class Objective:
         images = self._augment(self.generate(generator, latents), "generator", step, micro)
         with self.autocast(images.device):
             logits: Tensor = discriminator(images, latents.labels)
-        return self.loss.generator(logits.float())
+        return self._regularised(self.loss.generator(logits.float()), "generator", generator)
 
     def logits(self, network: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
         """Return float32 logits of ``images``, without augmentation."""
         with self.autocast(images.device):
             logits: Tensor = network(images, labels)
         return logits.float()
+
+    def _regularised(self, loss: Tensor, role: Role, network: nn.Module) -> Tensor:
+        """Add orthogonal regularisation, if there is any of this network.
+
+        Masked weights are exactly 0, so it is of the weights in effect; what it says about masked positions reaches
+        growth by gradient as any other part of the objective does, and the optimizer never sees it.
+        """
+        if not self.orthogonal_weight or self.orthogonal_networks not in (role, "both"):
+            return loss
+        return loss + self.orthogonal_weight * orthogonal_penalty(filter_matrices(network))
 
     def _r1_due(self, draw: int) -> bool:
         return self.r1_weight > 0 and draw % self.r1_every == 0
