@@ -13,17 +13,24 @@ from gancompress.training.atomic import write_file, write_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import RenderableType
+
     from gancompress.comparison.grid import Grid
     from gancompress.comparison.results import CellResult, Results, RowResult, Spread
 
 __all__ = [
     "COLUMNS",
+    "drawn_comparison",
     "held_equal",
     "how_best_is_picked",
+    "notes",
+    "plain_comparison",
     "print_comparison",
     "row_texts",
     "say_spread",
+    "table_title",
     "text_table",
+    "winner",
     "write_tables",
 ]
 
@@ -120,33 +127,63 @@ def text_table(results: Results, rows: Sequence[RowResult]) -> str:
 
 
 def print_comparison(results: Results, file: TextIO | None = None) -> None:
-    """Print the tables, what is held equal, the protocol, and what is missing."""
+    """Print the tables, what is held equal, the protocol, and what is missing; drawn on a terminal."""
     out = file if file is not None else sys.stdout
-    print(_title(results), file=out)
-    print(held_equal(results.grid), file=out)
-    if len(results.tables) > 1:
-        print(
-            "The runs were evaluated under different protocols: their values must not be compared across the tables.",
-            file=out,
-        )
+    if out.isatty():
+        from rich.console import Console
+
+        # A table that is wider than the terminal is cut into lines by the terminal, but no number is ever cut short.
+        console = Console(file=out, soft_wrap=True)
+        console.print(drawn_comparison(results), crop=False, no_wrap=True, width=max(console.width, 150))
+    else:
+        print(plain_comparison(results), file=out)
+
+
+def plain_comparison(results: Results) -> str:
+    """Return a comparison as aligned plain text."""
+    above, below = notes(results)
+    parts = list(above)
     for hash_, rows in results.tables.items():
-        way = "higher is better" if results.higher else "lower is better"
-        print(f"\n{results.primary} ({way}): {results.protocols[hash_]}", file=out)
-        if out.isatty():
-            _draw(results, rows, out)
-        else:
-            print(text_table(results, rows), file=out)
+        parts += ["", table_title(results, hash_), text_table(results, rows)]
+    return "\n".join([*parts, *below])
+
+
+def drawn_comparison(results: Results) -> RenderableType:
+    """Return a comparison as tables for ``rich``."""
+    from rich.console import Group
+    from rich.text import Text
+
+    above, below = notes(results)
+    parts: list[RenderableType] = [Text(line) for line in above]
+    for hash_, rows in results.tables.items():
+        parts += [Text(f"\n{table_title(results, hash_)}"), _drawn_table(results, rows)]
+    return Group(*parts, *(Text(line) for line in below))
+
+
+def notes(results: Results) -> tuple[list[str], list[str]]:
+    """Return the lines above the tables of a comparison, and those below them."""
+    above = [_title(results), held_equal(results.grid)]
+    if len(results.tables) > 1:
+        above.append(
+            "The runs were evaluated under different protocols: their values must not be compared across the tables."
+        )
+    below = []
     if results.tables:
-        print(how_best_is_picked(results), file=out)
+        below.append(how_best_is_picked(results))
         if len(results.grid.seeds) == 1:
-            print("One seed: an anecdote. Differences may be chance; compare with --seeds 3 or more.", file=out)
+            below.append("One seed: an anecdote. Differences may be chance; compare with --seeds 3 or more.")
         else:
-            print(
-                f"Mean ± sample standard deviation over {len(results.grid.seeds)} seeds.",
-                file=out,
-            )
-    for cell in results.missing:
-        print(f"missing: {cell.name} ({cell.state}{f': {cell.reason}' if cell.reason else ''})", file=out)
+            below.append(f"Mean ± sample standard deviation over {len(results.grid.seeds)} seeds.")
+    below += [
+        f"missing: {cell.name} ({cell.state}{f': {cell.reason}' if cell.reason else ''})" for cell in results.missing
+    ]
+    return above, below
+
+
+def table_title(results: Results, protocol_hash: str) -> str:
+    """Return the line above one table: the metric, which way is up, and the protocol."""
+    way = "higher is better" if results.higher else "lower is better"
+    return f"{results.primary} ({way}): {results.protocols[protocol_hash]}"
 
 
 def _title(results: Results) -> str:
@@ -155,25 +192,22 @@ def _title(results: Results) -> str:
     return f"{grid.base.name}: densities are those of {of}"
 
 
-def _draw(results: Results, rows: Sequence[RowResult], out: TextIO) -> None:
+def _drawn_table(results: Results, rows: Sequence[RowResult]) -> RenderableType:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, (name, _) in enumerate(COLUMNS):
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index > 2)
-    best = _winner(results, rows)
+    best = winner(results, rows)
     for row in rows:
         style = "bold green" if row is best else "dim" if row.method in ("dense", "narrow") else ""
         table.add_row(*(Text(text, style=style) for text in row_texts(row, len(results.grid.seeds))))
-    # A table that is wider than the terminal is cut into lines by the terminal, but no number is ever cut short.
-    console = Console(file=out)
-    console.print(table, crop=False, no_wrap=True, width=max(console.width, 150))
+    return table
 
 
-def _winner(results: Results, rows: Sequence[RowResult]) -> RowResult | None:
+def winner(results: Results, rows: Sequence[RowResult]) -> RowResult | None:
     """Return the sparse row with the best mean, where there are two to choose from."""
     contenders = [row for row in rows if row.method not in ("dense", "narrow") and row.best is not None]
     if len(contenders) < 2:

@@ -11,7 +11,9 @@ from gancompress.report.words import count, density, duration, metric_value, sca
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["compression_lines", "print_compression"]
+    from rich.console import RenderableType
+
+__all__ = ["compression_lines", "compression_notes", "drawn_compression", "plain_compression", "print_compression"]
 
 
 def compression_lines(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -39,16 +41,49 @@ def compression_lines(before: Mapping[str, Any], after: Mapping[str, Any]) -> li
     return lines
 
 
+def compression_notes(after: Mapping[str, Any]) -> list[str]:
+    """Return the lines below the comparison: its protocol, and what fine-tuning cost."""
+    flops, seconds = scaled(after["training_flops"]), duration(after["training_seconds"])
+    return [f"protocol: {after['protocol']}", f"fine-tuning: {flops} FLOPs, counted; {seconds}, measured"]
+
+
+def plain_compression(label: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Return the comparison as aligned lines."""
+    lines = [("", "before", "after", ""), *compression_lines(before, after)]
+    widths = [max(len(line[index]) for line in lines) for index in range(3)]
+    parts = [
+        f"  {name:<{widths[0]}}  {old:>{widths[1]}}  {new:>{widths[2]}}  {note}".rstrip()
+        for name, old, new, note in lines
+    ]
+    return "\n".join([f"{label}, compressed", *parts, *(f"  {note}" for note in compression_notes(after))])
+
+
+def drawn_compression(label: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> RenderableType:
+    """Return the comparison as a table for ``rich``."""
+    from rich import box
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(f"{label}, compressed", style="bold"), box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("", no_wrap=True)
+    table.add_column("before", justify="right", no_wrap=True)
+    table.add_column("after", justify="right", no_wrap=True, style="bold")
+    table.add_column("", style="dim", overflow="fold")
+    for line in compression_lines(before, after):
+        table.add_row(*(Text(text) for text in line))
+    return Group(table, *(Padding(Text(note, style="dim"), (0, 2)) for note in compression_notes(after)))
+
+
 def print_compression(
     label: str, before: Mapping[str, Any], after: Mapping[str, Any], file: TextIO | None = None
 ) -> None:
-    """Print the comparison as aligned lines, its protocol, and what fine-tuning cost."""
+    """Print the comparison; drawn on a terminal."""
     out = file if file is not None else sys.stdout
-    lines = [("", "before", "after", ""), *compression_lines(before, after)]
-    widths = [max(len(line[index]) for line in lines) for index in range(3)]
-    print(f"{label}, compressed", file=out)
-    for name, old, new, note in lines:
-        print(f"  {name:<{widths[0]}}  {old:>{widths[1]}}  {new:>{widths[2]}}  {note}".rstrip(), file=out)
-    print(f"  protocol: {after['protocol']}", file=out)
-    flops, seconds = scaled(after["training_flops"]), duration(after["training_seconds"])
-    print(f"  fine-tuning: {flops} FLOPs, counted; {seconds}, measured", file=out)
+    if out.isatty():
+        from rich.console import Console
+
+        Console(file=out).print(drawn_compression(label, before, after))
+    else:
+        print(plain_compression(label, before, after), file=out)

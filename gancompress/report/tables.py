@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -12,15 +13,44 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from rich.console import RenderableType
+
+    from gancompress.report.reader import RunData
     from gancompress.report.summary import Fact
 
-__all__ = ["plain_summary", "print_metrics", "print_summary"]
+__all__ = ["Summary", "drawn_summary", "plain_summary", "print_metrics", "print_summary", "summary_of"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What a run comes down to, ready to be written anywhere.
+
+    Attributes:
+        title: name of the recipe, and its state where the run did not end.
+        facts: densities, FLOPs against dense, time, bytes, and every metric of the best evaluation.
+        lines: what holds for all metrics: the protocol that they share, and a warning where there is one to give.
+    """
+
+    title: str
+    facts: tuple[Fact, ...]
+    lines: tuple[str, ...]
+
+
+def summary_of(run: RunData) -> Summary:
+    """Return the numbers of a run; what is a metric's own stands beside it, the shared protocol below."""
+    facts, lines = headline(run), list[str]()
+    chosen = run.best if run.best is not None else run.last
+    if chosen is not None:
+        # The headline's own metric is the first of these, and says of which step it is and what came last.
+        of_step = "".join(fact.detail for fact in facts if fact.group == "metric")
+        measured, lines = metric_facts(chosen[1], of_step)
+        facts = [*(fact for fact in facts if fact.group != "metric"), *measured]
+    unfinished = "" if run.status.state in ("done", "running") else f" ({run.status.state})"
+    return Summary(f"{run.name}{unfinished}", tuple(facts), tuple(lines))
 
 
 def print_summary(run_dir: Path, file: TextIO | None = None) -> None:
-    """Print the numbers of a run: densities, FLOPs against dense, time, bytes, and every metric of its best evaluation.
-
-    The protocol that the metrics share is one line at the end; what is a metric's own stands beside it.
+    """Print the numbers of a run.
 
     Args:
         run_dir: the run directory, finished or not.
@@ -29,21 +59,14 @@ def print_summary(run_dir: Path, file: TextIO | None = None) -> None:
     Raises:
         RunError: there is no run directory.
     """
-    run = read_run(run_dir)
-    facts, lines = headline(run), list[str]()
-    chosen = run.best if run.best is not None else run.last
-    if chosen is not None:
-        # The headline's own metric is the first of these, and says of which step it is and what came last.
-        of_step = "".join(fact.detail for fact in facts if fact.group == "metric")
-        measured, lines = metric_facts(chosen[1], of_step)
-        facts = [*(fact for fact in facts if fact.group != "metric"), *measured]
+    summary = summary_of(read_run(run_dir))
     out = file if file is not None else sys.stdout
-    unfinished = "" if run.status.state in ("done", "running") else f" ({run.status.state})"
-    title = f"{run.name}{unfinished}"
     if out.isatty():
-        _draw(title, facts, lines, out)
+        from rich.console import Console
+
+        Console(file=out).print(drawn_summary(summary))
     else:
-        print(plain_summary(title, facts, lines), file=out)
+        print(plain_summary(summary.title, summary.facts, summary.lines), file=out)
 
 
 def print_metrics(records: Sequence[Mapping[str, Any]], file: TextIO | None = None) -> None:
@@ -67,28 +90,25 @@ def _aligned(facts: Sequence[Fact]) -> list[str]:
     return [f"{fact.label:<{label}}  {fact.value:>{value}}  {fact.detail}".rstrip() for fact in facts]
 
 
-def _draw(title: str, facts: Sequence[Fact], lines: Sequence[str], out: TextIO) -> None:
+def drawn_summary(summary: Summary) -> RenderableType:
+    """Return the same as a table for ``rich``."""
     from rich import box
-    from rich.console import Console
+    from rich.console import Group
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=out)
-    if not facts:
-        console.print(Text(f"{title}: nothing measured yet"))
-        return
-    table = Table(title=Text(title, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", show_header=False)
+    if not summary.facts:
+        return Text(f"{summary.title}: nothing measured yet")
+    table = Table(title=Text(summary.title, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True, style="bold")
     table.add_column(style="dim", overflow="fold")
-    group = facts[0].group
-    for fact in facts:
+    group = summary.facts[0].group
+    for fact in summary.facts:
         if fact.group != group:
             table.add_section()
             group = fact.group
         # Text, not markup: a label like FD[classifier] must not be taken for a style.
         table.add_row(Text(fact.label), Text(fact.value), Text(fact.detail))
-    console.print(table)
-    for line in lines:
-        console.print(Padding(Text(line, style="dim"), (0, 2)))
+    return Group(table, *(Padding(Text(line, style="dim"), (0, 2)) for line in summary.lines))
