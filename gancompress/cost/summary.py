@@ -26,7 +26,8 @@ __all__ = ["CostReport", "cost_summary", "run_cost"]
 _COUNTED: Final = (
     "MACs of kept weights at every position of the published architecture; biases and products without weights counted "
     "dense. Normalisation, activations, resampling, residual sums, embeddings, spectral norm's power iterations, "
-    "optimizer steps and topology updates are not counted. A backward pass is two forward passes."
+    "optimizer steps, orthogonal regularisation and topology updates are not counted. A backward pass is two forward "
+    "passes."
 )
 
 

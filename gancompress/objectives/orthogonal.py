@@ -38,6 +38,10 @@ def orthogonal_penalty(weights: Iterable[Tensor]) -> Tensor:
     The caller weights it. The published implementation adds 2 β (W Wᵀ ⊙ (1 − I)) W to the gradient, half of what
     eq. 3 gives, so its β of 1e-4 is 5e-5 here.
 
+    It costs min(r, c)·r·c multiply-adds forward for r filters of c elements, once a step and not once an image: of
+    a BigGAN step on CIFAR-10 at batch 50 0.2 % for the generator and 0.8 % for both networks. The FLOPs of a run leave
+    it out, as they do the optimizer, which is paid once a step too.
+
     Source: Brock et al., Large Scale GAN Training for High Fidelity Natural Image Synthesis, 2019, eq. 3.
 
     Args:

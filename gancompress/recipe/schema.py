@@ -21,6 +21,7 @@ __all__ = [
     "ObjectiveConfig",
     "OptimizerConfig",
     "OptimizersConfig",
+    "OrthogonalConfig",
     "R1Config",
     "Recipe",
     "SparsityConfig",
@@ -60,11 +61,21 @@ class R1Config(_Strict):
     every: int = Field(16, ge=1, description="discriminator steps between penalties; the weight is scaled up to match")
 
 
+class OrthogonalConfig(_Strict):
+    """Orthogonal regularisation (Brock et al., 2019, eq. 3): filters of a layer point apart, their norms stay free."""
+
+    weight: float = Field(
+        0.0, ge=0, description="beta of eq. 3; 0 turns it off. The published code's 1e-4 is 5e-5 here: it halves eq. 3"
+    )
+    networks: Literal["generator", "discriminator", "both"] = Field("generator", description="whose filters")
+
+
 class ObjectiveConfig(_Strict):
     """What the two networks optimise."""
 
     loss: ComponentField = Field(Component(name="hinge"), description="adversarial loss")
     r1: R1Config = Field(R1Config(), description="gradient penalty on real images")
+    orthogonal: OrthogonalConfig = Field(OrthogonalConfig(), description="orthogonal regularisation of the weights")
     diffaugment: tuple[Literal["color", "translation", "cutout"], ...] = Field(
         (), description="DiffAugment policies applied to real and generated images alike (Zhao et al., 2020)"
     )
