@@ -2,11 +2,15 @@
 
 ::
 
-    compare/<name>-<id>/
-      comparison.json       what is compared, what is held equal, what it was expected to cost
-      cells/<cell>.yaml     every cell's recipe, fully resolved; <cell>.log is what its process said
-      runs/<cell>-<id>/     an ordinary run directory each
-      compare.json  compare.csv  cells.csv  compare.html
+    compare/
+      <name>-<id>/
+        comparison.json       what is compared, what is held equal, what it was expected to cost
+        cells/<cell>.yaml     every cell's recipe, fully resolved; <cell>.log is what its process said
+        compare.json  compare.csv  cells.csv  compare.html
+      runs/<cell>-<id>/       an ordinary run directory each
+
+Runs lie beside the comparisons: another seed, method or density is another comparison, and the runs that both ask for,
+which their recipes name, are trained once.
 """
 
 from __future__ import annotations
@@ -72,8 +76,8 @@ class ComparisonFolder:
 
     @property
     def runs(self) -> Path:
-        """Directory of the run directories."""
-        return self.path / "runs"
+        """Directory of the run directories, shared with the comparisons beside this one."""
+        return self.path.parent / "runs"
 
     def recipe_path(self, cell: Cell) -> Path:
         """Return the file of a cell's recipe."""

@@ -73,12 +73,16 @@ def test_a_comparison_from_end_to_end(tiny_file: Path, here: Path, monkeypatch: 
     assert first.exit_code == 0, first.output
     assert "One seed: an anecdote" in first.stdout
     assert "magnitude" in first.stdout
-    (folder,) = (here / "compare").iterdir()
+    (folder,) = (path for path in (here / "compare").iterdir() if path.name != "runs")
     files = {path.name for path in folder.iterdir()}
-    assert {"comparison.json", "compare.json", "compare.csv", "cells.csv", "compare.html", "cells", "runs"} <= files
+    assert {"comparison.json", "compare.json", "compare.csv", "cells.csv", "compare.html", "cells"} <= files
     again = call(*arguments)
     assert "(3 done)" in again.stderr
     assert "s0: done in" not in again.stderr
+    more = call(*arguments, "--methods", "static,dst")  # another grid: what both ask for is not trained twice
+    assert "(2 done)" in more.stderr
+    assert "static-d0.25-s0: done in" in more.stderr
+    assert len(list((here / "compare").iterdir())) == 3
 
 
 @pytest.mark.slow
