@@ -23,11 +23,13 @@ from gancompress.backbones.layers import (
     initialiser,
     normalise,
     upsample,
+    upsampled,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gancompress.backbones.folding import FoldKind
     from gancompress.data.base import ImageSpec
     from gancompress.sparsity.state import Role
 
@@ -103,12 +105,16 @@ class _GeneratorBlock(nn.Module):
         """Map (B, in_channels, H, W) to (B, out_channels, H, W), or to twice the resolution."""
         h = self.conv1(F.relu(normalise(self.norm1, x, condition)))
         h = F.relu(normalise(self.norm2, h, condition))
-        h = self.conv2(upsample(h) if self.up else h)
+        h = upsampled(self.conv2, h) if self.up else self.conv2(h)
         h = self.conv3(F.relu(normalise(self.norm3, h, condition)))
         h = self.conv4(F.relu(normalise(self.norm4, h, condition)))
         kept = x[:, : h.shape[1]]
         out: Tensor = h + (upsample(kept) if self.up else kept)
         return out
+
+    def resampling(self) -> tuple[tuple[str, FoldKind], ...]:
+        """Return the convolutions beside a change of resolution."""
+        return (("conv2", "up"),) if self.up else ()
 
 
 class _DiscriminatorBlock(nn.Module):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
+from gancompress.backbones import folding
 from gancompress.kernels.resample import average2, upsample2
+
+if TYPE_CHECKING:
+    from gancompress.backbones.folding import FoldKind
 
 __all__ = [
     "ConditionalBatchNorm2d",
@@ -22,12 +26,14 @@ __all__ = [
     "ProjectedBatchNorm2d",
     "ProjectionHead",
     "UpBlock",
+    "averaged",
     "batch_norm",
     "finish",
     "initialiser",
     "normalise",
     "spectral",
     "upsample",
+    "upsampled",
 ]
 
 L = TypeVar("L", bound=nn.Module)
@@ -166,6 +172,21 @@ def upsample(x: Tensor) -> Tensor:
     return upsample2(x)
 
 
+def upsampled(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Double height and width by repeating pixels, then convolve; in one operation where a run chose that.
+
+    A block that calls this names the convolution in its ``resampling()`` (:mod:`gancompress.backbones.folding`).
+    """
+    out: Tensor | None = folding.compute(conv, x)
+    return conv(upsample(x)) if out is None else out
+
+
+def averaged(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Convolve, then average 2x2 boxes; in one operation where a run chose that (as for :func:`upsampled`)."""
+    out: Tensor | None = folding.compute(conv, x)
+    return average2(conv(x)) if out is None else out
+
+
 class PointwiseShortcut(nn.Conv2d):
     """The 1x1 convolution beside a block that changes the resolution, moved to the smaller side of it.
 
@@ -208,10 +229,14 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, 2H, 2W)."""
-        h = self.conv1(upsample(F.relu(normalise(self.norm1, x, condition))))
+        h = upsampled(self.conv1, F.relu(normalise(self.norm1, x, condition)))
         h = self.conv2(F.relu(normalise(self.norm2, h, condition)))
         out: Tensor = h + upsample(self.shortcut(x))
         return out
+
+    def resampling(self) -> tuple[tuple[str, FoldKind], ...]:
+        """Return the convolutions beside a change of resolution."""
+        return (("conv1", "up"),)
 
 
 class FirstDownBlock(nn.Module):
@@ -226,9 +251,13 @@ class FirstDownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H/2, W/2)."""
-        h = average2(self.conv2(F.relu(self.conv1(x))))
+        h = averaged(self.conv2, F.relu(self.conv1(x)))
         out: Tensor = h + self.shortcut(average2(x))
         return out
+
+    def resampling(self) -> tuple[tuple[str, FoldKind], ...]:
+        """Return the convolutions beside a change of resolution."""
+        return (("conv2", "down"),)
 
 
 class DownBlock(nn.Module):
@@ -255,10 +284,14 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H, W), or to half the resolution."""
-        h: Tensor = self.conv2(F.relu(self.conv1(F.relu(x))))
-        if self.down:
-            h, x = average2(h), average2(x)
+        h: Tensor = F.relu(self.conv1(F.relu(x)))
+        h = averaged(self.conv2, h) if self.down else self.conv2(h)
+        x = average2(x) if self.down else x
         return h + (x if self.shortcut is None else self.shortcut(x))
+
+    def resampling(self) -> tuple[tuple[str, FoldKind], ...]:
+        """Return the convolutions beside a change of resolution."""
+        return (("conv2", "down"),) if self.down else ()
 
 
 class ProjectionHead(nn.Module):

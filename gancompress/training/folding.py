@@ -1,0 +1,269 @@
+"""Which convolutions of a run are folded (:mod:`gancompress.backbones.folding`): measured when the run starts.
+
+Folding saves products, but not always time: some shapes lose in bf16. ``auto`` times every convolution beside a change
+of resolution both ways, forward and backward, once per machine and shape, and keeps the answers in the user's cache.
+Where the sparse kernels run, they are timed as well: the answer is the density above which folded dense is the fastest
+of the three.
+
+The answers that a run has used travel in its checkpoints, so a resumed run computes what it began with and ends with
+the same bytes. Several processes use those of the first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gancompress import kernels
+from gancompress.backbones import folding
+from gancompress.kernels.measured import cache_folder, processor, recall, remember
+from gancompress.kernels.resample import average2, upsample2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from gancompress.backbones.folding import FoldKind
+    from gancompress.training.groups import Group
+
+__all__ = ["FoldMode", "FoldedLayer", "Folding", "cache_file", "folded_above"]
+
+#: ``auto``: as measured; ``always`` and ``never``: all or none
+FoldMode = Literal["auto", "always", "never"]
+
+_DENSITIES = (0.1, 0.4)
+_REPEATS = 4
+_LARGEST_BATCH = 32
+#: calls per turn on a GPU, where one call is shorter than its launch
+_CALLS = 20
+#: a gain smaller than this is noise
+_WORTH = 0.98
+_BELOW_ONE = 0.9999
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldedLayer:
+    """All that the times depend on.
+
+    Attributes:
+        kind: what stands beside the convolution.
+        channels: of its output and of its input.
+        batch: images.
+        size: height and width of its input (of the small map for ``up``).
+        device: type of the device.
+        bf16: under autocast.
+        channels_last: memory format.
+        sparse: the sparse kernels are an alternative.
+    """
+
+    kind: FoldKind
+    channels: tuple[int, int]
+    batch: int
+    size: tuple[int, int]
+    device: str = "cpu"
+    bf16: bool = False
+    channels_last: bool = False
+    sparse: bool = False
+
+    @property
+    def key(self) -> str:
+        """The layer in words."""
+        return (
+            f"{self.kind} {self.channels[0]}x{self.channels[1]} on {self.batch}x{self.size[0]}x{self.size[1]}, "
+            f"{'bf16' if self.bf16 else 'float32'}, {'channels last' if self.channels_last else 'contiguous'}"
+            f"{', or sparse' if self.sparse else ''}, "
+            + (f"{torch.get_num_threads()} threads" if self.device == "cpu" else self.device)
+        )
+
+
+class Folding:
+    """How the convolutions of one run are computed.
+
+    Args:
+        mode: ``auto`` or ``always``; a run that folds nothing has no such object.
+        device: where the networks are.
+        bf16: they run under autocast.
+        channels_last: their memory format.
+        sparse: masked layers run on the sparse kernels where that is measured to be faster.
+
+    Attributes:
+        table: the density above which each layer is folded, by layer; part of the run's checkpoints.
+    """
+
+    def __init__(
+        self,
+        mode: Literal["auto", "always"],
+        *,
+        device: torch.device | str = "cpu",
+        bf16: bool = False,
+        channels_last: bool = False,
+        sparse: bool = False,
+    ) -> None:
+        self.mode = mode
+        self.device = torch.device(device)
+        self.bf16, self.channels_last, self.sparse = bf16, channels_last, sparse
+        self.table: dict[str, float] = {}
+        self._open: list[nn.Conv2d] = []
+
+    def attach(self, networks: Iterable[nn.Module]) -> int:
+        """Take over the convolutions of live networks and return how many there are; :meth:`decide` comes next."""
+        always = self.mode == "always"
+        found = [(conv, kind) for network in networks for _, conv, kind in folding.resampling(network)]
+        for conv, kind in found:
+            folding.attach(conv, kind, 0.0 if always else None)
+        self._open = [] if always else [conv for conv, _ in found]
+        return len(found)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether convolutions wait for :meth:`decide`."""
+        return bool(self._open)
+
+    def decide(self, batches: Mapping[nn.Module, int], group: Group) -> None:
+        """Choose for every convolution that one forward pass of its network has shown its input.
+
+        Args:
+            batches: images of a training pass, by network.
+            group: all processes call; the first one's measurements hold for all.
+        """
+        batch_of = {conv: batch for network, batch in batches.items() for conv in network.modules()}
+        layers = {conv: self._layer(conv, batch_of[conv]) for conv in self._open}
+        if group.is_main:
+            for layer in layers.values():
+                if layer is not None and layer.key not in self.table:
+                    self.table[layer.key] = folded_above(layer)
+        shared, _ = group.share({"table": self.table}, {})
+        self.restore(shared["table"])
+        for conv, layer in layers.items():
+            how = folding.attached(conv)
+            if how is not None:
+                how.above = 1.0 if layer is None else self.table[layer.key]
+        self._open = []
+
+    def restore(self, table: Mapping[str, float]) -> None:
+        """Go on with the answers that a checkpoint holds; call it before the first training step."""
+        self.table = {key: float(value) for key, value in table.items()}
+
+    def _layer(self, conv: nn.Conv2d, batch: int) -> FoldedLayer | None:
+        how = folding.attached(conv)
+        if how is None or how.seen is None:
+            return None
+        if self.device.type == "cpu":
+            # the times per image hardly change beyond
+            batch = min(_LARGEST_BATCH, -(-batch // 16) * 16)
+        return FoldedLayer(
+            how.kind, (conv.out_channels, conv.in_channels), batch, how.seen,
+            self.device.type, self.bf16, self.channels_last, self.sparse,
+        )  # fmt: skip
+
+
+_known: dict[str, float] = {}
+_lock = threading.RLock()
+
+
+def cache_file() -> Path:
+    """Return the file that remembers measurements. Deleting it is safe."""
+    return cache_folder() / "folding.json"
+
+
+def folded_above(layer: FoldedLayer) -> float:
+    """Return the density above which folded dense is fastest here: 0 always, 1 never. Measured on the first call."""
+    with _lock:
+        known = _known.get(layer.key)
+        if known is None:
+            machine = f"{_machine(layer.device)}, torch {torch.__version__}"
+            known = recall(cache_file(), machine, layer.key)
+            if known is None:
+                known = _crossing(*_times(layer))
+                remember(cache_file(), machine, layer.key, known)
+            _known[layer.key] = known
+    return known
+
+
+def _machine(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else processor()
+
+
+def _crossing(plain: float, fold: float, sparse: tuple[float, float] | None) -> float:
+    """Turn seconds into the density above which folded dense wins.
+
+    Args:
+        plain: as written.
+        fold: folded.
+        sparse: as written on the sparse kernels, at two densities; None where they do not run.
+    """
+    if fold > _WORTH * plain:
+        return 1.0
+    if sparse is None:
+        return 0.0
+    low, high = sparse
+    slope = (high - low) / (_DENSITIES[1] - _DENSITIES[0])
+    if slope <= 0:  # noise: sparse costs the same at any density, so compare the levels
+        return _BELOW_ONE if low < fold else 0.0
+    # a layer without masks has density 1 and never runs sparse: it is folded whatever the line says
+    return round(min(_BELOW_ONE, max(0.0, _DENSITIES[0] + (fold - low) / slope)), 4)
+
+
+def _times(layer: FoldedLayer) -> tuple[float, float, tuple[float, float] | None]:
+    """Time forward and backward as written, folded and, at two densities, sparse; the best of a few turns each."""
+    random = torch.Generator().manual_seed(0)  # never the user's generator: a measurement must not change a run
+    memory = torch.channels_last if layer.channels_last else torch.contiguous_format
+
+    def leaf(*shape: int) -> Tensor:
+        drawn = torch.randn(shape, generator=random).to(layer.device)
+        return (drawn.contiguous(memory_format=memory) if len(shape) == 4 else drawn).requires_grad_()
+
+    rows, columns = layer.channels
+    weight, bias, x = leaf(rows, columns, 3, 3), leaf(rows), leaf(layer.batch, columns, *layer.size)
+    by = folding.matrix(layer.kind, weight.detach())
+    up = layer.kind == "up"
+
+    def written(x: Tensor) -> Tensor:
+        return F.conv2d(upsample2(x), weight, bias, padding=1) if up else average2(F.conv2d(x, weight, bias, padding=1))
+
+    def fold(x: Tensor) -> Tensor:
+        with torch.autocast(layer.device, enabled=False):
+            kernel = folding.folded(weight, layer.kind, by)
+        if up:
+            return F.conv_transpose2d(x, kernel, bias, stride=2, padding=1)
+        return F.conv2d(x, kernel, bias, stride=2, padding=1)
+
+    def sparse(density: float) -> Callable[[Tensor], Tensor]:
+        mask = torch.rand(weight.shape, generator=random) < density
+
+        def run(x: Tensor) -> Tensor:
+            x = upsample2(x) if up else x
+            out = kernels.conv2d(x, weight, mask, bias, padding=1, sparse="always", masked=True)
+            return out if up else average2(out)
+
+        return run
+
+    ways = [written, fold, *((sparse(density) for density in _DENSITIES) if layer.sparse else ())]
+    best = [float("inf")] * len(ways)
+    for repeat in range(_REPEATS):
+        for index, way in enumerate(ways):
+            taken = _turn(way, x, layer)
+            if repeat > 0:  # the first turn fills caches and picks algorithms
+                best[index] = min(best[index], taken)
+    return best[0], best[1], (best[2], best[3]) if layer.sparse else None
+
+
+def _turn(way: Callable[[Tensor], Tensor], x: Tensor, layer: FoldedLayer) -> float:
+    on_gpu = layer.device == "cuda"
+    if on_gpu:
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(_CALLS if on_gpu else 1):
+        with torch.enable_grad(), torch.autocast(layer.device, torch.bfloat16, enabled=layer.bf16):
+            # inside a network the map before is in the type of autocast already
+            out = way(x.bfloat16() if layer.bf16 else x)
+        out.backward(torch.ones_like(out))  # type: ignore[no-untyped-call]
+    if on_gpu:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start

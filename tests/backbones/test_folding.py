@@ -1,0 +1,212 @@
+"""Folded convolutions are the written ones: exactly in algebra, to rounding in floats."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gancompress.backbones import folding
+from gancompress.backbones.base import prunable_weights
+from gancompress.backbones.biggan import BigGAN, BigGANConfig
+from gancompress.backbones.biggan_deep import BigGANDeep, BigGANDeepConfig
+from gancompress.backbones.layers import DownBlock, FirstDownBlock, UpBlock, averaged, initialiser, upsampled
+from gancompress.backbones.sngan import SNGAN, SNGANConfig
+from gancompress.cost.layers import profile
+from gancompress.data.base import ImageSpec
+
+DRAW = initialiser("orthogonal")
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def fold_all(network: nn.Module, above: float = 0.0) -> int:
+    found = list(folding.resampling(network))
+    for _, conv, kind in found:
+        folding.attach(conv, kind, above)
+    return len(found)
+
+
+def test_known_answers_in_a_corner():
+    # the kernel that looks one pixel to the left and up
+    weight = torch.zeros(1, 1, 3, 3)
+    weight[0, 0, 0, 0] = 1
+    x = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    up = F.conv_transpose2d(x, folding.folded(weight, "up"), stride=2, padding=1)
+    assert up[0, 0].tolist() == [[0, 0, 0, 0], [0, 1, 1, 2], [0, 1, 1, 2], [0, 3, 3, 4]]
+    down = F.conv2d(x, folding.folded(weight, "down"), stride=2, padding=1)
+    assert down[0, 0].tolist() == [[0.25]]  # of the four results 0, 0, 0 and 1
+    ones = folding.folded(torch.ones(1, 1, 3, 3), "down")[0, 0]
+    assert ones.tolist() == [[v / 4 for v in row] for row in ([1, 2, 2, 1], [2, 4, 4, 2], [2, 4, 4, 2], [1, 2, 2, 1])]
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 7)])
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_both_kinds_are_two_operations_in_one(size, memory):
+    weight = torch.randn(5, 4, 3, 3, dtype=torch.float64).contiguous(memory_format=memory)
+    x = torch.randn(2, 4, *size, dtype=torch.float64)
+    up = F.conv2d(F.interpolate(x, scale_factor=2.0), weight, padding=1)
+    torch.testing.assert_close(F.conv_transpose2d(x, folding.folded(weight, "up"), stride=2, padding=1), up)
+    down = F.avg_pool2d(F.conv2d(x, weight, padding=1), 2)
+    torch.testing.assert_close(F.conv2d(x, folding.folded(weight, "down"), stride=2, padding=1), down)
+
+
+@pytest.mark.parametrize(("operation", "kind"), [(upsampled, "up"), (averaged, "down")])
+def test_gradients_and_those_of_gradients_are_right(operation, kind):
+    conv = nn.Conv2d(2, 3, 3, padding=1).double()
+    folding.attach(conv, kind, 0.0)
+
+    def run(x, weight, bias):
+        return torch.func.functional_call(_Call(operation, conv), {"conv.weight": weight, "conv.bias": bias}, x)
+
+    x = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    leaves = (x, conv.weight.detach().clone().requires_grad_(), conv.bias.detach().clone().requires_grad_())
+    assert torch.autograd.gradcheck(run, leaves)
+    assert torch.autograd.gradgradcheck(run, leaves)
+
+
+class _Call(nn.Module):
+    def __init__(self, operation, conv):
+        super().__init__()
+        self.operation, self.conv = operation, conv
+
+    def forward(self, x):
+        return self.operation(self.conv, x)
+
+
+def blocks() -> dict[str, nn.Module]:
+    return {
+        "up": UpBlock(4, 6, DRAW),
+        "up, spectral norm": UpBlock(4, 6, DRAW, spectral_norm=True),
+        "first": FirstDownBlock(4, 6, DRAW, spectral_norm=True),
+        "down": DownBlock(4, 6, DRAW, hidden_channels=5, down=True, spectral_norm=True),
+    }
+
+
+@pytest.mark.parametrize("name", list(blocks()))
+@pytest.mark.parametrize("masked", [False, True])
+def test_blocks_train_alike_and_keep_their_names(name, masked):
+    written = blocks()[name].double()
+    nn.init.normal_(next(folding.resampling(written))[1].bias)
+    if masked:
+        with torch.no_grad():
+            for weight in prunable_weights(written).values():
+                weight.parameter.mul_(torch.rand_like(weight.parameter) < 0.3)
+    other = copy.deepcopy(written)
+    assert fold_all(other) == 1
+    assert list(other.state_dict()) == list(written.state_dict())
+    assert list(prunable_weights(other)) == list(prunable_weights(written))
+    x = torch.randn(3, 4, 8, 8, dtype=torch.float64)
+    for _ in range(2):  # spectral norm takes a step in each
+        inputs = [x.clone().requires_grad_() for _ in range(2)]
+        outs = [block(inner) for block, inner in zip((written, other), inputs, strict=True)]
+        torch.testing.assert_close(outs[1], outs[0])
+        for out in outs:
+            out.square().sum().backward()
+        torch.testing.assert_close(inputs[1].grad, inputs[0].grad)
+        for a, b in zip(other.parameters(), written.parameters(), strict=True):
+            torch.testing.assert_close(a.grad, b.grad)
+    for a, b in zip(other.buffers(), written.buffers(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def networks() -> dict[str, nn.Module]:
+    image = ImageSpec(3, 32, ("ant", "bee"))
+    large = ImageSpec(3, 128, ("ant", "bee"))
+    sngan = SNGAN(SNGANConfig(channels=4, discriminator_channels=4, latent_dim=3), image)
+    biggan = BigGAN(BigGANConfig(channels=2, latent_dim=3), image)
+    deep = BigGANDeep(BigGANDeepConfig(channels=4, latent_dim=3, attention=0), large)
+    return {
+        "sngan G": sngan.generator(),
+        "sngan D": sngan.discriminator(),
+        "biggan G": biggan.generator(),
+        "biggan D": biggan.discriminator(),
+        "biggan-deep G": deep.generator(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("sngan G", 3), ("sngan D", 2), ("biggan G", 3), ("biggan D", 2), ("biggan-deep G", 5)]
+)
+def test_every_convolution_beside_a_change_of_resolution_is_found(name, count):
+    network = networks()[name]
+    x = torch.randn(3, 3) if name.endswith("G") else torch.randn(3, 3, 32, 32)
+    if name.endswith("G"):  # batch norm of a few pixels magnifies rounding
+        network, x = network.double(), x.double()
+    other = copy.deepcopy(network)
+    assert fold_all(other) == count
+    labels = torch.tensor([0, 1, 0])
+    torch.testing.assert_close(other(x, labels), network(x, labels), rtol=1e-4, atol=1e-5)
+
+
+def test_bf16_rounds_no_worse_than_the_written_order():
+    block = UpBlock(16, 16, DRAW).eval()
+    folded = copy.deepcopy(block).train()
+    folded.norm1.eval(), folded.norm2.eval()
+    fold_all(folded)
+    x = torch.randn(4, 16, 8, 8)
+    exact = block(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        worst = [(net(x).float() - exact).abs().max() for net in (block, folded)]
+    assert 0 < worst[1] < 2 * worst[0]
+
+
+def test_evaluation_and_cost_see_the_published_network():
+    network = networks()["sngan G"]
+    z = torch.randn(2, 3)
+    before, expected = profile(network), network.eval()(z)
+    assert fold_all(network) == 3
+    assert torch.equal(network.eval()(z), expected)
+    assert profile(network.train()) == before
+    calls = []
+    conv = network.blocks[0].conv1
+    conv.register_forward_hook(lambda *_: calls.append(1))
+    network(z)
+    assert not calls, "in training the convolution itself is not called"
+    folding.detach(conv)
+    network(z)
+    assert calls
+
+
+def test_undecided_layers_run_as_written_and_say_what_they_saw():
+    network = networks()["sngan D"]
+    expected = copy.deepcopy(network)(torch.ones(2, 3, 32, 32))
+    fold_all(network, None)
+    assert torch.equal(network(torch.ones(2, 3, 32, 32)), expected)
+    seen = [folding.attached(conv).seen for _, conv, _ in folding.resampling(network)]
+    assert seen == [(32, 32), (16, 16)]
+
+
+def test_a_note_is_copied_with_its_network():
+    network = networks()["sngan G"]
+    fold_all(network)
+    twin = copy.deepcopy(network)
+    mine, other = (folding.attached(net.blocks[0].conv1) for net in (network, twin))
+    assert other is not mine
+    assert other.above == 0.0
+
+
+def test_convolutions_of_another_shape_are_left_alone():
+    class Block(nn.Module):
+        def __init__(self, conv):
+            super().__init__()
+            self.conv = conv
+
+        def resampling(self):
+            return (("conv", "up"),)
+
+    assert len(list(folding.resampling(Block(nn.Conv2d(4, 4, 3, padding=1))))) == 1
+    others = [
+        nn.Conv2d(4, 4, 5, padding=2),
+        nn.Conv2d(4, 4, 3, padding=1, groups=2),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(4, 4, 3, padding=1, stride=2),
+        nn.Conv2d(4, 4, 3),
+    ]
+    assert not [found for conv in others for found in folding.resampling(Block(conv))]
