@@ -343,7 +343,7 @@ def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group 
     budgets = build_budgets(recipe, weights)
     optimizers = {role: build_optimizer(networks.of(role), getattr(recipe.training.optimizers, role)) for role in ROLES}
     method = build_method(recipe)
-    if method.needs_dense_moments and recipe.sparsity.moments == "masked":
+    if method.needs_dense_moments and recipe.sparsity.moments != "dense":
         raise RecipeError(
             f"method {recipe.sparsity.method.name!r} reads the moments of masked weights here: "
             "keep them with --set sparsity.moments=dense, or grow by gradient"

@@ -111,9 +111,10 @@ class SparsityConfig(_Strict):
         "convolutions",
         description="which weights a density counts and masks: convolutions only (STU-GAN) or linear layers too",
     )
-    moments: Literal["masked", "dense"] = Field(
+    moments: Literal["masked", "compact", "dense"] = Field(
         "masked",
-        description="optimizer moments off the mask: exactly 0, or kept as in the published codes (fidelity only)",
+        description="optimizer moments off the mask: exactly 0; compact: the same results bit for bit, stored at kept "
+        "weights only; dense: as in the published codes (fidelity only)",
     )
     check_every: int = Field(1, ge=1, description="topology updates between two checks of all invariants")
 

@@ -115,7 +115,8 @@ class Engine:
         method: decides which weights are kept.
         parts: network, optimizer, budget and weights per role.
         seed: the recipe's seed.
-        moments: optimizer moments off the mask: exactly 0 (``masked``) or as in published codes (``dense``).
+        moments: optimizer moments off the mask: exactly 0 (``masked``), not even stored (``compact``, the same results
+            bit for bit), or as in published codes (``dense``).
         check_every: topology updates between two checks of all invariants.
         group: processes that train together.
         ema: the generator's average, which follows its masks.
@@ -422,6 +423,7 @@ class Engine:
             tensors.update({f"{role}.ever.{name}": mask for name, mask in net.ever.items()})
             scalars[role] = {
                 **more,
+                "moments": net.moments,
                 "ever_count": net.ever_count,
                 "steps": net.steps,
                 "age": net.age,
@@ -445,6 +447,10 @@ class Engine:
             for role, net in self._nets.items():
                 own = below(tensors, f"{role}.")
                 saved = scalars[role]
+                if saved.get("moments", net.moments) != net.moments:
+                    raise CheckpointError(
+                        f"the {role}'s optimizer was saved with sparsity.moments: {saved['moments']}, not {net.moments}"
+                    )
                 state = unpack(saved, {name: tensor.clone() for name, tensor in own.items()})
                 validate(net, state, "the checkpoint")
                 net.adopt(state)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gancompress.errors import InvariantError, UnsupportedOptimizerError
+from gancompress.training.compact import CompactMoments
 from gancompress.training.moments import first_moment, moments_of
 
 if TYPE_CHECKING:
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Change", "MaskedNetwork", "Moments", "RoleParts"]
 
-#: ``masked``: moments are exactly 0 off the mask; ``dense``: they integrate dense gradients, as published codes do
-Moments = Literal["masked", "dense"]
+#: ``masked``: moments are exactly 0 off the mask; ``compact``: the same, stored at kept weights only; ``dense``: they
+#: integrate dense gradients, as published codes do
+Moments = Literal["masked", "compact", "dense"]
 
 
 #: integers of a float's size: a float's bits times 1 are the float, times 0 they are +0.0, NaN and infinity too. So
@@ -97,6 +99,7 @@ class MaskedNetwork:
         self.layers = None if execution is None else execution.layers(parts.network, parts.weights)
         self.parameters = {name: weight.parameter for name, weight in parts.weights.items()}
         self.keys = {name: weight.key for name, weight in parts.weights.items()}
+        self.compact = CompactMoments(parts.optimizer, self.parameters) if moments == "compact" else None
         self.ever: dict[str, Tensor] = {}
         self.ever_count = 0
         #: optimizer steps of this role, and those since its moments were last cleared
@@ -130,10 +133,13 @@ class MaskedNetwork:
         # dense tensors need nothing; the others get their masks in the weight's own memory layout, for one fused pass
         self._sparse = {name: p for name, p in self.parameters.items() if budgets[name] < p.numel()}
         self._off = {n: torch.empty_like(p, dtype=torch.bool).copy_(~masks[n]) for n, p in self._sparse.items()}
-        self._weights = [_bits(p.detach()) for p in self._sparse.values()]
-        self._keep = [
-            torch.empty_like(p, dtype=_BITS[p.element_size()]).copy_(masks[name]) for name, p in self._sparse.items()
-        ]
+        if self.compact is not None:
+            self.compact.follow({name: masks[name] for name in self._sparse})
+        else:
+            self._weights = [_bits(p.detach()) for p in self._sparse.values()]
+            self._keep = [
+                torch.empty_like(p, dtype=_BITS[p.element_size()]).copy_(masks[n]) for n, p in self._sparse.items()
+            ]
         if self.layers is not None:
             self.layers.follow(masks)
 
@@ -182,7 +188,9 @@ class MaskedNetwork:
                 name: torch.zeros_like(p) if p.grad is None else p.grad.detach().clone()
                 for name, p in self.parameters.items()
             }
-        if self.moments == "masked":
+        if self.compact is not None:
+            self.compact.load()
+        elif self.moments == "masked":
             pairs = zip(self._sparse.values(), self._keep, strict=True)
             found = [(_bits(p.grad), keep) for p, keep in pairs if p.grad is not None]
             if found:
@@ -191,8 +199,11 @@ class MaskedNetwork:
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Zero the weights off the mask again, in one pass; count the step."""
+        """Zero the weights off the mask again, in one pass, or store the kept ones; count the step."""
         self.steps += 1
+        if self.compact is not None:
+            self.compact.store()
+            return
         if not self._sparse:
             return
         torch._foreach_mul_(self._weights, self._keep)
@@ -223,8 +234,13 @@ class MaskedNetwork:
 
     def momentum(self) -> dict[str, Tensor]:
         """Return the first moments by weight; empty when the optimizer keeps none."""
-        found = {name: first_moment(self.parts.optimizer, p) for name, p in self.parameters.items()}
-        return {name: moment.detach() for name, moment in found.items() if moment is not None}
+        optimizer, compact = self.parts.optimizer, self.compact
+        if compact is None:
+            found = {name: first_moment(optimizer, p) for name, p in self.parameters.items()}
+            return {name: moment.detach() for name, moment in found.items() if moment is not None}
+        short = {name: first_moment(optimizer, compact.holder(name)) for name in self.parameters}
+        with torch.no_grad():
+            return {name: compact.dense(name, moment) for name, moment in short.items() if moment is not None}
 
     @torch.no_grad()
     def leaks(self, *, weights: bool = True, moments: bool = True, average: bool = True) -> list[str]:
