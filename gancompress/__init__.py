@@ -9,11 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gancompress.api import compare, compress, run
     from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator, prunable_weights
     from gancompress.data.base import Batch, Dataset, DatasetConfig, ImageSpec
     from gancompress.errors import GancompressError
     from gancompress.export.loading import load
     from gancompress.methods.base import Measure, Method, MethodConfig, NetView, Plan, Round
+    from gancompress.outcomes import ComparisonOutcome, CompressionOutcome, RunOutcome
     from gancompress.recipe.load import LoadedRecipe, component_config, load_recipe, parse_recipe
     from gancompress.recipe.schema import Recipe
     from gancompress.registry import BACKBONES, DATASETS, EXTRACTORS, LOSSES, METHODS, METRICS
@@ -32,6 +34,8 @@ _HOMES = {
     "BackboneConfig": "gancompress.backbones.base",
     "Batch": "gancompress.data.base",
     "Budget": "gancompress.sparsity.state",
+    "ComparisonOutcome": "gancompress.outcomes",
+    "CompressionOutcome": "gancompress.outcomes",
     "Dataset": "gancompress.data.base",
     "DatasetConfig": "gancompress.data.base",
     "Discriminator": "gancompress.backbones.base",
@@ -46,12 +50,16 @@ _HOMES = {
     "Plan": "gancompress.methods.base",
     "Recipe": "gancompress.recipe.schema",
     "Round": "gancompress.methods.base",
+    "RunOutcome": "gancompress.outcomes",
     "SparseState": "gancompress.sparsity.state",
+    "compare": "gancompress.api",
     "component_config": "gancompress.recipe.load",
+    "compress": "gancompress.api",
     "load": "gancompress.export.loading",
     "load_recipe": "gancompress.recipe.load",
     "parse_recipe": "gancompress.recipe.load",
     "prunable_weights": "gancompress.backbones.base",
+    "run": "gancompress.api",
 }
 
 __all__ = [
@@ -65,6 +73,8 @@ __all__ = [
     "BackboneConfig",
     "Batch",
     "Budget",
+    "ComparisonOutcome",
+    "CompressionOutcome",
     "Dataset",
     "DatasetConfig",
     "Discriminator",
@@ -79,13 +89,17 @@ __all__ = [
     "Plan",
     "Recipe",
     "Round",
+    "RunOutcome",
     "SparseState",
     "__version__",
+    "compare",
     "component_config",
+    "compress",
     "load",
     "load_recipe",
     "parse_recipe",
     "prunable_weights",
+    "run",
 ]
 
 

@@ -1,7 +1,8 @@
-"""A run on the terminal: one live line when it is a terminal, plain lines when it is a file or a pipe."""
+"""A run that is watched: a live line on a terminal or in a notebook, plain lines in a file or a pipe."""
 
 from __future__ import annotations
 
+import html
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,29 @@ if TYPE_CHECKING:
 
     from gancompress.observer import Observer
 
-__all__ = ["PlainProgress", "RichProgress", "duration", "progress"]
+__all__ = [
+    "NotebookLine",
+    "NotebookProgress",
+    "PlainProgress",
+    "RichProgress",
+    "duration",
+    "in_notebook",
+    "progress",
+]
 
 
 def progress() -> Observer:
     """Return the observer that suits where standard error goes."""
+    if in_notebook():
+        return NotebookProgress()
     return RichProgress() if sys.stderr.isatty() else PlainProgress()
+
+
+def in_notebook() -> bool:
+    """Return whether this program runs in the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")  # a notebook has imported it long ago
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and "IPKernelApp" in shell.config
 
 
 def duration(seconds: float) -> str:
@@ -152,3 +170,68 @@ class RichProgress(_Base):
     def finish(self) -> None:
         """Remove the live line."""
         self._progress.stop()
+
+
+class NotebookLine:
+    """One line below a cell of a notebook, changed in place: hundreds of lines would stay in the file for ever."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._handle: Any = None
+
+    def show(self, text: str) -> None:
+        """Put ``text`` in place of what was there."""
+        from IPython.display import display
+
+        if text == self._text:
+            return
+        self._text = text
+        if self._handle is None:
+            self._handle = display(self, display_id=True)
+        else:
+            self._handle.update(self)
+
+    def __repr__(self) -> str:
+        return self._text
+
+    def _repr_html_(self) -> str:
+        return f'<div style="opacity: 0.7; font-family: monospace">{html.escape(self._text)}</div>'
+
+
+class NotebookProgress(_Base):
+    """The line of a run in a notebook.
+
+    Args:
+        interval: seconds between two changes.
+    """
+
+    def __init__(self, interval: float = 0.5) -> None:
+        super().__init__()
+        self._line = NotebookLine()
+        self._name = ""
+        self._interval = interval
+        self._last = float("-inf")
+
+    def start(self, name: str, directory: str, total_steps: int, done: int) -> None:
+        """Say what runs, and whether it goes on."""
+        self._name = name
+        super().start(name, directory, total_steps, done)
+
+    def step(self, done: int, rate: float) -> None:
+        """Move the position; the line follows now and then."""
+        super().step(done, rate)
+        if time.monotonic() - self._last >= self._interval:
+            self._last = time.monotonic()
+            self._line.show(self._words(f"{self.speed}, left {self.remaining}"))
+
+    def message(self, text: str) -> None:
+        """Show a message until there is something newer."""
+        self._line.show(text)
+
+    def finish(self) -> None:
+        """Leave the last state on the page."""
+        self._line.show(self._words("ended"))
+
+    def _words(self, state: str) -> str:
+        parts = [f"{self._name}: step {self.done}/{self.total}", state, self.metric]
+        return "  ".join(filter(None, parts))

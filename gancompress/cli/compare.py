@@ -16,6 +16,7 @@ from gancompress.errors import GancompressError, RecipeError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gancompress.api import PlannedComparison
     from gancompress.comparison.folder import ComparisonFolder
     from gancompress.comparison.grid import Grid
     from gancompress.comparison.runner import Outcome, Runner
@@ -86,29 +87,13 @@ def compare(
     base = load_recipe(recipe or recipe_option or "compare_digits", tuple(set_ or ()))
     chosen = parse_seeds(seeds, base.recipe.seed)
 
-    from gancompress.assemble import build_dataset, device_of
-    from gancompress.comparison.folder import ComparisonFolder
-    from gancompress.comparison.grid import build_grid
-    from gancompress.comparison.runner import cores
+    from gancompress.api import plan_comparison
 
-    dataset = build_dataset(base.recipe)
-    grid = build_grid(base, choices, asked, chosen, held, narrow=narrow, dataset=dataset)
-    folder = ComparisonFolder.of(out, grid)
-    wished = 1 if device_of(base.recipe).type == "cuda" else min(4, cores())
-    at_once = min(jobs or wished, len(grid.cells))
+    planned = plan_comparison(base, choices, asked, chosen, held, narrow=narrow, jobs=jobs, out=out)
     if dry_run:
-        _show_plan(grid, folder, at_once)
+        _show_plan(planned.grid, planned.folder, planned.jobs)
         return
-    for message in grid.messages:
-        typer.echo(f"note: {message}", err=True)
-    folder.open(grid)
-    typer.echo(
-        f"comparing {len(grid.cells)} runs, {at_once} at once, in {folder.path} "
-        f"({sum(folder.status(cell).state == 'done' for cell in grid.cells)} done)",
-        err=True,
-    )
-    _prepare(grid, dataset)
-    _run(grid, folder, _runner(executor, at_once, settings))
+    _run(planned, _runner(executor, planned.jobs, settings))
 
 
 def _cluster_settings(items: list[str] | None, executor: ExecutorName) -> dict[str, Any]:
@@ -134,33 +119,28 @@ def _runner(executor: ExecutorName, jobs: int, settings: Mapping[str, Any]) -> R
     return Submitted(cluster, threads=max(1, cores() // jobs), parameters=settings)
 
 
-def _prepare(grid: Grid, dataset: Any) -> None:
-    """Train or load what all runs are evaluated with once, rather than in every process at the same time."""
-    from gancompress.assemble import device_of
-    from gancompress.evaluation.extractors import build_extractor
-
-    dataset.prepare()
-    build_extractor(grid.base.evaluation.extractor, dataset, device=device_of(grid.base))
-
-
-def _run(grid: Grid, folder: ComparisonFolder, runner: Runner) -> None:
+def _run(planned: PlannedComparison, runner: Runner) -> None:
+    from gancompress.api import run_comparison
     from gancompress.comparison.progress import watcher
-    from gancompress.comparison.results import collect
-    from gancompress.comparison.runner import run_missing
-    from gancompress.report.comparison import build_comparison
-    from gancompress.report.comparison_table import print_comparison
+    from gancompress.outcomes import print_outcome
 
+    grid, folder = planned.grid, planned.folder
+    for message in grid.messages:
+        typer.echo(f"note: {message}", err=True)
+    typer.echo(
+        f"comparing {len(grid.cells)} runs, {planned.jobs} at once, in {folder.path} "
+        f"({sum(folder.status(cell).state == 'done' for cell in grid.cells)} done)",
+        err=True,
+    )
     with watcher(grid, folder) as watching:
         try:
-            outcomes = run_missing(folder, grid.cells, runner, watching)
+            outcome, ended = run_comparison(planned, runner, watching)
         except KeyboardInterrupt:
             typer.echo("stopped; the same command finishes what is missing", err=True)
             raise
-    results = collect(grid, folder)
-    page = build_comparison(results)
-    print_comparison(results)
-    typer.echo(f"report: {page}")
-    failed = [outcome for outcome in outcomes if outcome.state != "done"]
+    print_outcome(outcome)
+    typer.echo(f"report: {outcome.report}")
+    failed = [one for one in ended if one.state != "done"]
     if failed:
         raise _FailedCellsError(failed, folder)
 
@@ -178,8 +158,8 @@ class _FailedCellsError(GancompressError):
 
 
 def _show_plan(grid: Grid, folder: ComparisonFolder, jobs: int) -> None:
-    from gancompress.progress import duration
     from gancompress.comparison.timing import estimate
+    from gancompress.progress import duration
     from gancompress.report.comparison_table import held_equal
     from gancompress.report.words import scaled
 

@@ -39,17 +39,9 @@ def compress(
 
     Example: gancompress compress runs/quickstart-0a1b2c3d4e --density 0.1
     """
-    from gancompress.compression import compress as start
-    from gancompress.compression import open_source, plan_compression
+    from gancompress.api import compress as start
+    from gancompress.outcomes import print_outcome
 
-    source = open_source(run, recipe=recipe, backbone=backbone, step=step)
-    planned = plan_compression(source, method, density, steps, tuple(set_ or ()))
-
-    from gancompress.progress import progress
-    from gancompress.report.compression import print_compression
-    from gancompress.report.html import build_report
-
-    result = start(planned, source, out, progress())
-    page = build_report(result.directory)
-    print_compression(source.label, result.before, result.after)
-    typer.echo(f"report: {page}")
+    outcome = start(run, density, method, set_ or (), steps=steps, step=step, recipe=recipe, backbone=backbone, out=out)
+    print_outcome(outcome)
+    typer.echo(f"report: {outcome.run.report}")

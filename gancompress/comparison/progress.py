@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from gancompress.progress import duration
+from gancompress.progress import NotebookLine, duration, in_notebook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gancompress.comparison.grid import Cell, Grid
     from gancompress.comparison.runner import Outcome
 
-__all__ = ["PlainWatcher", "RichWatcher", "watcher"]
+__all__ = ["NotebookWatcher", "PlainWatcher", "RichWatcher", "SilentWatcher", "watcher"]
 
 
 class PlainWatcher:
@@ -122,9 +122,37 @@ class RichWatcher(PlainWatcher):
         self._progress.stop()
 
 
+class NotebookWatcher(PlainWatcher):
+    """One line below the cell of a notebook."""
+
+    def __init__(self, grid: Grid, folder: ComparisonFolder) -> None:
+        super().__init__(grid, folder, interval=1.0)
+        self._line = NotebookLine()
+
+    def say(self, text: str) -> None:
+        """Put ``text`` in place of what was there."""
+        self._line.show(text)
+
+
+class SilentWatcher:
+    """A watcher that draws nothing."""
+
+    def started(self, cell: Cell) -> None:
+        """Do nothing."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """Do nothing."""
+
+    def waiting(self, steps: Mapping[str, int]) -> None:
+        """Do nothing."""
+
+
 @contextlib.contextmanager
 def watcher(grid: Grid, folder: ComparisonFolder) -> Iterator[PlainWatcher]:
     """Yield the watcher that suits where standard error goes."""
+    if in_notebook():
+        yield NotebookWatcher(grid, folder)
+        return
     if not sys.stderr.isatty():
         yield PlainWatcher(grid, folder)
         return

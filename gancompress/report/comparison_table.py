@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from gancompress.report.words import density, duration, metric_value, scaled, size
 from gancompress.training.atomic import write_file, write_json
@@ -25,7 +24,6 @@ __all__ = [
     "how_best_is_picked",
     "notes",
     "plain_comparison",
-    "print_comparison",
     "row_texts",
     "say_spread",
     "table_title",
@@ -126,19 +124,6 @@ def text_table(results: Results, rows: Sequence[RowResult]) -> str:
     )
 
 
-def print_comparison(results: Results, file: TextIO | None = None) -> None:
-    """Print the tables, what is held equal, the protocol, and what is missing; drawn on a terminal."""
-    out = file if file is not None else sys.stdout
-    if out.isatty():
-        from rich.console import Console
-
-        # A table that is wider than the terminal is cut into lines by the terminal, but no number is ever cut short.
-        console = Console(file=out, soft_wrap=True)
-        console.print(drawn_comparison(results), crop=False, no_wrap=True, width=max(console.width, 150))
-    else:
-        print(plain_comparison(results), file=out)
-
-
 def plain_comparison(results: Results) -> str:
     """Return a comparison as aligned plain text."""
     above, below = notes(results)
@@ -199,7 +184,7 @@ def _drawn_table(results: Results, rows: Sequence[RowResult]) -> RenderableType:
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, (name, _) in enumerate(COLUMNS):
-        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index > 2)
+        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index > 2, overflow="fold")
     best = winner(results, rows)
     for row in rows:
         style = "bold green" if row is best else "dim" if row.method in ("dense", "narrow") else ""

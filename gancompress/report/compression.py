@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from gancompress.report.reader import metrics_of
 from gancompress.report.words import count, density, duration, metric_value, scaled, size
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-__all__ = ["compression_lines", "compression_notes", "drawn_compression", "plain_compression", "print_compression"]
+__all__ = ["compression_lines", "compression_notes", "drawn_compression", "plain_compression"]
 
 
 def compression_lines(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -74,16 +73,3 @@ def drawn_compression(label: str, before: Mapping[str, Any], after: Mapping[str,
     for line in compression_lines(before, after):
         table.add_row(*(Text(text) for text in line))
     return Group(table, *(Padding(Text(note, style="dim"), (0, 2)) for note in compression_notes(after)))
-
-
-def print_compression(
-    label: str, before: Mapping[str, Any], after: Mapping[str, Any], file: TextIO | None = None
-) -> None:
-    """Print the comparison; drawn on a terminal."""
-    out = file if file is not None else sys.stdout
-    if out.isatty():
-        from rich.console import Console
-
-        Console(file=out).print(drawn_compression(label, before, after))
-    else:
-        print(plain_compression(label, before, after), file=out)

@@ -30,6 +30,7 @@ class Metric:
         std: its spread, or None; one part alone has no spread, whatever the record says.
         higher_is_better: which way is up.
         protocol: one line that fixes how it was measured; empty when the record does not say.
+        key: short name, such as ``fd`` or ``precision``; empty when the record does not say.
     """
 
     label: str
@@ -37,6 +38,7 @@ class Metric:
     std: float | None
     higher_is_better: bool
     protocol: str
+    key: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,6 +235,7 @@ def _metric(item: Mapping[str, Any], record: Mapping[str, Any]) -> Metric:
         std=None if _ONE_PART.search(str(text)) else number(item.get("std")),
         higher_is_better=bool(item.get("higher_is_better", item.get("better") == "higher")),
         protocol=str(text),
+        key=str(item.get("name") or ""),
     )
 
 

@@ -6,19 +6,18 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from gancompress.report.reader import metrics_of, read_run
+from gancompress.report.reader import metrics_of
 from gancompress.report.summary import headline, metric_facts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from rich.console import RenderableType
 
     from gancompress.report.reader import RunData
     from gancompress.report.summary import Fact
 
-__all__ = ["Summary", "drawn_summary", "plain_summary", "print_metrics", "print_summary", "summary_of"]
+__all__ = ["Summary", "drawn_summary", "plain_summary", "print_metrics", "summary_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,26 +46,6 @@ def summary_of(run: RunData) -> Summary:
         facts = [*(fact for fact in facts if fact.group != "metric"), *measured]
     unfinished = "" if run.status.state in ("done", "running") else f" ({run.status.state})"
     return Summary(f"{run.name}{unfinished}", tuple(facts), tuple(lines))
-
-
-def print_summary(run_dir: Path, file: TextIO | None = None) -> None:
-    """Print the numbers of a run.
-
-    Args:
-        run_dir: the run directory, finished or not.
-        file: where to; standard output if not given. Only a terminal gets a drawn table.
-
-    Raises:
-        RunError: there is no run directory.
-    """
-    summary = summary_of(read_run(run_dir))
-    out = file if file is not None else sys.stdout
-    if out.isatty():
-        from rich.console import Console
-
-        Console(file=out).print(drawn_summary(summary))
-    else:
-        print(plain_summary(summary.title, summary.facts, summary.lines), file=out)
 
 
 def print_metrics(records: Sequence[Mapping[str, Any]], file: TextIO | None = None) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 from report_fake_run import PROTOCOL, RECIPE, metrics_at
 
+from gancompress.outcomes import RunOutcome, print_outcome
 from gancompress.report.protocols import few_images, shared_protocol
 from gancompress.report.reader import Metric
-from gancompress.report.tables import print_metrics, print_summary
+from gancompress.report.tables import print_metrics
 from gancompress.training.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Terminal(io.StringIO):
 
 
 def test_plain_lines_without_a_terminal(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
-    print_summary(run.path)
+    print_outcome(RunOutcome.read(run.path))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "quickstart"
     assert [" ".join(line.split()) for line in lines[1:]] == [
@@ -49,7 +50,7 @@ def test_a_drawn_table_on_a_terminal(run: RunDirectory, monkeypatch: pytest.Monk
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
     out = Terminal()
-    print_summary(run.path, out)
+    print_outcome(RunOutcome.read(run.path), out)
     text = out.getvalue()
     assert "\x1b[" in text
     for words in ("0.20449", "0.2021×", "FD[classifier-1f3a9c2d]", "51bf0c77aa10", "precision", "protocol: classifier"):
@@ -106,7 +107,7 @@ def test_few_images_are_warned_of_where_they_mislead(label: str, protocol: str, 
 def test_a_run_with_nothing_yet(tmp_path: Path, out: type[io.StringIO]) -> None:
     run = RunDirectory.claim(tmp_path / "run", RECIPE, "x")
     stream = out()
-    print_summary(run.path, stream)
+    print_outcome(RunOutcome.read(run.path), stream)
     assert "quickstart (pending): nothing measured yet" in stream.getvalue()
 
 

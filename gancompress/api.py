@@ -1,0 +1,377 @@
+"""The commands as functions: ``gancompress.run``, ``compare`` and ``compress``.
+
+The command line is a thin layer of words over this module, so both do the same with the same recipe. Interrupt a call
+whenever you like: the same call goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from gancompress.errors import RecipeError, RunError
+from gancompress.recipe.identity import directory_name, minimal
+from gancompress.recipe.layers import apply_override
+from gancompress.recipe.load import LoadedRecipe, check_document, load_recipe, parse_recipe
+from gancompress.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from gancompress.comparison.choices import Budget, MethodChoice
+    from gancompress.comparison.folder import ComparisonFolder
+    from gancompress.comparison.grid import Grid
+    from gancompress.comparison.runner import Outcome, Runner, Watcher
+    from gancompress.data.base import Dataset
+    from gancompress.observer import Observer
+    from gancompress.outcomes import ComparisonOutcome, CompressionOutcome, RunOutcome
+
+__all__ = [
+    "Overrides",
+    "PlannedComparison",
+    "RecipeLike",
+    "compare",
+    "compress",
+    "expressions",
+    "is_main_process",
+    "plan_comparison",
+    "resolve",
+    "run",
+    "run_comparison",
+]
+
+#: a file, a run directory, the name of a shipped recipe, a recipe, or its contents
+RecipeLike: TypeAlias = "str | Path | Recipe | LoadedRecipe | Mapping[str, Any]"
+
+#: ``{"training.steps": 100}``, ``["training.steps=100"]``, or one such text
+Overrides: TypeAlias = "Mapping[str, Any] | Sequence[str] | str"
+
+
+def run(
+    recipe: RecipeLike,
+    overrides: Overrides = (),
+    *,
+    out: str | Path = "runs",
+    evaluate: bool = True,
+    smoke: bool = False,
+    progress: bool | Observer = True,
+) -> RunOutcome:
+    """Train, evaluate and report a recipe, or go on with it; as ``gancompress run``.
+
+    Example::
+
+        outcome = gancompress.run("quickstart", {"training.steps": 500, "seed": 1})
+        outcome.metrics["fd"].value
+
+    Args:
+        recipe: a file, a run directory, the name of a shipped recipe, a recipe, or its contents.
+        overrides: settings to change, later ones win.
+        out: directory that holds run directories; a run directory given as ``recipe`` stays where it is.
+        evaluate: measure the generator as the recipe says; False for ``gancompress train``.
+        smoke: for a file or a name: so few steps and images that it ends in seconds, to see that everything works; the
+            numbers mean nothing.
+        progress: show how it goes: a live line on a terminal or in a notebook, plain lines on standard error
+            elsewhere. False is silent; an :class:`~gancompress.observer.Observer` is told.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        GancompressError: whatever is wrong with the recipe, the data, the directory or the training.
+        KeyboardInterrupt: interrupted; a checkpoint was written first.
+    """
+    loaded = resolve(recipe, overrides, smoke=smoke)
+    root = Path(out)
+    if isinstance(recipe, str | Path) and (Path(recipe) / "recipe.yaml").is_file():
+        root = _parent_of_run(Path(recipe), directory_name(loaded.recipe))
+
+    from gancompress.assemble import device_of
+    from gancompress.experiment import Experiment
+    from gancompress.outcomes import RunOutcome
+    from gancompress.report.html import build_report
+    from gancompress.training.groups import Group
+
+    with Group.from_environment(device_of(loaded.recipe)) as group:
+        observer = _observer(progress) if group.is_main else None
+        result = Experiment(loaded.recipe, root, observer, evaluates=evaluate, group=group).run()
+        if group.is_main:
+            build_report(result.directory)
+        group.barrier()
+    return RunOutcome.read(result.directory)
+
+
+def compare(
+    recipe: RecipeLike = "compare_digits",
+    methods: str | Sequence[str] = ("static", "dst"),
+    overrides: Overrides = (),
+    *,
+    densities: float | Sequence[float] = (),
+    seeds: int | Sequence[int] = 1,
+    budget: str = "steps",
+    narrow: bool = True,
+    jobs: int | None = None,
+    out: str | Path = "compare",
+    progress: bool | Watcher = True,
+) -> ComparisonOutcome:
+    """Compare methods on equal terms, or finish what is missing of it; as ``gancompress compare``.
+
+    Example::
+
+        outcome = gancompress.compare(methods=["dst", "imp"], densities=[0.1, 0.2], seeds=3)
+        outcome.rows[0].best.mean
+
+    Args:
+        recipe: base of all runs.
+        methods: names, with settings if wanted: ``["dst", "dst:growth=random", "imp:rate=0.5"]``.
+        overrides: settings of the base recipe to change.
+        densities: of the generator, or of both networks where the recipe gives one for both; default: the recipe's own.
+        seeds: how many, counted from the recipe's, or which.
+        budget: what every run has the same of: ``steps``, ``flops`` or ``flops=NUMBER``.
+        narrow: compare with a dense network that is as small as the sparse ones.
+        jobs: runs at once, each in a process of its own; default: one per core, at most 4, and 1 on a GPU. 0: one after
+            the other in this process, which suits small runs in a notebook and components registered in it.
+        out: directory that holds comparisons.
+        progress: show how it goes; False is silent; a :class:`~gancompress.comparison.runner.Watcher` is told.
+
+    Returns:
+        The comparison. Runs that failed are in its ``missing``, each with its reason, and the others count.
+
+    Raises:
+        GancompressError: whatever is wrong with the grid; or no run at all ended.
+        KeyboardInterrupt: interrupted; the running ones wrote their checkpoints first.
+    """
+    from gancompress.comparison.choices import parse_budget, parse_densities, parse_methods, parse_seeds
+    from gancompress.comparison.progress import SilentWatcher, watcher
+    from gancompress.comparison.runner import InThisProcess, LocalProcesses
+
+    choices = parse_methods(methods if isinstance(methods, str) else ",".join(methods))
+    asked = parse_densities(",".join(repr(float(one)) for one in _listed(densities)))
+    held = parse_budget(budget)
+    loaded = resolve(recipe, overrides)
+    text = str(seeds) if isinstance(seeds, int) else ",".join([*(str(seed) for seed in seeds), ""])
+    planned = plan_comparison(
+        loaded, choices, asked, parse_seeds(text, loaded.recipe.seed), held, narrow=narrow, jobs=jobs, out=Path(out)
+    )
+    runner = InThisProcess() if jobs == 0 else LocalProcesses(planned.jobs)
+    if progress is True:
+        with watcher(planned.grid, planned.folder) as watching:
+            outcome, ended = run_comparison(planned, runner, watching)
+    else:
+        outcome, ended = run_comparison(planned, runner, progress or SilentWatcher())
+    if not outcome.results.tables:
+        reasons = "; ".join(f"{one.cell.name} {one.state}: {one.reason}" for one in ended if one.state != "done")
+        raise RunError(
+            f"no run of this comparison ended: {reasons or 'none was evaluated'}", where=str(outcome.directory)
+        )
+    return outcome
+
+
+def compress(
+    source: str | Path | RunOutcome,
+    density: float = 0.1,
+    method: str = "magnitude",
+    overrides: Overrides = (),
+    *,
+    steps: int | None = None,
+    step: str | int = "last",
+    recipe: str | Path | None = None,
+    backbone: str | None = None,
+    out: str | Path = "runs",
+    progress: bool | Observer = True,
+) -> CompressionOutcome:
+    """Prune a trained generator, fine-tune it, and measure it before and after; as ``gancompress compress``.
+
+    Example::
+
+        outcome = gancompress.compress(gancompress.run("quickstart"), density=0.05)
+        outcome.after.metrics["fd"].value
+
+    Args:
+        source: a finished run, its directory, or a generator's weights as ``.safetensors``.
+        density: share of the generator's weights to keep.
+        method: sparsity method.
+        overrides: settings of the compressing run to change.
+        steps: fine-tuning; default: half of the run's.
+        step: checkpoint of the run: ``last``, ``best`` or a number.
+        recipe: for a file: recipe with its data and model.
+        backbone: for a file: backbone in place of the recipe's.
+        out: directory that holds run directories.
+        progress: as in :func:`run`.
+
+    Raises:
+        GancompressError: whatever is wrong with the source, the density, the data or the training.
+        KeyboardInterrupt: interrupted; a checkpoint was written first.
+    """
+    from gancompress.compression import compress as start
+    from gancompress.compression import open_source, plan_compression
+    from gancompress.outcomes import CompressionOutcome, RunOutcome
+    from gancompress.report.html import build_report
+
+    path = source.directory if isinstance(source, RunOutcome) else Path(source)
+    opened = open_source(path, recipe=None if recipe is None else str(recipe), backbone=backbone, step=str(step))
+    planned = plan_compression(opened, method, density, steps, expressions(overrides))
+    result = start(planned, opened, Path(out), _observer(progress))
+    build_report(result.directory)
+    return CompressionOutcome.of(opened.label, result.before, result.after, result.directory)
+
+
+# --------------------------------------------------------------------------- recipes and overrides
+
+
+def resolve(recipe: RecipeLike, overrides: Overrides = (), *, smoke: bool = False) -> LoadedRecipe:
+    """Return a recipe, given in any of the ways that people have one, with ``overrides`` laid over it.
+
+    Args:
+        recipe: a file, a run directory, the name of a shipped recipe, a recipe, or its contents.
+        overrides: settings to change.
+        smoke: shrink a recipe from a file to a run of seconds.
+
+    Raises:
+        RecipeError: every mistake in it.
+    """
+    changes = expressions(overrides)
+    if isinstance(recipe, str | Path):
+        return load_recipe(recipe, changes, smoke)
+    if smoke:
+        raise RecipeError("smoke is for a recipe file, or the name of a shipped one")
+    if isinstance(recipe, LoadedRecipe):
+        document = recipe.document
+        for expression in changes:
+            document = apply_override(document, expression)
+        return LoadedRecipe(check_document(document), document, recipe.files, (*recipe.overrides, *changes))
+    if isinstance(recipe, Recipe):
+        return parse_recipe(minimal(recipe), changes, name=recipe.name)
+    if isinstance(recipe, Mapping):
+        return parse_recipe(recipe, changes)
+    raise RecipeError(f"a recipe is a file, a name, a Recipe or a dict, not a {type(recipe).__name__}")
+
+
+def expressions(overrides: Overrides) -> tuple[str, ...]:
+    """Return overrides as ``key.path=value``, the way ``--set`` takes them.
+
+    Raises:
+        RecipeError: they are no overrides, or a value is no plain one.
+    """
+    if isinstance(overrides, str):
+        return (overrides,)
+    if isinstance(overrides, Mapping):
+        return tuple(f"{key}={_written(key, value)}" for key, value in overrides.items())
+    found = tuple(overrides)
+    if not all(isinstance(one, str) for one in found):
+        raise RecipeError("overrides are {'training.steps': 100} or ['training.steps=100']")
+    return found
+
+
+def _written(key: str, value: Any) -> str:
+    """Return a value as the YAML of an override; JSON is YAML."""
+    plain = value.item() if hasattr(value, "item") else value  # a number of numpy or torch
+    try:
+        return json.dumps(plain, ensure_ascii=False, allow_nan=False, default=os.fspath)
+    except (TypeError, ValueError):
+        raise RecipeError(f"{key}: {value!r} is no plain value; give a number, a text, a list or a dict") from None
+
+
+def _parent_of_run(directory: Path, name: str) -> Path:
+    """Return where a run directory lies, so that the run goes on in it and not beside it."""
+    if directory.resolve().name != name:
+        raise RunError(
+            f"its recipe would run in {name}: the recipe was changed; copy the recipe elsewhere and run the copy",
+            where=str(directory),
+        )
+    return directory.resolve().parent
+
+
+def _listed(value: float | Sequence[float]) -> Sequence[float]:
+    return (value,) if isinstance(value, int | float) else value
+
+
+def _observer(progress: bool | Observer) -> Observer | None:
+    if isinstance(progress, bool):
+        from gancompress.progress import progress as suitable
+
+        return suitable() if progress else None
+    return progress
+
+
+def is_main_process() -> bool:
+    """Return whether this process speaks for its group: the first under torchrun, and any process without it."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+# --------------------------------------------------------------------------- comparisons
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedComparison:
+    """A comparison that was found possible; nothing is written yet.
+
+    Attributes:
+        grid: what is compared.
+        folder: where it belongs.
+        dataset: its images.
+        jobs: runs at once.
+    """
+
+    grid: Grid
+    folder: ComparisonFolder
+    dataset: Dataset[Any]
+    jobs: int
+
+
+def plan_comparison(
+    base: LoadedRecipe,
+    methods: Sequence[MethodChoice],
+    densities: Sequence[float],
+    seeds: Sequence[int],
+    budget: Budget,
+    *,
+    narrow: bool = True,
+    jobs: int | None = None,
+    out: Path = Path("compare"),
+) -> PlannedComparison:
+    """Lay out a comparison, and check every run of it as far as that goes without training.
+
+    Raises:
+        GancompressError: the first thing that is wrong.
+    """
+    from gancompress.assemble import build_dataset, device_of
+    from gancompress.comparison.folder import ComparisonFolder
+    from gancompress.comparison.grid import build_grid
+    from gancompress.comparison.runner import cores
+
+    dataset = build_dataset(base.recipe)
+    grid = build_grid(base, methods, densities, seeds, budget, narrow=narrow, dataset=dataset)
+    wished = 1 if device_of(base.recipe).type == "cuda" else min(4, cores())
+    return PlannedComparison(
+        grid, ComparisonFolder.of(out, grid), dataset, max(1, min(jobs or wished, len(grid.cells)))
+    )
+
+
+def run_comparison(
+    planned: PlannedComparison, runner: Runner, watching: Watcher
+) -> tuple[ComparisonOutcome, list[Outcome]]:
+    """Run what is missing of a comparison and write its tables and its page.
+
+    Returns:
+        The comparison, and how the runs ended that were run now.
+
+    Raises:
+        KeyboardInterrupt: stopped by a signal, after the running ones wrote their checkpoints.
+    """
+    from gancompress.assemble import device_of
+    from gancompress.comparison.results import collect
+    from gancompress.comparison.runner import run_missing
+    from gancompress.evaluation.extractors import build_extractor
+    from gancompress.outcomes import ComparisonOutcome
+    from gancompress.report.comparison import build_comparison
+
+    grid, folder = planned.grid, planned.folder
+    folder.open(grid)
+    # What all runs are evaluated with is trained or loaded once, rather than in every process at the same time.
+    planned.dataset.prepare()
+    build_extractor(grid.base.evaluation.extractor, planned.dataset, device=device_of(grid.base))
+    ended = run_missing(folder, grid.cells, runner, watching)
+    results = collect(grid, folder)
+    return ComparisonOutcome(results, build_comparison(results)), ended

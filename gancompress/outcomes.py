@@ -1,0 +1,371 @@
+"""What the functions of :mod:`gancompress.api` return: values that know where their files are and print themselves.
+
+``print`` writes an outcome as aligned text, ``rich.print`` draws it, a notebook shows it as HTML, and ``repr`` is one
+line. All of them are made from the files of the run, so an outcome of a finished run can be read again at any time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+from gancompress.errors import RunError
+from gancompress.report.comparison_table import drawn_comparison, plain_comparison
+from gancompress.report.compression import drawn_compression, plain_compression
+from gancompress.report.notebook import comparison_html, compression_html, summary_html
+from gancompress.report.reader import Metric, mapping, metrics_of, number, read_run
+from gancompress.report.tables import drawn_summary, plain_summary, summary_of
+from gancompress.report.words import metric_value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.console import RenderableType
+
+    from gancompress.comparison.results import CellResult, Results, RowResult
+    from gancompress.report.reader import RunData
+    from gancompress.report.tables import Summary
+
+__all__ = [
+    "ComparisonOutcome",
+    "CompressionOutcome",
+    "Cost",
+    "Evaluation",
+    "GeneratorFacts",
+    "Metric",
+    "RunOutcome",
+    "print_outcome",
+]
+
+_ROLES = ("generator", "discriminator")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of a generator.
+
+    Attributes:
+        step: training step.
+        metrics: by short name (``fd``, ``kd``, ``is``, ``precision``, ``recall``), the recipe's first metric first.
+            Each carries its value, its label, which way is up, and the protocol that fixes it.
+    """
+
+    step: int
+    metrics: Mapping[str, Metric]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a run costs: counted operations, measured time and bytes, which are never mixed.
+
+    Each is ``None`` where it is not known. Everything else is in ``cost.json``.
+
+    Attributes:
+        inference_flops: of the generator for one image.
+        inference_flops_dense: of the same generator without masks.
+        training_flops: of the whole run, all rounds included.
+        training_flops_dense: of the same steps without masks.
+        training_seconds: measured, evaluations left out.
+        latency_seconds: of the generator for one image, measured.
+        generator_bytes: packed.
+        generator_bytes_dense: as float32 without masks.
+    """
+
+    inference_flops: float | None = None
+    inference_flops_dense: float | None = None
+    training_flops: float | None = None
+    training_flops_dense: float | None = None
+    training_seconds: float | None = None
+    latency_seconds: float | None = None
+    generator_bytes: int | None = None
+    generator_bytes_dense: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class RunOutcome:
+    """A run, as its directory tells it.
+
+    Attributes:
+        name: name of the recipe.
+        directory: the run directory.
+        state: ``done``, or how far it came.
+        step: last training step.
+        evaluations: all of them, in order.
+        best: the best by the recipe's first metric, among those at the final density; ``None`` without evaluations.
+        densities: exact share of kept weights per role.
+        cost: operations, time, bytes.
+        samples: the last sample grid, a PNG; ``None`` when none was drawn.
+        report: the run's page; ``None`` when there is none.
+    """
+
+    name: str
+    directory: Path
+    state: str
+    step: int
+    evaluations: tuple[Evaluation, ...]
+    best: Evaluation | None
+    densities: Mapping[str, float]
+    cost: Cost
+    samples: Path | None
+    report: Path | None
+    _summary: Summary = dataclasses.field(compare=False)
+
+    @classmethod
+    def read(cls, directory: str | Path) -> RunOutcome:
+        """Read a run directory, finished or not.
+
+        Raises:
+            RunError: there is no run directory.
+        """
+        path = Path(directory)
+        run = read_run(path)
+        grids = sorted((path / "samples").glob("*.png"))
+        page = path / "report.html"
+        return cls(
+            name=run.name,
+            directory=path,
+            state=run.status.state,
+            step=run.last_step,
+            evaluations=tuple(_evaluation(step, metrics) for step, metrics in run.evaluations),
+            best=_evaluation(*run.best) if run.best is not None else None,
+            densities={role: found for role in _ROLES if (found := run.exact_density(role)) is not None},
+            cost=_cost(run),
+            samples=grids[-1] if grids else None,
+            report=page if page.is_file() else None,
+            _summary=summary_of(run),
+        )
+
+    @property
+    def last(self) -> Evaluation | None:
+        """The last evaluation."""
+        return self.evaluations[-1] if self.evaluations else None
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """The metrics of the best evaluation by short name; empty when nothing was evaluated."""
+        return self.best.metrics if self.best is not None else {}
+
+    def export(
+        self, path: str | Path | None = None, *, step: str = "last", values: Literal["float32", "bf16"] = "float32"
+    ) -> Path:
+        """Write the averaged generator into one packed file, which :func:`gancompress.load` opens.
+
+        Args:
+            path: the file; default: ``export/generator.safetensors`` in the run directory.
+            step: checkpoint: ``last``, ``best`` or a number.
+            values: ``bf16`` halves the file again and rounds the weights.
+
+        Returns:
+            The file.
+
+        Raises:
+            RunError: there is no such checkpoint.
+            ExportError: the generator cannot be written.
+        """
+        from gancompress.export.packed import export_run
+        from gancompress.runs import open_run
+
+        file = Path(path) if path is not None else self.directory / "export" / "generator.safetensors"
+        export_run(open_run(self.directory), file, step=step, values=values)
+        return file
+
+    def __str__(self) -> str:
+        return plain_summary(self._summary.title, self._summary.facts, self._summary.lines)
+
+    def __repr__(self) -> str:
+        first = next(iter(self.metrics.values()), None)
+        facts = [f"{first.label} {metric_value(first.value, first.std)}"] if first is not None else []
+        facts += [f"{role} density {found:.4g}" for role, found in self.densities.items() if role == "generator"]
+        return f"<{type(self).__name__} {self.name}: {', '.join([self.state, *facts])}; {self.directory}>"
+
+    def __rich__(self) -> RenderableType:
+        return drawn_summary(self._summary)
+
+    def _repr_html_(self) -> str:
+        return summary_html(self._summary, self.samples)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class ComparisonOutcome:
+    """A comparison: its runs, and what they come to per method and density.
+
+    Attributes:
+        results: everything that tables and charts show.
+        report: the comparison's page.
+    """
+
+    results: Results
+    report: Path
+
+    @property
+    def directory(self) -> Path:
+        """The directory of the comparison."""
+        return self.results.path
+
+    @property
+    def rows(self) -> tuple[RowResult, ...]:
+        """One row per method and density, mean and spread over seeds.
+
+        Raises:
+            RunError: the runs were evaluated under different protocols, so no single table holds them all; see
+                ``results.tables``.
+        """
+        if len(self.results.tables) > 1:
+            raise RunError(
+                f"the runs were evaluated under {len(self.results.tables)} protocols and must not be put into one "
+                "table: use results.tables",
+                where=str(self.directory),
+            )
+        return next(iter(self.results.tables.values()), ())
+
+    @property
+    def runs(self) -> Mapping[str, RunOutcome]:
+        """The runs that ended, by the name of their cell."""
+        return {
+            cell.name: RunOutcome.read(cell.path) for cell in self.results.cells if cell.done and cell.path is not None
+        }
+
+    @property
+    def missing(self) -> Sequence[CellResult]:
+        """The runs without numbers, each with its reason; comparing again finishes them."""
+        return self.results.missing
+
+    def __str__(self) -> str:
+        return plain_comparison(self.results)
+
+    def __repr__(self) -> str:
+        cells = self.results.cells
+        done = len(cells) - len(self.missing)
+        return f"<{type(self).__name__} {done} of {len(cells)} runs; {self.directory}>"
+
+    def __rich__(self) -> RenderableType:
+        return drawn_comparison(self.results)
+
+    def _repr_html_(self) -> str:
+        return comparison_html(self.results)
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratorFacts:
+    """A generator, measured.
+
+    Attributes:
+        metrics: by short name, with protocol.
+        density: exact, of the weights that the compression prunes.
+        weights: kept weights of all layers.
+        flops: of one image, counted.
+        bytes: packed.
+    """
+
+    metrics: Mapping[str, Metric]
+    density: float
+    weights: int
+    flops: float
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class CompressionOutcome:
+    """A trained generator made sparse, measured before and after under one protocol.
+
+    Attributes:
+        source: what was compressed.
+        before: the generator as it was.
+        after: the compressed one.
+        run: the run that compressed it, an ordinary run.
+    """
+
+    source: str
+    before: GeneratorFacts
+    after: GeneratorFacts
+    run: RunOutcome
+    _records: tuple[Mapping[str, Any], Mapping[str, Any]] = dataclasses.field(compare=False)
+
+    @classmethod
+    def of(
+        cls, source: str, before: Mapping[str, Any], after: Mapping[str, Any], directory: Path
+    ) -> CompressionOutcome:
+        """Make it of the two records in ``compress.json``."""
+        return cls(source, _facts(before), _facts(after), RunOutcome.read(directory), (before, after))
+
+    @property
+    def directory(self) -> Path:
+        """The run directory."""
+        return self.run.directory
+
+    def __str__(self) -> str:
+        return plain_compression(self.source, *self._records)
+
+    def __repr__(self) -> str:
+        change = f"density {self.before.density:.4g} to {self.after.density:.4g}"
+        for key, new in list(self.after.metrics.items())[:1]:
+            old = self.before.metrics[key]
+            change += f", {new.label} {metric_value(old.value)} to {metric_value(new.value)}"
+        return f"<{type(self).__name__} {self.source}: {change}; {self.directory}>"
+
+    def __rich__(self) -> RenderableType:
+        return drawn_compression(self.source, *self._records)
+
+    def _repr_html_(self) -> str:
+        return compression_html(self.source, *self._records, self.run.samples)
+
+
+def print_outcome(outcome: RunOutcome | ComparisonOutcome | CompressionOutcome, file: TextIO | None = None) -> None:
+    """Print an outcome: drawn on a terminal, plain lines in a file or a pipe.
+
+    Args:
+        outcome: what to print.
+        file: where to; standard output if not given.
+    """
+    out = file if file is not None else sys.stdout
+    if not out.isatty():
+        print(outcome, file=out)
+        return
+    from rich.console import Console
+
+    # A table that is wider than the terminal is cut into lines by the terminal, but no number is ever cut short.
+    least = 150 if isinstance(outcome, ComparisonOutcome) else 0
+    console = Console(file=out)
+    console.print(outcome, crop=False, width=max(console.width, least))
+
+
+def _by_key(metrics: Sequence[Metric]) -> dict[str, Metric]:
+    return {metric.key or metric.label: metric for metric in metrics}
+
+
+def _evaluation(step: int, metrics: Sequence[Metric]) -> Evaluation:
+    return Evaluation(step, _by_key(metrics))
+
+
+def _facts(record: Mapping[str, Any]) -> GeneratorFacts:
+    return GeneratorFacts(
+        metrics=_by_key(metrics_of(record)),
+        density=float(record["density"]),
+        weights=int(record["weights"]),
+        flops=float(record["flops"]),
+        bytes=int(record["bytes"]),
+    )
+
+
+def _cost(run: RunData) -> Cost:
+    theory, time, sizes = (mapping(run.cost.get(group)) for group in ("theory", "time", "bytes"))
+    inference = mapping(mapping(theory.get("inference")).get("generator"))
+    training = mapping(theory.get("training"))
+    generator = mapping(sizes.get("generator"))
+
+    def whole(value: Any) -> int | None:
+        found = number(value)
+        return None if found is None else int(found)
+
+    return Cost(
+        inference_flops=number(inference.get("flops")),
+        inference_flops_dense=number(inference.get("dense_flops")),
+        training_flops=number(training.get("flops")),
+        training_flops_dense=number(training.get("dense_flops")),
+        training_seconds=number(time.get("training_seconds")),
+        latency_seconds=number(mapping(time.get("generator_latency")).get("median_seconds")),
+        generator_bytes=whole(generator.get("packed")),
+        generator_bytes_dense=whole(generator.get("dense")),
+    )

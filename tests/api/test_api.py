@@ -1,0 +1,388 @@
+"""The commands as functions: the same runs, results that print themselves, recipes given in any way."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import pkgutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from rich.console import Console
+from typer.testing import CliRunner
+
+import gancompress
+from gancompress import GancompressError, api
+from gancompress.cli.main import app
+from gancompress.errors import ExportError, RecipeError, RunError
+from gancompress.outcomes import RunOutcome
+from gancompress.recipe.document import dump_yaml
+from gancompress.recipe.identity import directory_name
+from gancompress.recipe.load import load_recipe, parse_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "data": {"name": "shapes", "resolution": 16, "images": 48},
+    "model": {"name": "dcgan", "channels": 8, "latent_dim": 8, "conditional": True},
+    "sparsity": {"method": {"name": "dst", "every": 2}, "density": 0.5, "weights": "all"},
+    "training": {"steps": 4, "batch_size": 4, "log_every": 2},
+    "evaluation": {"samples": 20, "batch_size": 20, "every": 2, "metrics": ["fd", "pr"]},
+}
+
+
+@pytest.fixture(scope="session")
+def classifier_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _here(classifier_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One classifier for all tests here, and a directory of its own for each."""
+    monkeypatch.setenv("GANCOMPRESS_CACHE", str(classifier_cache))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, classifier_cache: Path) -> RunOutcome:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GANCOMPRESS_CACHE", str(classifier_cache))
+        return gancompress.run(TINY, out=tmp_path_factory.mktemp("runs"), progress=False)
+
+
+def drawn(outcome: Any, width: int = 160) -> str:
+    """Return what ``rich.print`` writes on a terminal."""
+    out = io.StringIO()
+    Console(file=out, force_terminal=True, width=width, color_system=None).print(outcome)
+    return out.getvalue()
+
+
+# --------------------------------------------------------------------------- run
+
+
+def test_a_run_tells_what_its_files_hold(finished: RunOutcome) -> None:
+    assert finished.directory.name == directory_name(parse_recipe(TINY).recipe)
+    assert (finished.name, finished.state, finished.step) == ("tiny", "done", 4)
+    assert [evaluation.step for evaluation in finished.evaluations] == [2, 4]
+    record = json.loads((finished.directory / "metrics.json").read_text())["best"]
+    assert finished.best is not None
+    assert finished.best.step == record["step"]
+    assert list(finished.metrics) == ["fd", "precision", "recall"]
+    fd = finished.metrics["fd"]
+    assert (fd.value, fd.protocol) == (record["metrics"][0]["value"], record["metrics"][0]["protocol"])
+    assert fd.label.startswith("FD[classifier-")
+    assert not fd.higher_is_better
+    cost = json.loads((finished.directory / "cost.json").read_text())
+    assert finished.cost.training_flops == cost["theory"]["training"]["flops"]
+    assert finished.cost.inference_flops_dense == cost["theory"]["inference"]["generator"]["dense_flops"]
+    assert finished.cost.generator_bytes == cost["bytes"]["generator"]["packed"]
+    assert finished.cost.latency_seconds == cost["time"]["generator_latency"]["median_seconds"]
+    assert finished.densities == pytest.approx({"generator": 0.5, "discriminator": 0.5}, abs=1e-3)
+    assert finished.samples == finished.directory / "samples" / "00000004.png"
+    assert finished.report == finished.directory / "report.html"
+    assert finished.last == finished.evaluations[-1]
+
+
+def test_function_and_command_make_the_same_run(finished: RunOutcome, tmp_path: Path) -> None:
+    Path("tiny.yaml").write_text(dump_yaml(TINY))
+    result = CliRunner().invoke(app, ["run", "tiny.yaml", "--out", "runs"])
+    assert result.exit_code == 0, result.output
+    other = RunOutcome.read(tmp_path / "runs" / finished.directory.name)
+    assert other.metrics == finished.metrics
+    name = "checkpoints/00000004/manifest.json"
+    assert (other.directory / name).read_bytes() == (finished.directory / name).read_bytes()
+    # the table is the command's, but for what a clock said
+    timeless = [line for line in str(other).splitlines() if "measured" not in line]
+    assert timeless == [line for line in result.stdout.splitlines() if "measured" not in line and "report" not in line]
+
+
+def test_the_same_call_goes_on_and_a_run_directory_is_a_recipe(finished: RunOutcome) -> None:
+    written = finished.directory / "checkpoints" / "00000004" / "manifest.json"
+    before = written.stat().st_mtime_ns
+    again = gancompress.run(finished.directory, progress=False)
+    assert again.directory.resolve() == finished.directory.resolve()
+    assert again.metrics == finished.metrics
+    assert written.stat().st_mtime_ns == before
+    with pytest.raises(RunError, match="the recipe was changed"):
+        gancompress.run(finished.directory, {"seed": 5}, progress=False)
+
+
+def test_a_run_that_is_only_trained_has_no_metrics() -> None:
+    outcome = gancompress.run(TINY, evaluate=False, progress=False)
+    assert outcome.directory.parent == Path("runs")
+    assert (outcome.evaluations, outcome.best, outcome.last, dict(outcome.metrics)) == ((), None, None, {})
+    assert "generator density" in str(outcome)
+    assert repr(outcome) == f"<RunOutcome tiny: done, generator density 0.5; {outcome.directory}>"
+
+
+def test_a_smoke_run_ends_in_seconds_whatever_the_recipe_asks_for() -> None:
+    Path("tiny.yaml").write_text(dump_yaml(TINY))
+    outcome = gancompress.run("tiny.yaml", {"training.steps": 5000}, smoke=True, evaluate=False, progress=False)
+    assert outcome.step < 100
+    with pytest.raises(RecipeError, match="smoke is for a recipe file"):
+        gancompress.run(TINY, smoke=True)
+
+
+def test_progress_is_silent_or_told_or_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    class Watching:
+        def __init__(self) -> None:
+            self.heard: list[str] = []
+
+        def start(self, name: str, directory: str, total_steps: int, done: int) -> None:
+            self.heard.append(f"start {name} {done}/{total_steps}")
+
+        def step(self, done: int, rate: float) -> None:
+            self.heard.append(f"step {done}")
+
+        def record(self, record: Mapping[str, Any]) -> None: ...
+
+        def message(self, text: str) -> None: ...
+
+        def finish(self) -> None:
+            self.heard.append("finish")
+
+    quick = {"training.steps": 2, "sparsity.method": "static"}
+    gancompress.run(TINY, quick, evaluate=False, progress=False)
+    assert capfd.readouterr() == ("", "")
+    watching = Watching()
+    gancompress.run(TINY, {**quick, "seed": 1}, evaluate=False, progress=watching)
+    assert watching.heard == ["start tiny 0/2", "step 1", "step 2", "finish"]
+    assert capfd.readouterr() == ("", "")
+    gancompress.run(TINY, {**quick, "seed": 2}, evaluate=False)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("running tiny for 2 steps in runs/tiny-")
+
+
+# --------------------------------------------------------------------------- recipes and overrides
+
+
+def test_a_recipe_may_be_given_in_any_way() -> None:
+    Path("tiny.yaml").write_text(dump_yaml(TINY))
+    wanted = parse_recipe(TINY, ["seed=3"]).recipe
+    for recipe in ("tiny.yaml", Path("tiny.yaml"), TINY, parse_recipe(TINY), parse_recipe(TINY).recipe):
+        assert api.resolve(recipe, {"seed": 3}).recipe == wanted
+    assert api.resolve("quickstart").recipe == load_recipe("quickstart").recipe
+    with pytest.raises(RecipeError, match="a recipe is a file, a name, a Recipe or a dict, not a int"):
+        api.resolve(3)  # type: ignore[arg-type]
+
+
+def test_overrides_may_be_given_in_any_way() -> None:
+    wanted = parse_recipe(
+        TINY, ["sparsity.method={name: static}", "training.steps=7", "description=it's a 'no'"]
+    ).recipe
+    same: list[api.Overrides] = [
+        {"sparsity.method": {"name": "static"}, "training.steps": 7, "description": "it's a 'no'"},
+        ["sparsity.method=static", "training.steps=7", "description=it's a 'no'"],
+    ]
+    for overrides in same:
+        assert api.resolve(TINY, overrides).recipe == wanted
+    assert api.resolve(TINY, "seed=9").recipe.seed == 9
+    found = api.expressions({"a": torch.tensor(2.5), "b": None, "c": [1, True], "d": Path("x/y"), "e": 1e-5, "f": "é"})
+    assert found == ("a=2.5", "b=null", "c=[1, true]", 'd="x/y"', "e=1e-05", 'f="é"')
+
+
+def test_words_that_look_like_other_values_stay_words() -> None:
+    for word in ("null", "1e3", "true", "a: b", "#x", "[1", "~", ""):
+        assert api.resolve(TINY, {"description": word}).recipe.description == word
+
+
+@pytest.mark.parametrize("wrong", [{"seed": object()}, {"seed": float("nan")}, [("seed", 3)]])
+def test_values_that_are_no_plain_ones_are_refused(wrong: Any) -> None:
+    with pytest.raises(RecipeError, match=r"no plain value|overrides are"):
+        gancompress.run(TINY, wrong)
+    assert not Path("runs").exists()
+
+
+def test_mistakes_are_errors_of_ours_and_leave_nothing_behind() -> None:
+    with pytest.raises(GancompressError, match=r"did you mean 'dst'"):
+        gancompress.run(TINY, {"sparsity.method": "dts"})
+    with pytest.raises(GancompressError, match="no recipe 'quikstart'"):
+        gancompress.run("quikstart")
+    with pytest.raises(GancompressError, match="unknown method 'dts'"):
+        gancompress.compare(TINY, ["dts"])
+    with pytest.raises(GancompressError, match="must be in"):
+        gancompress.compare(TINY, ["dst"], densities=1.5)
+    with pytest.raises(GancompressError, match="not a run directory"):
+        gancompress.compress("nowhere")
+    assert list(Path().iterdir()) == []
+
+
+# --------------------------------------------------------------------------- how outcomes look
+
+
+def test_a_run_prints_itself_in_four_ways(finished: RunOutcome) -> None:
+    fd = finished.metrics["fd"].label
+    text = str(finished)
+    assert text.splitlines()[0] == "tiny"
+    assert fd in text
+    assert "protocol: classifier-" in text
+    assert repr(finished).startswith(f"<RunOutcome tiny: done, {fd} ")
+    assert "\n" not in repr(finished)
+    table = drawn(finished)
+    assert fd in table
+    assert "asked 0.5" in table
+    page = finished._repr_html_()
+    assert fd in page
+    assert page.count("<tr>") == len([line for line in text.splitlines() if line.startswith("  ")]) - len(
+        [line for line in text.splitlines() if line.startswith(("  protocol:", "  warning:"))]
+    )
+    assert 'src="data:image/png;base64,' in page
+    assert "http" not in page
+    assert "<script" not in page
+
+
+def test_html_escapes_what_a_recipe_says(tmp_path: Path) -> None:
+    from gancompress.report.notebook import summary_html
+    from gancompress.report.summary import Fact
+    from gancompress.report.tables import Summary
+
+    nasty = "<b onload=x>&"
+    page = summary_html(Summary(nasty, (Fact("metric", nasty, nasty, nasty),), (nasty,)), tmp_path / "missing.png")
+    assert nasty not in page
+    assert page.count("&lt;b onload=x&gt;&amp;") == 5
+    assert "<img" not in page
+    assert "nothing measured yet" in summary_html(Summary("new", (), ()))
+
+
+def test_outcomes_cannot_be_changed(finished: RunOutcome) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        finished.name = "other"  # type: ignore[misc]
+
+
+# --------------------------------------------------------------------------- compare, compress, load
+
+
+def test_a_comparison(capfd: pytest.CaptureFixture[str]) -> None:
+    arguments: dict[str, Any] = {"methods": ["static", "dst:every=1"], "densities": [0.5], "jobs": 0, "narrow": False}
+    outcome = gancompress.compare(TINY, **arguments, progress=False)
+    assert capfd.readouterr() == ("", "")
+    assert [row.label for row in outcome.rows] == ["dense", "static 0.5", "dst:every=1 0.5"]
+    assert [row.density for row in outcome.rows] == [None, 0.5, 0.5]
+    assert outcome.missing == []
+    assert outcome.report == outcome.directory / "compare.html"
+    assert outcome.report.is_file()
+    runs = outcome.runs
+    assert set(runs) == {"dense-s0", "static-d0.5-s0", "dst-every-1-d0.5-s0"}
+    assert all(run.state == "done" for run in runs.values())
+    assert runs["static-d0.5-s0"].last is not None
+    assert outcome.rows[1].last[outcome.results.primary].mean == runs["static-d0.5-s0"].last.metrics["fd"].value  # type: ignore[union-attr]
+    for shown in (str(outcome), drawn(outcome), outcome._repr_html_()):
+        assert "Held equal: 4 training steps" in shown
+        assert "dst:every=1" in shown
+        assert "One seed: an anecdote" in shown
+    assert repr(outcome) == f"<ComparisonOutcome 3 of 3 runs; {outcome.directory}>"
+
+    gancompress.compare(TINY, **arguments)
+    told = capfd.readouterr()
+    assert told.out == ""
+    assert "done in" not in told.err  # nothing was run again
+
+
+def test_a_comparison_counts_what_ended_and_names_what_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gancompress.experiment import Experiment
+
+    real = Experiment.run
+
+    def fails_when_static(self: Experiment) -> Any:
+        if self.recipe.sparsity.method.name == "static":
+            raise RunError("no luck")
+        return real(self)
+
+    monkeypatch.setattr(Experiment, "run", fails_when_static)
+    arguments: dict[str, Any] = {"jobs": 0, "narrow": False, "progress": False}
+    outcome = gancompress.compare(TINY, ["static"], {"seed": 4}, **arguments)
+    assert [cell.name for cell in outcome.missing] == ["static-d0.5-s4"]
+    assert "missing: static-d0.5-s4" in str(outcome)
+    assert "1 of 2 runs" in repr(outcome)
+    monkeypatch.setattr(Experiment, "run", lambda self: (_ for _ in ()).throw(RunError("no luck")))
+    with pytest.raises(GancompressError, match="no run of this comparison ended: dense-s5 failed: no luck"):
+        gancompress.compare(TINY, ["static"], {"seed": 5}, **arguments)
+
+
+def test_a_compression(finished: RunOutcome, tmp_path: Path) -> None:
+    outcome = gancompress.compress(finished, 0.25, steps=2, out=tmp_path / "small", progress=False)
+    assert outcome.directory.parent == tmp_path / "small"
+    assert outcome.before.density == pytest.approx(0.5, abs=0.01)  # some grown weights are still 0
+    assert outcome.after.density == pytest.approx(0.25, abs=1e-3)
+    assert outcome.after.bytes < outcome.before.bytes
+    assert outcome.after.metrics["fd"].protocol == outcome.before.metrics["fd"].protocol
+    assert outcome.after.metrics["fd"].value == outcome.run.last.metrics["fd"].value  # type: ignore[union-attr]
+    assert outcome.run.report is not None
+    for shown in (str(outcome), drawn(outcome), outcome._repr_html_()):
+        assert "before" in shown
+        assert "fine-tuning:" in shown
+    assert repr(outcome).startswith(f"<CompressionOutcome {finished.directory.name}: density 0.49")
+
+
+def test_a_run_is_exported_and_loaded(finished: RunOutcome, tmp_path: Path) -> None:
+    file = finished.export(tmp_path / "g.safetensors")
+    images = gancompress.load(file)(n=3, seed=1)
+    assert images.shape == (3, 3, 16, 16)
+    assert finished.export(values="bf16") == finished.directory / "export" / "generator.safetensors"
+    with pytest.raises(RunError, match="no checkpoint of step 77"):
+        finished.export(step="77")
+    with pytest.raises(ExportError):
+        finished.export(tmp_path / "h.safetensors", values="int3")  # type: ignore[arg-type]
+
+
+def test_no_public_name_is_also_a_module() -> None:
+    """Importing such a module would silently put it in the function's place."""
+    modules = {module.name for module in pkgutil.iter_modules(gancompress.__path__)}
+    assert not modules & set(gancompress.__all__)
+
+
+# --------------------------------------------------------------------------- notebooks
+
+
+class _Display:
+    """Stands in for IPython where there is none: remembers what a cell shows."""
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+
+    def display(self, thing: Any, display_id: bool = False) -> _Display:
+        assert display_id
+        self.shown.append(repr(thing))
+        return self
+
+    def update(self, thing: Any) -> None:
+        self.shown[-1] = repr(thing)
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> _Display:
+    import sys
+    import types
+
+    cell = _Display()
+    ipython, display = types.ModuleType("IPython"), types.ModuleType("IPython.display")
+    shell = types.SimpleNamespace(config={"IPKernelApp": {}})
+    monkeypatch.setattr(ipython, "get_ipython", lambda: shell, raising=False)
+    monkeypatch.setattr(display, "display", cell.display, raising=False)
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    return cell
+
+
+def test_a_notebook_gets_one_line_that_changes(notebook: _Display, capfd: pytest.CaptureFixture[str]) -> None:
+    gancompress.run(TINY, {"seed": 8})
+    assert len(notebook.shown) == 1
+    assert notebook.shown[0].startswith("tiny: step 4/4  ended  FD[classifier-")
+    gancompress.compare(TINY, ["static"], jobs=0, narrow=False)
+    assert len(notebook.shown) == 2
+    assert notebook.shown[1].startswith("static-d0.5-s0: done in ")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_line_of_a_notebook_is_escaped() -> None:
+    from gancompress.progress import NotebookLine
+
+    line = NotebookLine()
+    line._text = "<b>"
+    assert "&lt;b&gt;" in line._repr_html_()
