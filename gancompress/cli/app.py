@@ -14,17 +14,25 @@ from typer.core import TyperGroup
 
 from gancompress.errors import GancompressError
 
-__all__ = ["RecipeArgument", "SetOption", "add_command", "app", "color", "fail", "memory_words"]
+__all__ = ["RecipeArgument", "SetOption", "SmokeOption", "add_command", "app", "color", "fail", "memory_words"]
 
 #: exit code of a run that Ctrl-C stopped
 INTERRUPTED = 130
 
 RecipeArgument = Annotated[
-    str, typer.Argument(help="A recipe file, a run directory, or the name of a shipped recipe.", metavar="RECIPE")
+    str,
+    typer.Argument(
+        help="A recipe file, a run directory, or the name of a shipped recipe; @VARIANT chooses a row of it.",
+        metavar="RECIPE",
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. --set training.steps=500. Repeatable."),
+]
+SmokeOption = Annotated[
+    bool,
+    typer.Option("--smoke", help="See the whole recipe work in a minute: tiny networks, generated images, no numbers."),
 ]
 
 

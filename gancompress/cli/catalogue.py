@@ -13,26 +13,37 @@ from gancompress.cli.app import color
 from gancompress.errors import RecipeError
 
 if TYPE_CHECKING:
+    from gancompress.recipe.catalogue import ShippedRecipe
     from gancompress.training.rundir import RunSummary
 
 __all__ = ["cp", "ls"]
 
 
 def ls(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe, to list its variants instead.", metavar="[RECIPE]")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Directory that holds run directories.")] = Path("runs"),
 ) -> None:
-    """List the shipped recipes, and the runs in this directory.
+    """List the shipped recipes, and the runs in this directory; or the variants of a recipe.
 
-    Example: gancompress ls
+    A published figure stands beside the recipe that answers to it; `gancompress show` has its source and protocol.
+
+    Example: gancompress ls stugan_biggan
     """
-    from gancompress.recipe.catalogue import shipped_recipes
+    from gancompress.recipe.catalogue import shipped_recipes, variant_recipes
     from gancompress.training.rundir import list_runs
 
+    if recipe is not None:
+        variants = variant_recipes(recipe)
+        if not variants:
+            raise RecipeError(f"{recipe} has no variants; see it with: gancompress show {recipe}")
+        _table(f"Variants of {recipe}", *_recipe_table(variants))
+        return
     recipes = shipped_recipes()
-    rows = [
-        (r.name, r.data, r.model, r.method, "" if r.steps is None else f"{r.steps:,}", r.description) for r in recipes
-    ]
-    _table("Recipes", ("recipe", "data", "model", "method", "steps", "what it is"), rows)
+    _table("Recipes", *_recipe_table(recipes))
+    if any(one.variants for one in recipes):
+        typer.echo("a recipe's variants: gancompress ls RECIPE")
     runs = [_run_row(run) for run in list_runs(out)]
     if runs:
         typer.echo()
@@ -48,27 +59,62 @@ def cp(
 ) -> None:
     """Copy a shipped recipe, to edit it. Nothing is overwritten without --force.
 
+    Of a variant the copy says in full what it is, since it stands alone.
+
     Example: gancompress cp quickstart my_recipe.yaml
     """
-    from gancompress.errors import did_you_mean
-    from gancompress.recipe.catalogue import find_shipped, shipped_names
-
-    source = find_shipped(name)
-    if source is None:
-        raise RecipeError(f"no shipped recipe {name!r}{did_you_mean(name, shipped_names())}")
-    target = Path(source.name) if destination is None else destination
+    file_name, text = _recipe_text(name)
+    target = Path(file_name) if destination is None else destination
     if target.is_dir():
-        target = target / source.name
+        target = target / file_name
     if not target.parent.is_dir():
         raise RecipeError(f"there is no directory {target.parent}", where=str(target))
-    text = source.read_text(encoding="utf-8")
     try:
         # "x" refuses an existing file in the same breath as it makes a new one
         with target.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         raise RecipeError("already there; choose another name or use --force", where=str(target)) from None
-    typer.echo(f"{target}: copied from {source.name}; run it with: gancompress run {target}")
+    typer.echo(f"{target}: copied from {name}; run it with: gancompress run {target}")
+
+
+def _recipe_text(name: str) -> tuple[str, str]:
+    """Return a file name and the text of a shipped recipe, or of a variant of one."""
+    from gancompress.errors import did_you_mean
+    from gancompress.recipe.catalogue import find_shipped, shipped_names
+    from gancompress.recipe.variants import split_address
+
+    address, variant = split_address(name)
+    source = find_shipped(address)
+    if source is None:
+        raise RecipeError(f"no shipped recipe {address!r}{did_you_mean(address, shipped_names())}")
+    if not variant:
+        return source.name, source.read_text(encoding="utf-8")
+    from gancompress.recipe.identity import resolved_yaml
+    from gancompress.recipe.load import load_recipe
+
+    recipe = load_recipe(f"{source}@{variant}").recipe
+    return f"{recipe.name}.yaml", resolved_yaml(recipe, defaults=False)
+
+
+def _recipe_table(recipes: Sequence[ShippedRecipe]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return heading and rows; a column that none has anything for is left out."""
+    header = ("recipe", "data", "model", "method", "steps", "published", "variants", "what it is")
+    rows = [
+        (
+            one.name,
+            one.data,
+            one.model,
+            one.method,
+            "" if one.steps is None else f"{one.steps:,}",
+            one.published,
+            str(one.variants or ""),
+            one.description,
+        )
+        for one in recipes
+    ]
+    used = [index for index in range(len(header)) if any(row[index] for row in rows)]
+    return tuple(header[i] for i in used), [tuple(row[i] for i in used) for row in rows]
 
 
 def _run_row(run: RunSummary) -> tuple[str, str, str, str, str]:
@@ -79,7 +125,8 @@ def _run_row(run: RunSummary) -> tuple[str, str, str, str, str]:
     with contextlib.suppress(KeyError, IndexError, TypeError, ValueError):  # made by another version
         metric = run.metrics["best"]["metrics"][0]
         best = f"{metric['label']} {float(metric['value']):.4g}"
-    return run.path.name, run.status.state, f"{run.step:,}", best, plain_reason(run.status.reason or "")
+    state = f"{run.status.state}, smoke" if run.recipe.get("smoke") else run.status.state
+    return run.path.name, state, f"{run.step:,}", best, plain_reason(run.status.reason or "")
 
 
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -90,7 +137,7 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
         table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
         for column in header:
-            table.add_column(column, justify="right" if column in ("steps", "step") else "left")
+            table.add_column(column, justify="right" if column in ("steps", "step", "variants") else "left")
         for row in rows:
             table.add_row(*(text.replace("[", r"\[") for text in row))
         Console().print(table)

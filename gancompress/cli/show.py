@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gancompress.cli.app import SetOption
+from gancompress.cli.app import SetOption, SmokeOption
 from gancompress.errors import RecipeError
 
 __all__ = ["show"]
@@ -15,9 +15,13 @@ __all__ = ["show"]
 def show(
     recipe: Annotated[
         str | None,
-        typer.Argument(help="A recipe file, a run directory, or the name of a shipped recipe.", metavar="RECIPE"),
+        typer.Argument(
+            help="A recipe file, a run directory, or the name of a shipped recipe; @VARIANT chooses a row of it.",
+            metavar="RECIPE",
+        ),
     ] = None,
     set_: SetOption = None,
+    smoke: SmokeOption = False,
     defaults: Annotated[bool, typer.Option("--defaults", help="Write the default settings out too.")] = False,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON Schema of recipes instead, for an editor.")
@@ -40,6 +44,6 @@ def show(
     from gancompress.recipe.identity import directory_name, resolved_yaml
     from gancompress.recipe.load import load_recipe
 
-    loaded = load_recipe(recipe, tuple(set_ or ()))
+    loaded = load_recipe(recipe, tuple(set_ or ()), smoke)
     typer.echo(f"# runs/{directory_name(loaded.recipe)}")
     typer.echo(resolved_yaml(loaded.recipe, defaults=defaults), nl=False)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from gancompress.cli.app import RecipeArgument, SetOption, color
+from gancompress.cli.app import RecipeArgument, SetOption, SmokeOption, color
 from gancompress.errors import GancompressError
 
 if TYPE_CHECKING:
     from gancompress.data.base import Dataset
-    from gancompress.recipe.document import Document
     from gancompress.recipe.load import LoadedRecipe
 
 __all__ = ["validate"]
@@ -23,7 +21,7 @@ __all__ = ["validate"]
 _STEPS = ("YAML", "schema", "components", "data", "shapes")
 
 
-def validate(recipe: RecipeArgument, set_: SetOption = None) -> None:
+def validate(recipe: RecipeArgument, set_: SetOption = None, smoke: SmokeOption = False) -> None:
     """Check a recipe, its data and the shapes of its networks without training.
 
     Five steps: the YAML, the schema, the components it names, the images on disk, one forward pass of both networks.
@@ -31,32 +29,31 @@ def validate(recipe: RecipeArgument, set_: SetOption = None) -> None:
 
     Example: gancompress validate quickstart
     """
-    from gancompress.recipe.catalogue import locate
     from gancompress.recipe.document import show_path
     from gancompress.recipe.layers import compose
 
     with _step(1):
-        document, files = compose(locate(recipe), set_ or ())
-    _passed(1, " <- ".join(show_path(file) for file in files))
+        composed = compose(recipe, set_ or ())
+    _passed(1, " <- ".join(show_path(file) for file in composed.files))
 
-    loaded = _check(document, files, set_ or [])
+    loaded = _check(recipe, set_ or [], smoke)
     with _step(4):
         dataset, lines = _data(loaded)
     _passed(4, *lines)
     with _step(5):
         lines = _shapes(loaded, dataset)
     _passed(5, *lines)
-    arguments = [recipe, *(part for one in set_ or () for part in ("--set", one))]
+    arguments = [recipe, *(part for one in set_ or () for part in ("--set", one)), *(["--smoke"] if smoke else [])]
     typer.echo(f"ready: gancompress run {shlex.join(arguments)}")
 
 
-def _check(document: Document, files: tuple[Path, ...], overrides: list[str]) -> LoadedRecipe:
+def _check(address: str, overrides: list[str], smoke: bool) -> LoadedRecipe:
     """Run steps 2 and 3, which find their mistakes together and report them together."""
-    from gancompress.recipe.load import LoadedRecipe, check_document
+    from gancompress.recipe.load import load_recipe
     from gancompress.recipe.mistakes import InvalidRecipeError
 
     try:
-        recipe = check_document(document)
+        loaded = load_recipe(address, tuple(overrides), smoke)
     except InvalidRecipeError as error:
         stages = {mistake.stage for mistake in error.mistakes}
         if "schema" in stages:
@@ -65,14 +62,15 @@ def _check(document: Document, files: tuple[Path, ...], overrides: list[str]) ->
             _passed(2)
             _failed(3)
         raise
-    written = sum(1 for path in document.marks if path)
+    recipe = loaded.recipe
+    written = sum(1 for path in loaded.document.marks if path)
     _passed(2, f"{written} keys")
     _passed(
         3,
         f"data {recipe.data.name}, model {recipe.model.name}, loss {recipe.objective.loss.name}, "
         f"method {recipe.sparsity.method.name}",
     )
-    return LoadedRecipe(recipe, document, files, tuple(overrides))
+    return loaded
 
 
 def _data(loaded: LoadedRecipe) -> tuple[Dataset[Any], list[str]]:

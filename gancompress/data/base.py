@@ -66,6 +66,14 @@ class Dataset(abc.ABC, Generic[C]):
     def __init__(self, config: C) -> None:
         self.config = config
 
+    @classmethod
+    def expected(cls, config: C) -> ImageSpec | None:
+        """Return what the images will be, as far as the settings alone say it: without opening, or having, any file.
+
+        Smoke runs draw images of this kind. The default knows nothing.
+        """
+        return None
+
     @property
     @abc.abstractmethod
     def spec(self) -> ImageSpec:
@@ -96,6 +104,10 @@ class Dataset(abc.ABC, Generic[C]):
         Raises:
             DataError: an image cannot be read; the message names it.
         """
+
+    def bytes_to_prepare(self) -> int:
+        """Return the memory that :meth:`prepare` will take and keep, beyond what is held already."""
+        return 0
 
     def labels(self) -> Tensor:
         """Return the class of every image, int64, (N,); all 0 without labels.

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from gancompress.data.base import DatasetConfig
+from gancompress.data.base import DatasetConfig, ImageSpec
 from gancompress.data.memory import InMemoryDataset, Stored
 from gancompress.errors import DataError
 
@@ -48,6 +48,16 @@ class _TorchvisionDataset(InMemoryDataset[C]):
     source: ClassVar[str]
     title: ClassVar[str]
     megabytes: ClassVar[int]
+
+    #: classes of the labelled images
+    class_count: ClassVar[int] = 10
+
+    @classmethod
+    def expected(cls, config: C) -> ImageSpec:
+        """Return the published size, or the one asked for, and as many classes as the split has."""
+        labelled = "unlabeled" not in getattr(config, "split", "")
+        classes = tuple(str(label) for label in range(cls.class_count if labelled else 0))
+        return ImageSpec(3, getattr(config, "resolution", 32), classes)
 
     @abstractmethod
     def arguments(self) -> dict[str, Any]:
@@ -122,6 +132,7 @@ class CIFAR100(CIFAR10):
     """60,000 photographs of 100 classes, 32×32 RGB; see :class:`CIFAR10`."""
 
     source = "CIFAR100"
+    class_count = 100
     title = "CIFAR-100"
     megabytes = 169
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,15 @@ from typing import Any, Final
 
 from gancompress.errors import RecipeError, did_you_mean
 
-__all__ = ["ShippedRecipe", "find_shipped", "locate", "shipped_names", "shipped_recipes", "unknown_recipe"]
+__all__ = [
+    "ShippedRecipe",
+    "find_shipped",
+    "locate",
+    "shipped_names",
+    "shipped_recipes",
+    "unknown_recipe",
+    "variant_recipes",
+]
 
 _SUFFIXES: Final = (".yaml", ".yml")
 _INSTALLED: Final = ("share", "gancompress", "recipes")
@@ -20,13 +29,15 @@ class ShippedRecipe:
     """One line of ``gancompress ls``, read without validating the recipe.
 
     Attributes:
-        name: what ``gancompress run`` and ``gancompress cp`` take.
+        name: what ``gancompress run`` and ``gancompress cp`` take; a variant's is ``file@variant``.
         path: the file.
         description: its own sentence about itself.
         data: name of the dataset.
         model: name of the backbone.
         method: name of the sparsity method.
         steps: training steps, ``None`` when not a number.
+        published: the figures that were published about it, as text; empty without one.
+        variants: how many variants it has.
     """
 
     name: str
@@ -36,6 +47,8 @@ class ShippedRecipe:
     model: str
     method: str
     steps: int | None
+    published: str = ""
+    variants: int = 0
 
 
 def _files() -> dict[str, Path]:
@@ -104,29 +117,57 @@ def locate(path_or_name: str | Path) -> Path:
 
 def shipped_recipes() -> list[ShippedRecipe]:
     """Return what ``gancompress ls`` shows; a recipe that cannot be read says so in its description."""
+    return [_shown(path, name, path) for name, path in _files().items()]
+
+
+def variant_recipes(path_or_name: str | Path) -> list[ShippedRecipe]:
+    """Return a recipe's variants as ``gancompress ls RECIPE`` shows them.
+
+    Raises:
+        RecipeError: there is no such recipe, or it cannot be read.
+    """
     from gancompress.recipe.layers import compose
 
-    shown = []
-    for name, path in _files().items():
-        data: Mapping[str, Any]
-        try:
-            document, _ = compose(path)
-            data = document.data
-        except RecipeError as error:
-            data = {"description": f"cannot be read: {error}"}
-        steps = _at(data, "training", "steps")
-        shown.append(
-            ShippedRecipe(
-                name=name,
-                path=path,
-                description=str(_at(data, "description") or ""),
-                data=str(_at(data, "data", "name") or "?"),
-                model=str(_at(data, "model", "name") or "?"),
-                method=str(_at(data, "sparsity", "method", "name") or "dense"),
-                steps=steps if isinstance(steps, int) else None,
-            )
-        )
-    return shown
+    path, shown = locate(path_or_name), str(path_or_name).removesuffix("/")
+    return [_shown(f"{path}@{name}", f"{shown}@{name}", path) for name in compose(path).variants]
+
+
+def _shown(address: str | Path, name: str, path: Path) -> ShippedRecipe:
+    from gancompress.recipe.layers import compose
+
+    data: Mapping[str, Any]
+    variants = 0
+    try:
+        composed = compose(address)
+        data, variants = composed.document.data, len(composed.variants)
+    except RecipeError as error:
+        data = {"description": f"cannot be read: {error}"}
+    steps = _at(data, "training", "steps")
+    return ShippedRecipe(
+        name=name,
+        path=path,
+        description=str(_at(data, "description") or ""),
+        data=str(_at(data, "data", "name") or "?"),
+        model=str(_at(data, "model", "name") or "?"),
+        method=str(_at(data, "sparsity", "method", "name") or "dense"),
+        steps=steps if isinstance(steps, int) else None,
+        published=_figures(_at(data, "published")),
+        variants=variants,
+    )
+
+
+def _figures(written: Any) -> str:
+    """Return published figures as text; one that does not validate is left to whoever loads the recipe."""
+    from pydantic import ValidationError
+
+    from gancompress.recipe.published import PublishedFigure
+
+    texts = []
+    for item in written if isinstance(written, list) else ():
+        with contextlib.suppress(ValidationError):
+            figure = PublishedFigure.model_validate(item)
+            texts.append(f"{figure.metric} {figure.text}")
+    return ", ".join(dict.fromkeys(texts))
 
 
 def _at(data: Any, *keys: str) -> Any:

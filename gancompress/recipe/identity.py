@@ -1,8 +1,8 @@
 """Which run a recipe is: a short hash of what it says beyond the defaults, and the recipe written out.
 
-The hash is of meaning, not of text: the order of keys, comments, ``extends``, quoting and writing a default out do not
-change it; neither do the name and the description. A setting added to the schema later leaves the ids of old recipes
-as they are.
+The hash is of meaning, not of text: the order of keys, comments, ``extends``, variants, quoting and writing a default
+out do not change it; neither do the name, the description and what was published. A setting added to the schema later
+leaves the ids of old recipes as they are.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["directory_name", "minimal", "resolved_yaml", "run_id"]
 
-#: what a recipe says about itself, not about the run
-_WORDS: Final = ("name", "description")
+#: what a recipe says about itself and about others, not about the run
+_WORDS: Final = ("name", "description", "published", "changed")
 _ID_BYTES: Final = 5
 _ABSENT: Final = object()
 

@@ -1,4 +1,4 @@
-"""One recipe out of several layers: what it extends, its own file, and the overrides of the command line.
+"""One recipe out of several layers: what it extends, its own file, a variant of it, the overrides of the command line.
 
 Mappings merge key by key; lists and everything else replace. A component node whose name changes starts afresh: the
 keys of ``dst`` mean nothing to ``static``. Every key keeps the mark of the layer that it came from.
@@ -7,17 +7,20 @@ keys of ``dst`` mean nothing to ``static``. Every key keeps the mark of the laye
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
 from gancompress.errors import RecipeError
-from gancompress.recipe.catalogue import find_shipped, unknown_recipe
+from gancompress.recipe.catalogue import find_shipped, locate, unknown_recipe
 from gancompress.recipe.document import Document, KeyPath, Mark, dotted, parse_value, read_yaml, show_path
+from gancompress.recipe.variants import KEY as VARIANTS
+from gancompress.recipe.variants import choose_variant, split_address, variants_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["COMPONENT_PATHS", "apply_override", "compose", "merge", "with_short_components"]
+__all__ = ["COMPONENT_PATHS", "Composed", "apply_override", "compose", "lay", "merge", "with_short_components"]
 
 #: where a recipe names a component whose other keys are the component's own
 COMPONENT_PATHS: Final[tuple[KeyPath, ...]] = (
@@ -31,7 +34,9 @@ COMPONENT_PATHS: Final[tuple[KeyPath, ...]] = (
 def with_short_components(document: Document) -> Document:
     """Write ``loss: hinge`` out as ``loss: {name: hinge}``."""
     data, marks = copy.deepcopy(document.data), dict(document.marks)
-    for path in COMPONENT_PATHS:
+    variants = data.get(VARIANTS)
+    roots: list[KeyPath] = [(), *((VARIANTS, name) for name in (variants if isinstance(variants, dict) else ()))]
+    for path in [(*root, *component) for root in roots for component in COMPONENT_PATHS]:
         node = Document(data, marks).value(path)
         if isinstance(node, str):
             parent = Document(data, marks).value(path[:-1])
@@ -67,7 +72,8 @@ def merge(base: Document, top: Document) -> Document:
 
 
 def _renames(path: KeyPath, below: dict[str, Any], value: dict[str, Any]) -> bool:
-    return path in COMPONENT_PATHS and "name" in value and value["name"] != below.get("name")
+    component = path[2:] if path[0] == VARIANTS else path
+    return component in COMPONENT_PATHS and "name" in value and value["name"] != below.get("name")
 
 
 def apply_override(document: Document, expression: str) -> Document:
@@ -96,13 +102,13 @@ def apply_override(document: Document, expression: str) -> Document:
         below = document.value((*path, step))
         if isinstance(below, list) and index + 1 < len(steps):
             level[step] = _in_list(below, steps[index + 1 :], value, source)
-            return _lay_override(document, top, source)
+            return lay(document, top, source)
         if below is not None and not isinstance(below, dict | list) and index + 1 < len(steps):
             raise RecipeError(f"{dotted((*path, step))} is {below!r} and has no key {steps[index + 1]!r}", where=source)
         path = (*path, step)
         level[step] = value if index + 1 == len(steps) else {}
         level = level[step] if isinstance(level[step], dict) else {}
-    return _lay_override(document, top, source)
+    return lay(document, top, source)
 
 
 def _in_list(items: list[Any], steps: list[str], value: Any, source: str) -> list[Any]:
@@ -126,7 +132,8 @@ def _in_list(items: list[Any], steps: list[str], value: Any, source: str) -> lis
     return changed
 
 
-def _lay_override(document: Document, top: dict[str, Any], source: str) -> Document:
+def lay(document: Document, top: dict[str, Any], source: str) -> Document:
+    """Lay settings that stand in no file over ``document``; messages about them start with ``source``."""
     marks: dict[KeyPath, Mark] = {}
 
     def mark(value: Any, path: KeyPath) -> None:
@@ -144,54 +151,86 @@ def _lay_override(document: Document, top: dict[str, Any], source: str) -> Docum
     return result
 
 
-def compose(path: Path, overrides: Sequence[str] = ()) -> tuple[Document, tuple[Path, ...]]:
-    """Read a recipe file, everything it extends, and lay the overrides over it.
+@dataclasses.dataclass(frozen=True)
+class Composed:
+    """A recipe put together from its layers, not yet checked.
+
+    Attributes:
+        document: the recipe, without ``extends`` and ``variants``.
+        files: the files it was made of, the recipe's own first.
+        row: the recipe up to the layer that says what was published about it; ``None`` where nothing was.
+        variants: names of the variants that could be chosen.
+    """
+
+    document: Document
+    files: tuple[Path, ...]
+    row: Document | None = None
+    variants: tuple[str, ...] = ()
+
+
+def compose(source: str | Path, overrides: Sequence[str] = ()) -> Composed:
+    """Read a recipe and everything it extends, choose its variant, and lay the overrides over it.
 
     Args:
-        path: the recipe.
+        source: a file, a run directory or the name of a shipped recipe, ``@`` a variant of it if wanted.
         overrides: ``key.path=value``, later ones win.
 
-    Returns:
-        The document, without ``extends``, and the files it was made of, the recipe's own first.
-
     Raises:
-        RecipeError: a file is missing or malformed, or extends itself.
+        RecipeError: a file is missing or malformed, extends itself, or has no such variant.
     """
-    layers: list[Document] = []
-    files: list[Path] = []
-    current: Path | None = path
-    while current is not None:
-        files.append(current)
-        document = with_short_components(read_yaml(current))
-        layers.append(document)
-        current = _base(document, current)
-        if current is not None and current.resolve() in [file.resolve() for file in files]:
-            chain = " -> ".join(show_path(file) for file in (*files, current))
+    address, variant = split_address(source)
+    composed = _layers(locate(address), variant, ())
+    names = tuple(variants_of(composed.document)) if VARIANTS in composed.document.data else ()
+    document = _without(composed.document, VARIANTS)
+    for expression in overrides:
+        document = apply_override(document, expression)
+    return Composed(document, composed.files, composed.row, names)
+
+
+def _layers(path: Path, variant: str, above: tuple[Path, ...]) -> Composed:
+    """Compose a file with what it extends; its variants stay where none is chosen."""
+    document = with_short_components(read_yaml(path))
+    files, row = (*above, path), None
+    if "extends" in document.data:
+        base, base_variant = _base(document, path)
+        if base.resolve() in [file.resolve() for file in files]:
+            chain = " -> ".join(show_path(file) for file in (*files, base))
             raise RecipeError(
                 f"extends: a recipe cannot extend itself: {chain}", where=str(document.mark(("extends",)))
             )
-    result = layers.pop()
-    while layers:
-        result = merge(result, layers.pop())
-    result.data.pop("extends", None)
-    result.marks.pop(("extends",), None)
-    for expression in overrides:
-        result = apply_override(result, expression)
-    return result, tuple(files)
+        below = _layers(base, base_variant, files)
+        says = "published" in document.data
+        document = merge(below.document, _without(document, "extends"))
+        files, row = below.files, None if says else below.row
+    if row is None and "published" in document.data:
+        row = _without(document, VARIANTS)
+    if variant:
+        chosen = choose_variant(document, variant, path.stem)
+        # what is published about the file's own row says nothing about this one
+        document = merge(_without(document, VARIANTS, "published"), chosen)
+        if "name" not in chosen.data:
+            document.data["name"] = f"{document.data.get('name', path.stem)}-{variant}"
+        row = document if "published" in chosen.data else None
+    return Composed(document, files, row)
 
 
-def _base(document: Document, path: Path) -> Path | None:
-    """Return the file that a document extends: a path relative to its own file, or a shipped recipe's name."""
-    if "extends" not in document.data:
-        return None
-    wanted, where = document.data["extends"], str(document.mark(("extends",)))
-    if not isinstance(wanted, str) or not wanted or "\0" in wanted:
+def _without(document: Document, *keys: str) -> Document:
+    """Return ``document`` without some of its top-level keys."""
+    data = {key: value for key, value in document.data.items() if key not in keys}
+    return Document(data, {path: mark for path, mark in document.marks.items() if not path or path[0] not in keys})
+
+
+def _base(document: Document, path: Path) -> tuple[Path, str]:
+    """Return the file that a document extends, and its variant: beside the document, or a shipped recipe's name."""
+    written, where = document.data["extends"], str(document.mark(("extends",)))
+    if not isinstance(written, str) or not written or "\0" in written:
         raise RecipeError("extends: must be the path or the name of one recipe", where=where)
+    wanted, variant = split_address(written)
     beside = path.parent / wanted
     for candidate in (beside, beside.with_name(f"{beside.name}.yaml")):
         if candidate.is_file():
-            return candidate
+            return candidate, variant
     shipped = find_shipped(wanted)
     if shipped is None:
         raise RecipeError(f"extends: {unknown_recipe(wanted)}", where=where)
-    return shipped
+    return shipped, variant

@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from gancompress.errors import ComponentError, RecipeError, did_you_mean
-from gancompress.recipe.catalogue import locate
+from gancompress.recipe.changes import changed_settings
 from gancompress.recipe.components import (
     COMPONENT_REGISTRIES,
     NarrowedComponent,
@@ -21,9 +21,11 @@ from gancompress.recipe.components import (
     narrow_recipe,
 )
 from gancompress.recipe.document import Document, KeyPath, dotted, dump_yaml, parse_yaml
+from gancompress.recipe.identity import minimal
 from gancompress.recipe.layers import apply_override, compose, with_short_components
 from gancompress.recipe.mistakes import InvalidRecipeError, Mistake, coerced, mistakes_of
 from gancompress.recipe.schema import ObjectiveConfig, Recipe, SparsityConfig
+from gancompress.recipe.smoke import shrunk
 from gancompress.registry import EXTRACTORS, METRICS
 
 if TYPE_CHECKING:
@@ -48,12 +50,20 @@ class LoadedRecipe:
         document: the composed data and its marks.
         files: the files it was made of, the recipe's own first; empty for a recipe from a mapping.
         overrides: the ``key.path=value`` laid over them.
+        row: the recipe as its published figures know it; ``None`` where nothing was published.
+        variants: names of the variants of its file.
     """
 
     recipe: Recipe
     document: Document
     files: tuple[Path, ...] = ()
     overrides: tuple[str, ...] = ()
+    row: Recipe | None = None
+    variants: tuple[str, ...] = ()
+
+    def checked(self, document: Document) -> Recipe:
+        """Check ``document``, this recipe with other settings, and note what it changes of the published row."""
+        return _noting_changes(check_document(document), self.row)
 
     def where(self, *path: str | int) -> str:
         """Return ``file:line:column`` (or ``--set …``) of a key, or of the nearest level above it that was written."""
@@ -68,18 +78,37 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), smoke: 
     """Load a recipe and everything it extends.
 
     Args:
-        path_or_name: a file, a run directory, or the name of a shipped recipe.
+        path_or_name: a file, a run directory, or the name of a shipped recipe; ``@`` a variant of it if wanted.
         overrides: ``key.path=value``, later ones win.
-        smoke: shrink the run to a few steps and images, see :func:`smoke_test`.
+        smoke: shrink it to a run that ends in seconds on generated images, see :mod:`gancompress.recipe.smoke`.
 
     Raises:
         RecipeError: with every mistake in it, one per line, each with file, line and column.
     """
-    document, files = compose(locate(path_or_name), overrides)
+    composed = compose(path_or_name, overrides)
+    document = composed.document
     recipe = check_document(document)
-    if smoke:
-        recipe = smoke_test(recipe)
-    return LoadedRecipe(recipe, document, files, tuple(overrides))
+    row = check_document(composed.row) if composed.row is not None else None
+    if smoke and not recipe.smoke:
+        document = shrunk(document, recipe)
+        recipe = check_document(document)
+    recipe = _noting_changes(recipe, row)
+    return LoadedRecipe(recipe, document, composed.files, tuple(overrides), row, composed.variants)
+
+
+def smoke_test(recipe: Recipe) -> Recipe:
+    """Return ``recipe`` shrunk as :func:`load_recipe` does it; one that is a smoke run already stays as it is."""
+    if recipe.smoke:
+        return recipe
+    plain = parse_yaml(dump_yaml(minimal(recipe)), recipe.name)
+    return check_document(shrunk(with_short_components(plain), recipe))
+
+
+def _noting_changes(recipe: Recipe, row: Recipe | None) -> Recipe:
+    if row is None:
+        return recipe
+    changed = changed_settings(row, recipe)
+    return recipe if changed == recipe.changed else recipe.model_copy(update={"changed": changed})
 
 
 def parse_recipe(
@@ -100,8 +129,9 @@ def parse_recipe(
     except Exception as error:  # yaml raises its own kind for objects that are no plain values
         raise RecipeError(f"holds something that is no plain value: {error}", where=name) from None
     document = with_short_components(parse_yaml(text, name))
-    if "extends" in document.data:
-        raise RecipeError("extends: only a recipe file can extend another", where=str(document.mark(("extends",))))
+    for key, what in (("extends", "extend another"), ("variants", "have variants")):
+        if key in document.data:
+            raise RecipeError(f"{key}: only a recipe file can {what}", where=str(document.mark((key,))))
     for expression in overrides:
         document = apply_override(document, expression)
     return LoadedRecipe(check_document(document), document, (), tuple(overrides))
@@ -172,37 +202,3 @@ def _unknown_names(recipe: Recipe, document: Document) -> list[Mistake]:
         for path, name, registry, known in named
         if name not in known
     ]
-
-
-def smoke_test(recipe: Recipe) -> Recipe:
-    """Return ``recipe`` with so few steps and images that it ends in seconds, under a name of its own.
-
-    The networks, the method and the data stay what they are; the numbers mean nothing.
-    """
-    training, evaluation = recipe.training, recipe.evaluation
-    batch = min(training.batch_size, 4 * training.accumulate)
-    generator_batch = training.generator_batch_size
-    smaller: Recipe = _updated(
-        recipe,
-        name=f"{recipe.name}-smoke",
-        training=_updated(
-            training,
-            steps=min(training.steps, 6),
-            batch_size=batch,
-            generator_batch_size=None if generator_batch is None else min(generator_batch, batch),
-            log_every=1,
-            sample_every=0,
-            checkpoint_every=0,
-            ema=_updated(training.ema, start=min(training.ema.start, 2)),
-        ),
-        evaluation=_updated(
-            evaluation, samples=min(evaluation.samples, 50), batch_size=min(evaluation.batch_size, 50), every=0
-        ),
-    )
-    return smaller
-
-
-def _updated(model: Any, **values: Any) -> Any:
-    """Return a copy with other values, all of them within their ranges."""
-    copied: BaseModel = model.model_copy(update=values)
-    return copied

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
+from gancompress.recipe.published import PublishedFigure  # noqa: TC001 - pydantic resolves it at run time
+
 __all__ = [
     "Component",
     "EMAConfig",
@@ -193,6 +195,21 @@ class TrainingConfig(_Strict):
         description="masked layers on the sparse CPU kernels: where measured to be faster, never, or always; "
         "results agree to rounding",
     )
+    fold: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="upsampling or pooling and the convolution beside it as one: where measured to be faster, "
+        "everywhere, or nowhere; results agree to rounding",
+    )
+    fused: bool = Field(True, description="fused Adam, AdamW and SGD; false: torch's default, the same to rounding")
+    feed: Literal["auto", "direct", "prefetch", "device"] = Field(
+        "auto",
+        description="batches: made when they are due, by a thread ahead of time, or from images held on the device; "
+        "the same numbers. auto: on a GPU the last if they are small enough, else the thread; on a CPU the first",
+    )
+    compile: bool = Field(False, description="torch.compile of both networks; results agree to rounding")
+    cuda_graphs: bool = Field(
+        False, description="record a step's forward and backward passes on a GPU once and replay them"
+    )
     log_every: Steps = Field(50, description="steps between two lines of log.jsonl")
     sample_every: int = Field(0, ge=0, description="steps between two sample grids; 0 = only at the end")
     checkpoint_every: int = Field(0, ge=0, description="steps between two checkpoints; 0 = only at the end")
@@ -233,3 +250,10 @@ class Recipe(_Strict):
     sparsity: SparsityConfig = Field(SparsityConfig(), description="sparsity")
     training: TrainingConfig = Field(description="training loop")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="evaluation")
+    published: tuple[PublishedFigure, ...] = Field((), description="what was published about exactly these settings")
+    changed: dict[str, Any] = Field(
+        {}, description="settings of the published row that are others here, as they are there; written by the loader"
+    )
+    smoke: bool = Field(
+        False, description="written by --smoke: shrunk until its numbers mean nothing, to see everything work"
+    )

@@ -39,7 +39,7 @@ __all__ = ["RunDirectory", "RunSummary", "State", "Status", "list_runs"]
 
 _RECIPE, _STATUS, _LOG = "recipe.yaml", "status.json", "log.jsonl"
 #: Recipe keys that change no number, so that they may differ between a directory and the recipe that opens it.
-_WORDS = {"name", "description", "training.init_from.path"}
+_WORDS = {"name", "description", "training.init_from.path", "published", "changed"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +130,7 @@ class RunDirectory:
     def _refuse_other(self, recipe: Mapping[str, Any], identity: str) -> None:
         mine, theirs = self._identity(identity), identity
         old, new = _flat(self.recipe()), _flat(json.loads(json.dumps(recipe)))
-        keys = (old.keys() | new.keys()) - _WORDS
+        keys = {key for key in old.keys() | new.keys() if key not in _WORDS and not key.startswith("changed.")}
         if mine == theirs:
             # Equal but for defaults. A setting that another version of gancompress has and this one lacks, or the other
             # way round, stands at its default; a default that changed changes the numbers.

@@ -247,19 +247,6 @@ def test_a_config_that_allows_extra_keys_does_not(folder: Path) -> None:
             load_recipe("x.yaml", overrides=("sparsity.method={name: loose, b: 1}",))
 
 
-def test_smoke_shrinks_the_run_and_nothing_else(folder: Path) -> None:
-    full = load_recipe("x.yaml").recipe
-    small = load_recipe("x.yaml", smoke=True).recipe
-    assert (small.name, small.training.steps, small.training.batch_size) == ("toy-smoke", 6, 4)
-    assert small.evaluation.samples == 50
-    assert (small.data, small.model, small.sparsity, small.objective) == (
-        full.data,
-        full.model,
-        full.sparsity,
-        full.objective,
-    )
-
-
 @pytest.mark.parametrize("name", catalogue.shipped_names())
 def test_shipped_recipes_load(name: str) -> None:
     loaded = load_recipe(name)
