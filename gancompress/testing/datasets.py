@@ -1,0 +1,266 @@
+"""What every dataset must do: the same images for the same indices, in every order, process and instance."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import random
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import numpy as np
+import torch
+
+from gancompress.data.base import Dataset, ImageSpec
+from gancompress.registry import DATASETS
+from gancompress.testing.conformance import (
+    Check,
+    Conformance,
+    Once,
+    Subject,
+    check_documented,
+    check_strict,
+    chosen,
+    require,
+    run_checks,
+    skip_check,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from torch import Tensor
+
+    from gancompress.data.base import Batch
+
+__all__ = ["check_dataset", "dataset_checks", "random_states", "scrambled_everywhere"]
+
+#: images that are looked at; of a larger dataset these many, spread over all of it
+_LOOKED_AT = 16
+
+
+def check_dataset(
+    dataset: str | type[Dataset[Any]],
+    settings: Mapping[str, Any] | None = None,
+    *,
+    skip: Collection[str] = (),
+    slow: bool = False,
+) -> Conformance:
+    """Hold a dataset to its contract.
+
+    Args:
+        dataset: the class, or a registered name.
+        settings: its settings, such as where its files are.
+        skip: names of checks to leave out.
+        slow: run the slow checks too (there are none yet).
+
+    Returns:
+        The report.
+
+    Raises:
+        ConformanceError: at least one check failed; the message lists all that did.
+    """
+    checks = dataset_checks(dataset, settings, skip=skip, slow=slow)
+    return run_checks(_subject(dataset, settings).label, checks).require()
+
+
+def dataset_checks(
+    dataset: str | type[Dataset[Any]],
+    settings: Mapping[str, Any] | None = None,
+    *,
+    skip: Collection[str] = (),
+    slow: bool = False,
+) -> list[Check]:
+    """Return the checks of :func:`check_dataset`, for ``pytest.mark.parametrize("check", …, ids=str)``.
+
+    Nothing is read, and a dataset given by name is not even imported, before the first of them is called.
+    """
+    return chosen(_Suite(_subject(dataset, settings)).checks(), skip, slow)
+
+
+def _subject(dataset: str | type[Dataset[Any]], settings: Mapping[str, Any] | None) -> Subject:
+    return Subject(DATASETS, dataset, {} if settings is None else settings)
+
+
+@contextlib.contextmanager
+def scrambled_everywhere(seed: int) -> Iterator[None]:
+    """Put the global random states of torch, NumPy and Python somewhere else inside."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+
+
+def random_states() -> str:
+    """Return a hash of the global random states of torch, NumPy and Python."""
+    found = hashlib.blake2b(bytes(torch.default_generator.get_state().tolist()), digest_size=8)
+    found.update(repr(np.random.get_state()).encode())
+    found.update(repr(random.getstate()).encode())
+    return found.hexdigest()
+
+
+class _Suite:
+    """All checks of one dataset."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.dataset = Once(self._open)
+
+    def checks(self) -> list[Check]:
+        return [
+            Check(
+                "documented", "the class and every setting say what they are", lambda: check_documented(self.subject)
+            ),
+            Check("strict-settings", "unknown settings are errors, known ones never change", self._strict),
+            Check("opens", "it can be opened, and holds at least two images", self._opens),
+            Check("spec", "it says which channels, resolution and classes its images have", self._spec),
+            Check("images", "images are uint8 of the shape that it says", self._images),
+            Check(
+                "labels", "labels are int64, within the classes, and the same however they are asked for", self._labels
+            ),
+            Check(
+                "stable-indices", "an index gives the same image in every batch, order and repetition", self._indices
+            ),
+            Check("deterministic", "another instance with the same settings holds the same images", self._again),
+            Check("random-state", "nothing depends on a global random state, and none is moved", self._random),
+            Check("fork", "a forked process reads the same images", self._fork),
+            Check("pickle-free", "reading images unpickles nothing", self._pickle),
+        ]
+
+    def _new(self) -> Dataset[Any]:
+        made: Dataset[Any] = self.subject.type(self.subject.config())
+        return made
+
+    def _open(self) -> Dataset[Any]:
+        dataset = self._new()
+        require(isinstance(dataset, Dataset), f"{type(dataset).__name__} is no Dataset: subclass it")
+        require(len(dataset) >= 2, f"it holds {len(dataset)} images")
+        dataset.prepare()
+        return dataset
+
+    def _some(self, dataset: Dataset[Any]) -> Tensor:
+        """Return the indices that are looked at: the first, the last and some between."""
+        last, most = len(dataset) - 1, min(len(dataset), _LOOKED_AT)
+        return torch.tensor(sorted({round(place * last / (most - 1)) for place in range(most)}))
+
+    def _strict(self) -> None:
+        check_strict(self.subject)
+
+    def _opens(self) -> None:
+        self.dataset.get()
+
+    def _spec(self) -> None:
+        spec = self.dataset.need("opens").spec
+        require(isinstance(spec, ImageSpec), f"spec is a {type(spec).__name__}, no ImageSpec")
+        require(spec.channels in (1, 3), f"images have {spec.channels} channels, expected 1 or 3")
+        require(spec.resolution >= 1, f"images have {spec.resolution} pixels")
+        names = list(spec.classes)
+        require(len(set(names)) == len(names), f"two classes have one name: {names}")
+        require(all(isinstance(name, str) for name in names), f"names of classes must be text: {names}")
+
+    def _images(self) -> None:
+        dataset = self.dataset.need("opens")
+        indices, spec = self._some(dataset), dataset.spec
+        images = dataset.read(indices).images
+        require(images.dtype is torch.uint8, f"images are {images.dtype}, expected uint8")
+        wanted = (len(indices), spec.channels, spec.resolution, spec.resolution)
+        require(tuple(images.shape) == wanted, f"images have the shape {tuple(images.shape)}, expected {wanted}")
+        require(int(images.max()) > int(images.min()), "every pixel of every image is the same")
+        require(int(images.max()) > 1, "no pixel is above 1: images go from 0 to 255")
+
+    def _labels(self) -> None:
+        dataset = self.dataset.need("opens")
+        indices, classes = self._some(dataset), dataset.spec.num_classes
+        labels = dataset.read(indices).labels
+        require(labels.dtype is torch.int64, f"labels are {labels.dtype}, expected int64")
+        require(tuple(labels.shape) == (len(indices),), f"labels have the shape {tuple(labels.shape)}")
+        everything = dataset.labels()
+        require(everything.dtype is torch.int64, f"labels() gives {everything.dtype}, expected int64")
+        require(
+            tuple(everything.shape) == (len(dataset),),
+            f"labels() gives {tuple(everything.shape)}, expected ({len(dataset)},)",
+        )
+        require(torch.equal(everything[indices], labels), "labels() and read() disagree")
+        low, high = int(everything.min()), int(everything.max())
+        most = max(classes - 1, 0)
+        allowed = f"0 to {most}" if classes else "0 alone, for it has no classes"
+        require(low >= 0 and high <= most, f"labels go from {low} to {high}, allowed are {allowed}")
+
+    def _indices(self) -> None:
+        dataset = self.dataset.need("opens")
+        indices = self._some(dataset)
+        before = _digests(dataset.read(indices))
+        order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))
+        shuffled = _digests(dataset.read(indices[order]))
+        for place, index in enumerate(order.tolist()):
+            require(shuffled[place] == before[index], f"image {int(indices[index])} is another one in another order")
+        twice = _digests(dataset.read(indices[:1].repeat(2)))
+        require(twice == [before[0]] * 2, f"image {int(indices[0])} read twice in one batch is not the same")
+        for place, index in enumerate(indices.tolist()):
+            alone = _digests(dataset.read(torch.tensor([index])))
+            require(alone == [before[place]], f"image {index} is another one when it is read alone")
+
+    def _again(self) -> None:
+        dataset, other = self.dataset.need("opens"), self._new()
+        require(len(dataset) == len(other), f"{len(dataset)} images, then {len(other)}")
+        require(dataset.spec == other.spec, f"{dataset.spec}, then {other.spec}")
+        mine, theirs = dataset.fingerprint(), other.fingerprint()
+        require(isinstance(mine, str) and mine, f"fingerprint() gives {mine!r}, expected text")
+        require(mine == theirs, f"the fingerprint is {mine}, then {theirs}")
+        indices = self._some(dataset)
+        same = _digests(dataset.read(indices)) == _digests(other.read(indices))
+        require(same, "another instance with the same settings holds other images, and the fingerprint does not say so")
+
+    def _random(self) -> None:
+        self.dataset.need("opens")
+        found = []
+        for seed in (1, 2):
+            with scrambled_everywhere(seed):
+                before = random_states()
+                dataset = self._open()
+                images = _digests(dataset.read(self._some(dataset)))
+                moved = random_states() != before
+            require(not moved, "it draws from a global random state: use a generator of its own")
+            found.append((images, dataset.fingerprint()))
+        require(found[0] == found[1], "its images depend on a global random state")
+
+    def _fork(self) -> None:
+        dataset = self.dataset.need("opens")
+        if not hasattr(os, "fork"):
+            skip_check("this system cannot fork processes")
+        # imported here: what trains is no matter of datasets
+        from gancompress.testing.ranks import forked
+
+        indices = self._some(dataset)
+        there = forked(lambda: _digests(dataset.read(indices)))
+        require(there == _digests(dataset.read(indices)), "a forked process reads other images")
+
+    def _pickle(self) -> None:
+        self.dataset.need("opens")
+
+        def refuse(*_: Any, **__: Any) -> Any:
+            raise AssertionError("it unpickles: whoever made the file could run code here; read another format")
+
+        with (
+            mock.patch.object(pickle, "load", refuse),
+            mock.patch.object(pickle, "loads", refuse),
+            mock.patch.object(pickle, "Unpickler", refuse),
+        ):
+            dataset = self._open()
+            dataset.read(self._some(dataset))
+
+
+def _digests(batch: Batch) -> list[str]:
+    """Return a hash of every image and its label."""
+    return [
+        hashlib.blake2b(image.contiguous().numpy().tobytes() + bytes([label % 256]), digest_size=8).hexdigest()
+        for image, label in zip(batch.images.cpu(), batch.labels.tolist(), strict=True)
+    ]

@@ -1,0 +1,311 @@
+"""What every sparsity method must do, shown on short real runs: both networks, checkpoints, processes and all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gancompress.assemble import ROLES
+from gancompress.methods.base import Method, Plan
+from gancompress.registry import METHODS
+from gancompress.sparsity.state import SparseState
+from gancompress.testing.conformance import (
+    Check,
+    Conformance,
+    Once,
+    Subject,
+    check_documented,
+    check_strict,
+    chosen,
+    require,
+    run_checks,
+    skip_check,
+)
+from gancompress.testing.ranks import in_two_processes
+from gancompress.testing.training_runs import Bench, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from torch import Tensor
+
+    from gancompress.sparsity.state import Role
+
+__all__ = ["check_method", "method_checks"]
+
+#: discriminator steps per generator step for which updates are counted
+_DISCRIMINATOR_STEPS = (1, 2, 4, 5)
+
+
+def check_method(
+    method: str | type[Method[Any]],
+    settings: Mapping[str, Any] | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    skip: Collection[str] = (),
+    slow: bool = False,
+) -> Conformance:
+    """Hold a method to its contract.
+
+    Args:
+        method: the class, or a registered name.
+        settings: its settings. They must make it act within four training steps; by default ``every`` is 2 where the
+            method has such a setting, and everything else is as it comes.
+        overrides: ``key.path=value``, laid over the recipe that the kit trains.
+        skip: names of checks to leave out (``budget-met`` for a method that chooses its own density,
+            ``other-seed-other-masks`` for one whose masks are a fixed pattern).
+        slow: run the slow checks too.
+
+    Returns:
+        The report.
+
+    Raises:
+        ConformanceError: at least one check failed; the message lists all that did.
+    """
+    checks = method_checks(method, settings, overrides=overrides, skip=skip, slow=slow)
+    return run_checks(_subject(method, settings).label, checks).require()
+
+
+def method_checks(
+    method: str | type[Method[Any]],
+    settings: Mapping[str, Any] | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    skip: Collection[str] = (),
+    slow: bool = False,
+) -> list[Check]:
+    """Return the checks of :func:`check_method`, for ``pytest.mark.parametrize("check", …, ids=str)``.
+
+    Nothing is trained, and a method given by name is not even imported, before the first of them is called.
+    """
+    suite = _Suite(_subject(method, settings), overrides)
+    return chosen(suite.checks(), skip, slow)
+
+
+def _subject(method: str | type[Method[Any]], settings: Mapping[str, Any] | None) -> Subject:
+    return Subject(METHODS, method, {} if settings is None else settings, quick={"every": 2})
+
+
+class _Suite:
+    """All checks of one method; they share the runs that several of them look at."""
+
+    def __init__(self, subject: Subject, overrides: Sequence[str]) -> None:
+        self.subject = subject
+        self.bench = Bench(subject, overrides)
+        self.whole = Once(self.bench.run)
+        self.stops = Once(lambda: _stops(self.whole.need("trains").rounds))
+
+    def checks(self) -> list[Check]:
+        return [
+            Check("documented", "the class and every setting say what they are", self._documented),
+            Check("strict-settings", "unknown settings are errors, known ones never change", self._strict),
+            Check("trains", "every round that it declares is trained to its end, every answer fits", self._trains),
+            Check("exact-counts", "every mask keeps exactly its budget, before and after every step", self._counts),
+            Check("zero-off-mask", "weights, average, gradients and moments are 0 off the mask", self._zeros),
+            Check("budget-met", "the last masks keep as many weights as the recipe asks for", self._budget),
+            Check("pure-plan", "plan() depends on its arguments alone", self._pure_plan),
+            Check(
+                "one-update-per-due-step",
+                "one topology update per due step, with 1, 2, 4 and 5 discriminator steps",
+                self._updates,
+            ),
+            Check("same-seed-same-masks", "the seed decides the masks, no global random state does", self._same_seed),
+            Check("other-seed-other-masks", "another seed gives other masks", self._other_seed),
+            Check("state-round-trip", "what it remembers comes back from a checkpoint as it was", self._round_trip),
+            Check(
+                "bit-exact-resume",
+                "stopped in the middle and at the end of every round, it ends with the same bytes",
+                self._resume,
+            ),
+            Check(
+                "resume-negative-control",
+                "a checkpoint with one bit of one weight changed ends elsewhere, so the comparison sees",
+                self._control,
+            ),
+            Check("two-ranks", "two processes that train together end with the same masks and weights", self._ranks),
+        ]
+
+    # ------------------------------------------------------------------ what it says
+
+    def _documented(self) -> None:
+        check_documented(self.subject)
+
+    def _strict(self) -> None:
+        check_strict(self.subject)
+
+    # ------------------------------------------------------------------ one run
+
+    def _trains(self) -> None:
+        self.whole.get()
+
+    def _counts(self) -> None:
+        wrong = self.whole.need("trains").watcher.counts
+        require(not wrong, _first(wrong))
+
+    def _zeros(self) -> None:
+        wrong = self.whole.need("trains").watcher.leaks
+        require(not wrong, _first(wrong))
+
+    def _budget(self) -> None:
+        whole = self.whole.need("trains")
+        for role in ROLES:
+            kept, asked = whole.states[role].nonzeros, whole.budgets[role]
+            require(
+                kept == asked,
+                f"the {role} keeps {kept} weights, the recipe asks for {asked}; a method that chooses its own density "
+                "leaves this check out with skip",
+            )
+
+    def _round_trip(self) -> None:
+        whole = self.whole.need("trains")
+        trainer = self.bench.restored(whole)
+        for role in ROLES:
+            _same_state(role, whole.states[role], trainer.engine.state(role))
+
+    # ------------------------------------------------------------------ plans and updates
+
+    def _pure_plan(self) -> None:
+        total = 12
+        asked = [(role, step) for role in ROLES for step in range(1, total + 1)]
+        method = self.bench.method()
+        first = {key: method.plan(*key, total) for key in asked}
+        again = {key: method.plan(*key, total) for key in reversed(asked)}
+        fresh = self.bench.method()
+        other = {key: fresh.plan(*key, total) for key in reversed(asked)}
+        for key in asked:
+            role, step = key
+            require(isinstance(first[key], Plan), f"plan() of the {role} at step {step} is {first[key]!r}, no Plan")
+            require(
+                first[key] == again[key] == other[key],
+                f"plan() of the {role} at step {step} of {total} is {first[key]}, then {again[key]}, and {other[key]} "
+                "of another object: it counts its calls, or draws at random",
+            )
+
+    def _updates(self) -> None:
+        # the first round as it is declared, by an object that will see no update
+        trainer, done = self.bench.first_round()
+        steps = trainer.position.step
+        method = self.bench.method()
+        due = [(role, step) for step in range(1, steps + 1) for role in ROLES if _due(method, role, step, steps)]
+        if not due:
+            idle = type(self.bench.method()).update is Method.update
+            require(
+                idle,
+                f"it overrides update(), but none was due in a round of {steps} steps: give the kit settings that make "
+                "it act within these",
+            )
+        for n_d in _DISCRIMINATOR_STEPS:
+            if n_d > 1:
+                _, done = self.bench.first_round(f"training.discriminator_steps={n_d}")
+            require(
+                sorted(done) == sorted(due),
+                f"with {n_d} discriminator steps per training step the updates were {done}, due were {due}",
+            )
+
+    # ------------------------------------------------------------------ seeds
+
+    def _same_seed(self) -> None:
+        self.whole.need("trains")
+        first, again = (self.bench.first_round(scramble=seed)[0] for seed in (1, 2))
+        for role in ROLES:
+            one, two = first.engine.state(role), again.engine.state(role)
+            # masks of the end may be the same where others were in force on the way: the weights tell
+            same = one.hash() == two.hash() and digest(first.network(role)) == digest(again.network(role))
+            require(
+                same,
+                f"two runs with the same seed have other masks of the {role}: draw from the rng that the method is "
+                "given, not from a global random state, the clock or the process",
+            )
+
+    def _other_seed(self) -> None:
+        whole = self.whole.need("trains")
+        if all(whole.states[role].density == 1 for role in ROLES):
+            skip_check("it keeps every weight")
+        other = self.bench.run("seed=1")
+        for role in ROLES:
+            state = whole.states[role]
+            require(
+                state.density == 1 or state.hash() != other.states[role].hash(),
+                f"the {role}'s masks are the same with another seed; a method whose masks are a fixed pattern leaves "
+                "this check out with skip",
+            )
+
+    # ------------------------------------------------------------------ stopped and gone on with
+
+    def _resume(self) -> None:
+        stops = self.stops.need("trains")
+        parts = self.bench.run(stops=stops)
+        differing = self.whole.get().differing(parts)
+        require(
+            not differing,
+            f"stopped at steps {', '.join(map(str, stops))} and gone on with, it ends with another "
+            f"{', '.join(differing)}: something that it depends on is not in SparseState.memory",
+        )
+
+    def _control(self) -> None:
+        whole = self.whole.need("trains")
+        last = sum(whole.rounds) - 1  # in the last round: at the start of it weights may be drawn anew
+        require(whole.rounds[-1] > 1, "the last round has one step only; give the kit settings with longer rounds")
+        changed = self.bench.run(stops=[last], perturb=True)
+        require(
+            whole.differing(changed),
+            f"a checkpoint of step {last} with one bit of one weight changed ends with the same bytes: the comparison "
+            "of bit-exact-resume would see nothing",
+        )
+
+    def _ranks(self) -> None:
+        self.whole.need("trains")
+        first, second = in_two_processes(lambda group, folder: self.bench.in_group(folder / "runs", group))
+        differing = [what for what in first if first[what] != second[what]]
+        require(not differing, f"two processes disagree about the {', '.join(differing)}")
+
+
+def _due(method: Method[Any], role: Role, step: int, total: int) -> bool:
+    return Plan.UPDATE in method.plan(role, step, total)
+
+
+def _stops(rounds: Sequence[int]) -> list[int]:
+    """Return the middle and the end of every round but the last, whose end is the end of the run."""
+    found, before = [], 0
+    for steps in rounds:
+        found += [before + steps // 2, before + steps]
+        before += steps
+    return [step for step in dict.fromkeys(found[:-1]) if step > 0]
+
+
+def _first(wrong: Sequence[str]) -> str:
+    more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+    return f"{wrong[0]}{more}" if wrong else ""
+
+
+def _same_state(role: Role, saved: SparseState, loaded: SparseState) -> None:
+    require(
+        type(saved) is type(loaded) is SparseState,
+        f"the state of the {role} is a {type(saved).__name__}: only what SparseState has is saved; remember the rest "
+        "in SparseState.memory",
+    )
+    require(saved.hash() == loaded.hash(), f"the masks of the {role} come back otherwise")
+    require(dict(saved.budgets) == dict(loaded.budgets), f"the budgets of the {role} come back otherwise")
+    require(saved.updates == loaded.updates, f"the updates of the {role} come back as {loaded.updates}")
+    require(
+        saved.memory.keys() == loaded.memory.keys(),
+        f"the memory of the {role} holds {', '.join(map(repr, saved.memory))}, of which came back "
+        f"{', '.join(map(repr, loaded.memory)) or 'nothing'}",
+    )
+    for key, value in saved.memory.items():
+        require(
+            _same_value(value, loaded.memory[key]),
+            f"{key!r} in the memory of the {role} was {value!r} and comes back as {loaded.memory[key]!r}",
+        )
+
+
+def _same_value(a: Tensor | int | float, b: Tensor | int | float) -> bool:
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return a.dtype == b.dtype and a.shape == b.shape and _bytes(a) == _bytes(b)
+    return type(a) is type(b) and repr(a) == repr(b)
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return bytes(raw.tolist())

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import unittest
+
+import pytest
+
+from gancompress.errors import RunError
+from gancompress.testing import Check, ConformanceError, run_checks
+from gancompress.testing.conformance import Once, chosen, require, skip_check
+from gancompress.testing.ranks import forked, in_two_processes
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+CHECKS = [
+    Check("good", "it is good", lambda: None),
+    Check("bad", "it is not bad", lambda: require(1 > 2, "1 is not\nmore than 2")),
+    Check("odd", "it raises nothing else", lambda: fail(KeyError("layer"))),
+    Check("ours", "it raises nothing of ours", lambda: fail(RunError("no such run"))),
+    Check("beside", "it is the point", lambda: skip_check("it is beside it")),
+    Check("long", "it is fast", lambda: None, slow=True),
+]
+
+
+def test_a_report_says_what_each_check_found() -> None:
+    report = run_checks("thing x", CHECKS)
+    assert [(o.name, o.state, o.reason) for o in report.outcomes] == [
+        ("good", "passed", ""),
+        ("bad", "failed", "1 is not more than 2"),
+        ("odd", "failed", "KeyError: 'layer'"),
+        ("ours", "failed", "no such run"),
+        ("beside", "skipped", "it is beside it"),
+        ("long", "passed", ""),
+    ]
+    assert not report.passed
+    assert str(report).splitlines()[:3] == [
+        "thing x: 2 passed, 3 failed, 1 skipped",
+        "  passed   good    it is good",
+        "  failed   bad     it is not bad",
+    ]
+
+
+def test_the_error_lists_every_failure() -> None:
+    with pytest.raises(ConformanceError) as caught:
+        run_checks("thing x", CHECKS).require()
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "thing x fails 3 checks"
+    assert lines[1:3] == ["bad: it is not bad", "    1 is not more than 2"]
+    assert isinstance(caught.value, AssertionError)
+    assert len(caught.value.report.failures) == 3
+    assert run_checks("thing x", CHECKS[:1]).require().passed
+
+
+def test_checks_are_left_out_by_name_and_when_slow() -> None:
+    assert [c.name for c in chosen(CHECKS, ("bad", "odd"), slow=False)] == ["good", "ours", "beside"]
+    assert [str(c) for c in chosen(CHECKS, (), slow=True)][-1] == "long"
+    with pytest.raises(ValueError, match="there is no check 'god' to skip; there are: good, bad"):
+        chosen(CHECKS, ("god",), slow=False)
+
+
+def test_a_check_called_by_pytest_raises() -> None:
+    CHECKS[0]()
+    with pytest.raises(AssertionError, match="1 is not"):
+        CHECKS[1]()
+    with pytest.raises(unittest.SkipTest):
+        CHECKS[4]()
+
+
+def test_what_several_checks_need_is_computed_once() -> None:
+    calls = []
+    good = Once(lambda: calls.append(1) or 7)
+    assert (good.get(), good.need("x"), calls) == (7, 7, [1])
+    bad = Once(lambda: calls.append(2) or fail(ValueError("no")))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no"):
+            bad.get()
+    with pytest.raises(unittest.SkipTest, match="'trains' fails, see there"):
+        bad.need("trains")
+    assert calls == [1, 2]
+
+
+def test_forked_work_comes_back_and_its_failure_too() -> None:
+    local = 5
+    assert forked(lambda: {"sum": local + 1}) == {"sum": 6}
+    with pytest.raises(AssertionError, match=r"rank 0 failed: ValueError: no \(test_conformance.py:\d+\)"):
+        forked(lambda: fail(ValueError("no")))
+
+
+def test_two_processes_are_a_group() -> None:
+    def work(group, folder):
+        (folder / str(group.rank)).touch()
+        group.barrier()
+        return [group.rank, group.world, sorted(path.name for path in folder.iterdir() if path.name in "01")]
+
+    assert in_two_processes(work) == [[0, 2, ["0", "1"]], [1, 2, ["0", "1"]]]
+
+
+def test_processes_that_wait_for_each_other_are_given_up() -> None:
+    def work(group, folder):
+        if group.rank == 0:
+            group.barrier()
+        else:
+            while not (folder / "never").exists():
+                pass
+
+    with pytest.raises(AssertionError, match="the processes wait for each other"):
+        in_two_processes(work, patience=2)
