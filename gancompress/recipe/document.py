@@ -7,6 +7,7 @@ infinities and NaN are mistakes: none of them has a meaning in a recipe, and eac
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -279,4 +280,8 @@ def read_yaml(path: Path) -> Document:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise RecipeError(f"cannot be read: {reason}", where=source) from None
-    return parse_yaml(text, source)
+    return _parsed(text, source)
+
+
+# the rows of one file are loaded one after the other, and parsing is most of that; documents are never changed in place
+_parsed = functools.lru_cache(maxsize=32)(parse_yaml)

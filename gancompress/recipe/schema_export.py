@@ -44,6 +44,20 @@ def recipe_schema() -> dict[str, Any]:
         "type": "string",
         "description": "recipe that this one changes: a path relative to this file, or the name of a shipped recipe",
     }
+    schema["properties"]["variants"] = {
+        "type": "object",
+        "description": "rows of a table: names, with $axis in them, to settings laid over the recipe's own",
+        "additionalProperties": {
+            "type": "object",
+            "properties": {
+                "axes": {
+                    "type": "object",
+                    "description": "values that every $axis of the name and the settings takes",
+                    "additionalProperties": {"type": "array", "minItems": 1},
+                }
+            },
+        },
+    }
     names = definitions["EvaluationConfig"]["properties"]["metrics"]["items"]
     names["examples"] = METRICS.names()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"

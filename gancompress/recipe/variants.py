@@ -118,6 +118,8 @@ class _Template:
                 raise _error(document, (*self.path, key), "stands outside of the variants")
         self.body = {key: value for key, value in body.items() if key != _AXES}
         self.axes = self._axes(body.get(_AXES, {}))
+        depth = len(self.path)
+        self.marks = {path[depth:]: mark for path, mark in document.marks.items() if path[:depth] == self.path}
 
     def _axes(self, axes: Any) -> dict[str, list[Any]]:
         where = (*self.path, _AXES)
@@ -143,12 +145,8 @@ class _Template:
             data = self._filled({k: v for k, v in self.body.items() if k != _PUBLISHED}, values, self.path)
             if _PUBLISHED in self.body:
                 data[_PUBLISHED] = self._figures(self.body[_PUBLISHED], index, len(points), values)
-            rows.append((name, Document(data, self._marks())))
+            rows.append((name, Document(data, self.marks)))
         return rows
-
-    def _marks(self) -> dict[KeyPath, Any]:
-        depth = len(self.path)
-        return {path[depth:]: mark for path, mark in self.document.marks.items() if path[:depth] == self.path}
 
     def _filled(self, value: Any, values: Mapping[str, Any], path: KeyPath, *, text: bool = False) -> Any:
         """Return ``value`` with every ``$axis`` in it replaced; one that is the whole text keeps its type."""
