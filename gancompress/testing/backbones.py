@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors.torch import load, save
-from torch import nn
-
-from gancompress.backbones.base import Backbone, Discriminator, Generator, prunable_weights
+from gancompress.backbones.base import Backbone
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError
 from gancompress.registry import BACKBONES
+from gancompress.testing import networks
 from gancompress.testing.conformance import (
     Check,
     Conformance,
@@ -24,24 +19,16 @@ from gancompress.testing.conformance import (
     chosen,
     require,
     run_checks,
-    skip_check,
 )
+from gancompress.testing.networks import CLASSES, Case, build
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
-    from torch import Tensor
+__all__ = ["backbone_checks", "check_backbone"]
 
-    from gancompress.sparsity.state import Role
-
-__all__ = ["Case", "backbone_checks", "check_backbone"]
-
-_CLASSES = ("ant", "bee", "cat")
-_BATCH = 3
 #: image sizes that are tried to find one that a backbone can make
 _SIZES = (16, 32, 64, 28, 48, 8, 24, 96, 128, 256, 512, 1024)
-#: settings of the Adam step after which classes must differ
-_LEARNING_RATE = 0.01
 
 
 def check_backbone(
@@ -91,56 +78,6 @@ def _subject(backbone: str | type[Backbone[Any]], settings: Mapping[str, Any] | 
     return Subject(BACKBONES, backbone, {} if settings is None else settings)
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One way to build a backbone.
-
-    Attributes:
-        subject: the backbone.
-        resolution: of the images.
-        conditional: with classes.
-    """
-
-    subject: Subject
-    resolution: int
-    conditional: bool
-
-    def __str__(self) -> str:
-        return f"{self.resolution} pixels, {'conditional' if self.conditional else 'unconditional'}"
-
-    @property
-    def image(self) -> ImageSpec:
-        """Images with three classes: colour when conditional, grey when not, so that both are covered."""
-        return ImageSpec(3 if self.conditional else 1, self.resolution, _CLASSES)
-
-    def backbone(self, **more: Any) -> Backbone[Any]:
-        """Build the backbone, with other settings if given."""
-        return _build(self.subject, self.image, self.conditional, **more)
-
-    def networks(self, seed: int = 0) -> tuple[Generator, Discriminator]:
-        """Build both networks; the seed is that of torch's global generator, which they draw from."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            backbone = self.backbone()
-            return backbone.generator(), backbone.discriminator()
-
-    def inputs(self, network: nn.Module, labels: tuple[int, ...] = (0, 1, 2)) -> tuple[Tensor, Tensor | None]:
-        """Return a batch for one of the networks."""
-        rng = torch.Generator().manual_seed(1)
-        known = torch.tensor(labels) if self.conditional else None
-        if isinstance(network, Generator):
-            return torch.randn(_BATCH, network.latent_dim, generator=rng), known
-        shape = (_BATCH, self.image.channels, self.resolution, self.resolution)
-        return torch.rand(shape, generator=rng) * 2 - 1, known
-
-
-def _build(subject: Subject, image: ImageSpec, conditional: bool, **more: Any) -> Backbone[Any]:
-    if "conditional" in subject.type.Config.model_fields:
-        more["conditional"] = conditional
-    built: Backbone[Any] = subject.type(subject.config(**more), image)
-    return built
-
-
 class _Suite:
     """All checks of one backbone."""
 
@@ -156,23 +93,21 @@ class _Suite:
             ),
             Check("strict-settings", "unknown settings are errors, known ones never change", self._strict),
             Check("builds", "it can be built, and lists the resolutions that it makes", self._builds),
-            self._all("shapes", "images and logits have the shape, type and range of the contract", _shapes),
-            self._all("gradients", "gradients reach every weight of both networks", _gradients),
-            self._all(
-                "prunable-weights", "every convolution and linear layer is listed, one of them the output", _listed
-            ),
-            self._each("seed", "the seed decides every weight, and nothing else does", _seed),
-            self._each("samples-differ", "other inputs give other outputs", _samples_differ),
-            self._each("conditioning", "classes have an effect when asked for, and only then", _conditioning),
-            self._each("widths", "a narrower network has fewer weights, the other one as many", _widths),
-            self._each("stable-names", "names of weights do not depend on spectral norm", _stable_names),
-            self._each("state-round-trip", "a state that was saved and loaded gives the same outputs", _round_trip),
-            self._each("deep-copy", "a copy made after training is equal and apart", _deep_copy),
-            self._each("channels-last", "the memory format changes nothing", _channels_last),
-            self._each("bf16", "under bf16 outputs are float32, close, and every gradient is finite", _bf16),
-            self._each("evaluation", "in eval mode nothing changes and no sample sees another", _evaluation),
-            self._each("refusals", "sizes and classes that it cannot make are refused, with BackboneError", _refusals),
-            self._each("compiles", "torch.compile gives the same outputs", _compiles, slow=True),
+            self._all("shapes", "images and logits have the shape, type and range of the contract", networks.shapes),
+            self._all("gradients", "gradients reach every weight of both networks", networks.gradients),
+            self._all("prunable-weights", "every layer is listed, one of them as the output", networks.listed_weights),
+            self._each("seed", "the seed decides every weight, and nothing else does", networks.seeded),
+            self._each("samples-differ", "other inputs give other outputs", networks.samples_differ),
+            self._each("conditioning", "classes have an effect when asked for, and only then", networks.conditioning),
+            self._each("widths", "a narrower network has fewer weights, the other one as many", networks.narrower),
+            self._each("stable-names", "names of weights do not depend on spectral norm", networks.stable_names),
+            self._each("state-round-trip", "a saved and loaded state gives the same outputs", networks.round_trip),
+            self._each("deep-copy", "a copy made after training is equal and apart", networks.deep_copy),
+            self._each("channels-last", "the memory format changes nothing", networks.channels_last),
+            self._each("bf16", "under bf16 outputs are float32 and close, gradients finite", networks.half_precision),
+            self._each("evaluation", "in eval mode nothing changes, no sample sees another", networks.leaves_no_trace),
+            self._each("refusals", "what it cannot make is refused with a BackboneError", networks.refuses),
+            self._each("compiles", "torch.compile gives the same outputs", networks.compiles, slow=True),
         ]
 
     def _each(self, name: str, promise: str, look: Callable[[Case], None], *, slow: bool = False) -> Check:
@@ -212,7 +147,7 @@ class _Suite:
         for size in _SIZES:
             # which sizes there are does not depend on classes; whether there are classes may be the backbone's to say
             try:
-                first = _build(self.subject, ImageSpec(3, size, _CLASSES), bool(asked[0]))
+                first = build(self.subject, ImageSpec(3, size, CLASSES), bool(asked[0]))
             except BackboneError as error:
                 refused = str(error)
                 continue
@@ -221,279 +156,3 @@ class _Suite:
             kinds = [first.conditional] if asked == (None,) else [False, True]
             return [Case(self.subject, size, kind) for size in sorted(first.resolutions) for kind in kinds]
         raise AssertionError(f"no image of {', '.join(map(str, sorted(_SIZES)))} pixels can be made: {refused}")
-
-
-def _roles(networks: tuple[Generator, Discriminator]) -> Iterator[tuple[Role, nn.Module]]:
-    yield "generator", networks[0]
-    yield "discriminator", networks[1]
-
-
-def _shapes(case: Case) -> None:
-    generator, discriminator = case.networks()
-    require(isinstance(generator, Generator), f"generator() makes a {type(generator).__name__}, no Generator")
-    require(
-        isinstance(discriminator, Discriminator),
-        f"discriminator() makes a {type(discriminator).__name__}, no Discriminator",
-    )
-    for role, network in _roles((generator, discriminator)):
-        wanted = len(_CLASSES) if case.conditional else 0
-        for name, value in (("num_classes", wanted), ("image", case.image)):
-            found = getattr(network, name, "missing")
-            require(found == value, f"{name} of the {role} is {found!r}, expected {value!r}")
-    z, labels = case.inputs(generator)
-    images = generator(z * 10, labels)
-    shape = (_BATCH, case.image.channels, case.resolution, case.resolution)
-    require(tuple(images.shape) == shape, f"images have the shape {tuple(images.shape)}, expected {shape}")
-    require(images.dtype is torch.float32, f"images are {images.dtype}, expected float32")
-    require(float(images.detach().abs().max()) <= 1, "images leave [-1, 1]: end the generator in tanh")
-    logits = discriminator(images, labels)
-    require(tuple(logits.shape) == (_BATCH,), f"logits have the shape {tuple(logits.shape)}, expected ({_BATCH},)")
-    require(logits.dtype is torch.float32, f"logits are {logits.dtype}, expected float32")
-
-
-def _samples_differ(case: Case) -> None:
-    for role, network in _roles(case.networks()):
-        x, _ = case.inputs(network)
-        same = torch.zeros(_BATCH, dtype=torch.int64) if case.conditional else None
-        with torch.no_grad():
-            out = network.eval()(x, same)
-        require(float((out[0] - out[1]).abs().max()) > 1e-6, f"the {role} gives two inputs the same output")
-
-
-def _seed(case: Case) -> None:
-    first, again, other = case.networks(0), case.networks(0), case.networks(1)
-    for (role, a), (_, b), (_, c) in zip(_roles(first), _roles(again), _roles(other), strict=True):
-        mine, same, different = a.state_dict(), b.state_dict(), c.state_dict()
-        require(list(mine) == list(same), f"the {role} names its tensors differently each time")
-        moved = [name for name, value in mine.items() if not torch.equal(value, same[name])]
-        require(
-            not moved, f"the {role}'s {', '.join(moved[:3])} differ with the same seed: draw from torch's generator"
-        )
-        require(
-            any(not torch.equal(value, different[name]) for name, value in mine.items()),
-            f"the {role} is the same with another seed: draw its weights from torch's global generator",
-        )
-        x, labels = case.inputs(a)
-        with torch.no_grad():
-            require(torch.equal(a(x, labels), b(x, labels)), f"the {role} gives other outputs each time")
-
-
-def _conditioning(case: Case) -> None:
-    for role, network in _roles(case.networks()):
-        x, labels = case.inputs(network)
-        if not case.conditional:
-            network.eval()
-            with torch.no_grad():
-                same = torch.equal(network(x, None), network(x, torch.tensor([0, 1, 2])))
-            require(same, f"the {role} is unconditional, but labels change its output")
-            continue
-        # classes may start alike (gain 1 and bias 0); one step of training tells them apart
-        optimizer = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE)
-        network(x, labels).square().sum().backward()
-        optimizer.step()
-        network.eval()
-        with torch.no_grad():
-            ones, twos = (network(x, case.inputs(network, labels=(k, k, k))[1]) for k in (1, 2))
-        require(float((ones - twos).abs().max()) > 1e-6, f"the class changes nothing in the {role}")
-        try:
-            network(x, None)
-        except ValueError as error:
-            require("labels" in str(error), f"the {role} without labels says {error}: say that it needs labels")
-        else:
-            raise AssertionError(f"the {role} is conditional, but takes no labels for an answer: raise a ValueError")
-
-
-def _gradients(case: Case) -> None:
-    generator, discriminator = case.networks()
-    rng = torch.Generator().manual_seed(2)
-    for _, network in _roles((generator, discriminator)):
-        for name, parameter in network.named_parameters():
-            if not name.endswith("bias") and not parameter.detach().any():
-                # a gate that starts closed lets nothing pass
-                nn.init.normal_(parameter, std=0.5, generator=rng)
-    z, labels = case.inputs(generator)
-    # a weighted sum: the plain sum of normalised maps has no gradient at all
-    weights = torch.tensor([1.0, -2.0, 0.5])
-    (discriminator(generator(z, labels), labels) * weights).sum().backward()
-    for role, network in _roles((generator, discriminator)):
-        for name, parameter in network.named_parameters():
-            gradient = parameter.grad
-            require(gradient is not None, f"no gradient reaches {name} of the {role}")
-            assert gradient is not None
-            require(bool(torch.isfinite(gradient).all()), f"the gradient of {name} of the {role} is not finite")
-            require(bool(gradient.any()), f"the gradient of {name} of the {role} is 0")
-
-
-def _listed(case: Case) -> None:
-    for role, network in _roles(case.networks()):
-        weights = prunable_weights(network)
-        own = dict(network.named_parameters())
-        layers = [
-            module
-            for module in network.modules()
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and getattr(module, "prunable", True)
-        ]
-        require(len(weights) == len(layers), f"the {role} has {len(layers)} layers, {len(weights)} are listed")
-        outputs = [name for name, weight in weights.items() if weight.output]
-        require(
-            len(outputs) == 1, f"the {role} has {len(outputs)} output layers: output_layer() must return one of them"
-        )
-        for name, weight in weights.items():
-            require(own.get(weight.key) is weight.parameter, f"{name} of the {role} is no parameter of its own")
-            require(weight.parameter.is_leaf, f"{name} of the {role} is computed: use torch's parametrizations")
-            dimensions = 2 if weight.kind == "linear" else 4
-            require(
-                weight.parameter.dim() == dimensions, f"{name} of the {role} has {weight.parameter.dim()} dimensions"
-            )
-            odd = [word for word in ("norm", "embedding") if word in name]
-            require(not odd, f"{name} of the {role} belongs to a norm or an embedding: give its layer prunable = False")
-
-
-def _widths(case: Case) -> None:
-    backbone = case.backbone()
-    if not backbone.widths:
-        skip_check("it does not say how its networks are made narrower")
-    for role, width in backbone.widths.items():
-        require(width.field in type(backbone.config).model_fields, f"there is no setting {width.field!r}")
-        require(
-            width.channels % width.multiple == 0, f"{width.field}={width.channels} is no multiple of {width.multiple}"
-        )
-        wider = width.channels + width.multiple
-        # every width is given: one that follows the other by default would move with it
-        settings = {one.field: one.channels for one in backbone.widths.values()} | {width.field: wider}
-        sizes = [
-            {
-                "generator": _parameters(built.generator()),
-                "discriminator": _parameters(built.discriminator()),
-            }
-            for built in (backbone, case.backbone(**settings))
-        ]
-        other = "discriminator" if role == "generator" else "generator"
-        require(sizes[1][role] > sizes[0][role], f"{width.field}={wider} makes the {role} no bigger")
-        require(
-            sizes[1][other] == sizes[0][other], f"{width.field} is the width of the {role}, but changes the {other}"
-        )
-
-
-def _parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def _stable_names(case: Case) -> None:
-    if "spectral_norm" not in case.subject.type.Config.model_fields:
-        skip_check("it has no setting 'spectral_norm'")
-    on, off = (prunable_weights(case.backbone(spectral_norm=flag).discriminator()) for flag in (True, False))
-    require(list(on) == list(off), f"{sorted(set(on) ^ set(off))} are there with or without spectral norm only")
-    for name, weight in on.items():
-        require(weight.parameter.shape == off[name].parameter.shape, f"{name} has another shape with spectral norm")
-
-
-def _round_trip(case: Case) -> None:
-    for (role, network), (_, other) in zip(_roles(case.networks(0)), _roles(case.networks(1)), strict=True):
-        x, labels = case.inputs(network)
-        network(x, labels).sum().backward()  # moves statistics and power iterations
-        state = {name: value.contiguous() for name, value in network.state_dict().items()}
-        other.load_state_dict(load(save(state)))
-        with torch.no_grad():
-            same = torch.equal(network.eval()(x, labels), other.eval()(x, labels))
-        require(same, f"the {role} gives other outputs after its state was loaded: keep all of it in buffers")
-
-
-def _deep_copy(case: Case) -> None:
-    for role, network in _roles(case.networks()):
-        x, labels = case.inputs(network)
-        network(x, labels).sum().backward()
-        twin = copy.deepcopy(network)
-        with torch.no_grad():
-            before = network.eval()(x, labels)
-            require(torch.equal(before, twin.eval()(x, labels)), f"a copy of the {role} gives other outputs")
-            require(
-                list(prunable_weights(twin)) == list(prunable_weights(network)),
-                f"a copy of the {role} lists other weights",
-            )
-            for parameter in twin.parameters():
-                parameter.add_(1.0)
-            require(torch.equal(network(x, labels), before), f"a copy of the {role} shares weights with it")
-            require(not torch.equal(twin(x, labels), before), f"a copy of the {role} does not use its own weights")
-
-
-def _channels_last(case: Case) -> None:
-    for role, network in _roles(case.networks()):
-        x, labels = case.inputs(network)
-        with torch.no_grad():
-            expected = network.eval()(x, labels)
-        network.to(memory_format=torch.channels_last)
-        if x.dim() == 4:
-            x = x.to(memory_format=torch.channels_last)
-        out = network(x, labels)
-        close = torch.allclose(out.detach(), expected, rtol=1e-4, atol=1e-5)
-        require(close, f"the {role} gives other outputs in channels-last memory")
-        network.train()(x, labels).sum().backward()
-
-
-def _bf16(case: Case) -> None:
-    for role, network in _roles(case.networks()):
-        x, labels = case.inputs(network)
-        with torch.autocast("cpu", torch.bfloat16):
-            out = network(x, labels)
-        require(out.dtype is torch.float32, f"the {role} gives {out.dtype} under bf16: end in .float()")
-        out.sum().backward()
-        bad = [
-            n for n, p in network.named_parameters() if p.grad is not None and not bool(torch.isfinite(p.grad).all())
-        ]
-        require(not bad, f"the gradient of {', '.join(bad)} of the {role} is not finite under bf16")
-        network.eval()
-        with torch.no_grad():
-            expected = network(x, labels)
-            with torch.autocast("cpu", torch.bfloat16):
-                found = network(x, labels)
-        off = float((found - expected).abs().max())
-        bound = 0.1 * float(expected.abs().max()) + 0.05
-        require(off <= bound, f"the {role} is off by {off:.3g} under bf16, more than {bound:.3g}")
-
-
-def _evaluation(case: Case) -> None:
-    for role, network in _roles(case.networks()):
-        before = {name: value.clone() for name, value in network.state_dict().items()}
-        x, labels = case.inputs(network)
-        network.eval()
-        with torch.no_grad():
-            first = network(x, labels)
-            require(torch.equal(network(x, labels), first), f"the {role} draws at random in eval mode")
-            moved = [name for name, value in network.state_dict().items() if not torch.equal(value, before[name])]
-            require(not moved, f"{', '.join(moved)} of the {role} changed in eval mode")
-            alone = torch.cat(
-                [network(x[i : i + 1], None if labels is None else labels[i : i + 1]) for i in range(_BATCH)]
-            )
-        close = torch.allclose(alone, first, rtol=1e-4, atol=1e-5)
-        require(close, f"the {role} gives a sample alone another output than in a batch")
-
-
-def _refusals(case: Case) -> None:
-    odd = case.resolution + 1
-    if odd not in case.backbone().resolutions:
-        _refused(f"images of {odd} pixels", case, ImageSpec(3, odd, _CLASSES))
-    if case.conditional:
-        for classes in ((), ("only",)):
-            _refused(f"{len(classes)} classes", case, ImageSpec(3, case.resolution, classes))
-
-
-def _refused(what: str, case: Case, image: ImageSpec) -> None:
-    """Building may refuse, or leave it to what the program asks: ``resolutions`` and ``conditional``."""
-    try:
-        backbone = _build(case.subject, image, case.conditional)
-    except BackboneError:
-        return
-    except Exception as error:
-        raise AssertionError(f"{what} raise {type(error).__name__} ({error}), expected BackboneError") from error
-    told = image.resolution not in backbone.resolutions or (backbone.conditional and image.num_classes < 2)
-    require(told, f"{what} are taken, and nothing says that they cannot be made")
-
-
-def _compiles(case: Case) -> None:
-    for role, network in _roles(case.networks()):
-        x, labels = case.inputs(network)
-        network.eval()
-        with torch.no_grad():
-            close = torch.allclose(torch.compile(network)(x, labels), network(x, labels), rtol=1e-3, atol=1e-4)
-        require(close, f"torch.compile changes the outputs of the {role}")
