@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from gancompress.errors import RecipeError, RunError
 from gancompress.recipe.identity import directory_name, minimal
 from gancompress.recipe.layers import apply_override
-from gancompress.recipe.load import LoadedRecipe, check_document, load_recipe, parse_recipe
+from gancompress.recipe.load import LoadedRecipe, load_recipe, parse_recipe, smoke_test
 from gancompress.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ def run(
         overrides: settings to change, later ones win.
         out: directory that holds run directories; a run directory given as ``recipe`` stays where it is.
         evaluate: measure the generator as the recipe says; False for ``gancompress train``.
-        smoke: for a file or a name: so few steps and images that it ends in seconds, to see that everything works; the
-            numbers mean nothing.
+        smoke: tiny networks, generated images and a few steps, to see that everything works; the numbers mean nothing.
         progress: show how it goes: a live line on a terminal or in a notebook, plain lines on standard error
             elsewhere. False is silent; an :class:`~gancompress.observer.Observer` is told.
 
@@ -226,7 +225,7 @@ def resolve(recipe: RecipeLike, overrides: Overrides = (), *, smoke: bool = Fals
     Args:
         recipe: a file, a run directory, the name of a shipped recipe, a recipe, or its contents.
         overrides: settings to change.
-        smoke: shrink a recipe from a file to a run of seconds.
+        smoke: shrink it to a run of seconds.
 
     Raises:
         RecipeError: every mistake in it.
@@ -234,18 +233,20 @@ def resolve(recipe: RecipeLike, overrides: Overrides = (), *, smoke: bool = Fals
     changes = expressions(overrides)
     if isinstance(recipe, str | Path):
         return load_recipe(recipe, changes, smoke)
-    if smoke:
-        raise RecipeError("smoke is for a recipe file, or the name of a shipped one")
     if isinstance(recipe, LoadedRecipe):
         document = recipe.document
         for expression in changes:
             document = apply_override(document, expression)
-        return LoadedRecipe(check_document(document), document, recipe.files, (*recipe.overrides, *changes))
-    if isinstance(recipe, Recipe):
-        return parse_recipe(minimal(recipe), changes, name=recipe.name)
-    if isinstance(recipe, Mapping):
-        return parse_recipe(recipe, changes)
-    raise RecipeError(f"a recipe is a file, a name, a Recipe or a dict, not a {type(recipe).__name__}")
+        loaded = dataclasses.replace(
+            recipe, recipe=recipe.checked(document), document=document, overrides=(*recipe.overrides, *changes)
+        )
+    elif isinstance(recipe, Recipe):
+        loaded = parse_recipe(minimal(recipe), changes, name=recipe.name)
+    elif isinstance(recipe, Mapping):
+        loaded = parse_recipe(recipe, changes)
+    else:
+        raise RecipeError(f"a recipe is a file, a name, a Recipe or a dict, not a {type(recipe).__name__}")
+    return dataclasses.replace(loaded, recipe=smoke_test(loaded.recipe)) if smoke else loaded
 
 
 def expressions(overrides: Overrides) -> tuple[str, ...]:

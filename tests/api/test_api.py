@@ -122,10 +122,12 @@ def test_a_run_that_is_only_trained_has_no_metrics() -> None:
 
 def test_a_smoke_run_ends_in_seconds_whatever_the_recipe_asks_for() -> None:
     Path("tiny.yaml").write_text(dump_yaml(TINY))
-    outcome = gancompress.run("tiny.yaml", {"training.steps": 5000}, smoke=True, evaluate=False, progress=False)
+    long = {"training.steps": 5000}
+    outcome = gancompress.run("tiny.yaml", long, smoke=True, evaluate=False, progress=False)
+    assert outcome.name == "tiny-smoke"
     assert outcome.step < 100
-    with pytest.raises(RecipeError, match="smoke is for a recipe file"):
-        gancompress.run(TINY, smoke=True)
+    for recipe in (TINY, parse_recipe(TINY), parse_recipe(TINY).recipe):
+        assert directory_name(api.resolve(recipe, long, smoke=True).recipe) == outcome.directory.name
 
 
 def test_progress_is_silent_or_told_or_shown(capfd: pytest.CaptureFixture[str]) -> None:
