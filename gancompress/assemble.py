@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from gancompress import kernels
+from gancompress.acceleration import build_execution, build_folding, check_accelerations, device_of
 from gancompress.backbones.base import (
     Backbone,
     BackboneConfig,
@@ -33,7 +33,7 @@ from gancompress.training.batch_norm import synchronise_batch_norm
 from gancompress.training.batches import BatchSource
 from gancompress.training.ema import SparseEMA
 from gancompress.training.engine import Engine, RoleParts
-from gancompress.training.execution import Execution, why_dense
+from gancompress.training.feed import Ahead, HeldOnDevice, choose_feed
 from gancompress.training.groups import Group
 from gancompress.training.loop import Trainer
 from gancompress.training.objective import Objective
@@ -54,7 +54,6 @@ __all__ = [
     "build_backbone",
     "build_budgets",
     "build_dataset",
-    "build_execution",
     "build_loss",
     "build_method",
     "build_networks",
@@ -271,44 +270,6 @@ def check_shapes(networks: Networks, image: ImageSpec) -> None:
         raise BackboneError(f"the discriminator gives {tuple(logits.shape)} logits for 2 images, not (2,)")
 
 
-def device_of(recipe: Recipe) -> torch.device:
-    """Return the device that a recipe trains on.
-
-    Raises:
-        RecipeError: it asks for cuda and there is none.
-    """
-    wanted = recipe.training.device
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise RecipeError("training.device: cuda was asked for, but torch sees no GPU; use --set training.device=auto")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def build_execution(recipe: Recipe, world: int = 1) -> Execution | None:
-    """Return how masked layers are computed while training; None where everything runs dense.
-
-    Raises:
-        RecipeError: sparse kernels were asked for on a machine that has none.
-    """
-    training = recipe.training
-    if training.kernels == "dense":
-        return None
-    status = kernels.status()
-    if training.kernels == "sparse" and not status.available:
-        raise RecipeError(
-            f"training.kernels: sparse was asked for, but the native kernels are missing ({status.reason}); "
-            "use --set training.kernels=auto"
-        )
-    dense_because = why_dense(
-        device=device_of(recipe).type,
-        precision=training.precision,
-        channels_last=training.channels_last,
-        world=world,
-    )
-    if dense_because:
-        return None
-    return Execution(training.kernels, every_gradient=recipe.sparsity.moments == "dense")
-
-
 def _check_batches(recipe: Recipe, world: int) -> None:
     training = recipe.training
     for key, batch in (
@@ -326,6 +287,8 @@ def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group 
     """Build everything that trains, at initialisation: masks are not drawn yet (see ``Engine.init``)."""
     group = group if group is not None else Group()
     _check_batches(recipe, group.world)
+    loss = build_loss(recipe)
+    check_accelerations(recipe, loss, group.world)
     device = device_of(recipe)
     backbone = build_backbone(recipe, dataset.spec)
     networks = build_networks(backbone, recipe.seed)
@@ -341,7 +304,10 @@ def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group 
         role: masked_weights(networks.of(role), recipe.sparsity) for role in ROLES
     }
     budgets = build_budgets(recipe, weights)
-    optimizers = {role: build_optimizer(networks.of(role), getattr(recipe.training.optimizers, role)) for role in ROLES}
+    optimizers = {
+        role: build_optimizer(networks.of(role), getattr(recipe.training.optimizers, role), fused=recipe.training.fused)
+        for role in ROLES
+    }
     method = build_method(recipe)
     if method.needs_dense_moments and recipe.sparsity.moments != "dense":
         raise RecipeError(
@@ -355,6 +321,7 @@ def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group 
         generator_batch_size=training.generator_batch_size or training.batch_size,
         discriminator_steps=training.discriminator_steps,
     )
+    execution = build_execution(recipe, group.world)
     engine = Engine(
         method,
         {
@@ -369,10 +336,10 @@ def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group 
         group=group,
         ema=ema,
         ledger=ledger,
-        execution=build_execution(recipe, group.world),
+        execution=execution,
     )
     objective = Objective(
-        loss=build_loss(recipe),
+        loss=loss,
         seed=recipe.seed,
         diffaugment=recipe.objective.diffaugment,
         r1_weight=recipe.objective.r1.weight,
@@ -383,8 +350,9 @@ def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group 
         bf16=training.precision == "bf16",
         rank=group.rank,
     )
+    feed = choose_feed(training.feed, dataset, device)
     source = BatchSource(
-        dataset=dataset,
+        dataset=HeldOnDevice(dataset, device) if feed == "device" else dataset,
         latent_dim=networks.generator.latent_dim,
         num_classes=networks.generator.num_classes,
         seed=recipe.seed,
@@ -402,11 +370,12 @@ def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group 
         ema=ema,
         ledger=ledger,
         objective=objective,
-        source=source,
+        source=Ahead(source) if feed == "prefetch" else source,
         config=training,
         measure=method.measure,
         group=group,
         device=device,
+        folding=build_folding(recipe, execution),
     )
 
 

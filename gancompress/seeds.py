@@ -15,7 +15,7 @@ import hashlib
 
 import torch
 
-__all__ = ["derive", "generator"]
+__all__ = ["derive", "generator", "to_device"]
 
 
 def derive(seed: int, stream: str, *keys: int | str) -> int:
@@ -58,3 +58,14 @@ def generator(
     rng = torch.Generator(device=device if device is not None else "cpu")
     rng.manual_seed(derive(seed, stream, *keys))
     return rng
+
+
+def to_device(drawn: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """Bring what was drawn on the CPU to ``device`` without waiting for it.
+
+    A GPU copies from pinned memory while the host goes on; from ordinary memory the host would wait.
+    """
+    where = torch.device(device)
+    if where.type == "cuda" and drawn.device.type == "cpu":
+        return drawn.pin_memory().to(where, non_blocking=True)
+    return drawn.to(where)

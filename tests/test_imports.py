@@ -34,9 +34,11 @@ ALLOWED: dict[str, set[str]] = {
 }
 #: The composition root and what stands on it.
 ROOT = {
+    "acceleration",
     "assemble",
     "widths",
     "initial",
+    "memory",
     "experiment",
     "session",
     "runs",

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gancompress.seeds import to_device
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -44,10 +46,10 @@ def diffaugment(images: Tensor, policies: Sequence[Policy], rng: torch.Generator
     count, _, height, width = images.shape
 
     def uniform() -> Tensor:
-        return torch.rand(count, generator=rng, device=rng.device).to(images.device)
+        return to_device(torch.rand(count, generator=rng, device=rng.device), images.device)
 
     def integer(low: int, high: int) -> Tensor:
-        return torch.randint(low, high + 1, (count,), generator=rng, device=rng.device).to(images.device)
+        return to_device(torch.randint(low, high + 1, (count,), generator=rng, device=rng.device), images.device)
 
     for policy in policies:
         if policy == "color":

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gancompress.objectives.base import DiscriminatorFn, Loss, LossConfig, input_gradients
+from gancompress.seeds import to_device
 
 __all__ = ["WGANGP", "Hinge", "LeastSquares", "NoSettings", "NonSaturating", "WGANGPConfig"]
 
@@ -103,7 +104,7 @@ class WGANGP(Loss[WGANGPConfig]):
             return None
         if real.shape != fake.shape:
             raise ValueError(f"wgan-gp pairs real and fake images: got {tuple(real.shape)} and {tuple(fake.shape)}")
-        place = torch.rand(real.shape[0], 1, 1, 1, generator=rng, device=rng.device).to(real.device)
+        place = to_device(torch.rand(real.shape[0], 1, 1, 1, generator=rng, device=rng.device), real.device)
         between = torch.lerp(fake.detach().float(), real.detach().float(), place)
         norms = torch.linalg.vector_norm(input_gradients(discriminator, between).flatten(1), dim=1)
         penalty: Tensor = self.config.weight * (norms - 1).square().mean()

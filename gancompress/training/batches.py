@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gancompress.data.sampling import batch_indices
 from gancompress.data.transform import mirror, to_float
-from gancompress.seeds import generator
+from gancompress.seeds import generator, to_device
 
 if TYPE_CHECKING:
     from gancompress.data.base import Dataset, DatasetConfig
@@ -67,25 +67,25 @@ class BatchSource:
         """Return this rank's share of the ``draw``-th global batch of ``batch`` real images."""
         indices = batch_indices(len(self.dataset), batch, draw, self.seed, self.rank, self.world)
         images, labels = self.dataset.read(indices)
-        pixels = to_float(images)
+        # bytes travel, and become floats where they are used
+        pixels = to_float(to_device(images, self.device))
         if self.flip:
             # drawn for the global batch, so that it does not depend on the number of ranks
             coins = torch.rand(batch, generator=generator(self.seed, "flip", draw)) < 0.5
-            pixels = mirror(pixels, coins[self._share(batch)])
-        pixels = pixels.to(self.device, non_blocking=True)
+            pixels = mirror(pixels, to_device(coins[self._share(batch)], self.device))
         if self.channels_last:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-        return RealBatch(pixels, labels.to(self.device, non_blocking=True) if self.num_classes else None)
+        return RealBatch(pixels, to_device(labels, self.device) if self.num_classes else None)
 
     def latents(self, batch: int, *keys: int | str) -> Latents:
         """Return this rank's share of a global batch of latents; ``keys`` name the draw, e.g. ``("generator", 17)``."""
         rng = generator(self.seed, "latent", *keys)
         share = self._share(batch)
-        z = torch.randn(batch, self.latent_dim, generator=rng)[share].to(self.device, non_blocking=True)
+        z = to_device(torch.randn(batch, self.latent_dim, generator=rng)[share], self.device)
         if not self.num_classes:
             return Latents(z, None)
         labels = torch.randint(self.num_classes, (batch,), generator=rng)[share]
-        return Latents(z, labels.to(self.device, non_blocking=True))
+        return Latents(z, to_device(labels, self.device))
 
     def _share(self, batch: int) -> slice:
         return slice(self.rank * batch // self.world, (self.rank + 1) * batch // self.world)

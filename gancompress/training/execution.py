@@ -29,7 +29,7 @@ __all__ = ["Execution", "Kernels", "SparseLayers", "why_dense"]
 Kernels = Literal["auto", "dense", "sparse"]
 
 
-def why_dense(*, device: str, precision: str, channels_last: bool, world: int) -> str:
+def why_dense(*, device: str, precision: str, channels_last: bool, world: int, compiled: bool = False) -> str:
     """Say why a run cannot use the sparse kernels, or return an empty string when it can.
 
     Args:
@@ -37,6 +37,7 @@ def why_dense(*, device: str, precision: str, channels_last: bool, world: int) -
         precision: ``float32`` or ``bf16``.
         channels_last: the memory format of the run; the kernels take the other one.
         world: processes that train together. Each would measure for itself, and a checkpoint keeps one measurement.
+        compiled: the networks run under ``torch.compile``.
     """
     status = kernels.status()
     if not status.available:
@@ -47,6 +48,8 @@ def why_dense(*, device: str, precision: str, channels_last: bool, world: int) -
         return f"the kernels compute in float32, this run in {precision}"
     if channels_last:
         return "the kernels take images in the ordinary memory format, this run has channels_last"
+    if compiled:
+        return "torch.compile does not look into the kernels"
     return "several processes train together" if world > 1 else ""
 
 

@@ -140,15 +140,25 @@ class Folding:
                     self.table[layer.key] = folded_above(layer)
         shared, _ = group.share({"table": self.table}, {})
         self.restore(shared["table"])
-        for conv, layer in layers.items():
+        self._settle({conv: self.table[layer.key] for conv, layer in layers.items() if layer is not None})
+
+    def _settle(self, above: Mapping[nn.Conv2d, float]) -> None:
+        for conv in self._open:
             how = folding.attached(conv)
             if how is not None:
-                how.above = 1.0 if layer is None else self.table[layer.key]
+                how.above = above.get(conv, 1.0)
         self._open = []
 
-    def restore(self, table: Mapping[str, float]) -> None:
-        """Go on with the answers that a checkpoint holds; call it before the first training step."""
-        self.table = {key: float(value) for key, value in table.items()}
+    def restore(self, table: Mapping[str, float] | None) -> None:
+        """Go on with the answers that a checkpoint holds; call it before the first training step.
+
+        Args:
+            table: None is what checkpoints say that are older than folding: those runs fold nothing.
+        """
+        if table is None:
+            self._settle({})
+        else:
+            self.table = {key: float(value) for key, value in table.items()}
 
     def _layer(self, conv: nn.Conv2d, batch: int) -> FoldedLayer | None:
         how = folding.attached(conv)

@@ -26,6 +26,7 @@ from gancompress.training.batch_norm import global_statistics
 from gancompress.training.meters import Meters
 from gancompress.training.objective import Objective, frozen
 from gancompress.training.optimizers import learning_rate
+from gancompress.training.passes import Passes, unchanged
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -33,9 +34,12 @@ if TYPE_CHECKING:
     from gancompress.backbones.base import Discriminator, Generator
     from gancompress.recipe.schema import TrainingConfig
     from gancompress.sparsity.state import Role
-    from gancompress.training.batches import BatchSource, Latents, RealBatch
+    from gancompress.training.batches import Latents, RealBatch
     from gancompress.training.ema import SparseEMA
     from gancompress.training.engine import Engine, UpdateReport
+    from gancompress.training.feed import Source
+    from gancompress.training.folding import Folding
+    from gancompress.training.graphs import Recorder
     from gancompress.training.groups import Group
 
 __all__ = ["Position", "Trainer"]
@@ -82,6 +86,8 @@ class Trainer:
         measure: signals that the method wants, or None.
         group: processes that train together.
         device: where the networks are.
+        folding: which convolutions are folded; None folds nothing.
+        record: how passes are recorded when the config asks for CUDA graphs; tests imitate it.
     """
 
     generator: Generator
@@ -91,18 +97,27 @@ class Trainer:
     ema: SparseEMA
     ledger: TrainingLedger
     objective: Objective
-    source: BatchSource
+    source: Source
     config: TrainingConfig
     measure: Measure | None
     group: Group
     device: torch.device
+    folding: Folding | None = None
+    record: Recorder | None = None
 
     def __post_init__(self) -> None:
         self.position = Position()
         self.meters = Meters(METERS, self.device)
+        self._passes = Passes(self.generator, self.discriminator, self.objective, self.config, self.record)
+        if self.folding is not None:
+            self.folding.attach((self.generator, self.discriminator))
 
     def step(self, current: Round) -> list[UpdateReport]:
-        """Train one step of ``current`` and return what the topology updates of that step did."""
+        """Train one step of ``current`` and return what the topology updates of that step did.
+
+        Nothing waits for the device, but on the first step, and where masks change.
+        """
+        self.choose()
         self.position.step += 1
         step, total = self.position.step, self.position.total
         plans = {role: self.engine.plan(role, step, current.steps) for role in self.engine.roles}
@@ -129,6 +144,17 @@ class Trainer:
         if d_fake is not None and real is not None:
             self._measure(real, latents, d_fake)
 
+    def choose(self) -> None:
+        """Measure what this run chooses by measurement, if that is still to be done. The first step calls it."""
+        folding = self.folding
+        if folding is not None and folding.undecided:
+            self._passes.show(self.device)
+            world = self.group.world
+            batches: dict[nn.Module, int] = {
+                self.network(role): self._passes.images(role, world) for role in self.engine.roles
+            }
+            folding.decide(batches, self.group)
+
     def network(self, role: Role) -> Generator | Discriminator:
         """Return the live network of ``role``."""
         return self.generator if role == "generator" else self.discriminator
@@ -150,14 +176,8 @@ class Trainer:
         draw = (total - 1) * config.discriminator_steps + k
         real = self.source.real(config.batch_size, draw)
         latents = self.source.latents(config.batch_size, "discriminator", draw)
-        self.optimizers["discriminator"].zero_grad(set_to_none=True)
         self.engine.expect("discriminator", plan)
-        micros = zip(_chunks(real, config.accumulate), _chunks(latents, config.accumulate), strict=True)
-        for micro, (real_part, latent_part) in enumerate(micros):
-            with torch.no_grad():
-                fake = self.objective.generate(self.generator, latent_part)
-            terms = self.objective.discriminator(self.discriminator, real_part, fake, latent_part.labels, draw, micro)
-            (terms.loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
+        for terms in self._passes.discriminator(real, latents, draw):
             self.meters.add("loss_discriminator", terms.loss)
             self.meters.add("d_real", terms.d_real)
             self.meters.add("d_fake", terms.d_fake)
@@ -171,14 +191,9 @@ class Trainer:
         return self.config.generator_batch_size or self.config.batch_size
 
     def _generator_step(self, latents: Latents, total: int, plan: Plan) -> None:
-        config = self.config
-        self.optimizers["generator"].zero_grad(set_to_none=True)
         self.engine.expect("generator", plan)
-        with frozen(self.discriminator):
-            for micro, part in enumerate(_chunks(latents, config.accumulate)):
-                loss = self.objective.generator(self.generator, self.discriminator, part, total, micro)
-                (loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
-                self.meters.add("loss_generator", loss)
+        for loss in self._passes.generator(latents, total):
+            self.meters.add("loss_generator", loss)
         self._average_gradients(self.generator)
         self.engine.step("generator", plan)
 
@@ -201,8 +216,8 @@ class Trainer:
     def _signal(self, latents: Latents) -> Tensor:
         """Return the mean logit of the generator's images as they are, without augmentation."""
         with torch.no_grad(), self.objective.autocast(self.device):
-            images = _unchanged(self.generator, latents.z, latents.labels).float()
-            return _unchanged(self.discriminator, images, latents.labels).float().mean()
+            images = unchanged(self.generator, latents.z, latents.labels).float()
+            return unchanged(self.discriminator, images, latents.labels).float().mean()
 
     def _measure(self, real: RealBatch, latents: Latents, d_fake: Tensor) -> None:
         """Record D on real images and on the same latents before and after the generator step (ADAPT, section 4.1).
@@ -210,7 +225,7 @@ class Trainer:
         All three are computed alike: what a step happens to compute is augmented, and in micro-batches.
         """
         with torch.no_grad(), self.objective.autocast(self.device):
-            d_real = _unchanged(self.discriminator, real.images, real.labels).float().mean()
+            d_real = unchanged(self.discriminator, real.images, real.labels).float().mean()
         values = self.group.mean(torch.stack((d_real, d_fake, self._signal(latents))))
         self.engine.record(d_real=values[0], d_fake=values[1], d_fake_after=values[2])
 
@@ -255,6 +270,8 @@ class Trainer:
             "ledger": self.ledger.to_dict(),
             "image": {**dataclasses.asdict(self.generator.image), "classes": list(self.generator.image.classes)},
         }
+        if self.folding is not None:
+            scalars["folding"] = dict(self.folding.table)
         for role, optimizer in self.optimizers.items():
             groups[f"optimizer_{role}"], scalars[f"optimizer_{role}"] = _optimizer_state(optimizer)
         return groups, scalars
@@ -266,26 +283,12 @@ class Trainer:
         self.ema.load_state_dict(groups["ema"], scalars["ema"])
         self.engine.load_state_dict(groups["sparsity"], scalars["engine"])
         self.meters.load(groups["meters"]["sums"], scalars["meters"])
+        if self.folding is not None:
+            self.folding.restore(scalars.get("folding"))
         for role, optimizer in self.optimizers.items():
             _load_optimizer(optimizer, groups[f"optimizer_{role}"], scalars[f"optimizer_{role}"])
         vars(self.ledger).update(vars(TrainingLedger.from_dict(scalars["ledger"])))
         self.position = Position(**scalars["position"])
-
-
-def _chunks(batch: Any, parts: int) -> list[Any]:
-    """Cut a batch of (images or latents, labels) into equal micro-batches."""
-    if parts == 1:
-        return [batch]
-    first = batch[0].chunk(parts)
-    second = batch[1].chunk(parts) if batch[1] is not None else (None,) * parts
-    return [type(batch)(a, b) for a, b in zip(first, second, strict=True)]
-
-
-def _unchanged(network: nn.Module, *inputs: Tensor | None) -> Tensor:
-    """Run ``network`` as it is while training, but on copies of its buffers: measuring must change nothing."""
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    out: Tensor = torch.func.functional_call(network, buffers, inputs)
-    return out
 
 
 def _optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

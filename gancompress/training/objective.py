@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gancompress.sparsity.state import Role
     from gancompress.training.batches import Latents, RealBatch
 
-__all__ = ["DiscriminatorTerms", "Objective", "frozen"]
+__all__ = ["DiscriminatorTerms", "Objective", "frozen", "written"]
 
 Logits = Callable[[Tensor], Tensor]
 
@@ -45,6 +45,13 @@ def frozen(network: nn.Module) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
+
+
+def written(network: nn.Module) -> nn.Module:
+    """Return the network as written, when ``network`` is its compiled form: that has no gradients of gradients."""
+    inner = getattr(network, "_orig_mod", network)
+    assert isinstance(inner, nn.Module)
+    return inner
 
 
 @dataclasses.dataclass
@@ -108,7 +115,7 @@ class Objective:
         real_logits, fake_logits = self._both(network, real_images, real.labels, fake_images, fake_labels)
         loss = self.loss.discriminator(real_logits, fake_logits)
         penalty = self.loss.penalty(
-            _closed(network, real.labels),
+            _closed(written(network), real.labels),
             real_images,
             fake_images,
             seeded(self.seed, "penalty", draw, micro, self.rank),
@@ -116,9 +123,9 @@ class Objective:
         if penalty is not None:
             loss = loss + penalty
         if self._r1_due(draw):
-            penalty = r1_penalty(_closed(network, real.labels), real_images)
+            penalty = r1_penalty(_closed(written(network), real.labels), real_images)
             loss = loss + 0.5 * self.r1_weight * self.r1_every * penalty
-        loss = self._regularised(loss, "discriminator", network)
+        loss = self._regularised(loss, "discriminator", written(network))
         if self.teacher is not None and self.distillation:
             with torch.no_grad():
                 taught = self._both(self.teacher, real_images, real.labels, fake_images, fake_labels)
@@ -138,7 +145,7 @@ class Objective:
         images = self._augment(self.generate(generator, latents), "generator", step, micro)
         with self.autocast(images.device):
             logits: Tensor = discriminator(images, latents.labels)
-        return self._regularised(self.loss.generator(logits.float()), "generator", generator)
+        return self._regularised(self.loss.generator(logits.float()), "generator", written(generator))
 
     def logits(self, network: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
         """Return float32 logits of ``images``, without augmentation."""

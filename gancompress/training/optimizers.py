@@ -36,15 +36,16 @@ def optimizer_names() -> list[str]:
     return sorted(set(names) - _NEED_MORE)
 
 
-def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
+def build_optimizer(network: nn.Module, config: OptimizerConfig, *, fused: bool = True) -> Optimizer:
     """Build the optimizer of one network.
 
     Args:
         network: its parameters, already on their device.
         config: name and settings; a ``None`` setting leaves the optimizer's default.
+        fused: let Adam, AdamW and SGD use torch's fused kernel on CPU and CUDA; it rounds differently.
 
     Returns:
-        The optimizer; Adam, AdamW and SGD use torch's fused kernel on CPU and CUDA.
+        The optimizer.
 
     Raises:
         RecipeError: the name is unknown, or the optimizer does not take a setting that was given.
@@ -60,7 +61,7 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
         raise RecipeError(f"optimizer {name!r} cannot be used here: {error}") from error
     given = _given(config)
     _refuse_dropped(name, info, factory, given)
-    if factory in _FUSED and _fusible(network):
+    if fused and factory in _FUSED and _fusible(network):
         given["fused"] = True
     try:
         optimizer = timm.optim.create_optimizer_v2(

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gancompress import kernels
 from gancompress.backbones import folding
 from gancompress.backbones.base import prunable_weights
 from gancompress.backbones.biggan import BigGAN, BigGANConfig
@@ -174,6 +175,27 @@ def test_evaluation_and_cost_see_the_published_network():
     assert calls
 
 
+@pytest.mark.skipif(not kernels.status().available, reason="native kernels are not built")
+@pytest.mark.parametrize(
+    ("density", "sparse", "runs"),
+    [(0.1, "auto", "sparse"), (0.5, "auto", "folded"), (0.5, "always", "sparse"), (0.1, "never", "folded")],
+)
+def test_sparse_kernels_win_below_the_density_that_was_measured(density, sparse, runs, monkeypatch):
+    conv, x = nn.Conv2d(4, 4, 3, padding=1), torch.randn(2, 4, 4, 4)
+    mask = torch.arange(conv.weight.numel()).view_as(conv.weight) < density * conv.weight.numel()
+    with torch.no_grad():
+        conv.weight.mul_(mask)
+    expected = upsampled(conv, x)
+    monkeypatch.setattr(kernels.tuning, "break_even", lambda *_, **__: 1.0)
+    kernels.attach(conv, mask, sparse=sparse)
+    folding.attach(conv, "up", 0.3)
+    calls = []
+    ours = kernels.ops.calls.conv
+    monkeypatch.setattr(kernels.ops.calls, "conv", lambda *a: calls.append(1) or ours(*a))
+    torch.testing.assert_close(upsampled(conv, x), expected)
+    assert bool(calls) == (runs == "sparse")
+
+
 def test_undecided_layers_run_as_written_and_say_what_they_saw():
     network = networks()["sngan D"]
     expected = copy.deepcopy(network)(torch.ones(2, 3, 32, 32))
@@ -210,3 +232,18 @@ def test_convolutions_of_another_shape_are_left_alone():
         nn.Conv2d(4, 4, 3),
     ]
     assert not [found for conv in others for found in folding.resampling(Block(conv))]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_folded_block_compiles():
+    block = DownBlock(4, 4, DRAW, hidden_channels=4, down=True, spectral_norm=True)
+    fold_all(block)
+    twin = copy.deepcopy(block)
+    x = torch.randn(2, 4, 8, 8)
+    outs = [torch.compile(block)(x), twin(x)]
+    torch.testing.assert_close(*outs, rtol=1e-3, atol=1e-4)
+    for out in outs:
+        out.sum().backward()
+    for mine, theirs in zip(block.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-4)

@@ -8,7 +8,8 @@ from engine_toys import ROLES, Toy, ToyConfig, make, off_mask
 from torch import nn
 
 from gancompress import kernels
-from gancompress.assemble import build_dataset, build_execution, build_trainer
+from gancompress.acceleration import build_execution
+from gancompress.assemble import build_dataset, build_trainer
 from gancompress.errors import InvariantError, RecipeError
 from gancompress.kernels import native_library, tuning
 from gancompress.methods.base import Plan
@@ -190,6 +191,7 @@ def test_an_older_checkpoint_has_no_choices_to_restore():
         ({"precision": "bf16"}, "float32"),
         ({"channels_last": True}, "channels_last"),
         ({"world": 2}, "processes"),
+        ({"compiled": True}, "torch.compile"),
         ({}, ""),
     ],
 )
