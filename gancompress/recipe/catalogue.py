@@ -1,4 +1,4 @@
-"""The recipes that come with gancompress: ``recipes/`` of a source checkout, or where an installation put it."""
+"""The recipes that come with gancompress and its plugins, in a source checkout or installed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gancompress.errors import RecipeError, did_you_mean
+from gancompress.plugins import recipe_folders
 
 __all__ = [
     "ShippedRecipe",
@@ -52,13 +53,18 @@ class ShippedRecipe:
 
 
 def _files() -> dict[str, Path]:
-    """Return every shipped recipe by name."""
+    """Return every shipped recipe by name, those that plugins bring included."""
     checkout = Path(__file__).resolve().parents[2]
     if (checkout / "pyproject.toml").is_file() and (checkout / "recipes").is_dir():
         found = list((checkout / "recipes").glob("*"))
     else:
         found = _installed_files()
-    return {path.stem: path for path in sorted(found) if path.suffix in _SUFFIXES}
+    files = {path.stem: path for path in sorted(found) if path.suffix in _SUFFIXES}
+    for folder in recipe_folders():
+        for path in sorted(folder.glob("*")):
+            if path.suffix in _SUFFIXES:
+                files.setdefault(path.stem, path)  # a plugin cannot change what a shipped name means
+    return files
 
 
 def _installed_files() -> list[Path]:

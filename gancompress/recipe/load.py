@@ -6,11 +6,13 @@ Loading imports the components that the recipe names (and with them torch); impo
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
-from gancompress.errors import ComponentError, RecipeError, did_you_mean
+from gancompress.errors import ComponentError, RecipeError
+from gancompress.plugins import PLUGIN_RECORD, to_install
 from gancompress.recipe.changes import changed_settings
 from gancompress.recipe.components import (
     COMPONENT_REGISTRIES,
@@ -87,7 +89,10 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), smoke: 
     """
     composed = compose(path_or_name, overrides)
     document = composed.document
-    recipe = check_document(document)
+    try:
+        recipe = check_document(document)
+    except InvalidRecipeError as error:
+        raise _naming_plugins(error, composed.files) from None
     row = check_document(composed.row) if composed.row is not None else None
     if smoke and not recipe.smoke:
         document = shrunk(document, recipe)
@@ -102,6 +107,18 @@ def smoke_test(recipe: Recipe) -> Recipe:
         return recipe
     plain = parse_yaml(dump_yaml(minimal(recipe)), recipe.name)
     return check_document(shrunk(with_short_components(plain), recipe))
+
+
+def _naming_plugins(error: InvalidRecipeError, files: tuple[Path, ...]) -> RecipeError:
+    """Say of a run that took components from elsewhere where these are to be had, if that is what is wrong."""
+    record = files[0].parent / PLUGIN_RECORD
+    if not any(mistake.stage == "component" for mistake in error.mistakes) or not record.is_file():
+        return error
+    try:
+        lines = to_install(json.loads(record.read_bytes())["components"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return error
+    return RecipeError("\n".join([str(error), *lines]))
 
 
 def _noting_changes(recipe: Recipe, row: Recipe | None) -> Recipe:
@@ -191,14 +208,18 @@ def _narrow(document: Document, path: KeyPath, mistakes: list[Mistake]) -> type[
 
 def _unknown_names(recipe: Recipe, document: Document) -> list[Mistake]:
     """Check the names that evaluation imports later, without importing anything now."""
-    named: list[tuple[KeyPath, str, Any, list[str]]] = [
-        (("evaluation", "metrics", index), metric, METRICS, METRICS.names())
+    named: list[tuple[KeyPath, str, Any, tuple[str, ...]]] = [
+        (("evaluation", "metrics", index), metric, METRICS, ())
         for index, metric in enumerate(recipe.evaluation.metrics)
     ]
     extractor = recipe.evaluation.extractor.partition(":")[0]
-    named.append((("evaluation", "extractor"), extractor, EXTRACTORS, [*EXTRACTORS.names(), "auto"]))
-    return [
-        Mistake(document.mark(path), path, f"unknown {registry.kind} {name!r}{did_you_mean(name, known)}", "component")
-        for path, name, registry, known in named
-        if name not in known
-    ]
+    named.append((("evaluation", "extractor"), extractor, EXTRACTORS, ("auto",)))
+    mistakes = []
+    for path, name, registry, more in named:
+        if name in more:
+            continue
+        try:
+            registry.entry(name, more)
+        except ComponentError as error:
+            mistakes.append(Mistake(document.mark(path), path, error.message, "component"))
+    return mistakes
