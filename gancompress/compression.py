@@ -10,7 +10,7 @@ from gancompress.backbones.base import prunable_weights
 from gancompress.cost.bytes import network_bytes
 from gancompress.cost.flops import FLOPS_PER_MAC, sample_cost
 from gancompress.cost.layers import profile
-from gancompress.errors import RecipeError, RunError, did_you_mean
+from gancompress.errors import ComponentError, RecipeError, RunError
 from gancompress.evaluation.extractors import build_extractor
 from gancompress.experiment import Experiment
 from gancompress.initial import InitialWeights, check_tensors, load_initial, read_initial
@@ -87,10 +87,10 @@ def open_source(path: Path, *, recipe: str | None = None, backbone: str | None =
             raise RecipeError("a generator from elsewhere needs --recipe, for the data and the rest of its training")
         overrides: tuple[str, ...] = ()
         if backbone is not None:
-            if backbone not in BACKBONES:
-                raise RecipeError(
-                    f"--backbone: unknown backbone {backbone!r}{did_you_mean(backbone, BACKBONES.names())}"
-                )
+            try:
+                BACKBONES.entry(backbone)
+            except ComponentError as error:
+                raise RecipeError(f"--backbone: {error.message}") from None
             overrides = (f"model.name={backbone}",)
         return Source(path, weights, load_recipe(recipe, overrides), path.name)
     if recipe is not None or backbone is not None:
@@ -119,8 +119,10 @@ def plan_compression(
         GancompressError: the method is unknown or makes nothing sparse, a layer cannot meet the density, or the weights
             do not fit the backbone.
     """
-    if method not in METHODS:
-        raise RecipeError(f"--method: unknown method {method!r}{did_you_mean(method, METHODS.names())}")
+    try:
+        METHODS.entry(method)
+    except ComponentError as error:
+        raise RecipeError(f"--method: {error.message}") from None
     if method in _NOT_SPARSE:
         raise RecipeError(f"--method: {method} makes nothing sparse; use magnitude or gmp")
     if not 0 < density < 1:

@@ -2,7 +2,8 @@
 
 A registry knows *where* its components are and imports one only when it is asked for. Plugins announce themselves
 with entry points (``[project.entry-points."gancompress.methods"]`` ``mine = "my_package.mine:Mine"``); listing them
-imports nothing, and one that cannot be imported is an error for whoever asks for it and for nobody else.
+imports nothing, and one that cannot be imported, or is not what its kind asks for, is an error for whoever asks for it
+and for nobody else.
 
 The environment variable ``GANCOMPRESS_PLUGINS`` limits which distributions are taken: a comma-separated list of
 their names, or empty for none at all. Unset, every installed plugin counts.
@@ -17,10 +18,12 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
+from gancompress.contract import why_unusable
 from gancompress.errors import ComponentError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+    from importlib.metadata import EntryPoint
 
     from gancompress.backbones.base import Backbone
     from gancompress.data.base import Dataset
@@ -37,6 +40,7 @@ __all__ = [
     "REGISTRIES",
     "Entry",
     "Registry",
+    "installed",
 ]
 
 #: environment variable that limits the distributions whose entry points count
@@ -54,7 +58,7 @@ class Entry:
         name: what recipes call it.
         target: ``module:Attribute``.
         distribution: the installed package that offers it, ``gancompress`` for built-ins, ``(this program)`` for
-            what :meth:`Registry.register` added.
+            what :meth:`Registry.register` added, the file for what a plugin file registered.
         version: version of that distribution, empty when unknown.
         problem: why it cannot be used (another component has the same name, or ``GANCOMPRESS_PLUGINS`` leaves it
             out); empty when nothing is known to be wrong.
@@ -80,13 +84,17 @@ class Registry(Generic[T]):
         kind: what one component is called in messages, such as ``method``.
         group: entry-point group that plugins use, such as ``gancompress.methods``.
         builtins: ``module:Attribute`` of every built-in component by name.
+        base: ``module:Attribute`` of the class that plugins must subclass; imported with the first of them.
     """
 
-    def __init__(self, kind: str, group: str, builtins: Mapping[str, str]) -> None:
+    def __init__(self, kind: str, group: str, builtins: Mapping[str, str], base: str = "") -> None:
         self.kind = kind
         self.group = group
+        self._base = base
         self._builtins = dict(builtins)
         self._registered: dict[str, T] = {}
+        self._origins: dict[str, str] = {}
+        self._origin = _PROGRAM
         self._loaded: dict[str, T] = {}
         self._plugins: list[Entry] | None = None
 
@@ -112,14 +120,24 @@ class Registry(Generic[T]):
         """Import and return the component called ``name``.
 
         Raises:
-            ComponentError: no component has this name, several have it, or it cannot be imported.
+            ComponentError: no component has this name, several have it, it cannot be imported, or it is not what its
+                kind asks for.
         """
         if name in self._registered:
             return self._registered[name]
-        entry = self._entry(name)
+        entry = self.entry(name)
         if name not in self._loaded:
-            self._loaded[name] = self._import(entry)
+            component, reason = self._load(entry)
+            if component is None:
+                raise ComponentError(f"{self.kind} {name!r} of {entry.origin} {reason}")
+            self._loaded[name] = component
         return self._loaded[name]
+
+    def trouble(self, entry: Entry) -> str:
+        """Return why the component at ``entry`` cannot be used, empty when it can; this imports it."""
+        if entry.problem or entry.name in self._registered or entry.name in self._loaded:
+            return entry.problem
+        return self._load(entry)[1]
 
     def register(self, name: str, component: T) -> T:
         """Add a component of the running program.
@@ -138,7 +156,42 @@ class Registry(Generic[T]):
         if taken is not None:
             raise ComponentError(f"{self.kind} {name!r} is already there, from {taken.origin}; choose another name")
         self._registered[name] = component
+        self._origins[name] = self._origin
         return component
+
+    def unregister(self, name: str) -> None:
+        """Take back what :meth:`register` added; nothing happens when it is not there."""
+        self._registered.pop(name, None)
+        self._origins.pop(name, None)
+
+    @contextlib.contextmanager
+    def registering(self, origin: str) -> Iterator[list[str]]:
+        """Say in a ``with`` block where what is registered inside comes from, and hold it to what this kind asks for.
+
+        Args:
+            origin: what :class:`Entry` and messages call the place.
+
+        Yields:
+            The names that were registered; filled on leaving.
+
+        Raises:
+            ComponentError: on leaving, when it is not; nothing of it stays registered then.
+        """
+        before, self._origin = set(self._registered), origin
+        names: list[str] = []
+        try:
+            yield names
+            names += [name for name in self._registered if name not in before]
+            for name in names:
+                reason = self._unusable(self._registered[name])
+                if reason:
+                    raise ComponentError(f"{self.kind} {name!r} of {origin} {reason}")
+        except BaseException:
+            for name in set(self._registered) - before:
+                self.unregister(name)
+            raise
+        finally:
+            self._origin = _PROGRAM
 
     @contextlib.contextmanager
     def registered(self, name: str, component: T) -> Iterator[T]:
@@ -147,7 +200,7 @@ class Registry(Generic[T]):
         try:
             yield component
         finally:
-            del self._registered[name]
+            self.unregister(name)
 
     def refresh(self) -> None:
         """Forget which plugins are installed and allowed; the next question looks again."""
@@ -158,21 +211,31 @@ class Registry(Generic[T]):
         usable = {entry.name for entry in self._plugin_entries() if not entry.problem}
         return {*self._builtins, *usable, *self._registered}
 
-    def _entry(self, name: str) -> Entry:
+    def entry(self, name: str, others: Iterable[str] = ()) -> Entry:
+        """Return where the component called ``name`` comes from; nothing is imported.
+
+        Args:
+            name: what recipes call it.
+            others: words that may stand in its place, to suggest them too.
+
+        Raises:
+            ComponentError: no component has this name, or none of those that have it can be used.
+        """
         builtin = [entry for entry in self._builtin_entries() if entry.name == name]
         plugins = [entry for entry in self._plugin_entries() if entry.name == name]
         # A clash is an error even for the built-in: taking either silently would change what a recipe means.
         for entry in plugins:
             if entry.problem not in ("", _LEFT_OUT):
                 raise ComponentError(f"{self.kind} {name!r} of {entry.origin} {entry.problem}")
-        for entry in (*builtin, *plugins):
-            if not entry.problem:
+        for entry in (*builtin, *plugins, *self._registered_entries()):
+            if entry.name == name and not entry.problem:
                 return entry
         for entry in plugins:
             raise ComponentError(f"{self.kind} {name!r} of {entry.origin} {entry.problem}")
-        raise ComponentError(f"unknown {self.kind} {name!r}{did_you_mean(name, self._known())}")
+        raise ComponentError(f"unknown {self.kind} {name!r}{did_you_mean(name, {*self._known(), *others})}")
 
-    def _import(self, entry: Entry) -> T:
+    def _load(self, entry: Entry) -> tuple[T | None, str]:
+        """Import a component; return it, or None and why it cannot be used."""
         module, _, attribute = entry.target.partition(":")
         try:
             found: Any = importlib.import_module(module)
@@ -180,22 +243,25 @@ class Registry(Generic[T]):
                 found = getattr(found, part)
         # A plugin may fail in any way at all, sys.exit() included, and must not take the program with it.
         except (Exception, SystemExit) as error:
-            reason = " ".join(str(error).split()) or "no reason given"
-            raise ComponentError(
-                f"{self.kind} {entry.name!r} of {entry.origin} cannot be loaded from {entry.target}: "
-                f"{type(error).__name__}: {reason}"
-            ) from error
-        return cast("T", found)
+            return None, f"cannot be loaded from {entry.target}: {_words(error, module)}"
+        reason = "" if entry.distribution == _OWN else self._unusable(found)
+        return (None, f"cannot be used: {entry.target} {reason}") if reason else (cast("T", found), "")
+
+    def _unusable(self, component: Any) -> str:
+        if not self._base:
+            return ""
+        module, _, attribute = self._base.partition(":")
+        return why_unusable(component, getattr(importlib.import_module(module), attribute))
 
     def _builtin_entries(self) -> Iterator[Entry]:
         for name, target in self._builtins.items():
-            yield Entry(self.kind, name, target, "gancompress", _own_version())
+            yield Entry(self.kind, name, target, _OWN, _own_version())
 
     def _registered_entries(self) -> Iterator[Entry]:
         for name, component in self._registered.items():
             module = getattr(component, "__module__", "?")
             target = f"{module}:{getattr(component, '__qualname__', type(component).__qualname__)}"
-            yield Entry(self.kind, name, target, "(this program)")
+            yield Entry(self.kind, name, target, self._origins[name])
 
     def _plugin_entries(self) -> list[Entry]:
         if self._plugins is None:
@@ -203,17 +269,15 @@ class Registry(Generic[T]):
         return self._plugins
 
     def _scan(self) -> list[Entry]:
-        from importlib import metadata
-
-        allowed = _allowed_distributions()
         found: list[Entry] = []
-        for point in sorted(metadata.entry_points(group=self.group), key=lambda point: (point.name, point.value)):
+        taken: list[Entry] = []
+        for point, allowed in installed(self.group):
             distribution = point.dist.name if point.dist is not None else "an unnamed distribution"
             version = point.dist.version if point.dist is not None else ""
             entry = Entry(self.kind, point.name, point.value.replace(" ", ""), distribution, version)
             if entry not in found:  # one installation seen twice through two entries of sys.path
                 found.append(entry)
-        taken = [entry for entry in found if allowed is None or _normal(entry.distribution) in allowed]
+                taken += [entry] if allowed else []
         return [self._with_problem(entry, taken) for entry in found]
 
     def _with_problem(self, entry: Entry, taken: list[Entry]) -> Entry:
@@ -228,7 +292,29 @@ class Registry(Generic[T]):
         return dataclasses.replace(entry, problem=f"{problem} {PLUGINS_VARIABLE}")
 
 
+_OWN: Final = "gancompress"
+_PROGRAM: Final = "(this program)"
 _LEFT_OUT: Final = f"is left out by {PLUGINS_VARIABLE}; add its distribution there, or unset the variable"
+
+
+def installed(group: str) -> list[tuple[EntryPoint, bool]]:
+    """Return the entry points of ``group``, and whether ``GANCOMPRESS_PLUGINS`` lets their distributions count."""
+    from importlib import metadata
+
+    allowed = _allowed_distributions()
+    points = sorted(metadata.entry_points(group=group), key=lambda point: (point.name, point.value))
+    return [
+        (point, allowed is None or _normal(point.dist.name if point.dist is not None else "") in allowed)
+        for point in points
+    ]
+
+
+def _words(error: BaseException, module: str) -> str:
+    """Return an error of an import in one line; a package that is missing is called that."""
+    own = module.partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != own:
+        return f"it needs {error.name.partition('.')[0]!r}, which is not installed ({type(error).__name__})"
+    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}"
 
 
 def _normal(distribution: str) -> str:
@@ -266,6 +352,7 @@ METHODS: Registry[type[Method[Any]]] = Registry(
         "adapt": "gancompress.methods.adapt:Adapt",
         "narrow": "gancompress.methods.narrow:Narrow",
     },
+    base="gancompress.methods.base:Method",
 )
 BACKBONES: Registry[type[Backbone[Any]]] = Registry(
     "backbone",
@@ -276,6 +363,7 @@ BACKBONES: Registry[type[Backbone[Any]]] = Registry(
         "biggan": "gancompress.backbones.biggan:BigGAN",
         "biggan-deep": "gancompress.backbones.biggan_deep:BigGANDeep",
     },
+    base="gancompress.backbones.base:Backbone",
 )
 DATASETS: Registry[type[Dataset[Any]]] = Registry(
     "dataset",
@@ -289,6 +377,7 @@ DATASETS: Registry[type[Dataset[Any]]] = Registry(
         "cifar100": "gancompress.data.torchvision_sets:CIFAR100",
         "stl10": "gancompress.data.torchvision_sets:STL10",
     },
+    base="gancompress.data.base:Dataset",
 )
 LOSSES: Registry[type[Any]] = Registry(
     "loss",
@@ -299,6 +388,7 @@ LOSSES: Registry[type[Any]] = Registry(
         "least-squares": "gancompress.objectives.losses:LeastSquares",
         "wgan-gp": "gancompress.objectives.losses:WGANGP",
     },
+    base="gancompress.objectives.base:Loss",
 )
 METRICS: Registry[type[Any]] = Registry(
     "metric",
@@ -310,6 +400,7 @@ METRICS: Registry[type[Any]] = Registry(
         "pr": "gancompress.evaluation.metrics:PrecisionRecall",
         "coverage": "gancompress.evaluation.coverage:ModeCoverage",
     },
+    base="gancompress.evaluation.metrics:Metric",
 )
 EXTRACTORS: Registry[type[Any]] = Registry(
     "extractor",
@@ -318,6 +409,7 @@ EXTRACTORS: Registry[type[Any]] = Registry(
         "inception": "gancompress.evaluation.inception:Inception",
         "classifier": "gancompress.evaluation.classifier:Classifier",
     },
+    base="gancompress.evaluation.extractors:Extractor",
 )
 
 #: every registry, by the plural that its entry-point group ends in

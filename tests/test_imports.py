@@ -26,8 +26,10 @@ ALLOWED: dict[str, set[str]] = {
     "data": PURE,
     "backbones": PURE | {"data", "sparsity", "kernels"},
     "objectives": PURE,
-    "registry": PURE,
-    "recipe": PURE | {"registry"},
+    "contract": PURE,
+    "registry": PURE | {"contract"},
+    "plugins": PURE | {"registry"},
+    "recipe": PURE | {"registry", "plugins"},
     "evaluation": PURE | {"data", "backbones", "sparsity", "registry"},
     "cost": PURE | {"data", "backbones", "sparsity"},
     "training": PURE | {"sparsity", "methods", "backbones", "objectives", "data", "kernels", "recipe", "cost"},
@@ -60,7 +62,7 @@ ALLOWED["testing"] = {*ALLOWED}
 ALLOWED["cli"] = {*ALLOWED}
 
 #: Importing these rooms, all of their files, must import nothing heavy.
-LIGHT = ("errors", "registry", "recipe", "cli")
+LIGHT = ("errors", "contract", "registry", "plugins", "recipe", "cli")
 HEAVY = {"torch", "torchvision", "timm", "torch_fidelity", "torch_pruning", "numpy", "scipy", "sklearn", "matplotlib",
          "jinja2", "safetensors", "rich", "PIL"}  # fmt: skip
 

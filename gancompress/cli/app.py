@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +16,18 @@ from typer.core import TyperGroup
 
 from gancompress.errors import GancompressError
 
-__all__ = ["RecipeArgument", "SetOption", "SmokeOption", "add_command", "app", "color", "fail", "memory_words"]
+__all__ = [
+    "PluginOption",
+    "RecipeArgument",
+    "SetOption",
+    "SmokeOption",
+    "add_command",
+    "app",
+    "color",
+    "fail",
+    "memory_words",
+    "with_plugins",
+]
 
 #: exit code of a run that Ctrl-C stopped
 INTERRUPTED = 130
@@ -33,6 +46,11 @@ SetOption = Annotated[
 SmokeOption = Annotated[
     bool,
     typer.Option("--smoke", help="See the whole recipe work in a minute: tiny networks, generated images, no numbers."),
+]
+
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", metavar="FILE", help="Python file that registers components of your own. Repeatable."),
 ]
 
 
@@ -149,14 +167,37 @@ def _options(
     """Hold the options that stand before a command."""
 
 
-def add_command(name: str, function: Callable[..., Any]) -> None:
+def with_plugins(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the option ``--plugin``; the files are loaded before it does anything else."""
+
+    @functools.wraps(function)
+    def command(*arguments: Any, plugin_files: list[Path] | None = None, **options: Any) -> Any:
+        if plugin_files:
+            from gancompress.plugins import load_plugin
+
+            for file in plugin_files:
+                load_plugin(file)
+        return function(*arguments, **options)
+
+    # typer reads the signature as it stands, so nothing in it may be a string any more
+    signature = inspect.signature(function, eval_str=True)
+    option = inspect.Parameter("plugin_files", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=PluginOption)
+    command.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), option]
+    )
+    return command
+
+
+def add_command(name: str, function: Callable[..., Any], *, plugins: bool = True) -> None:
     """Add a command to the application.
 
     Args:
         name: what the user types.
         function: typer command. Its docstring is the help text and must end in a paragraph ``Example: …``, a line
             that can be pasted, which is set apart at the end of the help.
+        plugins: it takes ``--plugin``.
     """
     text, _, example = inspect.cleandoc(function.__doc__ or "").rpartition("\n\nExample: ")
     # The summary is given whole: left to itself the list of commands would cut it short.
-    app.command(name, help=text, short_help=text.partition("\n")[0], epilog=f"Example: {example}")(function)
+    register = app.command(name, help=text, short_help=text.partition("\n")[0], epilog=f"Example: {example}")
+    register(with_plugins(function) if plugins else function)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gancompress.cli.app import RecipeArgument, SetOption
+from gancompress.cli.app import RecipeArgument, SetOption, with_plugins
 from gancompress.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -19,8 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["bench", "infer", "numbers", "train"]
 
 _HELP = "Time this machine: sparse against the dense alternatives, side by side in one run."
-_TRAIN = "Time one training step of a recipe: the plain style of the field, our dense step, our sparse step."
+_TRAIN = "Time one training step of a recipe: the plain style of the field, each switch alone, all together, sparse."
 _INFER = "Time the generator of a recipe: dense in every way that is installed, and compiled sparse."
+
+
+class _Device(StrEnum):
+    cpu = "cpu"
+    cuda = "cuda"
+
 
 bench = typer.Typer(
     name="bench",
@@ -41,6 +48,7 @@ JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figur
 
 
 @bench.command("train", help=_TRAIN, short_help=_TRAIN, epilog="Example: gancompress bench train quickstart --rounds 3")
+@with_plugins
 def train(
     recipe: RecipeArgument,
     set_: SetOption = None,
@@ -48,6 +56,9 @@ def train(
     rounds: RoundsOption = 5,
     threads: ThreadsOption = 1,
     bf16: Annotated[bool, typer.Option("--bf16", help="Time bf16 too.")] = False,
+    compile_: Annotated[bool, typer.Option("--compile", help="Time torch.compile too (minutes to start).")] = False,
+    brief: Annotated[bool, typer.Option("--brief", help="Leave out the switches one by one.")] = False,
+    device: Annotated[_Device, typer.Option("--device", help="Where to train.")] = _Device.cpu,
     json_: JsonOption = None,
 ) -> None:
     """Time one training step in every way and print tables."""
@@ -59,9 +70,16 @@ def train(
     loaded = load_recipe(recipe, overrides=tuple(set_ or ())).recipe
     pairs = parse_densities(density) if density else []
     torch.set_num_threads(threads)
-    result = bench_train(loaded, pairs, rounds=rounds, bf16=bf16)
+    result = bench_train(
+        loaded, pairs, rounds=rounds, bf16=bf16, compile=compile_, alone=not brief, device=device.value
+    )
     _say(result.settings)
     _table("one training step", result.against_plain, {f"than {result.best_dense}": result.against_best})
+    if device is _Device.cuda:
+        rates = ", ".join(f"{name} {result.images_per_second(name):.0f}" for name in result.against_plain)
+        typer.echo(f"\nreal images per second: {rates}")
+    chosen = sum(above < 1 for above in result.folded.values())
+    typer.echo(f"\nfolded where measured to be faster: {chosen} of {len(result.folded)} shapes")
     _table("optimizer of both networks", result.optimizer, {})
     spread = [100 * (result.masking[key] - 1) for key in ("median", "first", "third")]
     typer.echo("\nmasks cost {:+.1f} % [{:+.1f} to {:+.1f}] of a dense step without them".format(*spread))
@@ -77,6 +95,7 @@ def train(
     short_help=_INFER,
     epilog="Example: gancompress bench infer quickstart --batch 1,16 --rounds 3",
 )
+@with_plugins
 def infer(
     recipe: RecipeArgument,
     set_: SetOption = None,

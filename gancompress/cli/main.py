@@ -28,10 +28,10 @@ add_command("evaluate", evaluate)
 add_command("sample", sample)
 add_command("export", export)
 add_command("validate", validate)
-add_command("ls", ls)
-add_command("cp", cp)
+add_command("ls", ls, plugins=False)
+add_command("cp", cp, plugins=False)
 add_command("show", show)
-add_command("doctor", doctor)
+add_command("doctor", doctor, plugins=False)
 app.add_typer(bench)
 
 

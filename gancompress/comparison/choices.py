@@ -10,7 +10,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from gancompress.errors import RecipeError, did_you_mean
+from gancompress.errors import ComponentError, RecipeError, did_you_mean
 from gancompress.registry import METHODS
 
 if TYPE_CHECKING:
@@ -78,8 +78,10 @@ def parse_methods(text: str) -> tuple[MethodChoice, ...]:
         name, *settings = (piece.strip() for piece in _split(part, ":"))
         if not name:
             raise RecipeError(f"--methods {text!r}: expected names with commas between them, such as dst,imp")
-        if name not in METHODS:
-            raise RecipeError(f"--methods: unknown method {name!r}{did_you_mean(name, METHODS.names())}")
+        try:
+            METHODS.entry(name)
+        except ComponentError as error:
+            raise RecipeError(f"--methods: {error.message}") from None
         pairs = []
         for setting in settings:
             key, equals, value = setting.partition("=")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gancompress.errors import GancompressError, RunError
 from gancompress.interrupt import Interruption
+from gancompress.plugins import plugin_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -90,7 +91,7 @@ def cores() -> int:
 def cell_command(folder: ComparisonFolder, cell: Cell) -> list[str]:
     """Return the command that runs a cell; a person may type it too."""
     recipe, runs = folder.recipe_path(cell).resolve(), folder.runs.resolve()
-    return [sys.executable, "-m", "gancompress", "run", str(recipe), "--out", str(runs)]
+    return [sys.executable, "-m", "gancompress", "run", str(recipe), "--out", str(runs), *plugin_options()]
 
 
 def cell_environment(threads: int) -> dict[str, str]:

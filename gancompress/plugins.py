@@ -1,0 +1,211 @@
+"""Plugin files: components in a Python file that is installed nowhere, for a new idea or a single experiment.
+
+``gancompress run recipe.yaml --plugin ./my_method.py`` runs the file once, before anything else. A file is a plugin by
+registering what it defines, under the name that recipes use::
+
+    from gancompress import METHODS, Method
+
+    class MyMethod(Method):
+        ...
+
+    METHODS.register("my-method", MyMethod)
+
+That is all: ``BACKBONES``, ``DATASETS``, ``LOSSES``, ``METRICS`` and ``EXTRACTORS`` have the same ``register``. A run
+notes where its components came from, and the hash of a plugin file; opening the run again never executes a file by
+itself, it says which one to give.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gancompress.errors import ComponentError
+from gancompress.registry import REGISTRIES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from gancompress.registry import Registry
+
+__all__ = [
+    "PLUGIN_RECORD",
+    "forget_plugins",
+    "load_plugin",
+    "plugin_options",
+    "provenance",
+    "recipe_folders",
+    "to_install",
+]
+
+#: file of a run directory that says which components came from elsewhere
+PLUGIN_RECORD = "plugins.json"
+#: entry-point group of packages that bring recipes, in a folder ``recipes`` inside them
+_RECIPE_GROUP = "gancompress.recipes"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loaded:
+    digest: str
+    names: tuple[tuple[str, str], ...]
+
+
+_LOADED: dict[Path, _Loaded] = {}
+
+
+def load_plugin(path: str | Path) -> list[str]:
+    """Run a plugin file and keep what it registers. A file that was loaded before is run again only if it changed.
+
+    Args:
+        path: a Python file.
+
+    Returns:
+        What it registered, each as ``kind name``.
+
+    Raises:
+        ComponentError: there is no such file, it raises, it registers nothing, or what it registers cannot be used.
+    """
+    file = Path(path).resolve()
+    try:
+        digest = _digest(file)
+    except OSError as error:
+        raise ComponentError(f"cannot be read: {error.strerror}", where=f"--plugin {path}") from None
+    if file in _LOADED and _LOADED[file].digest == digest:
+        return [f"{REGISTRIES[plural].kind} {name}" for plural, name in _LOADED[file].names]
+    _forget(file)
+    registered: dict[str, list[str]] = {}
+    try:
+        with contextlib.ExitStack() as stack:
+            for plural, registry in REGISTRIES.items():
+                registered[plural] = stack.enter_context(registry.registering(str(path)))
+            _execute(file, path)
+    except BaseException:
+        for plural, found in registered.items():
+            for name in found:
+                REGISTRIES[plural].unregister(name)
+        raise
+    names = tuple((plural, name) for plural, found in registered.items() for name in found)
+    if not names:
+        raise ComponentError(
+            'registers nothing; end it with a line such as METHODS.register("my-method", MyMethod)',
+            where=f"--plugin {path}",
+        )
+    _LOADED[file] = _Loaded(digest, names)
+    return [f"{REGISTRIES[plural].kind} {name}" for plural, name in names]
+
+
+def forget_plugins() -> None:
+    """Take back everything that plugin files registered."""
+    for file in list(_LOADED):
+        _forget(file)
+
+
+def _forget(file: Path) -> None:
+    loaded = _LOADED.pop(file, None)
+    if loaded is not None:
+        for plural, name in loaded.names:
+            REGISTRIES[plural].unregister(name)
+
+
+def _execute(file: Path, shown: str | Path) -> None:
+    # two files of one name are two modules
+    name = f"gancompress_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ComponentError("is no Python file: its name must end in .py", where=f"--plugin {shown}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where pydantic and dataclasses look names up
+    try:
+        spec.loader.exec_module(module)
+    except ComponentError as error:
+        sys.modules.pop(name, None)
+        raise ComponentError(str(error), where=f"--plugin {shown}") from error
+    except (Exception, SystemExit) as error:
+        sys.modules.pop(name, None)
+        line = next(
+            (f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == str(file)), 0
+        )
+        line = error.lineno or 0 if isinstance(error, SyntaxError) else line
+        reason = " ".join(str(error).split()) or "no reason given"
+        where = f"--plugin {shown}{f':{line}' if line else ''}"
+        raise ComponentError(f"cannot be loaded: {type(error).__name__}: {reason}", where=where) from error
+
+
+def plugin_options() -> list[str]:
+    """Return the options that make another process of this program load the same plugin files."""
+    return [part for file in _LOADED for part in ("--plugin", str(file))]
+
+
+# --------------------------------------------------------------------------- what a run took from elsewhere
+
+
+def provenance(used: Iterable[tuple[Registry[Any], str]]) -> list[dict[str, str]]:
+    """Return where components that are not built in come from, as JSON-able records.
+
+    Args:
+        used: registry and name of components that a run uses.
+    """
+    records = []
+    for registry, name in used:
+        entry = registry.entry(name)
+        if entry.distribution == "gancompress":
+            continue
+        record = {"kind": entry.kind, "name": name, "from": entry.distribution, "version": entry.version}
+        file = next((file for file, loaded in _LOADED.items() if (_plural(registry), name) in loaded.names), None)
+        if file is not None:
+            record |= {"file": str(file), "hash": _LOADED[file].digest}
+        records.append(record)
+    return records
+
+
+def to_install(records: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return, one line per component of ``records`` that is not there now, what to do about it."""
+    lines = []
+    for record in records:
+        registry = next((registry for registry in REGISTRIES.values() if registry.kind == record.get("kind")), None)
+        if registry is None or record.get("name") in registry:
+            continue
+        what = f"{record['kind']} {record['name']!r} came from"
+        if record.get("file"):
+            there = "" if Path(record["file"]).is_file() else ", which is not there any more"
+            lines.append(f"{what} a plugin file{there}: add --plugin {record['file']}")
+        else:
+            lines.append(f"{what} {record.get('from')} {record.get('version', '')}".rstrip() + ": install it")
+    return lines
+
+
+def recipe_folders() -> list[Path]:
+    """Return the folders of recipes that installed plugins bring, found without importing them.
+
+    A package brings recipes by an entry point of the group ``gancompress.recipes`` whose value is the package, and a
+    folder ``recipes`` in it. ``GANCOMPRESS_PLUGINS`` counts here too.
+    """
+    from gancompress.registry import installed
+
+    folders = []
+    for point, allowed in installed(_RECIPE_GROUP):
+        if not allowed:
+            continue
+        try:
+            spec = importlib.util.find_spec(point.value.partition(":")[0].strip())
+        except (ImportError, ValueError, AttributeError):
+            continue
+        for place in (spec.submodule_search_locations or ()) if spec is not None else ():
+            folder = Path(place) / "recipes"
+            if folder.is_dir() and folder not in folders:
+                folders.append(folder)
+    return folders
+
+
+def _plural(registry: Registry[Any]) -> str:
+    return next(plural for plural, other in REGISTRIES.items() if other is registry)
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
