@@ -26,6 +26,7 @@ from gancompress.initial import load_initial
 from gancompress.interrupt import Interruption
 from gancompress.measure import check_extractor, measure, metric_record, say_once
 from gancompress.observer import Observer, Silent
+from gancompress.provenance import note_plugins
 from gancompress.recipe.identity import directory_name
 from gancompress.session import Session
 from gancompress.training.checkpoint import checkpoints, latest
@@ -125,6 +126,8 @@ class Experiment:
         self._directory = RunDirectory.open(self._root, self.recipe)
         with self.directory.lock(), Interruption(self._say_stopping) as interruption:
             self.directory.status("running")
+            for change in note_plugins(self.directory, self.recipe):
+                self.observer.message(f"note: {change}")
             self.group.barrier()
             try:
                 result = self._run(dataset, trainer, rounds, interruption)

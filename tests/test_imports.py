@@ -47,6 +47,7 @@ ROOT = {
     "environment",
     "interrupt",
     "observer",
+    "provenance",
     "progress",
     "measure",
 }

@@ -1,0 +1,58 @@
+"""What a run took from elsewhere: components of installed plugins and of plugin files, noted in its directory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gancompress.plugins import PLUGIN_RECORD, provenance
+from gancompress.recipe.components import COMPONENT_REGISTRIES
+from gancompress.registry import EXTRACTORS, METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gancompress.recipe.schema import Recipe
+    from gancompress.registry import Registry
+    from gancompress.training.rundir import RunDirectory
+
+__all__ = ["note_plugins", "used_components"]
+
+
+def used_components(recipe: Recipe) -> Iterator[tuple[Registry[Any], str]]:
+    """Yield registry and name of every component that a recipe names."""
+    for path, registry in COMPONENT_REGISTRIES.items():
+        node: Any = recipe
+        for key in path:
+            node = getattr(node, str(key))
+        yield registry, node.name
+    for metric in recipe.evaluation.metrics:
+        yield METRICS, metric
+    extractor = recipe.evaluation.extractor.partition(":")[0]
+    if extractor != "auto":
+        yield EXTRACTORS, extractor
+
+
+def note_plugins(directory: RunDirectory, recipe: Recipe) -> list[str]:
+    """Write ``plugins.json`` into a run directory; nothing is written when every component is built in.
+
+    Returns:
+        What is not as it was when the run began, one line each: its numbers may be those of two programs.
+    """
+    records = provenance(used_components(recipe))
+    before = {_key(record): record for record in directory.read_json(PLUGIN_RECORD).get("components", ())}
+    changes = []
+    for record in records:
+        old = before.get(_key(record), record)
+        what = f"{record['kind']} {record['name']!r}"
+        if old.get("hash") != record.get("hash"):
+            changes.append(f"{what} changed since this run began ({record.get('file') or record['from']})")
+        elif (old["from"], old["version"]) != (record["from"], record["version"]) and not record.get("hash"):
+            now, then = (f"{one['from']} {one['version']}".strip() for one in (record, old))
+            changes.append(f"{what} comes from {now} now, this run began with {then}")
+    if records and not before:
+        directory.write_json(PLUGIN_RECORD, {"format": 1, "components": records})
+    return changes
+
+
+def _key(record: dict[str, str]) -> tuple[str, str]:
+    return record["kind"], record["name"]
