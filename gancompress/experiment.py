@@ -25,6 +25,7 @@ from gancompress.evaluation.extractors import Extractor, build_extractor
 from gancompress.initial import load_initial
 from gancompress.interrupt import Interruption
 from gancompress.measure import check_extractor, measure, metric_record, say_once
+from gancompress.memory import check_images, check_memory
 from gancompress.observer import Observer, Silent
 from gancompress.provenance import note_plugins
 from gancompress.recipe.identity import directory_name
@@ -34,7 +35,7 @@ from gancompress.training.groups import Group
 from gancompress.training.rundir import RunDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from gancompress.data.base import Dataset, DatasetConfig
@@ -113,8 +114,10 @@ class Experiment:
         if self.evaluates:
             check_extractor(self.recipe.evaluation.extractor)
         dataset = build_dataset(self.recipe)
+        self._first(lambda: check_images(dataset, self.group.neighbours))
         dataset.prepare()
         trainer = build_trainer(self.recipe, dataset, self.group)
+        self._first(lambda: check_memory(self.recipe, trainer, processes=self.group.neighbours))
         if not checkpoints(self._root / directory_name(self.recipe) / "checkpoints"):
             load_initial(self.recipe, trainer.network("generator"), trainer.network("discriminator"))
         rounds = declared_rounds(self.recipe, trainer)
@@ -141,6 +144,13 @@ class Experiment:
                 self.observer.finish()
             self.directory.status("done")
         return result
+
+    def _first(self, check: Callable[[], object]) -> None:
+        """Let rank 0 check something while the others wait: what is free must not change meanwhile."""
+        self.group.barrier()
+        if self.group.is_main:
+            check()
+        self.group.barrier()
 
     def _say_stopping(self) -> None:
         self.observer.message("stopping after this step (after its evaluation, if one runs); again to stop at once")
@@ -204,11 +214,13 @@ class Experiment:
         widths = chosen_widths(self.recipe, dataset.spec)
         if widths:
             cost["widths"] = {role: width.to_dict() for role, width in widths.items()}
+        mark = {"smoke": True} if self.recipe.smoke else {}
+        metrics, cost = {**mark, **metrics} if metrics else metrics, {**mark, **cost}
         if self.group.is_main:
             if metrics:
                 self.directory.write_json("metrics.json", metrics)
             self.directory.write_json("cost.json", cost)
-            self.directory.write_json("environment.json", environment(trainer.device))
+            self.directory.write_json("environment.json", {**mark, **environment(trainer.device)})
         return RunResult(self.directory.path, metrics, cost)
 
     # ------------------------------------------------------------------ evaluation

@@ -38,10 +38,10 @@ def validate(recipe: RecipeArgument, set_: SetOption = None, smoke: SmokeOption 
 
     loaded = _check(recipe, set_ or [], smoke)
     with _step(4):
-        dataset, lines = _data(loaded)
+        dataset, images, lines = _data(loaded)
     _passed(4, *lines)
     with _step(5):
-        lines = _shapes(loaded, dataset)
+        lines = _shapes(loaded, dataset, images)
     _passed(5, *lines)
     arguments = [recipe, *(part for one in set_ or () for part in ("--set", one)), *(["--smoke"] if smoke else [])]
     typer.echo(f"ready: gancompress run {shlex.join(arguments)}")
@@ -73,21 +73,23 @@ def _check(address: str, overrides: list[str], smoke: bool) -> LoadedRecipe:
     return loaded
 
 
-def _data(loaded: LoadedRecipe) -> tuple[Dataset[Any], list[str]]:
-    """Open the images, read every one of them, and count their classes."""
+def _data(loaded: LoadedRecipe) -> tuple[Dataset[Any], int, list[str]]:
+    """Open the images, read every one of them, and count their classes; also return the bytes they take."""
     import torch
 
     from gancompress.assemble import build_dataset
+    from gancompress.memory import check_images
 
     dataset = build_dataset(loaded.recipe)
+    images = check_images(dataset)
     dataset.prepare()
     spec = dataset.spec
     lines = [f"{len(dataset):,} images, {spec.resolution}x{spec.resolution}, {'grey' if spec.channels == 1 else 'RGB'}"]
     if not spec.num_classes:
-        return dataset, [*lines, "no classes"]
+        return dataset, images, [*lines, "no classes"]
     counts = torch.bincount(dataset.labels(), minlength=spec.num_classes).tolist()
     lines.append(f"{spec.num_classes} classes, {min(counts):,} to {max(counts):,} images each")
-    return dataset, [*lines, *_histogram(spec.classes, counts)]
+    return dataset, images, [*lines, *_histogram(spec.classes, counts)]
 
 
 def _histogram(names: tuple[str, ...], counts: list[int], most: int = 20) -> list[str]:
@@ -107,13 +109,17 @@ def _histogram(names: tuple[str, ...], counts: list[int], most: int = 20) -> lis
     return bars
 
 
-def _shapes(loaded: LoadedRecipe, dataset: Dataset[Any]) -> list[str]:
+def _shapes(loaded: LoadedRecipe, dataset: Dataset[Any], images: int) -> list[str]:
     """Build everything that trains, as `run` does, and say what the densities keep."""
     from gancompress.assemble import ROLES, build_trainer, declared_rounds
     from gancompress.initial import load_initial
     from gancompress.measure import check_extractor
+    from gancompress.memory import available_memory, check_memory
+    from gancompress.report.words import size
 
     trainer = build_trainer(loaded.recipe, dataset)
+    memory = check_memory(loaded.recipe, trainer, images=images)
+    free = available_memory(trainer.device)
     load_initial(loaded.recipe, trainer.network("generator"), trainer.network("discriminator"))
     declared_rounds(loaded.recipe, trainer)
     trainer.engine.init(trainer.probe)
@@ -126,6 +132,7 @@ def _shapes(loaded: LoadedRecipe, dataset: Dataset[Any]) -> list[str]:
             f"{role:<13}  {every:>11,} parameters; of {sum(budget.sizes.values()):,} prunable weights in "
             f"{len(budget.sizes)} layers {state.nonzeros:,} are kept at the start: density {state.density:.4f}{asked}"
         )
+    lines.append(f"memory         {memory.describe()}" + (f"; {size(free)} are free" if free is not None else ""))
     check_extractor(loaded.recipe.evaluation.extractor)
     return lines
 

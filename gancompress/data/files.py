@@ -163,9 +163,13 @@ class FilesDataset(Dataset[C]):
         Raises:
             DataError: an image cannot be read or does not fit the others; the message names it.
         """
-        needed = len(self) * self._spec.channels * self._spec.resolution**2
-        if self._images is None and needed <= self.config.memory_limit * 2**20:
+        if self.bytes_to_prepare():
             self._images = self._decode_many(range(len(self)))
+
+    def bytes_to_prepare(self) -> int:
+        """Return the size of all images decoded; 0 when they are held already, or take more than ``memory_limit``."""
+        needed = len(self) * self._spec.channels * self._spec.resolution**2
+        return needed if self._images is None and needed <= self.config.memory_limit * 2**20 else 0
 
     def fingerprint(self) -> str:
         """Return a hash of the files' content, the labels in use and every setting that changes the images."""

@@ -41,6 +41,19 @@ _STEP = datetime.timedelta(minutes=30)
 _FAILED = "gancompress/failed"
 
 
+@dataclasses.dataclass
+class _Links:
+    """What connects the processes of a group. gloo closes a connection with the last reference to it, and only then.
+
+    Attributes:
+        store: where a process that fails leaves its reason.
+        control: the same processes, talking over the network rather than between GPUs: for waiting and agreeing.
+    """
+
+    store: Store | None = None
+    control: dist.ProcessGroup | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Group:
     """The processes of one run. ``Group()`` is a group of one and never touches ``torch.distributed``.
@@ -51,15 +64,12 @@ class Group:
         world: number of processes.
         rank: this process, 0 first.
         device: where collective buffers live (``cuda:N`` with NCCL, ``cpu`` with gloo).
-        store: where a process that fails leaves its reason.
-        control: the same processes, talking over the network rather than between GPUs: for waiting and agreeing.
     """
 
     world: int = 1
     rank: int = 0
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
-    store: Store | None = dataclasses.field(default=None, compare=False, repr=False)
-    control: dist.ProcessGroup | None = dataclasses.field(default=None, compare=False, repr=False)
+    _links: _Links = dataclasses.field(default_factory=_Links, compare=False, repr=False)
 
     @classmethod
     def join(
@@ -91,7 +101,7 @@ class Group:
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=patience)
         control = dist.new_group(backend="gloo", timeout=_PATIENCE)
         assert isinstance(control, dist.ProcessGroup)
-        return cls(world, rank, where, store, control)
+        return cls(world, rank, where, _Links(store, control))
 
     @classmethod
     def from_environment(cls, device: torch.device | str = "cpu") -> Group:
@@ -117,6 +127,11 @@ class Group:
     def is_main(self) -> bool:
         """Whether this process decides, logs and saves."""
         return self.rank == 0
+
+    @property
+    def neighbours(self) -> int:
+        """Processes of this group on this machine, this one included, as torchrun counts them."""
+        return min(self.world, int(os.environ.get("LOCAL_WORLD_SIZE", self.world)))
 
     def mean_(self, tensors: Iterable[Tensor]) -> None:
         """Average floating-point tensors over all ranks, in place, in one collective per dtype.
@@ -210,7 +225,7 @@ class Group:
         number = int.from_bytes(hashlib.blake2b(digest.encode(), digest_size=7).digest(), "little")
         extremes = torch.tensor([number, -number], dtype=torch.int64)
         with self._connected():
-            dist.all_reduce(extremes, op=dist.ReduceOp.MAX, group=self.control)
+            dist.all_reduce(extremes, op=dist.ReduceOp.MAX, group=self._links.control)
         if int(extremes[0]) != -int(extremes[1]):
             raise InvariantError(f"the processes of this run disagree about {what} (rank {self.rank} has {digest})")
 
@@ -220,7 +235,7 @@ class Group:
             return flag
         raised = torch.tensor([int(flag)])
         with self._connected():
-            dist.all_reduce(raised, op=dist.ReduceOp.MAX, group=self.control)
+            dist.all_reduce(raised, op=dist.ReduceOp.MAX, group=self._links.control)
         return bool(raised)
 
     def barrier(self) -> None:
@@ -233,16 +248,19 @@ class Group:
         """Leave the group after waiting for every rank."""
         if self.world > 1 and dist.is_initialized():
             self.barrier()
+            self._links.control = None
             dist.destroy_process_group()
 
     def fail(self, error: BaseException) -> None:
         """Leave the group because of ``error``, waiting for nobody; the others fail and name it."""
         if self.world == 1 or not dist.is_initialized():
             return
-        if self.store is not None and not isinstance(error, GroupError):  # that one is another's failure
+        store = self._links.store
+        if store is not None and not isinstance(error, GroupError):  # that one is another's failure
             reason = " ".join(str(error).split()) or "no reason given"
             with contextlib.suppress(Exception):  # the store may have gone with its process
-                self.store.set(f"{_FAILED}/{self.rank}", f"{type(error).__name__}: {reason}")
+                store.set(f"{_FAILED}/{self.rank}", f"{type(error).__name__}: {reason}")
+        self._links.control = None
         if self.device.type != "cuda":  # NCCL would wait for collectives under way; it ends with the process
             dist.destroy_process_group()
 
@@ -266,11 +284,12 @@ class Group:
     def _reasons(self) -> dict[int, str]:
         """Return what the ranks that failed left behind."""
         said: dict[int, str] = {}
-        if self.store is not None:
+        store = self._links.store
+        if store is not None:
             with contextlib.suppress(Exception):  # the store may have gone with its process
                 for rank in range(self.world):
-                    if self.store.check([f"{_FAILED}/{rank}"]):
-                        said[rank] = self.store.get(f"{_FAILED}/{rank}").decode()
+                    if store.check([f"{_FAILED}/{rank}"]):
+                        said[rank] = store.get(f"{_FAILED}/{rank}").decode()
         return said
 
 
