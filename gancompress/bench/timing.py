@@ -11,15 +11,14 @@ import ctypes
 import dataclasses
 import gc
 import os
-import platform
 import statistics
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from gancompress import kernels
+from gancompress.kernels.measured import processor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,17 +60,19 @@ def keep_memory() -> None:
 
 
 def alternate(
-    steps: Mapping[str, Callable[[], object]], rounds: int, *, warm: int = 1
+    steps: Mapping[str, Callable[[], object]], rounds: int, *, warm: int = 1, calls: int = 1, gpu: bool = False
 ) -> dict[str, list[tuple[float, float]]]:
     """Run every variant once per round, in alternating order.
 
     Args:
         steps: what to time, by name.
         rounds: timed turns of each.
-        warm: turns of each before that.
+        warm: calls of each before that.
+        calls: calls in one turn.
+        gpu: the work is a GPU's: a turn ends when that is done, and the wall clock stands for CPU time too.
 
     Returns:
-        CPU and wall seconds of every turn.
+        CPU and wall seconds of every turn, per call.
     """
     for step in steps.values():
         for _ in range(warm):
@@ -82,9 +83,15 @@ def alternate(
     try:
         for i in range(rounds):
             for name in list(steps) if i % 2 == 0 else list(steps)[::-1]:
+                if gpu:
+                    torch.cuda.synchronize()
                 cpu, wall = time.process_time(), time.perf_counter()
-                steps[name]()
-                times[name].append((time.process_time() - cpu, time.perf_counter() - wall))
+                for _ in range(calls):
+                    steps[name]()
+                if gpu:
+                    torch.cuda.synchronize()
+                taken = (time.process_time() - cpu) / calls, (time.perf_counter() - wall) / calls
+                times[name].append((taken[1], taken[1]) if gpu else taken)
     finally:
         gc.enable()
     return times
@@ -107,23 +114,15 @@ def ratios(times: Mapping[str, list[tuple[float, float]]], reference: str) -> di
     return found
 
 
-def machine() -> dict[str, Any]:
+def machine(gpu: bool = False) -> dict[str, Any]:
     """Return, in words, what the figures were measured on."""
     status = kernels.status()
     return {
-        "processor": _processor(),
+        **({"gpu": torch.cuda.get_device_name()} if gpu else {}),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "kernels": status.isa or f"none: {status.reason}",
         "torch": torch.__version__,
-        "clock": "process CPU time",
+        "clock": "wall" if gpu else "process CPU time",
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()

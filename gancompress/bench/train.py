@@ -7,13 +7,13 @@ the same seed: forward, backward, optimizer, masks, average, spectral norm, batc
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gancompress.assemble import ROLES, build_dataset, build_trainer, masked_weights
-from gancompress.bench.styles import PlainStep, fold
+from gancompress.bench.styles import PlainStep, Style
 from gancompress.bench.timing import Ratio, alternate, keep_memory, machine, ratios
 from gancompress.errors import RecipeError
 from gancompress.methods.base import Plan
@@ -27,10 +27,23 @@ if TYPE_CHECKING:
 
 __all__ = ["BenchTrain", "bench_train", "optimizer_operations", "parse_densities"]
 
-PLAIN, DENSE, UNMASKED = "plain style", "dense", "dense, no masks"
-CHANNELS_LAST, FOLDED = "dense, channels last", "dense, channels last, folded"
+PLAIN = "plain style"
+TOGETHER, UNMASKED = "all together, float32", "all together, no masks"
+BF16, COMPILED, GRAPHS = "all together, bf16", "all together, compiled", "all together, CUDA graphs"
 ADAM, BARE, MASKED = "Adam, default", "ours without masks", "ours with masks"
-BF16 = "dense, channels last, folded, bf16"
+
+#: each switch alone on top of the plain style: what the step does better, and settings of the run
+ALONE: dict[str, tuple[Style, dict[str, Any]]] = {
+    "no generator graph in D's step": (Style(no_graph=True), {}),
+    "no D gradients in G's step": (Style(no_gradients=True), {}),
+    "real and fake in one call": (Style(joint=True), {}),
+    "fused optimizer": (Style(fused=True), {}),
+    "masks and average in one call": (Style(batched=True), {}),
+    "channels last": (Style(), {"channels_last": True}),
+    "folded": (Style(published=False), {"fold": "auto"}),
+    "bf16": (Style(), {"precision": "bf16"}),
+    "compiled": (Style(compiled=True), {}),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +51,11 @@ class BenchTrain:
     """What was measured.
 
     Attributes:
-        settings: the recipe's name, widths, batch and rounds, and the machine in words.
-        against_plain: every variant against the plain style.
-        best_dense: name of the fastest float32 dense variant.
+        settings: the recipe's name, widths, batch and rounds, real images per step, and the machine in words.
+        against_plain: every variant against the plain style: each switch alone, all together, and sparse.
+        best_dense: name of the best float32 dense variant, everything exact together.
         against_best: every variant against that one.
+        folded: by layer, the density above which it was measured to be folded (0 always, 1 never).
         masking: our dense step with masks over the one without, as a ratio of times (1.02: masks cost 2 %), and
             ``alone``: what masks add to the optimizers' steps of one D+G pair, as a share of a whole step.
         optimizer: default ``Adam(foreach)``, our optimizer without masks, and with them, per D+G pair.
@@ -52,15 +66,24 @@ class BenchTrain:
     against_plain: dict[str, Ratio]
     best_dense: str
     against_best: dict[str, Ratio]
+    folded: dict[str, float]
     masking: dict[str, float]
     optimizer: dict[str, Ratio]
     operations: dict[str, int]
+
+    def images_per_second(self, name: str) -> float:
+        """Return the real images that one variant takes in per second of the clock."""
+        return float(self.settings["images"]) / self.against_plain[name].seconds
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it, ready for JSON."""
         return {
             "settings": self.settings,
-            "against_plain": {name: ratio.to_dict() for name, ratio in self.against_plain.items()},
+            "against_plain": {
+                name: {**ratio.to_dict(), "images_per_second": self.images_per_second(name)}
+                for name, ratio in self.against_plain.items()
+            },
+            "folded": self.folded,
             "best_dense": self.best_dense,
             "against_best": {name: ratio.to_dict() for name, ratio in self.against_best.items()},
             "masking": self.masking,
@@ -88,7 +111,14 @@ def parse_densities(text: str) -> list[tuple[float, float]]:
 
 
 def bench_train(
-    recipe: Recipe, densities: Sequence[tuple[float, float]] = (), *, rounds: int = 5, bf16: bool = False
+    recipe: Recipe,
+    densities: Sequence[tuple[float, float]] = (),
+    *,
+    rounds: int = 5,
+    bf16: bool = False,
+    compile: bool = False,
+    alone: bool = True,
+    device: Literal["cpu", "cuda"] = "cpu",
 ) -> BenchTrain:
     """Time one training step in every way.
 
@@ -97,43 +127,62 @@ def bench_train(
         densities: of generator and discriminator, for our sparse step; the dense variants do not depend on them.
         rounds: turns of each variant, at least 2.
         bf16: time bf16 too.
+        compile: time ``torch.compile`` too, which takes minutes to start.
+        alone: time each switch alone, not only all together.
+        device: where; on a GPU the clock is the wall's, CUDA graphs are timed and the sparse kernels, which need a
+            CPU, are not.
+
+    Raises:
+        RecipeError: there is no such device, or the method changes masks at every step.
     """
     keep_memory()
     dataset = build_dataset(recipe)
     asked = list(densities) or [_densities(recipe)]
-    steps: dict[str, Callable[[], object]] = {}
-    plain = _trainer(recipe, dataset, asked[0], kernels="dense")
-    steps[PLAIN] = PlainStep(plain, {role: masked_weights(plain.network(role), recipe.sparsity) for role in ROLES})
-    dense = _trainer(recipe, dataset, asked[0], kernels="dense")
-    steps[DENSE] = _step(dense)
-    bare = _trainer(recipe, dataset, (1.0, 1.0), kernels="dense")
-    steps[UNMASKED] = _step(bare)
-    steps[CHANNELS_LAST] = _step(_trainer(recipe, dataset, asked[0], kernels="dense", channels_last=True))
-    for name, precision in ((FOLDED, "float32"), *(((BF16, "bf16"),) if bf16 else ())):
-        trainer = _trainer(recipe, dataset, asked[0], kernels="dense", channels_last=True, precision=precision)
-        if fold(trainer.generator) + fold(trainer.discriminator):
-            steps[name] = _step(trainer)
-    for pair in asked:
-        steps[f"sparse {pair[0]:g}/{pair[1]:g}"] = _step(_trainer(recipe, dataset, pair, kernels="auto"))
-    times = alternate(steps, rounds)
+    gpu = device == "cuda"
+
+    def trainer(pair: tuple[float, float] = asked[0], **training: Any) -> Trainer:
+        return _trainer(recipe, dataset, pair, **{"device": device, "kernels": "dense", **training})
+
+    def plain(style: Style | None = None, **training: Any) -> PlainStep:
+        held = trainer(**{"fold": "never", **training})
+        return PlainStep(held, {role: masked_weights(held.network(role), recipe.sparsity) for role in ROLES}, style)
+
+    steps: dict[str, Callable[[], object]] = {PLAIN: plain()}
+    left_out = {*(() if bf16 else ("bf16",)), *(() if compile else ("compiled",))}
+    for name, (style, settings) in ALONE.items() if alone else ():
+        if name not in left_out:
+            steps[name] = plain(style, **settings)
+    best: dict[str, Any] = {"channels_last": True, "fold": "auto", "joint_batch": True, "fused": True}
+    together, bare = trainer(**best), trainer((1.0, 1.0), **best)
+    steps[TOGETHER], steps[UNMASKED] = _step(together), _step(bare)
+    fast = {**best, "precision": "bf16"} if bf16 else best
+    if bf16:
+        steps[BF16] = _step(trainer(**fast))
+    if compile:
+        steps[COMPILED] = _step(trainer(**fast, compile=True))
+    if gpu:
+        steps[GRAPHS] = _step(trainer(**fast, cuda_graphs=True))
+    for pair in () if gpu else asked:
+        steps[f"sparse {pair[0]:g}/{pair[1]:g}"] = _step(trainer(pair, kernels="auto", fold="auto"))
+    times = alternate(steps, rounds, warm=3 if gpu else 1, calls=10 if gpu else 1, gpu=gpu)
     against_plain = ratios(times, PLAIN)
-    best = min((n for n in (DENSE, CHANNELS_LAST, FOLDED) if n in steps), key=lambda n: against_plain[n].seconds)
-    masking = ratios(times, DENSE)[UNMASKED]
-    optimizer = _optimizers(dense, bare, max(rounds, 9))
-    alone = (optimizer[MASKED].seconds - optimizer[BARE].seconds) / against_plain[UNMASKED].seconds
+    masking = ratios(times, TOGETHER)[UNMASKED]
+    optimizer = _optimizers(together, bare, max(rounds, 9), gpu)
+    alone_cost = (optimizer[MASKED].seconds - optimizer[BARE].seconds) / against_plain[UNMASKED].seconds
     return BenchTrain(
-        settings=_settings(recipe, rounds),
+        settings=_settings(recipe, rounds, gpu),
         against_plain=against_plain,
-        best_dense=best,
-        against_best=ratios(times, best),
+        best_dense=TOGETHER,
+        against_best=ratios(times, TOGETHER),
+        folded={} if together.folding is None else dict(together.folding.table),
         masking={
             "median": masking.faster,
             "first": masking.quartiles[0],
             "third": masking.quartiles[1],
-            "alone": alone,
+            "alone": alone_cost,
         },
         optimizer=optimizer,
-        operations=optimizer_operations(dense),
+        operations=optimizer_operations(together),
     )
 
 
@@ -144,7 +193,7 @@ def _densities(recipe: Recipe) -> tuple[float, float]:
     return default if generator is None else generator, default if discriminator is None else discriminator
 
 
-def _settings(recipe: Recipe, rounds: int) -> dict[str, Any]:
+def _settings(recipe: Recipe, rounds: int, gpu: bool) -> dict[str, Any]:
     training = recipe.training
     return {
         "recipe": recipe.name,
@@ -152,8 +201,9 @@ def _settings(recipe: Recipe, rounds: int) -> dict[str, Any]:
         "batch_size": training.batch_size,
         "generator_batch_size": training.generator_batch_size or training.batch_size,
         "discriminator_steps": training.discriminator_steps,
+        "images": training.discriminator_steps * training.batch_size,
         "rounds": rounds,
-        **machine(),
+        **machine(gpu),
     }
 
 
@@ -166,7 +216,7 @@ def _trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], pair: tuple[float,
             "discriminator": recipe.sparsity.discriminator.model_copy(update={"density": pair[1]}),
         }
     )
-    changed = recipe.training.model_copy(update={"device": "cpu", **training})
+    changed = recipe.training.model_copy(update=training)
     trainer = build_trainer(recipe.model_copy(update={"sparsity": sparsity, "training": changed}), dataset)
     trainer.engine.init(trainer.probe)
     return trainer
@@ -188,7 +238,7 @@ def _step(trainer: Trainer) -> Callable[[], object]:
     return step
 
 
-def _optimizers(trainer: Trainer, bare: Trainer, rounds: int) -> dict[str, Ratio]:
+def _optimizers(trainer: Trainer, bare: Trainer, rounds: int, gpu: bool) -> dict[str, Ratio]:
     """Time the default optimizer against ours, with masks (``trainer``) and without (``bare``), on both networks."""
     plain = [torch.optim.Adam(trainer.network(role).parameters(), 2e-4, betas=(0.0, 0.9)) for role in ROLES]
     for each in (trainer, bare):
@@ -206,14 +256,15 @@ def _optimizers(trainer: Trainer, bare: Trainer, rounds: int) -> dict[str, Ratio
         return step
 
     steps = {ADAM: default, BARE: ours(bare), MASKED: ours(trainer)}
-    return ratios(alternate(steps, rounds, warm=3), ADAM)
+    return ratios(alternate(steps, rounds, warm=3, gpu=gpu), ADAM)
 
 
 def _give_gradients(trainer: Trainer) -> None:
     random = torch.Generator().manual_seed(0)
     for role in ROLES:
         for parameter in trainer.network(role).parameters():
-            parameter.grad = torch.randn(parameter.shape, generator=random)
+            # laid out like the weight, as autograd does
+            parameter.grad = torch.empty_like(parameter).copy_(torch.randn(parameter.shape, generator=random))
 
 
 class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]

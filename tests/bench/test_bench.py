@@ -7,16 +7,15 @@ import json
 
 import pytest
 import torch
-import torch.nn.functional as F
 from typer.testing import CliRunner
 
 from gancompress import kernels
 from gancompress.assemble import build_backbone, build_dataset, build_networks
 from gancompress.bench import timing
 from gancompress.bench.infer import REFERENCE, bench_infer, plot
-from gancompress.bench.styles import fold, folded_down, folded_up, publish
+from gancompress.bench.styles import fold, publish
 from gancompress.bench.timing import alternate, ratios
-from gancompress.bench.train import DENSE, FOLDED, PLAIN, bench_train, parse_densities
+from gancompress.bench.train import parse_densities
 from gancompress.cli.bench import numbers
 from gancompress.cli.main import app
 from gancompress.errors import RecipeError
@@ -43,22 +42,13 @@ def recipe(path):
     return load_recipe(str(path)).recipe
 
 
-def test_folded_kernels_are_the_two_operations():
-    weight = torch.randn(5, 4, 3, 3, dtype=torch.float64)
-    x = torch.randn(2, 4, 6, 8, dtype=torch.float64)
-    up = F.conv2d(F.interpolate(x, scale_factor=2.0), weight, padding=1)
-    torch.testing.assert_close(F.conv_transpose2d(x, folded_up(weight), stride=2, padding=1), up)
-    down = F.avg_pool2d(F.conv2d(x, weight, padding=1), 2)
-    torch.testing.assert_close(F.conv2d(x, folded_down(weight), stride=2, padding=1), down)
-
-
-@pytest.mark.parametrize("rewrite", [fold, publish, lambda n: fold(n, frozen=True)])
+@pytest.mark.parametrize("rewrite", [publish, lambda n: fold(n, frozen=True)])
 def test_rewritten_networks_give_the_same_results(rewrite, recipe):
     networks = build_networks(build_backbone(recipe, build_dataset(recipe).spec), 0)
     for network, x in ((networks.generator, torch.randn(3, 3)), (networks.discriminator, torch.randn(3, 3, 32, 32))):
         network.eval()
         other = copy.deepcopy(network)
-        assert rewrite(other) >= 3
+        assert rewrite(other) >= 2
         torch.testing.assert_close(other(x), network(x), rtol=1e-4, atol=1e-5)
 
 
@@ -89,20 +79,6 @@ def test_densities_are_read_or_refused():
     assert numbers("1,16", "--batch", int, 100) == [1, 16]
     with pytest.raises(RecipeError, match=r"--batch: 'x'"):
         numbers("1,x", "--batch", int, 100)
-
-
-def test_training_is_timed_in_every_way(recipe):
-    result = bench_train(recipe, [(0.5, 0.5), (0.25, 0.75)], rounds=2)
-    names = list(result.against_plain)
-    assert names[0] == PLAIN
-    assert {DENSE, FOLDED, "sparse 0.5/0.5", "sparse 0.25/0.75"} <= set(names)
-    assert result.against_plain[PLAIN].faster == 1.0
-    assert result.against_best[result.best_dense].faster == 1.0
-    assert all(row.seconds > 0 for row in result.against_plain.values())
-    # M5 of the performance note
-    assert result.operations["together"] == sum(v for k, v in result.operations.items() if k != "together")
-    assert result.operations["together"] <= 20
-    json.dumps(result.to_dict())
 
 
 @pytest.mark.skipif(not kernels.status().available, reason="native kernels are not built")
