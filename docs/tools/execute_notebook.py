@@ -31,8 +31,8 @@ def execute(path: Path, directory: Path) -> Any:
         if cell.cell_type != "code":
             continue
         cell.execution_count = None
-        # The line of progress is for whoever waits; what it said last is of no use on a page.
-        cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
+        # The line of progress is for whoever waits, and warnings are those of this machine.
+        cell.outputs = [one for one in cell.outputs if not _is_progress(one) and one.get("name") != "stderr"]
         for output in cell.outputs:
             output.pop("execution_count", None)
             output.get("metadata", {}).clear()
