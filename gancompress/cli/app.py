@@ -7,7 +7,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +26,7 @@ __all__ = [
     "color",
     "fail",
     "memory_words",
+    "print_table",
     "with_plugins",
 ]
 
@@ -165,6 +166,31 @@ def _options(
     ] = False,
 ) -> None:
     """Hold the options that stand before a command."""
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; without a terminal its lines are never cut, so that other programs can read them.
+
+    Args:
+        title: what stands above it.
+        header: names of the columns.
+        rows: texts, as many as there are columns.
+    """
+    if color():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+        for column in header:
+            table.add_column(column, justify="right" if column in ("steps", "step", "variants") else "left")
+        for row in rows:
+            table.add_row(*(text.replace("[", r"\[") for text in row))
+        Console().print(table)
+        return
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    typer.echo(title)
+    for row in (header, *rows):
+        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def with_plugins(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gancompress.cli.app import color
+from gancompress.cli.app import print_table
 from gancompress.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -38,16 +38,16 @@ def ls(
         variants = variant_recipes(recipe)
         if not variants:
             raise RecipeError(f"{recipe} has no variants; see it with: gancompress show {recipe}")
-        _table(f"Variants of {recipe}", *_recipe_table(variants))
+        print_table(f"Variants of {recipe}", *_recipe_table(variants))
         return
     recipes = shipped_recipes()
-    _table("Recipes", *_recipe_table(recipes))
+    print_table("Recipes", *_recipe_table(recipes))
     if any(one.variants for one in recipes):
         typer.echo("a recipe's variants: gancompress ls RECIPE")
     runs = [_run_row(run) for run in list_runs(out)]
     if runs:
         typer.echo()
-        _table(f"Runs in {out}", ("run", "state", "step", "best", "note"), runs)
+        print_table(f"Runs in {out}", ("run", "state", "step", "best", "note"), runs)
 
 
 def cp(
@@ -127,22 +127,3 @@ def _run_row(run: RunSummary) -> tuple[str, str, str, str, str]:
         best = f"{metric['label']} {float(metric['value']):.4g}"
     state = f"{run.status.state}, smoke" if run.recipe.get("smoke") else run.status.state
     return run.path.name, state, f"{run.step:,}", best, plain_reason(run.status.reason or "")
-
-
-def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; without a terminal its lines are never cut, so that other programs can read them."""
-    if color():
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-        for column in header:
-            table.add_column(column, justify="right" if column in ("steps", "step", "variants") else "left")
-        for row in rows:
-            table.add_row(*(text.replace("[", r"\[") for text in row))
-        Console().print(table)
-        return
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    typer.echo(title)
-    for row in (header, *rows):
-        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

@@ -10,9 +10,11 @@ from gancompress.cli.bench import bench
 from gancompress.cli.catalogue import cp, ls
 from gancompress.cli.compare import compare
 from gancompress.cli.compress import compress
+from gancompress.cli.data import data
 from gancompress.cli.doctor import doctor
 from gancompress.cli.evaluate import evaluate
 from gancompress.cli.export import export
+from gancompress.cli.plugins import plugins
 from gancompress.cli.run import run, train
 from gancompress.cli.sample import sample
 from gancompress.cli.show import show
@@ -32,6 +34,8 @@ add_command("ls", ls, plugins=False)
 add_command("cp", cp, plugins=False)
 add_command("show", show)
 add_command("doctor", doctor, plugins=False)
+app.add_typer(plugins)
+app.add_typer(data)
 app.add_typer(bench)
 
 

@@ -1,0 +1,247 @@
+"""``gancompress plugins``: what is installed and whether it works, the conformance kit, and a package to start from."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gancompress.cli.app import color, print_table, with_plugins
+from gancompress.errors import ComponentError, RecipeError, RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gancompress.registry import Entry, Registry
+    from gancompress.testing import Check, Outcome
+
+__all__ = ["check", "list_", "new", "plugins"]
+
+_HELP = "Components of your own: list them, hold them to their contract, start a new one."
+_LIST = "List every component: where it comes from, and whether it loads."
+_CHECK = "Run the conformance kit on a component; without NAME on every plugin. Exits 1 when a check fails."
+_NEW = "Write a package for a component of your own, which passes its own tests at once."
+
+plugins = typer.Typer(
+    name="plugins",
+    help=_HELP,
+    short_help=_HELP,
+    epilog="Example: gancompress plugins new my-method",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Kind(enum.StrEnum):
+    """What a component is."""
+
+    method = "method"
+    backbone = "backbone"
+    dataset = "dataset"
+    loss = "loss"
+    metric = "metric"
+    extractor = "extractor"
+
+
+class NewKind(enum.StrEnum):
+    """What there is a template of."""
+
+    method = "method"
+    backbone = "backbone"
+    dataset = "dataset"
+    metric = "metric"
+
+
+KindOption = Annotated[Kind | None, typer.Option("--kind", help="Only components of this kind.")]
+
+
+# --------------------------------------------------------------------------- list
+
+
+@plugins.command("list", help=_LIST, short_help=_LIST, epilog="Example: gancompress plugins list --kind method")
+@with_plugins
+def list_(
+    kind: KindOption = None,
+    mine: Annotated[bool, typer.Option("--plugins", help="Leave out what is built in.")] = False,
+) -> None:
+    """Print a table of all components; importing each is what tells whether it loads."""
+    rows = []
+    for registry in _registries(kind):
+        for entry in registry.entries():
+            if not (mine and _is_built_in(entry)):
+                reason = registry.trouble(entry)
+                version = entry.version or "-"
+                rows.append((entry.kind, entry.name, entry.distribution, version, reason or "yes"))
+    if not rows:
+        typer.echo("no plugins are installed; see: gancompress plugins new --help")
+        return
+    print_table("Components", ("kind", "name", "from", "version", "loads"), rows)
+
+
+def _registries(kind: Kind | None) -> list[Registry[Any]]:
+    from gancompress.registry import REGISTRIES
+
+    return [registry for registry in REGISTRIES.values() if kind is None or registry.kind == kind.value]
+
+
+def _is_built_in(entry: Entry) -> bool:
+    return entry.distribution == "gancompress"
+
+
+# --------------------------------------------------------------------------- check
+
+
+@plugins.command("check", help=_CHECK, short_help=_CHECK, epilog="Example: gancompress plugins check rigl")
+@with_plugins
+def check(
+    name: Annotated[
+        str | None, typer.Argument(help="A component. [default: every plugin]", metavar="[NAME]", show_default=False)
+    ] = None,
+    kind: KindOption = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Setting of the component, e.g. --set every=2. Repeatable."),
+    ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option("--skip", metavar="CHECK", help="Leave a check out. Repeatable.")
+    ] = None,
+    slow: Annotated[bool, typer.Option("--slow", help="Run the slow checks too.")] = False,
+) -> None:
+    """Run the kit and print how every check went."""
+    chosen = _chosen(name, kind)
+    if name is None and (set_ or skip):
+        raise RecipeError("--set and --skip are for one component: give its NAME")
+    settings = _settings(set_ or [])
+    if not chosen:
+        typer.echo("no plugins are installed; name a component to check one that is built in")
+        return
+    failed = 0
+    for registry, entry in chosen:
+        failed += _report(registry, entry, settings, skip or [], slow)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _chosen(name: str | None, kind: Kind | None) -> list[tuple[Registry[Any], Entry]]:
+    registries = _registries(kind)
+    if name is None:
+        return [(r, e) for r in registries for e in r.entries() if not _is_built_in(e)]
+    found = [(r, e) for r in registries for e in r.entries() if e.name == name]
+    kinds = sorted({registry.kind for registry, _ in found})
+    if len(kinds) > 1:
+        raise ComponentError(f"{name!r} is a {' and a '.join(kinds)}: choose one with --kind")
+    if not found:
+        from gancompress.errors import did_you_mean
+
+        known = sorted({known for registry in registries for known in registry.names()})
+        raise ComponentError(
+            f"unknown {'component' if kind is None else kind.value} {name!r}{did_you_mean(name, known)}"
+        )
+    return found[:1]
+
+
+def _settings(items: Sequence[str]) -> dict[str, Any]:
+    from gancompress.recipe.document import parse_value
+
+    settings = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not (key and equals):
+            raise RecipeError(f"--set {item!r}: expected KEY=VALUE, such as every=2")
+        settings[key] = parse_value(value, f"--set {item}")
+    return settings
+
+
+def _report(registry: Registry[Any], entry: Entry, settings: dict[str, Any], skip: list[str], slow: bool) -> int:
+    """Run the checks of one component, print each as it ends, and return how many failed."""
+    typer.echo(f"{entry.kind} {entry.name} ({entry.origin})")
+    reason = registry.trouble(entry)
+    if not reason:
+        # what a clash leaves out may have another entry's name
+        try:
+            registry.entry(entry.name)
+        except ComponentError as error:
+            reason = error.message
+    checks = [] if reason else _checks(entry, settings, skip, slow)
+    failed = _line(
+        "loads", "it can be imported, and is what its kind asks for", "failed" if reason else "passed", reason
+    )
+    for one in checks:
+        found: Outcome = one.outcome()
+        failed += _line(found.name, found.promise, found.state, found.reason)
+    if not reason and not checks:
+        typer.echo(f"  there is no kit for a {entry.kind}: that it loads is all that was looked at")
+    return failed
+
+
+def _checks(entry: Entry, settings: dict[str, Any], skip: list[str], slow: bool) -> list[Check]:
+    from gancompress import testing
+
+    makers: dict[str, Any] = {
+        "method": testing.method_checks,
+        "backbone": testing.backbone_checks,
+        "dataset": testing.dataset_checks,
+        "metric": testing.metric_checks,
+    }
+    if entry.kind not in makers:
+        return []
+    arguments = [entry.name] if entry.kind == "metric" else [entry.name, settings]
+    if entry.kind == "metric" and settings:
+        raise RecipeError("--set: a metric has no settings")
+    _refuse_unknown(entry, settings)
+    try:
+        checks: list[Check] = makers[entry.kind](*arguments, skip=skip, slow=slow)
+    except ValueError as error:
+        raise RecipeError(f"--skip: {error}") from None
+    return checks
+
+
+def _refuse_unknown(entry: Entry, settings: dict[str, Any]) -> None:
+    """Refuse settings that the component does not have, or that cannot be, before eight checks fail for it."""
+    from pydantic import ValidationError
+
+    from gancompress.registry import REGISTRIES
+
+    if not settings:
+        return
+    registry = next(registry for registry in REGISTRIES.values() if registry.kind == entry.kind)
+    try:
+        registry.get(entry.name).Config(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        if first["type"] == "missing":
+            return  # the kit says what is missing
+        raise RecipeError(f"--set {where}: {first['msg']}") from None
+
+
+def _line(name: str, promise: str, state: str, reason: str) -> int:
+    hue = {"passed": "green", "failed": "red", "skipped": "yellow"}[state]
+    word = f"{state:<7}"
+    typer.echo(f"  {typer.style(word, fg=hue) if color() else word}  {name:<24}  {promise}")
+    if reason:
+        typer.echo(f"{'':35}{reason}")
+    return int(state == "failed")
+
+
+# --------------------------------------------------------------------------- new
+
+
+@plugins.command("new", help=_NEW, short_help=_NEW, epilog="Example: gancompress plugins new my-method")
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the package, such as my-method.", metavar="NAME")],
+    kind: Annotated[NewKind, typer.Option("--kind", help="What it adds.")] = NewKind.method,
+    out: Annotated[Path, typer.Option("--out", help="Directory that the new one goes into.")] = Path(),
+) -> None:
+    """Write the package and say what to do with it."""
+    from gancompress.cli.scaffold import scaffold
+
+    if not out.is_dir():
+        raise RunError("there is no such directory", where=f"--out {out}")
+    written = scaffold(name, kind.value, out)
+    for path in written:
+        typer.echo(f"written: {path}")
+    typer.echo(f"next: cd {out / name} && pip install -e '.[test]' && pytest")
