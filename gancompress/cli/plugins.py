@@ -157,18 +157,16 @@ def _settings(items: Sequence[str]) -> dict[str, Any]:
 
 def _report(registry: Registry[Any], entry: Entry, settings: dict[str, Any], skip: list[str], slow: bool) -> int:
     """Run the checks of one component, print each as it ends, and return how many failed."""
-    typer.echo(f"{entry.kind} {entry.name} ({entry.origin})")
     reason = registry.trouble(entry)
     if not reason:
-        # what a clash leaves out may have another entry's name
-        try:
+        try:  # a clash makes both unusable
             registry.entry(entry.name)
         except ComponentError as error:
             reason = error.message
-    checks = [] if reason else _checks(entry, settings, skip, slow)
-    failed = _line(
-        "loads", "it can be imported, and is what its kind asks for", "failed" if reason else "passed", reason
-    )
+    checks = [] if reason else _checks(registry, entry, settings, skip, slow)
+    typer.echo(f"{entry.kind} {entry.name} ({entry.origin})")
+    state = "failed" if reason else "passed"
+    failed = _line("loads", "it can be imported, and is what its kind asks for", state, reason)
     for one in checks:
         found: Outcome = one.outcome()
         failed += _line(found.name, found.promise, found.state, found.reason)
@@ -177,44 +175,53 @@ def _report(registry: Registry[Any], entry: Entry, settings: dict[str, Any], ski
     return failed
 
 
-def _checks(entry: Entry, settings: dict[str, Any], skip: list[str], slow: bool) -> list[Check]:
+def _checks(
+    registry: Registry[Any], entry: Entry, settings: dict[str, Any], skip: list[str], slow: bool
+) -> list[Check]:
     from gancompress import testing
 
-    makers: dict[str, Any] = {
-        "method": testing.method_checks,
-        "backbone": testing.backbone_checks,
-        "dataset": testing.dataset_checks,
-        "metric": testing.metric_checks,
-    }
-    if entry.kind not in makers:
-        return []
-    arguments = [entry.name] if entry.kind == "metric" else [entry.name, settings]
-    if entry.kind == "metric" and settings:
-        raise RecipeError("--set: a metric has no settings")
-    _refuse_unknown(entry, settings)
     try:
-        checks: list[Check] = makers[entry.kind](*arguments, skip=skip, slow=slow)
+        if entry.kind == "metric":
+            if settings:
+                raise RecipeError("--set: a metric has no settings")
+            return testing.metric_checks(entry.name, skip=skip, slow=slow)
+        makers: dict[str, Any] = {
+            "method": testing.method_checks,
+            "backbone": testing.backbone_checks,
+            "dataset": testing.dataset_checks,
+        }
+        if entry.kind not in makers:
+            return []
+        _refuse_settings(registry, entry, settings)
+        checks: list[Check] = makers[entry.kind](entry.name, settings, skip=skip, slow=slow)
     except ValueError as error:
         raise RecipeError(f"--skip: {error}") from None
     return checks
 
 
-def _refuse_unknown(entry: Entry, settings: dict[str, Any]) -> None:
-    """Refuse settings that the component does not have, or that cannot be, before eight checks fail for it."""
+def _refuse_settings(registry: Registry[Any], entry: Entry, settings: dict[str, Any]) -> None:
+    """Refuse settings that the component does not have or cannot take, rather than fail every check for them.
+
+    Raises:
+        RecipeError: naming the first one.
+    """
     from pydantic import ValidationError
 
-    from gancompress.registry import REGISTRIES
+    from gancompress.errors import did_you_mean
 
-    if not settings:
-        return
-    registry = next(registry for registry in REGISTRIES.values() if registry.kind == entry.kind)
+    config = registry.get(entry.name).Config
     try:
-        registry.get(entry.name).Config(**settings)
+        config(**settings)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         if first["type"] == "missing":
-            return  # the kit says what is missing
+            raise RecipeError(
+                f"{entry.kind} {entry.name!r} needs a setting: give it with --set {where}=VALUE"
+            ) from None
+        if first["type"] == "extra_forbidden":
+            hint = did_you_mean(where, config.model_fields)
+            raise RecipeError(f"--set: {entry.kind} {entry.name!r} has no setting {where!r}{hint}") from None
         raise RecipeError(f"--set {where}: {first['msg']}") from None
 
 

@@ -319,6 +319,9 @@ def _own_docstring(kind: type) -> bool:
 
 def _reason(error: Exception) -> str:
     """Return one line: the words of an assertion or of our own errors, the kind too of all others."""
+    if isinstance(error, ValidationError):
+        wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
+        return f"its settings are refused: {'; '.join(wrong)}"
     text = " ".join(str(error).split())
     if isinstance(error, AssertionError | GancompressError) and text:
         return text
