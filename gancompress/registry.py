@@ -376,6 +376,9 @@ DATASETS: Registry[type[Dataset[Any]]] = Registry(
         "cifar10": "gancompress.data.torchvision_sets:CIFAR10",
         "cifar100": "gancompress.data.torchvision_sets:CIFAR100",
         "stl10": "gancompress.data.torchvision_sets:STL10",
+        "tiny-imagenet": "gancompress.data.imagenet:TinyImageNet",
+        "imagenet": "gancompress.data.imagenet:ImageNet",
+        "hf": "gancompress.data.huggingface:HuggingFace",
     },
     base="gancompress.data.base:Dataset",
 )

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).resolve().parents[1] / "gancompress"
 
 #: What each room may import of the others; rooms higher up may import all that is below them.
-PURE = {"errors", "seeds"}
+PURE = {"errors", "seeds", "locks"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "seeds": set(),
+    "locks": {"errors"},
     "sparsity": PURE,
     "methods": PURE | {"sparsity"},
     "kernels": PURE | {"sparsity"},

@@ -1,4 +1,4 @@
-"""What zips and folders of images share: labels, checks, decoding into memory or on demand."""
+"""What all sources of encoded images share: labels, checks, decoding into memory or on demand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["FilesConfig", "FilesDataset", "Listing", "label_all"]
+__all__ = ["FilesConfig", "FilesDataset", "Listing", "label_all", "label_by_folder"]
 
 # Below this size of the stored images threads lose: the interpreter lock changes hands more than Pillow decodes
 # (32×32 JPEG: 12,000 a second with one thread, fewer with two; 256×256: 2,600 with one, 6,000 with two).
@@ -33,9 +33,8 @@ _CHUNK = 64
 
 
 class FilesConfig(DatasetConfig):
-    """Settings shared by zips and folders of images."""
+    """Settings shared by sources of encoded images."""
 
-    path: str = Field(description="where the images are; relative to the working directory")
     resolution: int | None = Field(
         None, ge=4, le=1024, description="height and width; null = as stored, else centre crop to a square and resize"
     )
@@ -69,9 +68,15 @@ class Listing:
 
 
 def label_all(
-    names: Iterable[str], document: bytes | None, where: str
+    names: Iterable[str], document: bytes | None, where: str, ignore: str
 ) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
     """Return labels in the order of ``names`` and the classes, from the bytes of a ``dataset.json`` if there is one.
+
+    Args:
+        names: of the images.
+        document: the ``dataset.json``.
+        where: its path, for errors.
+        ignore: how to ignore labels, for errors.
 
     Raises:
         DataError: the document is wrong, or an image has no label while others have.
@@ -84,17 +89,42 @@ def label_all(
     missing = [name for name in names if name not in labels]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise DataError(
-            f"no label for {missing[0]!r}{more}: label every image, or set data.labelled to false", where=where
-        )
+        raise DataError(f"no label for {missing[0]!r}{more}: label every image, or {ignore}", where=where)
     return tuple(labels[name] for name in names), classes
+
+
+def label_by_folder(names: Iterable[str], where: str, ignore: str) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
+    """Return labels and classes from the first folder in each name; no labels when all names have none.
+
+    Args:
+        names: of the images.
+        where: their folder or zip, for errors.
+        ignore: how to ignore labels, for errors.
+
+    Raises:
+        DataError: some names have a folder and some have not.
+    """
+    names = tuple(names)
+    loose = [name for name in names if "/" not in name]
+    if loose and len(loose) < len(names):
+        nested = next(name for name in names if "/" in name)
+        raise DataError(
+            f"has images both at its top ({loose[0]!r}) and in subfolders ({nested!r}): "
+            f"put all into class subfolders, or {ignore}",
+            where=where,
+        )
+    if loose or not names:
+        return None, ()
+    classes = tuple(sorted({name.split("/", 1)[0] for name in names}))
+    number = {name: index for index, name in enumerate(classes)}
+    return tuple(number[name.split("/", 1)[0]] for name in names), classes
 
 
 C = TypeVar("C", bound=FilesConfig)
 
 
 class FilesDataset(Dataset[C]):
-    """Images in files. Subclasses write :meth:`open` and :meth:`read_bytes`.
+    """Encoded images. Subclasses write :meth:`place`, :meth:`open` and :meth:`read_bytes`.
 
     The constructor lists, reads the labels and looks at the first image. The first :meth:`read` (or :meth:`prepare`)
     decodes everything into one uint8 tensor if that fits under ``memory_limit``, and checks every image while at it.
@@ -102,14 +132,25 @@ class FilesDataset(Dataset[C]):
 
     def __init__(self, config: C) -> None:
         super().__init__(config)
-        self.where = os.path.expanduser(config.path)
+        self.where = self.place()
         self._listing = self.open()
         if not self._listing.names:
             raise DataError("no images in it", where=self.where)
         if config.labelled and self._listing.labels is None:
-            raise DataError(f"no labels: {self.labels_hint}, or set data.labelled to false", where=self.where)
-        use = self._listing.labels is not None and config.labelled is not False
-        self._labels = torch.tensor(self._listing.labels if use else [0] * len(self), dtype=torch.int64)
+            raise DataError(f"no labels: {self.labels_hint}, or {self.ignore_hint}", where=self.where)
+        self._use_labels = self._listing.labels is not None and config.labelled is not False
+        labels = self._listing.labels if self._use_labels else [0] * len(self)
+        self._labels = torch.tensor(labels, dtype=torch.int64)
+        self._images: Tensor | None = None
+        self.look_at_first()
+
+    def look_at_first(self) -> None:
+        """Take size and colours from the first image, which the others must agree with.
+
+        Raises:
+            DataError: it cannot be read, or is not square and no resolution is set.
+        """
+        config = self.config
         first = decode(self.read_bytes(0), self._listing.names[0], self.where)
         self._grey = is_grey(first)
         self._size = first.size
@@ -118,14 +159,19 @@ class FilesDataset(Dataset[C]):
         self._spec = ImageSpec(
             channels=config.channels or (1 if self._grey else 3),
             resolution=config.resolution or first.width,
-            classes=self._listing.classes if use else (),
+            classes=self.classes,
         )
-        self._images: Tensor | None = None
         threads = min(8, os.cpu_count() or 1) if first.width * first.height >= _THREADS_FROM else 1
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     #: how to add labels to this kind of source, for an error message
     labels_hint = "add a dataset.json"
+    #: how to do without labels
+    ignore_hint = "set data.labelled to false"
+
+    @abc.abstractmethod
+    def place(self) -> str:
+        """Return where the images are, as errors name it."""
 
     @abc.abstractmethod
     def open(self) -> Listing:
@@ -142,6 +188,16 @@ class FilesDataset(Dataset[C]):
 
     def __len__(self) -> int:
         return len(self._listing.names)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the images, as errors show them."""
+        return self._listing.names
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, empty without labels."""
+        return self._listing.classes if self._use_labels else ()
 
     def labels(self) -> Tensor:
         """Return the class of every image, int64, (N,); all 0 without labels."""

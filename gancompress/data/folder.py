@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import zlib
+from typing import TypeVar
 
 from pydantic import Field
 
-from gancompress.data.files import FilesConfig, FilesDataset, Listing, label_all
+from gancompress.data.files import FilesConfig, FilesDataset, Listing, label_all, label_by_folder
 from gancompress.data.images import is_image_name
 from gancompress.data.labels import NAME
 from gancompress.data.memory import digest
 from gancompress.errors import DataError
 
-__all__ = ["Folder", "FolderConfig"]
+__all__ = ["ClassFolder", "Folder", "FolderConfig"]
 
 _PROBE = 4096  # bytes hashed at each end of a file
 
@@ -24,18 +25,12 @@ class FolderConfig(FilesConfig):
     path: str = Field(description="the folder; relative to the working directory")
 
 
-class Folder(FilesDataset[FolderConfig]):
-    """Images in a folder, in the order of their paths; hidden files and folders are left out.
+C = TypeVar("C", bound=FilesConfig)
 
-    * With a ``dataset.json`` at its top, labels come from there (see :class:`~gancompress.data.zipped.Zip`).
-    * With images in subfolders only, each subfolder is a class, in the order of their names (ImageNet, Tiny ImageNet).
-    * With images at its top only, there are no labels.
 
-    The fingerprint reads names, sizes and both ends of every file: not the modification times, which copying changes,
-    nor the whole content, which takes minutes for a million photographs. An edited JPEG or PNG differs there.
-    """
+class ClassFolder(FilesDataset[C]):
+    """Images in a folder, wherever its settings say that is; see :class:`Folder`."""
 
-    Config = FolderConfig
     labels_hint = "put each class into a subfolder, or add a dataset.json"
 
     def open(self) -> Listing:
@@ -48,9 +43,11 @@ class Folder(FilesDataset[FolderConfig]):
         document = os.path.join(self.where, NAME)
         labels: tuple[int, ...] | None
         if os.path.isfile(document) and self.config.labelled is not False:
-            labels, classes = label_all(names, self._bytes(NAME), document)
+            labels, classes = label_all(names, self._bytes(NAME), document, self.ignore_hint)
         else:
-            labels, classes = self._by_subfolder(names)
+            labels, classes = (
+                (None, ()) if self.config.labelled is False else label_by_folder(names, self.where, self.ignore_hint)
+            )
         self._names = names
         self._content: str | None = None
         return Listing(tuple(names), labels, classes, "")
@@ -77,23 +74,6 @@ class Folder(FilesDataset[FolderConfig]):
             names += [prefix + name for name in files if is_image_name(name)]
         return names
 
-    def _by_subfolder(self, names: list[str]) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
-        if self.config.labelled is False:
-            return None, ()
-        loose = [name for name in names if "/" not in name]
-        if loose and len(loose) < len(names):
-            nested = next(name for name in names if "/" in name)
-            raise DataError(
-                f"has images both at its top ({loose[0]!r}) and in subfolders ({nested!r}): "
-                "put all into class subfolders, or set data.labelled to false",
-                where=self.where,
-            )
-        if loose or not names:
-            return None, ()
-        classes = tuple(sorted({name.split("/", 1)[0] for name in names}))
-        number = {name: index for index, name in enumerate(classes)}
-        return tuple(number[name.split("/", 1)[0]] for name in names), classes
-
     def _bytes(self, name: str) -> bytes:
         try:
             with open(os.path.join(self.where, name), "rb") as file:
@@ -112,3 +92,21 @@ class Folder(FilesDataset[FolderConfig]):
                 return size, check
         except OSError as error:
             raise DataError(f"cannot read {name!r} ({error.strerror})", where=self.where) from error
+
+
+class Folder(ClassFolder[FolderConfig]):
+    """Images in a folder, in the order of their paths; hidden files and folders are left out.
+
+    * With a ``dataset.json`` at its top, labels come from there (see :class:`~gancompress.data.zipped.Zip`).
+    * With images in subfolders only, each subfolder is a class, in the order of their names (ImageNet, Tiny ImageNet).
+    * With images at its top only, there are no labels.
+
+    The fingerprint reads names, sizes and both ends of every file: not the modification times, which copying changes,
+    nor the whole content, which takes minutes for a million photographs. An edited JPEG or PNG differs there.
+    """
+
+    Config = FolderConfig
+
+    def place(self) -> str:
+        """Return the path."""
+        return os.path.expanduser(self.config.path)

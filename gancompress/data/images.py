@@ -13,7 +13,7 @@ from gancompress.errors import DataError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["SUFFIXES", "Filter", "decode", "is_grey", "is_image_name", "resize_square", "to_array"]
+__all__ = ["SUFFIXES", "Filter", "decode", "is_grey", "is_image_name", "resize_square", "squeeze", "to_array"]
 
 #: file names that are taken for images
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
@@ -77,6 +77,12 @@ def to_array(
         image = resize_square(image, resolution, resample)
     array = np.asarray(image)
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
+
+
+def squeeze(image: Image.Image, resolution: int, resample: Filter = "lanczos") -> Image.Image:
+    """Resize the whole image to a square, whatever its proportions were."""
+    side = (resolution, resolution)
+    return image if image.size == side else image.resize(side, _FILTERS[resample])
 
 
 def is_grey(image: Image.Image) -> bool:

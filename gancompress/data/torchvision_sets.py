@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import warnings
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 
 from gancompress.data.base import DatasetConfig, ImageSpec
+from gancompress.data.download import Archive, fetch
 from gancompress.data.memory import InMemoryDataset, Stored
 from gancompress.errors import DataError
 
@@ -44,10 +47,10 @@ C = TypeVar("C", bound=_TorchvisionConfig)
 
 
 class _TorchvisionDataset(InMemoryDataset[C]):
-    #: name of torchvision's class, and what people call the dataset
+    #: name of torchvision's class, what people call the dataset, and about how many bytes are downloaded
     source: ClassVar[str]
     title: ClassVar[str]
-    megabytes: ClassVar[int]
+    download_size: ClassVar[int]
 
     #: classes of the labelled images
     class_count: ClassVar[int] = 10
@@ -59,46 +62,60 @@ class _TorchvisionDataset(InMemoryDataset[C]):
         classes = tuple(str(label) for label in range(cls.class_count if labelled else 0))
         return ImageSpec(3, getattr(config, "resolution", 32), classes)
 
-    @abstractmethod
-    def arguments(self) -> dict[str, Any]:
-        """Return what torchvision's class takes beside ``root`` and ``download``."""
+    @property
+    def upstream(self) -> Any:
+        """The class of torchvision, which knows the address of the archive and the checksums."""
+        import torchvision
 
-    def fetch(self) -> Any:
-        """Return torchvision's dataset. It checks the MD5 of every file that it reads.
+        return getattr(torchvision.datasets, self.source)
+
+    @property
+    def folder(self) -> str:
+        """Where the unpacked files are."""
+        return os.path.join(os.path.expanduser(self.config.path), self.upstream.base_folder)
+
+    @abstractmethod
+    def files(self) -> list[tuple[str, str]]:
+        """Return name and MD5 of every file that this split is read from."""
+
+    def fetch(self) -> None:
+        """See that every file is there and as published, downloading the archive if that is wanted.
 
         Raises:
-            DataError: the files are not there, or altered, or cannot be downloaded.
+            DataError: files are not there, or altered, or cannot be downloaded.
         """
-        import torchvision
-
-        kind = getattr(torchvision.datasets, self.source)
-        root = os.path.expanduser(self.config.path)
-        looked_at = os.path.join(root, kind.base_folder)
+        if self._is_complete():
+            return
+        kind = self.upstream
         elsewhere = f"--set data.path=FOLDER (the one that holds {kind.base_folder}/)"
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about how the archives were written, nothing anyone here can mend
-                return kind(root, download=self.config.download, **self.arguments())
-        except (OSError, RuntimeError, EOFError) as error:
-            if self.config.download:
-                reason = " ".join(str(error).split())
-                raise DataError(
-                    f"{self.title} is not there and cannot be downloaded from {kind.url} ({reason}): "
-                    f"fetch it elsewhere and use {elsewhere}",
-                    where=looked_at,
-                ) from error
-            state = "is incomplete or altered here" if os.path.isdir(looked_at) else "is not there"
+        archive = Archive(self.title, kind.url, self.download_size, kind.tgz_md5, kind.base_folder)
+        if not self.config.download:
+            state = "is incomplete or altered here" if os.path.isdir(self.folder) else "is not there"
             raise DataError(
-                f"{self.title} {state}: use {elsewhere}, or --set data.download=true ({self.megabytes:,} MB)",
-                where=looked_at,
+                f"{self.title} {state}: use {elsewhere}, or --set data.download=true "
+                f"({round(self.download_size / 1e6):,} MB from {kind.url})",
+                where=self.folder,
+            )
+        try:
+            fetch(archive, Path(self.config.path).expanduser(), self._is_complete)
+        except (DataError, OSError) as error:
+            raise DataError(
+                f"{self.title} is not there and cannot be downloaded ({error}): fetch it elsewhere and use {elsewhere}",
+                where=self.folder,
             ) from error
+        if not self._is_complete():
+            raise DataError(
+                f"{self.title} is not as published although its archive was: {elsewhere}", where=self.folder
+            )
+
+    def _is_complete(self) -> bool:
+        from torchvision.datasets.utils import check_integrity
+
+        return all(check_integrity(os.path.join(self.folder, name), md5) for name, md5 in self.files())
 
     def checksums(self) -> list[str]:
-        """Return the checksums that torchvision held the files against."""
-        import torchvision
-
-        kind = getattr(torchvision.datasets, self.source)
-        return [checksum for _, checksum in (*kind.train_list, *kind.test_list)]
+        """Return the published checksums of all files."""
+        return [checksum for _, checksum in (*self.upstream.train_list, *self.upstream.test_list)]
 
 
 class CIFAR10(_TorchvisionDataset[CIFARConfig]):
@@ -111,15 +128,19 @@ class CIFAR10(_TorchvisionDataset[CIFARConfig]):
     Config = CIFARConfig
     source = "CIFAR10"
     title = "CIFAR-10"
-    megabytes = 170
+    download_size = 170_498_071
 
-    def arguments(self) -> dict[str, Any]:
-        """Return the split as torchvision names it."""
-        return {"train": self.config.split == "train"}
+    def files(self) -> list[tuple[str, str]]:
+        """Return all files: torchvision wants them all, whatever the split."""
+        kind = self.upstream
+        return [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
 
     def load(self) -> Stored:
-        """Read the split."""
-        data = self.fetch()
+        """Let torchvision read the split. It checks the MD5 of every file before it reads it."""
+        self.fetch()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about how the archives were written, nothing anyone here can mend
+            data = self.upstream(os.path.expanduser(self.config.path), train=self.config.split == "train")
         images = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
         return Stored(images, torch.tensor(data.targets, dtype=torch.int64), tuple(data.classes))
 
@@ -134,7 +155,7 @@ class CIFAR100(CIFAR10):
     source = "CIFAR100"
     class_count = 100
     title = "CIFAR-100"
-    megabytes = 169
+    download_size = 169_001_437
 
 
 class STL10(_TorchvisionDataset[STL10Config]):
@@ -146,22 +167,31 @@ class STL10(_TorchvisionDataset[STL10Config]):
     Config = STL10Config
     source = "STL10"
     title = "STL-10"
-    megabytes = 2640
+    download_size = 2_640_397_119
 
-    def arguments(self) -> dict[str, Any]:
-        """Return the split."""
-        return {"split": self.config.split}
+    def files(self) -> list[tuple[str, str]]:
+        """Return the files of the split alone: checking the unlabelled images takes a while."""
+        kind, parts = self.upstream, self.config.split.split("+")
+        return [(name, md5) for name, md5 in (*kind.train_list, *kind.test_list) if name.split("_")[0] in parts]
 
     def load(self) -> Stored:
-        """Read the split and reduce it, some images at a time: in floats all would take 11 GB."""
-        data = self.fetch()
-        size = self.config.resolution
-        images = torch.empty(len(data.data), 3, size, size, dtype=torch.uint8)
-        for first in range(0, len(images), 1024):
-            images[first : first + 1024] = _reduce(torch.tensor(data.data[first : first + 1024]), size)
+        """Read the split and reduce it, some images at a time: all of them take 3 GB as bytes, 11 GB as floats."""
+        self.fetch()
+        size, sources = self.config.resolution, [name for name, _ in self.files() if name.endswith("_X.bin")]
+        stored = [np.memmap(os.path.join(self.folder, name), np.uint8, "r").reshape(-1, 3, 96, 96) for name in sources]
+        images = torch.empty(sum(map(len, stored)), 3, size, size, dtype=torch.uint8)
+        done = 0
+        for part in stored:
+            for first in range(0, len(part), 1024):
+                # images are stored column by column
+                chunk = torch.from_numpy(part[first : first + 1024].transpose(0, 1, 3, 2).copy())
+                images[done : done + len(chunk)] = _reduce(chunk, size)
+                done += len(chunk)
         if "unlabeled" in self.config.split:
             return Stored(images, torch.zeros(len(images), dtype=torch.int64), ())
-        return Stored(images, torch.tensor(data.labels, dtype=torch.int64), tuple(data.classes))
+        labels = np.fromfile(os.path.join(self.folder, f"{self.config.split}_y.bin"), np.uint8).astype(np.int64) - 1
+        with open(os.path.join(self.folder, self.upstream.class_names_file), encoding="utf-8") as file:
+            return Stored(images, torch.from_numpy(labels), tuple(file.read().split()))
 
     def identity(self) -> tuple[Any, ...]:
         """Return the files' checksums, the split and the size."""

@@ -34,6 +34,10 @@ class Zip(FilesDataset[ZipConfig]):
 
     Config = ZipConfig
 
+    def place(self) -> str:
+        """Return the path."""
+        return os.path.expanduser(self.config.path)
+
     def open(self) -> Listing:
         """List the zip from its central directory; the fingerprint comes from the checksums in there."""
         if os.path.isdir(self.where):
@@ -49,6 +53,8 @@ class Zip(FilesDataset[ZipConfig]):
         documents = [name for name in members if name.rsplit("/", 1)[-1] == NAME and not name.startswith("__MACOSX/")]
         if len(documents) > 1:
             raise DataError(f"has several {NAME}: {', '.join(sorted(documents)[:3])}; keep one", where=self.where)
+        #: whether the zip says which image is of which class, if only that none is
+        self.has_document = bool(documents)
         labels: tuple[int, ...] | None = None
         classes: tuple[str, ...] = ()
         base = ""
@@ -57,7 +63,7 @@ class Zip(FilesDataset[ZipConfig]):
             images = [name for name in images if name.startswith(base)]
             document = self._member(members[documents[0]])
             where = f"{self.where}/{documents[0]}"
-            labels, classes = label_all((name[len(base) :] for name in images), document, where)
+            labels, classes = label_all((name[len(base) :] for name in images), document, where, self.ignore_hint)
         limit = self.config.limit if self.config.limit is not None else len(images)
         images = images[:limit]
         self._members = [members[name] for name in images]

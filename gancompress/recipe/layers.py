@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gancompress.errors import RecipeError
 from gancompress.recipe.catalogue import find_shipped, locate, unknown_recipe
 from gancompress.recipe.document import Document, KeyPath, Mark, dotted, parse_value, read_yaml, show_path
+from gancompress.recipe.schema import name_alone
 from gancompress.recipe.variants import KEY as VARIANTS
 from gancompress.recipe.variants import choose_variant, split_address, variants_of
 
@@ -40,8 +41,8 @@ def with_short_components(document: Document) -> Document:
         node = Document(data, marks).value(path)
         if isinstance(node, str):
             parent = Document(data, marks).value(path[:-1])
-            parent[path[-1]] = {"name": node}
-            marks[(*path, "name")] = marks[path]
+            parent[path[-1]] = name_alone(node)
+            marks.update({(*path, key): marks[path] for key in parent[path[-1]]})
     return Document(data, marks)
 
 

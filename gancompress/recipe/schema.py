@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
-from gancompress.recipe.published import PublishedFigure  # noqa: TC001 - pydantic resolves it at run time
+from gancompress.recipe.published import ChangedSetting, PublishedFigure  # noqa: TC001 - pydantic resolves it at run time
 
 __all__ = [
     "Component",
@@ -45,8 +45,14 @@ class Component(BaseModel):
 
 
 def name_alone(value: Any) -> Any:
-    """Return ``{"name": value}`` for a component written as its bare name."""
-    return {"name": value} if isinstance(value, str) else value
+    """Return ``{"name": value}`` for a component written as its bare name.
+
+    ``hf:uoft-cs/cifar10`` is short for ``{"name": "hf", "dataset": "uoft-cs/cifar10"}``.
+    """
+    if not isinstance(value, str):
+        return value
+    name, colon, dataset = value.partition(":")
+    return {"name": name, "dataset": dataset} if colon and name == "hf" else {"name": value}
 
 
 #: ``hinge`` is short for ``{name: hinge}``.
@@ -251,8 +257,8 @@ class Recipe(_Strict):
     training: TrainingConfig = Field(description="training loop")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="evaluation")
     published: tuple[PublishedFigure, ...] = Field((), description="what was published about exactly these settings")
-    changed: dict[str, Any] = Field(
-        {}, description="settings of the published row that are others here, as they are there; written by the loader"
+    changed: tuple[ChangedSetting, ...] = Field(
+        (), description="settings that are not those of the published row; written by the loader"
     )
     smoke: bool = Field(
         False, description="written by --smoke: shrunk until its numbers mean nothing, to see everything work"

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from gancompress.errors import RecipeError, RunError
 from gancompress.recipe.document import dump_yaml, parse_yaml
 from gancompress.training.atomic import finite, write_file, write_json
-from gancompress.training.locks import hold, is_alive
+from gancompress.locks import hold, is_alive
 from gancompress.training.status import State, Status, status_of
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class RunDirectory:
     def _refuse_other(self, recipe: Mapping[str, Any], identity: str) -> None:
         mine, theirs = self._identity(identity), identity
         old, new = _flat(self.recipe()), _flat(json.loads(json.dumps(recipe)))
-        keys = {key for key in old.keys() | new.keys() if key not in _WORDS and not key.startswith("changed.")}
+        keys = (old.keys() | new.keys()) - _WORDS
         if mine == theirs:
             # Equal but for defaults. A setting that another version of gancompress has and this one lacks, or the other
             # way round, stands at its default; a default that changed changes the numbers.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import tarfile
 import urllib.error
+import urllib.request
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -140,11 +142,36 @@ def test_missing_files_say_where_and_what_mends_it(tmp_path, monkeypatch, kind, 
     def offline(*args: object, **kwargs: object) -> None:
         raise urllib.error.URLError("Name or service not known")
 
-    monkeypatch.setattr(getattr(torchvision.datasets, kind.source), "download", offline)
-    message = rf"{folder}: {title} is not there and cannot be downloaded from http.*\(.*not known.*--set data\.path="
+    monkeypatch.setattr(urllib.request, "urlopen", offline)
+    message = rf"{folder}: {title} is not there and cannot be downloaded \(http.*: .*not known.*--set data\.path="
     with pytest.raises(DataError, match=message) as caught:
         kind(kind.Config(path=str(tmp_path), download=True))
     assert "\n" not in str(caught.value)
+
+
+def test_stl10_reads_only_the_files_of_its_split(stl10):
+    (stl10 / "stl10_binary" / "unlabeled_X.bin").unlink()
+    assert len(STL10(STL10Config(path=str(stl10)))) == 2
+    with pytest.raises(DataError, match="STL-10 is incomplete or altered here"):
+        STL10(STL10Config(path=str(stl10), split="unlabeled"))
+
+
+def test_a_download_is_unpacked_checked_and_mends_what_was_altered(stl10, tmp_path_factory, monkeypatch, capsys):
+    archive = tmp_path_factory.mktemp("server") / "stl10_binary.tar.gz"
+    with tarfile.open(archive, "w:gz") as tape:
+        tape.add(stl10 / "stl10_binary", "stl10_binary")
+    kind = torchvision.datasets.STL10
+    monkeypatch.setattr(kind, "url", archive.as_uri())
+    monkeypatch.setattr(kind, "tgz_md5", md5(archive))
+    monkeypatch.setattr(STL10, "download_size", archive.stat().st_size)
+    (stl10 / "stl10_binary" / "train_X.bin").write_bytes(b"altered")
+    assert len(STL10(STL10Config(path=str(stl10), download=True))) == 2
+    fresh = tmp_path_factory.mktemp("fresh")
+    assert len(STL10(STL10Config(path=str(fresh), download=True, split="test"))) == 3
+    assert "downloading STL-10 from file:" in capsys.readouterr().err
+    assert {path.name for path in fresh.iterdir()} == {"stl10_binary", ".stl10_binary.tar.gz.lock"}
+    monkeypatch.setattr(urllib.request, "urlopen", None)  # not asked again
+    assert len(STL10(STL10Config(path=str(fresh), download=True))) == 2
 
 
 def test_settings_out_of_range():

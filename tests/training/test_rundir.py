@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gancompress.errors import RunError
-from gancompress.training.locks import hold, is_alive
+from gancompress.locks import hold, is_alive
 from gancompress.training.rundir import RunDirectory, list_runs
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""A lock on a directory that a dead process cannot keep. Imports no torch.
+"""Locks that a dead process cannot keep. Imports no torch.
 
 The lock is the operating system's (``flock``), which lets go when its process ends, however it ends: there are no stale
 locks to judge. The file's content only tells whoever is refused who holds it.
@@ -21,10 +21,10 @@ else:
     import fcntl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["hold", "is_alive"]
+__all__ = ["hold", "in_turn", "is_alive"]
 
 
 def is_alive(pid: int | None) -> bool:
@@ -64,13 +64,33 @@ def hold(path: Path) -> Iterator[None]:
         # Closing releases it. The file stays: deleting it would let two others lock two different files.
 
 
-def _take(file: IO[str]) -> bool:
-    """Take the lock without waiting; return whether it was free."""
+@contextlib.contextmanager
+def in_turn(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Wait until no other process holds the lock file at ``path``, and hold it; made if missing and left there.
+
+    Args:
+        path: the lock file, in an existing directory.
+        waiting: called once when another process has it.
+
+    Raises:
+        OSError: the file cannot be written.
+        RunError: the file system cannot lock.
+    """
+    with path.open("a+", encoding="utf-8") as file:
+        if not _take(file):
+            waiting()
+            while not _take(file, wait=True):
+                pass
+        yield
+
+
+def _take(file: IO[str], *, wait: bool = False) -> bool:
+    """Take the lock; return whether that worked, which without waiting says whether it was free."""
     try:
         if sys.platform == "win32":
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
         else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except (BlockingIOError, PermissionError):  # Windows says the latter
         return False
     except OSError as error:

@@ -1,0 +1,262 @@
+"""Any folder or zip of images to one zip of small square ones, the form that training reads fastest.
+
+The zip is in the layout that the dataset ``zip`` reads, which is that of StyleGAN's tools: files of a thousand to a
+folder, and a ``dataset.json`` with their labels and the names of the classes. The same images and settings give the
+same bytes (with the same Pillow), so a zip can be made again rather than sent.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import io
+import json
+import os
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from PIL import Image
+
+from gancompress.data.files import Listing, label_by_folder
+from gancompress.data.folder import Folder, FolderConfig
+from gancompress.data.images import Filter, decode, is_grey, squeeze, to_array
+from gancompress.data.labels import NAME
+from gancompress.data.zipped import Zip, ZipConfig
+from gancompress.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
+    from pathlib import Path
+
+__all__ = ["BrokenImagesError", "Crop", "Format", "Prepared", "prepare"]
+
+#: ``center``: the centred square is cut out; ``none``: the whole image is squeezed into a square
+Crop: TypeAlias = Literal["center", "none"]
+#: ``png`` loses nothing; ``jpg`` (quality 95, colours whole) is several times smaller and changes the pixels a little
+Format: TypeAlias = Literal["png", "jpg"]
+
+_PER_FOLDER = 1000
+_PILLOW = {"png": "PNG", "jpg": "JPEG"}
+#: what a zip says about the age of a file: the same for all, and the earliest it can
+_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What :func:`prepare` made.
+
+    Attributes:
+        images: images in the zip.
+        classes: names of the classes, empty without labels.
+        channels: 1 or 3.
+        enlarged: images that were smaller than the resolution.
+        broken: a line for every image that could not be read; those are left out.
+        size: of the zip, in bytes.
+    """
+
+    images: int
+    classes: tuple[str, ...]
+    channels: int
+    enlarged: int
+    broken: tuple[str, ...]
+    size: int
+
+
+class BrokenImagesError(DataError):
+    """Images that cannot be read.
+
+    Attributes:
+        broken: a line for each.
+    """
+
+    def __init__(self, broken: tuple[str, ...], count: int, where: str) -> None:
+        self.broken = broken
+        super().__init__(
+            f"{len(broken):,} of {count:,} images cannot be read: replace them, or leave them out with --skip-broken",
+            where=where,
+        )
+
+
+class _Folder(Folder):
+    """A folder whose first image may be broken."""
+
+    ignore_hint = "use --unlabelled"
+
+    def look_at_first(self) -> None:
+        """Not yet."""
+
+
+class _Zip(Zip):
+    """A zip whose first image may be broken, and whose folders are classes if no ``dataset.json`` says otherwise."""
+
+    ignore_hint = "use --unlabelled"
+
+    def look_at_first(self) -> None:
+        """Not yet."""
+
+    def open(self) -> Listing:
+        """List the zip; a folder around all of it means nothing."""
+        listing = super().open()
+        if self.has_document or self.config.labelled is False or not listing.names:
+            return listing
+        parts = [name.split("/") for name in listing.names]
+        around = 0
+        while all(len(part) > around + 1 and part[around] == parts[0][around] for part in parts):
+            around += 1
+        labels, classes = label_by_folder(("/".join(part[around:]) for part in parts), self.where, self.ignore_hint)
+        return Listing(listing.names, labels, classes, listing.content)
+
+
+def _open(source: Path, labelled: bool) -> _Folder | _Zip:
+    wanted = None if labelled else False
+    if not source.exists():
+        raise DataError("no such folder or zip", where=str(source))
+    if source.is_dir():
+        return _Folder(FolderConfig(path=str(source), labelled=wanted))
+    return _Zip(ZipConfig(path=str(source), labelled=wanted))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    data: bytes
+    enlarged: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Maker:
+    """Turns one image into one file of the zip; used by several threads."""
+
+    files: _Folder | _Zip
+    resolution: int
+    crop: Crop
+    format: Format
+    resample: Filter
+    channels: int
+
+    def __call__(self, index: int) -> _Made | DataError:
+        name, where = self.files.names[index], self.files.where
+        try:
+            image = decode(self.files.read_bytes(index), name, where)
+            cropped = self.resolution if self.crop == "center" else None
+            array = to_array(image, self.channels, cropped, self.resample, name, where)
+        except DataError as error:
+            return error
+        square = Image.fromarray(array[0] if self.channels == 1 else array.transpose(1, 2, 0))
+        buffer = io.BytesIO()
+        options: dict[str, Any] = {"quality": 95, "subsampling": 0} if self.format == "jpg" else {}
+        squeeze(square, self.resolution, self.resample).save(buffer, _PILLOW[self.format], **options)
+        return _Made(buffer.getvalue(), min(image.size) < self.resolution)
+
+
+def prepare(
+    source: Path,
+    target: Path,
+    *,
+    resolution: int,
+    crop: Crop = "center",
+    format: Format = "png",
+    resample: Filter = "lanczos",
+    channels: Literal[1, 3] | None = None,
+    labelled: bool = True,
+    skip_broken: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Prepared:
+    """Make a zip for the dataset ``zip`` out of a folder or zip of images. It appears whole or not at all.
+
+    Photographs are turned upright as their camera noted, transparent parts become white, CMYK becomes RGB. Labels come
+    from a ``dataset.json``, else from the folders at the top: see :class:`~gancompress.data.folder.Folder`.
+
+    Args:
+        source: a folder or a zip.
+        target: the zip to make; its folder is made if missing.
+        resolution: height and width.
+        crop: how an oblong image becomes a square.
+        format: how images are stored.
+        resample: filter of the resize; both reach over all pixels that a smaller image's pixel covers.
+        channels: 1 = grey, 3 = RGB; default: grey if all images are.
+        labelled: take over labels.
+        skip_broken: leave out images that cannot be read.
+        progress: called with images done and images there are.
+
+    Raises:
+        BrokenImagesError: images cannot be read and may not be left out; nothing is written.
+        DataError: the source is not there or holds no images, or the target is there already.
+        OSError: the disk refuses.
+    """
+    _refuse_existing(target)
+    files = _open(source, labelled)
+    count, classes_of = len(files), files.labels().tolist()
+    maker = _Maker(files, resolution, crop, format, resample, channels or _channels(files))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".tmp-{target.name}-{os.getpid()}")
+    broken: list[str] = []
+    labels: list[tuple[str, int]] = []
+    done = enlarged = 0
+    try:
+        with aside.open("wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as packed:
+                for index, made in enumerate(_in_order(maker, count)):
+                    if progress is not None:
+                        progress(index + 1, count)
+                    if isinstance(made, DataError):
+                        broken.append(made.message)
+                    elif not broken or skip_broken:
+                        name = f"{done // _PER_FOLDER:05d}/img{done:08d}.{format}"
+                        packed.writestr(_entry(name), made.data)
+                        labels.append((name, classes_of[index]))
+                        done, enlarged = done + 1, enlarged + made.enlarged
+                document = {"labels": labels, "classes": files.classes} if files.classes else {"labels": None}
+                packed.writestr(_entry(NAME), json.dumps(document, ensure_ascii=False))
+            file.flush()
+            os.fsync(file.fileno())
+        if broken and (not skip_broken or not done):
+            raise BrokenImagesError(tuple(broken), count, str(source))
+        _refuse_existing(target)
+        size = aside.stat().st_size
+        os.replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
+    return Prepared(done, files.classes, maker.channels, enlarged, tuple(broken), size)
+
+
+def _refuse_existing(target: Path) -> None:
+    if target.exists():
+        raise DataError("is there already: choose another --out, or remove it", where=str(target))
+
+
+def _channels(files: _Folder | _Zip) -> Literal[1, 3]:
+    """Return 3 at the first image in colours; only the heads of files are looked at."""
+    for index in range(len(files)):
+        try:
+            with Image.open(io.BytesIO(files.read_bytes(index))) as image:
+                if not is_grey(image):
+                    return 3
+        except Exception:  # a broken one: its turn comes
+            continue
+    return 1
+
+
+def _in_order(maker: _Maker, count: int) -> Iterator[_Made | DataError]:
+    """Make files on several threads and yield them in order, not many ahead of the one that is due."""
+    threads = min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads, thread_name_prefix="prepare") as pool:
+        waiting: collections.deque[Future[_Made | DataError]] = collections.deque()
+        try:
+            for index in range(count):
+                waiting.append(pool.submit(maker, index))
+                if len(waiting) > 8 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, _DATE)
+    info.create_system = 3  # the same on every system
+    info.external_attr = 0o644 << 16
+    return info
