@@ -95,7 +95,14 @@ class FinishedRun:
         (self.directory.path / "evaluations").mkdir(exist_ok=True)
         name = f"evaluations/{step:08d}-{outcome.protocol.hash}.json"
         self.directory.write_json(
-            name, {"step": step, "metrics": records, "protocol": outcome.protocol.to_json(), "seconds": outcome.seconds}
+            name,
+            {
+                **({"smoke": True} if self.recipe.smoke else {}),
+                "step": step,
+                "metrics": records,
+                "protocol": outcome.protocol.to_json(),
+                "seconds": outcome.seconds,
+            },
         )
         return self.directory.path / name, records
 

@@ -37,5 +37,7 @@ def evaluate(
     changes = tuple(f"evaluation.{item.removeprefix('evaluation.')}" for item in set_ or ())
     opened = open_run(run, changes)
     path, records = opened.evaluate(step, PlainProgress())
+    if opened.recipe.smoke:
+        typer.echo("smoke run: the numbers mean nothing")
     print_metrics(records)
     typer.echo(f"written: {path}")

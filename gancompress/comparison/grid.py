@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gancompress.assemble import build_dataset
 from gancompress.comparison.choices import Budget, MethodChoice
 from gancompress.comparison.price import Price, price
+from gancompress.comparison.published import published_rows, with_published
 from gancompress.errors import GancompressError, RecipeError
 from gancompress.recipe.identity import run_id
 from gancompress.recipe.layers import apply_override
@@ -179,6 +180,7 @@ class _Layout:
     def __init__(self, base: LoadedRecipe, budget: Budget, seeds: tuple[int, ...], dataset: Dataset[Any]) -> None:
         self.base, self.budget, self.seeds = base, budget, seeds
         self.image = dataset.spec
+        self.published = published_rows(base)
         self.steps = base.recipe.training.steps
         self.evaluations = evaluations_of(self.steps, base.recipe.evaluation.every)
         sparsity = base.recipe.sparsity
@@ -247,7 +249,7 @@ class _Layout:
 
     def _cell(self, choice: MethodChoice, density: float | None, seed: int, steps: int) -> Cell:
         name = "-".join([choice.slug, *([f"d{density:g}"] if density is not None else []), f"s{seed}"])
-        recipe = self._recipe(choice, density, seed, steps, name)
+        recipe = with_published(self._recipe(choice, density, seed, steps, name), self.published)
         return Cell(name, choice.label, density, seed, recipe)
 
     def _recipe(

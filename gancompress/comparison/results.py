@@ -98,6 +98,7 @@ class CellResult:
         bytes: of the generator, packed.
         latency: seconds of the generator for one image, measured.
         threads: CPU threads that the times were measured with.
+        measured_by: fields of that protocol.
     """
 
     name: str
@@ -119,6 +120,7 @@ class CellResult:
     bytes: int | None = None
     latency: float | None = None
     threads: int | None = None
+    measured_by: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -328,6 +330,7 @@ def _with_numbers(
         bytes=cost["bytes"]["generator"]["packed"],
         latency=latency.get("median_seconds"),
         threads=environment.get("threads"),
+        measured_by=protocol,
     )
 
 

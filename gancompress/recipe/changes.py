@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 from gancompress.recipe.identity import minimal
+from gancompress.recipe.published import ChangedSetting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,15 +35,25 @@ _BESIDE_KEYS: Final = frozenset(
 )
 
 
-def changed_settings(row: Recipe, recipe: Recipe) -> dict[str, Any]:
-    """Return what ``recipe`` changes of the row that its published figures answer to: dotted keys, and values there.
+def changed_settings(row: Recipe, recipe: Recipe) -> tuple[ChangedSetting, ...]:
+    """Return what ``recipe`` changes of the row that its published figures answer to.
 
     A recipe that was already changed keeps what it knows of the row.
     """
     there, here = _flat(minimal(row)), _flat(minimal(recipe))
-    changed = {key: there.get(key) for key in (*there, *here) if there.get(key) != here.get(key)}
-    known = {**changed, **row.changed}
-    return {key: value for key, value in known.items() if key not in _BESIDE_KEYS and value != here.get(key)}
+    changed = {key: _text(there.get(key)) for key in (*there, *here) if there.get(key) != here.get(key)}
+    known = {**changed, **{one.key: one.published for one in row.changed}}
+    return tuple(
+        ChangedSetting(key=key, published=text)
+        for key, text in known.items()
+        if key not in _BESIDE_KEYS and text != _text(here.get(key))
+    )
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "default"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,7 +10,16 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["PublishedFigure", "PublishedProtocol"]
+__all__ = ["ChangedSetting", "PublishedFigure", "PublishedProtocol"]
+
+
+class ChangedSetting(BaseModel):
+    """One setting that is not what it is in the published row."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: str = Field(description="dotted, as --set takes it")
+    published: str = Field(description="its value there, as text")
 
 
 class PublishedProtocol(BaseModel):

@@ -26,6 +26,7 @@ from gancompress.report.comparison_table import (
     say_spread,
     write_tables,
 )
+from gancompress.report.published import answers_of_comparison
 from gancompress.report.words import scaled
 from gancompress.training.atomic import write_file
 
@@ -84,6 +85,7 @@ def render_comparison(results: Results) -> str:
         picked=how_best_is_picked(results),
         columns=COLUMNS,
         tables=[_table(results, key, rows, looks) for key, rows in results.tables.items()],
+        published=[(row.label, answer) for row, answer in answers_of_comparison(results)],
         swatch=lambda style: marker(style.shape, 8, 8, style.color),
         recipe=resolved_yaml(results.grid.base, defaults=False),
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -111,6 +113,8 @@ def _about(results: Results) -> list[tuple[str, str]]:
 
 def _warnings(results: Results) -> list[str]:
     warnings = []
+    if results.grid.base.smoke:
+        warnings.append("These are smoke runs: they show that everything works. Their numbers mean nothing.")
     if len(results.grid.seeds) == 1:
         warnings.append(
             "One seed: an anecdote. Differences may be chance; three seeds or more show how large chance is."

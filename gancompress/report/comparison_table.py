@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from typing import TYPE_CHECKING, Any
 
+from gancompress.report.published import answers_of_comparison
 from gancompress.report.words import density, duration, metric_value, scaled, size
 from gancompress.training.atomic import write_file, write_json
 
@@ -159,6 +161,7 @@ def notes(results: Results) -> tuple[list[str], list[str]]:
             below.append("One seed: an anecdote. Differences may be chance; compare with --seeds 3 or more.")
         else:
             below.append(f"Mean ± sample standard deviation over {len(results.grid.seeds)} seeds.")
+    below += [f"{row.label}: {answer.line}" for row, answer in answers_of_comparison(results)]
     below += [
         f"missing: {cell.name} ({cell.state}{f': {cell.reason}' if cell.reason else ''})" for cell in results.missing
     ]
@@ -174,7 +177,8 @@ def table_title(results: Results, protocol_hash: str) -> str:
 def _title(results: Results) -> str:
     grid = results.grid
     of = "both networks" if grid.density_of == "both" else "the generator"
-    return f"{grid.base.name}: densities are those of {of}"
+    smoke = " (smoke runs: the numbers mean nothing)" if grid.base.smoke else ""
+    return f"{grid.base.name}{smoke}: densities are those of {of}"
 
 
 def _drawn_table(results: Results, rows: Sequence[RowResult]) -> RenderableType:
@@ -214,6 +218,7 @@ def to_json(results: Results) -> dict[str, Any]:
     """Return everything that was compared, ready for JSON."""
     grid = results.grid
     return {
+        **({"smoke": True} if grid.base.smoke else {}),
         "name": grid.base.name,
         "id": grid.id,
         "held_equal": {"axis": grid.budget.axis, "flops": grid.budget.flops, "text": held_equal(grid)},
@@ -227,6 +232,10 @@ def to_json(results: Results) -> dict[str, Any]:
         "tables": [
             {"protocol": results.protocols[key], "hash": key, "rows": [_row_json(row) for row in rows]}
             for key, rows in results.tables.items()
+        ],
+        "published": [
+            {"method": row.method, "density": row.density, **dataclasses.asdict(answer)}
+            for row, answer in answers_of_comparison(results)
         ],
         "cells": [_cell_line(results, cell) for cell in results.cells],
         "hardware": list(results.hardware),

@@ -14,6 +14,7 @@ from gancompress.errors import RunError
 from gancompress.report.charts import metric_charts, training_charts
 from gancompress.report.costs import cost_cards
 from gancompress.report.protocols import few_images
+from gancompress.report.published import answers_of_run
 from gancompress.report.reader import ROLES, RunData, mapping, number, read_run
 from gancompress.report.summary import cost_rows, headline
 from gancompress.report.words import count, density, metric_value, plain_reason, ratio, scaled
@@ -64,6 +65,7 @@ def render(run: RunData) -> str:
         warnings=_warnings(run),
         facts=headline(run),
         metrics=_metric_rows(run),
+        published=[("", answer) for answer in answers_of_run(run)],
         few_images=few_images(run.last[1]) if run.last is not None else "",
         metric_charts=metric_charts(run),
         training_charts=training_charts(run),

@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
+from gancompress.report.published import answers_of_run
 from gancompress.report.reader import metrics_of
 from gancompress.report.summary import headline, metric_facts
 
@@ -27,7 +28,8 @@ class Summary:
     Attributes:
         title: name of the recipe, and its state where the run did not end.
         facts: densities, FLOPs against dense, time, bytes, and every metric of the best evaluation.
-        lines: what holds for all metrics: the protocol that they share, and a warning where there is one to give.
+        lines: what holds for all metrics: the protocol that they share, a warning where there is one to give, and the
+            published figures that they answer to.
     """
 
     title: str
@@ -45,7 +47,9 @@ def summary_of(run: RunData) -> Summary:
         measured, lines = metric_facts(chosen[1], of_step)
         facts = [*(fact for fact in facts if fact.group != "metric"), *measured]
     unfinished = "" if run.status.state in ("done", "running") else f" ({run.status.state})"
-    return Summary(f"{run.name}{unfinished}", tuple(facts), tuple(lines))
+    smoke = " (smoke run: the numbers mean nothing)" if run.is_smoke else ""
+    lines += [answer.line for answer in answers_of_run(run)]
+    return Summary(f"{run.name}{unfinished}{smoke}", tuple(facts), tuple(lines))
 
 
 def print_metrics(records: Sequence[Mapping[str, Any]], file: TextIO | None = None) -> None:
