@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -290,3 +293,64 @@ def test_a_group_of_one_ends_as_it_likes() -> None:
         raise GroupError("mine")
     assert Group().any(True)
     assert not Group().any(False)
+
+
+# ---------------------------------------------------------------- as a person starts it
+
+
+def torchrun(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "gancompress", *arguments]
+    environment = {**os.environ, "GANCOMPRESS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def worker(launcher: subprocess.Popen[str], rank: int) -> int:
+    """Return the process that torchrun started for one rank."""
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            parent = (entry / "stat").read_text().rpartition(")")[2].split()[1] if entry.name.isdigit() else ""
+            if parent == str(launcher.pid) and f"\0RANK={rank}\0" in "\0" + (entry / "environ").read_text():
+                return int(entry.name)
+    raise AssertionError(f"no process of rank {rank}")
+
+
+def wait_for_lines(launcher: subprocess.Popen[str], start: str) -> None:
+    assert launcher.stderr is not None
+    for line in launcher.stderr:
+        if line.startswith(start):
+            return
+    raise AssertionError(f"it ended without {start!r}")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
+def test_torchrun_trains_evaluates_reports_survives_a_kill_and_stops_when_told(tmp_path: Path) -> None:
+    recipe = {**TINY, "training": {**TINY["training"], "steps": 400, "log_every": 5}, "evaluation": {"samples": 40}}
+    (tmp_path / "tiny.yaml").write_text(json.dumps(recipe))
+    killed = torchrun(tmp_path, "run", "tiny.yaml")
+    wait_for_lines(killed, "step ")
+    os.kill(worker(killed, 1), signal.SIGKILL)
+    out, errors = killed.communicate(timeout=30)
+    assert killed.returncode != 0
+    assert "rank 0 lost another process of this run: killed" in errors
+    assert "report:" not in out
+
+    stopped = torchrun(tmp_path, "run", "tiny.yaml")
+    wait_for_lines(stopped, "step ")
+    stopped.send_signal(signal.SIGTERM)
+    _, errors = stopped.communicate(timeout=60)
+    assert "stopping after this step" in errors
+    assert "is kept, the same command goes on from there" in errors
+    run = next((tmp_path / "runs").iterdir())
+    assert json.loads((run / "status.json").read_text())["state"] == "interrupted"
+
+    whole = torchrun(tmp_path, "run", "tiny.yaml")
+    out, errors = whole.communicate(timeout=300)
+    assert whole.returncode == 0, errors
+    assert errors.count("resuming tiny at step ") == 1
+    assert out.count("report: ") == 1
+    assert (run / "report.html").is_file()
+    assert [record["step"] for record in log(run, "train")] == list(range(5, 401, 5))
+    assert len(log(run, "evaluation")) == 1
