@@ -84,7 +84,9 @@ def run(
     loaded = resolve(recipe, overrides, smoke=smoke)
     root = Path(out)
     if isinstance(recipe, str | Path) and (Path(recipe) / "recipe.yaml").is_file():
-        root = _parent_of_run(Path(recipe), directory_name(loaded.recipe))
+        name = directory_name(loaded.recipe)
+        if not smoke or Path(recipe).resolve().name == name:  # a smoke run of a real one stands elsewhere
+            root = _parent_of_run(Path(recipe), name)
 
     from gancompress.assemble import device_of
     from gancompress.experiment import Experiment

@@ -31,7 +31,7 @@ _STEPS: Final = 12
 #: training steps of all rounds together beyond which the rounds are shortened
 _MOST_STEPS: Final = 60
 _BATCH: Final = 8
-_IMAGES: Final = 40
+_IMAGES: Final = 24
 _CHANNELS: Final = 4
 #: what is drawn when neither settings nor files say what the images are
 _GUESS: Final = {"channels": 3, "resolution": 32, "classes": 10}
