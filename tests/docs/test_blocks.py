@@ -47,8 +47,8 @@ SMALL = {
 }
 #: what the slow suite appends to ``compare``, to see it through
 SHORT = (
-    "training.steps=4", "training.log_every=2", "training.batch_size=4", "model.channels=8",
-    "evaluation.every=2", "evaluation.samples=20", "evaluation.batch_size=20",
+    "training.steps=12", "training.log_every=4", "training.batch_size=4", "model.channels=8",
+    "evaluation.every=6", "evaluation.samples=20", "evaluation.batch_size=20",
 )  # fmt: skip
 
 

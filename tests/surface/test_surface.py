@@ -38,3 +38,14 @@ def test_words_are_free_and_ranges_are_not() -> None:
 def test_public_functions_are_kept_with_their_arguments() -> None:
     assert python_surface()["run"].startswith("function(recipe: 'RecipeLike', overrides: 'Overrides' = ()")
     assert python_surface()["RunOutcome"] == "class"
+
+
+def test_the_version_is_the_same_wherever_it_is_written() -> None:
+    import yaml
+
+    import gancompress
+
+    root = FOLDER.parents[1]
+    cited = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
+    assert str(cited["version"]) == gancompress.__version__
+    assert (root / "CHANGELOG.md").read_text(encoding="utf-8").count("## [Unreleased]") == 1
