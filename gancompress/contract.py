@@ -8,7 +8,7 @@ from typing import Any
 __all__ = ["why_unusable"]
 
 
-def why_unusable(component: Any, base: type) -> str:
+def why_unusable(component: Any, base: type, *, makes_itself: bool = False) -> str:
     """Return why ``component`` cannot stand in for ``base``; empty when nothing is wrong.
 
     Looked at are the base class, abstract methods, ``Config``, properties, and whether every method takes the
@@ -17,6 +17,7 @@ def why_unusable(component: Any, base: type) -> str:
     Args:
         component: what an entry point names.
         base: abstract base class of its kind.
+        makes_itself: instances come from a class method, so the constructor may take anything.
     """
     if not inspect.isclass(component):
         return f"is a {type(component).__name__}, not a class"
@@ -30,7 +31,7 @@ def why_unusable(component: Any, base: type) -> str:
         config = getattr(component, "Config", None)
         if not (inspect.isclass(config) and issubclass(config, wanted)):
             return f"has a Config that does not derive from {wanted.__name__}"
-    for name in _public(base):
+    for name in _public(base)[int(makes_itself) :]:
         wrong = _wrong(name, component, base)
         if wrong:
             return wrong
@@ -38,7 +39,7 @@ def why_unusable(component: Any, base: type) -> str:
 
 
 def _public(base: type) -> list[str]:
-    """Return the names that a subclass may override, in the order in which they are declared."""
+    """Return the names that a subclass may override, the constructor first, then as they are declared."""
     names = [name for kind in reversed(base.__mro__[:-1]) for name in vars(kind) if not name.startswith("_")]
     # a class without a constructor of its own is made without arguments
     return ["__init__", *dict.fromkeys(names)]
@@ -46,7 +47,7 @@ def _public(base: type) -> list[str]:
 
 def _wrong(name: str, component: type, base: type) -> str:
     theirs, ours = inspect.getattr_static(base, name), inspect.getattr_static(component, name)
-    if ours is theirs:
+    if ours is theirs or inspect.isclass(theirs):
         return ""
     if isinstance(theirs, property):
         return f"defines {name} as a method, it must be a property" if inspect.isfunction(ours) else ""

@@ -85,12 +85,15 @@ class Registry(Generic[T]):
         group: entry-point group that plugins use, such as ``gancompress.methods``.
         builtins: ``module:Attribute`` of every built-in component by name.
         base: ``module:Attribute`` of the class that plugins must subclass; imported with the first of them.
+        makes_itself: see :func:`~gancompress.contract.why_unusable`.
     """
 
-    def __init__(self, kind: str, group: str, builtins: Mapping[str, str], base: str = "") -> None:
+    def __init__(
+        self, kind: str, group: str, builtins: Mapping[str, str], base: str = "", *, makes_itself: bool = False
+    ) -> None:
         self.kind = kind
         self.group = group
-        self._base = base
+        self._base, self._makes_itself = base, makes_itself
         self._builtins = dict(builtins)
         self._registered: dict[str, T] = {}
         self._origins: dict[str, str] = {}
@@ -251,7 +254,8 @@ class Registry(Generic[T]):
         if not self._base:
             return ""
         module, _, attribute = self._base.partition(":")
-        return why_unusable(component, getattr(importlib.import_module(module), attribute))
+        base = getattr(importlib.import_module(module), attribute)
+        return why_unusable(component, base, makes_itself=self._makes_itself)
 
     def _builtin_entries(self) -> Iterator[Entry]:
         for name, target in self._builtins.items():
@@ -413,6 +417,7 @@ EXTRACTORS: Registry[type[Any]] = Registry(
         "classifier": "gancompress.evaluation.classifier:Classifier",
     },
     base="gancompress.evaluation.extractors:Extractor",
+    makes_itself=True,
 )
 
 #: every registry, by the plural that its entry-point group ends in

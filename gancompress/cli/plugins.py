@@ -164,7 +164,7 @@ def _report(registry: Registry[Any], entry: Entry, settings: dict[str, Any], ski
         except ComponentError as error:
             reason = error.message
     checks = [] if reason else _checks(registry, entry, settings, skip, slow)
-    typer.echo(f"{entry.kind} {entry.name} ({entry.origin})")
+    typer.echo(f"{entry.kind} {entry.name}, from {entry.origin}")
     state = "failed" if reason else "passed"
     failed = _line("loads", "it can be imported, and is what its kind asks for", state, reason)
     for one in checks:

@@ -114,10 +114,10 @@ class _Discriminator(Discriminator):
         h = self.input(x)
         for index, stage in enumerate(self.stages):
             h = stage(resample(h, up=False) if index else h)
-        logits: Tensor = self.output(self.basis(h).flatten(1)).float()
-        if self.embedding is None:
-            return logits.squeeze(1)
-        return (logits * self.embedding(_needed(labels))).sum(1)
+        features: Tensor = self.output(self.basis(h).flatten(1)).float()
+        if self.embedding is not None:
+            features = features * self.embedding(_needed(labels))
+        return features.sum(1)
 
 
 class R3GAN(Backbone[R3GANConfig]):
