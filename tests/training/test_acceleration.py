@@ -12,12 +12,13 @@ from gancompress import kernels
 from gancompress.acceleration import build_folding
 from gancompress.assemble import build_dataset, build_trainer
 from gancompress.backbones import folding as operators
-from gancompress.errors import DataError, RecipeError
+from gancompress.errors import DataError, RecipeError, RunError
 from gancompress.kernels import tuning
 from gancompress.recipe.load import load_recipe
 from gancompress.training import folding
 from gancompress.training.feed import Ahead, HeldOnDevice, choose_feed, image_bytes
 from gancompress.training.graphs import why_no_graphs
+from gancompress.training.passes import _explained
 
 TINY = """
 name: tiny
@@ -157,6 +158,15 @@ def test_compiled_networks_compute_the_same_and_follow_masks(recipe):
     assert_close(compiled, expected, 1e-3, 1e-4)
 
 
+def test_a_failed_compilation_says_how_to_go_on():
+    from torch._dynamo.exc import TorchDynamoException
+
+    with pytest.raises(RunError, match=r"no compiler.*--set training\.compile=false"), _explained(True):
+        raise TorchDynamoException("no compiler\nand a long story")
+    with pytest.raises(TorchDynamoException), _explained(False):
+        raise TorchDynamoException("not ours")
+
+
 # ------------------------------------------------------------------ folding is chosen, and the choice stays
 
 
@@ -203,6 +213,25 @@ def test_a_new_run_takes_its_choices_from_the_cache(recipe, monkeypatch):
     monkeypatch.setattr(folding, "_known", {})
     monkeypatch.setattr(folding, "_times", lambda layer: pytest.fail("measured again"))
     assert train(start(recipe("fold=auto")), 1).folding.table == first.folding.table
+
+
+def test_several_processes_use_the_choices_of_the_first(recipe, monkeypatch):
+    class Second:
+        """Rank 1 of 2, to whom rank 0 says that nothing is folded."""
+
+        world, rank, is_main = 2, 1, False
+
+        def share(self, scalars, tensors):
+            assert scalars == {"table": {}}
+            return {"table": dict.fromkeys(keys, 1.0)}, {}
+
+    monkeypatch.setattr(folding, "_times", lambda layer: (2.0, 1.0, None))
+    keys = train(start(recipe("fold=auto", "batch_size=8")), 1).folding.table
+    monkeypatch.setattr(folding, "_times", lambda layer: pytest.fail("rank 1 measures nothing"))
+    trainer = start(recipe("fold=auto", "batch_size=8"))
+    trainer._passes.show(trainer.device)
+    trainer.folding.decide({trainer.generator: 8, trainer.discriminator: 16}, Second())
+    assert {operators.attached(conv).above for _, conv, _ in operators.resampling(trainer.discriminator)} == {1.0}
 
 
 def test_choosing_moves_nothing(recipe):
