@@ -16,7 +16,7 @@ from gancompress.cli.main import app
 from gancompress.cli.scaffold import KINDS
 from gancompress.comparison.runner import cell_command
 from gancompress.plugins import PLUGIN_RECORD, forget_plugins
-from gancompress.registry import METHODS, METRICS, Entry
+from gancompress.registry import DATASETS, METHODS, METRICS, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,6 +184,19 @@ def test_a_broken_component_fails_with_its_reason() -> None:
 )
 def test_wrong_requests_are_told(arguments: tuple[str, ...], told: str) -> None:
     assert call("plugins", "check", *arguments, code=2).stderr.startswith(told)
+
+
+def test_a_plugin_that_needs_settings_keeps_no_other_from_being_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    needy = Entry("dataset", "mine", "gancompress.data.zipped:Zip", "my-data", "1")
+    plain = Entry("metric", "mine", "gancompress.evaluation.metrics:FrechetDistance", "my-metric", "1")
+    monkeypatch.setattr(DATASETS, "_plugins", [needy])
+    monkeypatch.setattr(METRICS, "_plugins", [plain])
+    out = call("plugins", "check").stdout
+    assert "dataset 'mine' needs a setting: give it with --set path=VALUE" in out
+    assert "metric mine, from my-metric 1" in out
+    assert call("plugins", "check", "mine", code=2).stderr == (
+        "'mine' is a dataset and a metric: choose one with --kind\n"
+    )
 
 
 def test_kinds_without_a_kit_are_loaded_at_least() -> None:

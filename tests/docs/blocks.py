@@ -11,6 +11,7 @@ The scheme:
   in the same way. Everything else is run as it is written.
 * ``0a1b2c3d4e`` stands for the id of a run: ``runs/quickstart-0a1b2c3d4e`` is the newest run of that name, one that the
   page made, or one that is made for it.
+* A ``python`` block with ``title="my_method.py"`` is a file: it is written down, not run.
 * ``pip`` and ``pytest`` are left to ``.ci/run``. Any other block that cannot be run says why in a comment above it:
   ``<!-- not run: needs a GPU -->``. One that is meant to fail is marked ``<!-- fails: reason -->``, and if a ``text``
   block follows, the program must say just that.
@@ -32,6 +33,7 @@ PLACEHOLDER = "0a1b2c3d4e"
 LANGUAGES = ("bash", "python", "yaml", "toml", "text")
 
 _FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<language>\S*)(?P<more>.*)$")
+_TITLE = re.compile(r'title="(?P<name>[\w.]+)"')
 _NOTE = re.compile(r"^<!-- (?P<kind>not run|fails): (?P<reason>.+) -->$")
 
 
@@ -46,6 +48,7 @@ class Block:
         text: what is in it.
         note: ``not run``, ``fails`` or nothing.
         reason: of the note.
+        title: name of the file that the block shows, if it says one.
     """
 
     page: str
@@ -54,6 +57,7 @@ class Block:
     text: str
     note: str = ""
     reason: str = ""
+    title: str = ""
 
     @property
     def where(self) -> str:
@@ -75,19 +79,20 @@ def blocks(page: str) -> list[Block]:
 def parse(text: str, page: str) -> list[Block]:
     """Return the fenced blocks of ``text``."""
     found: list[Block] = []
-    opened: tuple[int, str, str, str] | None = None
+    opened: tuple[int, str, str, str, str] | None = None
     inside: list[str] = []
     note = ("", "")
     for number, line in enumerate(text.splitlines(), 1):
         fence = _FENCE.match(line)
         if opened is not None:
             if fence and fence["ticks"] == opened[1] and not fence["language"]:
-                found.append(Block(page, opened[0], opened[3], "\n".join(inside), *note))
+                found.append(Block(page, opened[0], opened[3], "\n".join(inside), *note, opened[4]))
                 opened, inside, note = None, [], ("", "")
             else:
                 inside.append(line.removeprefix(opened[2]))
         elif fence and "`" not in fence["more"]:
-            opened = (number, fence["ticks"], fence["indent"], fence["language"])
+            title = _TITLE.search(fence["more"])
+            opened = (number, fence["ticks"], fence["indent"], fence["language"], title["name"] if title else "")
         elif line.strip():
             said = _NOTE.match(line)
             note = (said["kind"], said["reason"]) if said else ("", "")

@@ -29,6 +29,7 @@ from typer.testing import CliRunner
 import gancompress
 from gancompress import api
 from gancompress.cli.main import app
+from gancompress.plugins import forget_plugins
 from gancompress.recipe.load import load_recipe
 
 if TYPE_CHECKING:
@@ -61,6 +62,13 @@ MADE = {
     "changelog.md",
     "contributing.md",
 }
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """What a plugin file of a page registers ends with the page."""
+    yield
+    forget_plugins()
 
 
 # --------------------------------------------------------------------------- reading
@@ -263,7 +271,10 @@ class Reader:
         return [] if set(more) <= set(arguments) else more
 
     def python(self, block: Block) -> None:
-        """Run a block in the namespace of the page."""
+        """Run a block in the namespace of the page; one that shows a file becomes that file."""
+        if block.title:
+            (self.desk / block.title).write_text(block.text + "\n", encoding="utf-8")
+            return
         text = self.with_ids(block.text)
         code = compile("\n" * block.line + text, str(ROOT / self.page), "exec")
         exec(code, self.namespace)
