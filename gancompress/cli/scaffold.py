@@ -58,7 +58,7 @@ _RECIPES = """
 
 _README = """# @DISTRIBUTION@
 
-@WHAT@ for [gancompress](https://pypi.org/project/gancompress/). Say here what it does, and who published it.
+@WHAT@ for gancompress. Say here what it does, and who published it.
 
 ```
 pip install .
