@@ -183,6 +183,8 @@ def _complete(archive: Archive, part: Path) -> None:
             failed = 0 if file.tell() > before else failed + 1
             if failed >= _ATTEMPTS:
                 progress.end(file.tell())
+                if not file.tell():
+                    part.unlink()
                 kept = f"; {_megabytes(file.tell())} are kept, the next try goes on from there" if file.tell() else ""
                 raise DataError(f"{reason}{kept}", where=archive.url)
         progress.end(file.tell())

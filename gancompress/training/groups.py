@@ -84,7 +84,8 @@ class Group:
             init_method: where they meet (``file://…``, ``tcp://…``); default: the environment, as torchrun sets it.
 
         Raises:
-            RunError: there is no such GPU on this machine.
+            RunError: there is no such GPU on this machine, or nothing says where the processes meet.
+            GroupError: they did not meet.
         """
         where = torch.device(device)
         if where.type == "cuda" and where.index is not None:
@@ -96,10 +97,17 @@ class Group:
             torch.cuda.set_device(where)
         if world == 1:
             return cls(world, rank, where)
-        store, _, _ = next(rendezvous(init_method or "env://", rank, world))
         backend, patience = ("nccl", _STEP) if where.type == "cuda" else ("gloo", _PATIENCE)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=patience)
-        control = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        try:
+            store, _, _ = next(rendezvous(init_method or "env://", rank, world))
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=patience)
+            control = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        except ValueError as error:  # a variable is not set
+            reason = str(error).rpartition(": ")[2]
+            raise RunError(f"{world} processes cannot meet: {reason}; start them with torchrun") from error
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise GroupError(f"rank {rank} of {world} cannot meet the others: {reason}") from error
         assert isinstance(control, dist.ProcessGroup)
         return cls(world, rank, where, _Links(store, control))
 

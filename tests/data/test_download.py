@@ -157,6 +157,7 @@ def test_no_server_at_all(server, tmp_path) -> None:
     closed = Archive("Things", "http://127.0.0.1:9/things.zip", 1, "", "things")
     with pytest.raises(DataError, match=r"http://127\.0\.0\.1:9/things\.zip: .*refused"):
         download(closed, tmp_path / "things.zip")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_disk_too_small_is_told_before_anything_is_asked_for(server, tmp_path, monkeypatch) -> None:

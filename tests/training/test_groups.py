@@ -131,7 +131,7 @@ def both(tmp_path_factory):
     for process in members:
         process.start()
     for process in members:
-        process.join(120)
+        process.join(300)
         if process.is_alive():
             process.kill()
             pytest.fail("a process of the group hangs")

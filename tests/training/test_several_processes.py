@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from gancompress.errors import DataError, GroupError
+from gancompress.errors import DataError, GroupError, RunError
 from gancompress.experiment import Experiment
 from gancompress.recipe.load import parse_recipe
 from gancompress.training.batch_norm import global_statistics, synchronise_batch_norm
@@ -197,7 +197,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for process in members:
         process.start()
     for process in members:
-        process.join(120)
+        process.join(300)
         if process.is_alive():
             for other in members:
                 other.kill()
@@ -286,6 +286,17 @@ def test_a_rank_that_is_killed_ends_the_others_and_a_checkpoint_is_left(pair: Pa
     assert [int(folder.name) for folder in checkpoints(run / "checkpoints")] == [5]
     shutil.copytree(pair / "kill", tmp_path / "kill")
     assert len(log(train(tmp_path / "kill"), "train")) == 12
+
+
+def test_processes_that_nobody_started_together_are_told_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("MASTER_ADDR", "localhost")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    message = (
+        "2 processes cannot meet: environment variable MASTER_PORT expected, but not set; start them with torchrun"
+    )
+    with pytest.raises(RunError, match=message):
+        Group.from_environment()
 
 
 def test_a_group_of_one_ends_as_it_likes() -> None:
