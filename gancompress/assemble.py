@@ -12,6 +12,7 @@ import math
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import nn
 
 from gancompress.acceleration import build_execution, build_folding, check_accelerations, device_of
 from gancompress.backbones.base import (
@@ -283,6 +284,29 @@ def _check_batches(recipe: Recipe, world: int) -> None:
             )
 
 
+def _check_batch_norm(recipe: Recipe, networks: Networks) -> None:
+    """Refuse batches of one image where batch norm would normalise that image by itself.
+
+    Statistics are shared by all ranks, but not by micro-batches.
+    """
+    normed = [
+        role
+        for role in ROLES
+        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in networks.of(role).modules())
+    ]
+    training = recipe.training
+    for key, batch in (
+        ("batch_size", training.batch_size),
+        ("generator_batch_size", training.generator_batch_size or training.batch_size),
+    ):
+        if normed and batch // training.accumulate < 2:
+            seen = f"{batch} in {training.accumulate} micro-batches" if training.accumulate > 1 else f"{batch}"
+            raise RecipeError(
+                f"training.{key}: {seen} leaves batch norm of the {' and the '.join(normed)} one image at a time; "
+                f"it needs at least 2: --set training.{key}={2 * training.accumulate}"
+            )
+
+
 def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group | None = None) -> Trainer:
     """Build everything that trains, at initialisation: masks are not drawn yet (see ``Engine.init``)."""
     group = group if group is not None else Group()
@@ -293,6 +317,7 @@ def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group 
     backbone = build_backbone(recipe, dataset.spec)
     networks = build_networks(backbone, recipe.seed)
     check_shapes(networks, dataset.spec)
+    _check_batch_norm(recipe, networks)
     for network in (networks.generator, networks.discriminator):
         if group.world > 1:
             synchronise_batch_norm(network)

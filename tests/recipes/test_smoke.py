@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +16,8 @@ from gancompress.recipe.load import component_config, load_recipe, parse_recipe,
 from gancompress.registry import DATASETS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gancompress.outcomes import RunOutcome
     from gancompress.recipe.schema import Recipe
 
