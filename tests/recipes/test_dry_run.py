@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 #: what the images of recipes with files of their own are
 FILES = {
     "cifar10_train.zip": ImageSpec(3, 32, tuple(map(str, range(10)))),
-    "tiny-imagenet-200/train": ImageSpec(3, 64, tuple(map(str, range(200)))),
 }
 
 
