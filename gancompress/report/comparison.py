@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 from typing import TYPE_CHECKING, Any
 
+from gancompress.comparison.results import short_names
 from gancompress.errors import RunError
 from gancompress.recipe.identity import resolved_yaml
 from gancompress.report.comparison_charts import (
@@ -93,8 +94,8 @@ def render_comparison(results: Results) -> str:
 
 
 def _title(results: Results) -> str:
-    methods = [row.choice.label for row in results.grid.rows if row.choice.name not in ("dense", "narrow")]
-    return " · ".join(dict.fromkeys(methods)) or "dense"
+    names = short_names(row.choice for row in results.grid.rows)
+    return " · ".join(name for name in names.values() if name not in ("dense", "narrow")) or "dense"
 
 
 def _about(results: Results) -> list[tuple[str, str]]:
@@ -161,7 +162,7 @@ def _pictures(rows: Sequence[RowResult]) -> list[tuple[str, list[_Picture]]]:
         picture = _last_grid(cell.path) if cell is not None and cell.path is not None else None
         if picture is not None:
             detail = f"{row.kept_ratio:.3g}× the weights"
-            found.setdefault(row.density, []).append(_Picture(row.method, detail, picture))
+            found.setdefault(row.density, []).append(_Picture(row.name, detail, picture))
     dense = found.pop(None, [])
     if not found:
         return [(f"seed {seed}", dense)] if dense else []

@@ -239,7 +239,7 @@ def density_chart(results: Results, rows: Sequence[RowResult], looks: Mapping[st
         "Quality against density",
         f"{_way(results)}; {_over_seeds(results)}; the dotted line is dense",
         plot.done(),
-        tuple(looks.items()),
+        _legend(rows, looks),
     )
 
 
@@ -279,7 +279,7 @@ def cost_chart(results: Results, rows: Sequence[RowResult], looks: Mapping[str, 
         f"{_way(results)}; {_over_seeds(results)}; the line is the Pareto front: nothing on the page is both cheaper "
         "and better than what lies on it",
         plot.done(),
-        tuple(looks.items()),
+        _legend(rows, looks),
     )
 
 
@@ -348,7 +348,7 @@ def _learning(
     title = "Learning curves" + (f", density {density:g}" if density is not None else "")
     mean = "mean over seeds, range as a band" if len(results.grid.seeds) > 1 else "one seed"
     note = f"{_way(results)}; {mean}; values before the final density is reached are those of a denser network"
-    legend = tuple((row.method, looks[row.method]) for row in rows)
+    legend = _legend(rows, looks)
     if wide:
         return Figure(title, note, draw(2 * _WIDTH + 28, "broad"), legend, draw(_WIDTH, "narrow"))
     return Figure(title, note, draw(_WIDTH), legend)
@@ -369,6 +369,10 @@ def _curve(cells: Sequence[CellResult], label: str, by_steps: bool) -> list[tupl
 
 
 # --------------------------------------------------------------------------- what the charts share
+
+
+def _legend(rows: Sequence[RowResult], looks: Mapping[str, Style]) -> tuple[tuple[str, Style], ...]:
+    return tuple({row.method: (row.name, looks[row.method]) for row in rows}.values())
 
 
 def _by_method(rows: Sequence[RowResult]) -> dict[str, list[RowResult]]:

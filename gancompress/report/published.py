@@ -79,12 +79,18 @@ class Answer:
     note: str
 
     @property
+    def comparable(self) -> bool:
+        """Whether both are the same metric; a distance between other features than the published ones is not."""
+        return self.here is not None and self.here.label == self.metric
+
+    @property
     def line(self) -> str:
         """All but the details, in one line."""
         here = "not measured here"
         if self.here is not None:
-            named = "" if self.here.label == self.metric else f"{self.here.label} "
-            here = f"here {named}{self.here.text}"
+            here = f"here {self.here.text}"
+            if not self.comparable:
+                here = f"here {self.here.label} {self.here.text}, which is another metric"
         parts = [f"{self.metric}: published {self.published}, {here}"]
         if self.here is not None:
             named = ", ".join(one.name for one in self.differences)
