@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from gancompress.errors import RunError
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from gancompress.comparison.choices import MethodChoice
     from gancompress.comparison.folder import ComparisonFolder
     from gancompress.comparison.grid import Grid
 
-__all__ = ["CellResult", "Evaluated", "Results", "RowResult", "Spread", "collect", "eligible", "spread"]
+__all__ = ["CellResult", "Evaluated", "Results", "RowResult", "Spread", "collect", "eligible", "short_names", "spread"]
 
 ROLES = ("generator", "discriminator")
 
@@ -145,7 +147,8 @@ class RowResult:
     """One method at one density under one protocol, over its seeds.
 
     Attributes:
-        method: label.
+        method: label, settings included.
+        name: without the settings where no other method of the grid has the same name; for charts.
         density: what was asked for; ``None`` for dense.
         cells: the runs that are done.
         best: primary metric, the best of the same number of evaluations for every run.
@@ -161,6 +164,7 @@ class RowResult:
     """
 
     method: str
+    name: str
     density: float | None
     cells: tuple[CellResult, ...]
     best: Spread | None
@@ -177,7 +181,7 @@ class RowResult:
     @property
     def label(self) -> str:
         """Method and density, as charts call it."""
-        return self.method if self.density is None else f"{self.method} {self.density:g}"
+        return self.name if self.density is None else f"{self.name} {self.density:g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,10 +252,18 @@ def collect(grid: Grid, folder: ComparisonFolder) -> Results:
     )
 
 
+def short_names(choices: Iterable[MethodChoice]) -> dict[str, str]:
+    """Return what charts call each label: the method's name, its settings only where two would be called the same."""
+    names = {choice.label: choice.name for choice in choices}
+    count = Counter(names.values())
+    return {label: name if count[name] == 1 else label for label, name in names.items()}
+
+
 def _rows(
     grid: Grid, cells: Sequence[CellResult], metrics: Mapping[str, bool], primary: str, looks: int
 ) -> Iterable[RowResult]:
     keys = dict.fromkeys((row.choice.label, row.density) for row in grid.rows)
+    names = short_names(row.choice for row in grid.rows)
     for method, density in keys:
         mine = tuple(cell for cell in cells if (cell.method, cell.density) == (method, density))
         if not mine:
@@ -259,6 +271,7 @@ def _rows(
         best = [cell.best_of(looks, primary, metrics[primary]) for cell in mine]
         yield RowResult(
             method=method,
+            name=names[method],
             density=density,
             cells=mine,
             best=spread(one.values[primary] for one in best if one is not None),

@@ -12,7 +12,7 @@ import pytest
 from gancompress.comparison.choices import parse_methods
 from gancompress.comparison.folder import ComparisonFolder
 from gancompress.comparison.grid import Grid, build_grid
-from gancompress.comparison.results import CellResult, Evaluated, Results, collect, eligible, spread
+from gancompress.comparison.results import CellResult, Evaluated, Results, collect, eligible, short_names, spread
 from gancompress.report.comparison import build_comparison
 from gancompress.report.comparison_charts import pareto_front, styles
 from gancompress.report.comparison_table import plain_comparison
@@ -203,3 +203,11 @@ def test_a_damaged_run_is_a_missing_one(comparison: tuple[Grid, ComparisonFolder
     first = collect(grid, folder).cells[0]
     assert first.state == "failed"
     assert "cannot be read" in first.reason
+
+
+def test_charts_name_a_method_without_its_settings_unless_two_are_called_the_same() -> None:
+    assert short_names(parse_methods("adapt:every=30,dst,dst:every=9")) == {
+        "adapt:every=30": "adapt",
+        "dst": "dst",
+        "dst:every=9": "dst:every=9",
+    }
