@@ -55,6 +55,9 @@ class _Network(nn.Module):
     #: classes that the network is conditioned on, 0 = unconditional
     num_classes: int
     image: ImageSpec
+    #: whether ``forward`` takes maps whatever their memory format: no ``view`` of what a convolution gave. Training on
+    #: the sparse kernels is faster then
+    any_memory_format = False
 
     def output_layer(self) -> nn.Module:
         """Return the layer that makes the image or the logits."""

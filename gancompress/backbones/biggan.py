@@ -29,6 +29,7 @@ from gancompress.backbones.layers import (
     normalise,
 )
 from gancompress.errors import BackboneError
+from gancompress.kernels.modules import after_relu
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -188,6 +189,8 @@ class _Plan:
 
 
 class _BigGANGenerator(Generator):
+    any_memory_format = True
+
     def __init__(self, config: BigGANConfig, image: ImageSpec, num_classes: int, plan: _Plan) -> None:
         super().__init__()
         self.latent_dim, self.image, self.num_classes = plan.latent_dim, image, num_classes
@@ -216,7 +219,7 @@ class _BigGANGenerator(Generator):
             h = block(h, condition)
             if self.attention is not None and index == self.attending:
                 h = self.attention(h)
-        h = self.output(F.relu(normalise(self.norm, h, None)))
+        h = after_relu(self.output, normalise(self.norm, h, None))
         return torch.tanh(h.float())
 
     def _conditions(self, z: Tensor, labels: Tensor | None) -> tuple[Tensor, list[Tensor | None]]:
@@ -234,6 +237,8 @@ class _BigGANGenerator(Generator):
 
 
 class _BigGANDiscriminator(Discriminator):
+    any_memory_format = True
+
     def __init__(self, config: BigGANConfig, image: ImageSpec, num_classes: int, plan: _Plan) -> None:
         super().__init__()
         self.image, self.num_classes = image, num_classes

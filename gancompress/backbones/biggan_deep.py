@@ -25,6 +25,8 @@ from gancompress.backbones.layers import (
     upsample,
     upsampled,
 )
+from gancompress.kernels.modules import after_relu
+from gancompress.kernels.resample import average2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,11 +105,11 @@ class _GeneratorBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H, W), or to twice the resolution."""
-        h = self.conv1(F.relu(normalise(self.norm1, x, condition)))
-        h = F.relu(normalise(self.norm2, h, condition))
-        h = upsampled(self.conv2, h) if self.up else self.conv2(h)
-        h = self.conv3(F.relu(normalise(self.norm3, h, condition)))
-        h = self.conv4(F.relu(normalise(self.norm4, h, condition)))
+        h = after_relu(self.conv1, normalise(self.norm1, x, condition))
+        h = normalise(self.norm2, h, condition)
+        h = upsampled(self.conv2, h, relu=True) if self.up else after_relu(self.conv2, h)
+        h = after_relu(self.conv3, normalise(self.norm3, h, condition))
+        h = after_relu(self.conv4, normalise(self.norm4, h, condition))
         kept = x[:, : h.shape[1]]
         out: Tensor = h + (upsample(kept) if self.up else kept)
         return out
@@ -136,15 +138,17 @@ class _DiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H, W), or to half the resolution."""
-        h = self.conv2(F.relu(self.conv1(F.relu(x))))
-        h = F.relu(self.conv3(F.relu(h)))
+        h = after_relu(self.conv2, after_relu(self.conv1, x))
+        h = F.relu(after_relu(self.conv3, h))
         if self.down:
-            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
+            h, x = average2(h), average2(x)
         out: Tensor = self.conv4(h) + (x if self.shortcut is None else torch.cat((x, self.shortcut(x)), dim=1))
         return out
 
 
 class _DeepGenerator(Generator):
+    any_memory_format = True
+
     def __init__(self, config: BigGANDeepConfig, image: ImageSpec, num_classes: int, embedding: int) -> None:
         super().__init__()
         self.latent_dim, self.image, self.num_classes = config.latent_dim, image, num_classes
@@ -179,11 +183,13 @@ class _DeepGenerator(Generator):
         h: Tensor = self.input(condition)
         for block in self.blocks:
             h = block(h, condition) if isinstance(block, _GeneratorBlock) else block(h)
-        h = self.output(F.relu(normalise(self.norm, h, None)))
+        h = after_relu(self.output, normalise(self.norm, h, None))
         return torch.tanh(h.float())
 
 
 class _DeepDiscriminator(Discriminator):
+    any_memory_format = True
+
     def __init__(self, config: BigGANDeepConfig, image: ImageSpec, num_classes: int) -> None:
         super().__init__()
         self.image, self.num_classes = image, num_classes

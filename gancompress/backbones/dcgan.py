@@ -54,6 +54,8 @@ def _widths(channels: int, resolution: int) -> list[int]:
 
 
 class _DCGANGenerator(Generator):
+    any_memory_format = True
+
     def __init__(self, config: DCGANConfig, image: ImageSpec, num_classes: int) -> None:
         super().__init__()
         self.latent_dim, self.image, self.num_classes = config.latent_dim, image, num_classes
@@ -80,6 +82,8 @@ class _DCGANGenerator(Generator):
 
 
 class _DCGANDiscriminator(Discriminator):
+    any_memory_format = True
+
     def __init__(self, config: DCGANConfig, image: ImageSpec, num_classes: int) -> None:
         super().__init__()
         self.image, self.num_classes = image, num_classes

@@ -8,6 +8,9 @@ over a 2x2 box, which can be taken over the kernel instead. (The third such iden
 with both, is built into :class:`~gancompress.backbones.layers.PointwiseShortcut`.) The 4x4 kernel is linear in the 3x3
 one, so masks, spectral norm and gradients, of gradients too, pass through; results agree to rounding.
 
+Of a sparse kernel the folded one keeps fewer than four times as many positions, each met by a quarter of the pixels: it
+runs on the sparse kernels like any other layer, and the map between convolution and resampling never exists.
+
 Parameters, their names and the modules stay as they are: :func:`attach` leaves a note on a convolution, which
 :func:`~gancompress.backbones.layers.upsampled` and :func:`~gancompress.backbones.layers.averaged` look for. A network
 without notes, and any network in evaluation mode, is computed as written.
@@ -23,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancompress import kernels
+from gancompress.kernels.layout import to_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +91,14 @@ class Fold:
     above: float | None = None
     seen: tuple[int, int] | None = None
     kernel: Tensor | None = None
+    _sparse: tuple[kernels.Pattern, kernels.Pattern] | None = None
+
+    def pattern(self, of: kernels.Pattern) -> kernels.Pattern:
+        """Return where the folded kernel is not 0, given where the 3x3 one may not be."""
+        if self._sparse is None or self._sparse[0] is not of:
+            kept = folded(of.mask.to(self.by), self.kind, self.by) != 0
+            self._sparse = (of, kernels.Pattern(kept))
+        return self._sparse[1]
 
 
 def _fits(conv: nn.Module) -> bool:
@@ -131,12 +143,13 @@ def detach(conv: nn.Module) -> None:
     conv.__dict__.pop(_NAME, None)
 
 
-def compute(conv: nn.Conv2d, x: Tensor) -> Tensor | None:
+def compute(conv: nn.Conv2d, x: Tensor, *, relu: bool = False) -> Tensor | None:
     """Return ``conv`` and what stands beside it in folded form, or None when it is to be computed as written.
 
     Args:
         conv: the convolution.
         x: what comes first: the small map (up), or the large one (down).
+        relu: take ``relu(x)``.
     """
     how = attached(conv)
     if how is None:
@@ -149,13 +162,30 @@ def compute(conv: nn.Conv2d, x: Tensor) -> Tensor | None:
             how.seen = (x.shape[2], x.shape[3])
             return None
         sparse = kernels.attached(conv)
-        if (1.0 if sparse is None or sparse.sparse == "never" else sparse.pattern.density) <= how.above:
-            return None
-        if sparse is not None and sparse.sparse == "always":
+        runs = sparse is not None and sparse.sparse != "never"
+        if sparse is not None and runs and (sparse.sparse == "always" or sparse.pattern.density <= how.above < 1):
+            return _compute_sparse(conv, how, sparse, x, relu)
+        if (sparse.pattern.density if sparse is not None and runs else 1.0) <= how.above:
             return None
         # in the weight's own precision: autocast rounds the kernel once, as it would round the weight
         with torch.autocast(x.device.type, enabled=False):
             kernel = folded(conv.weight, how.kind, how.by)
+    x = F.relu(to_images(x)) if relu else to_images(x)
     if how.kind == "up":
         return F.conv_transpose2d(x, kernel, conv.bias, stride=2, padding=1)
     return F.conv2d(x, kernel, conv.bias, stride=2, padding=1)
+
+
+def _compute_sparse(conv: nn.Conv2d, how: Fold, sparse: kernels.Attachment, x: Tensor, relu: bool) -> Tensor:
+    """Compute ``conv`` in folded form on the sparse kernels."""
+    weight = conv.weight if sparse.masked else kernels.keep(conv.weight, sparse.pattern, sparse.dense_gradient)
+    kernel, pattern = folded(weight, how.kind, how.by), how.pattern(sparse.pattern)
+    if how.kind == "up":
+        return kernels.conv_transpose2d(
+            F.relu(x) if relu else x, kernel, pattern, conv.bias, stride=2, padding=1, sparse="always", masked=True,
+            dense_gradient=sparse.dense_gradient, batch_last=sparse.batch_last,
+        )  # fmt: skip
+    return kernels.conv2d(
+        x, kernel, pattern, conv.bias, stride=2, padding=1, sparse="always", masked=True,
+        dense_gradient=sparse.dense_gradient, batch_last=sparse.batch_last, pre_relu=relu,
+    )  # fmt: skip

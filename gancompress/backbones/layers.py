@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from gancompress.backbones import folding
+from gancompress.kernels.layout import scale_and_shift
+from gancompress.kernels.modules import after_relu
 from gancompress.kernels.resample import average2, upsample2
 
 if TYPE_CHECKING:
@@ -120,9 +121,7 @@ class ConditionalBatchNorm2d(nn.Module):
             raise ValueError("this network is conditional: give it labels")
         x = self.norm(x)
         # embeddings stay float32 under autocast; without the cast they would promote the whole map
-        gain = self.gain(labels).to(x.dtype)[:, :, None, None]
-        bias = self.bias(labels).to(x.dtype)[:, :, None, None]
-        return torch.addcmul(bias, x, gain)
+        return scale_and_shift(x, self.gain(labels).to(x.dtype), self.bias(labels).to(x.dtype))
 
 
 class _UnprunedLinear(nn.Linear):
@@ -150,9 +149,7 @@ class ProjectedBatchNorm2d(nn.Module):
         if condition is None:
             raise ValueError("this norm is conditional: give it a condition")
         x = self.norm(x)
-        gain = (1 + self.gain(condition)).to(x.dtype)[:, :, None, None]
-        bias = self.bias(condition).to(x.dtype)[:, :, None, None]
-        return torch.addcmul(bias, x, gain)
+        return scale_and_shift(x, (1 + self.gain(condition)).to(x.dtype), self.bias(condition).to(x.dtype))
 
 
 def batch_norm(channels: int, num_classes: int = 0) -> nn.Module:
@@ -172,19 +169,25 @@ def upsample(x: Tensor) -> Tensor:
     return upsample2(x)
 
 
-def upsampled(conv: nn.Conv2d, x: Tensor) -> Tensor:
+def upsampled(conv: nn.Conv2d, x: Tensor, *, relu: bool = False) -> Tensor:
     """Double height and width by repeating pixels, then convolve; in one operation where a run chose that.
 
-    A block that calls this names the convolution in its ``resampling()`` (:mod:`gancompress.backbones.folding`).
+    With ``relu`` a ReLU comes first. A block that calls this names the convolution in its ``resampling()``
+    (:mod:`gancompress.backbones.folding`).
     """
-    out: Tensor | None = folding.compute(conv, x)
-    return conv(upsample(x)) if out is None else out
+    out: Tensor | None = folding.compute(conv, x, relu=relu)
+    if out is not None:
+        return out
+    x = upsample(x)
+    return after_relu(conv, x) if relu else conv(x)
 
 
-def averaged(conv: nn.Conv2d, x: Tensor) -> Tensor:
+def averaged(conv: nn.Conv2d, x: Tensor, *, relu: bool = False) -> Tensor:
     """Convolve, then average 2x2 boxes; in one operation where a run chose that (as for :func:`upsampled`)."""
-    out: Tensor | None = folding.compute(conv, x)
-    return average2(conv(x)) if out is None else out
+    out: Tensor | None = folding.compute(conv, x, relu=relu)
+    if out is not None:
+        return out
+    return average2(after_relu(conv, x) if relu else conv(x))
 
 
 class PointwiseShortcut(nn.Conv2d):
@@ -229,8 +232,8 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, 2H, 2W)."""
-        h = upsampled(self.conv1, F.relu(normalise(self.norm1, x, condition)))
-        h = self.conv2(F.relu(normalise(self.norm2, h, condition)))
+        h = upsampled(self.conv1, normalise(self.norm1, x, condition), relu=True)
+        h = after_relu(self.conv2, normalise(self.norm2, h, condition))
         out: Tensor = h + upsample(self.shortcut(x))
         return out
 
@@ -251,7 +254,7 @@ class FirstDownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H/2, W/2)."""
-        h = averaged(self.conv2, F.relu(self.conv1(x)))
+        h = averaged(self.conv2, self.conv1(x), relu=True)
         out: Tensor = h + self.shortcut(average2(x))
         return out
 
@@ -284,8 +287,8 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H, W), or to half the resolution."""
-        h: Tensor = F.relu(self.conv1(F.relu(x)))
-        h = averaged(self.conv2, h) if self.down else self.conv2(h)
+        h = after_relu(self.conv1, x)
+        h = averaged(self.conv2, h, relu=True) if self.down else after_relu(self.conv2, h)
         x = average2(x) if self.down else x
         return h + (x if self.shortcut is None else self.shortcut(x))
 

@@ -24,6 +24,7 @@ from gancompress.backbones.layers import (
     initialiser,
     normalise,
 )
+from gancompress.kernels.modules import after_relu
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,6 +89,8 @@ class SNGANConfig(BackboneConfig):
 
 
 class _SNGANGenerator(Generator):
+    any_memory_format = True
+
     def __init__(self, config: SNGANConfig, image: ImageSpec, num_classes: int, layout: _Layout, channels: int) -> None:
         super().__init__()
         self.latent_dim, self.image, self.num_classes = config.latent_dim, image, num_classes
@@ -109,11 +112,13 @@ class _SNGANGenerator(Generator):
         h: Tensor = self.input(z)
         for block in self.blocks:
             h = block(h, labels)
-        h = self.output(F.relu(normalise(self.norm, h, labels)))
+        h = after_relu(self.output, normalise(self.norm, h, labels))
         return torch.tanh(h.float())
 
 
 class _SNGANDiscriminator(Discriminator):
+    any_memory_format = True
+
     def __init__(self, config: SNGANConfig, image: ImageSpec, num_classes: int, layout: _Layout, channels: int) -> None:
         super().__init__()
         self.image, self.num_classes = image, num_classes

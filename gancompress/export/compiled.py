@@ -17,7 +17,7 @@ from gancompress.backbones.base import Generator, prunable_weights
 from gancompress.errors import ExportError
 from gancompress.export.folding import folded
 from gancompress.export.in_place import reuse_memory
-from gancompress.export.lowering import Convolution, Region, find_regions, refusal
+from gancompress.export.lowering import Convolution, Read, Region, find_regions, refusal
 from gancompress.export.tracing import ENTRY, VALUE, trace, value_of
 from gancompress.kernels import Layer, Mode, Pattern, Program, Value, choose, status
 from gancompress.kernels.tuning import ENVIRONMENT
@@ -99,8 +99,39 @@ class _ProgramModule(nn.Module):
         super().__init__()
         self.program = program
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.program(x)
+    def forward(self, x: Tensor, *affines: Tensor) -> Tensor:
+        return self.program(x, *(affine.expand(x.shape[0], -1, -1) for affine in affines))
+
+
+class _AffineModule(nn.Module):
+    """Composes the gains and biases of a :class:`Read`, some given image by image, to what a program takes.
+
+    Called with what the read's nodes give; returns ``[N, 2, C]`` (N is 1 when no factor knows better).
+    """
+
+    def __init__(self, read: Read) -> None:
+        super().__init__()
+        self._fixed = {
+            place: factor.float()
+            for place, factor in enumerate(factor for pair in read.affine for factor in pair)
+            if isinstance(factor, Tensor)
+        }
+        self._given = [isinstance(factor, fx.Node) for pair in read.affine for factor in pair]
+
+    def forward(self, *given: Tensor) -> Tensor:
+        ahead = iter(given)
+
+        def number(place: int) -> Tensor | None:
+            return next(ahead).float().flatten(1) if self._given[place] else self._fixed.get(place)
+
+        scale, shift = torch.ones(()), torch.zeros(())
+        for place in range(0, len(self._given), 2):
+            gain, bias = number(place), number(place + 1)
+            if gain is not None:
+                scale, shift = scale * gain, shift * gain
+            if bias is not None:
+                shift = shift + bias
+        return torch.stack((scale * torch.ones_like(shift), shift * torch.ones_like(scale)), 1)
 
 
 def compile_generator(
@@ -199,7 +230,13 @@ def _install(
         title = f"program{len(set(programs.values()))}"
         graph.add_module(title, _ProgramModule(_program(region, patterns)))
         with graph.graph.inserting_before(region.exit):
-            node = graph.graph.call_module(title, (region.source,))
+            affines = []
+            for number in region.numbers:
+                read = region.convolutions[number].source
+                if read.nodes:
+                    graph.add_module(f"{title}_affine{number}", _AffineModule(read))
+                    affines.append(graph.graph.call_module(f"{title}_affine{number}", tuple(read.nodes)))
+            node = graph.graph.call_module(title, (region.source, *affines))
         node.meta[VALUE] = value_of(region.exit)
         region.exit.replace_all_uses_with(node)
         programs.update(dict.fromkeys(names.values(), title))
@@ -223,21 +260,35 @@ def _program(region: Region, patterns: Mapping[int, Pattern]) -> Program:
 
 def _add(program: Program, conv: Convolution, pattern: Pattern, values: Mapping[int, Value]) -> Value:
     read, module = conv.source, conv.module
-    scale = None if read.scale is None else read.scale.float()
-    shift = None if read.shift is None else read.shift.float()
+    affine = program.affine(conv.weight.shape[0 if _transposed(conv) else 1]) if read.nodes else None
+    scale, shift = (None, None) if affine is not None else _composed(read)
     bias = None if conv.bias is None else conv.bias.float()
     x, weight = values[read.value], conv.weight.float()
     stride, padding = int(module.stride[0]), int(module.padding[0])
     add = None if conv.add is None else values[conv.add.value]
     if isinstance(module, nn.ConvTranspose2d):
         return program.conv_transpose(
-            x, weight, pattern, bias, stride=stride, padding=padding, scale=scale, shift=shift, pre_relu=read.relu,
-            add=add, relu=conv.relu,
+            x, weight, pattern, bias, stride=stride, padding=padding, scale=scale, shift=shift, affine=affine,
+            pre_relu=read.relu, add=add, relu=conv.relu,
         )  # fmt: skip
     return program.conv(
-        x, weight, pattern, bias, stride=stride, padding=padding, scale=scale, shift=shift, pre_relu=read.relu,
-        upsample=read.up, add=add, add_upsample=conv.add is not None and conv.add.up, relu=conv.relu,
+        x, weight, pattern, bias, stride=stride, padding=padding, scale=scale, shift=shift, affine=affine,
+        pre_relu=read.relu, upsample=read.up, add=add, add_upsample=conv.add is not None and conv.add.up,
+        relu=conv.relu,
     )  # fmt: skip
+
+
+def _composed(read: Read) -> tuple[Tensor | None, Tensor | None]:
+    """Return one scale and one shift, (C,), for an affine map that is the same for every image."""
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    for gain, bias in read.affine:
+        assert isinstance(gain, Tensor)
+        assert isinstance(bias, Tensor)
+        if scale is not None and shift is not None:
+            gain, bias = gain * scale, gain * shift + bias
+        scale, shift = gain, bias
+    return (None, None) if scale is None or shift is None else (scale.float(), shift.float())
 
 
 def _better_dense(region: Region, patterns: Mapping[int, Pattern], mode: Mode | None) -> str:

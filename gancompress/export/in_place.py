@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from gancompress.export.tracing import value_of
+from gancompress.kernels.layout import scale_and_shift
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,6 +23,10 @@ __all__ = ["reuse_memory"]
 
 def _scale_and_shift(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
     return x.mul_(gain).add_(bias)
+
+
+def _scale_and_shift_images(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    return _scale_and_shift(x, gain[:, :, None, None], bias[:, :, None, None])
 
 
 def _add_to(x: Tensor, other: Tensor) -> Tensor:
@@ -50,6 +55,9 @@ def reuse_memory(graph: fx.GraphModule, programs: Collection[str]) -> None:
             bias, x, gain = node.args
             if fresh(x) and _covers(x, node):
                 node.target, node.args = _scale_and_shift, (x, gain, bias)
+        elif node.target is scale_and_shift:
+            if fresh(node.args[0]):
+                node.target = _scale_and_shift_images
         elif node.target in (operator.add, torch.add) and len(node.args) == 2:
             a, b = node.args if fresh(node.args[0]) else reversed(node.args)
             if fresh(a) and isinstance(b, fx.Node) and a is not b and _covers(a, node):

@@ -2,7 +2,8 @@
 
 A *region* is a part of the graph with one map coming in and one going out, made of operations that a
 :class:`~gancompress.kernels.Program` has. Inside it batch norms vanish into the weights before or the affine after,
-ReLUs, upsampling and additions into the convolutions beside them.
+ReLUs, upsampling and additions into the convolutions beside them. A scale and a shift that differ from image to image
+(conditional batch norm) become further inputs of the program.
 """
 
 from __future__ import annotations
@@ -10,41 +11,51 @@ from __future__ import annotations
 import contextlib
 import operator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from gancompress.export.tracing import value_of
+from gancompress.kernels.layout import scale_and_shift
 from gancompress.kernels.resample import upsample2
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-__all__ = ["Convolution", "Read", "Region", "find_regions", "refusal", "region_nodes"]
+__all__ = ["Convolution", "Factor", "Read", "Region", "find_regions", "refusal", "region_nodes"]
 
-_Op = Literal["conv", "norm", "relu", "up", "add", "same"]
+_Op = Literal["conv", "norm", "affine", "relu", "up", "add", "same"]
+
+#: of an affine map: one number per channel, ``(C,)``; a node of the graph that gives one per image and channel,
+#: ``(N, C)`` or ``(N, C, 1, 1)``; or none
+Factor: TypeAlias = "Tensor | fx.Node | None"
 
 
 @dataclass(frozen=True)
 class Read:
-    """A map as something reads it: ``up(relu(scale * value + shift))``.
+    """A map as something reads it: ``up(relu(affine(value)))``.
 
     Attributes:
         value: 0 for the region's input, else the number of the convolution that made it, from 1.
+        affine: pairs of a gain and a bias, applied one after the other.
     """
 
     value: int
-    scale: Tensor | None = None
-    shift: Tensor | None = None
+    affine: tuple[tuple[Factor, Factor], ...] = ()
     relu: bool = False
     up: bool = False
 
     @property
     def bare(self) -> bool:
         """Whether it is the map itself."""
-        return self.scale is None and not self.relu and not self.up
+        return not self.affine and not self.relu and not self.up
+
+    @property
+    def nodes(self) -> list[fx.Node]:
+        """The factors that differ from image to image."""
+        return [factor for pair in self.affine for factor in pair if isinstance(factor, fx.Node)]
 
 
 @dataclass
@@ -132,9 +143,9 @@ def find_regions(graph: fx.GraphModule) -> list[Region]:
 
 def _source(node: fx.Node, kinds: dict[fx.Node, _Op], taken: Collection[fx.Node]) -> fx.Node:
     """Walk up from a convolution through what can be fused before it."""
-    source = node.all_input_nodes[0]
-    while kinds.get(source) in ("norm", "relu", "up", "same") and source not in taken:
-        source = source.all_input_nodes[0]
+    (source,) = _maps(node)
+    while kinds.get(source) in ("norm", "affine", "relu", "up", "same") and source not in taken:
+        (source,) = _maps(source)
     return source
 
 
@@ -144,7 +155,7 @@ def _largest(
     """Return the region with most convolutions, ``first`` among them, that starts from ``source``."""
     reach = {source}
     for node in source.graph.nodes:
-        if node in kinds and node not in taken and set(node.all_input_nodes) <= reach:
+        if node in kinds and node not in taken and set(_maps(node)) <= reach:
             reach.add(node)
     best: Region | None = None
     for exit in [node for node in reversed(source.graph.nodes) if node in reach and node is not source]:
@@ -162,7 +173,7 @@ def region_nodes(source: fx.Node, exit: fx.Node) -> list[fx.Node]:
     """Return all nodes on the way from ``source``, which is not among them, to ``exit``, in the order of the graph."""
     inside, ahead = {exit}, [exit]
     while ahead:
-        for node in ahead.pop().all_input_nodes:
+        for node in _maps(ahead.pop()):
             if node is not source and node not in inside:
                 inside.add(node)
                 ahead.append(node)
@@ -175,6 +186,8 @@ def region_nodes(source: fx.Node, exit: fx.Node) -> list[fx.Node]:
 def _kind(node: fx.Node, modules: dict[str, Any]) -> _Op | None:
     """Say which of a program's operations a node is, None for any other."""
     value, inputs = value_of(node), node.all_input_nodes
+    if _is_map(value) and _affine_parts(node) is not None:
+        return "affine"
     if not _is_map(value) or not inputs or not all(_is_map(value_of(other)) for other in inputs):
         return None
     if node.op == "call_module":
@@ -190,6 +203,41 @@ def _kind(node: fx.Node, modules: dict[str, Any]) -> _Op | None:
     if node.op == "call_method" and name in ("float", "contiguous") and not node.kwargs and len(node.args) == 1:
         return "same"
     return None
+
+
+def _affine_parts(node: fx.Node) -> tuple[fx.Node, Factor, Factor] | None:
+    """Return map, gain and bias of an operation that scales and shifts a map by numbers per image and channel."""
+    if node.op != "call_function" or node.kwargs or not all(isinstance(other, fx.Node) for other in node.args):
+        return None
+    args: list[Any] = list(node.args)
+    if node.target is scale_and_shift:
+        return args[0], args[1], args[2]
+    if node.target is torch.addcmul and len(args) == 3:
+        bias, x, gain = args
+        x, gain = (gain, x) if _is_per_channel(x, node) else (x, gain)
+        fits = _same_map(x, node) and _is_per_channel(gain, node) and _is_per_channel(bias, node)
+        return (x, gain, bias) if fits else None
+    if node.target in (operator.mul, torch.mul, operator.add, torch.add) and len(args) == 2:
+        x, factor = args if _same_map(args[0], node) else args[::-1]
+        if _same_map(x, node) and _is_per_channel(factor, node):
+            return (x, factor, None) if node.target in (operator.mul, torch.mul) else (x, None, factor)
+    return None
+
+
+def _same_map(x: fx.Node, node: fx.Node) -> bool:
+    value = value_of(x)
+    return _is_map(value) and value.shape == value_of(node).shape
+
+
+def _is_per_channel(x: fx.Node, node: fx.Node) -> bool:
+    value, shape = value_of(x), value_of(node).shape
+    return _is_map(value) and value.shape[1:] == (shape[1], 1, 1) != shape[1:] and value.shape[0] in (1, shape[0])
+
+
+def _maps(node: fx.Node) -> list[fx.Node]:
+    """The inputs of a node that are maps of a region, factors of an affine map left out."""
+    parts = _affine_parts(node) if _is_map(value_of(node)) else None
+    return node.all_input_nodes if parts is None else [parts[0]]
 
 
 def _is_map(value: Any) -> bool:
@@ -250,6 +298,10 @@ def _lower(source: fx.Node, inside: Sequence[fx.Node], kinds: dict[fx.Node, _Op]
                     _fold(conv, scale, shift)
                 else:
                     read = _scaled(read, scale, shift)
+            case "affine":
+                parts = _affine_parts(node)
+                assert parts is not None
+                read = _scaled(read, *parts[1:])
             case "relu":
                 if fits and conv is not None:
                     conv.relu = True
@@ -273,6 +325,9 @@ def _lower(source: fx.Node, inside: Sequence[fx.Node], kinds: dict[fx.Node, _Op]
 
 
 def _operands(node: fx.Node) -> list[fx.Node]:
+    parts = _affine_parts(node)
+    if parts is not None:
+        return [parts[0]]
     return [other for other in node.args if isinstance(other, fx.Node)] or node.all_input_nodes
 
 
@@ -287,7 +342,7 @@ def _added(done: dict[int, Convolution], order: list[int], a: Read, b: Read) -> 
     for own, other in ((a, b), (b, a)):
         conv = done.get(own.value)
         fits = conv is not None and conv.open and own.bare and not conv.relu and conv.add is None
-        if fits and conv is not None and own.value != other.value and other.scale is None and not other.relu:
+        if fits and conv is not None and own.value != other.value and not other.affine and not other.relu:
             conv.add = other
             _close(done, [other])
             # nothing has read it yet, so it may run later
@@ -308,13 +363,10 @@ def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return scale, shift if norm.bias is None else shift + norm.bias.double()
 
 
-def _scaled(read: Read, scale: Tensor, shift: Tensor) -> Read:
+def _scaled(read: Read, gain: Factor, bias: Factor) -> Read:
     if read.relu:
         raise _UnsupportedError
-    if read.scale is not None and read.shift is not None:
-        shift = scale * read.shift + shift
-        scale = scale * read.scale
-    return replace(read, scale=scale, shift=shift)
+    return replace(read, affine=(*read.affine, (gain, bias)))
 
 
 def _fold(conv: Convolution, scale: Tensor, shift: Tensor) -> None:

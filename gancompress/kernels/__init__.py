@@ -5,14 +5,15 @@ them to the layers of an existing model. Below a measured density they run on na
 :func:`status` says whether the native kernels are there.
 """
 
-from gancompress.kernels.modules import Attachment, attach, attached, detach, supports
+from gancompress.kernels.modules import Attachment, after_relu, attach, attached, detach, supports
 from gancompress.kernels.native_library import Status, status
 from gancompress.kernels.ops import conv2d, conv_transpose2d, keep, linear
 from gancompress.kernels.pattern import Pattern, as_pattern
-from gancompress.kernels.program import Program, Value
+from gancompress.kernels.program import Affine, Program, Value
 from gancompress.kernels.tuning import Layer, Mode, break_even, choose
 
 __all__ = [
+    "Affine",
     "Attachment",
     "Layer",
     "Mode",
@@ -20,6 +21,7 @@ __all__ = [
     "Program",
     "Status",
     "Value",
+    "after_relu",
     "as_pattern",
     "attach",
     "attached",

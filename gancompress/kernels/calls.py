@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gancompress.kernels.native_library import BLOCKED, IMAGES, POINTS, BackwardArgs, ConvArgs, Library
+from gancompress.kernels.layout import empty_batch_last, is_batch_last
+from gancompress.kernels.native_library import BATCH_LAST, BLOCKED, IMAGES, POINTS, BackwardArgs, ConvArgs, Library
 
 if TYPE_CHECKING:
     from gancompress.kernels.pattern import Pattern, Plan
@@ -16,29 +17,44 @@ if TYPE_CHECKING:
 __all__ = ["backward", "conv", "from_blocked", "fused", "to_blocked"]
 
 
+def _layout(x: Tensor) -> int:
+    return POINTS if x.dim() == 2 else BATCH_LAST if is_batch_last(x) else IMAGES
+
+
 def conv(
-    lib: Library, plan: Plan, x: Tensor, weight: Tensor, bias: Tensor | None, out_shape: tuple[int, ...]
+    lib: Library,
+    plan: Plan,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    out_shape: tuple[int, ...],
+    *,
+    batch_last: bool = False,
+    pre_relu: bool = False,
 ) -> Tensor | None:
     """Run a plan on images ``[N, C, H, W]`` or points ``[N, C]``.
 
     Args:
         lib: the loaded kernels.
         plan: made for the shape of the output.
-        x: float32, contiguous.
+        x: float32, contiguous or batch last.
         weight: dense float32, contiguous; only kept positions are read.
         bias: float32 per output channel, or None.
         out_shape: shape of the result.
+        batch_last: lay the result out batch last, for a batch that is a multiple of 16.
+        pre_relu: take ``relu(x)``.
 
     Returns:
         The result, or None when ``x`` holds something that is not finite (dense arithmetic would spread it through
         masked weights too, so the caller computes that case dense).
     """
-    out = torch.empty(out_shape, dtype=torch.float32)
+    out = empty_batch_last(out_shape) if batch_last else torch.empty(out_shape, dtype=torch.float32)
     size = (*x.shape[2:], *out_shape[2:]) if x.dim() == 4 else (1, 1, 1, 1)
     args = ConvArgs(
         plan=plan.address, weight=weight.data_ptr(), x=x.data_ptr(), bias=None if bias is None else bias.data_ptr(),
         out=out.data_ptr(), batch=x.shape[0], hi=size[0], wi=size[1], ho=size[2], wo=size[3],
-        layout=IMAGES if x.dim() == 4 else POINTS, threads=torch.get_num_threads(),
+        layout_x=_layout(x), layout_out=BATCH_LAST if batch_last else POINTS if x.dim() == 2 else IMAGES,
+        pre_relu=int(pre_relu), threads=torch.get_num_threads(),
     )  # fmt: skip
     return out if lib.check(lib.raw.gc_conv(ctypes.byref(args))) else None
 
@@ -52,21 +68,23 @@ def backward(
     *,
     transpose: bool,
     want: tuple[bool, bool],
+    pre_relu: bool = False,
 ) -> tuple[Tensor | None, Tensor | None] | None:
     """The gradients of a layer towards its input and towards its kept weights.
 
     Args:
         lib: the loaded kernels.
         plans: the direct and the phased one of the layer.
-        x: the layer's input, float32, contiguous.
-        gradient: towards its result, float32, contiguous.
+        x: the layer's input, float32, contiguous or batch last.
+        gradient: towards its result, float32, contiguous or batch last.
         weight: dense float32, contiguous.
         transpose: whether the layer is a transposed convolution.
         want: which of the two to compute.
+        pre_relu: the layer takes ``relu(x)``; the gradient is towards ``x``. Not for transposed ones.
 
     Returns:
-        The two gradients (None where not wanted; the second is dense-shaped and exactly 0 off the mask), or None when
-        an input is not finite.
+        The two gradients (None where not wanted; the first lies in memory as ``x`` does, the second is dense-shaped and
+        exactly 0 off the mask), or None when an input is not finite.
     """
     for_x = torch.empty_like(x) if want[0] else None
     for_weight = torch.empty_like(weight) if want[1] else None
@@ -75,8 +93,8 @@ def backward(
         direct=plans[0].address, phased=plans[1].address, weight=weight.data_ptr(), x=x.data_ptr(),
         gradient=gradient.data_ptr(), for_x=None if for_x is None else for_x.data_ptr(),
         for_weight=None if for_weight is None else for_weight.data_ptr(), batch=x.shape[0],
-        hi=size[0], wi=size[1], ho=size[2], wo=size[3], layout=IMAGES if x.dim() == 4 else POINTS,
-        transpose=int(transpose), threads=torch.get_num_threads(),
+        hi=size[0], wi=size[1], ho=size[2], wo=size[3], layout_x=_layout(x), layout_gradient=_layout(gradient),
+        transpose=int(transpose), pre_relu=int(pre_relu), threads=torch.get_num_threads(),
     )  # fmt: skip
     return (for_x, for_weight) if lib.check(lib.raw.gc_backward(ctypes.byref(args))) else None
 
@@ -131,8 +149,8 @@ def fused(
 
     args = ConvArgs(
         plan=plan.address, weight=at(weight), x=at(x), bias=at(bias), scale=at(scale), shift=at(shift), add=at(add),
-        out=at(out), batch=batch, hi=hi, wi=wi, ho=ho, wo=wo, layout=BLOCKED, up=up, pre_relu=int(pre_relu),
-        relu=int(relu), add_up=int(add_upsample), threads=torch.get_num_threads(),
+        out=at(out), batch=batch, hi=hi, wi=wi, ho=ho, wo=wo, layout_x=BLOCKED, layout_out=BLOCKED, up=up,
+        pre_relu=int(pre_relu), relu=int(relu), add_up=int(add_upsample), threads=torch.get_num_threads(),
     )  # fmt: skip
     lib.check(lib.raw.gc_conv(ctypes.byref(args)))
     return out

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from gancompress.kernels.tuning import Mode
 
-__all__ = ["Attachment", "attach", "attached", "detach", "supports"]
+__all__ = ["Attachment", "after_relu", "attach", "attached", "detach", "supports"]
 
 _NAME = "_gancompress_sparse"
 _log = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ class Attachment:
         dense_because: None, or why this layer is always computed dense.
         masked: the weight is 0 off the mask already and its gradient is masked elsewhere (see ``ops.conv2d``).
         table: break-evens of this run (see ``tuning.break_even``).
+        batch_last: maps leave this layer batch last (see :mod:`gancompress.kernels.layout`).
+        pre_relu: the layer takes ``relu(x)``; :func:`after_relu` sets it for one call.
     """
 
     pattern: Pattern
@@ -48,6 +50,8 @@ class Attachment:
     dense_because: str | None = None
     masked: bool = False
     table: dict[str, float] | None = None
+    batch_last: bool = False
+    pre_relu: bool = False
 
 
 def _one(value: Any) -> int | None:
@@ -98,7 +102,7 @@ def _conv_forward(self: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | Non
     if how.dense_because is not None or stride is None or padding is None or x.dim() != 4:
         plain = type(self)._conv_forward
         kept = weight if how.masked else ops.keep(weight, how.pattern, how.dense_gradient)
-        out: Tensor = plain(self, x, kept, bias)
+        out: Tensor = plain(self, F.relu(x) if how.pre_relu else x, kept, bias)
         return out
     return ops.conv2d(
         x,
@@ -111,6 +115,8 @@ def _conv_forward(self: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | Non
         sparse=how.sparse,
         masked=how.masked,
         table=how.table,
+        batch_last=how.batch_last,
+        pre_relu=how.pre_relu,
     )
 
 
@@ -135,7 +141,22 @@ def _transpose_forward(self: nn.ConvTranspose2d, x: Tensor, output_size: list[in
     return ops.conv_transpose2d(
         x, self.weight, how.pattern, self.bias, stride=stride, padding=padding, output_padding=more,
         dense_gradient=how.dense_gradient, sparse=how.sparse, masked=how.masked, table=how.table,
+        batch_last=how.batch_last,
     )  # fmt: skip
+
+
+def after_relu(module: nn.Module, x: Tensor) -> Tensor:
+    """``module(relu(x))``; in a layer that runs on the kernels the ReLU costs nothing, forward and backward."""
+    how = attached(module)
+    if how is None or not isinstance(module, nn.Conv2d):
+        out: Tensor = module(F.relu(x))
+        return out
+    how.pre_relu = True
+    try:
+        out = module(x)
+    finally:
+        how.pre_relu = False
+    return out
 
 
 def attach(module: nn.Module, mask: Tensor | Pattern, *, sparse: Mode | None = None) -> Attachment:

@@ -24,9 +24,9 @@ __all__ = ["ENVIRONMENT", "Library", "Status", "library", "status"]
 #: The environment variable that picks an instruction set.
 ENVIRONMENT = "GANCOMPRESS_KERNELS"
 
-_ABI = 3
+_ABI = 4
 _OK, _NOT_FINITE, _BAD_ARGUMENT, _NO_MEMORY = range(4)
-IMAGES, POINTS, BLOCKED = range(3)
+IMAGES, POINTS, BLOCKED, BATCH_LAST = range(4)
 DIRECT, PHASED = range(2)
 
 
@@ -67,9 +67,11 @@ class ConvArgs(ctypes.Structure):
         ("batch", c_int64),
         *(
             (name, c_int32)
-            for name in ("hi", "wi", "ho", "wo", "layout", "up", "pre_relu", "relu", "add_up", "threads")
+            for name in (
+                "hi", "wi", "ho", "wo", "layout_x", "layout_out", "up", "pre_relu", "relu", "add_up", "threads",
+            )
         ),
-    ]
+    ]  # fmt: skip
 
 
 class BackwardArgs(ctypes.Structure):
@@ -78,7 +80,10 @@ class BackwardArgs(ctypes.Structure):
     _fields_ = [
         *((name, c_void_p) for name in ("direct", "phased", "weight", "x", "gradient", "for_x", "for_weight")),
         ("batch", c_int64),
-        *((name, c_int32) for name in ("hi", "wi", "ho", "wo", "layout", "transpose", "threads")),
+        *(
+            (name, c_int32)
+            for name in ("hi", "wi", "ho", "wo", "layout_x", "layout_gradient", "transpose", "pre_relu", "threads")
+        ),
     ]
 
 
@@ -89,8 +94,18 @@ class StepArgs(ctypes.Structure):
         *((name, c_void_p) for name in ("plan", "weight", "bias", "scale", "shift")),
         *(
             (name, c_int32)
-            for name in ("src", "dst", "add", "hi", "wi", "ho", "wo", "up", "pre_relu", "relu", "add_up")
+            for name in ("src", "dst", "add", "hi", "wi", "ho", "wo", "up", "pre_relu", "relu", "add_up", "affine")
         ),
+    ]
+
+
+class RunArgs(ctypes.Structure):
+    """``GcRun`` in ``native/api.h``."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("x", "out", "affines")),
+        *((name, c_int64) for name in ("in_count", "out_count", "batch")),
+        *((name, c_int32) for name in ("input", "output", "affine_count", "threads")),
     ]
 
 
@@ -124,14 +139,14 @@ class Library:
         lib.gc_backward.argtypes = [POINTER(BackwardArgs)]
         lib.gc_to_blocked.argtypes = [c_void_p, c_int64, c_int64, c_void_p]
         lib.gc_from_blocked.argtypes = [c_void_p, c_int64, c_int64, c_void_p]
+        lib.gc_to_batch_last.argtypes = [c_void_p, c_int64, c_int64, c_void_p]
+        lib.gc_from_batch_last.argtypes = [c_void_p, c_int64, c_int64, c_void_p]
         lib.gc_program_new.restype = c_void_p
         lib.gc_program_new.argtypes = [c_int32, POINTER(c_int64), c_int32]
         lib.gc_program_free.restype = None
         lib.gc_program_free.argtypes = [c_void_p]
         lib.gc_program_add.argtypes = [c_void_p, POINTER(StepArgs)]
-        lib.gc_program_run.argtypes = [
-            c_void_p, c_void_p, c_int32, c_int64, c_void_p, c_int32, c_int64, c_int64, c_int32
-        ]  # fmt: skip
+        lib.gc_program_run.argtypes = [c_void_p, POINTER(RunArgs)]
         self.path = path
         self.raw = lib
         self.built_for = self._names()

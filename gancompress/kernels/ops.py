@@ -7,6 +7,9 @@ When is a call computed sparse? On a CPU, in float32, outside autocast and graph
 there (:func:`gancompress.kernels.status`), and when the density is below the break-even that was *measured* for this
 layer on this machine (:mod:`gancompress.kernels.tuning`). In all other cases, dense.
 
+A map may lie in memory batch last (:mod:`gancompress.kernels.layout`), which spares the kernels all copying. The result
+of a sparse call lies as its input does, or batch last when ``batch_last`` asks for it.
+
 What stays as dense does it: an input or a gradient with NaN or Inf makes the call fall back to dense arithmetic, for
 ``0 * inf`` spreads through masked weights too; a gradient of a gradient (``create_graph=True``, as for R1 or gradient
 penalties) is computed dense. What masked positions of ``weight`` hold is never looked at, finite or not.
@@ -14,6 +17,7 @@ penalties) is computed dense. What masked positions of ``weight`` hold is never 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,6 +26,7 @@ from torch import Tensor
 
 from gancompress.errors import KernelError
 from gancompress.kernels import calls, tuning
+from gancompress.kernels.layout import LANES, is_batch_last, rows_of, to_batch_last, to_images
 from gancompress.kernels.native_library import Library, library
 from gancompress.kernels.pattern import Pattern, Plan, as_pattern
 from gancompress.kernels.tuning import Layer, Mode
@@ -107,31 +112,47 @@ class _Sparse(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Pattern, layer: Layer, lib: Library,
-        dense_gradient: bool,
+        dense_gradient: bool, batch_last: bool, pre_relu: bool,
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(x, weight)
         ctx.pattern, ctx.layer, ctx.lib, ctx.dense_gradient = pattern, layer, lib, dense_gradient
+        ctx.pre_relu = pre_relu
         direct, phased = _plans(lib, layer, pattern)
-        x, weight = x.detach().contiguous(), weight.detach().contiguous()
+        x, weight = _taken(x.detach()), weight.detach().contiguous()
         plan = phased if layer.op == "transpose" else direct
-        out = calls.conv(lib, plan, x, weight, None if bias is None else bias.detach().contiguous(), layer.out_shape)
-        return _dense(layer, x, keep(weight, pattern), bias) if out is None else out
+        bias = None if bias is None else bias.detach().contiguous()
+        out = calls.conv(lib, plan, x, weight, bias, layer.out_shape, batch_last=batch_last, pre_relu=pre_relu)
+        return _dense(layer, torch.relu(x) if pre_relu else x, keep(weight, pattern), bias) if out is None else out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         (gradient,) = gradients
         x, weight = ctx.saved_tensors
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
-        for_bias = gradient.sum((0, 2, 3) if gradient.dim() == 4 else 0) if need_b else None
+        for_bias = _bias_gradient(gradient) if need_b else None
         layer: Layer = ctx.layer
         if torch.is_grad_enabled():  # a graph of the gradient is wanted: dense operations record one
             kept = keep(weight, ctx.pattern)
-            for_x, for_w = _dense_gradients(layer, gradient, x, kept, (need_x, need_w))
+            inside = torch.relu(x) if ctx.pre_relu else x
+            for_x, for_w = _dense_gradients(layer, gradient, inside, kept, (need_x, need_w))
+            if for_x is not None and ctx.pre_relu:
+                for_x = torch.where(x <= 0, 0.0, for_x)
             if for_w is not None and not ctx.dense_gradient:
                 for_w = keep(for_w, ctx.pattern)
         else:
-            for_x, for_w = _sparse_gradients(ctx, gradient.contiguous(), x.contiguous(), weight.contiguous())
-        return for_x, for_w, for_bias, None, None, None, None
+            for_x, for_w = _sparse_gradients(ctx, _taken(gradient), _taken(x), weight.contiguous())
+        return for_x, for_w, for_bias, None, None, None, None, None, None
+
+
+def _taken(x: Tensor) -> Tensor:
+    """``x`` in a memory format that the kernels take."""
+    return x if is_batch_last(x) else x.contiguous()
+
+
+def _bias_gradient(gradient: Tensor) -> Tensor:
+    if gradient.dim() != 4:
+        return gradient.sum(0)
+    return rows_of(gradient).sum((0, 2, 3)) if is_batch_last(gradient) else gradient.sum((0, 2, 3))
 
 
 def _sparse_gradients(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -143,11 +164,18 @@ def _sparse_gradients(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor) -> 
     want = (need_x, need_w and not ctx.dense_gradient)
     if any(want):
         plans = _plans(lib, layer, pattern)
-        done = calls.backward(lib, plans, x, gradient, weight, transpose=layer.op == "transpose", want=want)
+        transpose = layer.op == "transpose"
+        done = calls.backward(
+            lib, plans, x, gradient, weight, transpose=transpose, want=want, pre_relu=ctx.pre_relu
+        )  # fmt: skip
         for_x, for_w = done or (None, None)
     missing = (need_x and for_x is None, need_w and for_w is None)
     if any(missing):  # asked for, or something is not finite
-        dense_x, dense_w = _dense_gradients(layer, gradient, x, keep(weight, pattern), missing)
+        images = to_images(x)
+        inside = torch.relu(images) if ctx.pre_relu else images
+        dense_x, dense_w = _dense_gradients(layer, to_images(gradient), inside, keep(weight, pattern), missing)
+        if dense_x is not None and ctx.pre_relu:
+            dense_x = torch.where(images <= 0, 0.0, dense_x)
         if dense_w is not None and not ctx.dense_gradient:
             dense_w = keep(dense_w, pattern)
         for_x = dense_x if missing[0] else for_x
@@ -175,13 +203,23 @@ def _may_run_sparse(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 def _run(
     layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Pattern, dense_gradient: bool,
-    sparse: Mode | None, masked: bool, table: dict[str, float] | None,
+    sparse: Mode | None, masked: bool, table: dict[str, float] | None, batch_last: bool = False,
+    pre_relu: bool = False,
 ) -> Tensor:  # fmt: skip
     lib = library()
     if lib is not None and _may_run_sparse(x, weight, bias):
+        last = x.dim() == 4 and x.shape[0] % LANES == 0 and (batch_last or is_batch_last(x))
         training = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-        if tuning.choose(layer, pattern.density, training=training, mode=sparse, table=table) == "sparse":
-            return _apply(_Sparse, x, weight, bias, pattern, layer, lib, dense_gradient)
+        shape = replace(layer, batch_last=last)
+        if tuning.choose(shape, pattern.density, training=training, mode=sparse, table=table) == "sparse":
+            fits = pre_relu and layer.op == "conv"
+            x = torch.relu(x) if pre_relu and not fits else x
+            return _apply(_Sparse, x, weight, bias, pattern, layer, lib, dense_gradient, last, fits)
+        if last and is_batch_last(x):  # torch's convolutions would convert one number at a time
+            x = to_images(x)
+            kept = weight if masked else keep(weight, pattern, dense_gradient)
+            return to_batch_last(_dense(layer, torch.relu(x) if pre_relu else x, kept, bias))
+    x = torch.relu(x) if pre_relu else x
     return _dense(layer, x, weight if masked else keep(weight, pattern, dense_gradient), bias)
 
 
@@ -211,6 +249,8 @@ def conv2d(
     sparse: Mode | None = None,
     masked: bool = False,
     table: dict[str, float] | None = None,
+    batch_last: bool = False,
+    pre_relu: bool = False,
 ) -> Tensor:
     """``F.conv2d(x, where(mask, weight, 0), bias, stride, padding)``.
 
@@ -227,9 +267,11 @@ def conv2d(
         masked: the weight is exactly 0 off the mask already and the caller masks its gradient, so that dense arithmetic
             is the plain operation and its gradient always whole.
         table: see :func:`gancompress.kernels.break_even`.
+        batch_last: when computed sparse, lay the result out batch last, if the batch is a multiple of 16.
+        pre_relu: take ``relu(x)``.
 
     Returns:
-        ``[N, R, Ho, Wo]``, contiguous when computed sparse.
+        ``[N, R, Ho, Wo]``; when computed sparse it lies in memory as ``x`` does, contiguous or batch last.
 
     Raises:
         KernelError: shapes do not fit, or the mask is no bool mask.
@@ -239,7 +281,7 @@ def conv2d(
     layer = Layer("conv", tuple(weight.shape), x.shape[0], x.shape[2], x.shape[3], stride, padding)
     if min(layer.out_size) < 1:
         raise KernelError(f"conv2d: x {tuple(x.shape)} is smaller than the kernel {tuple(weight.shape[2:])}")
-    return _run(layer, x, weight, bias, pattern, dense_gradient, sparse, masked, table)
+    return _run(layer, x, weight, bias, pattern, dense_gradient, sparse, masked, table, batch_last, pre_relu)
 
 
 def conv_transpose2d(
@@ -255,6 +297,7 @@ def conv_transpose2d(
     sparse: Mode | None = None,
     masked: bool = False,
     table: dict[str, float] | None = None,
+    batch_last: bool = False,
 ) -> Tensor:
     """``F.conv_transpose2d(x, where(mask, weight, 0), bias, stride, padding, output_padding)``.
 
@@ -270,6 +313,7 @@ def conv_transpose2d(
         sparse: as for :func:`conv2d`.
         masked: as for :func:`conv2d`.
         table: as for :func:`conv2d`.
+        batch_last: as for :func:`conv2d`.
 
     Raises:
         KernelError: as :func:`conv2d`.
@@ -279,7 +323,7 @@ def conv_transpose2d(
     layer = Layer("transpose", tuple(weight.shape), x.shape[0], x.shape[2], x.shape[3], stride, padding, output_padding)
     if min(layer.out_size) < 1:
         raise KernelError(f"conv_transpose2d: padding {padding} leaves nothing of x {tuple(x.shape)}")
-    return _run(layer, x, weight, bias, pattern, dense_gradient, sparse, masked, table)
+    return _run(layer, x, weight, bias, pattern, dense_gradient, sparse, masked, table, batch_last)
 
 
 def linear(

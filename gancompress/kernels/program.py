@@ -23,14 +23,14 @@ import torch
 import torch.nn.functional as F
 
 from gancompress.errors import KernelError
-from gancompress.kernels.native_library import Library, StepArgs, library
+from gancompress.kernels.native_library import Library, RunArgs, StepArgs, library
 from gancompress.kernels.pattern import Pattern, Plan, as_pattern
 from gancompress.kernels.tuning import Layer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Program", "Value"]
+__all__ = ["Affine", "Program", "Value"]
 
 #: Batches up to this size go image by image: the other kernel works on 16 lanes however few images there are.
 _FLAT_UP_TO = 4
@@ -54,6 +54,19 @@ class Value:
         return self.shape[0] * self.shape[1] * self.shape[2]
 
 
+@dataclass(frozen=True)
+class Affine:
+    """A scale and a shift per image and channel, given to a program with its input (conditional batch norm).
+
+    Attributes:
+        index: which of the affines.
+        channels: of the maps that it applies to.
+    """
+
+    index: int
+    channels: int
+
+
 @dataclass
 class _Step:
     transpose: bool
@@ -64,6 +77,7 @@ class _Step:
     padding: int
     scale: Tensor | None
     shift: Tensor | None
+    affine: Affine | None
     pre_relu: bool
     upsample: bool
     add: Value | None
@@ -92,9 +106,17 @@ class Program:
             raise KernelError(f"a program's input is channels, rows, columns; got {shape}")
         self.input = Value(0, (shape[0], shape[1], shape[2]))
         self._values = [self.input]
+        self._affines: list[Affine] = []
         self._steps: list[_Step] = []
         self._output: Value | None = None
         self._built: dict[tuple[str, bool], _Native] = {}
+
+    def affine(self, channels: int) -> Affine:
+        """Declare one more tensor ``[N, 2, channels]`` (scales, then shifts) that every call gives after the images."""
+        if self._output is not None:
+            raise KernelError("a program with an output takes no more inputs")
+        self._affines.append(Affine(len(self._affines), channels))
+        return self._affines[-1]
 
     def conv(
         self,
@@ -107,6 +129,7 @@ class Program:
         padding: int = 0,
         scale: Tensor | None = None,
         shift: Tensor | None = None,
+        affine: Affine | None = None,
         pre_relu: bool = False,
         upsample: bool = False,
         add: Value | None = None,
@@ -124,6 +147,7 @@ class Program:
             padding: zeros on every side, after the affine and the upsampling.
             scale: ``[C]`` or None: the input is first ``x * scale + shift`` (a folded batch norm).
             shift: ``[C]``, together with ``scale``.
+            affine: in place of both, when they differ from image to image.
             pre_relu: then a ReLU.
             upsample: then nearest x2.
             add: a value added to the result (a residual).
@@ -135,8 +159,9 @@ class Program:
         """
         pattern = as_pattern(mask)
         return self._add(
-            False, x, weight, pattern, bias, stride, padding, scale, shift, pre_relu, upsample, add, add_upsample, relu
-        )
+            False, x, weight, pattern, bias, stride, padding, scale, shift, affine, pre_relu, upsample, add,
+            add_upsample, relu,
+        )  # fmt: skip
 
     def conv_transpose(
         self,
@@ -149,6 +174,7 @@ class Program:
         padding: int = 0,
         scale: Tensor | None = None,
         shift: Tensor | None = None,
+        affine: Affine | None = None,
         pre_relu: bool = False,
         add: Value | None = None,
         relu: bool = False,
@@ -156,13 +182,13 @@ class Program:
         """Add a transposed convolution, ``[C, R, kh, kw]``; arguments as for :meth:`conv`."""
         pattern = as_pattern(mask)
         return self._add(
-            True, x, weight, pattern, bias, stride, padding, scale, shift, pre_relu, False, add, False, relu
+            True, x, weight, pattern, bias, stride, padding, scale, shift, affine, pre_relu, False, add, False, relu
         )
 
     def _add(
         self, transpose: bool, x: Value, weight: Tensor, pattern: Pattern, bias: Tensor | None, stride: int,
-        padding: int, scale: Tensor | None, shift: Tensor | None, pre_relu: bool, upsample: bool, add: Value | None,
-        add_upsample: bool, relu: bool,
+        padding: int, scale: Tensor | None, shift: Tensor | None, affine: Affine | None, pre_relu: bool, upsample: bool,
+        add: Value | None, add_upsample: bool, relu: bool,
     ) -> Value:  # fmt: skip
         if self._output is not None:
             raise KernelError("a program with an output takes no more layers")
@@ -194,6 +220,13 @@ class Program:
                 raise KernelError(f"program: {name} has shape {tuple(vector.shape)}, needs ({length},)")
         if (scale is None) != (shift is None):
             raise KernelError("program: scale and shift come together")
+        if affine is not None:
+            if affine not in self._affines:
+                raise KernelError(f"{affine} is not of this program")
+            if scale is not None:
+                raise KernelError("program: an affine per image cannot stand beside a scale")
+            if affine.channels != channels:
+                raise KernelError(f"program: {affine} does not fit an input {x.shape}")
 
         def own(t: Tensor | None) -> Tensor | None:
             return None if t is None else t.detach().to("cpu", torch.float32, copy=True).contiguous()
@@ -202,8 +235,8 @@ class Program:
         self._values.append(out)
         self._steps.append(
             _Step(
-                transpose, kept, pattern, own(bias), stride, padding, own(scale), own(shift), pre_relu, upsample, add,
-                add_upsample, relu, x, out,
+                transpose, kept, pattern, own(bias), stride, padding, own(scale), own(shift), affine, pre_relu,
+                upsample, add, add_upsample, relu, x, out,
             )
         )  # fmt: skip
         return out
@@ -265,45 +298,58 @@ class Program:
             self._built[key] = native
         return self._built[key]
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Run on images ``[N, C, H, W]``; any dtype and device, the result is float32 on the CPU.
+    def __call__(self, x: Tensor, *affines: Tensor) -> Tensor:
+        """Run on images; any dtype and device, the result is float32 on the CPU.
+
+        Args:
+            x: ``[N, C, H, W]``.
+            *affines: ``[N, 2, channels]`` for every :meth:`affine`, in their order.
 
         Raises:
-            KernelError: the program has no output yet, or ``x`` has another shape.
+            KernelError: the program has no output yet, or something has another shape.
         """
         if self._output is None:
             raise KernelError("the program has no output: call output() first")
         if tuple(x.shape[1:]) != self.input.shape:
             raise KernelError(f"the program takes [N, {', '.join(map(str, self.input.shape))}], got {tuple(x.shape)}")
-        x = x.detach().to("cpu", torch.float32).contiguous()
+        wanted = [(x.shape[0], 2, affine.channels) for affine in self._affines]
+        if [tuple(given.shape) for given in affines] != wanted:
+            raise KernelError(f"the program takes affines {wanted}, got {[tuple(given.shape) for given in affines]}")
+        x, *given = (t.detach().to("cpu", torch.float32).contiguous() for t in (x, *affines))
         lib = library()
         if lib is None:
-            return self.dense(x)
+            return self.dense(x, *given)
         native = self._native(lib, flat=x.shape[0] <= _FLAT_UP_TO)
         out = torch.empty(x.shape[0], *self._output.shape)
-        lib.check(
-            lib.raw.gc_program_run(
-                native.address, x.data_ptr(), native.arenas[0], self.input.floats, out.data_ptr(),
-                native.arenas[self._output.index], self._output.floats, x.shape[0], torch.get_num_threads(),
-            )
+        pointers = (ctypes.c_void_p * len(given))(*(t.data_ptr() for t in given))
+        args = RunArgs(
+            x=x.data_ptr(), out=out.data_ptr(), affines=ctypes.cast(pointers, ctypes.c_void_p),
+            in_count=self.input.floats, out_count=self._output.floats, batch=x.shape[0], input=native.arenas[0],
+            output=native.arenas[self._output.index], affine_count=len(given), threads=torch.get_num_threads(),
         )  # fmt: skip
+        lib.check(lib.raw.gc_program_run(native.address, ctypes.byref(args)))
         return out
 
-    def dense(self, x: Tensor) -> Tensor:
+    def dense(self, x: Tensor, *affines: Tensor) -> Tensor:
         """The same network in torch: what runs where the native kernels are missing, and what tests compare with.
 
         Args:
             x: ``[N, C, H, W]``, of any floating dtype, which the result has too.
+            *affines: as for a call.
         """
         if self._output is None:
             raise KernelError("the program has no output: call output() first")
         values: dict[int, Tensor] = {0: x}
         for s in self._steps:
-            values[s.dst.index] = _dense(s, values[s.src.index], None if s.add is None else values[s.add.index])
+            add = None if s.add is None else values[s.add.index]
+            values[s.dst.index] = _dense(s, values[s.src.index], add, affines)
         return values[self._output.index]
 
 
-def _dense(s: _Step, x: Tensor, add: Tensor | None) -> Tensor:
+def _dense(s: _Step, x: Tensor, add: Tensor | None, affines: tuple[Tensor, ...]) -> Tensor:
+    if s.affine is not None:
+        scale, shift = affines[s.affine.index].to(x.dtype)[..., None, None].unbind(1)
+        x = x * scale + shift
     if s.scale is not None and s.shift is not None:
         x = x * s.scale.to(x.dtype)[:, None, None] + s.shift.to(x.dtype)[:, None, None]
     x = torch.relu(x) if s.pre_relu else x
@@ -325,4 +371,5 @@ def _arguments(s: _Step, plan: Plan, place: list[int]) -> StepArgs:
         src=place[s.src.index], dst=place[s.dst.index], add=-1 if s.add is None else place[s.add.index],
         hi=s.src.shape[1], wi=s.src.shape[2], ho=s.dst.shape[1], wo=s.dst.shape[2], up=int(s.upsample),
         pre_relu=int(s.pre_relu), relu=int(s.relu), add_up=int(s.add_upsample),
+        affine=-1 if s.affine is None else s.affine.index,
     )  # fmt: skip

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gancompress.kernels.layout import is_batch_last
+
 __all__ = ["average2", "upsample2"]
 
 
@@ -20,7 +22,7 @@ def _ours(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dim() == 4
-        and x.is_contiguous()
+        and (x.is_contiguous() or is_batch_last(x))
         and type(x) is Tensor
         and not torch.compiler.is_compiling()
         and not torch._C._is_tracing()
@@ -31,12 +33,19 @@ def _ours(x: Tensor) -> bool:
 
 def _repeat(x: Tensor) -> Tensor:
     n, c, h, w = x.shape
+    if is_batch_last(x):
+        pixels = x.permute(1, 2, 3, 0)[:, :, None, :, None]
+        return pixels.expand(c, h, 2, w, 2, n).reshape(c, 2 * h, 2 * w, n).permute(3, 0, 1, 2)
     rows = x.repeat_interleave(2, 3)[:, :, :, None]
     return rows.expand(n, c, h, 2, 2 * w).reshape(n, c, 2 * h, 2 * w)
 
 
 def _sum(x: Tensor) -> Tensor:
     n, c, h, w = x.shape
+    if is_batch_last(x):
+        boxes = x.permute(1, 2, 3, 0).reshape(c, h // 2, 2, w // 2, 2, n)
+        pairs = boxes[:, :, 0] + boxes[:, :, 1]
+        return (pairs[:, :, :, 0] + pairs[:, :, :, 1]).permute(3, 0, 1, 2)
     rows = x.reshape(n, c, h // 2, 2, w)
     rows = rows[:, :, :, 0] + rows[:, :, :, 1]
     return rows[..., ::2] + rows[..., 1::2]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from gancompress.errors import KernelError, did_you_mean
+from gancompress.kernels.layout import to_batch_last
 from gancompress.kernels.measured import cache_folder, processor, recall, remember
 from gancompress.kernels.native_library import library
 
@@ -53,6 +54,7 @@ class Layer:
         stride: both dimensions.
         padding: both dimensions.
         output_padding: of a transposed convolution.
+        batch_last: maps come and go batch last (see :mod:`gancompress.kernels.layout`).
     """
 
     op: Literal["conv", "transpose", "linear"]
@@ -63,6 +65,7 @@ class Layer:
     stride: int = 1
     padding: int = 0
     output_padding: int = 0
+    batch_last: bool = False
 
     @property
     def out_size(self) -> tuple[int, int]:
@@ -160,7 +163,8 @@ def _key(layer: Layer, training: bool) -> str:
     return (
         f"{layer.op} {size} on {layer.batch}x{layer.height}x{layer.width}, stride {layer.stride}, "
         f"padding {layer.padding}+{layer.output_padding}, "
-        f"{'training' if training else 'inference'}, {torch.get_num_threads()} threads"
+        f"{'training' if training else 'inference'}{', batch last' if layer.batch_last else ''}, "
+        f"{torch.get_num_threads()} threads"
     )
 
 
@@ -191,6 +195,8 @@ def _times(layer: Layer, training: bool) -> tuple[float, float, float]:
     x = torch.randn(layer.in_shape, generator=random)
     weight = torch.randn(layer.weight, generator=random)
     gradient = torch.randn(layer.out_shape, generator=random)
+    if layer.batch_last:
+        x, gradient = to_batch_last(x), to_batch_last(gradient)
     patterns = [Pattern(torch.rand(layer.weight, generator=random) < d) for d in _DENSITIES]
 
     def step(pattern: Pattern, mode: Mode) -> Callable[[], None]:

@@ -12,14 +12,18 @@ the machine's cache says by then, and so ends with the same bytes.
 from __future__ import annotations
 
 import contextlib
+from types import MethodType
 from typing import TYPE_CHECKING, Literal
 
+from torch import nn
+
 from gancompress import kernels
+from gancompress.kernels.layout import norm_forward
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from gancompress.backbones.base import PrunableWeight
 
@@ -66,6 +70,9 @@ class SparseLayers:
         self._execution = execution
         #: the coming backward pass gives weight gradients at masked positions too
         self.expects_dense = execution.every_gradient
+        # a backbone of another package may view what a convolution gave, which needs the usual format
+        self._batch_last = bool(getattr(network, "any_memory_format", False))
+        self._norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)] if self._batch_last else []
         self._modules = {name: network.get_submodule(name.removesuffix("weight").rstrip(".")) for name in weights}
 
     def follow(self, masks: Mapping[str, Tensor]) -> None:
@@ -82,7 +89,9 @@ class SparseLayers:
             if kernels.supports(module) and (measured or not whole[name]):
                 how = kernels.attach(module, found[name], sparse=self._execution.mode)
                 how.masked, how.table = True, self._execution.table
-                how.dense_gradient = self.expects_dense
+                how.dense_gradient, how.batch_last = self.expects_dense, self._batch_last
+        for norm in self._norms:
+            norm.__dict__["forward"] = MethodType(norm_forward, norm)
 
     def expect(self, dense_gradient: bool) -> None:
         """Say whether the coming backward pass must give weight gradients at masked positions too."""
@@ -96,14 +105,14 @@ class SparseLayers:
     def dense(self) -> Iterator[None]:
         """Compute every layer dense inside."""
         held = {module: how for module in self._modules.values() if (how := kernels.attached(module)) is not None}
-        modes = {module: how.sparse for module, how in held.items()}
+        modes = {module: (how.sparse, how.batch_last) for module, how in held.items()}
         for how in held.values():
-            how.sparse = "never"
+            how.sparse, how.batch_last = "never", False
         try:
             yield
         finally:
             for module, how in held.items():
-                how.sparse = modes[module]
+                how.sparse, how.batch_last = modes[module]
 
 
 class Execution:

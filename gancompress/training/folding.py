@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from gancompress import kernels
 from gancompress.backbones import folding
+from gancompress.kernels.layout import to_batch_last
 from gancompress.kernels.measured import cache_folder, processor, recall, remember
 from gancompress.kernels.resample import average2, upsample2
 
@@ -77,7 +78,7 @@ class FoldedLayer:
         return (
             f"{self.kind} {self.channels[0]}x{self.channels[1]} on {self.batch}x{self.size[0]}x{self.size[1]}, "
             f"{'bf16' if self.bf16 else 'float32'}, {'channels last' if self.channels_last else 'contiguous'}"
-            f"{', or sparse' if self.sparse else ''}, "
+            f"{', or sparse folded' if self.sparse else ''}, "
             + (f"{torch.get_num_threads()} threads" if self.device == "cpu" else self.device)
         )
 
@@ -206,7 +207,7 @@ def _crossing(plain: float, fold: float, sparse: tuple[float, float] | None) -> 
     Args:
         plain: as written.
         fold: folded.
-        sparse: as written on the sparse kernels, at two densities; None where they do not run.
+        sparse: folded on the sparse kernels, at two densities of the 3x3 kernel; None where they do not run.
     """
     if fold > _WORTH * plain:
         return 1.0
@@ -246,11 +247,14 @@ def _times(layer: FoldedLayer) -> tuple[float, float, tuple[float, float] | None
 
     def sparse(density: float) -> Callable[[Tensor], Tensor]:
         mask = torch.rand(weight.shape, generator=random) < density
+        pattern = kernels.Pattern(folding.folded(mask.to(by), layer.kind, by) != 0)
+        operation = kernels.conv_transpose2d if up else kernels.conv2d
+        # as the maps of a network lie whose layers run sparse
+        own = to_batch_last(x.detach()).requires_grad_() if layer.batch % 16 == 0 else x
 
-        def run(x: Tensor) -> Tensor:
-            x = upsample2(x) if up else x
-            out = kernels.conv2d(x, weight, mask, bias, padding=1, sparse="always", masked=True)
-            return out if up else average2(out)
+        def run(_: Tensor) -> Tensor:
+            kernel = folding.folded(weight, layer.kind, by)
+            return operation(own, kernel, pattern, bias, stride=2, padding=1, sparse="always", masked=True)
 
         return run
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from export_toys import CLASSES, images, inputs, make, mask, tiny
+from export_toys import CLASSES, images, inputs, make, mask, settle, tiny
 from torch import Tensor, nn
 
 from gancompress import kernels
@@ -16,25 +16,26 @@ from gancompress.backbones.base import Generator, prunable_weights
 from gancompress.data.base import ImageSpec
 from gancompress.errors import ExportError
 from gancompress.export.compiled import CompiledGenerator, compile_generator
+from gancompress.kernels.layout import scale_and_shift
 
 native = pytest.mark.skipif(not kernels.status().available, reason="no native kernels here")
 
-ONE = 1  # programs of an unconditional generator: all of it is one
+ONE = 1  # program, for all of a generator; attention cuts one into several
 CASES: list[tuple[str, ImageSpec, dict[str, Any], int | None]] = [
     ("dcgan", ImageSpec(1, 16), {"channels": 8}, ONE),
     ("dcgan", ImageSpec(3, 32), {"channels": 6}, ONE),
     ("dcgan", ImageSpec(3, 64), {"channels": 4}, ONE),
-    ("dcgan", ImageSpec(3, 16, CLASSES), {"channels": 8, "conditional": True}, None),
-    ("dcgan", ImageSpec(3, 64, CLASSES), {"channels": 4, "conditional": True}, None),
+    ("dcgan", ImageSpec(3, 16, CLASSES), {"channels": 8, "conditional": True}, ONE),
+    ("dcgan", ImageSpec(3, 64, CLASSES), {"channels": 4, "conditional": True}, ONE),
     ("sngan", ImageSpec(3, 32), {"channels": 20}, ONE),
     ("sngan", ImageSpec(3, 48), {"channels": 16, "generator_spectral_norm": True}, ONE),
     ("sngan", ImageSpec(1, 64), {"channels": 16}, ONE),
     ("sngan", ImageSpec(3, 128), {"channels": 16}, ONE),
-    ("sngan", ImageSpec(3, 32, CLASSES), {"channels": 12, "conditional": True, "generator_spectral_norm": True}, None),
-    ("sngan", ImageSpec(3, 48, CLASSES), {"channels": 8, "conditional": True}, None),
+    ("sngan", ImageSpec(3, 32, CLASSES), {"channels": 12, "conditional": True, "generator_spectral_norm": True}, ONE),
+    ("sngan", ImageSpec(3, 48, CLASSES), {"channels": 8, "conditional": True}, ONE),
     ("biggan", ImageSpec(3, 32, CLASSES), {"channels": 4}, None),
     ("biggan", ImageSpec(3, 64, CLASSES), {"channels": 8}, None),
-    ("biggan", ImageSpec(3, 64), {"channels": 4, "conditional": False, "attention": 0}, None),
+    ("biggan", ImageSpec(3, 64), {"channels": 4, "conditional": False, "attention": 0}, ONE),
     ("biggan-deep", ImageSpec(3, 128, CLASSES), {"channels": 4, "attention": 16}, None),
 ]
 
@@ -59,6 +60,56 @@ def test_the_same_images_as_the_eager_generator(
         want = images(generator, batch)
         assert float(want.std()) > 0.02, "images that say nothing would always agree"
         torch.testing.assert_close(images(compiled, batch), want, rtol=0, atol=1e-4)
+
+
+class _Ways(nn.Module):
+    """A map scaled and shifted image by image, and for all images, in the ways that people write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(5, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.second, self.third = nn.Conv2d(6, 7, 3, padding=1), nn.ConvTranspose2d(7, 3, 4, 2, 1)
+        self.gain, self.bias = nn.Linear(8, 6), nn.Linear(8, 6)
+        self.own = nn.Parameter(torch.randn(1, 7, 1, 1))
+
+    def forward(self, x: Tensor, z: Tensor, way: str) -> Tensor:
+        gain, bias = self.gain(z), self.bias(z)
+        h = self.first(x)
+        if way == "squeeze":  # the gain depends on the map: no program can have it
+            h = h * h.mean((2, 3), keepdim=True)
+        elif way == "addcmul":
+            h = torch.addcmul(bias[:, :, None, None], gain[:, :, None, None], self.norm(h))
+        elif way == "sum":
+            h = bias[..., None, None] + h * (1 + gain)[..., None, None]
+        elif way == "after":
+            h = self.norm(scale_and_shift(self.norm(h), gain, bias))
+        h = self.second(F.relu(h))
+        return self.third(self.own * h + self.own)
+
+
+class _WaysGenerator(Generator):
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.latent_dim, self.num_classes, self.image, self.way = 8, 0, ImageSpec(3, 8), way
+        self.map, self.ways = nn.Linear(8, 5 * 16), _Ways()
+
+    def output_layer(self) -> nn.Module:
+        return self.ways.third
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        return torch.tanh(self.ways(self.map(z).reshape(-1, 5, 4, 4), z, self.way))
+
+
+@native
+@pytest.mark.parametrize(("way", "count"), [("addcmul", 1), ("sum", 1), ("after", 1), ("squeeze", 2)])
+def test_gains_and_biases_of_every_image_are_fused(way: str, count: int) -> None:
+    torch.manual_seed(0)
+    generator = settle(_WaysGenerator(way))
+    compiled = compile_generator(generator, mask(generator, 0.5), sparse="always")
+    assert len(programs(compiled)) == count
+    for batch in (1, 3, 16, 21):
+        torch.testing.assert_close(images(compiled, batch), images(generator, batch), rtol=0, atol=1e-5)
+    assert torch.equal(images(copy.deepcopy(compiled), 5), images(compiled, 5))
 
 
 @native

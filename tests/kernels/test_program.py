@@ -55,6 +55,57 @@ def test_the_same_images_as_torch(isa, make, batch):
     torch.testing.assert_close(net(x).double(), net.dense(x.double()), rtol=1e-5, atol=1e-4)
 
 
+def conditional():
+    """Scales and shifts that differ from image to image, beside ones that do not."""
+    net = Program((9, 4, 6))
+    first, second = net.affine(9), net.affine(18)
+    h = net.conv(net.input, *masked(18, 9, 3, 3), padding=1, upsample=True, pre_relu=True, affine=first)
+    h = net.conv(h, *masked(18, 18, 3, 3), torch.randn(18), padding=1, affine=second, add=h)
+    h = net.conv(h, *masked(5, 18, 1, 1), scale=torch.randn(18), shift=torch.randn(18))
+    net.output(net.conv_transpose(h, *masked(5, 3, 4, 4), stride=2, padding=1, affine=net.affine(5), relu=True))
+    return net
+
+
+@pytest.mark.parametrize("batch", [1, 3, 5, 16, 37])
+def test_an_affine_per_image(isa, batch):
+    net = conditional()
+    x, affines = torch.randn(batch, 9, 4, 6), [torch.randn(batch, 2, c) for c in (9, 18, 5)]
+    want = net.dense(x.double(), *(a.double() for a in affines))
+    results = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        results.append(net(x, *affines))
+    torch.testing.assert_close(results[0].double(), want, rtol=1e-5, atol=1e-4)
+    assert torch.equal(*results)
+
+
+def test_an_affine_per_image_by_hand(isa):
+    net = Program((1, 2, 2))
+    net.output(net.conv(net.input, torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1).bool(), affine=net.affine(1)))
+    x = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    for batch in (1, 20):
+        scale = torch.arange(batch)[:, None]
+        got = net(x.expand(batch, 1, 2, 2), torch.stack((scale, 10 * scale), 1))
+        assert got[-1].flatten().tolist() == [(batch - 1) * (v + 10) for v in (1, 2, 3, 4)]
+
+
+def test_affines_that_do_not_fit():
+    net = Program((4, 5, 5))
+    weight, mask = masked(6, 4, 3, 3)
+    affine = net.affine(4)
+    with pytest.raises(KernelError, match="not of this program"):
+        net.conv(net.input, weight, mask, affine=Program((4, 5, 5)).affine(3))
+    with pytest.raises(KernelError, match="does not fit"):
+        net.conv(net.input, weight, mask, affine=net.affine(5))
+    with pytest.raises(KernelError, match="beside a scale"):
+        net.conv(net.input, weight, mask, affine=affine, scale=torch.ones(4), shift=torch.ones(4))
+    net.output(net.conv(net.input, weight, mask, affine=affine))
+    with pytest.raises(KernelError, match="no more inputs"):
+        net.affine(4)
+    with pytest.raises(KernelError, match="takes affines"):
+        net(torch.randn(2, 4, 5, 5))
+
+
 def test_wide_images_need_many_runs(isa):
     net = Program((40, 5, 70))
     net.output(net.conv(net.input, *masked(6, 40, 3, 3), padding=1))

@@ -11,9 +11,10 @@ from gancompress import kernels
 from gancompress.acceleration import build_execution
 from gancompress.assemble import build_dataset, build_trainer
 from gancompress.errors import InvariantError, RecipeError
-from gancompress.kernels import native_library, tuning
+from gancompress.kernels import native_library, ops, tuning
 from gancompress.methods.base import Plan
 from gancompress.recipe.load import load_recipe
+from gancompress.training import folding
 from gancompress.training.execution import Execution, why_dense
 
 native = pytest.mark.skipif(not kernels.status().available, reason="native kernels are not built")
@@ -72,7 +73,7 @@ def test_the_kernels_really_run_and_follow_every_mask(monkeypatch):
     toys = make(execution=Execution("sparse"))
     calls = []
     ours = kernels.ops.calls.conv
-    monkeypatch.setattr(kernels.ops.calls, "conv", lambda *a: calls.append(a[1]) or ours(*a))
+    monkeypatch.setattr(kernels.ops.calls, "conv", lambda *a, **k: calls.append(a[1]) or ours(*a, **k))
     toys.step(1)
     assert calls
     for step in range(2, 7):
@@ -173,6 +174,42 @@ def test_resumed_is_the_same_bytes_whatever_is_measured_later(mode, tmp_path, mo
         table = whole.engine.execution.table
         assert table
         assert set(table.values()) == {0.3}
+
+
+@native
+@pytest.mark.parametrize(
+    ("model", "fold"),
+    [
+        ("{name: sngan, channels: 8, discriminator_channels: 8, latent_dim: 8}", "never"),
+        ("{name: sngan, channels: 8, discriminator_channels: 8, latent_dim: 8, conditional: true}", "always"),
+        ("{name: dcgan, channels: 4, latent_dim: 8, discriminator_norm: batch}", "never"),
+        ("{name: biggan, channels: 4, discriminator_channels: 4, attention: 16}", "never"),
+        pytest.param("{name: biggan-deep, channels: 8, discriminator_channels: 8}", "always", marks=pytest.mark.slow),
+    ],
+    ids=["sngan", "sngan folded", "dcgan", "biggan", "biggan-deep folded"],
+)
+def test_networks_train_alike_with_batches_that_fill_the_lanes(model, fold, tmp_path, monkeypatch):
+    """Then maps lie batch last from layer to layer: every backbone must take them, forward and backward."""
+    monkeypatch.setenv("GANCOMPRESS_SPARSE", "auto")
+    monkeypatch.setattr(folding, "_times", lambda layer: (1.0, 1.0, None))
+    overrides = (
+        f"model={model}", f"data.resolution={128 if 'deep' in model else 32}", "training.batch_size=16", f"training.fold={fold}",
+        "training.optimizers.generator={name: sgd, lr: 0.001, betas: null, eps: null}",
+        "training.optimizers.discriminator={name: sgd, lr: 0.001, betas: null, eps: null}",
+    )  # fmt: skip
+    seen = []
+    is_last = ops.is_batch_last
+    monkeypatch.setattr(ops, "is_batch_last", lambda x: (seen.append(is_last(x)), seen[-1])[1])
+    found = []
+    for mode in ("dense", "sparse"):
+        trainer, current = trainer_of(tmp_path, *overrides, f"training.kernels={mode}")
+        trainer.engine.init(trainer.probe)
+        for _ in range(2):
+            trainer.step(current)
+        found.append({**trainer.generator.state_dict(), **trainer.discriminator.state_dict()})
+    assert sum(seen) > 20
+    for name, tensor in found[1].items():
+        torch.testing.assert_close(tensor, found[0][name], rtol=2e-3, atol=1e-4, msg=name)
 
 
 @native

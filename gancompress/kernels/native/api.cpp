@@ -66,11 +66,8 @@ GC_EXPORT void gc_program_free(void* program) { gc::free_program(static_cast<gc:
 GC_EXPORT int32_t gc_program_add(void* program, const GcStep* step) {
   return guarded([&] { return gc::add_step(*static_cast<gc::Program*>(program), *step); });
 }
-GC_EXPORT int32_t gc_program_run(const void* program, const float* x, int32_t in, int64_t in_count, float* out, int32_t from, int64_t out_count,
-                                 int64_t batch, int32_t threads) {
-  return guarded([&] {
-    return gc::run_program(*static_cast<const gc::Program*>(program), x, in, in_count, out, from, out_count, batch, threads);
-  });
+GC_EXPORT int32_t gc_program_run(const void* program, const GcRun* args) {
+  return guarded([&] { return gc::run_program(*static_cast<const gc::Program*>(program), *args); });
 }
 
 // [N][count] <-> [ceil(N/16)][count][16]; the lanes past N are zero.
@@ -79,6 +76,15 @@ GC_EXPORT int32_t gc_to_blocked(const float* src, int64_t batch, int64_t count, 
     const int32_t lanes = static_cast<int32_t>(batch - n < gc::kLanes ? batch - n : gc::kLanes);
     gc::isa_baseline.to_blocked(src + n * count, count, lanes, count, dst + n * count, gc::kLanes);
   }
+  return GC_OK;
+}
+// [N][count] <-> [count][N], N a multiple of 16.
+GC_EXPORT int32_t gc_to_batch_last(const float* src, int64_t batch, int64_t count, float* dst) {
+  for (int64_t n = 0; n < batch; n += gc::kLanes) gc::isa_baseline.to_blocked(src + n * count, count, gc::kLanes, count, dst + n, batch);
+  return GC_OK;
+}
+GC_EXPORT int32_t gc_from_batch_last(const float* src, int64_t batch, int64_t count, float* dst) {
+  for (int64_t n = 0; n < batch; n += gc::kLanes) gc::isa_baseline.from_blocked(src + n, batch, count, dst + n * count, count, gc::kLanes);
   return GC_OK;
 }
 GC_EXPORT int32_t gc_from_blocked(const float* src, int64_t batch, int64_t count, float* dst) {

@@ -8,15 +8,16 @@
 #define GC_EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
-constexpr int32_t GC_ABI = 3;
+constexpr int32_t GC_ABI = 4;
 
 enum GcStatus : int32_t { GC_OK = 0, GC_NOT_FINITE = 1, GC_BAD_ARGUMENT = 2, GC_NO_MEMORY = 3 };
 
-// How x, out, add and gradient lie in memory.
+// How tensors lie in memory.
 enum GcLayout : int32_t {
   GC_IMAGES = 0,   // [N][C][H][W]
   GC_POINTS = 1,   // [N][C], for linear layers
-  GC_BLOCKED = 2,  // [ceil(N/16)][C][H][W][16]
+  GC_BLOCKED = 2,     // [ceil(N/16)][C][H][W][16], 64-byte aligned
+  GC_BATCH_LAST = 3,  // [C][H][W][N], N a multiple of 16, 64-byte aligned
 };
 
 struct GcConv {
@@ -24,13 +25,13 @@ struct GcConv {
   const float* weight;  // dense; only kept positions are read
   const float* x;
   const float* bias;   // or null
-  const float* scale;  // or null: per input channel, with shift. This and the four below: blocked layout only
+  const float* scale;  // or null: per input channel, with shift
   const float* shift;
-  const float* add;  // or null: added to the result
+  const float* add;  // or null: added to the result, and laid out like it; not with images or points
   float* out;
   int64_t batch;
   int32_t hi, wi, ho, wo;
-  int32_t layout;
+  int32_t layout_x, layout_out;
   int32_t up;  // 1: x is read as if doubled by nearest neighbours
   int32_t pre_relu, relu, add_up;
   int32_t threads;
@@ -47,8 +48,10 @@ struct GcBackward {
   float* for_weight;  // or null; dense, zero off the mask
   int64_t batch;
   int32_t hi, wi, ho, wo;  // of x and of gradient
-  int32_t layout;          // images or points
+  int32_t layout_x;        // of x and for_x
+  int32_t layout_gradient;
   int32_t transpose;       // 1: the layer is a transposed convolution
+  int32_t pre_relu;        // 1: the layer takes relu(x); x and for_x are before it. Not transposed
   int32_t threads;
 };
 
@@ -62,4 +65,14 @@ struct GcStep {
   int32_t src, dst, add;  // arenas; add < 0: none
   int32_t hi, wi, ho, wo;
   int32_t up, pre_relu, relu, add_up;
+  int32_t affine;  // >= 0: scale and shift are those of this affine of the run, one for every image
+};
+
+// x: [N][in_count] into arena `in`; out: [N][out_count] from arena `from`.
+struct GcRun {
+  const float* x;
+  float* out;
+  const float* const* affines;  // each [N][2][input channels of the steps that use it]: scale, shift
+  int64_t in_count, out_count, batch;
+  int32_t in, from, affine_count, threads;
 };

@@ -20,46 +20,55 @@ inline int32_t useful_threads(int32_t asked, const Plan& plan, int64_t blocks, i
   return static_cast<int32_t>(std::max<int64_t>(1, std::min<int64_t>(asked, 1 + vectors / 250000)));
 }
 
-struct Grid {
-  int32_t hi, wi, ho, wo;
+// Where one block of 16 images lies, [channel][y][x][16]: strides in floats.
+struct Place {
+  float* data;
+  int64_t c, y, x;
 };
 
-// A tensor of images [N][C][H][W], or of points [N][C], seen as blocks [C][height][width][16].
+// A tensor of any layout (see GcLayout), seen as blocks [C][height][width][16].
 //
 // Images: one block per 16 of them. Points: one block in all, whose columns are the groups of 16 points; so a linear
-// layer is a 1x1 convolution over one row.
+// layer is a 1x1 convolution over one row. Both are brought into a buffer block by block. The other two layouts have
+// their images side by side already, and the kernels work where they lie.
 class Loader {
  public:
   Loader(const float* data, int32_t layout, int64_t batch, int64_t channels, int32_t h, int32_t w)
-      : data_(const_cast<float*>(data)), points_(layout == GC_POINTS), batch_(batch), channels_(channels), h_(points_ ? 1 : h),
-        w_(points_ ? static_cast<int32_t>(ceil_div(batch, kLanes)) : w) {}
+      : data_(const_cast<float*>(data)), layout_(layout), batch_(batch), channels_(channels), h_(points() ? 1 : h),
+        w_(points() ? static_cast<int32_t>(ceil_div(batch, kLanes)) : w) {}
 
-  int64_t blocks() const { return points_ ? 1 : ceil_div(batch_, kLanes); }
+  bool in_place() const { return layout_ == GC_BLOCKED || layout_ == GC_BATCH_LAST; }
+  int64_t blocks() const { return points() ? 1 : ceil_div(batch_, kLanes); }
+  int64_t channels() const { return channels_; }
   int32_t height() const { return h_; }
   int32_t width() const { return w_; }
-  int64_t block_floats() const { return channels_ * h_ * w_ * kLanes; }
+  int64_t block_floats() const { return in_place() ? 0 : channels_ * h_ * w_ * kLanes; }
   int32_t lanes(int64_t block) const {
-    if (points_) return static_cast<int32_t>(std::min<int64_t>(kLanes, batch_));
-    return static_cast<int32_t>(std::min<int64_t>(kLanes, batch_ - block * kLanes));
+    return static_cast<int32_t>(points() ? std::min<int64_t>(kLanes, batch_) : std::min<int64_t>(kLanes, batch_ - block * kLanes));
   }
 
-  // Brings channels c0..c1 of a block to `to` (the start of the block); returns 0, or NaN when something is not finite.
-  float load(const Isa* isa, int64_t block, int64_t c0, int64_t c1, float* to) const {
-    if (!points_) {
+  // The block, in the caller's memory or in the buffer that it was loaded to.
+  Place place(int64_t block, float* buffer) const {
+    const int64_t x = layout_ == GC_BATCH_LAST ? batch_ : kLanes, y = x * w_, c = y * h_;
+    if (!in_place()) return {buffer, c, y, x};
+    return {data_ + block * (layout_ == GC_BATCH_LAST ? kLanes : channels_ * c), c, y, x};
+  }
+
+  // Brings channels c0..c1 of a block to `to`, the start of the buffer.
+  void load(const Isa* isa, int64_t block, int64_t c0, int64_t c1, float* to) const {
+    if (!points()) {
       const int64_t plane = static_cast<int64_t>(h_) * w_;
-      return isa->to_blocked(image(block) + c0 * plane, channels_ * plane, lanes(block), (c1 - c0) * plane, to + c0 * plane * kLanes,
-                             kLanes);
+      isa->to_blocked(image(block) + c0 * plane, channels_ * plane, lanes(block), (c1 - c0) * plane, to + c0 * plane * kLanes, kLanes);
+      return;
     }
-    float check = 0.0f;
     const int64_t column = static_cast<int64_t>(w_) * kLanes;
     for (int64_t g = 0; g < w_; g++)
-      check += isa->to_blocked(data_ + g * kLanes * channels_ + c0, channels_, group(g), c1 - c0, to + c0 * column + g * kLanes, column);
-    return check;
+      isa->to_blocked(data_ + g * kLanes * channels_ + c0, channels_, group(g), c1 - c0, to + c0 * column + g * kLanes, column);
   }
 
   // Takes rows y0.. of channels c0..c1 from a stripe [C][..][W][16] whose channels lie stripe_c apart.
   void store(const Isa* isa, int64_t block, int64_t c0, int64_t c1, int32_t y0, int32_t rows, const float* from, int64_t stripe_c) const {
-    if (!points_) {
+    if (!points()) {
       const int64_t plane = static_cast<int64_t>(h_) * w_;
       for (int64_t c = c0; c < c1; c++)
         isa->from_blocked(from + c * stripe_c, kLanes, static_cast<int64_t>(rows) * w_, image(block) + c * plane + static_cast<int64_t>(y0) * w_,
@@ -71,42 +80,42 @@ class Loader {
   }
 
  private:
+  bool points() const { return layout_ == GC_POINTS; }
   float* image(int64_t block) const { return data_ + block * kLanes * channels_ * h_ * w_; }
   int32_t group(int64_t g) const { return static_cast<int32_t>(std::min<int64_t>(kLanes, batch_ - g * kLanes)); }
 
   float* data_;
-  bool points_;
+  int32_t layout_;
   int64_t batch_, channels_;
   int32_t h_, w_;
 };
 
 // What one thread needs to run tiles of a plan.
 struct Buffers {
-  Scratch packed, acc, stripe;
+  Scratch packed, acc, stripe, check;
   Buffers(const Plan& plan, int64_t stripe_floats);
+  bool finite() const;  // whether all that was packed so far is
 };
 
-// Work split so that every thread has some: tile rows first, then rows of the plan where there are few of those.
-struct Split {
-  int64_t tiles, groups;
-  Split(int64_t tile_rows, int64_t channels, int32_t threads);
-  void set_rows(TileJob& job, int64_t group) const;
-};
+// A job on the whole of a plan; sizes, places and tiles are left to be set.
+TileJob job_of(const Plan& plan, const float* value, const float* bias);
+void read_from(TileJob& job, const Place& place, int32_t h, int32_t w);
+void write_to(TileJob& job, const Place& place, int32_t h, int32_t w);
 
-// A job over one block of memory laid out [channel][y][x][16] on both sides; pointers and tiles are left to be set.
-TileJob blocked_job(const Plan& plan, const float* value, const float* bias, const Grid& grid);
-
-// A convolution from a block that was loaded to the caller's memory, in stripes that threads may take in any order.
+// A convolution from blocks to the caller's memory, in items that threads may take in any order.
 class Stripes {
  public:
-  Stripes(const Plan& plan, const float* value, const float* bias, const Loader& in, const Loader& out, int32_t threads, bool whole_blocks);
-  int64_t count() const { return split_.tiles * split_.groups; }
-  void run(int64_t block, int64_t item, const float* input, int32_t thread) const;
+  // `base` holds the plan, the values and what is fused; `together` blocks are worked on at the same time.
+  Stripes(const TileJob& base, const Loader& in, const Loader& out, int32_t threads, int64_t together);
+  int64_t count() const { return tiles_ * groups_; }
+  // `add` and `gate` are of this block, or have no data.
+  void run(int64_t block, int64_t item, const Place& input, const Place& add, const Place& gate, int32_t thread) const;
+  bool finite() const;
 
  private:
   Loader in_, out_;
   TileJob base_;
-  Split split_;
+  int64_t tiles_, groups_;  // tile rows first, then rows of the plan where there are few of those
   std::vector<std::unique_ptr<Buffers>> buffers_;
 };
 
@@ -114,8 +123,7 @@ struct Program;
 Program* new_program(int32_t flat, const int64_t* arenas, int32_t count);
 void free_program(Program* program);
 int32_t add_step(Program& program, const GcStep& step);
-int32_t run_program(const Program& program, const float* x, int32_t in, int64_t in_count, float* out, int32_t from, int64_t out_count,
-                    int64_t batch, int32_t threads);
+int32_t run_program(const Program& program, const GcRun& args);
 
 int32_t run_conv(const GcConv& args);
 int32_t run_backward(const GcBackward& args);

@@ -12,27 +12,26 @@ namespace {
 
 class WeightSums {
  public:
-  WeightSums(const Plan& p, const Loader& in, const Loader& out, int32_t threads)
-      : plan_(p),
-        in_(in),
-        base_(blocked_job(p, nullptr, nullptr, {in.height(), in.width(), out.height(), out.width()})),
-        groups_(threads == 1 || p.chunks >= 2 * threads ? 1 : std::min<int64_t>(p.out_channels, ceil_div(2 * threads, p.chunks))),
-        sums_(p.entries * p.isa->lanes) {
-    base_.tile1 = static_cast<int32_t>(ceil_div(out.height(), p.th));
-    for (int32_t t = 0; t < threads; t++) packed_.push_back(std::make_unique<Scratch>(p.packed_positions * p.chunk * p.isa->lanes));
-    std::memset(sums_.data(), 0, p.entries * p.isa->lanes * sizeof(float));
+  WeightSums(const TileJob& base, const Loader& in, const Loader& out, int32_t threads)
+      : plan_(*base.plan), in_(in), out_(out), base_(base), sums_(plan_.entries * plan_.isa->lanes) {
+    base_.tile1 = static_cast<int32_t>(ceil_div(out.height(), plan_.th));
+    groups_ = threads == 1 || plan_.chunks >= 2 * threads ? 1 : std::min<int64_t>(plan_.out_channels, ceil_div(2 * threads, plan_.chunks));
+    for (int32_t t = 0; t < threads; t++) buffers_.push_back(std::make_unique<Buffers>(plan_, 0));
+    std::memset(sums_.data(), 0, plan_.entries * plan_.isa->lanes * sizeof(float));
   }
 
   int64_t count() const { return plan_.chunks * groups_; }
 
-  void run(int64_t block, int64_t item, const float* input, const float* gradient, int32_t thread) {
+  void run(int64_t block, int64_t item, const Place& input, const Place& gradient, int32_t thread) const {
     TileJob j = base_;
-    j.in = input;
+    const Buffers& own = *buffers_[thread];
+    read_from(j, input, in_.height(), in_.width());
+    write_to(j, gradient, out_.height(), out_.width());  // where the gradient lies; it is only read
     j.lanes = in_.lanes(block);
     j.row0 = static_cast<int32_t>(plan_.rows * (item % groups_) / groups_);
     j.row1 = static_cast<int32_t>(plan_.rows * (item % groups_ + 1) / groups_);
-    j.packed = packed_[thread]->data();
-    plan_.isa->weight_gradient(j, gradient, static_cast<int32_t>(item / groups_), sums_.data());
+    j.packed = own.packed.data(), j.check = own.check.data();
+    plan_.isa->weight_gradient(j, gradient.data, static_cast<int32_t>(item / groups_), sums_.data());
   }
 
   void fold(float* out) const {
@@ -45,13 +44,17 @@ class WeightSums {
     }
   }
 
+  bool finite() const {
+    return std::all_of(buffers_.begin(), buffers_.end(), [](const auto& own) { return own->finite(); });
+  }
+
  private:
   const Plan& plan_;
-  Loader in_;
+  Loader in_, out_;
   TileJob base_;
   int64_t groups_;
   Scratch sums_;
-  std::vector<std::unique_ptr<Scratch>> packed_;
+  std::vector<std::unique_ptr<Buffers>> buffers_;
 };
 
 }  // namespace
@@ -59,48 +62,50 @@ class WeightSums {
 int32_t run_backward(const GcBackward& a) {
   const Plan& direct = *static_cast<const Plan*>(a.direct);
   const Plan& for_x = a.transpose ? direct : *static_cast<const Plan*>(a.phased);
-  if (direct.kind != kDirect || a.layout == GC_BLOCKED) return GC_BAD_ARGUMENT;
+  if (direct.kind != kDirect || (a.transpose && a.pre_relu)) return GC_BAD_ARGUMENT;
   const Isa* isa = direct.isa;
-  const int64_t channels_x = for_x.out_channels, channels_g = for_x.in_channels;
-  const Loader x(a.x, a.layout, a.batch, channels_x, a.hi, a.wi);
-  const Loader g(a.gradient, a.layout, a.batch, channels_g, a.ho, a.wo);
-  const Loader out(a.for_x, a.layout, a.batch, channels_x, a.hi, a.wi);
+  const Loader x(a.x, a.layout_x, a.batch, for_x.out_channels, a.hi, a.wi);
+  const Loader g(a.gradient, a.layout_gradient, a.batch, for_x.in_channels, a.ho, a.wo);
+  const Loader out(a.for_x, a.layout_x, a.batch, for_x.out_channels, a.hi, a.wi);
   const Loader& there = a.transpose ? x : g;  // the direct plan's output
   const int32_t threads = useful_threads(a.threads, direct, there.blocks(), there.height(), there.width());
 
-  Scratch block_g(g.block_floats()), block_x(a.for_weight != nullptr ? x.block_floats() : 0);
+  const bool reads_x = a.for_weight != nullptr || a.pre_relu;
+  Scratch block_g(g.block_floats()), block_x(reads_x ? x.block_floats() : 0);
   Scratch value(a.for_x != nullptr ? for_x.entries : 0);
   std::unique_ptr<Stripes> stripes;
   std::unique_ptr<WeightSums> sums;
   if (a.for_x != nullptr) {
     for (int64_t t = 0; t < for_x.entries; t++) value.data()[t] = a.weight[for_x.src[t]];
-    stripes = std::make_unique<Stripes>(for_x, value.data(), nullptr, g, out, threads, threads == 1);
+    stripes = std::make_unique<Stripes>(job_of(for_x, value.data(), nullptr), g, out, threads, 1);
   }
-  if (a.for_weight != nullptr) sums = std::make_unique<WeightSums>(direct, a.transpose ? g : x, a.transpose ? x : g, threads);
-  const int64_t parts_g = std::min<int64_t>(channels_g, 4 * threads);
-  const int64_t parts_x = sums ? std::min<int64_t>(channels_x, 4 * threads) : 0;
+  if (a.for_weight != nullptr) {
+    TileJob base = job_of(direct, nullptr, nullptr);
+    base.pre_relu = a.pre_relu;
+    sums = std::make_unique<WeightSums>(base, a.transpose ? g : x, a.transpose ? x : g, threads);
+  }
+  const auto parts_of = [&](const Loader& tensor) { return tensor.in_place() ? 0 : std::min<int64_t>(tensor.channels(), 4 * threads); };
+  const int64_t parts_g = parts_of(g), parts_x = reads_x ? parts_of(x) : 0;
   const int64_t count_w = sums ? sums->count() : 0, count_x = stripes ? stripes->count() : 0;
-  std::vector<float> checks(threads, 0.0f);
 
   Team team(threads);
   team.run([&](int32_t thread) {
     for (int64_t block = 0; block < g.blocks(); block++) {
       team.each(parts_g + parts_x, [&](int64_t part) {
         const bool of_x = part >= parts_g;
-        const int64_t i = of_x ? part - parts_g : part, parts = of_x ? parts_x : parts_g, channels = of_x ? channels_x : channels_g;
-        checks[thread] += (of_x ? x : g).load(isa, block, channels * i / parts, channels * (i + 1) / parts, (of_x ? block_x : block_g).data());
+        const Loader& tensor = of_x ? x : g;
+        const int64_t i = of_x ? part - parts_g : part, parts = of_x ? parts_x : parts_g;
+        tensor.load(isa, block, tensor.channels() * i / parts, tensor.channels() * (i + 1) / parts, (of_x ? block_x : block_g).data());
       });
-      const float *in = a.transpose ? block_g.data() : block_x.data(), *by = a.transpose ? block_x.data() : block_g.data();
+      const Place here = x.place(block, block_x.data()), by = g.place(block, block_g.data());
       team.each(count_w + count_x, [&](int64_t item) {
-        if (item < count_w) sums->run(block, item, in, by, thread);
-        else stripes->run(block, item - count_w, block_g.data(), thread);
+        if (item < count_w) sums->run(block, item, a.transpose ? by : here, a.transpose ? here : by, thread);
+        else stripes->run(block, item - count_w, by, {}, a.pre_relu ? here : Place{}, thread);
       });
     }
   });
 
-  float check = 0.0f;
-  for (float c : checks) check += c;
-  if (check != 0.0f) return GC_NOT_FINITE;
+  if ((sums && !sums->finite()) || (stripes && !stripes->finite())) return GC_NOT_FINITE;
   if (sums) sums->fold(a.for_weight);
   return GC_OK;
 }

@@ -38,7 +38,8 @@ GC_INLINE void zeros(float* dst, int32_t count) {
 }
 
 // One row of the packed tile, from a row of the image.
-GC_INLINE void pack_row(const TileJob& j, const Plan& p, const Columns* columns, const float* row, float scale, float shift, float* dst) {
+GC_INLINE vf pack_row(const TileJob& j, const Plan& p, const Columns* columns, const float* row, vf scale, vf shift, float* dst) {
+  vf check = zero();
   const bool plain = j.scale == nullptr && !j.pre_relu;
   const int64_t step = p.si * j.in_x;
   for (int32_t phase = 0; phase < p.nphx; phase++, dst += p.pw * VL) {
@@ -48,21 +49,32 @@ GC_INLINE void pack_row(const TileJob& j, const Plan& p, const Columns* columns,
     if (j.up) {
       for (int32_t q = c.q0; q < c.q1; q++) {
         vf v = load(row + ((c.at + p.si * q) >> 1) * j.in_x);
+        check += v * 0.0f;
         if (j.scale != nullptr) v = v * scale + shift;
         store(dst + q * VL, j.pre_relu ? relu(v) : v);
       }
     } else if (plain) {
       const float* from = row + c.at * j.in_x;
-      for (int32_t q = c.q0; q < c.q1; q++) store(dst + q * VL, load(from + q * step));
+      for (int32_t q = c.q0; q < c.q1; q++) {
+        const vf v = load(from + q * step);
+        check += v * 0.0f;
+        store(dst + q * VL, v);
+      }
     } else {
       const float* from = row + c.at * j.in_x;
       for (int32_t q = c.q0; q < c.q1; q++) {
         vf v = load(from + q * step);
+        check += v * 0.0f;
         if (j.scale != nullptr) v = v * scale + shift;
         store(dst + q * VL, j.pre_relu ? relu(v) : v);
       }
     }
   }
+  return check;
+}
+
+GC_INLINE vf of_channel(const float* values, int32_t c, int32_t lane0, bool per_image) {
+  return per_image ? load(values + static_cast<int64_t>(c) * kLanes + lane0) : zero() + values[c];
 }
 
 static void pack(const TileJob& j, int32_t lane0, int32_t y0, int32_t x0, int32_t c0, int32_t c1) {
@@ -84,22 +96,24 @@ static void pack(const TileJob& j, int32_t lane0, int32_t y0, int32_t x0, int32_
   const int32_t rows_ahead = ((bottom < high ? bottom : high) >> j.up) - (top > 0 ? top >> j.up : 0);
   const int32_t lines_ahead = (p.si * p.pw) >> j.up;
   float* dst = j.packed;
+  vf check = load(j.check + lane0);
   for (int32_t c = c0; c < c1; c++) {
     const float* plane = j.in + c * j.in_c + lane0;
     if (VL * 4 == 64 && c + 3 < p.in_channels)
       for (int32_t y = 0; y < rows_ahead; y++)
         for (int32_t x = 0; x < lines_ahead; x++) __builtin_prefetch(plane + ahead + y * j.in_y + x * j.in_x);
-    const float scale = j.scale != nullptr ? j.scale[c] : 1.0f;
-    const float shift = j.scale != nullptr ? j.shift[c] : 0.0f;
+    const vf scale = j.scale != nullptr ? of_channel(j.scale, c, lane0, j.per_image) : zero();
+    const vf shift = j.scale != nullptr ? of_channel(j.shift, c, lane0, j.per_image) : zero();
     for (int32_t phase = 0; phase < p.nphy; phase++)
       for (int32_t q = 0; q < p.ph; q++, dst += row_floats) {
         const int32_t y = p.si * (y0 + q) + p.dy0 + phase;
         if (y < 0 || y >= high)
           zeros(dst, p.nphx * p.pw);
         else
-          pack_row(j, p, columns, plane + (y >> j.up) * j.in_y, scale, shift, dst);
+          check += pack_row(j, p, columns, plane + (y >> j.up) * j.in_y, scale, shift, dst);
       }
   }
+  store(j.check + lane0, check);
 }
 
 // Writes one row's tile to the output, with what is fused behind the convolution.
@@ -110,10 +124,11 @@ GC_INLINE void finish(const TileJob& j, const vf (&a)[TH][TW], int32_t row, int3
   const int32_t oy = phase / so, ox = phase % so;
   float* out = j.out + c * j.out_c + lane0;
   const float* add = j.add != nullptr ? j.add + c * j.add_c + lane0 : nullptr;
+  const float* gate = j.gate != nullptr ? j.gate + c * j.gate_c + lane0 : nullptr;
   const bool whole = so * (y0 + TH) <= j.ho && so * (x0 + TW) <= j.wo;
   float* at = out + (so * y0 + oy - j.out_y0) * j.out_y + (so * x0 + ox) * j.out_x;
   const int64_t step_y = so * j.out_y, step_x = so * j.out_x;
-  if (whole && add == nullptr && !j.relu) {
+  if (whole && add == nullptr && gate == nullptr && !j.relu) {
     GC_UNROLL for (int i = 0; i < TH; i++, at += step_y) GC_UNROLL for (int k = 0; k < TW; k++) store(at + k * step_x, a[i][k]);
     return;
   }
@@ -125,6 +140,7 @@ GC_INLINE void finish(const TileJob& j, const vf (&a)[TH][TW], int32_t row, int3
       vf v = a[i][k];
       if (add != nullptr) v += load(add + (y >> j.add_up) * j.add_y + (x >> j.add_up) * j.add_x);
       if (j.relu) v = relu(v);
+      if (gate != nullptr) v = load(gate + y * j.gate_y + x * j.gate_x) <= zero() ? zero() : v;
       store(at + k * step_x, v);
     }
   }
@@ -260,9 +276,7 @@ GC_INLINE void store4(float* p, v4 v) { *reinterpret_cast<v4*>(p) = v; }
 // the 16 images, often a power of two apart, are not visited line by line in turn.
 constexpr int64_t kRun = 128;
 
-static float to_blocked(const float* src, int64_t lane_stride, int32_t lanes, int64_t count, float* dst, int64_t position_stride) {
-  v4 check = {};
-  float rest = 0.0f;
+static void to_blocked(const float* src, int64_t lane_stride, int32_t lanes, int64_t count, float* dst, int64_t position_stride) {
   for (int64_t at = 0; at < count; at += kRun) {
     const int64_t here = count - at < kRun ? count - at : kRun;
     for (int32_t lane = 0; lane < kLanes; lane += 4) {
@@ -272,7 +286,6 @@ static float to_blocked(const float* src, int64_t lane_stride, int32_t lanes, in
       if (lane + 4 <= lanes) {
         for (; q + 4 <= here; q += 4) {
           v4 a = load4(s + q), b = load4(s + lane_stride + q), c = load4(s + 2 * lane_stride + q), e = load4(s + 3 * lane_stride + q);
-          check += a * 0.0f + b * 0.0f + c * 0.0f + e * 0.0f;
           transpose4(a, b, c, e);
           store4(d + q * position_stride, a);
           store4(d + (q + 1) * position_stride, b);
@@ -281,14 +294,9 @@ static float to_blocked(const float* src, int64_t lane_stride, int32_t lanes, in
         }
       }
       for (; q < here; q++)
-        for (int32_t k = 0; k < 4; k++) {
-          const float v = lane + k < lanes ? s[k * lane_stride + q] : 0.0f;
-          rest += v * 0.0f;
-          d[q * position_stride + k] = v;
-        }
+        for (int32_t k = 0; k < 4; k++) d[q * position_stride + k] = lane + k < lanes ? s[k * lane_stride + q] : 0.0f;
     }
   }
-  return rest + check[0] + check[1] + check[2] + check[3];
 }
 
 static void from_blocked(const float* src, int64_t position_stride, int64_t count, float* dst, int64_t lane_stride, int32_t lanes) {

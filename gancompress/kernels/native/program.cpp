@@ -19,35 +19,49 @@ struct Program {
   bool flat;
   std::vector<int64_t> arenas;  // floats per image
   std::vector<Step> steps;
-  int64_t packed = 0, acc = 0;  // the most that a step needs
+  int64_t packed = 0, acc = 0, affine = 0;  // the most floats that a step needs
+  int32_t affines = 0;
+};
+
+// What one thread works in.
+struct Memory {
+  std::vector<std::unique_ptr<Scratch>> arenas;
+  Scratch packed, acc, affine, check;
+  Memory(const Program& g, int64_t images) : packed(g.packed), acc(g.acc), affine(g.affine * images), check(kLanes) {
+    for (int64_t floats : g.arenas) arenas.push_back(std::make_unique<Scratch>(floats * images));
+    std::memset(check.data(), 0, kLanes * sizeof(float));
+  }
 };
 
 namespace {
 
-void run_step(const Program& g, const Step& s, const std::vector<std::unique_ptr<Scratch>>& arenas, float* packed, float* acc, int32_t lanes) {
+// Images n, n+1, .. of the run, `lanes` of them.
+void run_step(const Program& g, const Step& s, const Memory& own, const GcRun& a, int64_t n, int32_t lanes) {
   const int64_t pixel = g.flat ? 1 : kLanes;
   const Plan& p = *s.plan;
-  TileJob j{};
-  j.plan = &p;
-  j.value = s.value.data();
-  j.in = arenas[s.at.src]->data();
-  j.hi = s.at.hi, j.wi = s.at.wi, j.up = s.at.up;
-  j.in_x = pixel, j.in_y = pixel * j.wi, j.in_c = j.in_y * j.hi;
-  j.out = arenas[s.at.dst]->data();
-  j.ho = s.at.ho, j.wo = s.at.wo;
-  j.out_x = pixel, j.out_y = pixel * j.wo, j.out_c = j.out_y * j.ho;
-  j.bias = s.bias.empty() ? nullptr : s.bias.data();
+  const auto place = [&](int32_t arena, int32_t h, int32_t w) { return Place{own.arenas[arena]->data(), pixel * w * h, pixel * w, pixel}; };
+  TileJob j = job_of(p, s.value.data(), s.bias.empty() ? nullptr : s.bias.data());
+  read_from(j, place(s.at.src, s.at.hi, s.at.wi), s.at.hi, s.at.wi);
+  write_to(j, place(s.at.dst, s.at.ho, s.at.wo), s.at.ho, s.at.wo);
+  j.up = s.at.up;
   if (!s.scale.empty()) j.scale = s.scale.data(), j.shift = s.shift.data();
+  if (s.at.affine >= 0) {
+    const int64_t both = 2 * static_cast<int64_t>(p.in_channels);
+    const float* of_images = a.affines[s.at.affine] + n * both;
+    if (!g.flat) p.isa->to_blocked(of_images, both, lanes, both, own.affine.data(), kLanes);
+    j.scale = g.flat ? of_images : own.affine.data();
+    j.shift = j.scale + p.in_channels * pixel;
+    j.per_image = 1;
+  }
   j.pre_relu = s.at.pre_relu, j.relu = s.at.relu;
   if (s.at.add >= 0) {
-    j.add = arenas[s.at.add]->data();
+    const Place add = place(s.at.add, j.ho >> s.at.add_up, j.wo >> s.at.add_up);
+    j.add = add.data, j.add_c = add.c, j.add_y = add.y, j.add_x = add.x;
     j.add_up = s.at.add_up;
-    j.add_x = pixel, j.add_y = pixel * (j.wo >> j.add_up), j.add_c = j.add_y * (j.ho >> j.add_up);
   }
   j.lanes = lanes;
-  j.tile0 = 0, j.tile1 = static_cast<int32_t>(ceil_div(ceil_div(j.ho, p.so), p.th));
-  j.row0 = 0, j.row1 = p.rows;
-  j.packed = packed, j.acc = acc;
+  j.tile1 = static_cast<int32_t>(ceil_div(ceil_div(j.ho, p.so), p.th));
+  j.packed = own.packed.data(), j.acc = own.acc.data(), j.check = own.check.data();
   if (g.flat) p.isa->conv_flat(j);
   else p.isa->conv(j);
 }
@@ -74,6 +88,11 @@ int32_t add_step(Program& g, const GcStep& at) {
     return GC_BAD_ARGUMENT;
   if (at.add >= 0 && !arena(at.add, static_cast<int64_t>(p.out_channels) * (at.ho >> at.add_up) * (at.wo >> at.add_up))) return GC_BAD_ARGUMENT;
   if (g.flat && (ceil_div(at.ho, p.so) != p.th || ceil_div(at.wo, p.so) != p.tw)) return GC_BAD_ARGUMENT;
+  if (at.affine >= 0) {
+    if (at.scale != nullptr) return GC_BAD_ARGUMENT;
+    g.affines = std::max(g.affines, at.affine + 1);
+    g.affine = std::max(g.affine, 2 * static_cast<int64_t>(p.in_channels));
+  }
   for (int64_t t = 0; t < p.entries; t++) s.value.push_back(at.weight[p.src[t]]);
   if (at.bias != nullptr) s.bias.assign(at.bias, at.bias + p.out_channels);
   if (at.scale != nullptr) s.scale.assign(at.scale, at.scale + p.in_channels), s.shift.assign(at.shift, at.shift + p.in_channels);
@@ -86,32 +105,25 @@ int32_t add_step(Program& g, const GcStep& at) {
   return GC_OK;
 }
 
-// x: [N][in_count] into arena `in`; out: [N][out_count] from arena `from`.
-int32_t run_program(const Program& g, const float* x, int32_t in, int64_t in_count, float* out, int32_t from, int64_t out_count, int64_t batch,
-                    int32_t threads) {
-  if (g.steps.empty() || in_count > g.arenas.at(in) || out_count > g.arenas.at(from)) return GC_BAD_ARGUMENT;
+int32_t run_program(const Program& g, const GcRun& a) {
+  if (g.steps.empty() || a.in_count > g.arenas.at(a.in) || a.out_count > g.arenas.at(a.from) || a.affine_count < g.affines) return GC_BAD_ARGUMENT;
   const Isa* isa = g.steps.front().plan->isa;
-  const int64_t images = g.flat ? 1 : kLanes, turns = ceil_div(batch, images);
-  threads = static_cast<int32_t>(std::max<int64_t>(1, std::min<int64_t>(threads, turns)));
-  std::vector<std::vector<std::unique_ptr<Scratch>>> memory(threads);
-  for (auto& own : memory) {
-    for (int64_t floats : g.arenas) own.push_back(std::make_unique<Scratch>(floats * images));
-    own.push_back(std::make_unique<Scratch>(g.packed));
-    own.push_back(std::make_unique<Scratch>(g.acc));
-  }
+  const int64_t images = g.flat ? 1 : kLanes, turns = ceil_div(a.batch, images);
+  const int32_t threads = static_cast<int32_t>(std::max<int64_t>(1, std::min<int64_t>(a.threads, turns)));
+  std::vector<std::unique_ptr<Memory>> memory;
+  for (int32_t t = 0; t < threads; t++) memory.push_back(std::make_unique<Memory>(g, images));
   Team team(threads);
   team.run([&](int32_t thread) {
-    const auto& own = memory[thread];
-    float* const packed = own[g.arenas.size()]->data();
-    float* const acc = own[g.arenas.size() + 1]->data();
+    const Memory& own = *memory[thread];
+    float *const first = own.arenas[a.in]->data(), *const last = own.arenas[a.from]->data();
     team.each(turns, [&](int64_t turn) {
       const int64_t n = turn * images;
-      const int32_t lanes = static_cast<int32_t>(std::min(images, batch - n));
-      if (g.flat) std::memcpy(own[in]->data(), x + n * in_count, in_count * sizeof(float));
-      else isa->to_blocked(x + n * in_count, in_count, lanes, in_count, own[in]->data(), kLanes);
-      for (const Step& s : g.steps) run_step(g, s, own, packed, acc, lanes);
-      if (g.flat) std::memcpy(out + n * out_count, own[from]->data(), out_count * sizeof(float));
-      else isa->from_blocked(own[from]->data(), kLanes, out_count, out + n * out_count, out_count, lanes);
+      const int32_t lanes = static_cast<int32_t>(std::min(images, a.batch - n));
+      if (g.flat) std::memcpy(first, a.x + n * a.in_count, a.in_count * sizeof(float));
+      else isa->to_blocked(a.x + n * a.in_count, a.in_count, lanes, a.in_count, first, kLanes);
+      for (const Step& s : g.steps) run_step(g, s, own, a, n, lanes);
+      if (g.flat) std::memcpy(a.out + n * a.out_count, last, a.out_count * sizeof(float));
+      else isa->from_blocked(last, kLanes, a.out_count, a.out + n * a.out_count, a.out_count, lanes);
     });
   });
   return GC_OK;
