@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -283,6 +284,7 @@ class Opened:
     def __init__(self) -> None:
         self.asked: dict[str, Any] = {}
         self.overrides: tuple[str, ...] = ()
+        self.recipe = SimpleNamespace(smoke=False)
 
     def open(self, path: Path, overrides: tuple[str, ...] = ()) -> Opened:
         self.overrides = overrides
@@ -325,8 +327,6 @@ def test_where_samples_go(here: Path, opened: Opened, arguments: tuple[str, ...]
 def test_a_class_that_is_not_there_is_a_usage_error(
     here: Path, monkeypatch: pytest.MonkeyPatch, classes: int, known: str
 ) -> None:
-    from types import SimpleNamespace
-
     from gancompress.runs import FinishedRun
 
     network = SimpleNamespace(latent_dim=8, num_classes=classes)
@@ -346,6 +346,8 @@ def test_the_protocol_is_changed_with_or_without_its_section(opened: Opened) -> 
     result = call("evaluate", "run", "--set", "samples=60", "--set", "evaluation.seed=1")
     assert opened.overrides == ("evaluation.samples=60", "evaluation.seed=1")
     assert result.stdout.splitlines() == ["FD  1.5", "protocol: p", "written: evaluations/x.json"]
+    opened.recipe.smoke = True
+    assert call("evaluate", "run").stdout.splitlines()[0] == "smoke run: the numbers mean nothing"
 
 
 # --------------------------------------------------------------------------- progress
