@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Affine", "Program", "Value"]
 
-#: Batches up to this size go image by image: the other kernel works on 16 lanes however few images there are.
-_FLAT_UP_TO = 4
+#: Batches up to this size go image by image: the other kernel works on whole vectors, which hold 16, 8 or 4 images.
+_FLAT_UP_TO = {"avx512": 8, "avx2": 4}
+_FLAT_ELSEWHERE = 2
 
 
 @dataclass(frozen=True)
@@ -319,7 +320,7 @@ class Program:
         lib = library()
         if lib is None:
             return self.dense(x, *given)
-        native = self._native(lib, flat=x.shape[0] <= _FLAT_UP_TO)
+        native = self._native(lib, flat=x.shape[0] <= _FLAT_UP_TO.get(lib.isa, _FLAT_ELSEWHERE))
         out = torch.empty(x.shape[0], *self._output.shape)
         pointers = (ctypes.c_void_p * len(given))(*(t.data_ptr() for t in given))
         args = RunArgs(
