@@ -74,7 +74,7 @@ def backward(
 
     Args:
         lib: the loaded kernels.
-        plans: the direct and the phased one of the layer.
+        plans: those of the two gradients.
         x: the layer's input, float32, contiguous or batch last.
         gradient: towards its result, float32, contiguous or batch last.
         weight: dense float32, contiguous.
@@ -90,7 +90,7 @@ def backward(
     for_weight = torch.empty_like(weight) if want[1] else None
     size = (*x.shape[2:], *gradient.shape[2:]) if x.dim() == 4 else (1, 1, 1, 1)
     args = BackwardArgs(
-        direct=plans[0].address, phased=plans[1].address, weight=weight.data_ptr(), x=x.data_ptr(),
+        plan_x=plans[0].address, plan_weight=plans[1].address, weight=weight.data_ptr(), x=x.data_ptr(),
         gradient=gradient.data_ptr(), for_x=None if for_x is None else for_x.data_ptr(),
         for_weight=None if for_weight is None else for_weight.data_ptr(), batch=x.shape[0],
         hi=size[0], wi=size[1], ho=size[2], wo=size[3], layout_x=_layout(x), layout_gradient=_layout(gradient),

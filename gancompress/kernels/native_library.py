@@ -27,7 +27,7 @@ ENVIRONMENT = "GANCOMPRESS_KERNELS"
 _ABI = 4
 _OK, _NOT_FINITE, _BAD_ARGUMENT, _NO_MEMORY = range(4)
 IMAGES, POINTS, BLOCKED, BATCH_LAST = range(4)
-DIRECT, PHASED = range(2)
+DIRECT, PHASED, WEIGHTS = range(3)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class BackwardArgs(ctypes.Structure):
     """``GcBackward`` in ``native/api.h``."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ("direct", "phased", "weight", "x", "gradient", "for_x", "for_weight")),
+        *((name, c_void_p) for name in ("plan_x", "plan_weight", "weight", "x", "gradient", "for_x", "for_weight")),
         ("batch", c_int64),
         *(
             (name, c_int32)

@@ -91,19 +91,22 @@ def _dense_gradients(
     return result[0], result[1]
 
 
-def _plans(lib: Library, layer: Layer, pattern: Pattern) -> tuple[Plan, Plan]:
-    """The direct and the phased plan of a layer; which one is its forward depends on the operation."""
-    here, there = (layer.height, layer.width), layer.out_size
-    if layer.op == "linear":
-        groups = (1, -(-layer.batch // 16))
-        return pattern.direct(lib, 1, 0, groups), pattern.phased(lib, 1, 0, groups)
-    if layer.op == "conv":
-        return pattern.direct(lib, layer.stride, layer.padding, there), pattern.phased(
-            lib, layer.stride, layer.padding, here
-        )
-    return pattern.direct(lib, layer.stride, layer.padding, here), pattern.phased(
-        lib, layer.stride, layer.padding, there
-    )
+def _forward_plan(lib: Library, layer: Layer, pattern: Pattern) -> Plan:
+    make = pattern.phased if layer.op == "transpose" else pattern.direct
+    return make(lib, layer.stride, layer.padding, _grid(layer, layer.out_size))
+
+
+def _backward_plans(lib: Library, layer: Layer, pattern: Pattern) -> tuple[Plan, Plan]:
+    """The plans of the gradients towards the input and towards the weight."""
+    here, there = (_grid(layer, size) for size in ((layer.height, layer.width), layer.out_size))
+    stride, padding = layer.stride, layer.padding
+    if layer.op == "transpose":
+        return pattern.direct(lib, stride, padding, here), pattern.weights(lib, stride, padding, here)
+    return pattern.phased(lib, stride, padding, here), pattern.weights(lib, stride, padding, there)
+
+
+def _grid(layer: Layer, size: tuple[int, int]) -> tuple[int, int]:
+    return (1, -(-layer.batch // LANES)) if layer.op == "linear" else size
 
 
 class _Sparse(torch.autograd.Function):
@@ -117,9 +120,8 @@ class _Sparse(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         ctx.pattern, ctx.layer, ctx.lib, ctx.dense_gradient = pattern, layer, lib, dense_gradient
         ctx.pre_relu = pre_relu
-        direct, phased = _plans(lib, layer, pattern)
+        plan = _forward_plan(lib, layer, pattern)
         x, weight = _taken(x.detach()), weight.detach().contiguous()
-        plan = phased if layer.op == "transpose" else direct
         bias = None if bias is None else bias.detach().contiguous()
         out = calls.conv(lib, plan, x, weight, bias, layer.out_shape, batch_last=batch_last, pre_relu=pre_relu)
         return _dense(layer, torch.relu(x) if pre_relu else x, keep(weight, pattern), bias) if out is None else out
@@ -163,7 +165,7 @@ def _sparse_gradients(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor) -> 
     for_x = for_w = None
     want = (need_x, need_w and not ctx.dense_gradient)
     if any(want):
-        plans = _plans(lib, layer, pattern)
+        plans = _backward_plans(lib, layer, pattern)
         transpose = layer.op == "transpose"
         done = calls.backward(
             lib, plans, x, gradient, weight, transpose=transpose, want=want, pre_relu=ctx.pre_relu

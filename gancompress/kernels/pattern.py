@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gancompress.errors import KernelError
-from gancompress.kernels.native_library import DIRECT, PHASED, Library, PlanShape
+from gancompress.kernels.native_library import DIRECT, PHASED, WEIGHTS, Library, PlanShape
 
 __all__ = ["Pattern", "as_pattern"]
 
@@ -86,7 +86,7 @@ class Pattern:
 
         Args:
             lib: the loaded kernels.
-            kind: ``DIRECT`` or ``PHASED`` (see ``native/plan.h``).
+            kind: ``DIRECT``, ``PHASED`` or ``WEIGHTS`` (see ``native/plan.h``).
             stride: of the layer, both dimensions.
             padding: of the layer, both dimensions.
             grid: positions of one output phase: rows and columns.
@@ -103,6 +103,10 @@ class Pattern:
     def direct(self, lib: Library, stride: int, padding: int, out: tuple[int, int], flat: bool = False) -> Plan:
         """The plan of a convolution (or of a transposed one's input gradient) onto ``out`` pixels."""
         return self.plan(lib, DIRECT, stride, padding, out, flat)
+
+    def weights(self, lib: Library, stride: int, padding: int, out: tuple[int, int]) -> Plan:
+        """The plan of the weight gradient of what :meth:`direct` computes."""
+        return self.plan(lib, WEIGHTS, stride, padding, out)
 
     def phased(self, lib: Library, stride: int, padding: int, out: tuple[int, int], flat: bool = False) -> Plan:
         """The plan of a transposed convolution (or of a plain one's input gradient) onto ``out`` pixels."""

@@ -39,8 +39,8 @@ struct GcConv {
 
 // Both gradients of a layer, which share the layout change of `gradient`.
 struct GcBackward {
-  const void* direct;   // plans of the layer
-  const void* phased;
+  const void* plan_x;   // the plan of for_x: phased, or direct when the layer is transposed
+  const void* plan_weight;
   const float* weight;  // dense
   const float* x;
   const float* gradient;

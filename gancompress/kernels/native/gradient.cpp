@@ -60,9 +60,9 @@ class WeightSums {
 }  // namespace
 
 int32_t run_backward(const GcBackward& a) {
-  const Plan& direct = *static_cast<const Plan*>(a.direct);
-  const Plan& for_x = a.transpose ? direct : *static_cast<const Plan*>(a.phased);
-  if (direct.kind != kDirect || (a.transpose && a.pre_relu)) return GC_BAD_ARGUMENT;
+  const Plan& for_x = *static_cast<const Plan*>(a.plan_x);
+  const Plan& direct = *static_cast<const Plan*>(a.plan_weight);
+  if (for_x.kind != (a.transpose ? kDirect : kPhased) || direct.kind != kWeights || (a.transpose && a.pre_relu)) return GC_BAD_ARGUMENT;
   const Isa* isa = direct.isa;
   const Loader x(a.x, a.layout_x, a.batch, for_x.out_channels, a.hi, a.wi);
   const Loader g(a.gradient, a.layout_gradient, a.batch, for_x.in_channels, a.ho, a.wo);

@@ -63,7 +63,7 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   p.isa = isa;
   p.kind = static_cast<Kind>(s.kind);
   p.dim0 = s.dim0, p.dim1 = s.dim1, p.kh = s.kh, p.kw = s.kw;
-  const bool direct = p.kind == kDirect;
+  const bool direct = p.kind != kPhased;
   p.out_channels = direct ? s.dim0 : s.dim1;
   p.in_channels = direct ? s.dim1 : s.dim0;
   p.so = direct ? 1 : s.stride;
@@ -102,7 +102,8 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   for (int64_t i = 0; i < dense; i++) kept += mask[i] != 0;
   const double per_channel = std::max(1e-3, static_cast<double>(kept) / p.rows / p.in_channels);  // entries of a row
   const int64_t fits = kTileBytes / (channel_floats * 4), most = kMostTileBytes / (channel_floats * 4);
-  const int64_t worthwhile = std::min<int64_t>(most, static_cast<int64_t>(kEntriesPerVisit / per_channel));
+  // A weight gradient has no accumulators to fetch; its partial sums stay the closer the fewer they are.
+  const int64_t worthwhile = p.kind == kWeights ? 0 : std::min<int64_t>(most, static_cast<int64_t>(kEntriesPerVisit / per_channel));
   p.chunk = s.chunk > 0 ? s.chunk : static_cast<int32_t>(std::max<int64_t>({8, fits / 4 * 4, worthwhile}));
   p.chunks = ceil_div(p.in_channels, std::min(p.chunk, p.in_channels));
   p.chunk = ceil_div(p.in_channels, p.chunks);  // even chunks

@@ -19,7 +19,8 @@ constexpr int kLanes = 16;  // images side by side in memory; an ISA with narrow
 constexpr int kLargestStride = 8;
 constexpr int kFlatVectors = 16;  // accumulators of the flat kernel
 
-enum Kind : int32_t { kDirect = 0, kPhased = 1 };
+// kWeights: a direct plan that only weight gradients use.
+enum Kind : int32_t { kDirect = 0, kPhased = 1, kWeights = 2 };
 
 struct Isa;
 
