@@ -24,9 +24,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gancompress.errors import RecipeError, RunError
+from gancompress.locks import hold, is_alive
 from gancompress.recipe.document import dump_yaml, parse_yaml
 from gancompress.training.atomic import finite, write_file, write_json
-from gancompress.locks import hold, is_alive
 from gancompress.training.status import State, Status, status_of
 
 if TYPE_CHECKING:

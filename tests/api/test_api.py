@@ -264,7 +264,7 @@ def test_a_comparison(capfd: pytest.CaptureFixture[str]) -> None:
     arguments: dict[str, Any] = {"methods": ["static", "dst:every=1"], "densities": [0.5], "jobs": 0, "narrow": False}
     outcome = gancompress.compare(TINY, **arguments, progress=False)
     assert capfd.readouterr() == ("", "")
-    assert [row.label for row in outcome.rows] == ["dense", "static 0.5", "dst:every=1 0.5"]
+    assert [row.label for row in outcome.rows] == ["dense", "static 0.5", "dst 0.5"]
     assert [row.density for row in outcome.rows] == [None, 0.5, 0.5]
     assert outcome.missing == []
     assert outcome.report == outcome.directory / "compare.html"
