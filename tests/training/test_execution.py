@@ -193,7 +193,8 @@ def test_networks_train_alike_with_batches_that_fill_the_lanes(model, fold, tmp_
     monkeypatch.setenv("GANCOMPRESS_SPARSE", "auto")
     monkeypatch.setattr(folding, "_times", lambda layer: (1.0, 1.0, None))
     overrides = (
-        f"model={model}", f"data.resolution={128 if 'deep' in model else 32}", "training.batch_size=16", f"training.fold={fold}",
+        f"model={model}", f"data.resolution={128 if 'deep' in model else 32}",
+        "training.batch_size=16", f"training.fold={fold}",
         "training.optimizers.generator={name: sgd, lr: 0.001, betas: null, eps: null}",
         "training.optimizers.discriminator={name: sgd, lr: 0.001, betas: null, eps: null}",
     )  # fmt: skip
