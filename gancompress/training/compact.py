@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import timm.optim
 import torch
 from torch import Tensor, nn
 
 from gancompress.errors import UnsupportedOptimizerError
+from gancompress.training.moments import is_elementwise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,23 +29,6 @@ __all__ = ["CompactMoments"]
 
 #: a multiple of what vectorised loops take at a time (two vectors of 16 floats)
 _UNIT = 64
-
-_ELEMENTWISE = frozenset(
-    {
-        torch.optim.Adadelta,
-        torch.optim.Adagrad,
-        torch.optim.Adam,
-        torch.optim.AdamW,
-        torch.optim.NAdam,
-        torch.optim.RAdam,
-        torch.optim.RMSprop,
-        torch.optim.SGD,
-        timm.optim.Lion,
-        timm.optim.NAdamW,
-        timm.optim.RMSpropTF,
-        timm.optim.SGDW,
-    }
-)
 
 
 class _Vector:
@@ -124,12 +107,11 @@ class CompactMoments:
     """
 
     def __init__(self, optimizer: Optimizer, parameters: Mapping[str, nn.Parameter]) -> None:
-        whole = any(group.get("caution") for group in optimizer.param_groups)
-        if type(optimizer) not in _ELEMENTWISE or whole:
-            name = f"{'cautious ' if whole else ''}{type(optimizer).__name__}"
+        if not is_elementwise(optimizer):
             raise UnsupportedOptimizerError(
-                f"sparsity.moments: compact cannot be the same as masked with optimizer {name}, which does not treat "
-                "every weight alone; choose adam, adamw, sgd, rmsprop or lion, or --set sparsity.moments=masked"
+                f"sparsity.moments: compact cannot be the same as masked with optimizer {type(optimizer).__name__}, "
+                "which does not treat every weight alone as it is set up here; choose adam, adamw, sgd, rmsprop or "
+                "lion, or --set sparsity.moments=masked"
             )
         self._optimizer = optimizer
         self._parameters = dict(parameters)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gancompress.errors import InvariantError, UnsupportedOptimizerError
 from gancompress.training.compact import CompactMoments
-from gancompress.training.moments import first_moment, moments_of
+from gancompress.training.moments import first_moment, is_elementwise, moments_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,6 +99,7 @@ class MaskedNetwork:
         self.layers = None if execution is None else execution.layers(parts.network, parts.weights)
         self.parameters = {name: weight.parameter for name, weight in parts.weights.items()}
         self.keys = {name: weight.key for name, weight in parts.weights.items()}
+        self._elementwise = is_elementwise(parts.optimizer)
         self.compact = CompactMoments(parts.optimizer, self.parameters) if moments == "compact" else None
         self.ever: dict[str, Tensor] = {}
         self.ever_count = 0
@@ -199,14 +200,16 @@ class MaskedNetwork:
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Zero the weights off the mask again, in one pass, or store the kept ones; count the step."""
+        """Zero the weights off the mask again where need be, or store the kept ones; count the step."""
         self.steps += 1
         if self.compact is not None:
             self.compact.store()
             return
         if not self._sparse:
             return
-        torch._foreach_mul_(self._weights, self._keep)
+        # with gradient and moments 0, an optimizer that treats every weight alone has left masked weights at 0
+        if self.moments == "dense" or self.age < 2 or not self._elementwise:
+            torch._foreach_mul_(self._weights, self._keep)
         if self.moments == "masked" and self.age < 2:
             self._inspect_moments()
 

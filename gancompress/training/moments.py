@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import timm.optim
 import torch
 from torch import Tensor, nn
 
@@ -19,10 +20,38 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
 
-__all__ = ["first_moment", "moments", "moments_of"]
+__all__ = ["first_moment", "is_elementwise", "moments", "moments_of"]
 
 #: names that optimizers give to their first moment, in order of preference
 FIRST_MOMENTS = ("exp_avg", "momentum_buffer", "momentum", "mu")
+
+_ELEMENTWISE = frozenset(
+    {
+        torch.optim.Adadelta,
+        torch.optim.Adagrad,
+        torch.optim.Adam,
+        torch.optim.AdamW,
+        torch.optim.NAdam,
+        torch.optim.RAdam,
+        torch.optim.RMSprop,
+        torch.optim.SGD,
+        timm.optim.Lion,
+        timm.optim.NAdamW,
+        timm.optim.RMSpropTF,
+        timm.optim.SGDW,
+    }
+)
+
+
+def is_elementwise(optimizer: Optimizer) -> bool:
+    """Whether the optimizer is known to treat every number alone, as if it were the only one.
+
+    Then a weight whose value, gradient and moments are 0 stays exactly 0. timm's cautious variants look at the signs
+    of whole tensors; with an epsilon of 0 a weight without gradient is divided by 0.
+    """
+    groups = optimizer.param_groups
+    settled = all(not group.get("caution") and group.get("eps", 1.0) > 0 for group in groups)
+    return settled and type(optimizer) in _ELEMENTWISE
 
 
 def moments(optimizer: Optimizer, parameter: nn.Parameter, name: str = "parameter") -> dict[str, Tensor]:
