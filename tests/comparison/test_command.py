@@ -89,4 +89,6 @@ def test_a_comparison_from_end_to_end(tiny_file: Path, here: Path, monkeypatch: 
 def test_the_default_comparison(here: Path) -> None:
     result = call("--methods", "dst,imp")
     assert result.exit_code == 0, result.output
-    assert [line.split()[0] for line in result.stdout.splitlines()[4:8]] == ["dense", "narrow", "dst", "imp"]
+    lines = result.stdout.splitlines()
+    head = next(number for number, line in enumerate(lines) if line.startswith("method"))
+    assert [line.split()[0] for line in lines[head + 1 : head + 5]] == ["dense", "narrow", "dst", "imp"]
