@@ -1,0 +1,109 @@
+"""What an entry of the suite is, and the measurements that several entries share."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import TYPE_CHECKING, Any
+
+from gancompress.bench.infer import BenchInfer, bench_infer
+from gancompress.bench.train import BenchTrain, bench_train
+from gancompress.recipe.load import load_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from gancompress.recipe.schema import Recipe
+
+#: densities of generators, and of generator and discriminator
+DENSITIES = (0.05, 0.1, 0.2)
+PAIRS = ((0.05, 0.05), (0.1, 0.1), (0.05, 0.3))
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One figure.
+
+    Attributes:
+        case: shape and density.
+        value: the ratio, median; None when it could not be measured here.
+        quartiles: of the ratio, when it is one of times.
+        target: what it should reach.
+        stretch: what would be better still.
+        lower: lower is better.
+        note: anything to know.
+    """
+
+    case: str
+    value: float | None
+    target: float | None = None
+    stretch: float | str | None = None
+    quartiles: tuple[float, float] | None = None
+    lower: bool = False
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is reached; None where there is nothing to compare."""
+        if self.value is None or self.target is None:
+            return None
+        return self.value <= self.target if self.lower else self.value >= self.target
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One line of the suite: its id, what it compares, and how it is measured."""
+
+    name: str
+    what: str
+    measure: Callable[[int], Iterable[Row]]
+
+
+ENTRIES: dict[str, Entry] = {}
+
+
+def entry(name: str, what: str) -> Callable[[Callable[[int], Iterable[Row]]], Callable[[int], Iterable[Row]]]:
+    """Register a function from a number of rounds to rows."""
+
+    def register(measure: Callable[[int], Iterable[Row]]) -> Callable[[int], Iterable[Row]]:
+        ENTRIES[name] = Entry(name, what, measure)
+        return measure
+
+    return register
+
+
+def recipe_of(channels: int, *overrides: str) -> Recipe:
+    """SNGAN for 32x32 images, both networks this wide, on images that need no download."""
+    wide = (f"model.channels={channels}", f"model.discriminator_channels={channels}")
+    return load_recipe("sngan_cifar10", overrides=("data=shapes", "data.resolution=32", *wide, *overrides)).recipe
+
+
+@functools.cache
+def training(channels: int, rounds: int) -> BenchTrain:
+    """Whole training steps: 5 discriminator steps and 1 generator step of twice the batch."""
+    batch = 16 if channels > 64 else 64
+    recipe = recipe_of(channels, f"training.batch_size={batch}", f"training.generator_batch_size={2 * batch}")
+    pairs = PAIRS if channels > 64 else PAIRS[:1]
+    return bench_train(recipe, pairs, rounds=rounds, bf16=True, alone=False)
+
+
+@functools.cache
+def generators(channels: int, batch: int, rounds: int, *overrides: str) -> BenchInfer:
+    """Generators, dense on every engine that is installed, and compiled sparse."""
+    return bench_infer(recipe_of(channels, *overrides), DENSITIES, (batch,), rounds=rounds)
+
+
+def paired(result: BenchInfer, batch: int, dense: str, sparse: str) -> tuple[float, float, float] | None:
+    """First quartile, median and third quartile of how many times ``sparse`` is faster than ``dense``.
+
+    Both were paired with the same reference; the quartiles are those of the two ratios, combined as if independent.
+    """
+    rows: Any = result.batches[batch]
+    if dense not in rows:
+        return None
+    a, b = rows[sparse], rows[dense]
+    middle = b.seconds / a.seconds
+    spread = [abs(row.quartiles[i] / row.faster - 1) for row in (a, b) for i in (0, 1)]
+    low = (spread[0] ** 2 + spread[2] ** 2) ** 0.5
+    high = (spread[1] ** 2 + spread[3] ** 2) ** 0.5
+    return middle * (1 - low), middle, middle * (1 + high)
