@@ -55,6 +55,34 @@ def _kth_largest(keys: Tensor, k: int) -> Tensor:
     return keys.topk(k, sorted=False).values.min()
 
 
+#: of a large tensor one element in so many is looked at to guess a threshold; prime, so as not to follow a dimension
+_SAMPLED = 61
+_LARGE = 1 << 14
+_MARGIN = 1.25
+
+
+def _contenders(flat: Tensor, k: int, candidates: Tensor | None, available: int) -> Tensor | None:
+    """Return the places, ascending, of few elements that surely hold the ``k`` highest; None to look at all.
+
+    That is all candidates when there are few, or else those above a threshold that a sample suggests, if they turn out
+    to be at least ``k``: then no other element can be among the highest.
+    """
+    if flat.numel() < _LARGE or not flat.is_floating_point():
+        return None
+    if candidates is not None and 4 * available <= flat.numel():
+        return candidates.nonzero().flatten()
+    if 16 * k > available:
+        return None
+    sample = flat[::_SAMPLED] if candidates is None else flat[::_SAMPLED][candidates[::_SAMPLED]]
+    sample = sample[~sample.isnan()]
+    wanted = math.ceil(_MARGIN * k * sample.numel() / available) + 4
+    if wanted >= sample.numel():
+        return None
+    above = flat >= sample.topk(wanted, sorted=False).values.min()
+    found = (above if candidates is None else above & candidates).nonzero().flatten()
+    return found if found.numel() >= k else None
+
+
 def topk_mask(scores: Tensor, k: int, candidates: Tensor | None = None) -> Tensor:
     """Return the mask of the ``k`` highest scores. Linear time; ties go to the lowest index, on every device.
 
@@ -76,14 +104,25 @@ def topk_mask(scores: Tensor, k: int, candidates: Tensor | None = None) -> Tenso
         return torch.ones_like(scores, dtype=torch.bool) if candidates is None else candidates.clone()
     if k == 0:
         return torch.zeros_like(scores, dtype=torch.bool)
-    keys = _rank_keys(scores)
-    if candidates is not None:
-        keys = keys.masked_fill(~candidates.reshape(-1), torch.iinfo(keys.dtype).min)
+    flat = scores.detach().reshape(-1)
+    among = None if candidates is None else candidates.reshape(-1)
+    places = _contenders(flat, k, among, available)
+    if places is not None:
+        mask = torch.zeros_like(flat, dtype=torch.bool)
+        mask[places[_highest(_rank_keys(flat[places]), k)]] = True
+        return mask.reshape(scores.shape)
+    keys = _rank_keys(flat)
+    if among is not None:
+        keys = keys.masked_fill(~among, torch.iinfo(keys.dtype).min)
+    return _highest(keys, k).reshape(scores.shape)
+
+
+def _highest(keys: Tensor, k: int) -> Tensor:
+    """Return the mask of the ``k`` highest keys, ties to the lowest index."""
     threshold = _kth_largest(keys, k)
     chosen = keys > threshold
     tied = keys == threshold
-    chosen |= tied & (tied.cumsum(0) <= k - chosen.sum())
-    return chosen.reshape(scores.shape)
+    return chosen | (tied & (tied.cumsum(0) <= k - chosen.sum()))
 
 
 def bottomk_mask(scores: Tensor, k: int, candidates: Tensor | None = None) -> Tensor:
@@ -152,6 +191,11 @@ def global_topk_masks(
         InvariantError: ``k`` is less than the floors together, or more than the candidates.
     """
     floors = floors or {}
+    if len(scores) == 1 and not any(floors.get(name, 0) for name in scores):
+        return {
+            name: topk_mask(score, k, None if candidates is None else candidates[name])
+            for name, score in scores.items()
+        }
     reserved = {
         name: topk_mask(score, floors.get(name, 0), None if candidates is None else candidates[name])
         for name, score in scores.items()

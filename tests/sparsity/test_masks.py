@@ -200,3 +200,37 @@ def test_topk_agrees_between_devices() -> None:
     scores[::7] = NAN
     for k in (1, 999, 50_000, 99_999):
         assert torch.equal(topk_mask(scores, k), topk_mask(scores.cuda(), k).cpu())
+
+
+def _plain_topk(scores: Tensor, k: int, candidates: Tensor) -> Tensor:
+    """By definition: order by score, then by index, NaN last."""
+    flat = scores.flatten().double().nan_to_num(nan=-INF, posinf=INF, neginf=-1e300)
+    order = torch.where(candidates.flatten(), flat, -INF).argsort(descending=True, stable=True)
+    mask = torch.zeros(flat.numel(), dtype=torch.bool)
+    mask[order[candidates.flatten()[order]][:k]] = True
+    return mask.reshape(scores.shape)
+
+
+@pytest.mark.parametrize("kind", ["distinct", "tied", "one value", "nan", "sorted", "periodic"])
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.9])
+def test_topk_of_large_tensors_by_definition(kind: str, share: float) -> None:
+    """Large tensors are not looked at whole where a sample tells which elements can matter; the choice is the same."""
+    rng = torch.Generator().manual_seed(0)
+    shape = (40, 41, 3, 7)
+    scores = torch.rand(shape, generator=rng)
+    if kind == "tied":
+        scores = (scores * 20).floor()
+    elif kind == "one value":
+        scores = torch.ones(shape)
+    elif kind == "nan":
+        scores[torch.rand(shape, generator=rng) < 0.3] = NAN
+        scores[torch.rand(shape, generator=rng) < 0.01] = INF
+    elif kind == "sorted":
+        scores = scores.flatten().sort().values.reshape(shape)
+    elif kind == "periodic":  # what a sample of every 61st element sees says little
+        scores = scores * (torch.arange(scores.numel()) % 61 != 0).reshape(shape)
+    candidates = torch.rand(shape, generator=rng) < share if share else torch.ones(shape, dtype=torch.bool)
+    available = int(candidates.sum())
+    for k in (1, 10, available // 100, available // 20, available // 2, available - 1):
+        got = topk_mask(scores, k, candidates if share else None)
+        assert torch.equal(got, _plain_topk(scores, k, candidates)), k
