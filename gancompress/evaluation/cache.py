@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 import warnings
@@ -39,14 +40,18 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
     """Return the tensors and metadata of a cache file; None when there is none, or a damaged one, which is removed."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load
 
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        # Read once: safe_open opens the path twice, for the header and for the data; another process may replace the
+        # file in between.
+        content = path.read_bytes()
     except OSError:
         return None
+    try:
+        tensors = load(content)
+        metadata = _metadata(content)
     except SafetensorError:
         _remove(path)
         return None
@@ -73,6 +78,13 @@ def store_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         if temporary is not None:
             _remove(temporary)
         warnings.warn(f"cannot cache {path.name} in {path.parent}: {error}; set GANCOMPRESS_CACHE", stacklevel=2)
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """Return what the header of a valid safetensors file says beside its tensors (format: 8 bytes of length, JSON)."""
+    length = int.from_bytes(content[:8], "little")
+    found: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+    return found
 
 
 def _remove(path: Path) -> None:
