@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gancompress.bench.infer import BenchInfer, bench_infer
+from gancompress.bench.timing import ratios
 from gancompress.bench.train import BenchTrain, bench_train
 from gancompress.recipe.load import load_recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from gancompress.recipe.schema import Recipe
 
@@ -19,25 +20,30 @@ if TYPE_CHECKING:
 DENSITIES = (0.05, 0.1, 0.2)
 PAIRS = ((0.05, 0.05), (0.1, 0.1), (0.05, 0.3))
 
+#: what CPU and wall seconds of every turn of every variant look like
+Times = dict[str, list[tuple[float, float]]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One figure.
+    """One figure: a cell of a table.
 
     Attributes:
-        case: shape and density.
+        case: what it was measured on: the row of the table.
+        at: the rest of it, ``density 0.05`` or ``32 channels``: the column of the table; empty for the only one.
         value: the ratio, median; None when it could not be measured here.
-        quartiles: of the ratio, when it is one of times.
         target: what it should reach.
         stretch: what would be better still.
+        quartiles: of the ratio, when it is one of times.
         lower: lower is better.
-        note: anything to know.
+        note: anything to know, a few words.
     """
 
     case: str
+    at: str
     value: float | None
     target: float | None = None
-    stretch: float | str | None = None
+    stretch: float | None = None
     quartiles: tuple[float, float] | None = None
     lower: bool = False
     note: str = ""
@@ -72,6 +78,16 @@ def entry(name: str, what: str) -> Callable[[Callable[[int], Iterable[Row]]], Ca
     return register
 
 
+def over(times: Mapping[str, list[tuple[float, float]]], slow: str, fast: str) -> tuple[float, tuple[float, float]]:
+    """How many times ``fast`` is faster than ``slow``, and the quartiles.
+
+    The turns of these two are paired, round by round: through a third variant, one slow turn of that one would blur
+    them both.
+    """
+    row = ratios(times, slow)[fast]
+    return row.faster, row.quartiles
+
+
 def recipe_of(channels: int, *overrides: str) -> Recipe:
     """SNGAN for 32x32 images, both networks this wide, on images that need no download."""
     wide = (f"model.channels={channels}", f"model.discriminator_channels={channels}")
@@ -91,19 +107,3 @@ def training(channels: int, rounds: int) -> BenchTrain:
 def generators(channels: int, batch: int, rounds: int, *overrides: str) -> BenchInfer:
     """Generators, dense on every engine that is installed, and compiled sparse."""
     return bench_infer(recipe_of(channels, *overrides), DENSITIES, (batch,), rounds=rounds)
-
-
-def paired(result: BenchInfer, batch: int, dense: str, sparse: str) -> tuple[float, float, float] | None:
-    """First quartile, median and third quartile of how many times ``sparse`` is faster than ``dense``.
-
-    Both were paired with the same reference; the quartiles are those of the two ratios, combined as if independent.
-    """
-    rows: Any = result.batches[batch]
-    if dense not in rows:
-        return None
-    a, b = rows[sparse], rows[dense]
-    middle = b.seconds / a.seconds
-    spread = [abs(row.quartiles[i] / row.faster - 1) for row in (a, b) for i in (0, 1)]
-    low = (spread[0] ** 2 + spread[2] ** 2) ** 0.5
-    high = (spread[1] ** 2 + spread[3] ** 2) ** 0.5
-    return middle * (1 - low), middle, middle * (1 + high)

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from entries import DENSITIES, Row, entry, generators, paired, recipe_of
+from entries import DENSITIES, Row, entry, generators, over, recipe_of
 
 from gancompress.bench.engines import installed, onnx_bytes, onnxruntime_session, openvino_model
 from gancompress.bench.infer import _masked
 from gancompress.bench.styles import fold
-from gancompress.bench.timing import alternate, ratios
+from gancompress.bench.timing import alternate
 from gancompress.evaluation.features import Statistics
 from gancompress.evaluation.metrics import frechet_distance
 from gancompress.export.compiled import compile_generator
@@ -27,28 +27,29 @@ def rows(
 ) -> Iterator[Row]:  # fmt: skip
     """One row per density against one dense engine."""
     result = generators(channels, batch, rounds, *overrides)
+    case = f"{channels} channels, batch {batch}: {engine}"
     for density, target, more in zip(DENSITIES, targets, stretch or (None,) * len(targets), strict=True):
-        case = f"{channels} channels, batch {batch}, {engine}, density {density}"
-        found = paired(result, batch, engine, f"sparse {density:g}")
-        if found is None:
-            yield Row(case, None, target, more, note="not installed")
+        at = f"density {density}"
+        if engine in result.times[batch]:
+            value, quartiles = over(result.times[batch], engine, f"sparse {density:g}")
+            yield Row(case, at, value, target, more, quartiles)
         else:
-            yield Row(case, found[1], target, more, (found[0], found[2]))
+            yield Row(case, at, None, target, more, note="not installed")
 
 
-@entry("I1", "a dense generator as people run it over our sparse one")
+@entry("I1", "as people run it, the graph as exported")
 def i1(rounds: int) -> Iterator[Row]:
     for engine in ("onnxruntime", "openvino"):
         yield from rows(256, 16, rounds, engine, (8, 5.5, 3.3), (12, 7.5, 4.5))
 
 
-@entry("I1b", "the best dense float32 generator, given our rewrites, over our sparse one")
+@entry("I1b", "the best dense float32, given our exact rewrites")
 def i1b(rounds: int) -> Iterator[Row]:
     for channels, batch, targets in ((256, 16, (5.5, 4.0, 2.4)), (64, 64, (3.8, 2.8, 1.9))):
         yield from rows(channels, batch, rounds, best(channels, batch, rounds, ""), targets, (8, 5.5, 3))
 
 
-@entry("I2", "as I1, 64 channels, batch 64")
+@entry("I2", "as I1, narrower")
 def i2(rounds: int) -> Iterator[Row]:
     yield from rows(64, 64, rounds, "onnxruntime", (5.5, 4, 2.4), (9, 6, 3.5))
 
@@ -58,7 +59,7 @@ def i3(rounds: int) -> Iterator[Row]:
     yield from rows(256, 1, 2 * rounds, "onnxruntime", (4, 2.8, 1.6), (7, 4.5, 2.7))
 
 
-@entry("I4", "the best dense bf16 generator over our sparse float32 one")
+@entry("I4", "the best dense bf16, given our rewrites, over our sparse float32")
 def i4(rounds: int) -> Iterator[Row]:
     for channels, batch, targets in ((256, 16, (3.3, 2.2, 1.3)), (64, 64, (1.9, 1.4, 1.0))):
         yield from rows(channels, batch, rounds, best(channels, batch, rounds, "bf16"), targets, None)
@@ -71,16 +72,18 @@ def best(channels: int, batch: int, rounds: int, precision: str) -> str:
     return min(dense, key=lambda name: found[name].seconds)
 
 
-@entry("I5", "DeepSparse 1.8 over ours, through onnxruntime")
+@entry("I5", "DeepSparse 1.8, the yardstick of its day, through onnxruntime; it needs an environment of its own")
 def i5(rounds: int) -> Iterator[Row]:
     for density in DENSITIES:
-        yield Row(f"density {density}", None, 1.0, 1.2, note="needs an environment of its own; not measured")
+        yield Row("256 channels, batch 16: DeepSparse 1.8", f"density {density}", None, 1.0, 1.2)
 
 
 @entry("I6", "largest difference of a pixel to the eager generator")
 def i6(rounds: int) -> Iterator[Row]:
     found = generators(256, 16, rounds).error
-    yield Row("256 channels, all densities", max(found.values()), 1e-5, None, lower=True)
+    for density in DENSITIES:
+        case = "256 channels, batch 16: largest difference of a pixel"
+        yield Row(case, f"density {density}", found[f"sparse {density:g}"], 1e-5, None, lower=True)
 
 
 @entry("I7", "as I1, conditional: a gain and a bias per class in every norm")
@@ -88,26 +91,26 @@ def i7(rounds: int) -> Iterator[Row]:
     yield from rows(256, 16, rounds, "onnxruntime", (8, 5.5, 3.3), (12, 7.5, 4.5), "model.conditional=true")
 
 
-@entry("N1", "a narrow dense generator of equal size over our sparse one (below 1: the narrow one is faster)")
+@entry("N1", "56, 80 and 112 channels for densities 0.05, 0.1 and 0.2 of 256; below 1 the narrow one is faster")
 def n1(rounds: int) -> Iterator[Row]:
     """What the two are worth as generators is another question: ``gancompress compare`` trains both."""
     z = (torch.randn(16, 128),)
-    engine = "openvino" if installed("openvino") else "onnxruntime"
-    if not installed(engine):
-        yield Row("density 0.05", None, note="no engine installed")
-        return
     for density, width in zip(DENSITIES, (56, 80, 112), strict=True):
         wide, masks = _masked(recipe_of(256), density)
         slim, _ = _masked(recipe_of(width), 1.0)
         other = folded(slim)
         fold(other, frozen=True)
-        model = onnx_bytes(other, z)
-        dense = openvino_model(model, z, 1, "f32") if engine == "openvino" else onnxruntime_session(model, z, 1)
         ours = compile_generator(wide, masks, sparse="always")
+        steps: dict[str, Any] = {"ours": lambda net=ours: net(*z)}
+        if installed("openvino"):
+            steps["openvino, folded"] = openvino_model(onnx_bytes(other, z), z, 1, "f32")
+        if installed("onnxruntime"):
+            steps["onnxruntime, as exported"] = onnxruntime_session(onnx_bytes(slim, z), z, 1)
         with torch.no_grad():
-            row = ratios(alternate({"dense": dense, "ours": lambda net=ours: net(*z)}, 2 * rounds, warm=2), "dense")
-        case = f"256 channels at density {density}, {width} dense on {engine}, folded"
-        yield Row(case, row["ours"].faster, None, None, row["ours"].quartiles)
+            times = alternate(steps, 2 * rounds, warm=2)
+        for name in list(steps)[1:]:
+            value, quartiles = over(times, name, "ours")
+            yield Row(f"batch 16: {name}", f"density {density}", value, None, None, quartiles)
 
 
 @entry("F1", "bytes of torch.save over our file, convolutions of SNGAN with 256 channels")
@@ -117,7 +120,7 @@ def f1(rounds: int) -> Iterator[Row]:
     for values, targets in (("float32", (17, 9.5, 5)), ("bf16", (35, 20, 11))):
         for density, target in zip(DENSITIES, targets, strict=True):
             ratio, *_ = measure(256, density, values, False)  # type: ignore[arg-type]
-            yield Row(f"{values}, density {density}", ratio, target)
+            yield Row(f"values in {values}", f"density {density}", ratio, target)
 
 
 @entry("E1", "the Fréchet part of FID with scipy's matrix root over ours, reference cached")
@@ -125,7 +128,7 @@ def e1(rounds: int) -> Iterator[Row]:
     try:
         from scipy import linalg
     except ImportError:
-        yield Row("2048 features", None, 5, note="scipy is not installed")
+        yield Row("2048 features", "", None, 5, note="scipy is not installed")
         return
     random = np.random.default_rng(0)
 
@@ -141,12 +144,13 @@ def e1(rounds: int) -> Iterator[Row]:
         difference = a.mean - b.mean
         return float(difference @ difference + np.trace(a.covariance + b.covariance - 2 * root.real))
 
-    row = ratios(alternate({"ours": lambda: frechet_distance(a, b), "scipy": scipys}, 2), "ours")["scipy"]
+    times = alternate({"ours": lambda: frechet_distance(a, b), "scipy": scipys}, 2)
     assert abs(scipys() / frechet_distance(a, b) - 1) < 1e-3
-    yield Row("2048 features", 1 / row.faster, 5, None, (1 / row.quartiles[1], 1 / row.quartiles[0]))
+    value, quartiles = over(times, "scipy", "ours")
+    yield Row("2048 features", "", value, 5, None, quartiles)
 
 
-@entry("E2", "Inception v3 in eager torch over the fastest other engine")
+@entry("E2", "Inception v3 in eager torch over other engines, whose last digits differ: evaluation uses torch")
 def e2(rounds: int) -> Iterator[Row]:
     import torchvision
 
@@ -160,8 +164,8 @@ def e2(rounds: int) -> Iterator[Row]:
         steps["openvino"] = openvino_model(model, images, 1, "f32")
         steps["openvino bf16"] = openvino_model(model, images, 1, "bf16")
     with torch.no_grad():
-        found = ratios(alternate(steps, max(2, rounds // 2)), "torch")
+        times = alternate(steps, max(2, rounds // 2))
     for name, target, stretch in (("onnxruntime", 1.8, None), ("openvino", 1.8, None), ("openvino bf16", None, 4)):
-        if name in found:
-            note = "evaluation uses torch: results of engines differ in the last digits"
-            yield Row(f"{name}, batch 8", found[name].faster, target, stretch, found[name].quartiles, note=note)
+        if name in times:
+            value, quartiles = over(times, "torch", name)
+            yield Row(f"batch 8: {name}", "", value, target, stretch, quartiles)

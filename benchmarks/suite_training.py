@@ -7,13 +7,13 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
-from entries import PAIRS, Row, entry, recipe_of, training
+from entries import PAIRS, Row, Times, entry, over, recipe_of, training
 from peers import average_by_state_dict, mask_by_state_dict, mask_one_by_one, update_topology
 from torch.nn import functional as F
 
 from gancompress import kernels
 from gancompress.assemble import ROLES, build_dataset, build_method, build_trainer, masked_weights
-from gancompress.bench.timing import alternate, ratios
+from gancompress.bench.timing import alternate
 from gancompress.bench.train import _give_gradients, _step, _trainer, optimizer_operations
 from gancompress.cost.bytes import optimizer_bytes
 from gancompress.kernels.layout import to_batch_last
@@ -23,7 +23,6 @@ from gancompress.seeds import generator as seeded
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from gancompress.bench.timing import Ratio
     from gancompress.training.loop import Trainer
 
 OURS, COMPACT, PLAIN = "ours", "ours, compact", "default Adam"
@@ -49,8 +48,8 @@ def masks_of(trainer: Trainer, role: Any) -> dict[str, tuple[torch.nn.Parameter,
 
 
 @functools.cache
-def optimizers(channels: int, rounds: int) -> dict[str, Ratio]:
-    """Optimizer and masks of one D+G pair in every manner, against torch's default Adam without masks."""
+def optimizers(channels: int, rounds: int) -> Times:
+    """Optimizer and masks of one D+G pair in every manner, beside torch's default Adam without masks."""
     masked, compact = trainer_of(channels), trainer_of(channels, "compact")
     plain = copy.deepcopy({role: masked.network(role) for role in ROLES})
     adams = [torch.optim.Adam(plain[role].parameters(), 2e-4, betas=(0.0, 0.9)) for role in ROLES]
@@ -90,23 +89,15 @@ def optimizers(channels: int, rounds: int) -> dict[str, Ratio]:
     steps = {
         PLAIN: adam, OURS: ours(masked), COMPACT: ours(compact), "GAN-LTH": by_state_dict, "ADAPT": one_by_one
     }  # fmt: skip
-    return ratios(alternate(steps, 3 * rounds, warm=3), OURS)
+    return alternate(steps, 3 * rounds, warm=3)
 
 
-def against(channels: int, rounds: int, name: str) -> tuple[float, tuple[float, float]]:
-    """How many times ours is faster than another manner."""
-    row = optimizers(channels, rounds)[name]
-    return 1 / row.faster, (1 / row.quartiles[1], 1 / row.quartiles[0])
-
-
-@entry("M1", "optimizer and masks of a D+G pair over torch's default Adam without masks")
+@entry("M1", "our optimizer with masks over torch's default Adam without, a D+G pair; compact: moments of kept weights")
 def m1(rounds: int) -> Iterator[Row]:
-    for channels in (32, 64, 256):
-        plain = optimizers(channels, rounds)[PLAIN]
-        low, high = plain.quartiles
-        yield Row(f"{channels} channels", plain.faster, 0.6, 0.35, (low, high), lower=True)
-        compact = optimizers(channels, rounds)[COMPACT]
-        yield Row(f"{channels} channels, compact", plain.faster / compact.faster, 0.6, 0.35, lower=True)
+    for name, target, stretch in ((OURS, 0.6, None), (COMPACT, None, 0.35)):
+        for channels in (32, 64, 256):
+            value, quartiles = over(optimizers(channels, rounds), name, PLAIN)
+            yield Row(name, f"{channels} channels", value, target, stretch, quartiles, lower=True)
 
 
 @entry("M2", "a masked dense step over the same step without masks")
@@ -131,29 +122,29 @@ def m2(rounds: int) -> Iterator[Row]:
                 for net, before, after in held:
                     net.before_step, net.after_step = before, after
 
-        row = ratios(alternate({"masked": step, "bare": bare}, 2 * rounds, warm=2), "masked")["bare"]
-        target = 1.02 if moments == "masked" else 1.0
-        yield Row(f"{channels} channels, {moments}", row.faster, target, 1.0, row.quartiles, lower=True)
+        value, quartiles = over(alternate({"masked": step, "bare": bare}, 2 * rounds, warm=2), "masked", "bare")
+        stretch = None if moments == "masked" else 1.0
+        yield Row(f"moments {moments}", f"{channels} channels", value, 1.02, stretch, quartiles, lower=True)
 
 
 @entry("M3", "optimizer and masks in GAN-LTH's manner over ours")
 def m3(rounds: int) -> Iterator[Row]:
     for channels in (32, 256):
-        value, quartiles = against(channels, rounds, "GAN-LTH")
-        yield Row(f"{channels} channels", value, 8, 10, quartiles)
+        value, quartiles = over(optimizers(channels, rounds), "GAN-LTH", OURS)
+        yield Row("GAN-LTH", f"{channels} channels", value, 8, 10, quartiles)
 
 
 @entry("M4", "optimizer and masks in ADAPT's manner over ours")
 def m4(rounds: int) -> Iterator[Row]:
     for channels in (32, 256):
-        value, quartiles = against(channels, rounds, "ADAPT")
-        yield Row(f"{channels} channels", value, 2, 2.5, quartiles)
+        value, quartiles = over(optimizers(channels, rounds), "ADAPT", OURS)
+        yield Row("ADAPT", f"{channels} channels", value, 2, 2.5, quartiles)
 
 
 @entry("M5", "operations dispatched for optimizers, masks and average of a D+G pair")
 def m5(rounds: int) -> Iterator[Row]:
-    yield Row("masked", optimizer_operations(trainer_of(32))["together"], 20, None, lower=True)
-    yield Row("compact", optimizer_operations(trainer_of(32, "compact"))["together"], None, None, lower=True)
+    yield Row("masked", "", optimizer_operations(trainer_of(32))["together"], 20, None, lower=True)
+    yield Row("compact", "", optimizer_operations(trainer_of(32, "compact"))["together"], None, None, lower=True)
 
 
 @entry("M6", "the average tensor by tensor through state dicts over ours")
@@ -165,9 +156,8 @@ def m6(rounds: int) -> Iterator[Row]:
             OURS: lambda t=trainer: t.ema.update(t.generator, 10**6),
             "peers": lambda t=trainer, o=other: average_by_state_dict(o, t.generator),
         }
-        row = ratios(alternate(steps, 3 * rounds, warm=3), OURS)["peers"]
-        quartiles = (1 / row.quartiles[1], 1 / row.quartiles[0])
-        yield Row(f"{channels} channels", 1 / row.faster, 4, 30, quartiles)
+        value, quartiles = over(alternate(steps, 3 * rounds, warm=3), "peers", OURS)
+        yield Row("average", f"{channels} channels", value, 4, 30, quartiles)
 
 
 @entry("T1", "a topology update with two sorts per layer over ours, counts exact")
@@ -186,13 +176,12 @@ def t1(rounds: int) -> Iterator[Row]:
         )  # fmt: skip
         rng = seeded(0, "bench")
         steps = {
-            "ours": lambda m=method, s=state, v=view, r=rng: m.update(s, v, r),
+            OURS: lambda m=method, s=state, v=view, r=rng: m.update(s, v, r),
             "peers": lambda w=weights, s=state, g=gradients: update_topology(w, dict(s.masks), g),
         }
-        row = ratios(alternate(steps, rounds, warm=1), "ours")["peers"]
+        value, quartiles = over(alternate(steps, 3 * rounds, warm=1), "peers", OURS)
         size = sum(w.numel() for w in weights.values()) / 1e6
-        quartiles = (1 / row.quartiles[1], 1 / row.quartiles[0])
-        yield Row(f"{size:.2g} M weights", 1 / row.faster, 8, 50, quartiles)
+        yield Row("magnitude out, gradient in", f"{size:.2g} M weights", value, 8, 50, quartiles)
 
 
 def recipe_with(recipe: Any) -> Any:
@@ -228,34 +217,35 @@ def s1(rounds: int) -> Iterator[Row]:
                 kernels.conv2d(last, weight, pattern, padding=1, sparse="always").backward(by)
 
             steps[f"{density}"] = sparse
-        found = ratios(alternate(steps, rounds, warm=1), "dense")
+        times = alternate(steps, rounds, warm=1)
         for density, (target, stretch) in targets.items():
-            row = found[f"{density}"]
-            case = f"{channels} channels, {size}x{size}, batch {batch}, density {density}"
-            yield Row(case, row.faster, target, stretch, row.quartiles)
+            value, quartiles = over(times, "dense", f"{density}")
+            case = f"{channels} channels, {size}x{size}, batch {batch}"
+            yield Row(case, f"density {density}", value, target, stretch, quartiles)
 
 
-@entry("S2", "SparseProp's convolution over ours")
+@entry("S2", "SparseProp's convolution over ours; it is no package, so it is not measured")
 def s2(rounds: int) -> Iterator[Row]:
     for density, target in ((0.05, 2), (0.1, 2.5)):
-        yield Row(f"density {density}", None, target, 4, note="SparseProp is no package; not measured")
+        yield Row("SparseProp", f"density {density}", None, target, 4)
 
 
-@entry("S3", "a training step in the plain style of the field over a sparse one, 256 channels")
+@entry("S3", "a whole training step in the plain style of the field over a sparse one")
 def s3(rounds: int) -> Iterator[Row]:
     for pair, target, stretch in zip(PAIRS, (5.5, 4.3, 3.2), (9, 6.5, 5), strict=True):
         row = training(256, rounds).against_plain[f"sparse {pair[0]:g}/{pair[1]:g}"]
-        yield Row(f"density {pair[0]:g}/{pair[1]:g}", row.faster, target, stretch, row.quartiles)
+        yield Row("256 channels", f"G/D {pair[0]:g}/{pair[1]:g}", row.faster, target, stretch, row.quartiles)
 
 
-@entry("S4", "our best dense float32 step over a sparse one")
+@entry("S4", "our best dense float32 step over a sparse one, by densities of generator and discriminator")
 def s4(rounds: int) -> Iterator[Row]:
     for channels, pair, target, stretch in (
         *((256, pair, target, 5) for pair, target in zip(PAIRS, (3, 2.4, 1.8), strict=True)),
         (64, PAIRS[0], 1.7, 3),
     ):
         row = training(channels, rounds).against_best[f"sparse {pair[0]:g}/{pair[1]:g}"]
-        yield Row(f"{channels} channels, density {pair[0]:g}/{pair[1]:g}", row.faster, target, stretch, row.quartiles)
+        at = f"G/D {pair[0]:g}/{pair[1]:g}"
+        yield Row(f"{channels} channels", at, row.faster, target, stretch, row.quartiles)
 
 
 @entry("S5", "bytes of optimizer state: dense over compact, 256 channels, density 0.05/0.05")
@@ -271,8 +261,8 @@ def s5(rounds: int) -> Iterator[Row]:
             for role in ROLES:
                 trainer.engine.step(role)
             sizes.append(sum(optimizer_bytes(trainer.optimizers[role]) for role in ROLES))
-        note = f"{sizes[0] / 1e6:.1f} MB, {sizes[1] / 1e6:.1f} MB"
-        yield Row(f"masked: {weights}", sizes[0] / sizes[1], target, 18, note=note)
+        note = f"{sizes[0] / 1e6:.1f} MB over {sizes[1] / 1e6:.1f} MB"
+        yield Row(f"masked: {weights}", "", sizes[0] / sizes[1], target, 18, note=note)
 
 
 @entry("D1", "a training step in the plain style over our best dense float32 one")
@@ -280,7 +270,7 @@ def d1(rounds: int) -> Iterator[Row]:
     for channels in (256, 64):
         found = training(channels, rounds)
         row = found.against_plain[found.best_dense]
-        yield Row(f"{channels} channels", row.faster, 1.5, 2.2, row.quartiles)
+        yield Row("best float32", f"{channels} channels", row.faster, 1.5, 2.2, row.quartiles)
 
 
 @entry("D2", "a training step in the plain style over our dense bf16 one")
@@ -289,37 +279,4 @@ def d2(rounds: int) -> Iterator[Row]:
         found = training(channels, rounds).against_plain
         name = next(n for n in found if "bf16" in n)
         row = found[name]
-        yield Row(f"{channels} channels", row.faster, 2.5, 3.8, row.quartiles)
-
-
-@entry("P1", "multiply-adds really done, as a share of the peak of one core")
-def p1(rounds: int) -> Iterator[Row]:
-    """The peak is that of the fastest dense convolution seen; the bounds are those of loads (docs/performance.md)."""
-    peak = 0.0
-    measured: dict[str, float] = {}
-    for channels, size, batch in ((256, 16, 32), (64, 32, 64)):
-        x = torch.randn(batch, channels, size, size)
-        weight = torch.randn(channels, channels, 3, 3) * 0.05
-        work = 2e-9 * batch * channels * channels * 9 * size * size
-        cl, last = x.to(memory_format=torch.channels_last), to_batch_last(x)
-        by = weight.to(memory_format=torch.channels_last)
-        steps: dict[str, Callable[[], object]] = {
-            "dense": lambda x=x, w=weight: F.conv2d(x, w, padding=1),
-            "dense, channels last": lambda x=cl, w=by: F.conv2d(x, w, padding=1),
-        }
-        for density in (0.05, 0.1, 0.2, 0.5):
-            pattern = kernels.Pattern(torch.rand(weight.shape) < density)
-            steps[f"{density}"] = lambda x=last, w=weight, p=pattern: kernels.conv2d(
-                x, w, p, padding=1, sparse="always"
-            )
-        with torch.no_grad():
-            times = alternate(steps, 2 * rounds, warm=2)
-        for name, own in times.items():
-            best = min(t[0] for t in own)
-            dense = name.startswith("dense")
-            rate = work * (1.0 if dense else float(name)) / best
-            peak = max(peak, rate if dense else 0.0)
-            if not dense:
-                measured[f"{channels} channels, {size}x{size}, density {name}"] = rate
-    for case, rate in measured.items():
-        yield Row(case, rate / peak, None, None, note=f"{rate:.0f} of {peak:.0f} GFLOP/s")
+        yield Row("bf16", f"{channels} channels", row.faster, 2.5, 3.8, row.quartiles)

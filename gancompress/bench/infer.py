@@ -42,6 +42,7 @@ class BenchInfer:
     Attributes:
         settings: the recipe's name, the model, rounds, and the machine in words.
         batches: by batch size, every variant against masked-dense eager torch.
+        times: by batch size and variant, CPU and wall seconds of every turn.
         macs: by density, multiply-adds per image that are left in the convolutions and linear layers.
         error: by density, the largest difference of a pixel to the eager generator with the same masks.
         missing: engines that are not installed.
@@ -49,9 +50,14 @@ class BenchInfer:
 
     settings: dict[str, Any]
     batches: dict[int, dict[str, Ratio]]
+    times: dict[int, dict[str, list[tuple[float, float]]]]
     macs: dict[str, int]
     error: dict[str, float]
     missing: list[str]
+
+    def against(self, batch: int, reference: str) -> dict[str, Ratio]:
+        """Return every variant against another one than torch's, paired with it round by round."""
+        return ratios(self.times[batch], reference)
 
     def gflops(self, batch: int, density: str) -> float:
         """Return 1e9 floating-point operations per second that were really done, two per multiply-add."""
@@ -92,7 +98,7 @@ def bench_infer(
     masked = {density: _masked(recipe, density) for density in densities}
     sparse = {density: compile_generator(net, masks, sparse="always") for density, (net, masks) in masked.items()}
     dense = _dense(masked[densities[0]][0], compile)
-    results: dict[int, dict[str, Ratio]] = {}
+    times: dict[int, dict[str, list[tuple[float, float]]]] = {}
     error: dict[str, float] = {}
     with torch.no_grad():
         for batch in batches:
@@ -105,10 +111,11 @@ def bench_infer(
                 steps[_name(density)] = _call(net, inputs)
                 difference = float((net(*inputs) - masked[density][0](*inputs)).abs().max())
                 error[_name(density)] = max(difference, error.get(_name(density), 0.0))
-            results[batch] = ratios(alternate(steps, rounds, warm=2), REFERENCE)
+            times[batch] = alternate(steps, rounds, warm=2)
     return BenchInfer(
         settings={"recipe": recipe.name, "model": recipe.model.model_dump(mode="json"), "rounds": rounds, **machine()},
-        batches=results,
+        batches={batch: ratios(found, REFERENCE) for batch, found in times.items()},
+        times=times,
         macs={_name(d): profile(net).weight_macs(_kept(masks), "executed") for d, (net, masks) in masked.items()},
         error=error,
         missing=[name for name in ("onnxruntime", "openvino") if not installed(name)],

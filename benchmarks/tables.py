@@ -1,0 +1,92 @@
+"""The suite's figures as Markdown: one table per group and kind of column, ids down, densities or widths across."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from entries import Row
+
+#: first letter of an entry's id, and what stands above its table
+GROUPS = {
+    "I": "Generators: a dense one over our compiled sparse one",
+    "N": "A narrow dense generator of equal size over our sparse one",
+    "F": "Files",
+    "E": "Evaluation",
+    "M": "Masks, optimizers and averages",
+    "T": "Topology updates",
+    "S": "Sparse training",
+    "D": "Dense training",
+    "P": "Distance to what a core can do",
+}
+LEGEND = (
+    "Cells: median of the paired ratios [quartiles] (target; stretch target). **Bold**: target missed. "
+    "Without a sign in front of the target, more is better."
+)
+
+
+def number(value: float) -> str:
+    """A figure in as few digits as say something."""
+    return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4g}" if abs(value) >= 100 else f"{value:.2f}"
+
+
+def cell(row: Row) -> str:
+    """One figure with its quartiles, targets and note."""
+    measured = "not measured" if row.value is None else number(row.value)
+    if row.met is False:
+        measured = f"**{measured}**"
+    if row.quartiles is not None:
+        measured += f" [{number(row.quartiles[0])}–{number(row.quartiles[1])}]"
+    aims = [("≤ " if row.lower else "") + f"{aim:g}" for aim in (row.target, row.stretch) if aim is not None]
+    if row.target is None and aims:
+        aims = [f"stretch {aims[0]}"]
+    return measured + (f" ({'; '.join(aims)})" if aims else "") + (f", {row.note}" if row.note else "")
+
+
+def kind_of(row: Row) -> str:
+    """What its column counts: ``density`` of ``density 0.05``, ``channels`` of ``32 channels``."""
+    found = re.search("[a-zA-Z]+", row.at)
+    return found[0] if found else ""
+
+
+def table(rows: Sequence[tuple[str, Row]]) -> list[str]:
+    """One table of figures whose columns count the same thing."""
+    columns = list(dict.fromkeys(row.at for _, row in rows))
+    lines: dict[tuple[str, str], dict[str, str]] = {}
+    for name, row in rows:
+        lines.setdefault((name, row.case), {})[row.at] = cell(row)
+    heads = " | ".join(column or "measured" for column in columns)
+    found = [f"| id | case | {heads} |", "|---" * (2 + len(columns)) + "|"]
+    for (name, case), cells in lines.items():
+        found.append(f"| {name} | {case} | {' | '.join(cells.get(column, '') for column in columns)} |")
+    return found
+
+
+def markdown(rows: Sequence[tuple[str, Row]], whats: Mapping[str, str], level: int = 3) -> str:
+    """All tables, each under a heading and the list of what its entries compare, then what was missed.
+
+    Args:
+        rows: figures with the ids of their entries.
+        whats: by id, what an entry compares.
+        level: of the headings.
+    """
+    parts = [LEGEND]
+    for letter, title in GROUPS.items():
+        own = [(name, row) for name, row in rows if name[0] == letter]
+        if not own:
+            continue
+        parts.append(f"{'#' * level} {title}")
+        parts.append("\n".join(f"- {name}: {whats[name]}" for name in dict.fromkeys(name for name, _ in own)))
+        kinds = dict.fromkeys(kind_of(row) for _, row in own)
+        parts.extend("\n".join(table([(name, row) for name, row in own if kind_of(row) == kind])) for kind in kinds)
+    missed = [
+        f"- {name}, {row.case}{', ' if row.at else ''}{row.at}: {number(row.value)} for {row.target:g}"
+        for name, row in rows
+        if row.met is False and row.value is not None
+    ]
+    judged = sum(row.met is not None for _, row in rows)
+    parts.append(f"{'#' * level} Missed: {len(missed)} of {judged} targets")
+    return "\n\n".join([*parts, "\n".join(missed)] if missed else parts) + "\n"

@@ -1,0 +1,80 @@
+"""The suite's arithmetic and its tables, by hand: nothing is timed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+#: the reference's second turn was slow: it must not reach the ratio of the other two
+TIMES = {
+    "reference": [(10.0, 10.0), (25.0, 25.0), (10.0, 10.0)],
+    "dense": [(6.0, 6.0), (6.0, 6.0), (6.3, 6.3)],
+    "sparse": [(2.0, 2.0), (2.0, 2.0), (2.0, 2.0)],
+}
+
+
+@pytest.fixture
+def suite(monkeypatch):
+    if not FOLDER.is_dir():
+        pytest.skip("the benchmarks are not in this copy")
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+def test_two_variants_are_paired_with_each_other(suite):
+    from entries import over
+
+    value, quartiles = over(TIMES, "dense", "sparse")
+    assert value == 3.0
+    assert quartiles == (3.0, pytest.approx(3.075))  # of 3, 3 and 3.15
+
+
+def test_a_result_gives_ratios_to_any_variant():
+    from gancompress.bench.infer import BenchInfer
+
+    result = BenchInfer(settings={}, batches={}, times={16: TIMES}, macs={}, error={}, missing=[])
+    found = result.against(16, "dense")["sparse"]
+    assert (found.faster, found.quartiles[0]) == (3.0, 3.0)
+    assert found.quartiles[1] < 3.1  # 7 and more if paired through the reference
+
+
+def test_figures_stand_in_one_table_per_group(suite):
+    from entries import Row
+    from tables import markdown
+
+    rows = [
+        ("I1", Row("batch 16", "density 0.05", 8.634, 8, 12, (8.5, 8.75))),
+        ("I1", Row("batch 16", "density 0.1", 5.2, 5.5)),
+        ("I2", Row("batch 64", "density 0.05", None, 4, note="not installed")),
+        ("M1", Row("ours", "32 channels", 0.52, 0.6, lower=True)),
+        ("M1", Row("ours, compact", "32 channels", 0.4, None, 0.35, lower=True)),
+        ("M5", Row("operations", "", 8, 20, lower=True, note="counted")),
+    ]
+    text = markdown(rows, {"I1": "as exported", "I2": "narrower", "M1": "optimizers", "M5": "operations"})
+    for line in (
+        "- I1: as exported",
+        "| id | case | density 0.05 | density 0.1 |",
+        "| I1 | batch 16 | 8.63 [8.50–8.75] (8; 12) | **5.20** (5.5) |",
+        "| I2 | batch 64 | not measured (4), not installed |  |",
+        "| id | case | 32 channels |",
+        "| M1 | ours | 0.52 (≤ 0.6) |",
+        "| M1 | ours, compact | 0.40 (stretch ≤ 0.35) |",
+        "| id | case | measured |",
+        "| M5 | operations | 8.00 (≤ 20), counted |",
+        "### Missed: 1 of 4 targets",
+        "- I1, batch 16, density 0.1: 5.20 for 5.5",
+    ):
+        assert line in text.splitlines()
+    assert "### Files" not in text
+
+
+def test_the_suite_lists_what_it_measures(suite):
+    command = [sys.executable, str(FOLDER / "suite.py"), "--list"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    names = [line.split()[0] for line in listed.splitlines()]
+    ids = "I1 I1b I2 I3 I4 I5 I6 I7 N1 F1 E1 E2 M1 M2 M3 M4 M5 M6 T1 S1 S2 S3 S4 S5 D1 D2 P0 P1 P2"
+    assert sorted(names) == sorted(ids.split())
