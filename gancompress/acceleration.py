@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gancompress.objectives.base import LossConfig
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["build_execution", "build_folding", "check_accelerations", "device_of"]
+__all__ = ["build_execution", "build_folding", "check_accelerations", "device_of", "numbered", "why_not_recorded"]
 
 
 def device_of(recipe: Recipe) -> torch.device:
@@ -33,6 +33,13 @@ def device_of(recipe: Recipe) -> torch.device:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise RecipeError("training.device: cuda was asked for, but torch sees no GPU; use --set training.device=auto")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def numbered(device: torch.device) -> torch.device:
+    """Return ``cuda`` as the GPU that this process uses (see ``Group.join``), which other threads would not know."""
+    if device.type != "cuda" or device.index is not None:
+        return device
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def build_execution(recipe: Recipe, world: int = 1) -> Execution | None:
@@ -88,17 +95,27 @@ def check_accelerations(recipe: Recipe, loss: Loss[LossConfig], world: int) -> N
         RecipeError: saying why, and which setting to change.
     """
     training = recipe.training
+    if training.precision == "bf16" and device_of(recipe).type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise RecipeError(
+            f"training.precision: {torch.cuda.get_device_name()} cannot compute in bf16; "
+            "use --set training.precision=float32"
+        )
     if training.compile and world > 1:
         raise RecipeError(
             "training.compile: batch statistics of several processes cannot be compiled; "
             "use --set training.compile=false"
         )
     if training.cuda_graphs:
-        why = why_no_graphs(
-            device=device_of(recipe).type,
-            augments=bool(recipe.objective.diffaugment),
-            penalises=type(loss).penalty is not Loss.penalty,
-            world=world,
-        )
+        why = why_not_recorded(recipe, loss, device=device_of(recipe).type, world=world)
         if why:
             raise RecipeError(f"training.cuda_graphs: {why}; use --set training.cuda_graphs=false")
+
+
+def why_not_recorded(recipe: Recipe, loss: Loss[LossConfig], *, device: str, world: int = 1) -> str:
+    """Say why the passes of this recipe cannot be CUDA graphs, or return an empty string when they can."""
+    return why_no_graphs(
+        device=device,
+        augments=bool(recipe.objective.diffaugment),
+        penalises=type(loss).penalty is not Loss.penalty,
+        world=world,
+    )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from gancompress.acceleration import build_execution, build_folding, check_accelerations, device_of
+from gancompress.acceleration import build_execution, build_folding, check_accelerations, device_of, numbered
 from gancompress.backbones.base import (
     Backbone,
     BackboneConfig,
@@ -313,7 +313,7 @@ def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group 
     _check_batches(recipe, group.world)
     loss = build_loss(recipe)
     check_accelerations(recipe, loss, group.world)
-    device = device_of(recipe)
+    device = numbered(device_of(recipe))
     backbone = build_backbone(recipe, dataset.spec)
     networks = build_networks(backbone, recipe.seed)
     check_shapes(networks, dataset.spec)
@@ -395,7 +395,7 @@ def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group 
         ema=ema,
         ledger=ledger,
         objective=objective,
-        source=Ahead(source) if feed == "prefetch" else source,
+        source=Ahead(source, device) if feed == "prefetch" else source,
         config=training,
         measure=method.measure,
         group=group,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gancompress.assemble import ROLES, build_dataset, build_trainer, masked_weights
+from gancompress.acceleration import why_not_recorded
+from gancompress.assemble import ROLES, build_dataset, build_loss, build_trainer, masked_weights
 from gancompress.bench.styles import PlainStep, Style
 from gancompress.bench.timing import Ratio, alternate, keep_memory, machine, ratios
 from gancompress.errors import RecipeError
@@ -129,8 +130,8 @@ def bench_train(
         bf16: time bf16 too.
         compile: time ``torch.compile`` too, which takes minutes to start.
         alone: time each switch alone, not only all together.
-        device: where; on a GPU the clock is the wall's, CUDA graphs are timed and the sparse kernels, which need a
-            CPU, are not.
+        device: where; on a GPU the clock is the wall's, CUDA graphs are timed where a step can be recorded, and the
+            sparse kernels, which need a CPU, are not.
 
     Raises:
         RecipeError: there is no such device, or the method changes masks at every step.
@@ -160,7 +161,7 @@ def bench_train(
         steps[BF16] = _step(trainer(**fast))
     if compile:
         steps[COMPILED] = _step(trainer(**fast, compile=True))
-    if gpu:
+    if gpu and not why_not_recorded(recipe, build_loss(recipe), device=device):
         steps[GRAPHS] = _step(trainer(**fast, cuda_graphs=True))
     for pair in () if gpu else asked:
         steps[f"sparse {pair[0]:g}/{pair[1]:g}"] = _step(trainer(pair, kernels="auto", fold="auto"))

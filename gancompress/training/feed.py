@@ -47,11 +47,14 @@ class Ahead:
 
     Args:
         source: makes the batches.
+        device: where they end up.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, device: torch.device | None = None) -> None:
         self._source = source
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
+        # a new thread stands on the first GPU, whatever this process trains on: batches would go there
+        here = (torch.cuda.set_device, (device,)) if device is not None and device.type == "cuda" else (None, ())
+        self._thread = ThreadPoolExecutor(1, "batches", *here)
         self._pending: dict[tuple[Any, ...], Future[Any]] = {}
 
     def real(self, batch: int, draw: int) -> RealBatch:

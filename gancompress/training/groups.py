@@ -268,9 +268,11 @@ class Group:
             reason = " ".join(str(error).split()) or "no reason given"
             with contextlib.suppress(Exception):  # the store may have gone with its process
                 store.set(f"{_FAILED}/{self.rank}", f"{type(error).__name__}: {reason}")
-        self._links.control = None
-        if self.device.type != "cuda":  # NCCL would wait for collectives under way; it ends with the process
+        control, self._links.control = self._links.control, None
+        if self.device.type != "cuda":
             dist.destroy_process_group()
+        elif control is not None:  # NCCL itself would wait for collectives under way; it ends with the process
+            dist.destroy_process_group(control)
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[None]:

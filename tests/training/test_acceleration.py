@@ -9,8 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gancompress import kernels
-from gancompress.acceleration import build_folding
-from gancompress.assemble import build_dataset, build_trainer
+from gancompress.acceleration import build_folding, numbered, why_not_recorded
+from gancompress.assemble import build_dataset, build_loss, build_trainer
 from gancompress.backbones import folding as operators
 from gancompress.errors import DataError, RecipeError, RunError
 from gancompress.kernels import tuning
@@ -156,6 +156,26 @@ def test_compiled_networks_compute_the_same_and_follow_masks(recipe):
     assert all(compiled.engine.state(role).updates == 1 for role in compiled.engine.roles)
     compiled.engine.check()
     assert_close(compiled, expected, 1e-3, 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_all_switches_together_compute_what_each_computes(recipe):
+    bf16 = ("model.channels=4", "model.discriminator_channels=4", "model.latent_dim=4", "precision=bf16")
+    rounded = train(start(recipe(*bf16)))
+    fast = ("channels_last=true", "fold=always", "fused=true", "feed=prefetch", "compile=true")
+    all_of_it = train(start(recipe(*bf16, *fast)))
+    assert all(all_of_it.engine.state(role).updates == 1 for role in all_of_it.engine.roles)
+    all_of_it.engine.check()
+    mine, theirs = all_of_it.meters.read(), rounded.meters.read()
+    for name, value in theirs.items():
+        assert mine[name] == pytest.approx(value, abs=0.01 * max(1.0, abs(value))), name
+
+
+@pytest.mark.parametrize("fold", ["fold=always", "fold=auto"])
+def test_all_switches_without_compilation_change_rounding_only(fold, recipe, plain):
+    fast = train(start(recipe(fold, "channels_last=true", "fused=true", "feed=prefetch")))
+    assert_close(fast, plain, 1e-3, 1e-5)
 
 
 def test_a_failed_compilation_says_how_to_go_on():
@@ -322,6 +342,31 @@ def test_a_thread_makes_the_next_batch(recipe):
     assert 0 not in on_thread
 
 
+def test_the_thread_stands_on_the_gpu_of_its_process(monkeypatch):
+    stood = []
+    monkeypatch.setattr(
+        torch.cuda, "set_device", lambda device: stood.append((threading.current_thread().name, device))
+    )
+
+    class Source:
+        def real(self, batch, draw):
+            return name().name
+
+    here, gpu = Source().real(2, 0), torch.device("cuda", 1)
+    ahead = Ahead(Source(), gpu)
+    assert [ahead.real(2, 0), ahead.real(2, 1)] == [here, "batches_0"]
+    assert stood == [("batches_0", gpu)]
+    Ahead(Source(), torch.device("cpu")).real(2, 0)
+    assert len(stood) == 1
+
+
+def test_the_gpu_of_a_process_has_a_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    assert numbered(torch.device("cuda")) == torch.device("cuda", 3)
+    assert numbered(torch.device("cuda", 1)) == torch.device("cuda", 1)
+    assert numbered(torch.device("cpu")) == torch.device("cpu")
+
+
 def test_a_held_dataset_is_the_dataset(recipe):
     dataset = build_dataset(recipe())
     held = HeldOnDevice(dataset, torch.device("cpu"))
@@ -397,6 +442,7 @@ def test_a_step_reads_nothing_from_the_device(setting, recipe, waits):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # torch calls it a prototype
 @pytest.mark.parametrize("setting", ["feed=device", "feed=prefetch", "cuda_graphs=true", "precision=bf16"])
 def test_a_step_on_a_gpu_does_not_synchronise(setting, recipe):
     trainer = train(start(recipe("device=cuda", setting)), 2)
@@ -459,6 +505,24 @@ def test_why_passes_are_not_recorded(how, says):
 def test_what_cannot_be_had_is_refused_before_the_first_step(recipe):
     with pytest.raises(RecipeError, match=r"need a GPU.*--set training\.cuda_graphs=false"):
         start(recipe("cuda_graphs=true", "device=cpu"))
+
+
+def test_a_gpu_without_bf16_is_told_before_the_first_step(recipe, monkeypatch):
+    monkeypatch.setattr("gancompress.acceleration.device_of", lambda recipe: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU 9000")
+    with pytest.raises(RecipeError, match=r"GPU 9000 cannot compute in bf16; use --set training\.precision=float32"):
+        start(recipe("precision=bf16"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [("fused=true", ""), ("objective.diffaugment=[color]", "DiffAugment"), ("objective.loss=wgan-gp", "penalty")],
+)
+def test_a_recipe_whose_passes_cannot_be_recorded_says_why(setting, why, recipe):
+    found = recipe(setting)
+    said = why_not_recorded(found, build_loss(found), device="cuda")
+    assert (why in said) if why else said == ""
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

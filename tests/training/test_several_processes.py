@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import datetime
 import json
 import os
 import shutil
@@ -183,6 +185,18 @@ def member(rank: int, folder: str) -> None:
         except Exception as error:
             note("astray", f"{type(error).__name__}: {error}")
         failing("raise", 3, damaged)
+        with contextlib.suppress(GroupError), meet("nccl") as group:
+            if rank == 1:  # with NCCL the connections between GPUs stay until the process ends
+                dataclasses.replace(group, device=torch.device("cuda", 0)).fail(DataError("image 7 is damaged"))
+                group._links.store.wait(["heard"], datetime.timedelta(seconds=60))
+                torch.distributed.destroy_process_group()
+                raise GroupError("left")
+            try:
+                note("nccl", group.any(False))
+            except GroupError as error:
+                note("nccl", str(error))
+                group._links.store.set("heard", "")
+                raise
         failing("kill", 7, lambda: os.kill(os.getpid(), signal.SIGKILL))
     except BaseException:
         note("traceback", traceback.format_exc())
@@ -276,6 +290,11 @@ def test_a_rank_that_fails_ends_the_others_with_its_reason(pair: Path) -> None:
     assert read(pair, "raise", 0) == "GroupError: rank 1 failed: DataError: image 7 is damaged"
     status = json.loads((next((pair / "raise").iterdir()) / "status.json").read_text())
     assert (status["state"], status["reason"]) == ("failed", read(pair, "raise", 0))
+
+
+@two_processes
+def test_a_rank_that_fails_on_a_gpu_ends_the_others_at_once(pair: Path) -> None:
+    assert read(pair, "nccl", 0) == "rank 1 failed: DataError: image 7 is damaged"
 
 
 @two_processes
