@@ -344,9 +344,8 @@ def test_a_thread_makes_the_next_batch(recipe):
 
 def test_the_thread_stands_on_the_gpu_of_its_process(monkeypatch):
     stood = []
-    monkeypatch.setattr(
-        torch.cuda, "set_device", lambda device: stood.append((threading.current_thread().name, device))
-    )
+    name = threading.current_thread
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: stood.append((name().name, device)))
 
     class Source:
         def real(self, batch, draw):
