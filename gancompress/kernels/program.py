@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
 from gancompress.errors import KernelError
+from gancompress.kernels.doubling import doubled
 from gancompress.kernels.native_library import Library, RunArgs, StepArgs, library
 from gancompress.kernels.pattern import Pattern, Plan, as_pattern
 from gancompress.kernels.tuning import Layer
@@ -291,7 +292,7 @@ class Program:
                 raise KernelError("not enough memory for a program")
             weakref.finalize(self, lib.raw.gc_program_free, address)
             native = _Native(address, [], place)
-            for step in self._steps:
+            for step in self._steps if flat else map(_doubled, self._steps):
                 make = step.pattern.phased if step.transpose else step.pattern.direct
                 plan = make(lib, step.stride, step.padding, step.dst.shape[1:], flat)
                 native.plans.append(plan)
@@ -361,6 +362,14 @@ def _dense(s: _Step, x: Tensor, add: Tensor | None, affines: tuple[Tensor, ...])
     if add is not None:
         x = x + (F.interpolate(add, scale_factor=2.0) if s.add_upsample else add)
     return torch.relu(x) if s.relu else x
+
+
+def _doubled(s: _Step) -> _Step:
+    """Return the step with fewer products where it upsamples. Not for single images: their loops would be too short."""
+    if not s.upsample or (s.stride, s.padding, *s.weight.shape[2:]) != (1, 1, 3, 3):
+        return s
+    weight, pattern = doubled(s.weight, s.pattern)
+    return replace(s, transpose=True, weight=weight, pattern=pattern, stride=2, padding=1, upsample=False)
 
 
 def _arguments(s: _Step, plan: Plan, place: list[int]) -> StepArgs:
