@@ -114,6 +114,7 @@ def compare(
     narrow: bool = True,
     jobs: int | None = None,
     out: str | Path = "compare",
+    smoke: bool = False,
     progress: bool | Watcher = True,
 ) -> ComparisonOutcome:
     """Compare methods on equal terms, or finish what is missing of it; as ``gancompress compare``.
@@ -134,6 +135,7 @@ def compare(
         jobs: runs at once, each in a process of its own; default: one per core, at most 4, and 1 on a GPU. 0: one after
             the other in this process, which suits small runs in a notebook and components registered in it.
         out: directory that holds comparisons.
+        smoke: shrink every run as :func:`run` does, to see the comparison work; the numbers mean nothing.
         progress: show how it goes; False is silent; a :class:`~gancompress.comparison.runner.Watcher` is told.
 
     Returns:
@@ -150,7 +152,7 @@ def compare(
     choices = parse_methods(methods if isinstance(methods, str) else ",".join(methods))
     asked = parse_densities(",".join(repr(float(one)) for one in _listed(densities)))
     held = parse_budget(budget)
-    loaded = resolve(recipe, overrides)
+    loaded = resolve(recipe, overrides, smoke=smoke)
     text = str(seeds) if isinstance(seeds, int) else ",".join([*(str(seed) for seed in seeds), ""])
     planned = plan_comparison(
         loaded, choices, asked, parse_seeds(text, loaded.recipe.seed), held, narrow=narrow, jobs=jobs, out=Path(out)
@@ -248,7 +250,7 @@ def resolve(recipe: RecipeLike, overrides: Overrides = (), *, smoke: bool = Fals
         loaded = parse_recipe(recipe, changes)
     else:
         raise RecipeError(f"a recipe is a file, a name, a Recipe or a dict, not a {type(recipe).__name__}")
-    return dataclasses.replace(loaded, recipe=smoke_test(loaded.recipe)) if smoke else loaded
+    return smoke_test(loaded) if smoke else loaded
 
 
 def expressions(overrides: Overrides) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gancompress.cli.app import SetOption
+from gancompress.cli.app import SetOption, SmokeOption
 from gancompress.errors import GancompressError, RecipeError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def compare(
     out: Annotated[Path, typer.Option("--out", help="Directory that holds comparisons.")] = Path("compare"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the grid and what it will cost, and stop.")] = False,
     set_: SetOption = None,
+    smoke: SmokeOption = False,
     executor: Annotated[
         ExecutorName,
         typer.Option("--executor", help="local: processes here; the others need submitit, debug runs in this process."),
@@ -84,7 +85,7 @@ def compare(
 
     from gancompress.recipe.load import load_recipe
 
-    base = load_recipe(recipe or recipe_option or "compare_digits", tuple(set_ or ()))
+    base = load_recipe(recipe or recipe_option or "compare_digits", tuple(set_ or ()), smoke)
     chosen = parse_seeds(seeds, base.recipe.seed)
 
     from gancompress.api import plan_comparison
@@ -163,7 +164,8 @@ def _show_plan(grid: Grid, folder: ComparisonFolder, jobs: int) -> None:
     from gancompress.report.comparison_table import held_equal
     from gancompress.report.words import scaled
 
-    typer.echo(f"{len(grid.cells)} runs in {folder.path}")
+    smoke = " (smoke runs: their numbers will mean nothing)" if grid.base.smoke else ""
+    typer.echo(f"{len(grid.cells)} runs in {folder.path}{smoke}")
     typer.echo(held_equal(grid))
     lines = [["method", "density", "seeds", "steps", "rounds", "updates", "train FLOPs", "of dense", ""]]
     for row in grid.rows:

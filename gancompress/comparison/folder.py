@@ -125,6 +125,7 @@ class ComparisonFolder:
 def _record(grid: Grid) -> dict[str, Any]:
     return {
         "format": 1,
+        **({"smoke": True} if grid.base.smoke else {}),
         "name": grid.base.name,
         "id": grid.id,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

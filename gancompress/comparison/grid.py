@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -16,6 +17,7 @@ from gancompress.errors import GancompressError, RecipeError
 from gancompress.recipe.identity import run_id
 from gancompress.recipe.layers import apply_override
 from gancompress.recipe.load import LoadedRecipe, check_document
+from gancompress.recipe.smoke import SUFFIX, fitted, longer
 from gancompress.registry import METHODS
 
 if TYPE_CHECKING:
@@ -145,7 +147,31 @@ def build_grid(
     Raises:
         GancompressError: the first thing that is wrong with a cell, naming it.
     """
-    layout = _Layout(base, budget or Budget(), tuple(seeds), dataset or build_dataset(base.recipe))
+    images = dataset or build_dataset(base.recipe)
+    if not base.recipe.smoke:
+        return _laid_out(base, methods, densities, tuple(seeds), budget or Budget(), narrow, images)
+    *shorter, last = (
+        dataclasses.replace(base, recipe=check_document(document), document=document)
+        for steps in longer(base.recipe)
+        for document in [apply_override(base.document, f"training.steps={steps}")]
+    )
+    for attempt in shorter:
+        with contextlib.suppress(RecipeError):  # more rounds than steps; or what the last attempt says
+            return _laid_out(attempt, methods, densities, tuple(seeds), budget or Budget(), narrow, images)
+    return _laid_out(last, methods, densities, tuple(seeds), budget or Budget(), narrow, images)
+
+
+def _laid_out(
+    base: LoadedRecipe,
+    methods: Sequence[MethodChoice],
+    densities: Sequence[float],
+    seeds: tuple[int, ...],
+    budget: Budget,
+    narrow: bool,
+    dataset: Dataset[Any],
+) -> Grid:
+    """Lay out a comparison over a base recipe that is as it will be run."""
+    layout = _Layout(base, budget, seeds, dataset)
     asked = tuple(densities) or layout.own_densities()
     dense_choice = next((choice for choice in methods if choice.name == "dense"), MethodChoice("dense"))
     contenders = [choice for choice in methods if choice.name != "dense"]
@@ -167,7 +193,7 @@ def build_grid(
         base=base.recipe,
         budget=layout.budget,
         density_of=layout.density_of,
-        seeds=tuple(seeds),
+        seeds=seeds,
         rows=tuple(rows),
         dense=layout.dense,
         messages=tuple(dict.fromkeys(messages)),
@@ -249,6 +275,8 @@ class _Layout:
 
     def _cell(self, choice: MethodChoice, density: float | None, seed: int, steps: int) -> Cell:
         name = "-".join([choice.slug, *([f"d{density:g}"] if density is not None else []), f"s{seed}"])
+        if self.base.recipe.smoke:
+            name += SUFFIX
         recipe = with_published(self._recipe(choice, density, seed, steps, name), self.published)
         return Cell(name, choice.label, density, seed, recipe)
 
@@ -266,6 +294,11 @@ class _Layout:
             if self.base.recipe.evaluation.every:
                 every = math.ceil(steps / self.evaluations)
                 document = apply_override(document, f"evaluation.every={every}")
+        recipe = check_document(document)
+        if not recipe.smoke:
+            return recipe
+        for key, value in fitted(recipe).items():
+            document = apply_override(document, f"sparsity.method.{key}={value}")
         return check_document(document)
 
     def _forced(self, choice: MethodChoice) -> list[tuple[str, str]]:

@@ -23,7 +23,6 @@ from gancompress.recipe.components import (
     narrow_recipe,
 )
 from gancompress.recipe.document import Document, KeyPath, dotted, dump_yaml, parse_yaml
-from gancompress.recipe.identity import minimal
 from gancompress.recipe.layers import apply_override, compose, with_short_components
 from gancompress.recipe.mistakes import InvalidRecipeError, Mistake, coerced, mistakes_of
 from gancompress.recipe.schema import ObjectiveConfig, Recipe, SparsityConfig
@@ -94,19 +93,17 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), smoke: 
     except InvalidRecipeError as error:
         raise _naming_plugins(error, composed.files) from None
     row = check_document(composed.row) if composed.row is not None else None
-    if smoke and not recipe.smoke:
-        document = shrunk(document, recipe)
-        recipe = check_document(document)
     recipe = _noting_changes(recipe, row)
-    return LoadedRecipe(recipe, document, composed.files, tuple(overrides), row, composed.variants)
+    loaded = LoadedRecipe(recipe, document, composed.files, tuple(overrides), row, composed.variants)
+    return smoke_test(loaded) if smoke else loaded
 
 
-def smoke_test(recipe: Recipe) -> Recipe:
-    """Return ``recipe`` shrunk as :func:`load_recipe` does it; one that is a smoke run already stays as it is."""
-    if recipe.smoke:
-        return recipe
-    plain = parse_yaml(dump_yaml(minimal(recipe)), recipe.name)
-    return check_document(shrunk(with_short_components(plain), recipe))
+def smoke_test(loaded: LoadedRecipe) -> LoadedRecipe:
+    """Return ``loaded`` shrunk to a smoke run; one that is a smoke run already stays as it is."""
+    if loaded.recipe.smoke:
+        return loaded
+    document = shrunk(loaded.document, loaded.recipe)
+    return dataclasses.replace(loaded, recipe=loaded.checked(document), document=document)
 
 
 def _naming_plugins(error: InvalidRecipeError, files: tuple[Path, ...]) -> RecipeError:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gancompress.recipe.document import Document
     from gancompress.recipe.schema import Recipe, TrainingConfig
 
-__all__ = ["SUFFIX", "shrunk"]
+__all__ = ["SUFFIX", "fitted", "longer", "shrunk"]
 
 #: what the name of a smoke run ends in
 SUFFIX: Final = "-smoke"
@@ -59,6 +59,16 @@ def shrunk(document: Document, recipe: Recipe) -> Document:
         "evaluation": _evaluation(recipe, total),
     }
     return lay(document, top, "--smoke")
+
+
+def fitted(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings of a smoke run's method that count steps, made to fit into its steps."""
+    return _method(component_config(recipe.sparsity.method), recipe.training.steps)
+
+
+def longer(recipe: Recipe) -> tuple[int, ...]:
+    """Return the training steps to try for a smoke run, in this order: a method may have more rounds than steps."""
+    return tuple(recipe.training.steps * factor for factor in (1, 4, 16))
 
 
 def _data(recipe: Recipe) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def to_json(results: Results) -> dict[str, Any]:
     """Return everything that was compared, ready for JSON."""
     grid = results.grid
     return {
-        **({"smoke": True} if grid.base.smoke else {}),
+        **_mark(results),
         "name": grid.base.name,
         "id": grid.id,
         "held_equal": {"axis": grid.budget.axis, "flops": grid.budget.flops, "text": held_equal(grid)},
@@ -267,7 +267,12 @@ def _row_lines(results: Results) -> list[dict[str, Any]]:
     lines = []
     for key, rows in results.tables.items():
         for row in rows:
-            line: dict[str, Any] = {"method": row.method, "density_asked": row.density, "seeds": len(row.cells)}
+            line: dict[str, Any] = {
+                **_mark(results),
+                "method": row.method,
+                "density_asked": row.density,
+                "seeds": len(row.cells),
+            }
             for name, found in (
                 (f"best {results.primary}", row.best),
                 *((f"last {label}", found) for label, found in row.last.items()),
@@ -290,6 +295,7 @@ def _row_lines(results: Results) -> list[dict[str, Any]]:
 def _cell_line(results: Results, cell: CellResult) -> dict[str, Any]:
     best = cell.best_of(results.looks, results.primary, results.higher) if cell.done else None
     return {
+        **_mark(results),
         "cell": cell.name,
         "method": cell.method,
         "density_asked": cell.density,
@@ -310,6 +316,11 @@ def _cell_line(results: Results, cell: CellResult) -> dict[str, Any]:
         "protocol_hash": cell.protocol_hash,
         "run": cell.path.name if cell.path else "",
     }
+
+
+def _mark(results: Results) -> dict[str, Any]:
+    """Return what stands before the numbers of smoke runs, in every line that can be cut out."""
+    return {"smoke": True} if results.grid.base.smoke else {}
 
 
 def _csv(lines: Sequence[dict[str, Any]]) -> str:

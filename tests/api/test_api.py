@@ -127,7 +127,9 @@ def test_a_smoke_run_ends_in_seconds_whatever_the_recipe_asks_for() -> None:
     assert outcome.name == "tiny-smoke"
     assert outcome.step < 100
     for recipe in (TINY, parse_recipe(TINY), parse_recipe(TINY).recipe):
-        assert directory_name(api.resolve(recipe, long, smoke=True).recipe) == outcome.directory.name
+        loaded = api.resolve(recipe, long, smoke=True)
+        assert directory_name(loaded.recipe) == outcome.directory.name
+        assert loaded.checked(loaded.document) == loaded.recipe
 
 
 def test_progress_is_silent_or_told_or_shown(capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +85,31 @@ def test_a_comparison_from_end_to_end(tiny_file: Path, here: Path, monkeypatch: 
     assert "(2 done)" in more.stderr
     assert "static-d0.25-s0: done in" in more.stderr
     assert len(list((here / "compare").iterdir())) == 3
+
+
+def test_a_smoke_comparison_is_marked_wherever_its_numbers_stand(
+    tiny_file: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gancompress.comparison.runner import InThisProcess
+
+    monkeypatch.setattr(command, "_runner", lambda *_: InThisProcess())
+    arguments = (str(tiny_file), "--methods", "dst:every=500", "--set", "training.steps=900", "--no-narrow", "--smoke")
+    planned = call(*arguments, "--dry-run")
+    assert "(smoke runs: their numbers will mean nothing)" in planned.stdout.splitlines()[0]
+    result = call(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "tiny-smoke (smoke runs: the numbers mean nothing)" in result.stdout
+    (folder,) = (path for path in (here / "compare").iterdir() if path.name != "runs")
+    assert folder.name.startswith("tiny-smoke-")
+    assert all("-smoke-" in path.name for path in (here / "compare" / "runs").iterdir())
+    for name in ("compare.csv", "cells.csv"):
+        with (folder / name).open() as file:
+            assert {line["smoke"] for line in csv.DictReader(file)} == {"True"}
+    for name in ("compare.json", "comparison.json"):
+        assert json.loads((folder / name).read_text())["smoke"] is True
+    assert "These are smoke runs" in (folder / "compare.html").read_text()
+    updates = [row["expected"]["updates"] for row in json.loads((folder / "comparison.json").read_text())["rows"]]
+    assert updates == [0, 4]  # every 3 of 12 steps
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pytest
 from gancompress.comparison.choices import Budget, parse_methods
 from gancompress.comparison.grid import build_grid, evaluations_of
 from gancompress.errors import RecipeError
+from gancompress.recipe.load import smoke_test
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,3 +113,12 @@ def test_the_same_grid_is_the_same_comparison(tiny: Callable[..., LoadedRecipe])
     assert grids[0].id == grids[1].id != grids[2].id
     longer = build_grid(tiny("training.steps=13"), parse_methods("dst"), narrow=False)
     assert longer.id != grids[2].id
+
+
+@pytest.mark.parametrize(("density", "steps"), [(0.1, 12), (0.02, 48)])
+def test_a_smoke_comparison_has_a_step_for_every_round(
+    tiny: Callable[..., LoadedRecipe], density: float, steps: int
+) -> None:
+    base = smoke_test(tiny())
+    grid = build_grid(base, parse_methods("imp"), [density], narrow=False)  # 11 and 18 rounds
+    assert [row.price.steps for row in grid.rows] == [steps, steps]
