@@ -147,8 +147,6 @@ def open_run(path: Path, overrides: Sequence[str] = ()) -> FinishedRun:
     Raises:
         RunError: it is no run directory, or has no checkpoint yet.
     """
-    if not (path / "recipe.yaml").is_file():
-        raise RunError("not a run directory: it has no recipe.yaml", where=str(path))
     directory = RunDirectory(path)
     if not checkpoints(directory.checkpoints):
         raise RunError("this run has no checkpoint yet; finish it with `gancompress run`", where=str(path))

@@ -7,7 +7,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -168,29 +168,49 @@ def _options(
     """Hold the options that stand before a command."""
 
 
-def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, spare: Collection[str] = ()
+) -> None:
     """Print a table; without a terminal its lines are never cut, so that other programs can read them.
 
     Args:
         title: what stands above it.
         header: names of the columns.
-        rows: texts, as many as there are columns.
+        rows: texts, as many as there are columns. The first, a name that will be typed, is never cut.
+        spare: columns that a terminal too narrow for all of them shows last; the first of them goes first.
     """
     if color():
         from rich.console import Console
         from rich.table import Table
 
+        console = Console()
+        shown = _fitting(header, rows, spare, console.width)
         table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-        for column in header:
-            table.add_column(column, justify="right" if column in ("steps", "step", "variants") else "left")
+        for index in shown:
+            right = header[index] in ("steps", "step", "variants")
+            table.add_column(header[index], justify="right" if right else "left", no_wrap=index == 0)
         for row in rows:
-            table.add_row(*(text.replace("[", r"\[") for text in row))
-        Console().print(table)
+            table.add_row(*(row[index].replace("[", r"\[") for index in shown))
+        console.print(table)
+        if len(shown) < len(header):
+            left = ", ".join(column for index, column in enumerate(header) if index not in shown)
+            console.print(f"(a wider terminal also shows: {left})", style="dim")
         return
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     typer.echo(title)
     for row in (header, *rows):
         typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _fitting(header: Sequence[str], rows: Sequence[Sequence[str]], spare: Collection[str], width: int) -> list[int]:
+    """Return the columns to show in ``width`` characters: the last one, of sentences, gets at least 30 of them."""
+    widths = [max(len(row[index]) for row in (header, *rows)) for index in range(len(header))]
+    shown = list(range(len(header)))
+    for column in spare:
+        needed = sum(widths[index] + 2 for index in shown[:-1]) + min(30, widths[shown[-1]])
+        if needed > width and column in header:
+            shown.remove(header.index(column))
+    return shown
 
 
 def with_plugins(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -38,16 +38,20 @@ def ls(
         variants = variant_recipes(recipe)
         if not variants:
             raise RecipeError(f"{recipe} has no variants; see it with: gancompress show {recipe}")
-        print_table(f"Variants of {recipe}", *_recipe_table(variants))
+        print_table(f"Variants of {recipe}", *_recipe_table(variants), spare=_SPARE)
         return
     recipes = shipped_recipes()
-    print_table("Recipes", *_recipe_table(recipes))
+    print_table("Recipes", *_recipe_table(recipes), spare=_SPARE)
     if any(one.variants for one in recipes):
         typer.echo("a recipe's variants: gancompress ls RECIPE")
     runs = [_run_row(run) for run in list_runs(out)]
     if runs:
         typer.echo()
-        print_table(f"Runs in {out}", ("run", "state", "step", "best", "note"), runs)
+        print_table(f"Runs in {out}", *_used(("run", "state", "step", "best", "note"), runs), spare=("step",))
+
+
+#: what a narrow terminal leaves out of a list of recipes, in this order
+_SPARE = ("steps", "data", "model", "method", "variants")
 
 
 def cp(
@@ -98,7 +102,7 @@ def _recipe_text(name: str) -> tuple[str, str]:
 
 
 def _recipe_table(recipes: Sequence[ShippedRecipe]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return heading and rows; a column that none has anything for is left out."""
+    """Return heading and rows."""
     header = ("recipe", "data", "model", "method", "steps", "published", "variants", "what it is")
     rows = [
         (
@@ -113,6 +117,11 @@ def _recipe_table(recipes: Sequence[ShippedRecipe]) -> tuple[tuple[str, ...], li
         )
         for one in recipes
     ]
+    return _used(header, rows)
+
+
+def _used(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return heading and rows without the columns that none has anything for."""
     used = [index for index in range(len(header)) if any(row[index] for row in rows)]
     return tuple(header[i] for i in used), [tuple(row[i] for i in used) for row in rows]
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import difflib
 import json
 import logging
 import os
@@ -78,7 +79,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         if not (path / _RECIPE).is_file():
             what = f"no {_RECIPE} in it" if path.is_dir() else "no such directory"
-            raise RunError(f"not a run directory ({what}); `gancompress ls` lists the runs", where=str(path))
+            raise RunError(f"not a run directory ({what}); {_instead_of(path)}", where=str(path))
         self.path = path
 
     # ------------------------------------------------------------------ opening
@@ -344,6 +345,19 @@ class RunDirectory:
             else:
                 whole.append((record, stop))
         return whole
+
+
+def _instead_of(path: Path) -> str:
+    """Say which run may have been meant: one in ``path``, or beside it."""
+    root = path if path.is_dir() else path.parent
+    runs = [run.path.name for run in list_runs(root)]  # the one touched last first
+    # an id says nothing about which run is meant, the name before it does
+    name = path.name.rpartition("-")[0]
+    meant = [run for run in runs if name and run.rpartition("-")[0] == name]
+    meant = meant or difflib.get_close_matches(path.name, runs, n=1)
+    if meant:
+        return f"did you mean {root / meant[0]}? `gancompress ls` lists the runs"
+    return f"the last run here is {root / runs[0]}" if runs else "`gancompress ls` lists the runs"
 
 
 def list_runs(root: Path) -> list[RunSummary]:

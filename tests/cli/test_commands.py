@@ -441,3 +441,27 @@ def test_doctor_finds_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_documents_of_the_tests_are_what_they_seem() -> None:
     assert parse_yaml(TINY, "x").data["sparsity"] == {"method": "static", "density": 0.5}
+
+
+def test_a_narrow_terminal_cuts_no_name_and_leaves_out_what_can_be_spared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shared, "color", lambda: True)
+    name, sentence = "a-name-of-thirty-characters-x1", "a sentence that is longer than thirty characters"
+    table = (("recipe", "steps", "data", "what it is"), [(name, "3,600", "digits [real]", sentence)])
+    wide = len(name) + 2 + len("3,600") + 2 + len("digits [real]") + 2 + 30
+
+    def shown(width: int) -> str:
+        monkeypatch.setenv("COLUMNS", str(width))
+        shared.print_table("Recipes", *table, spare=("steps", "data"))
+        return capsys.readouterr().out
+
+    assert "3,600" in shown(wide)
+    assert "wider" not in shown(wide)
+    one_less = shown(wide - 1)
+    assert name in one_less
+    assert "digits [real]" in one_less
+    assert "3,600" not in one_less
+    assert "(a wider terminal also shows: steps)" in one_less
+    assert name in shown(40)
+    assert "(a wider terminal also shows: steps, data)" in shown(62)

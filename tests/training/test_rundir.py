@@ -117,6 +117,19 @@ def test_places_that_cannot_be_a_run_are_refused(tmp_path: Path) -> None:
         RunDirectory.claim(tmp_path / "file" / "run", RECIPE, "x")
 
 
+def test_a_wrong_directory_is_answered_with_the_run_that_was_meant(tmp_path: Path) -> None:
+    for number, name in enumerate(("digits-0001", "digits-0002", "faces-0003")):
+        run = RunDirectory.claim(tmp_path / name, RECIPE, name)
+        os.utime(run.path / "status.json", (10.0**9 + number,) * 2)
+    # an id copied from a page: the newest run of that name
+    with pytest.raises(RunError, match=r"no such directory.*did you mean .*digits-0002\?"):
+        RunDirectory(tmp_path / "digits-0a1b2c3d4e")
+    with pytest.raises(RunError, match=r"did you mean .*faces-0003\?"):
+        RunDirectory(tmp_path / "face-0003")
+    with pytest.raises(RunError, match=r"no recipe\.yaml in it.*the last run here is .*faces-0003"):
+        RunDirectory(tmp_path)
+
+
 def test_a_crash_while_making_the_directory_is_made_good(tmp_path: Path) -> None:
     path = tmp_path / "digits-ab12"
     path.mkdir()
