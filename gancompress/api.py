@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -150,7 +150,7 @@ def compare(
     from gancompress.comparison.runner import InThisProcess, LocalProcesses
 
     choices = parse_methods(methods if isinstance(methods, str) else ",".join(methods))
-    asked = parse_densities(",".join(repr(float(one)) for one in _listed(densities)))
+    asked = parse_densities(",".join(str(_plain(one)) for one in _listed(densities)))
     held = parse_budget(budget)
     loaded = resolve(recipe, overrides, smoke=smoke)
     text = str(seeds) if isinstance(seeds, int) else ",".join([*(str(seed) for seed in seeds), ""])
@@ -263,7 +263,7 @@ def expressions(overrides: Overrides) -> tuple[str, ...]:
         return (overrides,)
     if isinstance(overrides, Mapping):
         return tuple(f"{key}={_written(key, value)}" for key, value in overrides.items())
-    found = tuple(overrides)
+    found = tuple(overrides) if isinstance(overrides, Iterable) else (overrides,)
     if not all(isinstance(one, str) for one in found):
         raise RecipeError("overrides are {'training.steps': 100} or ['training.steps=100']")
     return found
@@ -271,11 +271,15 @@ def expressions(overrides: Overrides) -> tuple[str, ...]:
 
 def _written(key: str, value: Any) -> str:
     """Return a value as the YAML of an override; JSON is YAML."""
-    plain = value.item() if hasattr(value, "item") else value  # a number of numpy or torch
     try:
-        return json.dumps(plain, ensure_ascii=False, allow_nan=False, default=os.fspath)
+        return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, default=os.fspath)
     except (TypeError, ValueError):
         raise RecipeError(f"{key}: {value!r} is no plain value; give a number, a text, a list or a dict") from None
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of numpy or torch as one of Python's, anything else as it is."""
+    return value.item() if hasattr(value, "item") else value
 
 
 def _parent_of_run(directory: Path, name: str) -> Path:
@@ -289,7 +293,7 @@ def _parent_of_run(directory: Path, name: str) -> Path:
 
 
 def _listed(value: float | Sequence[float]) -> Sequence[float]:
-    return (value,) if isinstance(value, int | float) else value
+    return value if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
 
 
 def _observer(progress: bool | Observer) -> Observer | None:

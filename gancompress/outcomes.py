@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from gancompress.errors import RunError
+from gancompress.errors import RunError, did_you_mean
 from gancompress.report.comparison_table import drawn_comparison, plain_comparison
 from gancompress.report.compression import drawn_compression, plain_compression
 from gancompress.report.notebook import comparison_html, compression_html, summary_html
@@ -145,7 +145,7 @@ class RunOutcome:
     @property
     def metrics(self) -> Mapping[str, Metric]:
         """The metrics of the best evaluation by short name; empty when nothing was evaluated."""
-        return self.best.metrics if self.best is not None else {}
+        return self.best.metrics if self.best is not None else _Metrics()
 
     def export(
         self, path: str | Path | None = None, *, step: str = "last", values: Literal["float32", "bf16"] = "float32"
@@ -331,8 +331,15 @@ def print_outcome(outcome: RunOutcome | ComparisonOutcome | CompressionOutcome, 
     console.print(outcome, crop=False, width=max(console.width, least))
 
 
+class _Metrics(dict[str, Metric]):
+    """Metrics by short name; asking for one that was not measured says which were."""
+
+    def __missing__(self, key: str) -> Metric:
+        raise KeyError(f"{key!r} was not measured{did_you_mean(key, self)}")
+
+
 def _by_key(metrics: Sequence[Metric]) -> dict[str, Metric]:
-    return {metric.key or metric.label: metric for metric in metrics}
+    return _Metrics({metric.key or metric.label: metric for metric in metrics})
 
 
 def _evaluation(step: int, metrics: Sequence[Metric]) -> Evaluation:

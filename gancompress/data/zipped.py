@@ -45,7 +45,11 @@ class Zip(FilesDataset[ZipConfig]):
         try:
             self._archive = zipfile.ZipFile(self.where)
         except FileNotFoundError:
-            raise DataError("no such file: set data.path to the zip of images", where=self.where) from None
+            known = os.path.basename(self.where).startswith("cifar10")
+            hint = ", or fetch CIFAR-10: --set data=cifar10 --set data.path=data --set data.download=true"
+            raise DataError(
+                f"no such file: set data.path to the zip of images{hint if known else ''}", where=self.where
+            ) from None
         except (zipfile.BadZipFile, OSError, ValueError) as error:
             raise DataError(f"cannot be read as a zip ({error})", where=self.where) from error
         members = {info.filename.replace("\\", "/"): info for info in self._archive.infolist() if not info.is_dir()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -129,7 +130,13 @@ def load(path: str | Path, *, sparse: Mode | None = None) -> LoadedGenerator:
     Raises:
         ExportError: it is truncated, altered, from a newer version, or no such file.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ExportError(f"give the file that `outcome.export()` returns, not a {type(path).__name__}")
     path = Path(path)
+    if path.is_dir():
+        written = path / "export" / "generator.safetensors"
+        mend = f"give {written}" if written.is_file() else f"write the file first: gancompress export {path}"
+        raise ExportError(f"is a directory: {mend}", where=str(path))
     packed = load_packed(path)
     try:
         return LoadedGenerator(packed, path, sparse)

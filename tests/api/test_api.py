@@ -74,6 +74,8 @@ def test_a_run_tells_what_its_files_hold(finished: RunOutcome) -> None:
     assert finished.best.step == record["step"]
     assert list(finished.metrics) == ["fd", "precision", "recall"]
     fd = finished.metrics["fd"]
+    with pytest.raises(KeyError, match="'fid' was not measured; did you mean 'fd'"):
+        finished.metrics["fid"]
     assert (fd.value, fd.protocol) == (record["metrics"][0]["value"], record["metrics"][0]["protocol"])
     assert fd.label.startswith("FD[classifier-")
     assert not fd.higher_is_better
@@ -212,6 +214,10 @@ def test_mistakes_are_errors_of_ours_and_leave_nothing_behind() -> None:
         gancompress.compare(TINY, ["dts"])
     with pytest.raises(GancompressError, match="must be in"):
         gancompress.compare(TINY, ["dst"], densities=1.5)
+    with pytest.raises(GancompressError, match="'tenth' is no number"):
+        gancompress.compare(TINY, ["dst"], densities="tenth")  # type: ignore[arg-type]
+    with pytest.raises(GancompressError, match="overrides are"):
+        gancompress.run(TINY, 5)  # type: ignore[arg-type]
     with pytest.raises(GancompressError, match="not a run directory"):
         gancompress.compress("nowhere")
     assert list(Path().iterdir()) == []

@@ -267,6 +267,8 @@ def fails(message: str):
 def test_missing_paths(tmp_path):
     with fails(r"nothing\.zip: no such file: set data\.path to the zip of images"):
         Zip(ZipConfig(path=str(tmp_path / "nothing.zip")))
+    with fails(r"the zip of images, or fetch CIFAR-10: --set data=cifar10 --set data\.path=data --set data\.download"):
+        Zip(ZipConfig(path=str(tmp_path / "cifar10_train.zip")))
     with fails(r"nothing: no such folder: set data\.path"):
         Folder(FolderConfig(path=str(tmp_path / "nothing")))
 

@@ -124,6 +124,17 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
         gancompress.load(tmp_path / "x.safetensors")
 
 
+def test_what_is_no_file_is_answered_with_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"outcome\.export\(\)` returns, not a int"):
+        gancompress.load(5)  # type: ignore[arg-type]
+    with pytest.raises(ExportError, match="is a directory: write the file first: gancompress export "):
+        gancompress.load(tmp_path)
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "generator.safetensors").write_bytes(b"no")
+    with pytest.raises(ExportError, match=r"is a directory: give .*export/generator\.safetensors"):
+        gancompress.load(tmp_path)
+
+
 def test_naming_it_imports_no_torch() -> None:
     code = "import sys, gancompress; assert 'load' in dir(gancompress); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
