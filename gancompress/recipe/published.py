@@ -54,5 +54,8 @@ class PublishedFigure(BaseModel):
     @property
     def text(self) -> str:
         """The figure without its metric: ``10.11``, ``8.79 ± 0.37``, ``below 8.79``."""
-        spread = f" ± {self.spread:g}" if self.spread is not None else ""
-        return f"{'below ' if self.bound == 'below' else ''}{self.value:g}{spread}"
+        below = "below " if self.bound == "below" else ""
+        if self.spread is None:
+            return f"{below}{self.value:g}"
+        digits = max(len(f"{number:g}".partition(".")[2]) for number in (self.value, self.spread))
+        return f"{below}{self.value:.{digits}f} ± {self.spread:.{digits}f}"

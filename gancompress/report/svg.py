@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Mark", "Series", "line_chart", "log_ticks", "nice_ticks", "thin", "tick_label"]
+__all__ = ["Mark", "Series", "line_chart", "log_ticks", "nice_ticks", "thin", "tick_label", "tick_labels"]
 
 #: Margins around the plot in user units.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 14.0, 12.0, 38.0
@@ -89,6 +89,16 @@ def tick_label(value: float) -> str:
         mantissa, exponent = f"{value:.3e}".split("e")
         return f"{float(mantissa):g}e{int(exponent)}"
     return f"{value:.4g}"
+
+
+def tick_labels(values: Sequence[float]) -> list[str]:
+    """Return the labels of one axis: short ones, with more digits where two ticks would be called the same."""
+    labels = [tick_label(value) for value in values]
+    for digits in range(5, 10):
+        if len(set(labels)) == len(values):
+            break
+        labels = [f"{value:.{digits}g}" for value in values]
+    return labels
 
 
 def thin(points: Sequence[tuple[float, float]], limit: int = 600) -> list[tuple[float, float]]:
@@ -192,10 +202,11 @@ def line_chart(
 
 def _grid(x: _Axis, y: _Axis, right: float, bottom: float, x_label: str, y_label: str, height: int) -> list[str]:
     parts = []
-    for tick in y.ticks(5):
+    values = y.ticks(5)
+    for tick, label in zip(values, tick_labels(values), strict=True):
         at = f"{y(tick):.1f}"
         parts.append(f'<line class="grid" x1="{_LEFT:g}" x2="{right:g}" y1="{at}" y2="{at}"/>')
-        parts.append(f'<text class="tick y" x="{_LEFT - 7:g}" y="{at}" dy="0.32em">{tick_label(tick)}</text>')
+        parts.append(f'<text class="tick y" x="{_LEFT - 7:g}" y="{at}" dy="0.32em">{label}</text>')
     for tick in x.ticks(6):
         at = f"{x(tick):.1f}"
         parts.append(f'<line class="axis" x1="{at}" x2="{at}" y1="{bottom:g}" y2="{bottom + 4:g}"/>')

@@ -11,6 +11,7 @@ from gancompress.errors import RecipeError
 from gancompress.recipe import catalogue
 from gancompress.recipe.identity import directory_name, resolved_yaml, run_id
 from gancompress.recipe.load import load_recipe, parse_recipe
+from gancompress.recipe.published import PublishedFigure
 from gancompress.training.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -205,3 +206,20 @@ def test_the_catalogue_lists_variants_with_their_figures(grid: Path, monkeypatch
     assert rows["toy@dense-0.1-7"].published == "FID 1, IS 5"
     assert rows["toy@plain"].method == "still"
     assert rows["toy@plain"].published == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "spread", "bound", "text"),
+    [
+        (10.11, None, "exact", "10.11"),
+        (8.79, None, "below", "below 8.79"),
+        (9.2, 0.33, "exact", "9.20 ± 0.33"),
+        (13.04, 0.4, "exact", "13.04 ± 0.40"),
+        (10, 2, "exact", "10 ± 2"),
+    ],
+)
+def test_a_figure_and_its_spread_have_as_many_digits(value: float, spread: float | None, bound: str, text: str) -> None:
+    figure = PublishedFigure.model_validate(
+        {"metric": "FID", "value": value, "spread": spread, "bound": bound, "source": "x"}
+    )
+    assert figure.text == text

@@ -56,7 +56,7 @@ def test_what_differs_is_listed_field_by_field() -> None:
         Difference("model.channels", "64", "16"),
     )
     assert answer.line == (
-        "FID: published 10.11 ± 0.5, here FD[classifier-1f3a] 99, which is another metric; "
+        "FID: published 10.11 ± 0.50, here FD[classifier-1f3a] 99, which is another metric; "
         "protocol differs in: extractor, generated images, "
         "real images, selection, seeds; settings changed: training.steps, model.channels"
     )

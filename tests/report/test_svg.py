@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gancompress.report.svg import Mark, Series, line_chart, log_ticks, nice_ticks, thin, tick_label
+from gancompress.report.svg import Mark, Series, line_chart, log_ticks, nice_ticks, thin, tick_label, tick_labels
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,13 @@ def test_logarithmic_ticks() -> None:
 )
 def test_tick_labels_are_short(value: float, label: str) -> None:
     assert tick_label(value) == label
+
+
+def test_no_two_ticks_of_an_axis_are_called_the_same() -> None:
+    assert tick_labels([0.0, 0.5, 1.0]) == ["0", "0.5", "1"]
+    assert tick_labels([1.00001, 1.00002]) == ["1.00001", "1.00002"]
+    assert tick_labels([221.51, 221.52]) == ["221.51", "221.52"]
+    assert tick_labels([20_000.0, 20_001.0]) == ["20000", "20001"]
 
 
 def points_of(svg: str) -> list[list[tuple[float, float]]]:
