@@ -47,9 +47,15 @@ def _rank_keys(scores: Tensor) -> Tensor:
     return keys.masked_fill(flat.isnan(), limits.min + 1)
 
 
+#: what numpy selects from, compares and counts, on a CPU several times as fast as torch
+_NUMPYS = (torch.float32, torch.float64, torch.int32, torch.int64)
+
+
 def _kth_largest(keys: Tensor, k: int) -> Tensor:
-    """Return the k-th largest value (1-based) as a 0-d tensor, by selection on the shorter side."""
+    """Return the k-th largest value (1-based) as a 0-d tensor, in linear time."""
     count = keys.numel()
+    if keys.device.type == "cpu" and keys.dtype in _NUMPYS:
+        return torch.from_numpy(np.partition(keys.numpy(), count - k)[count - k : count - k + 1])[0]
     if 2 * k > count:
         return keys.topk(count - k + 1, largest=False, sorted=False).values.max()
     return keys.topk(k, sorted=False).values.min()
@@ -61,25 +67,43 @@ _LARGE = 1 << 14
 _MARGIN = 1.25
 
 
+def _count(mask: Tensor) -> int:
+    """Return how many are True."""
+    return int(np.count_nonzero(mask.numpy())) if mask.device.type == "cpu" else int(mask.sum())
+
+
+def _places(mask: Tensor) -> Tensor:
+    """Return where a flat mask is True, ascending."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.nonzero().flatten()
+
+
+def _at_least(flat: Tensor, threshold: Tensor) -> Tensor:
+    if flat.device.type == "cpu" and flat.dtype in _NUMPYS:
+        with np.errstate(invalid="ignore"):
+            return torch.from_numpy(flat.numpy() >= threshold.item())
+    return flat >= threshold
+
+
 def _contenders(flat: Tensor, k: int, candidates: Tensor | None, available: int) -> Tensor | None:
     """Return the places, ascending, of few elements that surely hold the ``k`` highest; None to look at all.
 
     That is all candidates when there are few, or else those above a threshold that a sample suggests, if they turn out
     to be at least ``k``: then no other element can be among the highest.
     """
-    if flat.numel() < _LARGE or not flat.is_floating_point():
+    if not flat.is_floating_point():
         return None
     if candidates is not None and 4 * available <= flat.numel():
-        return candidates.nonzero().flatten()
-    if 16 * k > available:
+        return _places(candidates)
+    if flat.numel() < _LARGE or 16 * k > available:
         return None
     sample = flat[::_SAMPLED] if candidates is None else flat[::_SAMPLED][candidates[::_SAMPLED]]
-    sample = sample[~sample.isnan()]
     wanted = math.ceil(_MARGIN * k * sample.numel() / available) + 4
     if wanted >= sample.numel():
         return None
-    above = flat >= sample.topk(wanted, sorted=False).values.min()
-    found = (above if candidates is None else above & candidates).nonzero().flatten()
+    above = _at_least(flat, _kth_largest(sample, wanted))  # of nothing, when that is not a number
+    found = _places(above if candidates is None else above & candidates)
     return found if found.numel() >= k else None
 
 
@@ -97,7 +121,7 @@ def topk_mask(scores: Tensor, k: int, candidates: Tensor | None = None) -> Tenso
     Raises:
         InvariantError: ``k`` is negative or larger than the number of candidates.
     """
-    available = scores.numel() if candidates is None else int(candidates.sum())
+    available = scores.numel() if candidates is None else _count(candidates)
     if not 0 <= k <= available:
         raise InvariantError(f"cannot choose {k} of {available} candidates")
     if k == available:
@@ -109,17 +133,25 @@ def topk_mask(scores: Tensor, k: int, candidates: Tensor | None = None) -> Tenso
     places = _contenders(flat, k, among, available)
     if places is not None:
         mask = torch.zeros_like(flat, dtype=torch.bool)
-        mask[places[_highest(_rank_keys(flat[places]), k)]] = True
+        few = flat.index_select(0, places)
+        comparable = not math.isnan(few.sum().item())  # numbers compare as their keys do
+        mask.index_copy_(0, places, _highest(few if comparable else _rank_keys(few), k))
         return mask.reshape(scores.shape)
-    keys = _rank_keys(flat)
-    if among is not None:
-        keys = keys.masked_fill(~among, torch.iinfo(keys.dtype).min)
+    if flat.is_floating_point() and math.isfinite(flat.sum().item()):  # all are: -inf is free to stand for the others
+        keys = flat if among is None else torch.where(among, flat, -math.inf)
+    else:
+        keys = _rank_keys(flat)
+        if among is not None:
+            keys = keys.masked_fill(~among, torch.iinfo(keys.dtype).min)
     return _highest(keys, k).reshape(scores.shape)
 
 
 def _highest(keys: Tensor, k: int) -> Tensor:
-    """Return the mask of the ``k`` highest keys, ties to the lowest index."""
+    """Return the mask of the ``k`` highest keys, or numbers without NaN; ties to the lowest index."""
     threshold = _kth_largest(keys, k)
+    best = _at_least(keys, threshold)
+    if _count(best) == k:
+        return best
     chosen = keys > threshold
     tied = keys == threshold
     return chosen | (tied & (tied.cumsum(0) <= k - chosen.sum()))
@@ -139,7 +171,7 @@ def bottomk_mask(scores: Tensor, k: int, candidates: Tensor | None = None) -> Te
     Raises:
         InvariantError: ``k`` is negative or larger than the number of candidates.
     """
-    available = scores.numel() if candidates is None else int(candidates.sum())
+    available = scores.numel() if candidates is None else _count(candidates)
     if not 0 <= k <= available:
         raise InvariantError(f"cannot choose {k} of {available} candidates")
     others = ~topk_mask(scores, available - k, candidates)
