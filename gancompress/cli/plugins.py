@@ -53,6 +53,7 @@ class NewKind(enum.StrEnum):
     backbone = "backbone"
     dataset = "dataset"
     metric = "metric"
+    loss = "loss"
 
 
 KindOption = Annotated[Kind | None, typer.Option("--kind", help="Only components of this kind.")]
@@ -178,8 +179,6 @@ def _report(registry: Registry[Any], entry: Entry, settings: dict[str, Any], ski
     for one in checks:
         found: Outcome = one.outcome()
         failed += _line(found.name, found.promise, found.state, found.reason)
-    if not reason and not checks:
-        typer.echo(f"  there is no kit for a {entry.kind}: that it loads is all that was looked at")
     return failed
 
 
@@ -189,17 +188,18 @@ def _checks(
     from gancompress import testing
 
     try:
-        if entry.kind == "metric":
+        without: dict[str, Any] = {"metric": testing.metric_checks, "extractor": testing.extractor_checks}
+        if entry.kind in without:
             if settings:
-                raise RecipeError("--set: a metric has no settings")
-            return testing.metric_checks(entry.name, skip=skip, slow=slow)
+                raise RecipeError(f"--set: {entry.kind} {entry.name!r} has no settings")
+            made: list[Check] = without[entry.kind](entry.name, skip=skip, slow=slow)
+            return made
         makers: dict[str, Any] = {
             "method": testing.method_checks,
             "backbone": testing.backbone_checks,
             "dataset": testing.dataset_checks,
+            "loss": testing.loss_checks,
         }
-        if entry.kind not in makers:
-            return []
         _refuse_settings(registry, entry, settings)
         checks: list[Check] = makers[entry.kind](entry.name, settings, skip=skip, slow=slow)
     except ValueError as error:

@@ -407,6 +407,67 @@ def test_a_known_answer() -> None:
 """
 )
 
+_LOSS = '''"""@NAME@, a loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gancompress.objectives.base import Loss, LossConfig
+from pydantic import Field
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["@CLASS@", "@CLASS@Config"]
+
+
+class @CLASS@Config(LossConfig):
+    """Settings of @NAME@."""
+
+    margin: float = Field(1.0, gt=0, description="logit beyond which the discriminator gains nothing more")
+
+
+class @CLASS@(Loss[@CLASS@Config]):
+    """Hinge loss with a margin of one's choice. Say here what yours is, and who published it."""
+
+    Config = @CLASS@Config
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Return what the discriminator minimises, the mean over the batch."""
+        # logits may be of half precision, losses are float32
+        real, fake = real_logits.float(), fake_logits.float()
+        loss: Tensor = (self.config.margin - real).relu().mean() + (self.config.margin + fake).relu().mean()
+        return loss
+
+    def generator(self, fake_logits: Tensor) -> Tensor:
+        """Return what the generator minimises, the mean over the batch."""
+        return -fake_logits.float().mean()
+'''
+
+_LOSS_TESTS = (
+    _HEAD
+    + """import pytest
+import torch
+from gancompress.testing import Check, loss_checks
+
+from @MODULE@ import @CLASS@, @CLASS@Config
+
+
+@pytest.mark.parametrize("check", loss_checks(@CLASS@), ids=str)
+def test_conformance(check: Check) -> None:
+    check()
+
+
+def test_a_known_answer() -> None:
+    real, fake = torch.tensor([3.0, 1.0]), torch.tensor([-3.0, 1.0])
+    loss = @CLASS@(@CLASS@Config(margin=2.0))
+    # (0 + 1) / 2 for the real logits, (0 + 3) / 2 for the fake ones
+    assert loss.discriminator(real, fake).item() == 2.0
+    assert loss.generator(fake).item() == 1.0
+"""
+)
+
 PARTS: Final[Mapping[str, Part]] = {
     "method": Part(
         "methods",
@@ -436,4 +497,5 @@ PARTS: Final[Mapping[str, Part]] = {
         _METRIC,
         _METRIC_TESTS,
     ),
+    "loss": Part("losses", "A loss", "gancompress run quickstart --set objective.loss=@NAME@", "", _LOSS, _LOSS_TESTS),
 }

@@ -177,7 +177,7 @@ def test_a_broken_component_fails_with_its_reason() -> None:
         (("rigl", "--set", "every=0"), "--set every: Input should be greater than or equal to 1"),
         (("rigl", "--set", "every"), "--set 'every': expected KEY=VALUE"),
         (("rigl", "--skip", "luck"), "--skip: there is no check 'luck' to skip; there are: documented"),
-        (("fd", "--set", "a=1"), "--set: a metric has no settings"),
+        (("fd", "--set", "a=1"), "--set: metric 'fd' has no settings"),
         (("zip",), "dataset 'zip' needs a setting: give it with --set path=VALUE"),
         (("--set", "every=2"), "--set and --skip are for one component: give its NAME"),
     ],
@@ -199,8 +199,9 @@ def test_a_plugin_that_needs_settings_keeps_no_other_from_being_checked(monkeypa
     )
 
 
-def test_kinds_without_a_kit_are_loaded_at_least() -> None:
-    assert "there is no kit for a loss" in call("plugins", "check", "hinge").stdout
+def test_every_kind_has_a_kit() -> None:
+    assert "passed   direction " in call("plugins", "check", "hinge").stdout
+    assert "passed   each-by-itself " in call("plugins", "check", "classifier").stdout
 
 
 # --------------------------------------------------------------------------- new

@@ -1,0 +1,189 @@
+"""What every loss must do: two scalars from logits that pull the right way, whatever the batch is cut into."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gancompress.objectives.base import Loss
+from gancompress.registry import LOSSES
+from gancompress.testing.conformance import (
+    Check,
+    Conformance,
+    Once,
+    Subject,
+    check_documented,
+    check_strict,
+    chosen,
+    require,
+    run_checks,
+    skip_check,
+)
+from gancompress.testing.datasets import random_states, scrambled_everywhere
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+__all__ = ["check_loss", "loss_checks"]
+
+_BATCH = 8
+
+
+def check_loss(
+    loss: str | type[Loss[Any]],
+    settings: Mapping[str, Any] | None = None,
+    *,
+    skip: Collection[str] = (),
+    slow: bool = False,
+) -> Conformance:
+    """Hold a loss to its contract.
+
+    Args:
+        loss: the class, or a registered name.
+        settings: of its ``Config``.
+        skip: names of checks to leave out.
+        slow: run the slow checks too (there are none yet).
+
+    Returns:
+        The report.
+
+    Raises:
+        ConformanceError: at least one check failed; the message lists all that did.
+    """
+    return run_checks(_subject(loss, settings).label, loss_checks(loss, settings, skip=skip, slow=slow)).require()
+
+
+def loss_checks(
+    loss: str | type[Loss[Any]],
+    settings: Mapping[str, Any] | None = None,
+    *,
+    skip: Collection[str] = (),
+    slow: bool = False,
+) -> list[Check]:
+    """Return the checks of :func:`check_loss`, for ``pytest.mark.parametrize("check", …, ids=str)``.
+
+    Nothing is computed, and a loss given by name is not even imported, before the first of them is called.
+    """
+    return chosen(_Suite(_subject(loss, settings)).checks(), skip, slow)
+
+
+def _subject(loss: str | type[Loss[Any]], settings: Mapping[str, Any] | None) -> Subject:
+    return Subject(LOSSES, loss, settings or {})
+
+
+def _logits(seed: int, *, scale: float = 0.1) -> Tensor:
+    return (scale * torch.randn(_BATCH, generator=torch.Generator().manual_seed(seed))).requires_grad_()
+
+
+class _Suite:
+    """All checks of one loss."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.loss: Once[Loss[Any]] = Once(lambda: self.subject.type(self.subject.config()))
+
+    def checks(self) -> list[Check]:
+        return [
+            Check(
+                "documented", "the class and every setting say what they are", lambda: check_documented(self.subject)
+            ),
+            Check("strict-settings", "unknown settings are errors, known ones never change", self._strict),
+            Check("scalars", "both losses are finite float32 scalars, from float32 and bfloat16 logits", self._scalars),
+            Check(
+                "direction", "real logits are pulled up and fake ones down; the generator pulls its own up", self._way
+            ),
+            Check("mean", "the loss of a batch is the mean of the losses of its halves", self._mean),
+            Check("extremes", "logits of ±10,000 give finite losses and gradients", self._extremes),
+            Check("random-state", "nothing depends on a global random state, and none is moved", self._random),
+            Check("penalty", "its penalty is a finite scalar, fixed by the rng, that reaches weights", self._penalty),
+        ]
+
+    def _strict(self) -> None:
+        check_strict(self.subject)
+
+    def _both(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        loss = self.loss.get()
+        return {"discriminator": loss.discriminator(real, fake), "generator": loss.generator(fake)}
+
+    def _scalars(self) -> None:
+        for dtype in (torch.float32, torch.bfloat16):
+            for side, value in self._both(_logits(1).to(dtype), _logits(2).to(dtype)).items():
+                where = f"{side}() of {str(dtype).removeprefix('torch.')} logits"
+                require(isinstance(value, Tensor), f"{where} gives a {type(value).__name__}, expected a tensor")
+                require(value.shape == (), f"{where} has shape {tuple(value.shape)}, expected a scalar: take the mean")
+                require(value.dtype is torch.float32, f"{where} is {value.dtype}: compute with logits.float()")
+                require(bool(value.isfinite()), f"{where} is {value.item()}")
+                require(value.requires_grad, f"{where} has no gradient")
+
+    def _way(self) -> None:
+        real, fake = _logits(1), _logits(2)
+        pulls = torch.autograd.grad(self.loss.get().discriminator(real, fake), (real, fake))
+        require(bool(pulls[0].sum() < 0), "the discriminator's loss does not pull the logits of real images up")
+        require(bool(pulls[1].sum() > 0), "the discriminator's loss does not pull the logits of fake images down")
+        (pull,) = torch.autograd.grad(self.loss.get().generator(fake), fake)
+        require(bool(pull.sum() < 0), "the generator's loss does not pull the logits of its images up")
+
+    def _mean(self) -> None:
+        real, fake, half = _logits(1, scale=2), _logits(2, scale=2), _BATCH // 2
+        parts = [self._both(real[part], fake[part]) for part in (slice(half), slice(half, None))]
+        for side, whole in self._both(real, fake).items():
+            mean = (parts[0][side] + parts[1][side]) / 2
+            require(
+                torch.allclose(whole, mean, rtol=1e-5, atol=1e-6),
+                f"{side}() of a batch is {whole.item():.6g}, the mean of its halves {mean.item():.6g}: micro-batches "
+                "and processes would change what is trained",
+            )
+
+    def _extremes(self) -> None:
+        for size in (1e4, -1e4):
+            real, fake = (torch.full((_BATCH,), sign * size, requires_grad=True) for sign in (1, -1))
+            for side, value in self._both(real, fake).items():
+                require(bool(value.isfinite()), f"{side}() is {value.item()} at logits of {size:g} and {-size:g}")
+                pulls = torch.autograd.grad(value, (real, fake), allow_unused=True)
+                finite = all(bool(pull.isfinite().all()) for pull in pulls if pull is not None)
+                require(finite, f"the gradient of {side}() is not finite at logits of {size:g} and {-size:g}")
+
+    def _random(self) -> None:
+        found = []
+        for seed in (1, 2):
+            with scrambled_everywhere(seed):
+                before = random_states()
+                penalty, _ = self._compute_penalty(7)
+                values = [*self._both(_logits(1), _logits(2)).values(), *([] if penalty is None else [penalty])]
+                moved = random_states() != before
+            require(not moved, "it draws from a global random state: use the rng that penalty() is given")
+            found.append([value.item() for value in values])
+        require(found[0] == found[1], f"{found[0]}, then {found[1]} with another global random state")
+
+    def _compute_penalty(self, seed: int) -> tuple[Tensor | None, nn.Module]:
+        network = _discriminator()
+        real, fake = (torch.rand(_BATCH, 1, 4, 4, generator=torch.Generator().manual_seed(s)) for s in (3, 4))
+
+        def logits(images: Tensor) -> Tensor:
+            out: Tensor = network(images).flatten()
+            return out
+
+        return self.loss.get().penalty(logits, real, fake, torch.Generator().manual_seed(seed)), network
+
+    def _penalty(self) -> None:
+        if type(self.loss.get()).penalty is Loss.penalty:
+            skip_check("it has no penalty")
+        penalty, network = self._compute_penalty(7)
+        if penalty is None:
+            skip_check("its settings turn the penalty off")
+            return
+        require(penalty.shape == (), f"penalty() has shape {tuple(penalty.shape)}, expected a scalar")
+        require(bool(penalty.isfinite()), f"penalty() is {penalty.item()}")
+        pulls = torch.autograd.grad(penalty, list(network.parameters()), allow_unused=True)
+        reached = any(pull is not None and bool(pull.count_nonzero()) for pull in pulls)
+        require(reached, "penalty() has no gradient in the discriminator's weights: use input_gradients()")
+        again, _ = self._compute_penalty(7)
+        require(again is not None and torch.equal(penalty, again), "penalty() differs with the same rng")
+
+
+def _discriminator() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):  # modules draw from the global state, which is not the loss's doing
+        torch.default_generator.manual_seed(5)
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 1))
