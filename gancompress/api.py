@@ -345,12 +345,14 @@ def plan_comparison(
     Raises:
         GancompressError: the first thing that is wrong.
     """
-    from gancompress.assemble import build_dataset, device_of
+    from gancompress.assemble import build_backbone, build_dataset, device_of
     from gancompress.comparison.folder import ComparisonFolder
     from gancompress.comparison.grid import build_grid
     from gancompress.comparison.runner import cores
+    from gancompress.memory import check_networks
 
     dataset = build_dataset(base.recipe)
+    check_networks(base.recipe, build_backbone(base.recipe, dataset.spec), device_of(base.recipe))
     grid = build_grid(base, methods, densities, seeds, budget, narrow=narrow, dataset=dataset)
     wished = 1 if device_of(base.recipe).type == "cuda" else min(4, cores())
     return PlannedComparison(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import functools
-import math
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -277,10 +276,13 @@ def _check_batches(recipe: Recipe, world: int) -> None:
         ("batch_size", training.batch_size),
         ("generator_batch_size", training.generator_batch_size or training.batch_size),
     ):
-        share = math.gcd(batch, world * training.accumulate)
-        if share != world * training.accumulate:
+        parts = world * training.accumulate
+        if batch % parts:
+            named = {"processes": world, "micro-batches": training.accumulate}
+            over = " times ".join(f"{count} {what}" for what, count in named.items() if count > 1)
             raise RecipeError(
-                f"training.{key}: {batch} does not divide by {world} ranks times {training.accumulate} micro-batches"
+                f"training.{key}: {batch} images cannot be shared out evenly over {over}: "
+                f"--set training.{key}={max(1, round(batch / parts)) * parts}"
             )
 
 

@@ -13,10 +13,12 @@ import torch
 
 from gancompress.assemble import (
     ROLES,
+    build_backbone,
     build_dataset,
     build_trainer,
     chosen_widths,
     declared_rounds,
+    device_of,
 )
 from gancompress.cost.summary import run_cost
 from gancompress.environment import environment
@@ -25,7 +27,7 @@ from gancompress.evaluation.extractors import Extractor, build_extractor
 from gancompress.initial import load_initial
 from gancompress.interrupt import Interruption
 from gancompress.measure import check_extractor, measure, metric_record, say_once
-from gancompress.memory import check_images, check_memory
+from gancompress.memory import check_images, check_memory, check_networks
 from gancompress.observer import Observer, Silent
 from gancompress.provenance import note_plugins
 from gancompress.recipe.identity import directory_name
@@ -116,6 +118,8 @@ class Experiment:
         dataset = build_dataset(self.recipe)
         self._first(lambda: check_images(dataset, self.group.neighbours))
         dataset.prepare()
+        backbone, device = build_backbone(self.recipe, dataset.spec), device_of(self.recipe)
+        self._first(lambda: check_networks(self.recipe, backbone, device, self.group.neighbours))
         trainer = build_trainer(self.recipe, dataset, self.group)
         self._first(lambda: check_memory(self.recipe, trainer, processes=self.group.neighbours))
         if not checkpoints(self._root / directory_name(self.recipe) / "checkpoints"):

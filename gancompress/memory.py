@@ -41,12 +41,21 @@ from gancompress.training.optimizers import build_optimizer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from gancompress.backbones.base import Backbone, BackboneConfig
     from gancompress.data.base import Dataset, DatasetConfig
     from gancompress.recipe.schema import OptimizerConfig, Recipe
     from gancompress.sparsity.state import Role
     from gancompress.training.loop import Trainer
 
-__all__ = ["MemoryEstimate", "available_memory", "check_images", "check_memory", "estimate_memory", "peak_bytes"]
+__all__ = [
+    "MemoryEstimate",
+    "available_memory",
+    "check_images",
+    "check_memory",
+    "check_networks",
+    "estimate_memory",
+    "peak_bytes",
+]
 
 #: a run is refused when its estimate is larger than what is free by this factor
 MARGIN = 1.25
@@ -289,6 +298,49 @@ def check_images(dataset: Dataset[DatasetConfig], processes: int = 1) -> int:
             "decode them when they are needed with --set data.memory_limit=0, or lower data.resolution"
         )
     return images
+
+
+def check_networks(
+    recipe: Recipe, backbone: Backbone[BackboneConfig], device: torch.device, processes: int = 1
+) -> None:
+    """Refuse networks that clearly do not fit, before they are built: drawing them could take hours, or all memory.
+
+    Args:
+        recipe: a checked recipe.
+        backbone: of the recipe, not built yet.
+        device: where the networks will be.
+        processes: processes of the run on this machine.
+
+    Raises:
+        RunError: they do not fit even without activations; the message says what to lower.
+    """
+    try:
+        with torch.device("meta"):
+            sizes = {"generator": _stored(backbone.generator()), "discriminator": _stored(backbone.discriminator())}
+    except Exception:  # a plugin's network may do anything, and an estimate is no reason to stop it
+        return
+    weights, compact = sum(sizes.values()), recipe.sparsity.moments == "compact"
+    moments = sum(size * _state_ratio(getattr(recipe.training.optimizers, role)) for role, size in sizes.items())
+    parts = {
+        "weights": weights,
+        "gradients": weights,
+        "average": sizes["generator"],
+        "moments": 0 if compact else round(moments),
+    }
+    total = sum(parts.values())
+    # networks are built on the CPU wherever they go
+    places = [(torch.device("cpu"), processes * (weights if device.type == "cuda" else total))]
+    if device.type == "cuda":
+        places.append((device, total))
+    for place, needed in places:
+        free = available_memory(place)
+        if free is not None and needed > MARGIN * free:
+            named = ", ".join(f"{name} {_size(value)}" for name, value in parts.items() if value)
+            several = f" on each of {processes} processes" if processes > 1 else ""
+            raise RunError(
+                f"not enough {'GPU memory' if place.type == 'cuda' else 'memory'}: {_size(free)} are free, and the "
+                f"networks alone take {_size(total)}{several}: {named}; lower model.channels"
+            )
 
 
 def check_memory(recipe: Recipe, trainer: Trainer, *, images: int = 0, processes: int = 1) -> MemoryEstimate:

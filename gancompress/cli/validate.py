@@ -111,12 +111,13 @@ def _histogram(names: tuple[str, ...], counts: list[int], most: int = 20) -> lis
 
 def _shapes(loaded: LoadedRecipe, dataset: Dataset[Any], images: int) -> list[str]:
     """Build everything that trains, as `run` does, and say what the densities keep."""
-    from gancompress.assemble import ROLES, build_trainer, declared_rounds
+    from gancompress.assemble import ROLES, build_backbone, build_trainer, declared_rounds, device_of
     from gancompress.initial import load_initial
     from gancompress.measure import check_extractor
-    from gancompress.memory import available_memory, check_memory
+    from gancompress.memory import available_memory, check_memory, check_networks
     from gancompress.report.words import size
 
+    check_networks(loaded.recipe, build_backbone(loaded.recipe, dataset.spec), device_of(loaded.recipe))
     trainer = build_trainer(loaded.recipe, dataset)
     memory = check_memory(loaded.recipe, trainer, images=images)
     free = available_memory(trainer.device)

@@ -9,10 +9,17 @@ import torch
 from torch import nn
 
 from gancompress import memory
-from gancompress.assemble import build_dataset, build_trainer, declared_rounds
+from gancompress.assemble import build_backbone, build_dataset, build_trainer, declared_rounds
 from gancompress.errors import RunError
 from gancompress.experiment import Experiment
-from gancompress.memory import available_memory, check_images, check_memory, estimate_memory, peak_bytes
+from gancompress.memory import (
+    available_memory,
+    check_images,
+    check_memory,
+    check_networks,
+    estimate_memory,
+    peak_bytes,
+)
 from gancompress.recipe.load import parse_recipe
 
 if TYPE_CHECKING:
@@ -189,3 +196,33 @@ def test_what_is_free_is_what_the_machine_and_its_container_leave(tmp_path: Path
 def test_this_machine_has_some() -> None:
     free = available_memory()
     assert free is None or free > 2**20
+
+
+def test_networks_that_cannot_fit_are_never_built(tmp_path: Path) -> None:
+    recipe = parse_recipe(TINY, ("model.channels=1000000",)).recipe  # terabytes, which nobody draws
+    with pytest.raises(
+        RunError, match=r"the networks alone take .* TB: weights .* TB.*; lower model\.channels"
+    ):
+        Experiment(recipe, tmp_path / "runs").run()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_where_networks_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = parse_recipe(TINY).recipe
+    backbone = build_backbone(recipe, build_dataset(recipe).spec)
+    generator, discriminator = (sum(p.numel() * 4 for p in net.parameters())
+                                for net in (backbone.generator(), backbone.discriminator()))  # fmt: skip
+    buffers = sum(b.numel() * b.element_size() for net in (backbone.generator(), backbone.discriminator())
+                  for b in net.buffers())  # fmt: skip
+    weights = generator + discriminator + buffers
+    free = {"cpu": weights, "cuda": weights}
+    monkeypatch.setattr(memory, "MARGIN", 1)
+    monkeypatch.setattr(memory, "available_memory", lambda device: free[device.type])
+    with pytest.raises(RunError, match=r"^not enough memory"):
+        check_networks(recipe, backbone, torch.device("cpu"))
+    with pytest.raises(RunError, match=r"^not enough GPU memory"):  # on the way there weights are all
+        check_networks(recipe, backbone, torch.device("cuda"))
+    free["cuda"] = 6 * weights
+    check_networks(recipe, backbone, torch.device("cuda"))
+    with pytest.raises(RunError, match=r"^not enough memory.* on each of 2 processes"):
+        check_networks(recipe, backbone, torch.device("cuda"), processes=2)
