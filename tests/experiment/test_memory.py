@@ -200,9 +200,7 @@ def test_this_machine_has_some() -> None:
 
 def test_networks_that_cannot_fit_are_never_built(tmp_path: Path) -> None:
     recipe = parse_recipe(TINY, ("model.channels=1000000",)).recipe  # terabytes, which nobody draws
-    with pytest.raises(
-        RunError, match=r"the networks alone take .* TB: weights .* TB.*; lower model\.channels"
-    ):
+    with pytest.raises(RunError, match=r"the networks alone take .* TB: weights .* TB.*; lower model\.channels"):
         Experiment(recipe, tmp_path / "runs").run()
     assert not (tmp_path / "runs").exists()
 
