@@ -40,6 +40,11 @@ def trainer_of(channels: int, moments: str = "masked", density: float = 0.05, **
     return trainer
 
 
+def calls(channels: int) -> int:
+    """Calls per turn: a turn of less than a millisecond says little."""
+    return 1 if channels > 64 else 10
+
+
 def masks_of(trainer: Trainer, role: Any) -> dict[str, tuple[torch.nn.Parameter, torch.Tensor, str]]:
     """Parameter, float mask and key in the state dict of every masked weight."""
     sparsity = recipe_of(32).sparsity
@@ -89,7 +94,7 @@ def optimizers(channels: int, rounds: int) -> Times:
     steps = {
         PLAIN: adam, OURS: ours(masked), COMPACT: ours(compact), "GAN-LTH": by_state_dict, "ADAPT": one_by_one
     }  # fmt: skip
-    return alternate(steps, 3 * rounds, warm=3)
+    return alternate(steps, 3 * rounds, warm=3, calls=calls(channels))
 
 
 @entry("M1", "our optimizer with masks over torch's default Adam without, a D+G pair; compact: moments of kept weights")
@@ -156,7 +161,7 @@ def m6(rounds: int) -> Iterator[Row]:
             OURS: lambda t=trainer: t.ema.update(t.generator, 10**6),
             "peers": lambda t=trainer, o=other: average_by_state_dict(o, t.generator),
         }
-        value, quartiles = over(alternate(steps, 3 * rounds, warm=3), "peers", OURS)
+        value, quartiles = over(alternate(steps, 3 * rounds, warm=3, calls=calls(channels)), "peers", OURS)
         yield Row("average", f"{channels} channels", value, 4, 30, quartiles)
 
 
@@ -179,7 +184,7 @@ def t1(rounds: int) -> Iterator[Row]:
             OURS: lambda m=method, s=state, v=view, r=rng: m.update(s, v, r),
             "peers": lambda w=weights, s=state, g=gradients: update_topology(w, dict(s.masks), g),
         }
-        value, quartiles = over(alternate(steps, 3 * rounds, warm=1), "peers", OURS)
+        value, quartiles = over(alternate(steps, 3 * rounds, warm=2, calls=calls(channels)), "peers", OURS)
         size = sum(w.numel() for w in weights.values()) / 1e6
         yield Row("magnitude out, gradient in", f"{size:.2g} M weights", value, 8, 50, quartiles)
 
