@@ -17,7 +17,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gancompress.assemble import build_dataset
 from gancompress.bench.train import BF16, COMPILED, GRAPHS, TOGETHER, bench_train
+from gancompress.evaluation.extractors import build_extractor
 from gancompress.experiment import Experiment
 from gancompress.recipe.load import load_recipe
 
@@ -93,6 +95,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "runs": {},
     }
     options.json.write_text(json.dumps(found, indent=1))
+    print(f"{found['minutes_for_the_whole_recipe']:.1f} minutes for all {whole.training.steps:,} steps, {variant}")
+    if not options.no_evaluation:
+        # what it takes once, minutes on a CPU, is not the runs' time
+        build_extractor(whole.evaluation.extractor, build_dataset(whole), device=options.device)
 
     left = max(0.0, deadline - time.monotonic()) * SHARE / 2
     steps = options.steps or max(1, min(whole.training.steps, int(left / seconds)))
