@@ -32,6 +32,17 @@ def sources(folder: Path) -> list[Path]:
     return [Path(shutil.copytree(package, folder / "sources" / package.name)) for package in PACKAGES]
 
 
+def own_sources(folder: Path) -> Path:
+    """A copy of what a wheel of gancompress is made of, without anything that was built in place."""
+    copy = folder / "sources" / "gancompress"
+    built = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd")
+    for name in ("gancompress", "recipes"):
+        shutil.copytree(ROOT / name, copy / name, ignore=built)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy / name)
+    return copy
+
+
 def environment(*paths: Path) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "GANCOMPRESS", "PIP"))}
     kept |= {"OMP_NUM_THREADS": "1", "GANCOMPRESS_SPARSE": "never", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
@@ -111,22 +122,29 @@ def test_each_passes_its_own_tests(package: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_their_wheels_work_in_a_clean_environment(tmp_path: Path) -> None:
-    names = [str(path) for path in sources(tmp_path)]
+    names = [str(path) for path in (*sources(tmp_path), own_sources(tmp_path))]
     wheels = tmp_path / "wheels"
     pip("wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(wheels), *names, cwd=tmp_path)
     built = sorted(str(path) for path in wheels.glob("*.whl"))
-    assert len(built) == len(PACKAGES)
+    assert len(built) == len(PACKAGES) + 1
 
-    # an environment of its own; torch and gancompress are looked up where they are, nothing is downloaded
+    # an environment of its own, in which torch and its like are looked up where they are: nothing is downloaded
     home = tmp_path / "environment"
     run(sys.executable, "-m", "venv", "--without-pip", str(home), environment=environment(), cwd=tmp_path)
     python = str(home / "bin" / "python")
     (own,) = (home / "lib").glob("python*/site-packages")
-    (own / "beside.pth").write_text("\n".join([*site.getsitepackages(), str(ROOT)]) + "\n")
+    (own / "beside.pth").write_text("\n".join(site.getsitepackages()) + "\n")
     pip("--python", python, "install", "--no-deps", "--no-index", *built, cwd=tmp_path)
 
     work = tmp_path / "work"
     work.mkdir()
+    # the wheel of gancompress holds all that it needs: modules, recipes, templates of pages, the kernels' source
+    where = run(python, "-c", "import gancompress; print(gancompress.__file__)", environment=environment(), cwd=work)
+    assert Path(where.strip()).is_relative_to(home)
+    run(python, "-m", "gancompress", "run", "quickstart", "--smoke", environment=environment(), cwd=work)
+    (first,) = (work / "runs").iterdir()
+    assert (first / "report.html").is_file()
+    shutil.rmtree(work / "runs")
     train_by_name(python, environment(), work)
     for name, setting in (("snfs", "every=2"), ("r3gan", "channels=8")):
         told = run(
