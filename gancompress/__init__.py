@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gancompress.errors import GancompressError
     from gancompress.export.loading import load
     from gancompress.methods.base import Measure, Method, MethodConfig, NetView, Plan, Round
+    from gancompress.objectives.base import Loss, LossConfig
     from gancompress.outcomes import ComparisonOutcome, CompressionOutcome, RunOutcome
     from gancompress.recipe.load import LoadedRecipe, component_config, load_recipe, parse_recipe
     from gancompress.recipe.schema import Recipe
@@ -43,6 +44,8 @@ _HOMES = {
     "Generator": "gancompress.backbones.base",
     "ImageSpec": "gancompress.data.base",
     "LoadedRecipe": "gancompress.recipe.load",
+    "Loss": "gancompress.objectives.base",
+    "LossConfig": "gancompress.objectives.base",
     "Measure": "gancompress.methods.base",
     "Method": "gancompress.methods.base",
     "MethodConfig": "gancompress.methods.base",
@@ -82,6 +85,8 @@ __all__ = [
     "Generator",
     "ImageSpec",
     "LoadedRecipe",
+    "Loss",
+    "LossConfig",
     "Measure",
     "Method",
     "MethodConfig",
