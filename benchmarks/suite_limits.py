@@ -59,7 +59,7 @@ def p1(rounds: int) -> Iterator[Row]:
             yield share(f"{channels} channels, {size}x{size}, batch {batch}", name, rate, peak)
 
 
-@entry("P2", "GFLOP/s that a whole compiled generator really does, median of its turns")
+@entry("P2", "GFLOP/s of the kept weights in a whole compiled generator, median of its turns")
 def p2(rounds: int) -> Iterator[Row]:
     peak = peaks().get("registers")
     for channels, batch in ((256, 16), (64, 64)):

@@ -122,7 +122,7 @@ def infer(
     for size, rows in result.batches.items():
         _table(f"batch {size}", rows, {})
         done = ", ".join(f"{name}: {result.gflops(size, name):.0f}" for name in result.macs)
-        typer.echo(f"GFLOP/s really done: {done}")
+        typer.echo(f"GFLOP/s of the kept weights: {done}")
     typer.echo(f"\nlargest difference to eager: {max(result.error.values()):.1e}")
     if result.missing:
         typer.echo(f"not installed: {', '.join(result.missing)}; pip install 'gancompress[bench]'")

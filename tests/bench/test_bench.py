@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from gancompress import kernels
 from gancompress.assemble import build_backbone, build_dataset, build_networks
 from gancompress.bench import timing
-from gancompress.bench.infer import REFERENCE, bench_infer, plot
+from gancompress.bench.infer import REFERENCE, BenchInfer, bench_infer, plot
 from gancompress.bench.styles import fold, publish
-from gancompress.bench.timing import alternate, ratios
+from gancompress.bench.timing import Ratio, alternate, ratios
 from gancompress.bench.train import parse_densities
 from gancompress.cli.bench import numbers
 from gancompress.cli.main import app
@@ -113,3 +113,25 @@ def test_the_command_prints_tables_and_writes_files(path, tmp_path):
     assert "sparse 0.5" in result.output
     assert json.loads((tmp_path / "a.json").read_text())["batches"]["2"]["sparse 0.5"]["gflops"] > 0
     assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_everything_in_the_plot_fits_into_it(tmp_path, monkeypatch):
+    rows = {
+        name: Ratio(name, 1.0, faster, (faster, 1.1 * faster), 1.0) for name, faster in ((REFERENCE, 1.0), ("b", 9.0))
+    }
+    result = BenchInfer(settings={}, batches={1: rows}, times={}, macs={"b": 1}, error={}, missing=[])
+    import matplotlib.figure
+
+    seen = []
+    save = matplotlib.figure.Figure.savefig
+
+    def looked_at(figure, *args, **kwargs):
+        figure.canvas.draw()
+        texts = [figure._supxlabel, *figure.axes[0].texts, *figure.axes[0].get_yticklabels()]
+        seen.extend(figure.bbox.contains(*corner) for t in texts for corner in t.get_window_extent().get_points())
+        save(figure, *args, **kwargs)
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", looked_at)
+    plot(result, tmp_path / "bench.png")
+    assert len(seen) == 10
+    assert all(seen)
