@@ -199,9 +199,10 @@ def compress(recipe: Recipe, source: Source, root: Path, observer: Observer | No
     """
     watching: Observer = observer if observer is not None else Silent()
     directory = RunDirectory.open(root, recipe)
+    mark = {"smoke": True} if recipe.smoke else {}
     before = directory.read_json("before.json")
     if not before:
-        before = _before(recipe, watching)
+        before = {**mark, **_before(recipe, watching)}
         directory.write_json("before.json", before)
     result = Experiment(recipe, root, watching).run()
     generator = result.cost["theory"]["inference"]["generator"]
@@ -223,6 +224,7 @@ def compress(recipe: Recipe, source: Source, root: Path, observer: Observer | No
     directory.write_json(
         "compress.json",
         {
+            **mark,
             "source": source.label,
             "path": str(source.path),
             "hash": source.weights.hash,

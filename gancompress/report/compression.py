@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-__all__ = ["compression_lines", "compression_notes", "drawn_compression", "plain_compression"]
+__all__ = ["compression_lines", "compression_notes", "compression_title", "drawn_compression", "plain_compression"]
 
 
 def compression_lines(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -46,6 +46,11 @@ def compression_notes(after: Mapping[str, Any]) -> list[str]:
     return [f"protocol: {after['protocol']}", f"fine-tuning: {flops} FLOPs, counted; {seconds}, measured"]
 
 
+def compression_title(label: str, before: Mapping[str, Any]) -> str:
+    """Return what stands above the comparison."""
+    return f"{label}, compressed{' (smoke run: the numbers mean nothing)' if before.get('smoke') else ''}"
+
+
 def plain_compression(label: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """Return the comparison as aligned lines."""
     lines = [("", "before", "after", ""), *compression_lines(before, after)]
@@ -54,7 +59,7 @@ def plain_compression(label: str, before: Mapping[str, Any], after: Mapping[str,
         f"  {name:<{widths[0]}}  {old:>{widths[1]}}  {new:>{widths[2]}}  {note}".rstrip()
         for name, old, new, note in lines
     ]
-    return "\n".join([f"{label}, compressed", *parts, *(f"  {note}" for note in compression_notes(after))])
+    return "\n".join([compression_title(label, before), *parts, *(f"  {note}" for note in compression_notes(after))])
 
 
 def drawn_compression(label: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> RenderableType:
@@ -65,7 +70,7 @@ def drawn_compression(label: str, before: Mapping[str, Any], after: Mapping[str,
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(f"{label}, compressed", style="bold"), box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(title=Text(compression_title(label, before), style="bold"), box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("", no_wrap=True)
     table.add_column("before", justify="right", no_wrap=True)
     table.add_column("after", justify="right", no_wrap=True, style="bold")

@@ -7,7 +7,7 @@ import html
 from typing import TYPE_CHECKING, Any
 
 from gancompress.report.comparison_table import COLUMNS, notes, row_texts, table_title, winner
-from gancompress.report.compression import compression_lines, compression_notes
+from gancompress.report.compression import compression_lines, compression_notes, compression_title
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -57,7 +57,7 @@ def compression_html(
     """Return before and after, and the last sample grid of the compressed generator below them."""
     rows = [(line, False) for line in compression_lines(before, after)]
     table = _table(["", "before", "after", ""], rows, numbers={1, 2}, soft={3})
-    return _page(f"{label}, compressed", [table], compression_notes(after), picture)
+    return _page(compression_title(label, before), [table], compression_notes(after), picture)
 
 
 def picture_html(path: Path) -> str:

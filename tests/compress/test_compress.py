@@ -16,6 +16,7 @@ from gancompress.compression import compress, open_source, plan_compression
 from gancompress.errors import BackboneError, RecipeError, RunError
 from gancompress.experiment import Experiment
 from gancompress.initial import load_initial, read_initial
+from gancompress.outcomes import CompressionOutcome
 from gancompress.recipe.document import dump_yaml
 from gancompress.recipe.identity import run_id
 from gancompress.recipe.load import load_recipe, parse_recipe
@@ -108,6 +109,16 @@ def test_other_weights_under_the_same_path_are_refused(trained: Path, tmp_path: 
     with pytest.raises(RecipeError, match="holds other weights"):
         Experiment(wrong, tmp_path / "out", evaluates=False).run()
     assert run_id(wrong) != run_id(recipe)
+
+
+def test_what_is_made_of_a_smoke_run_is_one(trained: Path, tmp_path: Path) -> None:
+    source = open_source(trained)
+    found = compress(plan_compression(source, "magnitude", 0.3, 2, ("smoke=true",)), source, tmp_path)
+    for name in ("before.json", "compress.json", "metrics.json", "cost.json"):
+        assert json.loads((found.directory / name).read_text())["smoke"] is True, name
+    outcome = CompressionOutcome.of(source.label, found.before, found.after, found.directory)
+    for text in (str(outcome), outcome._repr_html_()):
+        assert f"{source.label}, compressed (smoke run: the numbers mean nothing)" in text
 
 
 def test_before_and_after_under_one_protocol(trained: Path, tmp_path: Path) -> None:
