@@ -109,15 +109,15 @@ def test_files_that_are_at_hand_say_their_shape(tmp_path: Path) -> None:
         (tmp_path / f"class {label}").mkdir()
         Image.new("L", (32, 32)).save(tmp_path / f"class {label}" / "0.png")
     data = {"name": "folder", "path": str(tmp_path)}
-    recipe = parse_recipe({"name": "a", "data": data, "model": "dcgan", "training": {"steps": 10**6}}).recipe
-    small = smoke_test(recipe)
+    whole = parse_recipe({"name": "a", "data": data, "model": "dcgan", "training": {"steps": 10**6}})
+    small = smoke_test(whole).recipe
     spec = DATASETS.get("shapes")(component_config(small.data)).spec
     assert (spec.channels, spec.resolution, spec.num_classes) == (1, 32, 3)
 
 
 def test_overrides_come_before_the_shrinking_and_a_smoke_run_is_not_shrunk_twice() -> None:
-    small = load_recipe("stgan_biggan", ("training.discriminator_steps=2", "training.steps=9"), smoke=True).recipe
-    assert small.training.discriminator_steps == 2
+    small = load_recipe("stgan_biggan", ("training.discriminator_steps=2", "training.steps=9"), smoke=True)
+    assert small.recipe.training.discriminator_steps == 2
     again = smoke_test(small)
     assert again is small
 
