@@ -59,6 +59,9 @@ class Session:
 
     def train(self) -> None:
         """Train every round that is left."""
+        if self.position.total < self.total:
+            self.trainer.choose(self.experiment.observer.message)
+        self._mark = self._began = time.perf_counter()  # timing kernels is no training
         while True:
             current = self.rounds[self.position.round]
             self._teach(current)

@@ -126,19 +126,22 @@ class Folding:
         """Whether convolutions wait for :meth:`decide`."""
         return bool(self._open)
 
-    def decide(self, batches: Mapping[nn.Module, int], group: Group) -> None:
+    def decide(self, batches: Mapping[nn.Module, int], group: Group, say: Callable[[str], None] | None = None) -> None:
         """Choose for every convolution that one forward pass of its network has shown its input.
 
         Args:
             batches: images of a training pass, by network.
             group: all processes call; the first one's measurements hold for all.
+            say: told before anything is measured that no cache remembers, which takes seconds.
         """
         batch_of = {conv: batch for network, batch in batches.items() for conv in network.modules()}
         layers = {conv: self._layer(conv, batch_of[conv]) for conv in self._open}
         if group.is_main:
-            for layer in layers.values():
-                if layer is not None and layer.key not in self.table:
-                    self.table[layer.key] = folded_above(layer)
+            asked = {layer.key: layer for layer in layers.values() if layer is not None and layer.key not in self.table}
+            unknown = sum(_remembered(layer) is None for layer in asked.values())
+            if unknown and say is not None:
+                say(f"timing {unknown} layer{'s' if unknown > 1 else ''} to choose their kernels, once on this machine")
+            self.table |= {key: folded_above(layer) for key, layer in asked.items()}
         shared, _ = group.share({"table": self.table}, {})
         self.restore(shared["table"])
         self._settle({conv: self.table[layer.key] for conv, layer in layers.items() if layer is not None})
@@ -186,19 +189,25 @@ def cache_file() -> Path:
 def folded_above(layer: FoldedLayer) -> float:
     """Return the density above which folded dense is fastest here: 0 always, 1 never. Measured on the first call."""
     with _lock:
-        known = _known.get(layer.key)
+        known = _remembered(layer)
         if known is None:
-            machine = f"{_machine(layer.device)}, torch {torch.__version__}"
-            known = recall(cache_file(), machine, layer.key)
-            if known is None:
-                known = _crossing(*_times(layer))
-                remember(cache_file(), machine, layer.key, known)
-            _known[layer.key] = known
+            known = _known[layer.key] = _crossing(*_times(layer))
+            remember(cache_file(), _machine(layer.device), layer.key, known)
     return known
 
 
+def _remembered(layer: FoldedLayer) -> float | None:
+    """Return what was measured before, by this process or another on this machine."""
+    with _lock:
+        if layer.key not in _known:
+            found = recall(cache_file(), _machine(layer.device), layer.key)
+            if found is not None:
+                _known[layer.key] = found
+        return _known.get(layer.key)
+
+
 def _machine(device: str) -> str:
-    return torch.cuda.get_device_name() if device == "cuda" else processor()
+    return f"{torch.cuda.get_device_name() if device == 'cuda' else processor()}, torch {torch.__version__}"
 
 
 def _crossing(plain: float, fold: float, sparse: tuple[float, float] | None) -> float:

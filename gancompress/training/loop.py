@@ -29,6 +29,8 @@ from gancompress.training.optimizers import learning_rate
 from gancompress.training.passes import Passes, unchanged
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch.optim import Optimizer
 
     from gancompress.backbones.base import Discriminator, Generator
@@ -144,8 +146,12 @@ class Trainer:
         if d_fake is not None and real is not None:
             self._measure(real, latents, d_fake)
 
-    def choose(self) -> None:
-        """Measure what this run chooses by measurement, if that is still to be done. The first step calls it."""
+    def choose(self, say: Callable[[str], None] | None = None) -> None:
+        """Measure what this run chooses by measurement, if that is still to be done. The first step calls it.
+
+        Args:
+            say: told before anything that takes seconds.
+        """
         folding = self.folding
         if folding is not None and folding.undecided:
             self._passes.show(self.device)
@@ -153,7 +159,7 @@ class Trainer:
             batches: dict[nn.Module, int] = {
                 self.network(role): self._passes.images(role, world) for role in self.engine.roles
             }
-            folding.decide(batches, self.group)
+            folding.decide(batches, self.group, say)
 
     def network(self, role: Role) -> Generator | Discriminator:
         """Return the live network of ``role``."""

@@ -235,6 +235,24 @@ def test_a_new_run_takes_its_choices_from_the_cache(recipe, monkeypatch):
     assert train(start(recipe("fold=auto")), 1).folding.table == first.folding.table
 
 
+def test_what_takes_seconds_is_said_before_and_only_where_it_happens(recipe, monkeypatch):
+    said = []
+
+    def times(layer):
+        assert said == ["timing 5 layers to choose their kernels, once on this machine"]
+        return 2.0, 1.0, None
+
+    monkeypatch.setattr(folding, "_known", {})
+    monkeypatch.setattr(folding, "_times", times)
+    folding.cache_file().unlink(missing_ok=True)
+    start(recipe("fold=auto")).choose(said.append)
+    assert len(said) == 1
+    again = start(recipe("fold=auto"))
+    again.choose(said.append)  # remembered
+    again.choose(said.append)  # nothing left to choose
+    assert len(said) == 1
+
+
 def test_several_processes_use_the_choices_of_the_first(recipe, monkeypatch):
     class Second:
         """Rank 1 of 2, to whom rank 0 says that nothing is folded."""
