@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gancompress.errors import GancompressError, InvariantError
+from gancompress.errors import GancompressError, InvariantError, RunError
 from gancompress.training.groups import Group
 
 
@@ -32,6 +32,25 @@ def test_without_torchrun_the_environment_describes_a_group_of_one(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     assert Group.from_environment() == Group()
+
+
+def test_every_process_of_a_machine_takes_a_gpu_of_its_own(monkeypatch):
+    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    joined, chosen = [], []
+    with monkeypatch.context() as patched:
+        patched.setattr(Group, "join", lambda where, **how: joined.append((where, how)))
+        Group.from_environment("cuda")
+        Group.from_environment("cuda:3")
+        Group.from_environment("cpu")
+    how = {"rank": 5, "world": 8}
+    assert joined == [(torch.device("cuda", 1), how), (torch.device("cuda", 3), how), (torch.device("cpu"), how)]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    Group.join("cuda:1", rank=0, world=1)
+    assert chosen == [torch.device("cuda", 1)]
+    with pytest.raises(RunError, match=r"rank 2 wants GPU 2, this machine has 2: start at most as many processes"):
+        Group.join("cuda:2", rank=2, world=3)
 
 
 # ---------------------------------------------------------------- two processes
