@@ -61,6 +61,8 @@ class _Base:
         """Say what runs, where, and whether it goes on."""
         self.total, self.done = total_steps, done
         verb = f"resuming {name} at step {done}/{total_steps}" if done else f"running {name} for {total_steps} steps"
+        if 0 < total_steps <= done:
+            verb = f"{name} is trained, all {total_steps} steps,"
         self.message(f"{verb} in {directory}")
 
     def step(self, done: int, rate: float) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gancompress.errors import RunError
 from gancompress.report.charts import metric_charts, training_charts
 from gancompress.report.costs import cost_cards
-from gancompress.report.protocols import few_images
+from gancompress.report.protocols import few_images, shared_protocol
 from gancompress.report.published import answers_of_run
 from gancompress.report.reader import ROLES, RunData, mapping, number, read_run
 from gancompress.report.summary import cost_rows, headline
@@ -60,11 +60,13 @@ def render(run: RunData) -> str:
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     grids, total = _samples(run)
+    rows, shared = _metric_rows(run)
     return environment.get_template("report.html.j2").render(
         run=run,
         warnings=_warnings(run),
         facts=headline(run),
-        metrics=_metric_rows(run),
+        metrics=rows,
+        shared_protocol=shared,
         published=[("", answer) for answer in answers_of_run(run)],
         few_images=few_images(run.last[1]) if run.last is not None else "",
         metric_charts=metric_charts(run),
@@ -129,10 +131,10 @@ def _date(text: str | None) -> str | None:
     return text.replace("T", " ").replace("+00:00", " UTC") if text else None
 
 
-def _metric_rows(run: RunData) -> list[dict[str, str]]:
-    """Return one row per metric: best and last value, each with its protocol."""
+def _metric_rows(run: RunData) -> tuple[list[dict[str, str]], str]:
+    """Return one row per metric, best and last value with what is its protocol's own, and what all protocols share."""
     if run.last is None:
-        return []
+        return [], ""
     best_step, best = run.best if run.best is not None else run.last
     last_step, last = run.last
     rows = []
@@ -150,7 +152,10 @@ def _metric_rows(run: RunData) -> list[dict[str, str]]:
                 "protocol": "; ".join(protocols) or "protocol not recorded",
             }
         )
-    return rows
+    shared, own = shared_protocol([row["protocol"] for row in rows])
+    if len(rows) < 2 or not shared or not all(own):
+        return rows, ""
+    return [{**row, "protocol": text} for row, text in zip(rows, own, strict=True)], shared
 
 
 def _samples(run: RunData) -> tuple[list[_Grid], int]:

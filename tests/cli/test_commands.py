@@ -364,6 +364,21 @@ def test_lines_of_progress_say_the_step_of_their_record(capsys: pytest.CaptureFi
     assert capsys.readouterr().err.splitlines()[-1].startswith("step 50/2400  10.0 steps/s  left 3m55s  loss G +0.100")
 
 
+@pytest.mark.parametrize(
+    ("done", "told"),
+    [
+        (0, "running tiny for 9 steps in runs/tiny-1"),
+        (4, "resuming tiny at step 4/9 in runs/tiny-1"),
+        (9, "tiny is trained, all 9 steps, in runs/tiny-1"),
+    ],
+)
+def test_the_first_line_says_what_is_left(capsys: pytest.CaptureFixture[str], done: int, told: str) -> None:
+    from gancompress.progress import PlainProgress
+
+    PlainProgress(interval=0.0).start("tiny", "runs/tiny-1", 9, done)
+    assert capsys.readouterr().err.splitlines() == [told]
+
+
 # --------------------------------------------------------------------------- validate
 
 
