@@ -91,6 +91,7 @@ def imitate(name: str) -> None:
         for where in ("assemble", "acceleration"):
             stack.enter_context(mock.patch(f"gancompress.{where}.device_of", return_value=torch.device("cuda")))
         stack.enter_context(mock.patch.object(torch.cuda, "current_device", return_value=0))
+        stack.enter_context(mock.patch.object(torch.cuda, "get_device_name", return_value="an imitated GPU"))
         stack.enter_context(mock.patch.object(torch.cuda, "mem_get_info", return_value=(1 << 40, 1 << 40)))
         stack.enter_context(mock.patch.object(torch.Tensor, "pin_memory", lambda tensor: tensor))
         stack.enter_context(mock.patch.object(nn.Module, "_apply", moved))
