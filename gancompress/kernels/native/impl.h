@@ -146,6 +146,9 @@ GC_INLINE void finish(const TileJob& j, const vf (&a)[TH][TW], int32_t row, int3
   }
 }
 
+// From so many entries per visit of a row on, taking two at a time gains (3 % at 40); with fewer, the odd one left costs more.
+constexpr int64_t kEntriesForPairs = 13;
+
 template <int TH, int TW>
 static void conv_chunk(const TileJob& j, int32_t chunk, int32_t lane0, int32_t y0, int32_t x0) {
   const Plan& p = *j.plan;
@@ -156,6 +159,7 @@ static void conv_chunk(const TileJob& j, int32_t chunk, int32_t lane0, int32_t y
   const float* packed = j.packed;
   const int64_t step = static_cast<int64_t>(p.nphx) * p.pw * VL;
   const int32_t phases = p.so * p.so;
+  const bool in_pairs = p.entries >= kEntriesForPairs * p.rows * p.chunks;
   for (int32_t row = j.row0; row < j.row1; row++) {
     float* acc = j.acc + static_cast<int64_t>(row) * TH * TW * VL;
     vf a[TH][TW];
@@ -166,7 +170,16 @@ static void conv_chunk(const TileJob& j, int32_t chunk, int32_t lane0, int32_t y
       GC_UNROLL for (int i = 0; i < TH; i++) GC_UNROLL for (int k = 0; k < TW; k++) a[i][k] = load(acc + (i * TW + k) * VL);
     }
     const int32_t end = ptr[row + 1];
-    for (int32_t t = ptr[row]; t < end; t++) {
+    int32_t t = ptr[row];
+    for (; in_pairs && t + 1 < end; t += 2) {
+      const float *at = packed + off[t], *next = packed + off[t + 1];
+      const float w = value[t], v = value[t + 1];
+      GC_UNROLL for (int i = 0; i < TH; i++, at += step, next += step) GC_UNROLL for (int k = 0; k < TW; k++) {
+        a[i][k] += w * load(at + k * VL);
+        a[i][k] += v * load(next + k * VL);
+      }
+    }
+    for (; t < end; t++) {
       const float* at = packed + off[t];
       const float w = value[t];
       GC_UNROLL for (int i = 0; i < TH; i++, at += step) GC_UNROLL for (int k = 0; k < TW; k++) a[i][k] += w * load(at + k * VL);
