@@ -151,7 +151,10 @@ def numbers(text: str, option: str, kind: type, largest: float) -> list[float]:
 
 
 def _say(settings: Mapping[str, Any]) -> None:
-    typer.echo(", ".join(f"{key} {value}" for key, value in settings.items()))
+    model = dict(settings["model"])
+    name = model.pop("name")
+    typer.echo(", ".join(f"{key} {name if key == 'model' else value}" for key, value in settings.items()))
+    typer.echo(f"{name}: " + ", ".join(f"{key} {json.dumps(value)}" for key, value in model.items()))
 
 
 def _table(title: str, rows: Mapping[str, Ratio], others: Mapping[str, Mapping[str, Ratio]]) -> None:

@@ -108,6 +108,7 @@ def test_the_command_prints_tables_and_writes_files(path, tmp_path):
     arguments = ["--density", "0.5", "--batch", "2", "--rounds", "2"]
     files = ["--json", str(tmp_path / "a.json"), "--plot", str(tmp_path / "a.png")]
     result = CliRunner().invoke(app, ["bench", "infer", str(path), *arguments, *files])
+    assert "{" not in result.output  # settings are words, not a dictionary
     assert result.exit_code == 0, result.output
     assert "batch 2" in result.output
     assert "sparse 0.5" in result.output
