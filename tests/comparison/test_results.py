@@ -149,6 +149,8 @@ def test_files_and_page(comparison: tuple[Grid, ComparisonFolder], capsys: pytes
     assert "<b>some</b>" not in page
     assert "Pareto front" in page
     assert page.count('<svg class="chart') == 4
+    # five names of an extractor side by side are wider than a screen
+    assert '<th class="num">FD<small>[x]</small><small>lower is better</small></th>' in page
     with (results.path / "compare.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [line["method"] for line in lines] == ["dense", "static", "dst"]
