@@ -93,8 +93,13 @@ def fake_run(folder: ComparisonFolder, grid: Grid, name: str, values: list[float
             "higher_is_better": False,
             "protocol": f"{protocol} fd",
         }
+        other = {**metric, "label": "gap", "higher_is_better": True}
         run.log(
-            {**look(step, density), "metrics": [metric], "protocol": {"hash": protocol, "text": f"how [{protocol}]"}}
+            {
+                **look(step, density),
+                "metrics": [metric, other],
+                "protocol": {"hash": protocol, "text": f"how [{protocol}]"},
+            }
         )
     run.write_json("metrics.json", {"primary": "FD[x]"})
     flops = {"flops": grid.dense.training_flops * density}
@@ -151,6 +156,7 @@ def test_files_and_page(comparison: tuple[Grid, ComparisonFolder], capsys: pytes
     assert page.count('<svg class="chart') == 4
     # five names of an extractor side by side are wider than a screen
     assert '<th class="num">FD<small>[x]</small><small>lower is better</small></th>' in page
+    assert '<th class="num">gap<small>higher is better</small></th>' in page
     with (results.path / "compare.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [line["method"] for line in lines] == ["dense", "static", "dst"]
