@@ -22,7 +22,7 @@ import suite_limits  # noqa: F401
 import suite_training  # noqa: F401
 import torch
 from entries import ENTRIES, Row
-from tables import cell, markdown
+from tables import cell, into, markdown
 
 from gancompress.bench.timing import keep_memory, machine
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--only", help="ids, separated by commas")
     parser.add_argument("--rounds", type=int, default=5, help="timed turns of every variant (quick ones take more)")
     parser.add_argument("--json", type=Path, help="write all figures here")
-    parser.add_argument("--markdown", type=Path, help="write the tables here")
+    parser.add_argument("--markdown", type=Path, help="write the tables here, or between a page's marks")
     parser.add_argument("--list", action="store_true", help="list the entries and stop")
     options = parser.parse_args()
     wanted = [name.strip() for name in options.only.split(",")] if options.only else list(ENTRIES)
@@ -74,7 +74,8 @@ def main() -> None:
         options.json.write_text(json.dumps(content, indent=1))
     if options.markdown:
         whats = {name: ENTRIES[name].what for name in wanted}
-        options.markdown.write_text(f"{described}\n\n{markdown(rows, whats)}")
+        page = options.markdown.read_text() if options.markdown.exists() else ""
+        options.markdown.write_text(into(page, f"{described}\n\n{markdown(rows, whats)}"))
 
 
 if __name__ == "__main__":

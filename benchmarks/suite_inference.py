@@ -9,7 +9,7 @@ import torch
 from entries import DENSITIES, Row, entry, generators, over, recipe_of
 
 from gancompress.bench.engines import installed, onnx_bytes, onnxruntime_session, openvino_model
-from gancompress.bench.infer import _masked
+from gancompress.bench.infer import REFERENCE, _masked
 from gancompress.bench.styles import fold
 from gancompress.bench.timing import alternate
 from gancompress.evaluation.features import Statistics
@@ -35,6 +35,14 @@ def rows(
             yield Row(case, at, value, target, more, quartiles)
         else:
             yield Row(case, at, None, target, more, note="not installed")
+
+
+@entry("I0", "every engine, and ours by density, over masked-dense torch: how many times faster")
+def i0(rounds: int) -> Iterator[Row]:
+    for channels, batch, turns in ((256, 1, 2 * rounds), (256, 16, rounds), (64, 64, rounds)):
+        for name, found in generators(channels, batch, turns).batches[batch].items():
+            if name != REFERENCE:
+                yield Row(name, f"{channels} channels, batch {batch}", found.faster, None, None, found.quartiles)
 
 
 @entry("I1", "as people run it, the graph as exported")

@@ -21,10 +21,10 @@ SHAPES = ((256, 16, 32), (256, 32, 16), (64, 32, 64))  # channels, pixels of a s
 
 def share(case: str, at: str, rate: float, peak: float | None) -> Row:
     """A rate, and what part of the peak it is."""
-    return Row(case, at, rate, note=f"{rate / peak:.2f} of the peak" if peak else "")
+    return Row(case, at, rate, note=f"{rate / peak:.2f}" if peak else "")
 
 
-@entry("P0", "GFLOP/s of one core, two per multiply-add; with a load for each it is what bounds P1 and P2")
+@entry("P0", "GFLOP/s of one core, two per multiply-add, and share of the peak; with loads they bound P1 and P2")
 def p0(rounds: int) -> Iterator[Row]:
     found = peaks()
     peak = found.get("registers")
@@ -36,7 +36,7 @@ def p0(rounds: int) -> Iterator[Row]:
         yield share(f"each with a load from the {name}", "", found[name], peak)
 
 
-@entry("P1", "GFLOP/s that one 3x3 convolution really does, forward, best of its turns")
+@entry("P1", "GFLOP/s that one 3x3 convolution does, forward, best of its turns, and share of the peak")
 def p1(rounds: int) -> Iterator[Row]:
     peak = peaks().get("registers")
     for channels, size, batch in SHAPES:
@@ -59,7 +59,7 @@ def p1(rounds: int) -> Iterator[Row]:
             yield share(f"{channels} channels, {size}x{size}, batch {batch}", name, rate, peak)
 
 
-@entry("P2", "GFLOP/s of the kept weights in a whole compiled generator, median of its turns")
+@entry("P2", "GFLOP/s of the kept weights in a compiled generator, median of its turns, and share of the peak")
 def p2(rounds: int) -> Iterator[Row]:
     peak = peaks().get("registers")
     for channels, batch in ((256, 16), (64, 64)):

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 #: first letter of an entry's id, and what stands above its table
 GROUPS = {
-    "I": "Generators: a dense one over our compiled sparse one",
-    "N": "A narrow dense generator of equal size over our sparse one",
+    "I": "Generators: how many times our compiled sparse one is faster than a dense one",
+    "N": "A narrow dense generator of equal size: how many times ours is faster",
     "F": "Files",
     "E": "Evaluation",
     "M": "Masks, optimizers and averages",
@@ -22,6 +22,8 @@ GROUPS = {
     "D": "Dense training",
     "P": "Distance to what a core can do",
 }
+#: where a page takes the tables
+BEGIN, END = "<!-- suite: begin -->", "<!-- suite: end -->"
 LEGEND = (
     "Cells: median of the paired ratios [quartiles] (target; stretch target). **Bold**: target missed. "
     "Without a sign in front of the target, more is better."
@@ -30,7 +32,9 @@ LEGEND = (
 
 def number(value: float) -> str:
     """A figure in as few digits as say something."""
-    return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4g}" if abs(value) >= 100 else f"{value:.2f}"
+    if 0 < abs(value) < 1e-3:
+        return f"{value:.1e}"
+    return f"{value:.{0 if abs(value) >= 100 else 1 if abs(value) >= 20 else 2}f}"
 
 
 def cell(row: Row) -> str:
@@ -44,6 +48,13 @@ def cell(row: Row) -> str:
     if row.target is None and aims:
         aims = [f"stretch {aims[0]}"]
     return measured + (f" ({'; '.join(aims)})" if aims else "") + (f", {row.note}" if row.note else "")
+
+
+def into(page: str, text: str) -> str:
+    """Put the tables between the marks of a page that has them; without marks they are the page."""
+    head, begin, rest = page.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    return f"{head}{begin}\n\n{text}\n{end}{tail}" if begin and end else text
 
 
 def kind_of(row: Row) -> str:

@@ -72,9 +72,19 @@ def test_figures_stand_in_one_table_per_group(suite):
     assert "### Files" not in text
 
 
+def test_tables_go_between_the_marks_of_a_page(suite):
+    from tables import BEGIN, END, into
+
+    page = f"above\n{BEGIN}\nold\n{END}\nbelow\n"
+    new = into(page, "tables\n")
+    assert new == f"above\n{BEGIN}\n\ntables\n\n{END}\nbelow\n"
+    assert into(new, "tables\n") == new
+    assert into("no marks", "tables\n") == into("", "tables\n") == "tables\n"
+
+
 def test_the_suite_lists_what_it_measures(suite):
     command = [sys.executable, str(FOLDER / "suite.py"), "--list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     names = [line.split()[0] for line in listed.splitlines()]
-    ids = "I1 I1b I2 I3 I4 I5 I6 I7 N1 F1 E1 E2 M1 M2 M3 M4 M5 M6 T1 S1 S2 S3 S4 S5 D1 D2 P0 P1 P2"
+    ids = "I0 I1 I1b I2 I3 I4 I5 I6 I7 N1 F1 E1 E2 M1 M2 M3 M4 M5 M6 T1 S1 S2 S3 S4 S5 D1 D2 P0 P1 P2"
     assert sorted(names) == sorted(ids.split())
