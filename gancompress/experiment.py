@@ -7,7 +7,7 @@ from is a pure function of the checkpoint that ended the round before it.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -27,7 +27,7 @@ from gancompress.evaluation.extractors import Extractor, build_extractor
 from gancompress.initial import load_initial
 from gancompress.interrupt import Interruption
 from gancompress.measure import check_extractor, measure, metric_record, say_once
-from gancompress.memory import check_images, check_memory, check_networks
+from gancompress.memory import MemoryEstimate, check_images, check_memory, check_networks
 from gancompress.observer import Observer, Silent
 from gancompress.provenance import note_plugins
 from gancompress.recipe.identity import directory_name
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from gancompress.training.loop import Trainer
 
 __all__ = ["Experiment", "RunResult"]
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +93,7 @@ class Experiment:
         self._directory: RunDirectory | None = None
         self._extractor: Extractor | None = None
         self._seconds = 0.0
+        self._memory: MemoryEstimate | None = None
         self._evaluated: dict[int, dict[str, Any]] = {}
         self._sampled: set[int] = set()
 
@@ -116,12 +119,13 @@ class Experiment:
         if self.evaluates:
             check_extractor(self.recipe.evaluation.extractor)
         dataset = build_dataset(self.recipe)
-        self._first(lambda: check_images(dataset, self.group.neighbours))
+        images = self._first(lambda: check_images(dataset, self.group.neighbours)) or 0
         dataset.prepare()
         backbone, device = build_backbone(self.recipe, dataset.spec), device_of(self.recipe)
         self._first(lambda: check_networks(self.recipe, backbone, device, self.group.neighbours))
         trainer = build_trainer(self.recipe, dataset, self.group)
-        self._first(lambda: check_memory(self.recipe, trainer, processes=self.group.neighbours))
+        processes = self.group.neighbours
+        self._memory = self._first(lambda: check_memory(self.recipe, trainer, images=images, processes=processes))
         if not checkpoints(self._root / directory_name(self.recipe) / "checkpoints"):
             load_initial(self.recipe, trainer.network("generator"), trainer.network("discriminator"))
         rounds = declared_rounds(self.recipe, trainer)
@@ -149,12 +153,12 @@ class Experiment:
             self.directory.status("done")
         return result
 
-    def _first(self, check: Callable[[], object]) -> None:
+    def _first(self, check: Callable[[], T]) -> T | None:
         """Let rank 0 check something while the others wait: what is free must not change meanwhile."""
         self.group.barrier()
-        if self.group.is_main:
-            check()
+        found = check() if self.group.is_main else None
         self.group.barrier()
+        return found
 
     def _say_stopping(self) -> None:
         self.observer.message("stopping after this step (after its evaluation, if one runs); again to stop at once")
@@ -215,6 +219,8 @@ class Experiment:
         metrics = self.metrics()
         with trainer.engine.dense():
             cost = run_cost(trainer, self._seconds)
+        if self._memory is not None:
+            cost["bytes"]["training"] = self._memory.to_dict()
         widths = chosen_widths(self.recipe, dataset.spec)
         if widths:
             cost["widths"] = {role: width.to_dict() for role, width in widths.items()}

@@ -97,6 +97,14 @@ class MemoryEstimate:
         """What is not there yet when the networks are built and the images are read."""
         return self.moments + self.masks + (self.step or 0)
 
+    def to_dict(self) -> dict[str, int | None]:
+        """Return the parts and their sum, as ``cost.json`` holds them; no sum when the step is not known."""
+        parts = ("weights", "average", "moments", "masks", "step", "images")
+        return {
+            "peak": self.total if self.step is not None else None,
+            **{name: getattr(self, name) for name in parts},
+        }
+
     def describe(self) -> str:
         """Return the estimate in a line: ``at least 312 MB: weights 4.1 MB, …``."""
         parts = {

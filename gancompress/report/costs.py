@@ -147,9 +147,17 @@ def _bytes(sizes: Mapping[str, Any]) -> CostCard:
         found = [number(mapping(sizes.get(role)).get(key)) for role in roles]
         if any(value is not None for value in found):
             rows.append((label, *(size(value) if value is not None else "—" for value in found)))
-    packed = any(row[0] == _SIZES["packed"] for row in rows)
-    remark = (
-        "Packed: one bit for each weight of a masked layer and the values of those kept, computed from the budgets; "
-        "`gancompress export` writes such a file."
-    )
-    return CostCard("Bytes", "sizes of tensors", ("bytes", *roles), tuple(rows), (remark,) if packed else ())
+    remarks = []
+    if any(row[0] == _SIZES["packed"] for row in rows):
+        remarks.append(
+            "Packed: one bit for each weight of a masked layer and the values of those kept, computed from the "
+            "budgets; `gancompress export` writes such a file."
+        )
+    peak = number(mapping(sizes.get("training")).get("peak"))
+    if roles and peak is not None:
+        rows.append(("peak of training, both, computed", size(peak), *[""] * (len(roles) - 1)))
+        remarks.append(
+            "Peak of training: weights, average, moments, masks, images held in memory and the largest step, from "
+            "shapes; libraries, workspaces and evaluation come on top."
+        )
+    return CostCard("Bytes", "sizes of tensors", ("bytes", *roles), tuple(rows), tuple(remarks))

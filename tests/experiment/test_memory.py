@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -110,6 +111,17 @@ def test_weights_and_average_are_counted_exactly() -> None:
     assert estimate.average == size[trainer.generator]
     assert estimate.total == estimate.weights + estimate.average + estimate.to_come + 7
     assert "images 7 B" in estimate.describe()
+
+
+def test_the_cost_of_a_run_holds_the_peak_of_its_training(tmp_path: Path) -> None:
+    recipe, trainer = build()
+    dataset = build_dataset(recipe)
+    images = dataset.bytes_to_prepare()
+    found = Experiment(recipe, tmp_path, evaluates=False).run().cost["bytes"]["training"]
+    assert found == estimate_memory(recipe, trainer, images=images).to_dict()
+    assert found["peak"] == sum(size for part, size in found.items() if part != "peak")
+    unknown = dataclasses.replace(estimate_memory(recipe, trainer), step=None)
+    assert unknown.to_dict()["peak"] is None
 
 
 def test_bf16_halves_the_activations() -> None:

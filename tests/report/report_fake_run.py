@@ -159,6 +159,7 @@ def make_run(path: Path) -> RunDirectory:
             "bytes": {
                 "generator": {"dense": 7877632, "packed": 1811008, "masks": 229912, "optimizer": 15_755_264},
                 "discriminator": {"dense": 1_184_256, "packed": 577_896},
+                "training": {"peak": 48_000_000, "masks": 1},
             },
             "layers": layers(),
         },

@@ -122,6 +122,8 @@ def test_long_texts_and_settings_of_the_clock_are_sentences_not_rows(run: RunDir
         "– middle half of the passes 1.21 ms to 1.31 ms",
         "– dense gradients 1 G",
         "optimizer state 15.76 MB —",
+        "peak of training, both, computed 48 MB",
+        "Peak of training: weights, average, moments, masks",
     ):
         assert words in page.text, words
     assert "fisher" not in page.text  # nothing was spent on it
