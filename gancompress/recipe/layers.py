@@ -177,15 +177,26 @@ def compose(source: str | Path, overrides: Sequence[str] = ()) -> Composed:
         overrides: ``key.path=value``, later ones win.
 
     Raises:
-        RecipeError: a file is missing or malformed, extends itself, or has no such variant.
+        RecipeError: a file is missing or malformed, extends itself, or has no such variant; or an override drops what
+            one before it said.
     """
     address, variant = split_address(source)
     composed = _layers(locate(address), variant, ())
     names = tuple(variants_of(composed.document)) if VARIANTS in composed.document.data else ()
     document = _without(composed.document, VARIANTS)
-    for expression in overrides:
+    for index, expression in enumerate(overrides):
         document = apply_override(document, expression)
+        _check_kept(document, overrides[:index], expression)
     return Composed(document, composed.files, composed.row, names)
+
+
+def _check_kept(document: Document, earlier: Sequence[str], expression: str) -> None:
+    """Refuse to choose another component after a setting of it: the setting would be lost without a word."""
+    chosen = tuple(expression.partition("=")[0].strip().removesuffix(".name").split("."))
+    for setting in earlier:
+        path = tuple(setting.partition("=")[0].strip().split("."))
+        if len(path) > len(chosen) and path[: len(chosen)] == chosen and document.value(path) is None:
+            raise RecipeError(f"drops --set {setting} before it: put it first", where=f"--set {expression}")
 
 
 def _layers(path: Path, variant: str, above: tuple[Path, ...]) -> Composed:

@@ -191,6 +191,15 @@ def test_an_override_of_a_components_name_starts_it_afresh(folder: Path) -> None
         assert component_config(recipe.sparsity.method).model_dump() == {"seed": 3}
 
 
+@pytest.mark.parametrize("chosen", ["data=shapes", "data.name=shapes"])
+def test_a_component_chosen_after_a_setting_of_it_does_not_drop_it_unsaid(chosen: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("sngan_cifar10", ["data.resolution=40", "training.steps=5", chosen])
+    assert str(caught.value) == f"--set {chosen}: drops --set data.resolution=40 before it: put it first"
+    shapes = load_recipe("sngan_cifar10", [chosen, "data.resolution=48", "data.resolution=32"]).recipe.data
+    assert component_config(shapes).model_dump()["resolution"] == 32
+
+
 def test_an_override_leaves_the_lines_of_other_keys_alone(folder: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         load_recipe(
