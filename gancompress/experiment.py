@@ -26,7 +26,7 @@ from gancompress.errors import CheckpointError, RunError
 from gancompress.evaluation.extractors import Extractor, build_extractor
 from gancompress.initial import load_initial
 from gancompress.interrupt import Interruption
-from gancompress.measure import check_extractor, measure, metric_record, say_once
+from gancompress.measure import check_evaluation, measure, metric_record, say_once
 from gancompress.memory import MemoryEstimate, check_images, check_memory, check_networks
 from gancompress.observer import Observer, Silent
 from gancompress.provenance import note_plugins
@@ -117,7 +117,7 @@ class Experiment:
             torch.set_num_threads(self.recipe.training.threads)
         # whatever can be refused is refused before there is a directory
         if self.evaluates:
-            check_extractor(self.recipe.evaluation.extractor)
+            check_evaluation(self.recipe.evaluation)
         dataset = build_dataset(self.recipe)
         images = self._first(lambda: check_images(dataset, self.group.neighbours)) or 0
         dataset.prepare()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.evaluate import Evaluation, evaluate
 from gancompress.evaluation.extractors import parse_extractor
-from gancompress.registry import EXTRACTORS
+from gancompress.registry import EXTRACTORS, METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gancompress.observer import Observer
     from gancompress.recipe.schema import EvaluationConfig
 
-__all__ = ["check_extractor", "measure", "metric_record", "say_once"]
+__all__ = ["check_evaluation", "measure", "metric_record", "say_once"]
 
 
 def measure(
@@ -48,14 +48,16 @@ def measure(
     )
 
 
-def check_extractor(text: str) -> None:
-    """Refuse an extractor that cannot be used here, before any time is spent on training.
+def check_evaluation(config: EvaluationConfig) -> None:
+    """Refuse metrics and an extractor that cannot be used here, before any time is spent on training.
 
     Raises:
-        ComponentError: nothing is registered under this name.
-        EvaluationError: it is not available; the message says what to do.
+        ComponentError: nothing is registered under a name, or what is does not load.
+        EvaluationError: the extractor is not available; the message says what to do.
     """
-    name, option = parse_extractor(text)
+    for metric in config.metrics:
+        METRICS.get(metric)
+    name, option = parse_extractor(config.extractor)
     if name == "auto":
         return
     reason = EXTRACTORS.get(name).available()

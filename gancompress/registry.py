@@ -76,6 +76,11 @@ class Entry:
         """Distribution and version, as messages name them."""
         return f"{self.distribution} {self.version}".strip()
 
+    @property
+    def left_out(self) -> bool:
+        """Whether it is ``GANCOMPRESS_PLUGINS`` that keeps it from being used."""
+        return self.problem == _LEFT_OUT
+
 
 class Registry(Generic[T]):
     """Components of one kind by name.
@@ -228,7 +233,7 @@ class Registry(Generic[T]):
         plugins = [entry for entry in self._plugin_entries() if entry.name == name]
         # A clash is an error even for the built-in: taking either silently would change what a recipe means.
         for entry in plugins:
-            if entry.problem not in ("", _LEFT_OUT):
+            if entry.problem and not entry.left_out:
                 raise ComponentError(f"{self.kind} {name!r} of {entry.origin} {entry.problem}")
         for entry in (*builtin, *plugins, *self._registered_entries()):
             if entry.name == name and not entry.problem:
@@ -259,7 +264,8 @@ class Registry(Generic[T]):
 
     def _builtin_entries(self) -> Iterator[Entry]:
         for name, target in self._builtins.items():
-            yield Entry(self.kind, name, target, _OWN, _own_version())
+            rivals = [entry.origin for entry in self._plugin_entries() if entry.name == name and not entry.left_out]
+            yield Entry(self.kind, name, target, _OWN, _own_version(), _clash(rivals))
 
     def _registered_entries(self) -> Iterator[Entry]:
         for name, component in self._registered.items():
@@ -290,15 +296,22 @@ class Registry(Generic[T]):
         rivals = [other.origin for other in taken if other.name == entry.name and other != entry]
         if entry.name in self._builtins:
             rivals.insert(0, "gancompress itself")
-        if not rivals:
-            return entry
-        problem = f"has the same name as one of {' and '.join(rivals)}; uninstall one, or name the wanted plugins in"
-        return dataclasses.replace(entry, problem=f"{problem} {PLUGINS_VARIABLE}")
+        return dataclasses.replace(entry, problem=_clash(rivals))
 
 
 _OWN: Final = "gancompress"
 _PROGRAM: Final = "(this program)"
 _LEFT_OUT: Final = f"is left out by {PLUGINS_VARIABLE}; add its distribution there, or unset the variable"
+
+
+def _clash(rivals: list[str]) -> str:
+    """Return the problem of a component whose name ``rivals`` have too; empty when there are none."""
+    if not rivals:
+        return ""
+    return (
+        f"has the same name as one of {' and '.join(rivals)}; uninstall one, or name the wanted plugins in "
+        f"{PLUGINS_VARIABLE}"
+    )
 
 
 def installed(group: str) -> list[tuple[EntryPoint, bool]]:

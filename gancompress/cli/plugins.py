@@ -117,7 +117,7 @@ def check(
         raise RecipeError("--set and --skip are for one component: give its NAME")
     settings = _settings(set_ or [])
     if not chosen:
-        typer.echo("no plugins are installed; name a component to check one that is built in")
+        typer.echo("no plugins are installed that count; name a component to check one that is built in")
         return
     failed = 0
     for registry, entry in chosen:
@@ -137,7 +137,7 @@ def check(
 def _chosen(name: str | None, kind: Kind | None) -> list[tuple[Registry[Any], Entry]]:
     registries = _registries(kind)
     if name is None:
-        return [(r, e) for r in registries for e in r.entries() if not _is_built_in(e)]
+        return [(r, e) for r in registries for e in r.entries() if not (_is_built_in(e) or e.left_out)]
     found = [(r, e) for r in registries for e in r.entries() if e.name == name]
     kinds = sorted({registry.kind for registry, _ in found})
     if len(kinds) > 1:
@@ -167,11 +167,6 @@ def _settings(items: Sequence[str]) -> dict[str, Any]:
 def _report(registry: Registry[Any], entry: Entry, settings: dict[str, Any], skip: list[str], slow: bool) -> int:
     """Run the checks of one component, print each as it ends, and return how many failed."""
     reason = registry.trouble(entry)
-    if not reason:
-        try:  # a clash makes both unusable
-            registry.entry(entry.name)
-        except ComponentError as error:
-            reason = error.message
     checks = [] if reason else _checks(registry, entry, settings, skip, slow)
     typer.echo(f"{entry.kind} {entry.name}, from {entry.origin}")
     state = "failed" if reason else "passed"

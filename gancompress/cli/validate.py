@@ -49,6 +49,7 @@ def validate(recipe: RecipeArgument, set_: SetOption = None, smoke: SmokeOption 
 
 def _check(address: str, overrides: list[str], smoke: bool) -> LoadedRecipe:
     """Run steps 2 and 3, which find their mistakes together and report them together."""
+    from gancompress.measure import check_evaluation
     from gancompress.recipe.load import load_recipe
     from gancompress.recipe.mistakes import InvalidRecipeError
 
@@ -65,6 +66,8 @@ def _check(address: str, overrides: list[str], smoke: bool) -> LoadedRecipe:
     recipe = loaded.recipe
     written = sum(1 for path in loaded.document.marks if path)
     _passed(2, f"{written} keys")
+    with _step(3):
+        check_evaluation(recipe.evaluation)
     _passed(
         3,
         f"data {recipe.data.name}, model {recipe.model.name}, loss {recipe.objective.loss.name}, "
@@ -113,7 +116,6 @@ def _shapes(loaded: LoadedRecipe, dataset: Dataset[Any], images: int) -> list[st
     """Build everything that trains, as `run` does, and say what the densities keep."""
     from gancompress.assemble import ROLES, build_backbone, build_trainer, declared_rounds, device_of
     from gancompress.initial import load_initial
-    from gancompress.measure import check_extractor
     from gancompress.memory import available_memory, check_memory, check_networks
     from gancompress.report.words import size
 
@@ -134,7 +136,6 @@ def _shapes(loaded: LoadedRecipe, dataset: Dataset[Any], images: int) -> list[st
             f"{len(budget.sizes)} layers {state.nonzeros:,} are kept at the start: density {state.density:.4f}{asked}"
         )
     lines.append(f"memory         {memory.describe()}" + (f"; {size(free)} are free" if free is not None else ""))
-    check_extractor(loaded.recipe.evaluation.extractor)
     return lines
 
 

@@ -137,6 +137,29 @@ def test_what_does_not_load_is_listed_with_its_reason(monkeypatch: pytest.Monkey
     assert "method bad, from bad-plugin 0.1" in result.stdout
 
 
+def test_what_is_left_out_is_listed_and_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = "is left out by GANCOMPRESS_PLUGINS; add its distribution there, or unset the variable"
+    monkeypatch.setattr(
+        METHODS, "_plugins", [Entry("method", "bad", "module_that_is_gone:X", "bad-plugin", "0.1", told)]
+    )
+    assert told in call("plugins", "list", "--plugins").stdout
+    assert call("plugins", "check").stdout.startswith("no plugins are installed that count")
+    assert told in call("plugins", "check", "bad", code=1).stdout
+
+
+def test_a_metric_that_does_not_load_is_refused_before_anything_trains(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(METRICS, "_plugins", [Entry("metric", "bad", "module_that_is_gone:X", "bad-plugin", "0.1")])
+    arguments = ("tiny.yaml", "--plugin", "mine.py", "--set", "evaluation.metrics=[bad]")
+    reason = "metric 'bad' of bad-plugin 0.1 cannot be loaded from module_that_is_gone:X: "
+    result = call("validate", *arguments, code=2)
+    assert [line.split()[:3] for line in result.stdout.splitlines()][-1] == ["3/5", "components", "failed"]
+    assert reason in result.stderr
+    assert reason in call("run", *arguments, code=2).stderr
+    assert not (here / "runs").exists()
+
+
 def test_without_plugins_it_says_so() -> None:
     assert call("plugins", "list", "--plugins").stdout.startswith("no plugins are installed")
     assert call("plugins", "check").stdout.startswith("no plugins are installed")

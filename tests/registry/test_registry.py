@@ -137,7 +137,12 @@ def test_a_plugin_that_takes_the_name_of_a_builtin_is_an_error_for_both(installe
         "thing 'loads' of thief 6.6 has the same name as one of gancompress itself; "
         "uninstall one, or name the wanted plugins in GANCOMPRESS_PLUGINS"
     )
-    assert [entry.problem != "" for entry in registry.entries() if entry.name == "loads"] == [False, True]
+    problems = {entry.origin: entry.problem for entry in registry.entries() if entry.name == "loads"}
+    assert len(problems) == 2
+    assert [text.partition(";")[0] for text in problems.values()] == [
+        "has the same name as one of thief 6.6",
+        "has the same name as one of gancompress itself",
+    ]
 
 
 def test_two_plugins_with_one_name_are_an_error(installed: list[Point]) -> None:
@@ -186,6 +191,8 @@ def test_leaving_a_plugin_out_solves_a_clash(installed: list[Point], monkeypatch
     monkeypatch.setenv("GANCOMPRESS_PLUGINS", "second")
     registry = make()
     assert registry.get("loads").__name__ == "loads"
+    entries = {entry.origin: entry for entry in registry.entries() if entry.name == "loads"}
+    assert [(entry.problem != "", entry.left_out) for entry in entries.values()] == [(False, False), (True, True)]
     assert registry.get("x").__name__ == "Outer"
 
 
