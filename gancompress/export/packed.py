@@ -14,6 +14,7 @@ shape, dtype and number of kept weights per tensor, where the generator comes fr
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,11 +24,11 @@ from torch import Tensor
 from gancompress import __version__
 from gancompress.backbones.base import prunable_weights
 from gancompress.data.base import ImageSpec
-from gancompress.errors import ExportError
+from gancompress.errors import ComponentError, ExportError
 from gancompress.export.coding import decode_mask, decode_values, encode_mask, encode_values
 from gancompress.export.container import read_container, write_container
 from gancompress.export.folding import folded
-from gancompress.export.rebuild import build_generator
+from gancompress.export.rebuild import build_generator, check_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -195,19 +196,27 @@ def load_packed(path: Path) -> Packed:
         ExportError: the file is truncated, altered, from a newer version, or not a packed generator.
     """
     stored, document = read_container(path, kind=KIND, format=FORMAT)
-    where = str(path)
+    where, at = str(path), ""
     try:
         image = document["image"]
         spec = ImageSpec(int(image["channels"]), int(image["resolution"]), tuple(map(str, image["classes"])))
         model, source, table = dict(document["model"]), dict(document["source"]), dict(document["tensors"])
-        state, masks = {}, {}
+        declared, state, masks = {}, {}, {}
         for name, entry in table.items():
+            at = f"tensor {name}: "
+            declared[name] = torch.empty(_shape(entry), dtype=_DTYPES[entry["dtype"]], device="meta")
+        at = ""
+        # before anything is decoded: a forged table could ask for more memory than there is
+        with contextlib.suppress(ComponentError):
+            check_tensors(model, spec, declared)
+        for name, entry in table.items():
+            at = f"tensor {name}: "
             parts = {suffix: stored.pop(name + suffix) for suffix in ("", _VALUES, _MASK) if name + suffix in stored}
             state[name], mask = _decode(parts, entry)
             if mask is not None:
                 masks[name] = mask
     except ExportError as error:
-        raise ExportError(f"tensor {name}: {error.message}", where=where) from error
+        raise ExportError(at + error.message, where=where) from error
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, MemoryError, RuntimeError) as error:
         raise ExportError(f"not a {KIND} of format {FORMAT} ({error!r})", where=where) from error
     if stored:
@@ -247,11 +256,16 @@ def _encode(tensor: Tensor, mask: Tensor | None, half: bool) -> tuple[dict[str, 
     return {"": kept.reshape(tensor.shape)}, entry
 
 
-def _decode(parts: Mapping[str, Tensor], entry: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
-    shape, dtype = tuple(int(size) for size in entry["shape"]), _DTYPES[entry["dtype"]]
-    held = _DTYPES[entry.get("values", entry["dtype"])]
+def _shape(entry: Mapping[str, Any]) -> tuple[int, ...]:
+    shape = tuple(int(size) for size in entry["shape"])
     if min(shape, default=0) < 0:
         raise ExportError(f"a shape {list(shape)} is impossible")
+    return shape
+
+
+def _decode(parts: Mapping[str, Tensor], entry: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
+    shape, dtype = _shape(entry), _DTYPES[entry["dtype"]]
+    held = _DTYPES[entry.get("values", entry["dtype"])]
     count = 1
     for size in shape:
         count *= size

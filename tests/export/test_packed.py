@@ -209,6 +209,13 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "another count": (lambda d, t: d["tensors"][WEIGHT].update(kept=1), "keeps"),
     "an unknown dtype": (lambda d, t: d["tensors"][WEIGHT].update(dtype="float4"), "not a packed generator"),
     "a huge shape": (lambda d, t: d["tensors"][WEIGHT].update(shape=[2**40, 2**40]), "not a packed|keeps|bits"),
+    "a shape that fills the memory": (
+        lambda d, t: d["tensors"][WEIGHT].update(shape=[2**17, 2**17]),
+        rf"{WEIGHT} is \(131072, 131072\) .*backbone 'dcgan' has",
+    ),
+    "a width that fills the memory": (lambda d, t: d["model"].update(channels=2**20), "backbone 'dcgan' has"),
+    "a width that nothing can hold": (lambda d, t: d["model"].update(channels=2**60), "cannot be built"),
+    "images of less than no channels": (lambda d, t: d["image"].update(channels=-3), "cannot be built"),
     "a negative shape": (lambda d, t: d["tensors"][WEIGHT].update(shape=[-1, -4]), "impossible"),
     "values that are no code": (lambda d, t: t.update({f"{WEIGHT}:values": torch.zeros(9)}), "parts"),
     "no table": (lambda d, t: d.pop("tensors"), "not a packed generator"),
