@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+import html
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from gancompress.export.compiled import compile_generator
 from gancompress.export.packed import load_packed
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from torch import Tensor
 
     from gancompress.export.compiled import CompiledGenerator
@@ -97,11 +100,41 @@ class LoadedGenerator:
                 if label not in known:
                     raise ExportError(f"there is no class {label!r}{did_you_mean(label, known)}")
                 label = known.index(label)
-            number = int(label)
+            try:
+                number = operator.index(label)  # a number of numpy or torch is one too, 1.5 is not
+            except TypeError:
+                raise ExportError(f"a class is a number or a name, got {label!r}") from None
             if not 0 <= number < self.network.num_classes:
                 raise ExportError(f"there is no class {label}; there are 0 to {self.network.num_classes - 1}")
             numbers.append(number)
         return torch.tensor(numbers)
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        """Return a line per layer: its name, the share of weights it keeps, and how it is computed."""
+        return [
+            (layer.name, f"{layer.density:.4g}", f"{layer.runs}: {layer.why}" if layer.why else layer.runs)
+            for layer in self.network.layers
+        ]
+
+    def __rich__(self) -> RenderableType:
+        from rich import box
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column("layer", no_wrap=True)
+        table.add_column("density", justify="right", no_wrap=True)
+        table.add_column("runs", style="dim", overflow="fold")
+        for row in self._rows():
+            table.add_row(*(Text(cell) for cell in row))
+        return Group(Text(repr(self)[1:-1], style="bold"), table)
+
+    def _repr_html_(self) -> str:
+        lines = [("layer", "density", "runs"), *self._rows()]
+        cells = ["".join(f'<td style="text-align: left">{html.escape(cell)}</td>' for cell in line) for line in lines]
+        table = "".join(f"<tr>{line}</tr>" for line in cells)
+        return f"<div><strong>{html.escape(repr(self)[1:-1])}</strong><table>{table}</table></div>"
 
     def __repr__(self) -> str:
         network, image, packed = self.network, self.network.image, self.packed

@@ -95,6 +95,8 @@ def test_classes(files: dict[bool, Path]) -> None:
         ({"classes": 3}, "no class 3; there are 0 to 2"),
         ({"classes": -1}, "no class -1"),
         ({"classes": "bea"}, "did you mean 'bee'"),
+        ({"classes": [1.5]}, "a class is a number or a name, got 1.5"),
+        ({"classes": [None]}, "a class is a number or a name, got None"),
         ({"n": 3, "classes": [1, 2]}, "2 classes for 3 images"),
         ({"n": 0}, "at least 1"),
         ({"n": 1.5}, "at least 1"),
@@ -116,6 +118,22 @@ def test_it_prints_what_it_is(files: dict[bool, Path]) -> None:
     assert text.startswith("<dcgan generator from generator.safetensors: 3x16x16, 3 classes, density 0.2")
     assert "0 of 3 layers sparse" in text
     assert "images = g(n=64, seed=0, classes=None)" in text
+
+
+def test_it_shows_its_layers_as_a_table_and_in_a_notebook(files: dict[bool, Path]) -> None:
+    from rich.console import Console
+
+    generator = gancompress.load(files[True], sparse="never")
+    console = Console(width=200, record=True, quiet=True)
+    console.print(generator)
+    drawn, page = console.export_text(), generator._repr_html_()
+    for shown in (drawn, page):
+        assert "dcgan generator from generator.safetensors: 3x16x16" in shown
+        for layer in generator.network.layers:
+            assert layer.name in shown
+            assert f"{layer.density:.4g}" in shown
+    assert page.count("<tr>") == 1 + len(generator.network.layers) == 4
+    assert "<dcgan" not in page  # read as text, not as an element
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
