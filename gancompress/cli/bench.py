@@ -120,7 +120,8 @@ def infer(
     result = bench_infer(loaded, densities, batches, rounds=rounds, compile=compile_)
     _say(result.settings)
     for size, rows in result.batches.items():
-        _table(f"batch {size}", rows, {})
+        engines = [name for name in ("onnxruntime", "openvino") if name in rows]
+        _table(f"batch {size}", rows, {f"than {name}": result.against(size, name) for name in engines})
         done = ", ".join(f"{name}: {result.gflops(size, name):.0f}" for name in result.macs)
         typer.echo(f"GFLOP/s of the kept weights: {done}")
     typer.echo(f"\nlargest difference to eager: {max(result.error.values()):.1e}")

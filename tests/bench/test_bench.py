@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from gancompress import kernels
 from gancompress.assemble import build_backbone, build_dataset, build_networks
 from gancompress.bench import timing
+from gancompress.bench.engines import installed
 from gancompress.bench.infer import REFERENCE, BenchInfer, bench_infer, plot
 from gancompress.bench.styles import fold, publish
 from gancompress.bench.timing import Ratio, alternate, ratios
@@ -112,6 +113,7 @@ def test_the_command_prints_tables_and_writes_files(path, tmp_path):
     assert result.exit_code == 0, result.output
     assert "batch 2" in result.output
     assert "sparse 0.5" in result.output
+    assert ("than onnxruntime" in result.output) == installed("onnxruntime")
     assert json.loads((tmp_path / "a.json").read_text())["batches"]["2"]["sparse 0.5"]["gflops"] > 0
     assert (tmp_path / "a.png").stat().st_size > 1000
 
