@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 import html
+import operator
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -124,9 +125,9 @@ def test_it_shows_its_layers_as_a_table_and_in_a_notebook(files: dict[bool, Path
     from rich.console import Console
 
     generator = gancompress.load(files[True], sparse="never")
-    console = Console(width=200, record=True, quiet=True)
-    console.print(generator)
-    drawn, page = console.export_text(), generator._repr_html_()
+    out = io.StringIO()
+    Console(width=200, file=out).print(generator)
+    drawn, page = out.getvalue(), generator._repr_html_()
     for shown in (drawn, page):
         assert "dcgan generator from generator.safetensors: 3x16x16" in shown
         for layer in generator.network.layers:
