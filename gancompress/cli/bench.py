@@ -111,6 +111,7 @@ def infer(
     import torch
 
     from gancompress.bench.infer import bench_infer, plot
+    from gancompress.kernels import status
     from gancompress.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides=tuple(set_ or ())).recipe
@@ -124,6 +125,8 @@ def infer(
         _table(f"batch {size}", rows, {f"than {name}": result.against(size, name) for name in engines})
         done = ", ".join(f"{name}: {result.gflops(size, name):.0f}" for name in result.macs)
         typer.echo(f"GFLOP/s of the kept weights: {done}")
+    if not status().available:
+        typer.echo(f"the sparse rows ran dense: no native kernels, {status().reason}")
     typer.echo(f"\nlargest difference to eager: {max(result.error.values()):.1e}")
     if result.missing:
         typer.echo(f"not installed: {', '.join(result.missing)}; pip install 'gancompress[bench]'")

@@ -118,6 +118,14 @@ def test_the_command_prints_tables_and_writes_files(path, tmp_path):
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
+def test_without_kernels_the_command_says_that_nothing_ran_sparse(path, monkeypatch):
+    monkeypatch.setenv("GANCOMPRESS_KERNELS", "off")
+    arguments = ["--density", "0.5", "--batch", "1", "--rounds", "2"]
+    result = CliRunner().invoke(app, ["bench", "infer", str(path), *arguments])
+    assert result.exit_code == 0, result.output
+    assert "the sparse rows ran dense: no native kernels, switched off by GANCOMPRESS_KERNELS=off" in result.output
+
+
 def test_everything_in_the_plot_fits_into_it(tmp_path, monkeypatch):
     rows = {
         name: Ratio(name, 1.0, faster, (faster, 1.1 * faster), 1.0) for name, faster in ((REFERENCE, 1.0), ("b", 9.0))
