@@ -1,15 +1,15 @@
-"""A 3x3 convolution beside a change of resolution, computed as one convolution: the same result, fewer products.
+"""A 3x3 convolution beside a change of resolution, computed with fewer products to the same result.
 
-* ``up``: nearest upsampling by two, then a 3x3 convolution, is one transposed 4x4 convolution of stride 2.
-* ``down``: a 3x3 convolution, then 2x2 average pooling, is one 4x4 convolution of stride 2.
+* ``down``: a 3x3 convolution, then 2x2 average pooling. A convolution commutes with a box filter, so the map is
+  averaged over boxes first, at every position, and one convolution of stride 2 is left.
+* ``up``: nearest upsampling by two, then a 3x3 convolution: a transposed convolution of stride 2, whose result is
+  summed over boxes, for repeating pixels is a box filter too.
 
-Both do 16 products where the written order does 36. They follow from linearity: repeating or averaging pixels is a sum
-over a 2x2 box, which can be taken over the kernel instead. (The third such identity, that a 1x1 convolution commutes
-with both, is built into :class:`~gancompress.backbones.layers.PointwiseShortcut`.) The 4x4 kernel is linear in the 3x3
-one, so masks, spectral norm and gradients, of gradients too, pass through; results agree to rounding.
-
-Of a sparse kernel the folded one keeps fewer than four times as many positions, each met by a quarter of the pixels: it
-runs on the sparse kernels like any other layer, and the map between convolution and resampling never exists.
+Both do 9 products where the written order does 36, with the very weight of the layer: masks, spectral norm, dense
+gradients and gradients of gradients are those of a convolution, and a sparse kernel keeps what it keeps. Results agree
+to rounding. (A third such identity, that a 1x1 convolution commutes with both, is built into
+:class:`~gancompress.backbones.layers.PointwiseShortcut`.) Weights that are not trained any more can take the box
+themselves (:func:`folded`): one 4x4 convolution and 16 products.
 
 Parameters, their names and the modules stay as they are: :func:`attach` leaves a note on a convolution, which
 :func:`~gancompress.backbones.layers.upsampled` and :func:`~gancompress.backbones.layers.averaged` look for. A network
@@ -27,33 +27,19 @@ from torch import Tensor, nn
 
 from gancompress import kernels
 from gancompress.kernels.layout import to_images
+from gancompress.kernels.resample import box_means, box_sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Fold", "FoldKind", "attach", "attached", "compute", "detach", "folded", "matrix", "resampling"]
+__all__ = ["Fold", "FoldKind", "attach", "attached", "combined", "compute", "detach", "folded", "resampling", "turned"]
 
 FoldKind: TypeAlias = Literal["up", "down"]
 
 _NAME = "_gancompress_fold"
 
 
-def matrix(kind: FoldKind, like: Tensor | None = None) -> Tensor:
-    """Return the (16, 9) matrix that takes a 3x3 kernel to the 4x4 one.
-
-    Args:
-        kind: which of the two.
-        like: gives dtype and device; default: float32 on the CPU.
-    """
-    # in one dimension: pixel 2i-1+j of the large map meets position k of the kernel in j - k = 0 or 1 (down), and in
-    # j + k - 2 = 0 or 1 (up, where the kernel of a transposed convolution runs backwards)
-    rows = [[(j - k if kind == "down" else j + k - 2) in (0, 1) for k in range(3)] for j in range(4)]
-    once = torch.tensor(rows, dtype=torch.float64) * (0.5 if kind == "down" else 1.0)
-    both = torch.kron(once, once)
-    return both.float() if like is None else both.to(like)
-
-
-def folded(weight: Tensor, kind: FoldKind, by: Tensor | None = None) -> Tensor:
+def folded(weight: Tensor, kind: FoldKind) -> Tensor:
     """Return the 4x4 kernel: ``[C, R, 4, 4]`` of a transposed convolution (up), ``[R, C, 4, 4]`` (down).
 
     Both are applied with stride 2 and padding 1.
@@ -61,16 +47,57 @@ def folded(weight: Tensor, kind: FoldKind, by: Tensor | None = None) -> Tensor:
     Args:
         weight: ``[R, C, 3, 3]`` of a convolution with stride 1 and padding 1.
         kind: what stands beside it.
-        by: :func:`matrix`, when it is at hand.
     """
-    by = matrix(kind, weight) if by is None else by
-    rows, columns = weight.shape[:2]
-    if weight.stride(1) == 1 and columns > 1:  # channels last: the result is too
-        kernel = torch.matmul(by, weight.permute(0, 2, 3, 1).reshape(rows, 9, columns))
-        kernel = kernel.view(rows, 4, 4, columns).permute(0, 3, 1, 2)
-    else:
-        kernel = F.linear(weight.reshape(rows, columns, 9), by).view(rows, columns, 4, 4)
+    # in one dimension: pixel 2i-1+j of the large map meets position k of the kernel in j - k = 0 or 1 (down), and in
+    # j + k - 2 = 0 or 1 (up, where the kernel of a transposed convolution runs backwards)
+    rows = [[(j - k if kind == "down" else j + k - 2) in (0, 1) for k in range(3)] for j in range(4)]
+    once = torch.tensor(rows).to(weight) * (0.5 if kind == "down" else 1.0)
+    kernel = torch.einsum("jk,rckl,il->rcji", once, weight, once)
     return kernel.transpose(0, 1) if kind == "up" else kernel
+
+
+def turned(weight: Tensor) -> Tensor:
+    """Return a weight or mask ``[R, C, 3, 3]`` as a transposed convolution takes it: ``[C, R, 3, 3]``, backwards."""
+    return weight.flip(2, 3).transpose(0, 1)
+
+
+def combined(
+    kind: FoldKind,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    relu: bool = False,
+    pattern: kernels.Pattern | None = None,
+    sparse: kernels.Attachment | None = None,
+) -> Tensor:
+    """Convolve with padding 1 and change the resolution, in 9 products for 36.
+
+    Args:
+        kind: what stands beside the convolution.
+        x: what comes first: the small map (up), or the large one (down).
+        weight: ``[R, C, 3, 3]``.
+        bias: ``[R]`` or None.
+        relu: take ``relu(x)``.
+        pattern: with it the convolution runs on the sparse kernels; of :func:`turned` (up).
+        sparse: settings of these.
+    """
+    if kind == "up":
+        x, weight = F.relu(x) if relu else x, turned(weight)
+        bias = None if bias is None else bias * 0.25  # a box has four
+    else:
+        x = box_means(x, relu=relu)
+    if pattern is None:
+        conv = F.conv_transpose2d if kind == "up" else F.conv2d
+        out = conv(x, weight, bias, stride=2)
+    else:
+        operation = kernels.conv_transpose2d if kind == "up" else kernels.conv2d
+        how = sparse or kernels.Attachment(pattern, masked=True)
+        out = operation(
+            x, weight, pattern, bias, stride=2, sparse="always", masked=how.masked,
+            dense_gradient=how.dense_gradient, batch_last=how.batch_last,
+        )  # fmt: skip
+    return box_sums(out) if kind == "up" else out
 
 
 @dataclass
@@ -79,25 +106,24 @@ class Fold:
 
     Attributes:
         kind: what stands beside it.
-        by: :func:`matrix`, on the device and in the type of the weight.
         above: it is folded when its density is above this: 0 always, 1 never. None is not decided yet: as written,
             and :attr:`seen` is kept.
         seen: height and width of the last input while nothing was decided.
-        kernel: the folded kernel of a network that is not trained any more; used in evaluation mode too.
+        kernel: the 4x4 kernel of a network that is not trained any more; used in evaluation mode too.
     """
 
     kind: FoldKind
-    by: Tensor
     above: float | None = None
     seen: tuple[int, int] | None = None
     kernel: Tensor | None = None
     _sparse: tuple[kernels.Pattern, kernels.Pattern] | None = None
 
     def pattern(self, of: kernels.Pattern) -> kernels.Pattern:
-        """Return where the folded kernel is not 0, given where the 3x3 one may not be."""
+        """Return the pattern that :func:`combined` takes, given that of the weight."""
+        if self.kind == "down":
+            return of
         if self._sparse is None or self._sparse[0] is not of:
-            kept = folded(of.mask.to(self.by), self.kind, self.by) != 0
-            self._sparse = (of, kernels.Pattern(kept))
+            self._sparse = (of, kernels.Pattern(turned(of.mask)))
         return self._sparse[1]
 
 
@@ -127,7 +153,7 @@ def resampling(network: nn.Module) -> Iterator[tuple[str, nn.Conv2d, FoldKind]]:
 
 def attach(conv: nn.Conv2d, kind: FoldKind, above: float | None = None) -> Fold:
     """Leave a note on ``conv``; it replaces an earlier one."""
-    how = Fold(kind, matrix(kind, next(conv.parameters()).detach()), above)
+    how = Fold(kind, above)
     conv.__dict__[_NAME] = how
     return how
 
@@ -144,7 +170,7 @@ def detach(conv: nn.Module) -> None:
 
 
 def compute(conv: nn.Conv2d, x: Tensor, *, relu: bool = False) -> Tensor | None:
-    """Return ``conv`` and what stands beside it in folded form, or None when it is to be computed as written.
+    """Return ``conv`` and what stands beside it in one, or None when it is to be computed as written.
 
     Args:
         conv: the convolution.
@@ -154,38 +180,24 @@ def compute(conv: nn.Conv2d, x: Tensor, *, relu: bool = False) -> Tensor | None:
     how = attached(conv)
     if how is None:
         return None
-    kernel = how.kernel
-    if kernel is None:
-        if not conv.training:
-            return None
-        if how.above is None:
-            how.seen = (x.shape[2], x.shape[3])
-            return None
-        sparse = kernels.attached(conv)
-        runs = sparse is not None and sparse.sparse != "never"
-        if sparse is not None and runs and (sparse.sparse == "always" or sparse.pattern.density <= how.above < 1):
-            return _compute_sparse(conv, how, sparse, x, relu)
-        if (sparse.pattern.density if sparse is not None and runs else 1.0) <= how.above:
-            return None
-        # in the weight's own precision: autocast rounds the kernel once, as it would round the weight
-        with torch.autocast(x.device.type, enabled=False):
-            kernel = folded(conv.weight, how.kind, how.by)
-    x = F.relu(to_images(x)) if relu else to_images(x)
-    if how.kind == "up":
-        return F.conv_transpose2d(x, kernel, conv.bias, stride=2, padding=1)
-    return F.conv2d(x, kernel, conv.bias, stride=2, padding=1)
-
-
-def _compute_sparse(conv: nn.Conv2d, how: Fold, sparse: kernels.Attachment, x: Tensor, relu: bool) -> Tensor:
-    """Compute ``conv`` in folded form on the sparse kernels."""
-    weight = conv.weight if sparse.masked else kernels.keep(conv.weight, sparse.pattern, sparse.dense_gradient)
-    kernel, pattern = folded(weight, how.kind, how.by), how.pattern(sparse.pattern)
-    if how.kind == "up":
-        return kernels.conv_transpose2d(
-            F.relu(x) if relu else x, kernel, pattern, conv.bias, stride=2, padding=1, sparse="always", masked=True,
-            dense_gradient=sparse.dense_gradient, batch_last=sparse.batch_last,
-        )  # fmt: skip
-    return kernels.conv2d(
-        x, kernel, pattern, conv.bias, stride=2, padding=1, sparse="always", masked=True,
-        dense_gradient=sparse.dense_gradient, batch_last=sparse.batch_last, pre_relu=relu,
-    )  # fmt: skip
+    if how.kernel is not None:
+        x = F.relu(x) if relu else x
+        if how.kind == "up":
+            return F.conv_transpose2d(x, how.kernel, conv.bias, stride=2, padding=1)
+        return F.conv2d(x, how.kernel, conv.bias, stride=2, padding=1)
+    if not conv.training:
+        return None
+    if how.above is None:
+        how.seen = (x.shape[2], x.shape[3])
+        return None
+    sparse = kernels.attached(conv)
+    if sparse is not None and sparse.sparse != "never":
+        density = sparse.pattern.density
+        if sparse.sparse == "always" or density <= how.above < 1:
+            pattern = how.pattern(sparse.pattern)
+            return combined(how.kind, x, conv.weight, conv.bias, relu=relu, pattern=pattern, sparse=sparse)
+    else:
+        density = 1.0
+    if density <= how.above:
+        return None
+    return combined(how.kind, to_images(x), conv.weight, conv.bias, relu=relu)

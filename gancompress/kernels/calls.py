@@ -9,12 +9,21 @@ import torch
 from torch import Tensor
 
 from gancompress.kernels.layout import empty_batch_last, is_batch_last
-from gancompress.kernels.native_library import BATCH_LAST, BLOCKED, IMAGES, POINTS, BackwardArgs, ConvArgs, Library
+from gancompress.kernels.native_library import (
+    BATCH_LAST,
+    BLOCKED,
+    IMAGES,
+    POINTS,
+    BackwardArgs,
+    BoxesArgs,
+    ConvArgs,
+    Library,
+)
 
 if TYPE_CHECKING:
     from gancompress.kernels.pattern import Pattern, Plan
 
-__all__ = ["backward", "conv", "from_blocked", "fused", "to_blocked"]
+__all__ = ["backward", "boxes", "conv", "from_blocked", "fused", "to_blocked"]
 
 
 def _layout(x: Tensor) -> int:
@@ -97,6 +106,39 @@ def backward(
         transpose=int(transpose), pre_relu=int(pre_relu), threads=torch.get_num_threads(),
     )  # fmt: skip
     return (for_x, for_weight) if lib.check(lib.raw.gc_backward(ctypes.byref(args))) else None
+
+
+def boxes(
+    lib: Library, x: Tensor, *, widen: bool, scale: float, relu: bool = False, gate: Tensor | None = None
+) -> Tensor:
+    """Scaled sums of 2x2 boxes at every position of a map; a caller that widens has zeros stand around it.
+
+    Args:
+        lib: the loaded kernels.
+        x: ``[N, C, H, W]``, float32: contiguous, batch last or channels last.
+        widen: the result has ``H + 1`` rows and ``W + 1`` columns, else one less than ``x``.
+        scale: factor of the sums.
+        relu: take ``relu(x)``; only when widening.
+        gate: the result is 0 where this is 0 or less; it lies in memory as ``x`` does. Not when widening.
+
+    Returns:
+        The sums, in memory as ``x``.
+    """
+    n, c, h, w = x.shape
+    by = 1 if widen else -1
+    shape = (n, c, h + by, w + by)
+    if x.is_contiguous():
+        planes, inner, out = n * c, 1, torch.empty(shape, dtype=torch.float32)
+    elif is_batch_last(x):
+        planes, inner, out = c, n, empty_batch_last(shape)
+    else:
+        planes, inner, out = n, c, torch.empty(shape, dtype=torch.float32, memory_format=torch.channels_last)
+    args = BoxesArgs(
+        x=x.data_ptr(), gate=None if gate is None else gate.data_ptr(), out=out.data_ptr(), planes=planes, height=h,
+        width=w, inner=inner, scale=scale, widen=int(widen), relu=int(relu), threads=torch.get_num_threads(),
+    )  # fmt: skip
+    lib.check(lib.raw.gc_boxes(ctypes.byref(args)))
+    return out
 
 
 def to_blocked(lib: Library, x: Tensor) -> Tensor:

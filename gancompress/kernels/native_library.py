@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from ctypes import POINTER, c_char_p, c_int32, c_int64, c_void_p
+from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ __all__ = ["ENVIRONMENT", "Library", "Status", "library", "status"]
 #: The environment variable that picks an instruction set.
 ENVIRONMENT = "GANCOMPRESS_KERNELS"
 
-_ABI = 4
+_ABI = 5
 _OK, _NOT_FINITE, _BAD_ARGUMENT, _NO_MEMORY = range(4)
 IMAGES, POINTS, BLOCKED, BATCH_LAST = range(4)
 DIRECT, PHASED, WEIGHTS = range(3)
@@ -87,6 +87,17 @@ class BackwardArgs(ctypes.Structure):
     ]
 
 
+class BoxesArgs(ctypes.Structure):
+    """``GcBoxes`` in ``native/api.h``."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("x", "gate", "out")),
+        *((name, c_int64) for name in ("planes", "height", "width", "inner")),
+        ("scale", c_float),
+        *((name, c_int32) for name in ("widen", "relu", "threads")),
+    ]
+
+
 class StepArgs(ctypes.Structure):
     """``GcStep`` in ``native/api.h``."""
 
@@ -137,6 +148,7 @@ class Library:
         lib.gc_plan_free.argtypes = [c_void_p]
         lib.gc_conv.argtypes = [POINTER(ConvArgs)]
         lib.gc_backward.argtypes = [POINTER(BackwardArgs)]
+        lib.gc_boxes.argtypes = [POINTER(BoxesArgs)]
         lib.gc_to_blocked.argtypes = [c_void_p, c_int64, c_int64, c_void_p]
         lib.gc_from_blocked.argtypes = [c_void_p, c_int64, c_int64, c_void_p]
         lib.gc_to_batch_last.argtypes = [c_void_p, c_int64, c_int64, c_void_p]

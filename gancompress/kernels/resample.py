@@ -3,6 +3,9 @@
 In the ordinary memory format torch upsamples through a generic gather: 17 ms where copying rows takes 2.3 ms
 (16 x 256 x 16 x 16 to twice the size, one core). Around convolutions that run at 5 % density that was a tenth of a
 training step. The results are the same; pooling may differ in the last bit, for it adds in another order.
+
+:func:`box_means` and :func:`box_sums` slide a 2x2 box over a map pixel by pixel. They stand beside a convolution of
+stride 2 that replaces one at the larger size (:mod:`gancompress.backbones.folding`).
 """
 
 from __future__ import annotations
@@ -13,16 +16,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gancompress.kernels.layout import is_batch_last
+from gancompress.kernels import calls
+from gancompress.kernels.layout import is_batch_last, to_batch_last
+from gancompress.kernels.native_library import library
 
-__all__ = ["average2", "upsample2"]
+__all__ = ["average2", "box_means", "box_sums", "upsample2"]
 
 
 def _ours(x: Tensor) -> bool:
+    return (x.is_contiguous() or is_batch_last(x)) and _plain(x)
+
+
+def _plain(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dim() == 4
-        and (x.is_contiguous() or is_batch_last(x))
         and type(x) is Tensor
         and not torch.compiler.is_compiling()
         and not torch._C._is_tracing()
@@ -86,3 +94,63 @@ def average2(x: Tensor) -> Tensor:
         return F.avg_pool2d(x, 2)
     out: Tensor = _Pool.apply(x)
     return out * 0.25
+
+
+class _Boxes(torch.autograd.Function):
+    """Widens a map of which pixels with a gate of 0 or less count as 0, or narrows one and puts zeros there.
+
+    With the same gate each is the other's transpose, so gradients of any order are right.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gate: Tensor | None, widen: bool, scale: float) -> Tensor:
+        lib = library()
+        assert lib is not None
+        ctx.save_for_backward(gate)
+        ctx.widen, ctx.scale = widen, scale
+        x = x.detach()
+        relu = widen and gate is not None and gate.data_ptr() == x.data_ptr()
+        if gate is not None and widen and not relu:
+            x, gate = torch.where(gate <= 0, 0.0, x), None
+        x = _laid_out_as(gate, x)
+        return calls.boxes(lib, x, widen=widen, scale=scale, relu=relu, gate=None if widen else gate)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gate,) = ctx.saved_tensors
+        return _Boxes.apply(gradients[0], gate, not ctx.widen, ctx.scale), None, None, None
+
+
+def _laid_out_as(gate: Tensor | None, x: Tensor) -> Tensor:
+    """``x`` in memory as ``gate``; without one, in any format that the kernels take."""
+    one = x if gate is None else gate
+    if one.is_contiguous():
+        return x.contiguous()
+    if is_batch_last(one):
+        return to_batch_last(x)
+    dense = gate is not None or x.is_contiguous(memory_format=torch.channels_last)
+    return x.contiguous(memory_format=torch.channels_last if dense else torch.contiguous_format)
+
+
+def _boxes(x: Tensor, *, widen: bool, average: bool, relu: bool = False) -> Tensor:
+    known = _ours(x) or (x.is_contiguous(memory_format=torch.channels_last) and _plain(x))
+    if not known or x.dtype != torch.float32 or library() is None:
+        x = F.relu(x) if relu else x
+        return F.avg_pool2d(x, 2, 1, int(widen), divisor_override=4 if average else 1)
+    out: Tensor = _Boxes.apply(x, x.detach() if relu else None, widen, 0.25 if average else 1.0)
+    return out
+
+
+def box_means(x: Tensor, *, relu: bool = False) -> Tensor:
+    """Return the means of the 2x2 boxes at every position of ``[N, C, H, W]`` with zeros around: a row and column more.
+
+    Args:
+        x: the map.
+        relu: take ``relu(x)``, which costs nothing then, forward and backward.
+    """
+    return _boxes(x, widen=True, average=True, relu=relu)
+
+
+def box_sums(x: Tensor) -> Tensor:
+    """Return the sums of the 2x2 boxes at every position of ``[N, C, H, W]``: one row and column less."""
+    return _boxes(x, widen=False, average=False)

@@ -46,6 +46,8 @@ _CALLS = 20
 #: a gain smaller than this is noise
 _WORTH = 0.98
 _BELOW_ONE = 0.9999
+#: in keys, so that what was measured of the 4x4 kernels of earlier versions is not taken for this
+_PRODUCTS = "in 9 products,"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +78,8 @@ class FoldedLayer:
     def key(self) -> str:
         """The layer in words."""
         return (
-            f"{self.kind} {self.channels[0]}x{self.channels[1]} on {self.batch}x{self.size[0]}x{self.size[1]}, "
+            f"{self.kind} {_PRODUCTS} {self.channels[0]}x{self.channels[1]} "
+            f"on {self.batch}x{self.size[0]}x{self.size[1]}, "
             f"{'bf16' if self.bf16 else 'float32'}, {'channels last' if self.channels_last else 'contiguous'}"
             f"{', or sparse folded' if self.sparse else ''}, "
             + (f"{torch.get_num_threads()} threads" if self.device == "cpu" else self.device)
@@ -162,7 +165,7 @@ class Folding:
         if table is None:
             self._settle({})
         else:
-            self.table = {key: float(value) for key, value in table.items()}
+            self.table = {_key_now(key): float(value) for key, value in table.items()}
 
     def _layer(self, conv: nn.Conv2d, batch: int) -> FoldedLayer | None:
         how = folding.attached(conv)
@@ -175,6 +178,12 @@ class Folding:
             how.kind, (conv.out_channels, conv.in_channels), batch, how.seen,
             self.device.type, self.bf16, self.channels_last, self.sparse,
         )  # fmt: skip
+
+
+def _key_now(key: str) -> str:
+    """Return a layer's key, given it or that of a checkpoint from when layers were folded into 4x4 kernels."""
+    kind, _, rest = key.partition(" ")
+    return key if rest.startswith(_PRODUCTS) else f"{kind} {_PRODUCTS} {rest}"
 
 
 _known: dict[str, float] = {}
@@ -241,31 +250,20 @@ def _times(layer: FoldedLayer) -> tuple[float, float, tuple[float, float] | None
 
     rows, columns = layer.channels
     weight, bias, x = leaf(rows, columns, 3, 3), leaf(rows), leaf(layer.batch, columns, *layer.size)
-    by = folding.matrix(layer.kind, weight.detach())
     up = layer.kind == "up"
 
     def written(x: Tensor) -> Tensor:
         return F.conv2d(upsample2(x), weight, bias, padding=1) if up else average2(F.conv2d(x, weight, bias, padding=1))
 
     def fold(x: Tensor) -> Tensor:
-        with torch.autocast(layer.device, enabled=False):
-            kernel = folding.folded(weight, layer.kind, by)
-        if up:
-            return F.conv_transpose2d(x, kernel, bias, stride=2, padding=1)
-        return F.conv2d(x, kernel, bias, stride=2, padding=1)
+        return folding.combined(layer.kind, x, weight, bias)
 
     def sparse(density: float) -> Callable[[Tensor], Tensor]:
         mask = torch.rand(weight.shape, generator=random) < density
-        pattern = kernels.Pattern(folding.folded(mask.to(by), layer.kind, by) != 0)
-        operation = kernels.conv_transpose2d if up else kernels.conv2d
+        pattern = kernels.Pattern(folding.turned(mask) if up else mask)
         # as the maps of a network lie whose layers run sparse
         own = to_batch_last(x.detach()).requires_grad_() if layer.batch % 16 == 0 else x
-
-        def run(_: Tensor) -> Tensor:
-            kernel = folding.folded(weight, layer.kind, by)
-            return operation(own, kernel, pattern, bias, stride=2, padding=1, sparse="always", masked=True)
-
-        return run
+        return lambda _: folding.combined(layer.kind, own, weight, bias, pattern=pattern)
 
     ways = [written, fold, *((sparse(density) for density in _DENSITIES) if layer.sparse else ())]
     best = [float("inf")] * len(ways)

@@ -18,6 +18,7 @@ from gancompress.backbones.layers import DownBlock, FirstDownBlock, UpBlock, ave
 from gancompress.backbones.sngan import SNGAN, SNGANConfig
 from gancompress.cost.layers import profile
 from gancompress.data.base import ImageSpec
+from gancompress.kernels.layout import is_batch_last
 
 DRAW = initialiser("orthogonal")
 
@@ -173,6 +174,99 @@ def test_evaluation_and_cost_see_the_published_network():
     folding.detach(conv)
     network(z)
     assert calls
+
+
+@pytest.mark.parametrize("kind", ["up", "down"])
+@pytest.mark.parametrize("size", [(4, 6), (5, 7), (2, 2)])
+@pytest.mark.parametrize("relu", [False, True])
+def test_nine_products_give_what_two_operations_give(kind, size, relu):
+    weight, bias = torch.randn(5, 4, 3, 3, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
+    x = torch.randn(2, 4, *size, dtype=torch.float64)
+    got = folding.combined(kind, x, weight, bias, relu=relu)
+    torch.testing.assert_close(got, _written(kind, F.relu(x) if relu else x, weight, bias))
+
+
+def _written(kind, x, weight, bias):
+    if kind == "up":
+        return F.conv2d(F.interpolate(x, scale_factor=2.0), weight, bias, padding=1)
+    return F.avg_pool2d(F.conv2d(x, weight, bias, padding=1), 2)
+
+
+def _masks(rows, columns):
+    one = torch.zeros(rows, columns, 3, 3, dtype=torch.bool)
+    one[-1, 0, 2, 1] = True
+    return {"none": one & False, "one": one, "some": torch.rand(one.shape) < 0.3, "all": one | True}
+
+
+@pytest.mark.skipif(not kernels.status().available, reason="native kernels are not built")
+@pytest.mark.parametrize("kind", ["up", "down"])
+@pytest.mark.parametrize("kept", ["none", "one", "some", "all"])
+@pytest.mark.parametrize("shape", [(16, 6, 8, 4, 6), (3, 5, 7, 6, 4), (32, 3, 2, 2, 2)])
+@pytest.mark.parametrize("spectral_norm", [False, True])
+def test_sparse_layers_agree_with_float64_in_all_gradients(kind, kept, shape, spectral_norm):
+    batch, columns, rows, *size = shape
+    conv = nn.Conv2d(columns, rows, 3, padding=1)
+    mask = _masks(rows, columns)[kept]
+    if spectral_norm and kept == "none":
+        pytest.skip("the norm of no weights is 0")
+    if spectral_norm:
+        nn.utils.parametrizations.spectral_norm(conv)
+    parameter = conv.parametrizations.weight.original if spectral_norm else conv.weight
+    operation = upsampled if kind == "up" else averaged
+    how = kernels.attach(conv, mask, sparse="always")
+    how.batch_last = how.masked = True
+    folding.attach(conv, kind, 0.9999)
+    for dense_gradient in (False, True, False):
+        with torch.no_grad():  # as the engine keeps it; masks change between steps
+            parameter.copy_(torch.where(mask, torch.randn(parameter.shape), 0.0))
+        how.pattern, how.dense_gradient = kernels.Pattern(mask), dense_gradient
+        exact = copy.deepcopy(conv).double()
+        kernels.detach(exact)
+        folding.detach(exact)
+        x = torch.randn(batch, columns, *size)
+        inputs = [x.clone().requires_grad_(), x.double().requires_grad_()]
+        for network in (conv, exact):
+            network.zero_grad()
+        out, want = operation(conv, inputs[0], relu=True), operation(exact, inputs[1], relu=True)
+        by = torch.randn_like(want)
+        out.backward(by.float())
+        want.backward(by)
+        assert batch % 16 or is_batch_last(out)
+        close = {"rtol": 1e-4, "atol": 1e-4, "check_dtype": False}
+        torch.testing.assert_close(out, want, **close)
+        torch.testing.assert_close(inputs[0].grad, inputs[1].grad, **close)
+        torch.testing.assert_close(conv.bias.grad, exact.bias.grad, **close)
+        theirs = exact.parametrizations.weight.original.grad if spectral_norm else exact.weight.grad
+        if dense_gradient or not spectral_norm:  # spectral norm adds a multiple of the whole gradient to every weight
+            theirs = theirs if dense_gradient else theirs * mask
+            torch.testing.assert_close(parameter.grad, theirs, **close)
+        else:
+            torch.testing.assert_close(parameter.grad * mask, theirs * mask, **close)
+        mask = mask.roll(1, 0) if kept != "some" else torch.rand(mask.shape) < 0.5
+
+
+@pytest.mark.skipif(not kernels.status().available, reason="native kernels are not built")
+@pytest.mark.parametrize(("operation", "kind"), [(upsampled, "up"), (averaged, "down")])
+def test_sparse_layers_have_gradients_of_gradients(operation, kind):
+    conv = nn.Conv2d(3, 4, 3, padding=1)
+    mask = _masks(4, 3)["some"]
+    found = []
+    with torch.no_grad():
+        conv.weight.mul_(mask)
+    x = torch.randn(16, 3, 4, 4)
+    for ours in (True, False):
+        if ours:
+            kernels.attach(conv, mask, sparse="always")
+            folding.attach(conv, kind, 0.9999)
+        else:
+            kernels.detach(conv)
+            folding.detach(conv)
+        conv.zero_grad()
+        leaf = x.clone().requires_grad_()
+        (first,) = torch.autograd.grad(operation(conv, leaf, relu=True).square().sum(), leaf, create_graph=True)
+        first.square().mean().backward()
+        found.append((first.detach(), leaf.grad, conv.weight.grad * mask))
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.skipif(not kernels.status().available, reason="native kernels are not built")

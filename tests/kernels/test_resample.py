@@ -5,7 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gancompress.kernels.resample import average2, upsample2
+from gancompress import kernels
+from gancompress.kernels.layout import is_batch_last, to_batch_last
+from gancompress.kernels.resample import average2, box_means, box_sums, upsample2
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 2, 2), (3, 5, 4, 6), (2, 3, 5, 7), (0, 3, 4, 4)])
@@ -55,3 +57,76 @@ def test_whoever_watches_operations_sees_plain_torch():
         average2(upsample2(torch.randn(1, 2, 4, 4)))
     assert "aten::upsample_nearest2d" in seen
     assert "aten::avg_pool2d" in seen
+
+
+# ------------------------------------------------------------------ boxes at every position
+
+
+def lay_out(x, how):
+    if how == "batch last":
+        return to_batch_last(x)
+    return x.contiguous(memory_format=torch.channels_last if how == "channels last" else torch.contiguous_format)
+
+
+def test_boxes_by_hand():
+    x = torch.tensor([[[[1.0, 2.0], [-3.0, 6.0]]]])
+    assert (4 * box_means(x)).tolist() == [[[[1, 3, 2], [-2, 6, 8], [-3, 3, 6]]]]
+    assert (4 * box_means(x, relu=True)).tolist() == [[[[1, 3, 2], [1, 9, 8], [0, 6, 6]]]]
+    assert box_sums(x).tolist() == [[[[6.0]]]]
+
+
+@pytest.mark.parametrize("how", ["contiguous", "channels last", "batch last"])
+@pytest.mark.parametrize("gradient", ["contiguous", "channels last", "batch last", "expanded"])
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("shape", [(16, 3, 5, 4), (32, 2, 2, 7)])
+def test_boxes_are_pooling_with_stride_one(how, gradient, relu, shape):
+    start = lay_out(torch.randn(shape), how)
+    for ours, pad in ((box_means, 1), (box_sums, 0)):
+        if relu and not pad:
+            continue
+        leaves = [start.detach().clone(memory_format=torch.preserve_format).requires_grad_() for _ in range(2)]
+        got = ours(leaves[0], relu=relu) if pad else ours(leaves[0])
+        inner = F.relu(leaves[1]) if relu else leaves[1]
+        want = F.avg_pool2d(inner, 2, 1, pad, divisor_override=4 if pad else 1)
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+        assert not kernels.status().available or is_batch_last(got) == is_batch_last(start)
+        by = torch.ones(()).expand(got.shape) if gradient == "expanded" else lay_out(torch.randn(got.shape), gradient)
+        got.backward(by)
+        want.backward(by)
+        torch.testing.assert_close(leaves[0].grad, leaves[1].grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("relu", [False, True])
+def test_boxes_have_gradients_of_gradients(dtype, relu):
+    x = torch.randn(16, 2, 3, 4, dtype=dtype)
+    found = []
+    for ours in (True, False):
+        leaf = x.clone().requires_grad_()
+        inner = box_means(leaf, relu=relu) if ours else F.avg_pool2d(F.relu(leaf) if relu else leaf, 2, 1, 1)
+        (first,) = torch.autograd.grad(inner.pow(3).sum(), leaf, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), leaf)
+        found.append((first, second))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_boxes_pass_on_what_is_not_finite_and_take_no_images():
+    x = torch.zeros(16, 1, 3, 3)
+    x[0, 0, 0, 0], x[1, 0, 2, 2] = torch.nan, torch.inf
+    out = box_means(x, relu=True)
+    assert int(out.isnan().sum()) == 4
+    assert int(out.isinf().sum()) == 4
+    assert box_means(x[:0]).shape == (0, 1, 4, 4)
+    assert box_sums(x[:0]).shape == (0, 1, 2, 2)
+
+
+def test_boxes_do_not_depend_on_threads():
+    x = to_batch_last(torch.randn(32, 40, 33, 33))
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append((box_means(x, relu=True), box_sums(x)))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -227,6 +227,19 @@ def test_the_choice_is_measured_once_and_belongs_to_the_run(recipe, monkeypatch)
     assert {operators.attached(conv).above for _, conv, _ in operators.resampling(older.generator)} == {1.0}
 
 
+def test_choices_of_4x4_kernels_are_kept(recipe, monkeypatch):
+    monkeypatch.setattr(folding, "_times", lambda layer: (2.0, 1.0, None) if layer.kind == "up" else (1.0, 2.0, None))
+    whole = train(start(recipe("fold=auto")), 1)
+    groups, scalars = whole.snapshot()
+    now = dict(scalars["folding"])
+    scalars["folding"] = {key.replace(" in 9 products,", ""): value for key, value in now.items()}
+    assert scalars["folding"] != now
+    monkeypatch.setattr(folding, "_times", lambda layer: pytest.fail("measured again"))
+    resumed = build_trainer(recipe("fold=auto"), build_dataset(recipe()))
+    resumed.restore({name: {key: t.clone() for key, t in group.items()} for name, group in groups.items()}, scalars)
+    assert train(resumed, 1).folding.table == now
+
+
 def test_a_new_run_takes_its_choices_from_the_cache(recipe, monkeypatch):
     monkeypatch.setattr(folding, "_times", lambda layer: (2.0, 1.0, None))
     first = train(start(recipe("fold=auto")), 1)

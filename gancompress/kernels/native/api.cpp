@@ -55,6 +55,10 @@ GC_EXPORT int32_t gc_backward(const GcBackward* args) {
   return guarded([&] { return gc::run_backward(*args); });
 }
 
+GC_EXPORT int32_t gc_boxes(const GcBoxes* args) {
+  return guarded([&] { return gc::run_boxes(*args); });
+}
+
 GC_EXPORT void* gc_program_new(int32_t flat, const int64_t* arenas, int32_t count) {
   try {
     return gc::new_program(flat, arenas, count);

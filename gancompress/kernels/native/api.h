@@ -8,7 +8,7 @@
 #define GC_EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
-constexpr int32_t GC_ABI = 4;
+constexpr int32_t GC_ABI = 5;
 
 enum GcStatus : int32_t { GC_OK = 0, GC_NOT_FINITE = 1, GC_BAD_ARGUMENT = 2, GC_NO_MEMORY = 3 };
 
@@ -52,6 +52,19 @@ struct GcBackward {
   int32_t layout_gradient;
   int32_t transpose;       // 1: the layer is a transposed convolution
   int32_t pre_relu;        // 1: the layer takes relu(x); x and for_x are before it. Not transposed
+  int32_t threads;
+};
+
+// Scaled sums of 2x2 boxes at every position. x is [planes][height][width][inner]: [N*C] and 1, [N] and C (channels
+// last) or [C] and N (batch last). Widening, zeros stand around it: out is one larger both ways, else one smaller.
+struct GcBoxes {
+  const float* x;
+  const float* gate;  // or null: the result is 0 where this, shaped like it, is 0 or less. Not when widening
+  float* out;
+  int64_t planes, height, width, inner;
+  float scale;
+  int32_t widen;
+  int32_t relu;  // 1: take relu(x). Only when widening
   int32_t threads;
 };
 

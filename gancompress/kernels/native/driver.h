@@ -127,5 +127,6 @@ int32_t run_program(const Program& program, const GcRun& args);
 
 int32_t run_conv(const GcConv& args);
 int32_t run_backward(const GcBackward& args);
+int32_t run_boxes(const GcBoxes& args);
 
 }  // namespace gc
