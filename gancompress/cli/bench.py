@@ -67,6 +67,8 @@ def train(
     from gancompress.bench.train import bench_train, parse_densities
     from gancompress.recipe.load import load_recipe
 
+    _check_place("--json", json_)
+
     loaded = load_recipe(recipe, overrides=tuple(set_ or ())).recipe
     pairs = parse_densities(density) if density else []
     torch.set_num_threads(threads)
@@ -75,6 +77,8 @@ def train(
     )
     _say(result.settings)
     _table("one training step", result.against_plain, {f"than {result.best_dense}": result.against_best})
+    if any(name.startswith("sparse") for name in result.against_plain):
+        _say_dense()
     if device is _Device.cuda:
         rates = ", ".join(f"{name} {result.images_per_second(name):.0f}" for name in result.against_plain)
         typer.echo(f"\nreal images per second: {rates}")
@@ -111,8 +115,10 @@ def infer(
     import torch
 
     from gancompress.bench.infer import bench_infer, plot
-    from gancompress.kernels import status
     from gancompress.recipe.load import load_recipe
+
+    _check_place("--json", json_)
+    _check_place("--plot", plot_, ".png", ".svg", ".pdf")
 
     loaded = load_recipe(recipe, overrides=tuple(set_ or ())).recipe
     densities = numbers(density, "--density", float, 1.0)
@@ -125,8 +131,7 @@ def infer(
         _table(f"batch {size}", rows, {f"than {name}": result.against(size, name) for name in engines})
         done = ", ".join(f"{name}: {result.gflops(size, name):.0f}" for name in result.macs)
         typer.echo(f"GFLOP/s of the kept weights: {done}")
-    if not status().available:
-        typer.echo(f"the sparse rows ran dense: no native kernels, {status().reason}")
+    _say_dense()
     typer.echo(f"\nlargest difference to eager: {max(result.error.values()):.1e}")
     if result.missing:
         typer.echo(f"not installed: {', '.join(result.missing)}; pip install 'gancompress[bench]'")
@@ -152,6 +157,23 @@ def numbers(text: str, option: str, kind: type, largest: float) -> list[float]:
             raise RecipeError(f"{option}: {part.strip()!r} is not a number above 0, at most {largest:g}")
         found.append(value)
     return found
+
+
+def _check_place(option: str, path: Path | None, *endings: str) -> None:
+    """Refuse before minutes of measuring what could not be written after them."""
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise RecipeError(f"{option}: there is no folder {path.parent}: make it first")
+    if endings and path.suffix.lower() not in endings:
+        raise RecipeError(f"{option}: {path.name} has to end in {', '.join(endings)}")
+
+
+def _say_dense() -> None:
+    from gancompress.kernels import status
+
+    if not status().available:
+        typer.echo(f"the sparse rows ran dense: no native kernels, {status().reason}")
 
 
 def _say(settings: Mapping[str, Any]) -> None:

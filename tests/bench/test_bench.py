@@ -126,6 +126,23 @@ def test_without_kernels_the_command_says_that_nothing_ran_sparse(path, monkeypa
     assert "the sparse rows ran dense: no native kernels, switched off by GANCOMPRESS_KERNELS=off" in result.output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["infer", "--plot", "nowhere/a.png"], "--plot: there is no folder nowhere: make it first"),
+        (["infer", "--plot", "a.txt"], "--plot: a.txt has to end in .png, .svg, .pdf"),
+        (["infer", "--json", "nowhere/a.json"], "--json: there is no folder nowhere"),
+        (["train", "--json", "nowhere/a.json"], "--json: there is no folder nowhere"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_anything_is_measured(arguments, says, path, monkeypatch):
+    monkeypatch.setattr("gancompress.bench.infer.alternate", None)
+    monkeypatch.setattr("gancompress.bench.train.alternate", None)
+    result = CliRunner().invoke(app, ["bench", arguments[0], str(path), *arguments[1:]])
+    assert result.exit_code != 0
+    assert says in result.output
+
+
 def test_everything_in_the_plot_fits_into_it(tmp_path, monkeypatch):
     rows = {
         name: Ratio(name, 1.0, faster, (faster, 1.1 * faster), 1.0) for name, faster in ((REFERENCE, 1.0), ("b", 9.0))
