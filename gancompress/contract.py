@@ -20,7 +20,7 @@ def why_unusable(component: Any, base: type, *, makes_itself: bool = False) -> s
         makes_itself: instances come from a class method, so the constructor may take anything.
     """
     if not inspect.isclass(component):
-        return f"is a {type(component).__name__}, not a class"
+        return f"is of type {type(component).__name__}, not a class"
     if not issubclass(component, base):
         return f"does not subclass {base.__module__}.{base.__qualname__}"
     missing = sorted(getattr(component, "__abstractmethods__", ()))

@@ -63,7 +63,7 @@ def _kernels() -> tuple[str, str, str]:
 
 def _plugins() -> Iterator[tuple[str, str, str]]:
     from gancompress.errors import ComponentError
-    from gancompress.registry import REGISTRIES
+    from gancompress.registry import PLUGINS_VARIABLE, REGISTRIES
 
     count = 0
     for registry in REGISTRIES.values():
@@ -71,13 +71,17 @@ def _plugins() -> Iterator[tuple[str, str, str]]:
             if entry.distribution == "gancompress":
                 continue
             count += 1
+            shown = f"{registry.kind} {entry.name} ({entry.origin})"
+            if entry.left_out:  # asked for: nothing to mend
+                yield "plugin", f"{shown}, left out by {PLUGINS_VARIABLE}", ""
+                continue
             trouble = entry.problem
             if not trouble:
                 try:
                     registry.get(entry.name)
                 except ComponentError as error:
                     trouble = error.message
-            yield "plugin", f"{registry.kind} {entry.name} ({entry.origin})", trouble
+            yield "plugin", shown, trouble
     if not count:
         yield "plugins", "none", ""
 

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import gancompress
+from gancompress.cli.doctor import _plugins
 from gancompress.cli.main import app
 from gancompress.cli.scaffold import KINDS
 from gancompress.comparison.runner import cell_command
@@ -130,7 +131,7 @@ def test_what_does_not_load_is_listed_with_its_reason(monkeypatch: pytest.Monkey
     monkeypatch.setattr(METHODS, "_plugins", bad)
     out = call("plugins", "list", "--plugins").stdout
     assert "cannot be loaded from module_that_is_gone:X: ModuleNotFoundError: No module named" in out
-    assert "cannot be used: json:loads is a function, not a class" in out
+    assert "cannot be used: json:loads is of type function, not a class" in out
     assert "has the same name as one of gancompress itself" in out
     result = call("plugins", "check", code=1)
     assert result.stdout.count("failed   loads") == 3
@@ -145,6 +146,8 @@ def test_what_is_left_out_is_listed_and_not_checked(monkeypatch: pytest.MonkeyPa
     assert told in call("plugins", "list", "--plugins").stdout
     assert call("plugins", "check").stdout.startswith("no plugins are installed that count")
     assert told in call("plugins", "check", "bad", code=1).stdout
+    findings = [found for found in _plugins() if "bad-plugin" in found[1]]
+    assert findings == [("plugin", "method bad (bad-plugin 0.1), left out by GANCOMPRESS_PLUGINS", "")]
 
 
 def test_a_metric_that_does_not_load_is_refused_before_anything_trains(

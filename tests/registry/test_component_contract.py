@@ -51,7 +51,7 @@ def changed(**names: Any) -> type:
 @pytest.mark.parametrize(
     ("component", "reason"),
     [
-        (3, "is a int, not a class"),
+        (3, "is of type int, not a class"),
         (Good, ""),
         (dict, "does not subclass "),
         (Base, "does not define act, sizes"),

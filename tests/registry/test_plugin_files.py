@@ -86,7 +86,7 @@ def test_classes_know_their_module(tmp_path: Path) -> None:
         (GOOD + 'METHODS.register("mine", Mine)', "method 'mine' is already there, from "),
         (GOOD.replace("init", "start"), "does not define init"),
         (GOOD.replace("net, budget, rng", "net, budget"), "defines init(self, net, budget), it is called as init(net"),
-        (GOOD.replace("Mine)", "Mine({}))"), "is a Mine, not a class"),
+        (GOOD.replace("Mine)", "Mine({}))"), "is of type Mine, not a class"),
         (GOOD + "\nfrom gancompress import DATASETS\nDATASETS.register('mine', Mine)", "does not subclass gancomp"),
     ],
 )  # fmt: skip
