@@ -84,19 +84,22 @@ def combined(
     """
     if kind == "up":
         x, weight = F.relu(x) if relu else x, turned(weight)
-        bias = None if bias is None else bias * 0.25  # a box has four
     else:
         x = box_means(x, relu=relu)
     if pattern is None:
-        conv = F.conv_transpose2d if kind == "up" else F.conv2d
-        out = conv(x, weight, bias, stride=2)
-    else:
-        operation = kernels.conv_transpose2d if kind == "up" else kernels.conv2d
-        how = sparse or kernels.Attachment(pattern, masked=True)
-        out = operation(
-            x, weight, pattern, bias, stride=2, sparse="always", masked=how.masked,
-            dense_gradient=how.dense_gradient, batch_last=how.batch_last,
-        )  # fmt: skip
+        if kind == "down":
+            return F.conv2d(x, weight, bias, stride=2)
+        # torch is slow at the bias of a transposed convolution
+        out = box_sums(F.conv_transpose2d(x, weight, stride=2))
+        return out if bias is None else out + bias.to(out.dtype)[:, None, None]
+    if kind == "up":
+        bias = None if bias is None else bias * 0.25  # a box has four
+    operation = kernels.conv_transpose2d if kind == "up" else kernels.conv2d
+    how = sparse or kernels.Attachment(pattern, masked=True)
+    out = operation(
+        x, weight, pattern, bias, stride=2, sparse="always", masked=how.masked,
+        dense_gradient=how.dense_gradient, batch_last=how.batch_last,
+    )  # fmt: skip
     return box_sums(out) if kind == "up" else out
 
 
