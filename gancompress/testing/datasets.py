@@ -7,7 +7,7 @@ import hashlib
 import os
 import pickle
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from unittest import mock
 
 import numpy as np
@@ -29,13 +29,15 @@ from gancompress.testing.conformance import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from torch import Tensor
 
     from gancompress.data.base import Batch
 
-__all__ = ["check_dataset", "dataset_checks", "random_states", "scrambled_everywhere"]
+__all__ = ["check_dataset", "dataset_checks", "from_two_random_states"]
+
+T = TypeVar("T")
 
 #: images that are looked at; of a larger dataset these many, spread over all of it
 _LOOKED_AT = 16
@@ -85,7 +87,7 @@ def _subject(dataset: str | type[Dataset[Any]], settings: Mapping[str, Any] | No
 
 
 @contextlib.contextmanager
-def scrambled_everywhere(seed: int) -> Iterator[None]:
+def _scrambled_everywhere(seed: int) -> Iterator[None]:
     """Put the global random states of torch, NumPy and Python somewhere else inside."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=[]):
@@ -99,12 +101,31 @@ def scrambled_everywhere(seed: int) -> Iterator[None]:
             random.setstate(python_state)
 
 
-def random_states() -> str:
+def _random_states() -> str:
     """Return a hash of the global random states of torch, NumPy and Python."""
     found = hashlib.blake2b(bytes(torch.default_generator.get_state().tolist()), digest_size=8)
     found.update(repr(np.random.get_state()).encode())
     found.update(repr(random.getstate()).encode())
     return found.hexdigest()
+
+
+def from_two_random_states(compute: Callable[[], T], instead: str) -> tuple[T, T]:
+    """Return what ``compute`` gives under each of two global random states; it must move neither.
+
+    Args:
+        compute: what is checked.
+        instead: advice to one that draws from a global random state.
+    """
+
+    def under(seed: int) -> T:
+        with _scrambled_everywhere(seed):
+            before = _random_states()
+            value = compute()
+            moved = _random_states() != before
+        require(not moved, f"it draws from a global random state: {instead}")
+        return value
+
+    return under(1), under(2)
 
 
 class _Suite:
@@ -221,16 +242,14 @@ class _Suite:
 
     def _random(self) -> None:
         self.dataset.need("opens")
-        found = []
-        for seed in (1, 2):
-            with scrambled_everywhere(seed):
-                before = random_states()
-                dataset = self._open()
-                images = _digests(dataset.read(self._some(dataset)))
-                moved = random_states() != before
-            require(not moved, "it draws from a global random state: use a generator of its own")
-            found.append((images, dataset.fingerprint()))
-        require(found[0] == found[1], "its images depend on a global random state")
+
+        def found() -> tuple[list[str], Dataset[Any]]:
+            dataset = self._open()
+            return _digests(dataset.read(self._some(dataset))), dataset
+
+        one, other = from_two_random_states(found, "use a generator of its own")
+        same = (one[0], one[1].fingerprint()) == (other[0], other[1].fingerprint())
+        require(same, "its images depend on a global random state")
 
     def _fork(self) -> None:
         dataset = self.dataset.need("opens")

@@ -20,7 +20,7 @@ from gancompress.testing.conformance import (
     run_checks,
     skip_check,
 )
-from gancompress.testing.datasets import random_states, scrambled_everywhere
+from gancompress.testing.datasets import from_two_random_states
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -164,18 +164,16 @@ class _Suite:
         require(bool((values - values[:1]).abs().amax(1)[1:].max() > 0), "all images have the same features")
 
     def _random(self) -> None:
-        found = []
         images = self.images.get()
         self.prepared.need("prepares")
-        for seed in (1, 2):
-            with scrambled_everywhere(seed):
-                before = random_states()
-                made = self.subject.type.prepare(self.dataset.get(), option=self.option)
-                values, _ = made.features(images)
-                moved = random_states() != before
-            require(not moved, "it draws from a global random state: use a generator of its own, with a fixed seed")
-            found.append((made.weights_hash, values))
-        same = found[0][0] == found[1][0] and torch.allclose(found[0][1], found[1][1], rtol=1e-4, atol=1e-5)
+
+        def found() -> tuple[str, Tensor]:
+            made = self.subject.type.prepare(self.dataset.get(), option=self.option)
+            values, _ = made.features(images)
+            return made.weights_hash, values
+
+        one, other = from_two_random_states(found, "use a generator of its own, with a fixed seed")
+        same = one[0] == other[0] and torch.allclose(one[1], other[1], rtol=1e-4, atol=1e-5)
         require(same, "its features depend on a global random state")
 
     def _untouched(self) -> None:

@@ -21,7 +21,7 @@ from gancompress.testing.conformance import (
     run_checks,
     skip_check,
 )
-from gancompress.testing.datasets import random_states, scrambled_everywhere
+from gancompress.testing.datasets import from_two_random_states
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -146,16 +146,13 @@ class _Suite:
                 require(finite, f"the gradient of {side}() is not finite at logits of {size:g} and {-size:g}")
 
     def _random(self) -> None:
-        found = []
-        for seed in (1, 2):
-            with scrambled_everywhere(seed):
-                before = random_states()
-                penalty, _ = self._compute_penalty(7)
-                values = [*self._both(_logits(1), _logits(2)).values(), *([] if penalty is None else [penalty])]
-                moved = random_states() != before
-            require(not moved, "it draws from a global random state: use the rng that penalty() is given")
-            found.append([value.item() for value in values])
-        require(found[0] == found[1], f"{found[0]}, then {found[1]} with another global random state")
+        def found() -> list[float]:
+            penalty, _ = self._compute_penalty(7)
+            values = [*self._both(_logits(1), _logits(2)).values(), *([] if penalty is None else [penalty])]
+            return [value.item() for value in values]
+
+        one, other = from_two_random_states(found, "use the rng that penalty() is given")
+        require(one == other, f"{one}, then {other} with another global random state")
 
     def _compute_penalty(self, seed: int) -> tuple[Tensor | None, nn.Module]:
         network = _discriminator()

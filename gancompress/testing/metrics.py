@@ -21,7 +21,7 @@ from gancompress.testing.conformance import (
     require,
     run_checks,
 )
-from gancompress.testing.datasets import random_states, scrambled_everywhere
+from gancompress.testing.datasets import from_two_random_states
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -155,14 +155,9 @@ class _Suite:
 
     def _random(self) -> None:
         self.results.need("results")
-        found = []
-        for seed in (1, 2):
-            with scrambled_everywhere(seed):
-                before = random_states()
-                found.append(self._compute(self.real, self.fake))
-                moved = random_states() != before
-            require(not moved, "it draws from a global random state: use a generator of its own, with a fixed seed")
-        require(found[0] == found[1], f"{_shown(found[0])}, then {_shown(found[1])} with another global random state")
+        instead = "use a generator of its own, with a fixed seed"
+        one, other = from_two_random_states(lambda: self._compute(self.real, self.fake), instead)
+        require(one == other, f"{_shown(one)}, then {_shown(other)} with another global random state")
 
     def _order(self) -> None:
         before = {result.key: result for result in self.results.need("results")}
