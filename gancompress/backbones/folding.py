@@ -19,13 +19,13 @@ without notes, and any network in evaluation mode, is computed as written.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancompress import kernels
+from gancompress.kernels.doubling import FoldKind, folded
 from gancompress.kernels.layout import to_images
 from gancompress.kernels.resample import box_means, box_sums
 
@@ -34,26 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fold", "FoldKind", "attach", "attached", "combined", "compute", "detach", "folded", "resampling", "turned"]
 
-FoldKind: TypeAlias = Literal["up", "down"]
-
 _NAME = "_gancompress_fold"
-
-
-def folded(weight: Tensor, kind: FoldKind) -> Tensor:
-    """Return the 4x4 kernel: ``[C, R, 4, 4]`` of a transposed convolution (up), ``[R, C, 4, 4]`` (down).
-
-    Both are applied with stride 2 and padding 1.
-
-    Args:
-        weight: ``[R, C, 3, 3]`` of a convolution with stride 1 and padding 1.
-        kind: what stands beside it.
-    """
-    # in one dimension: pixel 2i-1+j of the large map meets position k of the kernel in j - k = 0 or 1 (down), and in
-    # j + k - 2 = 0 or 1 (up, where the kernel of a transposed convolution runs backwards)
-    rows = [[(j - k if kind == "down" else j + k - 2) in (0, 1) for k in range(3)] for j in range(4)]
-    once = torch.tensor(rows).to(weight) * (0.5 if kind == "down" else 1.0)
-    kernel = torch.einsum("jk,rckl,il->rcji", once, weight, once)
-    return kernel.transpose(0, 1) if kind == "up" else kernel
 
 
 def turned(weight: Tensor) -> Tensor:
