@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gancompress.assemble import build_dataset
 from gancompress.bench.train import BF16, COMPILED, GRAPHS, TOGETHER, bench_train
 from gancompress.evaluation.extractors import build_extractor
-from gancompress.experiment import Experiment
+from gancompress.experiment.assemble import build_dataset
+from gancompress.experiment.run import Experiment
 from gancompress.recipe.load import load_recipe
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from peers import average_by_state_dict, mask_by_state_dict, mask_one_by_one, up
 from torch.nn import functional as F
 
 from gancompress import kernels
-from gancompress.assemble import ROLES, build_dataset, build_method, build_trainer, masked_weights
 from gancompress.bench.timing import alternate
 from gancompress.bench.train import _give_gradients, _step, _trainer, optimizer_operations
 from gancompress.cost.bytes import optimizer_bytes
+from gancompress.experiment.assemble import ROLES, build_dataset, build_method, build_trainer, masked_weights
 from gancompress.kernels.layout import to_batch_last
 from gancompress.methods.base import NetView
 from gancompress.seeds import generator as seeded

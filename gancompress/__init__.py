@@ -9,34 +9,34 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gancompress.api import compare, compress, run
+    from gancompress.api.commands import compare, compress, run
+    from gancompress.api.outcomes import ComparisonOutcome, CompressionOutcome, RunOutcome
     from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator, prunable_weights
+    from gancompress.components.registry import BACKBONES, DATASETS, EXTRACTORS, LOSSES, METHODS, METRICS
     from gancompress.data.base import Batch, Dataset, DatasetConfig, ImageSpec
     from gancompress.errors import GancompressError
     from gancompress.export.loading import load
     from gancompress.methods.base import Measure, Method, MethodConfig, NetView, Plan, Round
     from gancompress.objectives.base import Loss, LossConfig
-    from gancompress.outcomes import ComparisonOutcome, CompressionOutcome, RunOutcome
     from gancompress.recipe.load import LoadedRecipe, component_config, load_recipe, parse_recipe
     from gancompress.recipe.schema import Recipe
-    from gancompress.registry import BACKBONES, DATASETS, EXTRACTORS, LOSSES, METHODS, METRICS
     from gancompress.sparsity.state import Budget, SparseState
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BACKBONES": "gancompress.registry",
-    "DATASETS": "gancompress.registry",
-    "EXTRACTORS": "gancompress.registry",
-    "LOSSES": "gancompress.registry",
-    "METHODS": "gancompress.registry",
-    "METRICS": "gancompress.registry",
+    "BACKBONES": "gancompress.components.registry",
+    "DATASETS": "gancompress.components.registry",
+    "EXTRACTORS": "gancompress.components.registry",
+    "LOSSES": "gancompress.components.registry",
+    "METHODS": "gancompress.components.registry",
+    "METRICS": "gancompress.components.registry",
     "Backbone": "gancompress.backbones.base",
     "BackboneConfig": "gancompress.backbones.base",
     "Batch": "gancompress.data.base",
     "Budget": "gancompress.sparsity.state",
-    "ComparisonOutcome": "gancompress.outcomes",
-    "CompressionOutcome": "gancompress.outcomes",
+    "ComparisonOutcome": "gancompress.api.outcomes",
+    "CompressionOutcome": "gancompress.api.outcomes",
     "Dataset": "gancompress.data.base",
     "DatasetConfig": "gancompress.data.base",
     "Discriminator": "gancompress.backbones.base",
@@ -53,16 +53,16 @@ _HOMES = {
     "Plan": "gancompress.methods.base",
     "Recipe": "gancompress.recipe.schema",
     "Round": "gancompress.methods.base",
-    "RunOutcome": "gancompress.outcomes",
+    "RunOutcome": "gancompress.api.outcomes",
     "SparseState": "gancompress.sparsity.state",
-    "compare": "gancompress.api",
+    "compare": "gancompress.api.commands",
     "component_config": "gancompress.recipe.load",
-    "compress": "gancompress.api",
+    "compress": "gancompress.api.commands",
     "load": "gancompress.export.loading",
     "load_recipe": "gancompress.recipe.load",
     "parse_recipe": "gancompress.recipe.load",
     "prunable_weights": "gancompress.backbones.base",
-    "run": "gancompress.api",
+    "run": "gancompress.api.commands",
 }
 
 __all__ = [

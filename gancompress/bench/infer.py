@@ -13,11 +13,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gancompress.assemble import ROLES, build_backbone, build_budgets, build_dataset, build_networks, masked_weights
 from gancompress.bench.engines import installed, onnx_bytes, onnxruntime_session, openvino_model
 from gancompress.bench.styles import fold
 from gancompress.bench.timing import Ratio, alternate, keep_memory, machine, ratios
 from gancompress.cost.layers import profile
+from gancompress.experiment.assemble import (
+    ROLES,
+    build_backbone,
+    build_budgets,
+    build_dataset,
+    build_networks,
+    masked_weights,
+)
 from gancompress.export.compiled import compile_generator
 from gancompress.export.folding import folded
 from gancompress.seeds import generator as seeded

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gancompress.acceleration import why_not_recorded
-from gancompress.assemble import ROLES, build_dataset, build_loss, build_trainer, masked_weights
 from gancompress.bench.styles import PlainStep, Style
 from gancompress.bench.timing import Ratio, alternate, keep_memory, machine, ratios
 from gancompress.errors import RecipeError
+from gancompress.experiment.acceleration import why_not_recorded
+from gancompress.experiment.assemble import ROLES, build_dataset, build_loss, build_trainer, masked_weights
 from gancompress.methods.base import Plan
 
 if TYPE_CHECKING:

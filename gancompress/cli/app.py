@@ -219,7 +219,7 @@ def with_plugins(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def command(*arguments: Any, plugin_files: list[Path] | None = None, **options: Any) -> Any:
         if plugin_files:
-            from gancompress.plugins import load_plugin
+            from gancompress.components.plugins import load_plugin
 
             for file in plugin_files:
                 load_plugin(file)

@@ -14,7 +14,7 @@ from gancompress.errors import RecipeError
 
 if TYPE_CHECKING:
     from gancompress.recipe.catalogue import ShippedRecipe
-    from gancompress.training.rundir import RunSummary
+    from gancompress.runs.directory import RunSummary
 
 __all__ = ["cp", "ls"]
 
@@ -32,7 +32,7 @@ def ls(
     Example: gancompress ls stugan_biggan
     """
     from gancompress.recipe.catalogue import shipped_recipes, variant_recipes
-    from gancompress.training.rundir import list_runs
+    from gancompress.runs.directory import list_runs
 
     if recipe is not None:
         variants = variant_recipes(recipe)

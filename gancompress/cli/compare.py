@@ -16,7 +16,7 @@ from gancompress.errors import GancompressError, RecipeError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gancompress.api import PlannedComparison
+    from gancompress.api.commands import PlannedComparison
     from gancompress.comparison.folder import ComparisonFolder
     from gancompress.comparison.grid import Grid
     from gancompress.comparison.runner import Outcome, Runner
@@ -88,7 +88,7 @@ def compare(
     base = load_recipe(recipe or recipe_option or "compare_digits", tuple(set_ or ()), smoke)
     chosen = parse_seeds(seeds, base.recipe.seed)
 
-    from gancompress.api import plan_comparison
+    from gancompress.api.commands import plan_comparison
 
     planned = plan_comparison(base, choices, asked, chosen, held, narrow=narrow, jobs=jobs, out=out)
     if dry_run:
@@ -121,9 +121,9 @@ def _runner(executor: ExecutorName, jobs: int, settings: Mapping[str, Any]) -> R
 
 
 def _run(planned: PlannedComparison, runner: Runner) -> None:
-    from gancompress.api import run_comparison
+    from gancompress.api.commands import run_comparison
+    from gancompress.api.outcomes import print_outcome
     from gancompress.comparison.progress import watcher
-    from gancompress.outcomes import print_outcome
 
     grid, folder = planned.grid, planned.folder
     for message in grid.messages:

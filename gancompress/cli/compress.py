@@ -39,8 +39,8 @@ def compress(
 
     Example: gancompress compress runs/quickstart-0a1b2c3d4e --density 0.1
     """
-    from gancompress.api import compress as start
-    from gancompress.outcomes import print_outcome
+    from gancompress.api.commands import compress as start
+    from gancompress.api.outcomes import print_outcome
 
     outcome = start(run, density, method, set_ or (), steps=steps, step=step, recipe=recipe, backbone=backbone, out=out)
     print_outcome(outcome)

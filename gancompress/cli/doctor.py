@@ -34,7 +34,7 @@ def _findings() -> Iterator[tuple[str, str, str]]:
     import torch
 
     from gancompress import __version__
-    from gancompress.environment import environment
+    from gancompress.experiment.environment import environment
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = environment(device)
@@ -62,8 +62,8 @@ def _kernels() -> tuple[str, str, str]:
 
 
 def _plugins() -> Iterator[tuple[str, str, str]]:
+    from gancompress.components.registry import PLUGINS_VARIABLE, REGISTRIES
     from gancompress.errors import ComponentError
-    from gancompress.registry import PLUGINS_VARIABLE, REGISTRIES
 
     count = 0
     for registry in REGISTRIES.values():

@@ -30,9 +30,9 @@ def evaluate(
 
     Example: gancompress evaluate runs/quickstart-0a1b2c3d4e --set weights=live
     """
+    from gancompress.experiment.finished import open_run
     from gancompress.progress import PlainProgress
     from gancompress.report.tables import print_metrics
-    from gancompress.runs import open_run
 
     changes = tuple(f"evaluation.{item.removeprefix('evaluation.')}" for item in set_ or ())
     opened = open_run(run, changes)

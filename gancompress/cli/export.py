@@ -43,7 +43,7 @@ def export(
     Example: gancompress export runs/quickstart-0a1b2c3d4e --values bf16
     """
     from gancompress.errors import ExportError
-    from gancompress.runs import open_run
+    from gancompress.experiment.finished import open_run
 
     opened = open_run(run)
     if format is _Format.onnx:

@@ -14,7 +14,7 @@ from gancompress.errors import ComponentError, RecipeError, RunError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gancompress.registry import Entry, Registry
+    from gancompress.components.registry import Entry, Registry
     from gancompress.testing import Check, Outcome
 
 __all__ = ["check", "list_", "new", "plugins"]
@@ -83,7 +83,7 @@ def list_(
 
 
 def _registries(kind: Kind | None) -> list[Registry[Any]]:
-    from gancompress.registry import REGISTRIES
+    from gancompress.components.registry import REGISTRIES
 
     return [registry for registry in REGISTRIES.values() if kind is None or registry.kind == kind.value]
 

@@ -35,9 +35,9 @@ def train(
 
 
 def _execute(recipe: str, overrides: list[str], out: Path, smoke: bool, *, evaluates: bool) -> None:
-    from gancompress.api import is_main_process
-    from gancompress.api import run as start
-    from gancompress.outcomes import print_outcome
+    from gancompress.api.commands import is_main_process
+    from gancompress.api.commands import run as start
+    from gancompress.api.outcomes import print_outcome
 
     outcome = start(recipe, overrides, out=out, evaluate=evaluates, smoke=smoke)
     if is_main_process():

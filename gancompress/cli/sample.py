@@ -32,7 +32,7 @@ def sample(
 
     Example: gancompress sample runs/quickstart-0a1b2c3d4e --out digits.png
     """
-    from gancompress.runs import open_run
+    from gancompress.experiment.finished import open_run
 
     if out is None:
         out = Path("samples.png" if label is None else f"samples-class-{label}")

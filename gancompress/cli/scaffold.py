@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from gancompress.cli.scaffold_code import PARTS, Part
+from gancompress.components.registry import REGISTRIES
 from gancompress.errors import ComponentError, RunError
-from gancompress.registry import REGISTRIES
 
 __all__ = ["KINDS", "scaffold"]
 

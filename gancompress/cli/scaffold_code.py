@@ -243,7 +243,7 @@ _BACKBONE_TESTS = (
     HEAD
     + """import pytest
 from gancompress.recipe.load import load_recipe
-from gancompress.registry import BACKBONES
+from gancompress.components.registry import BACKBONES
 from gancompress.testing import Check, backbone_checks
 
 import @MODULE@

@@ -49,7 +49,7 @@ def validate(recipe: RecipeArgument, set_: SetOption = None, smoke: SmokeOption 
 
 def _check(address: str, overrides: list[str], smoke: bool) -> LoadedRecipe:
     """Run steps 2 and 3, which find their mistakes together and report them together."""
-    from gancompress.measure import check_evaluation
+    from gancompress.experiment.measure import check_evaluation
     from gancompress.recipe.load import load_recipe
     from gancompress.recipe.mistakes import InvalidRecipeError
 
@@ -80,8 +80,8 @@ def _data(loaded: LoadedRecipe) -> tuple[Dataset[Any], int, list[str]]:
     """Open the images, read every one of them, and count their classes; also return the bytes they take."""
     import torch
 
-    from gancompress.assemble import build_dataset
-    from gancompress.memory import check_images
+    from gancompress.experiment.assemble import build_dataset
+    from gancompress.experiment.memory import check_images
 
     dataset = build_dataset(loaded.recipe)
     images = check_images(dataset)
@@ -114,9 +114,9 @@ def _histogram(names: tuple[str, ...], counts: list[int], most: int = 20) -> lis
 
 def _shapes(loaded: LoadedRecipe, dataset: Dataset[Any], images: int) -> list[str]:
     """Build everything that trains, as `run` does, and say what the densities keep."""
-    from gancompress.assemble import ROLES, build_backbone, build_trainer, declared_rounds, device_of
-    from gancompress.initial import load_initial
-    from gancompress.memory import available_memory, check_memory, check_networks
+    from gancompress.experiment.assemble import ROLES, build_backbone, build_trainer, declared_rounds, device_of
+    from gancompress.experiment.initial import load_initial
+    from gancompress.experiment.memory import available_memory, check_memory, check_networks
     from gancompress.report.words import size
 
     check_networks(loaded.recipe, build_backbone(loaded.recipe, dataset.spec), device_of(loaded.recipe))

@@ -10,8 +10,8 @@ import math
 import re
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from gancompress.components.registry import METHODS
 from gancompress.errors import ComponentError, RecipeError, did_you_mean
-from gancompress.registry import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from gancompress.errors import RunError
 from gancompress.recipe.identity import resolved_yaml
-from gancompress.training.atomic import write_file, write_json
-from gancompress.training.rundir import RunDirectory, Status
+from gancompress.runs.directory import RunDirectory, Status
+from gancompress.storage.atomic import write_file, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,16 +9,16 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from gancompress.assemble import build_dataset
 from gancompress.comparison.choices import Budget, MethodChoice
 from gancompress.comparison.price import Price, price
 from gancompress.comparison.published import published_rows, with_published
+from gancompress.components.registry import METHODS
 from gancompress.errors import GancompressError, RecipeError
+from gancompress.experiment.assemble import build_dataset
 from gancompress.recipe.identity import run_id
 from gancompress.recipe.layers import apply_override
 from gancompress.recipe.load import LoadedRecipe, check_document
 from gancompress.recipe.smoke import SUFFIX, fitted, longer
-from gancompress.registry import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

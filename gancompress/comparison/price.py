@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gancompress.assemble import (
+from gancompress.backbones.base import prunable_weights
+from gancompress.cost.flops import FLOPS_PER_MAC, sample_cost
+from gancompress.cost.layers import profile
+from gancompress.cost.ledger import TrainingLedger
+from gancompress.cost.training import training_cost
+from gancompress.errors import RecipeError
+from gancompress.experiment.assemble import (
     ROLES,
     Networks,
     build_backbone,
@@ -22,12 +28,6 @@ from gancompress.assemble import (
     build_networks,
     masked_weights,
 )
-from gancompress.backbones.base import prunable_weights
-from gancompress.cost.flops import FLOPS_PER_MAC, sample_cost
-from gancompress.cost.layers import profile
-from gancompress.cost.ledger import TrainingLedger
-from gancompress.cost.training import training_cost
-from gancompress.errors import RecipeError
 from gancompress.methods.base import NetView, Plan
 from gancompress.objectives.base import Loss
 from gancompress.seeds import generator as seeded

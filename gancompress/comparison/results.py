@@ -14,7 +14,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from gancompress.errors import RunError
-from gancompress.training.rundir import RunDirectory
+from gancompress.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gancompress.components.plugins import plugin_options
 from gancompress.errors import GancompressError, RunError
-from gancompress.interrupt import Interruption
-from gancompress.plugins import plugin_options
+from gancompress.experiment.interrupt import Interruption
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -221,7 +221,7 @@ class InThisProcess:
 
     def run(self, folder: ComparisonFolder, cells: Sequence[Cell], watcher: Watcher) -> list[Outcome]:
         """Run all cells in turn."""
-        from gancompress.experiment import Experiment
+        from gancompress.experiment.run import Experiment
 
         outcomes = []
         for cell in cells:

@@ -6,9 +6,9 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING
 
-from gancompress.assemble import build_dataset, build_trainer
+from gancompress.experiment.assemble import build_dataset, build_trainer
 from gancompress.methods.base import Round
-from gancompress.training.rundir import RunDirectory
+from gancompress.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from gancompress.comparison.folder import ComparisonFolder

@@ -18,7 +18,7 @@ import zipfile
 from typing import IO, TYPE_CHECKING
 
 from gancompress.errors import DataError
-from gancompress.locks import in_turn
+from gancompress.storage.locks import in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable

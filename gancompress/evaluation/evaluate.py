@@ -63,7 +63,7 @@ def build_metrics(names: Sequence[str | Metric]) -> list[Metric]:
         ComponentError: nothing is registered under a name.
         EvaluationError: what is registered is no metric.
     """
-    from gancompress.registry import METRICS
+    from gancompress.components.registry import METRICS
 
     found = []
     for name in names:

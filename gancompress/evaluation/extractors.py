@@ -126,7 +126,7 @@ def build_extractor(
         ComponentError: nothing is registered under this name.
         EvaluationError: it cannot be used here.
     """
-    from gancompress.registry import EXTRACTORS
+    from gancompress.components.registry import EXTRACTORS
 
     name, option = parse_extractor(resolve_extractor(text, dataset))
     found = EXTRACTORS.get(name)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gancompress.backbones.base import Generator
-    from gancompress.runs import FinishedRun
+    from gancompress.experiment.finished import FinishedRun
 
 __all__ = ["FORMAT", "KIND", "Packed", "TensorSize", "Values", "export_packed", "export_run", "load_packed"]
 
@@ -171,7 +171,7 @@ def export_run(
     """Write the averaged generator of a finished run into one file; see :func:`export_packed`.
 
     Args:
-        run: from :func:`gancompress.runs.open_run`.
+        run: from :func:`gancompress.experiment.finished.open_run`.
         path: the file.
         step: ``last``, ``best`` or a number.
         values: see :func:`export_packed`.

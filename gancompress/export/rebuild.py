@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import ValidationError
 
+from gancompress.components.registry import BACKBONES
 from gancompress.errors import ExportError, GancompressError
 from gancompress.export.folding import write_out
 from gancompress.recipe.components import config_type
-from gancompress.registry import BACKBONES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

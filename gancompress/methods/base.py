@@ -157,7 +157,7 @@ class Method(abc.ABC, Generic[C]):
         return {}
 
     def width(self, full: int, multiple: int, target: Size, size: Callable[[int], Size]) -> int:
-        """Choose the width of one network (``gancompress.widths``): ``full``, or fewer multiples of ``multiple``."""
+        """Choose the width of one network: ``full``, or fewer multiples of ``multiple`` (``experiment/widths.py``)."""
         return full
 
     def rounds(self, total_steps: int, density: Mapping[Role, float]) -> Sequence[Round]:

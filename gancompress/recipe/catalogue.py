@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from gancompress.components.plugins import recipe_folders
 from gancompress.errors import RecipeError, did_you_mean
-from gancompress.plugins import recipe_folders
 
 __all__ = [
     "ShippedRecipe",

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
+from gancompress.components.registry import BACKBONES, DATASETS, LOSSES, METHODS
 from gancompress.errors import ComponentError
 from gancompress.recipe.layers import COMPONENT_PATHS
 from gancompress.recipe.schema import Component, ObjectiveConfig, Recipe, SparsityConfig, name_alone
-from gancompress.registry import BACKBONES, DATASETS, LOSSES, METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gancompress.components.registry import Registry
     from gancompress.recipe.document import KeyPath
-    from gancompress.registry import Registry
 
 __all__ = [
     "COMPONENT_REGISTRIES",

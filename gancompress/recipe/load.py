@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
+from gancompress.components.plugins import PLUGIN_RECORD, to_install
+from gancompress.components.registry import EXTRACTORS, METRICS
 from gancompress.errors import ComponentError, RecipeError
-from gancompress.plugins import PLUGIN_RECORD, to_install
 from gancompress.recipe.changes import changed_settings
 from gancompress.recipe.components import (
     COMPONENT_REGISTRIES,
@@ -27,7 +28,6 @@ from gancompress.recipe.layers import apply_override, compose, with_short_compon
 from gancompress.recipe.mistakes import InvalidRecipeError, Mistake, coerced, mistakes_of
 from gancompress.recipe.schema import ObjectiveConfig, Recipe, SparsityConfig
 from gancompress.recipe.smoke import shrunk
-from gancompress.registry import EXTRACTORS, METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Union
 
 from pydantic import BaseModel, Field, create_model
 
+from gancompress.components.registry import METRICS
 from gancompress.recipe.components import COMPONENT_REGISTRIES, config_type, narrow_component
 from gancompress.recipe.layers import COMPONENT_PATHS
 from gancompress.recipe.schema import ObjectiveConfig, Recipe, SparsityConfig
-from gancompress.registry import METRICS
 
 __all__ = ["recipe_schema"]
 

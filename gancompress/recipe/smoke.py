@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from gancompress.components.registry import BACKBONES, DATASETS, METHODS
 from gancompress.errors import DataError, RecipeError
 from gancompress.recipe.components import component_config
 from gancompress.recipe.layers import lay
-from gancompress.registry import BACKBONES, DATASETS, METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

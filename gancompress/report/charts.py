@@ -7,14 +7,14 @@ import functools
 import math
 from typing import TYPE_CHECKING, Any
 
-from gancompress.report.reader import ROLES, number
 from gancompress.report.svg import Mark, Series, line_chart, tick_label
 from gancompress.report.words import metric_value
+from gancompress.runs.reader import ROLES, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gancompress.report.reader import Metric, Record, RunData
+    from gancompress.runs.reader import Metric, Record, RunData
 
 __all__ = ["Chart", "metric_charts", "training_charts"]
 

@@ -29,7 +29,7 @@ from gancompress.report.comparison_table import (
 )
 from gancompress.report.published import answers_of_comparison
 from gancompress.report.words import scaled
-from gancompress.training.atomic import write_file
+from gancompress.storage.atomic import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

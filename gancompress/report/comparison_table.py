@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gancompress.report.published import answers_of_comparison
 from gancompress.report.words import density, duration, metric_value, scaled, size
-from gancompress.training.atomic import write_file, write_json
+from gancompress.storage.atomic import write_file, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

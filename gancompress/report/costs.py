@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from gancompress.report.reader import ROLES, mapping, number
 from gancompress.report.words import count, duration, ratio, scaled, size
+from gancompress.runs.reader import ROLES, mapping, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

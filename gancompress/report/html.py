@@ -15,10 +15,10 @@ from gancompress.report.charts import metric_charts, training_charts
 from gancompress.report.costs import cost_cards
 from gancompress.report.protocols import few_images, shared_protocol
 from gancompress.report.published import answers_of_run
-from gancompress.report.reader import ROLES, RunData, mapping, number, read_run
 from gancompress.report.summary import cost_rows, headline
 from gancompress.report.words import count, density, metric_value, plain_reason, ratio, scaled
-from gancompress.training.atomic import write_file
+from gancompress.runs.reader import ROLES, RunData, mapping, number, read_run
+from gancompress.storage.atomic import write_file
 
 if TYPE_CHECKING:
     from pathlib import Path

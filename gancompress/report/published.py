@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError
 
 from gancompress.recipe.published import PublishedFigure, PublishedProtocol
-from gancompress.report.reader import mapping
 from gancompress.report.words import metric_value
+from gancompress.runs.reader import mapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from gancompress.comparison.results import Results, RowResult
-    from gancompress.report.reader import RunData
+    from gancompress.runs.reader import RunData
 
 __all__ = ["Answer", "Difference", "Measured", "answers", "answers_of_comparison", "answers_of_run", "selection_words"]
 

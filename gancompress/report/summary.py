@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gancompress.report.protocols import few_images, shared_protocol
-from gancompress.report.reader import ROLES, mapping, number
 from gancompress.report.words import count, density, duration, metric_value, quantity, ratio, scaled
+from gancompress.runs.reader import ROLES, mapping, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from gancompress.report.reader import Metric, RunData
+    from gancompress.runs.reader import Metric, RunData
 
 __all__ = ["Fact", "cost_rows", "flat", "headline", "metric_facts"]
 

@@ -7,16 +7,16 @@ import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
 from gancompress.report.published import answers_of_run
-from gancompress.report.reader import metrics_of
 from gancompress.report.summary import headline, metric_facts
+from gancompress.runs.reader import metrics_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rich.console import RenderableType
 
-    from gancompress.report.reader import RunData
     from gancompress.report.summary import Fact
+    from gancompress.runs.reader import RunData
 
 __all__ = ["Summary", "drawn_summary", "plain_summary", "print_metrics", "summary_of"]
 

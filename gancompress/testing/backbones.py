@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gancompress.backbones.base import Backbone
+from gancompress.components.registry import BACKBONES
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError
-from gancompress.registry import BACKBONES
 from gancompress.testing import networks
 from gancompress.testing.conformance import (
     Check,

@@ -17,7 +17,7 @@ from gancompress.errors import GancompressError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-    from gancompress.registry import Registry
+    from gancompress.components.registry import Registry
 
 __all__ = [
     "Check",

@@ -13,8 +13,8 @@ from unittest import mock
 import numpy as np
 import torch
 
+from gancompress.components.registry import DATASETS
 from gancompress.data.base import Dataset, ImageSpec
-from gancompress.registry import DATASETS
 from gancompress.testing.conformance import (
     Check,
     Conformance,

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gancompress.components.registry import EXTRACTORS
 from gancompress.data.shapes import Shapes, ShapesConfig
 from gancompress.evaluation.extractors import Extractor
-from gancompress.registry import EXTRACTORS
 from gancompress.testing.conformance import (
     Check,
     Conformance,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from gancompress.components.registry import LOSSES
 from gancompress.objectives.base import Loss
-from gancompress.registry import LOSSES
 from gancompress.testing.conformance import (
     Check,
     Conformance,

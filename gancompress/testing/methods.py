@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gancompress.assemble import ROLES
+from gancompress.components.registry import METHODS
+from gancompress.experiment.assemble import ROLES
 from gancompress.methods.base import Method, Plan
-from gancompress.registry import METHODS
 from gancompress.sparsity.state import SparseState
 from gancompress.testing.conformance import (
     Check,

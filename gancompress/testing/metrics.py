@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gancompress.components.registry import METRICS
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.features import Features
 from gancompress.evaluation.metrics import Metric, MetricResult
-from gancompress.registry import METRICS
 from gancompress.testing.conformance import (
     Check,
     Conformance,

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gancompress.assemble import ROLES, build_dataset, build_method, build_trainer, declared_rounds
 from gancompress.backbones.base import prunable_weights
-from gancompress.experiment import Experiment
+from gancompress.experiment.assemble import ROLES, build_dataset, build_method, build_trainer, declared_rounds
+from gancompress.experiment.run import Experiment
 from gancompress.recipe.load import parse_recipe
-from gancompress.training.checkpoint import Snapshot, latest, load, save
+from gancompress.storage.checkpoint import Snapshot, latest, load, save
 from gancompress.training.moments import moments_of
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from gancompress.experiment import RunResult
-    from gancompress.interrupt import Interruption
+    from gancompress.experiment.interrupt import Interruption
+    from gancompress.experiment.run import RunResult
     from gancompress.methods.base import Round
     from gancompress.recipe.schema import Recipe
     from gancompress.sparsity.state import Role, SparseState

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 import gancompress
 from gancompress import GancompressError, api
+from gancompress.api.outcomes import RunOutcome
 from gancompress.cli.main import app
 from gancompress.errors import ExportError, RecipeError, RunError
-from gancompress.outcomes import RunOutcome
 from gancompress.recipe.document import dump_yaml
 from gancompress.recipe.identity import directory_name
 from gancompress.recipe.load import load_recipe, parse_recipe
@@ -295,7 +295,7 @@ def test_a_comparison(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_comparison_counts_what_ended_and_names_what_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gancompress.experiment import Experiment
+    from gancompress.experiment.run import Experiment
 
     real = Experiment.run
 

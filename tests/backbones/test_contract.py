@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from gancompress.components.registry import BACKBONES
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError
-from gancompress.registry import BACKBONES
 from gancompress.testing import backbone_checks
 
 #: settings that make it quick

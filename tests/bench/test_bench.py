@@ -10,7 +10,6 @@ import torch
 from typer.testing import CliRunner
 
 from gancompress import kernels
-from gancompress.assemble import build_backbone, build_dataset, build_networks
 from gancompress.bench import timing
 from gancompress.bench.engines import installed
 from gancompress.bench.infer import REFERENCE, BenchInfer, bench_infer, plot
@@ -20,6 +19,7 @@ from gancompress.bench.train import parse_densities
 from gancompress.cli.bench import numbers
 from gancompress.cli.main import app
 from gancompress.errors import RecipeError
+from gancompress.experiment.assemble import build_backbone, build_dataset, build_networks
 from gancompress.recipe.load import load_recipe
 
 TINY = """

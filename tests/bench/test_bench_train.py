@@ -8,13 +8,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from gancompress.assemble import ROLES, build_dataset, masked_weights
 from gancompress.backbones import folding
 from gancompress.bench import timing
 from gancompress.bench.styles import PlainStep, Style, fold
 from gancompress.bench.timing import alternate
 from gancompress.bench.train import ALONE, PLAIN, TOGETHER, UNMASKED, _step, _trainer, bench_train
 from gancompress.cli.main import app
+from gancompress.experiment.assemble import ROLES, build_dataset, masked_weights
 from gancompress.recipe.load import load_recipe
 
 TINY = """

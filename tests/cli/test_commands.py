@@ -302,7 +302,7 @@ class Opened:
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
     run = Opened()
-    monkeypatch.setattr("gancompress.runs.open_run", run.open)
+    monkeypatch.setattr("gancompress.experiment.finished.open_run", run.open)
     return run
 
 
@@ -327,12 +327,12 @@ def test_where_samples_go(here: Path, opened: Opened, arguments: tuple[str, ...]
 def test_a_class_that_is_not_there_is_a_usage_error(
     here: Path, monkeypatch: pytest.MonkeyPatch, classes: int, known: str
 ) -> None:
-    from gancompress.runs import FinishedRun
+    from gancompress.experiment.finished import FinishedRun
 
     network = SimpleNamespace(latent_dim=8, num_classes=classes)
     monkeypatch.setattr(FinishedRun, "generator", lambda self, step: network)
     run: Any = None
-    monkeypatch.setattr("gancompress.runs.open_run", lambda path: FinishedRun(run, run))
+    monkeypatch.setattr("gancompress.experiment.finished.open_run", lambda path: FinishedRun(run, run))
     assert fails(2, "sample", "run", "--class", "10") == f"there is no class 10; known: {known}\n"
 
 
@@ -440,7 +440,7 @@ def test_validate_names_the_step_that_failed(here: Path, change: str, failed: st
 
 
 def test_doctor_finds_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gancompress.registry import METHODS, Entry
+    from gancompress.components.registry import METHODS, Entry
 
     plain = call("doctor")
     for word in ("gancompress", "python", "torch", "device", "sparse kernels", "plugins        none", "GiB free"):

@@ -16,8 +16,8 @@ from gancompress.cli.doctor import _plugins
 from gancompress.cli.main import app
 from gancompress.cli.scaffold import KINDS
 from gancompress.comparison.runner import cell_command
-from gancompress.plugins import PLUGIN_RECORD, forget_plugins
-from gancompress.registry import DATASETS, METHODS, METRICS, Entry
+from gancompress.components.plugins import PLUGIN_RECORD, forget_plugins
+from gancompress.components.registry import DATASETS, METHODS, METRICS, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

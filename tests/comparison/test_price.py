@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gancompress.assemble import build_backbone, build_dataset, build_networks
 from gancompress.comparison.price import price
 from gancompress.cost.layers import profile
-from gancompress.experiment import Experiment
+from gancompress.experiment.assemble import build_backbone, build_dataset, build_networks
+from gancompress.experiment.run import Experiment
 
 if TYPE_CHECKING:
     from collections.abc import Callable

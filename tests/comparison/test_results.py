@@ -16,7 +16,7 @@ from gancompress.comparison.results import CellResult, Evaluated, Results, colle
 from gancompress.report.comparison import build_comparison
 from gancompress.report.comparison_charts import pareto_front, styles
 from gancompress.report.comparison_table import plain_comparison
-from gancompress.training.rundir import RunDirectory
+from gancompress.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable

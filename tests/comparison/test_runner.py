@@ -75,8 +75,8 @@ def test_one_failing_cell_keeps_no_other_and_is_finished_later(grid: Grid, tmp_p
 
 
 def test_a_cell_is_an_ordinary_recipe_and_an_ordinary_run(grid: Grid, tmp_path: Path) -> None:
+    from gancompress.experiment.finished import open_run
     from gancompress.recipe.load import load_recipe
-    from gancompress.runs import open_run
 
     folder = opened(grid, tmp_path)
     run_missing(folder, grid.cells[:1], InThisProcess(), Notes())
@@ -91,7 +91,7 @@ def test_a_cell_is_an_ordinary_recipe_and_an_ordinary_run(grid: Grid, tmp_path: 
 def test_a_failing_cell_in_this_process_keeps_no_other(
     grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gancompress.experiment import Experiment
+    from gancompress.experiment.run import Experiment
 
     run = Experiment.run
 

@@ -27,9 +27,9 @@ from blocks import (
 from typer.testing import CliRunner
 
 import gancompress
-from gancompress import api
+from gancompress.api import commands as api
 from gancompress.cli.main import app
-from gancompress.plugins import forget_plugins
+from gancompress.components.plugins import forget_plugins
 from gancompress.recipe.load import load_recipe
 
 if TYPE_CHECKING:

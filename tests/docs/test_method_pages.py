@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from blocks import ROOT
 
-from gancompress.registry import METHODS
+from gancompress.components.registry import METHODS
 
 HEADINGS = ["How to use", "Suggested values", "Details", "Source"]
 

@@ -125,7 +125,7 @@ def test_an_evaluation_is_json():
 
 
 def test_a_metric_of_ones_own():
-    from gancompress.registry import METRICS
+    from gancompress.components.registry import METRICS
 
     class MeanGap(Metric):
         def compute(self, real, fake):
@@ -139,7 +139,7 @@ def test_a_metric_of_ones_own():
 
 
 def test_unknown_metrics_and_things_that_are_none():
-    from gancompress.registry import METRICS
+    from gancompress.components.registry import METRICS
 
     with pytest.raises(ComponentError, match="fd"):
         build_metrics(["fdd"])

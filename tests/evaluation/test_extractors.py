@@ -215,7 +215,7 @@ def test_auto_is_inception_only_for_colour_from_32_pixels_with_weights_at_hand(m
 
 
 def test_extractors_are_found_by_name(trainings, blobs):
-    from gancompress.registry import EXTRACTORS
+    from gancompress.components.registry import EXTRACTORS
 
     assert isinstance(build_extractor("auto", blobs), Classifier)
     assert build_extractor("classifier:rotation", blobs).label.startswith("rotation-")

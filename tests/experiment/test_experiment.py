@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from gancompress.errors import BackboneError, CheckpointError, RecipeError, RunError
-from gancompress.experiment import Experiment
+from gancompress.experiment.finished import open_run
+from gancompress.experiment.run import Experiment
 from gancompress.recipe.load import parse_recipe
-from gancompress.runs import open_run
-from gancompress.training.checkpoint import checkpoints
+from gancompress.storage.checkpoint import checkpoints
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from gancompress import memory
-from gancompress.assemble import build_backbone, build_dataset, build_trainer, declared_rounds
 from gancompress.errors import RunError
-from gancompress.experiment import Experiment
-from gancompress.memory import (
+from gancompress.experiment import memory
+from gancompress.experiment.assemble import build_backbone, build_dataset, build_trainer, declared_rounds
+from gancompress.experiment.memory import (
     available_memory,
     check_images,
     check_memory,
@@ -21,6 +20,7 @@ from gancompress.memory import (
     estimate_memory,
     peak_bytes,
 )
+from gancompress.experiment.run import Experiment
 from gancompress.recipe.load import parse_recipe
 
 if TYPE_CHECKING:

@@ -42,8 +42,8 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from gancompress.experiment import Experiment
-from gancompress.observer import Silent
+from gancompress.experiment.run import Experiment
+from gancompress.progress import Silent
 from gancompress.recipe.load import load_recipe
 
 class Killer(Silent):

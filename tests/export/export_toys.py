@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from gancompress.backbones.base import Generator, prunable_weights
+from gancompress.components.registry import BACKBONES
 from gancompress.data.base import ImageSpec
-from gancompress.registry import BACKBONES
 
 CLASSES = ("ant", "bee", "cat")
 

@@ -17,9 +17,9 @@ from gancompress.cli.main import app
 from gancompress.data.base import ImageSpec
 from gancompress.data.transform import to_uint8
 from gancompress.errors import ExportError
+from gancompress.experiment.finished import open_run
 from gancompress.export.folding import folded
 from gancompress.export.packed import export_packed, load_packed
-from gancompress.runs import open_run
 
 if TYPE_CHECKING:
     from pathlib import Path

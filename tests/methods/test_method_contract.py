@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gancompress.assemble import ROLES
-from gancompress.registry import METHODS
+from gancompress.components.registry import METHODS
+from gancompress.experiment.assemble import ROLES
 from gancompress.testing import method_checks
 from gancompress.testing.methods import _subject
 from gancompress.testing.training_runs import Bench

@@ -7,15 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from method_views import rng, view
 
-from gancompress.assemble import build_backbone, build_networks, chosen_widths
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError
+from gancompress.experiment.assemble import build_backbone, build_networks, chosen_widths
+from gancompress.experiment.widths import choose_widths
 from gancompress.methods.base import Size
 from gancompress.methods.dense import Dense, DenseConfig
 from gancompress.methods.narrow import Narrow, NarrowConfig, nearest_width
 from gancompress.methods.static import Static, StaticConfig
 from gancompress.recipe.load import load_recipe
-from gancompress.widths import choose_widths
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from gancompress.assemble import build_dataset, build_trainer, declared_rounds
+from gancompress.experiment.assemble import build_dataset, build_trainer, declared_rounds
 from gancompress.objectives.orthogonal import filter_matrices, orthogonal_penalty
 from gancompress.recipe.identity import run_id
 from gancompress.recipe.load import parse_recipe

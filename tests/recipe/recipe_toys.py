@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from gancompress.registry import BACKBONES, DATASETS, LOSSES, METHODS
+from gancompress.components.registry import BACKBONES, DATASETS, LOSSES, METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -70,7 +70,7 @@ def test_writing_a_default_component_out_changes_nothing() -> None:
     # the default components may be heavy to import: stand in for them
     from recipe_toys import OtherLoss, Still
 
-    from gancompress.registry import LOSSES, METHODS
+    from gancompress.components.registry import LOSSES, METHODS
 
     for registry, name, component in ((LOSSES, "hinge", OtherLoss), (METHODS, "dense", Still)):
         registry._loaded[name] = component  # type: ignore[index]

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from recipe_toys import RECIPE, Schedule, ToyMethod
 
+from gancompress.components.registry import METHODS
 from gancompress.errors import ComponentError, RecipeError
 from gancompress.recipe import catalogue
 from gancompress.recipe.load import component_config, load_recipe, parse_recipe
 from gancompress.recipe.schema import Component, Recipe
-from gancompress.registry import METHODS
 
 
 def test_a_recipe_becomes_typed_values(folder: Path) -> None:

@@ -12,7 +12,7 @@ from gancompress.recipe import catalogue
 from gancompress.recipe.identity import directory_name, resolved_yaml, run_id
 from gancompress.recipe.load import load_recipe, parse_recipe
 from gancompress.recipe.published import PublishedFigure
-from gancompress.training.rundir import RunDirectory
+from gancompress.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gancompress.api import run
+from gancompress.api.commands import run
 from gancompress.errors import GancompressError
 
 if TYPE_CHECKING:

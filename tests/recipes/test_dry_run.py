@@ -9,7 +9,9 @@ import pytest
 import torch
 from recipe_rows import RECIPES, ROWS, loaded
 
-from gancompress.assemble import (
+from gancompress.components.registry import DATASETS
+from gancompress.data.base import ImageSpec
+from gancompress.experiment.assemble import (
     ROLES,
     Networks,
     build_backbone,
@@ -19,11 +21,9 @@ from gancompress.assemble import (
     build_networks,
     masked_weights,
 )
-from gancompress.data.base import ImageSpec
 from gancompress.methods.base import Plan
 from gancompress.recipe.identity import resolved_yaml, run_id
 from gancompress.recipe.load import component_config, parse_recipe
-from gancompress.registry import DATASETS
 
 if TYPE_CHECKING:
     from gancompress.recipe.schema import Recipe

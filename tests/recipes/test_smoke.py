@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from recipe_rows import RECIPES, ROWS, loaded
 
-from gancompress.api import run
+from gancompress.api.commands import run
 from gancompress.cli.main import main
+from gancompress.components.registry import DATASETS
 from gancompress.errors import RunError
 from gancompress.recipe.identity import directory_name, run_id
 from gancompress.recipe.load import component_config, load_recipe, parse_recipe, smoke_test
-from gancompress.registry import DATASETS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gancompress.outcomes import RunOutcome
+    from gancompress.api.outcomes import RunOutcome
     from gancompress.recipe.schema import Recipe
 
 #: every recipe as it stands, and a row of each kind of method that no recipe starts from

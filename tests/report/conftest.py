@@ -10,7 +10,7 @@ from report_fake_run import make_run
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gancompress.training.rundir import RunDirectory
+    from gancompress.runs.directory import RunDirectory
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import struct
 import zlib
 from typing import TYPE_CHECKING
 
-from gancompress.training.rundir import RunDirectory
+from gancompress.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from pathlib import Path

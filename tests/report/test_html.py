@@ -16,9 +16,9 @@ from report_fake_run import PROTOCOL, RECIPE, layers, metrics_at, png, write_log
 from gancompress.errors import RunError
 from gancompress.recipe.document import dump_yaml
 from gancompress.report.html import build_report
-from gancompress.report.reader import read_run
 from gancompress.report.summary import headline
-from gancompress.training.rundir import RunDirectory
+from gancompress.runs.directory import RunDirectory
+from gancompress.runs.reader import read_run
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from report_fake_run import RECIPE, make_run
 
-from gancompress.outcomes import RunOutcome
+from gancompress.api.outcomes import RunOutcome
 from gancompress.recipe.document import dump_yaml
 from gancompress.report.html import render
 from gancompress.report.published import Difference, Measured, answers, answers_of_run, selection_words
-from gancompress.report.reader import read_run
+from gancompress.runs.reader import read_run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gancompress.training.rundir import RunDirectory
+    from gancompress.runs.directory import RunDirectory
 
 FIGURE: dict[str, Any] = {
     "metric": "FID",

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 from report_fake_run import PROTOCOL, RECIPE, metrics_at
 
-from gancompress.outcomes import RunOutcome, print_outcome
+from gancompress.api.outcomes import RunOutcome, print_outcome
 from gancompress.report.protocols import few_images, shared_protocol
-from gancompress.report.reader import Metric
 from gancompress.report.tables import print_metrics
-from gancompress.training.rundir import RunDirectory
+from gancompress.runs.directory import RunDirectory
+from gancompress.runs.reader import Metric
 
 if TYPE_CHECKING:
     from pathlib import Path

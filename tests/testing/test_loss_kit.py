@@ -9,9 +9,9 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
+from gancompress.components.registry import LOSSES
 from gancompress.objectives.base import DiscriminatorFn, Loss, LossConfig, input_gradients
 from gancompress.objectives.losses import Hinge
-from gancompress.registry import LOSSES
 from gancompress.testing import ConformanceError, check_loss, loss_checks
 
 

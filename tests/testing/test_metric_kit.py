@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from gancompress.components.registry import METRICS
 from gancompress.evaluation.metrics import Metric, MetricResult
-from gancompress.registry import METRICS
 from gancompress.testing import check_metric, metric_checks
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gancompress import kernels
-from gancompress.acceleration import build_folding, numbered, why_not_recorded
-from gancompress.assemble import build_dataset, build_loss, build_trainer
 from gancompress.backbones import folding as operators
 from gancompress.errors import DataError, RecipeError, RunError
+from gancompress.experiment.acceleration import build_folding, numbered, why_not_recorded
+from gancompress.experiment.assemble import build_dataset, build_loss, build_trainer
 from gancompress.kernels import tuning
 from gancompress.recipe.load import load_recipe
 from gancompress.training import folding
@@ -507,7 +507,7 @@ def imitate(parameters):
 
 @pytest.mark.parametrize("setting", ["accumulate=1", "accumulate=2", "objective.r1={weight: 1.0, every: 3}"])
 def test_recorded_passes_train_the_same(setting, recipe, monkeypatch):
-    monkeypatch.setattr("gancompress.acceleration.why_no_graphs", lambda **how: "")
+    monkeypatch.setattr("gancompress.experiment.acceleration.why_no_graphs", lambda **how: "")
     expected = train(start(recipe(setting)), 4)
     held = []
     recorded = start(recipe(setting, "cuda_graphs=true"), imitate(lambda: held))
@@ -538,7 +538,7 @@ def test_what_cannot_be_had_is_refused_before_the_first_step(recipe):
 
 
 def test_a_gpu_without_bf16_is_told_before_the_first_step(recipe, monkeypatch):
-    monkeypatch.setattr("gancompress.acceleration.device_of", lambda recipe: torch.device("cuda"))
+    monkeypatch.setattr("gancompress.experiment.acceleration.device_of", lambda recipe: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU 9000")
     with pytest.raises(RecipeError, match=r"GPU 9000 cannot compute in bf16; use --set training\.precision=float32"):

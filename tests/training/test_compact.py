@@ -7,9 +7,9 @@ import torch
 from engine_toys import ROLES, Toy, ToyConfig, make
 from torch import nn
 
-from gancompress.assemble import build_dataset, build_trainer
 from gancompress.cost.bytes import optimizer_bytes
 from gancompress.errors import CheckpointError, UnsupportedOptimizerError
+from gancompress.experiment.assemble import build_dataset, build_trainer
 from gancompress.methods.base import Round
 from gancompress.recipe.load import load_recipe
 from gancompress.recipe.schema import OptimizerConfig

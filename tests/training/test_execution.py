@@ -8,9 +8,9 @@ from engine_toys import ROLES, Toy, ToyConfig, make, off_mask
 from torch import nn
 
 from gancompress import kernels
-from gancompress.acceleration import build_execution
-from gancompress.assemble import build_dataset, build_trainer
 from gancompress.errors import InvariantError, RecipeError
+from gancompress.experiment.acceleration import build_execution
+from gancompress.experiment.assemble import build_dataset, build_trainer
 from gancompress.kernels import native_library, ops, tuning
 from gancompress.methods.base import Plan
 from gancompress.recipe.load import load_recipe

@@ -82,7 +82,7 @@ def imitate(name: str) -> None:
     """Build everything on a GPU that is not there, and take a step."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    from gancompress.assemble import build_dataset, build_trainer
+    from gancompress.experiment.assemble import build_dataset, build_trainer
     from gancompress.recipe.load import parse_recipe
 
     recipe = parse_recipe(TINY, SETTINGS[name]).recipe

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gancompress.components.registry import METHODS
 from gancompress.errors import InvariantError, MethodError
-from gancompress.experiment import Experiment
+from gancompress.experiment.run import Experiment
 from gancompress.methods import Plan
 from gancompress.methods.static import Static
 from gancompress.recipe.load import parse_recipe
-from gancompress.registry import METHODS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,10 +20,10 @@ import torch
 from torch import nn
 
 from gancompress.errors import DataError, GroupError, RunError
-from gancompress.experiment import Experiment
+from gancompress.experiment.run import Experiment
 from gancompress.recipe.load import parse_recipe
+from gancompress.storage.checkpoint import checkpoints
 from gancompress.training.batch_norm import global_statistics, synchronise_batch_norm
-from gancompress.training.checkpoint import checkpoints
 from gancompress.training.groups import Group
 from gancompress.training.loop import Trainer
 

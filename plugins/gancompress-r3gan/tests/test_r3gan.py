@@ -7,10 +7,10 @@ import pytest
 import torch
 from gancompress_r3gan import R3GAN, R3GANConfig, ResidualBlock, resample
 
+from gancompress.components.registry import BACKBONES
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError
 from gancompress.recipe.load import load_recipe
-from gancompress.registry import BACKBONES
 from gancompress.testing import Check, backbone_checks
 
 #: two groups in every block

@@ -5,22 +5,29 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from gancompress.assemble import build_backbone, build_budgets, build_dataset, build_networks, device_of, masked_weights
 from gancompress.backbones.base import prunable_weights
+from gancompress.components.registry import BACKBONES, METHODS
 from gancompress.cost.bytes import network_bytes
 from gancompress.cost.flops import FLOPS_PER_MAC, sample_cost
 from gancompress.cost.layers import profile
 from gancompress.errors import ComponentError, RecipeError, RunError
 from gancompress.evaluation.extractors import build_extractor
-from gancompress.experiment import Experiment
-from gancompress.initial import InitialWeights, check_tensors, load_initial, read_initial
-from gancompress.measure import measure, metric_record, say_once
-from gancompress.observer import Observer, Silent
+from gancompress.experiment.assemble import (
+    build_backbone,
+    build_budgets,
+    build_dataset,
+    build_networks,
+    device_of,
+    masked_weights,
+)
+from gancompress.experiment.finished import open_run
+from gancompress.experiment.initial import InitialWeights, check_tensors, load_initial, read_initial
+from gancompress.experiment.measure import measure, metric_record, say_once
+from gancompress.experiment.run import Experiment
+from gancompress.progress import Observer, Silent
 from gancompress.recipe.layers import apply_override
 from gancompress.recipe.load import check_document, load_recipe
-from gancompress.registry import BACKBONES, METHODS
-from gancompress.runs import open_run
-from gancompress.training.rundir import RunDirectory
+from gancompress.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from gancompress.contract import why_unusable
-from gancompress.registry import REGISTRIES
+from gancompress.components.contract import why_unusable
+from gancompress.components.registry import REGISTRIES
 
 
 class BaseConfig(BaseModel):

@@ -26,13 +26,13 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gancompress.components.registry import REGISTRIES
 from gancompress.errors import ComponentError
-from gancompress.registry import REGISTRIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from gancompress.registry import Registry
+    from gancompress.components.registry import Registry
 
 __all__ = [
     "PLUGIN_RECORD",
@@ -186,7 +186,7 @@ def recipe_folders() -> list[Path]:
     A package brings recipes by an entry point of the group ``gancompress.recipes`` whose value is the package, and a
     folder ``recipes`` in it. ``GANCOMPRESS_PLUGINS`` counts here too.
     """
-    from gancompress.registry import installed
+    from gancompress.components.registry import installed
 
     folders = []
     for point, allowed in installed(_RECIPE_GROUP):

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gancompress.errors import CheckpointError
-from gancompress.training import atomic, checkpoint
-from gancompress.training.checkpoint import Snapshot, checkpoints, clean, latest, load, prune, save, verify
-from gancompress.training.encoding import decode_tensors, encode_tensors
+from gancompress.storage import atomic, checkpoint
+from gancompress.storage.checkpoint import Snapshot, checkpoints, clean, latest, load, prune, save, verify
+from gancompress.storage.encoding import decode_tensors, encode_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,17 +11,17 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from gancompress.api.outcomes import CompressionOutcome
 from gancompress.cli.main import app
-from gancompress.compression import compress, open_source, plan_compression
 from gancompress.errors import BackboneError, RecipeError, RunError
-from gancompress.experiment import Experiment
-from gancompress.initial import load_initial, read_initial
-from gancompress.outcomes import CompressionOutcome
+from gancompress.experiment.compress import compress, open_source, plan_compression
+from gancompress.experiment.finished import open_run
+from gancompress.experiment.initial import load_initial, read_initial
+from gancompress.experiment.run import Experiment
 from gancompress.recipe.document import dump_yaml
 from gancompress.recipe.identity import run_id
 from gancompress.recipe.load import load_recipe, parse_recipe
-from gancompress.runs import open_run
-from gancompress.training.checkpoint import checkpoints, load
+from gancompress.storage.checkpoint import checkpoints, load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +70,7 @@ def test_the_largest_trained_weights_are_kept_and_no_dense_round_comes_first(tra
 
 
 def test_the_discriminator_comes_along(trained: Path) -> None:
-    from gancompress.assemble import build_backbone, build_dataset, build_networks
+    from gancompress.experiment.assemble import build_backbone, build_dataset, build_networks
 
     source = open_source(trained)
     recipe = plan_compression(source, "magnitude", 0.3)

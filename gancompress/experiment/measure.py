@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gancompress.components.registry import EXTRACTORS, METRICS
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.evaluate import Evaluation, evaluate
 from gancompress.evaluation.extractors import parse_extractor
-from gancompress.registry import EXTRACTORS, METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gancompress.data.base import Dataset, DatasetConfig
     from gancompress.evaluation.extractors import Extractor
     from gancompress.evaluation.metrics import MetricResult
-    from gancompress.observer import Observer
+    from gancompress.progress import Observer
     from gancompress.recipe.schema import EvaluationConfig
 
 __all__ = ["check_evaluation", "measure", "metric_record", "say_once"]

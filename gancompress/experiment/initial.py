@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gancompress.errors import BackboneError, CheckpointError, GancompressError, RecipeError, RunError
-from gancompress.training.checkpoint import load
+from gancompress.storage.checkpoint import load
 from gancompress.training.ema import averaged_state
 
 if TYPE_CHECKING:

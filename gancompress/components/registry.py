@@ -18,7 +18,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-from gancompress.contract import why_unusable
+from gancompress.components.contract import why_unusable
 from gancompress.errors import ComponentError, did_you_mean
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Registry(Generic[T]):
         group: entry-point group that plugins use, such as ``gancompress.methods``.
         builtins: ``module:Attribute`` of every built-in component by name.
         base: ``module:Attribute`` of the class that plugins must subclass; imported with the first of them.
-        makes_itself: see :func:`~gancompress.contract.why_unusable`.
+        makes_itself: see :func:`~gancompress.components.contract.why_unusable`.
     """
 
     def __init__(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gancompress.plugins import PLUGIN_RECORD, provenance
+from gancompress.components.plugins import PLUGIN_RECORD, provenance
+from gancompress.components.registry import EXTRACTORS, METRICS
 from gancompress.recipe.components import COMPONENT_REGISTRIES
-from gancompress.registry import EXTRACTORS, METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gancompress.components.registry import Registry
     from gancompress.recipe.schema import Recipe
-    from gancompress.registry import Registry
-    from gancompress.training.rundir import RunDirectory
+    from gancompress.runs.directory import RunDirectory
 
 __all__ = ["note_plugins", "used_components"]
 

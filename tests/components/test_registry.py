@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from gancompress.components.registry import REGISTRIES, Registry
 from gancompress.errors import ComponentError
-from gancompress.registry import REGISTRIES, Registry
 
 
 @dataclasses.dataclass

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from gancompress.errors import RunError
-from gancompress.training.rundir import RunDirectory, Status
+from gancompress.runs.directory import RunDirectory, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

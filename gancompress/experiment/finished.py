@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
-from gancompress.assemble import build_dataset, build_networks, device_of, make_backbone
 from gancompress.data.base import ImageSpec
 from gancompress.errors import RunError
 from gancompress.evaluation.extractors import build_extractor
 from gancompress.evaluation.samples import sample_grid, save_images
-from gancompress.measure import measure, metric_record, say_once
-from gancompress.observer import Observer, Silent
+from gancompress.experiment.assemble import build_dataset, build_networks, device_of, make_backbone
+from gancompress.experiment.measure import measure, metric_record, say_once
+from gancompress.progress import Observer, Silent
 from gancompress.recipe.load import load_recipe
-from gancompress.training.checkpoint import Snapshot, checkpoints, load
+from gancompress.runs.directory import RunDirectory
+from gancompress.storage.checkpoint import Snapshot, checkpoints, load
 from gancompress.training.ema import averaged_state
-from gancompress.training.rundir import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gancompress.errors import RunError
-from gancompress.locks import hold, is_alive
-from gancompress.training.rundir import RunDirectory, list_runs
+from gancompress.runs.directory import RunDirectory, list_runs
+from gancompress.storage.locks import hold, is_alive
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -178,7 +178,7 @@ def test_two_cannot_hold_the_lock_and_the_message_names_the_first(run: RunDirect
 HOLDER = """
 import sys
 from pathlib import Path
-from gancompress.training.rundir import RunDirectory
+from gancompress.runs.directory import RunDirectory
 with RunDirectory(Path(sys.argv[1])).lock():
     print("held", flush=True)
     sys.stdin.read()
@@ -374,6 +374,6 @@ def test_runs_are_listed_damaged_ones_too(tmp_path: Path) -> None:
 
 
 def test_reading_runs_needs_no_torch() -> None:
-    code = "import sys; import gancompress.training.rundir; print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    code = "import sys; import gancompress.runs.directory; print([m for m in ('torch', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

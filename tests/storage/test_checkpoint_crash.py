@@ -18,8 +18,8 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from gancompress.training import checkpoint
-from gancompress.training.checkpoint import Snapshot, clean, latest, save
+from gancompress.storage import checkpoint
+from gancompress.storage.checkpoint import Snapshot, clean, latest, save
 
 root, replace, keep = Path(sys.argv[1]), sys.argv[2] == "replace", int(sys.argv[3])
 # A killed process loses nothing that the kernel already has; only a power cut would, which no test can make.
@@ -93,7 +93,7 @@ import resource, sys
 from pathlib import Path
 import torch
 from gancompress.errors import CheckpointError
-from gancompress.training.checkpoint import Snapshot, latest, save
+from gancompress.storage.checkpoint import Snapshot, latest, save
 
 root = Path(sys.argv[1])
 save(root, Snapshot(1, {"g": {"w": torch.ones(10)}}, {}))

@@ -1,6 +1,6 @@
 """Recipe to objects: the dataset, both networks, the masks' budgets, the optimizers, the trainer.
 
-One half of the composition root; :mod:`gancompress.experiment` is the other. Nothing here trains.
+One half of the composition root; :mod:`gancompress.experiment.run` is the other. Nothing here trains.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from gancompress.acceleration import build_execution, build_folding, check_accelerations, device_of, numbered
 from gancompress.backbones.base import (
     Backbone,
     BackboneConfig,
@@ -22,10 +21,12 @@ from gancompress.backbones.base import (
     PrunableWeight,
     prunable_weights,
 )
+from gancompress.components.registry import BACKBONES, DATASETS, LOSSES, METHODS, Registry
 from gancompress.cost.ledger import TrainingLedger
 from gancompress.errors import BackboneError, DataError, RecipeError, RunError
+from gancompress.experiment.acceleration import build_execution, build_folding, check_accelerations, device_of, numbered
+from gancompress.experiment.widths import ChosenWidth, choose_widths, with_widths
 from gancompress.recipe.load import component_config
-from gancompress.registry import BACKBONES, DATASETS, LOSSES, METHODS, Registry
 from gancompress.seeds import derive
 from gancompress.sparsity.allocate import allocate, split_total
 from gancompress.sparsity.scores import magnitude
@@ -38,7 +39,6 @@ from gancompress.training.groups import Group
 from gancompress.training.loop import Trainer
 from gancompress.training.objective import Objective
 from gancompress.training.optimizers import build_optimizer
-from gancompress.widths import ChosenWidth, choose_widths, with_widths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from gancompress.assemble import (
+from gancompress.cost.summary import run_cost
+from gancompress.errors import CheckpointError, RunError
+from gancompress.evaluation.extractors import Extractor, build_extractor
+from gancompress.experiment.assemble import (
     ROLES,
     build_backbone,
     build_dataset,
@@ -20,21 +23,18 @@ from gancompress.assemble import (
     declared_rounds,
     device_of,
 )
-from gancompress.cost.summary import run_cost
-from gancompress.environment import environment
-from gancompress.errors import CheckpointError, RunError
-from gancompress.evaluation.extractors import Extractor, build_extractor
-from gancompress.initial import load_initial
-from gancompress.interrupt import Interruption
-from gancompress.measure import check_evaluation, measure, metric_record, say_once
-from gancompress.memory import MemoryEstimate, check_images, check_memory, check_networks
-from gancompress.observer import Observer, Silent
-from gancompress.provenance import note_plugins
+from gancompress.experiment.environment import environment
+from gancompress.experiment.initial import load_initial
+from gancompress.experiment.interrupt import Interruption
+from gancompress.experiment.measure import check_evaluation, measure, metric_record, say_once
+from gancompress.experiment.memory import MemoryEstimate, check_images, check_memory, check_networks
+from gancompress.experiment.provenance import note_plugins
+from gancompress.experiment.session import Session
+from gancompress.progress import Observer, Silent
 from gancompress.recipe.identity import directory_name
-from gancompress.session import Session
-from gancompress.training.checkpoint import checkpoints, latest
+from gancompress.runs.directory import RunDirectory
+from gancompress.storage.checkpoint import checkpoints, latest
 from gancompress.training.groups import Group
-from gancompress.training.rundir import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

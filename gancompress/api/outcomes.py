@@ -1,4 +1,4 @@
-"""What the functions of :mod:`gancompress.api` return: values that know where their files are and print themselves.
+"""What the functions of the front door return: values that know where their files are and print themselves.
 
 ``print`` writes an outcome as aligned text, ``rich.print`` draws it, a notebook shows it as HTML, and ``repr`` is one
 line. All of them are made from the files of the run, so an outcome of a finished run can be read again at any time.
@@ -15,9 +15,9 @@ from gancompress.errors import RunError, did_you_mean
 from gancompress.report.comparison_table import drawn_comparison, plain_comparison
 from gancompress.report.compression import drawn_compression, plain_compression
 from gancompress.report.notebook import comparison_html, compression_html, summary_html
-from gancompress.report.reader import Metric, mapping, metrics_of, number, read_run
 from gancompress.report.tables import drawn_summary, plain_summary, summary_of
 from gancompress.report.words import metric_value
+from gancompress.runs.reader import Metric, mapping, metrics_of, number, read_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from gancompress.comparison.results import CellResult, Results, RowResult
-    from gancompress.report.reader import RunData
     from gancompress.report.tables import Summary
+    from gancompress.runs.reader import RunData
 
 __all__ = [
     "ComparisonOutcome",
@@ -164,8 +164,8 @@ class RunOutcome:
             RunError: there is no such checkpoint.
             ExportError: the generator cannot be written.
         """
+        from gancompress.experiment.finished import open_run
         from gancompress.export.packed import export_run
-        from gancompress.runs import open_run
 
         file = Path(path) if path is not None else self.directory / "export" / "generator.safetensors"
         export_run(open_run(self.directory), file, step=step, values=values)

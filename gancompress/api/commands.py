@@ -20,13 +20,13 @@ from gancompress.recipe.load import LoadedRecipe, load_recipe, parse_recipe, smo
 from gancompress.recipe.schema import Recipe
 
 if TYPE_CHECKING:
+    from gancompress.api.outcomes import ComparisonOutcome, CompressionOutcome, RunOutcome
     from gancompress.comparison.choices import Budget, MethodChoice
     from gancompress.comparison.folder import ComparisonFolder
     from gancompress.comparison.grid import Grid
     from gancompress.comparison.runner import Outcome, Runner, Watcher
     from gancompress.data.base import Dataset
-    from gancompress.observer import Observer
-    from gancompress.outcomes import ComparisonOutcome, CompressionOutcome, RunOutcome
+    from gancompress.progress import Observer
 
 __all__ = [
     "Overrides",
@@ -72,7 +72,7 @@ def run(
         evaluate: measure the generator as the recipe says; False for ``gancompress train``.
         smoke: tiny networks, generated images and a few steps, to see that everything works; the numbers mean nothing.
         progress: show how it goes: a live line on a terminal or in a notebook, plain lines on standard error
-            elsewhere. False is silent; an :class:`~gancompress.observer.Observer` is told.
+            elsewhere. False is silent; an :class:`~gancompress.progress.Observer` is told.
 
     Returns:
         The finished run.
@@ -88,9 +88,9 @@ def run(
         if not smoke or Path(recipe).resolve().name == name:  # a smoke run of a real one stands elsewhere
             root = _parent_of_run(Path(recipe), name)
 
-    from gancompress.assemble import device_of
-    from gancompress.experiment import Experiment
-    from gancompress.outcomes import RunOutcome
+    from gancompress.api.outcomes import RunOutcome
+    from gancompress.experiment.assemble import device_of
+    from gancompress.experiment.run import Experiment
     from gancompress.report.html import build_report
     from gancompress.training.groups import Group
 
@@ -207,9 +207,9 @@ def compress(
         GancompressError: whatever is wrong with the source, the density, the data or the training.
         KeyboardInterrupt: interrupted; a checkpoint was written first.
     """
-    from gancompress.compression import compress as start
-    from gancompress.compression import open_source, plan_compression
-    from gancompress.outcomes import CompressionOutcome, RunOutcome
+    from gancompress.api.outcomes import CompressionOutcome, RunOutcome
+    from gancompress.experiment.compress import compress as start
+    from gancompress.experiment.compress import open_source, plan_compression
     from gancompress.report.html import build_report
 
     path = source.directory if isinstance(source, RunOutcome) else Path(source)
@@ -345,11 +345,11 @@ def plan_comparison(
     Raises:
         GancompressError: the first thing that is wrong.
     """
-    from gancompress.assemble import build_backbone, build_dataset, device_of
     from gancompress.comparison.folder import ComparisonFolder
     from gancompress.comparison.grid import build_grid
     from gancompress.comparison.runner import cores
-    from gancompress.memory import check_networks
+    from gancompress.experiment.assemble import build_backbone, build_dataset, device_of
+    from gancompress.experiment.memory import check_networks
 
     dataset = build_dataset(base.recipe)
     check_networks(base.recipe, build_backbone(base.recipe, dataset.spec), device_of(base.recipe))
@@ -371,11 +371,11 @@ def run_comparison(
     Raises:
         KeyboardInterrupt: stopped by a signal, after the running ones wrote their checkpoints.
     """
-    from gancompress.assemble import device_of
+    from gancompress.api.outcomes import ComparisonOutcome
     from gancompress.comparison.results import collect
     from gancompress.comparison.runner import run_missing
     from gancompress.evaluation.extractors import build_extractor
-    from gancompress.outcomes import ComparisonOutcome
+    from gancompress.experiment.assemble import device_of
     from gancompress.report.comparison import build_comparison
 
     grid, folder = planned.grid, planned.folder

@@ -26,8 +26,8 @@ import shutil
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from gancompress.errors import CheckpointError
-from gancompress.training.atomic import ASIDE, canonical_json, remove_tree, sync_directory, write_synced
-from gancompress.training.encoding import decode_tensors, encode_tensors, plain, stored_bytes
+from gancompress.storage.atomic import ASIDE, canonical_json, remove_tree, sync_directory, write_synced
+from gancompress.storage.encoding import decode_tensors, encode_tensors, plain, stored_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

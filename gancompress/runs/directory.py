@@ -6,7 +6,7 @@
       recipe.yaml         fully resolved; running it again resumes or reproduces
       status.json         pending | running | interrupted | done | failed, with the reason
       log.jsonl           one record per line, appended; cut back to the checkpoint on resume
-      checkpoints/        see gancompress.training.checkpoint
+      checkpoints/        see gancompress.storage.checkpoint
       samples/  metrics.json  cost.json  environment.json  report.html
       .lock               held by the process that runs it
 """
@@ -25,10 +25,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gancompress.errors import RecipeError, RunError
-from gancompress.locks import hold, is_alive
 from gancompress.recipe.document import dump_yaml, parse_yaml
-from gancompress.training.atomic import finite, write_file, write_json
-from gancompress.training.status import State, Status, status_of
+from gancompress.runs.status import State, Status, status_of
+from gancompress.storage.atomic import finite, write_file, write_json
+from gancompress.storage.locks import hold, is_alive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

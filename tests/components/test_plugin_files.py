@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gancompress.components.plugins import forget_plugins, load_plugin, plugin_options, provenance, to_install
+from gancompress.components.registry import DATASETS, METHODS
 from gancompress.errors import ComponentError
-from gancompress.plugins import forget_plugins, load_plugin, plugin_options, provenance, to_install
-from gancompress.registry import DATASETS, METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

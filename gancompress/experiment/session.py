@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gancompress.assemble import ROLES, build_backbone, build_networks
 from gancompress.errors import RunError
 from gancompress.evaluation.samples import sample_grid
-from gancompress.initial import load_initial
-from gancompress.training.checkpoint import Snapshot, load, save
+from gancompress.experiment.assemble import ROLES, build_backbone, build_networks
+from gancompress.experiment.initial import load_initial
+from gancompress.storage.checkpoint import Snapshot, load, save
 from gancompress.training.loop import Position, Trainer
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gancompress.data.base import Dataset, DatasetConfig
-    from gancompress.experiment import Experiment
-    from gancompress.interrupt import Interruption
+    from gancompress.experiment.interrupt import Interruption
+    from gancompress.experiment.run import Experiment
     from gancompress.methods.base import Round
     from gancompress.training.engine import UpdateReport
 

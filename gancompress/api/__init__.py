@@ -1,0 +1,1 @@
+"""The front door: what every command does, as functions with typed results."""

@@ -1,0 +1,1 @@
+"""Named components: where they come from, and whether they are what their kind asks for."""

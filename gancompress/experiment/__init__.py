@@ -1,0 +1,1 @@
+"""The composition root: a recipe becomes objects, rounds of training, evaluations, costs and files."""

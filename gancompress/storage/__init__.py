@@ -1,0 +1,1 @@
+"""Files that a reader never meets half of: atomic writes, encoding, checkpoints, locks."""
