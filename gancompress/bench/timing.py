@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gancompress import kernels
-from gancompress.kernels.measured import processor
+from gancompress.kernels.processor import processor_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -119,7 +119,7 @@ def machine(gpu: bool = False) -> dict[str, Any]:
     status = kernels.status()
     return {
         **({"gpu": torch.cuda.get_device_name()} if gpu else {}),
-        "processor": processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "kernels": status.isa or f"none: {status.reason}",

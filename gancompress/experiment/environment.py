@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from gancompress.kernels.processor import processor_name
+
 __all__ = ["environment"]
 
 _PACKAGES = ("gancompress", "torch", "torchvision", "timm", "torch-fidelity", "torch-pruning", "numpy")
@@ -25,21 +27,9 @@ def environment(device: torch.device) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "versions": versions,
     }
-
-
-def _processor() -> str:
-    """Name of the CPU; Linux keeps it where the standard library does not look."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -12,11 +12,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import tempfile
 from pathlib import Path
 
-__all__ = ["cache_folder", "processor", "recall", "remember"]
+__all__ = ["cache_folder", "recall", "remember"]
 
 
 def cache_folder() -> Path:
@@ -29,15 +28,6 @@ def cache_folder() -> Path:
         return (Path(base) if base else Path.home() / ".cache") / "gancompress"
     except RuntimeError:  # a user without a home
         return Path(tempfile.gettempdir()) / "gancompress"
-
-
-def processor() -> str:
-    """Return the name of the CPU."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def recall(file: Path, machine: str, key: str) -> float | None:

@@ -20,8 +20,9 @@ import torch
 
 from gancompress.errors import KernelError, did_you_mean
 from gancompress.kernels.layout import to_batch_last
-from gancompress.kernels.measured import cache_folder, processor, recall, remember
+from gancompress.kernels.measured import cache_folder, recall, remember
 from gancompress.kernels.native_library import library
+from gancompress.kernels.processor import processor_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,7 +171,7 @@ def _key(layer: Layer, training: bool) -> str:
 
 def _machine() -> str:
     lib = library()
-    return f"{processor()}, {lib.isa if lib else 'none'}, torch {torch.__version__}"
+    return f"{processor_key()}, {lib.isa if lib else 'none'}, torch {torch.__version__}"
 
 
 def cache_file() -> Path:

@@ -23,7 +23,8 @@ from torch.nn import functional as F
 from gancompress import kernels
 from gancompress.backbones import folding
 from gancompress.kernels.layout import to_batch_last
-from gancompress.kernels.measured import cache_folder, processor, recall, remember
+from gancompress.kernels.measured import cache_folder, recall, remember
+from gancompress.kernels.processor import processor_key
 from gancompress.kernels.resample import average2, upsample2
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def _remembered(layer: FoldedLayer) -> float | None:
 
 
 def _machine(device: str) -> str:
-    return f"{torch.cuda.get_device_name() if device == 'cuda' else processor()}, torch {torch.__version__}"
+    return f"{torch.cuda.get_device_name() if device == 'cuda' else processor_key()}, torch {torch.__version__}"
 
 
 def _crossing(plain: float, fold: float, sparse: tuple[float, float] | None) -> float:
