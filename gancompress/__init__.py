@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gancompress.api.commands import compare, compress, run
     from gancompress.api.outcomes import ComparisonOutcome, CompressionOutcome, RunOutcome
     from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator, prunable_weights
-    from gancompress.components.registry import BACKBONES, DATASETS, EXTRACTORS, LOSSES, METHODS, METRICS
+    from gancompress.components.registry import BACKBONES, DATASETS, EXTRACTORS, LOSSES, METHODS, METRICS, PATTERNS
     from gancompress.data.base import Batch, Dataset, DatasetConfig, ImageSpec
     from gancompress.errors import GancompressError
     from gancompress.export.loading import load
@@ -31,6 +31,7 @@ _HOMES = {
     "LOSSES": "gancompress.components.registry",
     "METHODS": "gancompress.components.registry",
     "METRICS": "gancompress.components.registry",
+    "PATTERNS": "gancompress.components.registry",
     "Backbone": "gancompress.backbones.base",
     "BackboneConfig": "gancompress.backbones.base",
     "Batch": "gancompress.data.base",
@@ -72,6 +73,7 @@ __all__ = [
     "LOSSES",
     "METHODS",
     "METRICS",
+    "PATTERNS",
     "Backbone",
     "BackboneConfig",
     "Batch",

@@ -28,6 +28,7 @@ from gancompress.backbones.layers import (
     initialiser,
     normalise,
 )
+from gancompress.components.registry import BACKBONES
 from gancompress.errors import BackboneError
 from gancompress.kernels.modules import after_relu
 
@@ -273,6 +274,7 @@ class _BigGANDiscriminator(Discriminator):
         return logits
 
 
+@BACKBONES.register("biggan")
 class BigGAN(Backbone[BigGANConfig]):
     """BigGAN for 32, 64, 96 or 128 pixels (Brock et al., 2019), conditional unless the config says otherwise.
 

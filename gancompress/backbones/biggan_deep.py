@@ -25,6 +25,7 @@ from gancompress.backbones.layers import (
     upsample,
     upsampled,
 )
+from gancompress.components.registry import BACKBONES
 from gancompress.kernels.modules import after_relu
 from gancompress.kernels.resample import average2
 
@@ -223,6 +224,7 @@ class _DeepDiscriminator(Discriminator):
         return logits
 
 
+@BACKBONES.register("biggan-deep")
 class BigGANDeep(Backbone[BigGANDeepConfig]):
     """BigGAN-deep for 128 pixels (Brock et al., 2019, appendix B), conditional unless the config says otherwise.
 

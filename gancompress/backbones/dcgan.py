@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator, Width
 from gancompress.backbones.checks import conditional_classes, require_resolution
 from gancompress.backbones.layers import LinearToMap, ProjectionHead, batch_norm, finish, initialiser, normalise
+from gancompress.components.registry import BACKBONES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,6 +117,7 @@ class _DCGANDiscriminator(Discriminator):
         return logits
 
 
+@BACKBONES.register("dcgan")
 class DCGAN(Backbone[DCGANConfig]):
     """DCGAN for 16, 32 or 64 pixels, grey or colour, conditional or not (Radford et al., 2016, section 3).
 

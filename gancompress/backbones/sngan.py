@@ -24,6 +24,7 @@ from gancompress.backbones.layers import (
     initialiser,
     normalise,
 )
+from gancompress.components.registry import BACKBONES
 from gancompress.kernels.modules import after_relu
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ class _SNGANDiscriminator(Discriminator):
         return logits
 
 
+@BACKBONES.register("sngan")
 class SNGAN(Backbone[SNGANConfig]):
     """SNGAN for 32, 48, 64 or 128 pixels, conditional or not (Miyato et al., 2018, appendix B.4).
 

@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import os
 import re
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 
 from gancompress.components.contract import why_unusable
+from gancompress.components.declared import declared
 from gancompress.errors import ComponentError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from importlib.metadata import EntryPoint
 
     from gancompress.backbones.base import Backbone
@@ -36,6 +38,7 @@ __all__ = [
     "LOSSES",
     "METHODS",
     "METRICS",
+    "PATTERNS",
     "PLUGINS_VARIABLE",
     "REGISTRIES",
     "Entry",
@@ -47,6 +50,7 @@ __all__ = [
 PLUGINS_VARIABLE: Final = "GANCOMPRESS_PLUGINS"
 
 T = TypeVar("T")
+C = TypeVar("C", bound=type)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,23 +92,33 @@ class Registry(Generic[T]):
     Args:
         kind: what one component is called in messages, such as ``method``.
         group: entry-point group that plugins use, such as ``gancompress.methods``.
-        builtins: ``module:Attribute`` of every built-in component by name.
+        builtins: returns ``module:Attribute`` of every built-in component by name; called when first needed.
         base: ``module:Attribute`` of the class that plugins must subclass; imported with the first of them.
         makes_itself: see :func:`~gancompress.components.contract.why_unusable`.
     """
 
     def __init__(
-        self, kind: str, group: str, builtins: Mapping[str, str], base: str = "", *, makes_itself: bool = False
+        self,
+        kind: str,
+        group: str,
+        builtins: Callable[[], Mapping[str, str]],
+        base: str = "",
+        *,
+        makes_itself: bool = False,
     ) -> None:
         self.kind = kind
         self.group = group
         self._base, self._makes_itself = base, makes_itself
-        self._builtins = dict(builtins)
+        self._declared = builtins
         self._registered: dict[str, T] = {}
         self._origins: dict[str, str] = {}
         self._origin = _PROGRAM
         self._loaded: dict[str, T] = {}
         self._plugins: list[Entry] | None = None
+
+    @property
+    def _builtins(self) -> Mapping[str, str]:
+        return self._declared()
 
     def __contains__(self, name: object) -> bool:
         return name in self._known()
@@ -147,12 +161,20 @@ class Registry(Generic[T]):
             return entry.problem
         return self._load(entry)[1]
 
-    def register(self, name: str, component: T) -> T:
-        """Add a component of the running program.
+    @overload
+    def register(self, name: str) -> Callable[[C], C]: ...
+
+    @overload
+    def register(self, name: str, component: T) -> T: ...
+
+    def register(self, name: str, component: Any = None) -> Any:
+        """Add a component of the running program: as ``@METHODS.register("mine")`` above a class, or by a call.
+
+        Above the class of a built-in, or of one that an entry point names, this line changes nothing.
 
         Args:
             name: what recipes will call it.
-            component: the object that :meth:`get` will return.
+            component: the object that :meth:`get` will return; left out, a decorator is returned.
 
         Returns:
             ``component``.
@@ -160,11 +182,17 @@ class Registry(Generic[T]):
         Raises:
             ComponentError: the name is taken.
         """
+        if component is None:
+            return functools.partial(self.register, name)
+        target = _target(component)
+        if self._builtins.get(name) == target:
+            return component
         taken = next((entry for entry in self.entries() if entry.name == name), None)
-        if taken is not None:
+        if taken is None:
+            self._registered[name] = component
+            self._origins[name] = self._origin
+        elif taken.target != target or name in self._registered:
             raise ComponentError(f"{self.kind} {name!r} is already there, from {taken.origin}; choose another name")
-        self._registered[name] = component
-        self._origins[name] = self._origin
         return component
 
     def unregister(self, name: str) -> None:
@@ -269,9 +297,7 @@ class Registry(Generic[T]):
 
     def _registered_entries(self) -> Iterator[Entry]:
         for name, component in self._registered.items():
-            module = getattr(component, "__module__", "?")
-            target = f"{module}:{getattr(component, '__qualname__', type(component).__qualname__)}"
-            yield Entry(self.kind, name, target, self._origins[name])
+            yield Entry(self.kind, name, _target(component), self._origins[name])
 
     def _plugin_entries(self) -> list[Entry]:
         if self._plugins is None:
@@ -312,6 +338,11 @@ def _clash(rivals: list[str]) -> str:
         f"has the same name as one of {' and '.join(rivals)}; uninstall one, or name the wanted plugins in "
         f"{PLUGINS_VARIABLE}"
     )
+
+
+def _target(component: Any) -> str:
+    name = getattr(component, "__qualname__", type(component).__qualname__)
+    return f"{getattr(component, '__module__', '?')}:{name}"
 
 
 def installed(group: str) -> list[tuple[EntryPoint, bool]]:
@@ -355,90 +386,49 @@ def _own_version() -> str:
 METHODS: Registry[type[Method[Any]]] = Registry(
     "method",
     "gancompress.methods",
-    {
-        "dense": "gancompress.methods.dense:Dense",
-        "static": "gancompress.methods.static:Static",
-        "dst": "gancompress.methods.dst:DST",
-        "set": "gancompress.methods.presets:SET",
-        "rigl": "gancompress.methods.presets:RigL",
-        "stu-gan": "gancompress.methods.presets:STUGAN",
-        "magnitude": "gancompress.methods.magnitude:Magnitude",
-        "gmp": "gancompress.methods.gmp:GMP",
-        "snip": "gancompress.methods.snip:SNIP",
-        "imp": "gancompress.methods.imp:IMP",
-        "adapt": "gancompress.methods.adapt:Adapt",
-        "narrow": "gancompress.methods.narrow:Narrow",
-    },
+    functools.partial(declared, "METHODS", "methods"),
     base="gancompress.methods.base:Method",
+)
+PATTERNS: Registry[type[Any]] = Registry(
+    "pattern",
+    "gancompress.patterns",
+    functools.partial(declared, "PATTERNS", "sparsity/patterns"),
+    base="gancompress.sparsity.patterns.base:Pattern",
 )
 BACKBONES: Registry[type[Backbone[Any]]] = Registry(
     "backbone",
     "gancompress.backbones",
-    {
-        "dcgan": "gancompress.backbones.dcgan:DCGAN",
-        "sngan": "gancompress.backbones.sngan:SNGAN",
-        "biggan": "gancompress.backbones.biggan:BigGAN",
-        "biggan-deep": "gancompress.backbones.biggan_deep:BigGANDeep",
-    },
+    functools.partial(declared, "BACKBONES", "backbones"),
     base="gancompress.backbones.base:Backbone",
 )
 DATASETS: Registry[type[Dataset[Any]]] = Registry(
     "dataset",
     "gancompress.datasets",
-    {
-        "digits": "gancompress.data.digits:Digits",
-        "shapes": "gancompress.data.shapes:Shapes",
-        "zip": "gancompress.data.zipped:Zip",
-        "folder": "gancompress.data.folder:Folder",
-        "cifar10": "gancompress.data.torchvision_sets:CIFAR10",
-        "cifar100": "gancompress.data.torchvision_sets:CIFAR100",
-        "stl10": "gancompress.data.torchvision_sets:STL10",
-        "tiny-imagenet": "gancompress.data.imagenet:TinyImageNet",
-        "imagenet": "gancompress.data.imagenet:ImageNet",
-        "hf": "gancompress.data.huggingface:HuggingFace",
-    },
+    functools.partial(declared, "DATASETS", "data"),
     base="gancompress.data.base:Dataset",
 )
 LOSSES: Registry[type[Any]] = Registry(
     "loss",
     "gancompress.losses",
-    {
-        "hinge": "gancompress.objectives.losses:Hinge",
-        "non-saturating": "gancompress.objectives.losses:NonSaturating",
-        "least-squares": "gancompress.objectives.losses:LeastSquares",
-        "wgan-gp": "gancompress.objectives.losses:WGANGP",
-    },
+    functools.partial(declared, "LOSSES", "objectives"),
     base="gancompress.objectives.base:Loss",
 )
 METRICS: Registry[type[Any]] = Registry(
     "metric",
     "gancompress.metrics",
-    {
-        "fd": "gancompress.evaluation.metrics:FrechetDistance",
-        "kd": "gancompress.evaluation.metrics:KernelDistance",
-        "is": "gancompress.evaluation.metrics:InceptionScore",
-        "pr": "gancompress.evaluation.metrics:PrecisionRecall",
-        "coverage": "gancompress.evaluation.coverage:ModeCoverage",
-    },
+    functools.partial(declared, "METRICS", "evaluation"),
     base="gancompress.evaluation.metrics:Metric",
 )
 EXTRACTORS: Registry[type[Any]] = Registry(
     "extractor",
     "gancompress.extractors",
-    {
-        "inception": "gancompress.evaluation.inception:Inception",
-        "classifier": "gancompress.evaluation.classifier:Classifier",
-    },
+    functools.partial(declared, "EXTRACTORS", "evaluation"),
     base="gancompress.evaluation.extractors:Extractor",
     makes_itself=True,
 )
 
 #: every registry, by the plural that its entry-point group ends in
 REGISTRIES: Final[Mapping[str, Registry[Any]]] = {
-    "methods": METHODS,
-    "backbones": BACKBONES,
-    "datasets": DATASETS,
-    "losses": LOSSES,
-    "metrics": METRICS,
-    "extractors": EXTRACTORS,
+    registry.group.rpartition(".")[2]: registry
+    for registry in (METHODS, PATTERNS, BACKBONES, DATASETS, LOSSES, METRICS, EXTRACTORS)
 }

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
+from gancompress.components.registry import DATASETS
 from gancompress.data.base import DatasetConfig
 from gancompress.data.memory import InMemoryDataset, Stored
 
@@ -22,6 +23,7 @@ class DigitsConfig(DatasetConfig):
     )
 
 
+@DATASETS.register("digits")
 class Digits(InMemoryDataset[DigitsConfig]):
     """1797 handwritten digits, grey, ten classes (scikit-learn's ``load_digits``).
 

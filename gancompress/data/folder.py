@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from pydantic import Field
 
+from gancompress.components.registry import DATASETS
 from gancompress.data.files import FilesConfig, FilesDataset, Listing, label_all, label_by_folder
 from gancompress.data.images import is_image_name
 from gancompress.data.labels import NAME
@@ -94,6 +95,7 @@ class ClassFolder(FilesDataset[C]):
             raise DataError(f"cannot read {name!r} ({error.strerror})", where=self.where) from error
 
 
+@DATASETS.register("folder")
 class Folder(ClassFolder[FolderConfig]):
     """Images in a folder, in the order of their paths; hidden files and folders are left out.
 

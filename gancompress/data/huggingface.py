@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from gancompress.components.registry import DATASETS
 from gancompress.data.files import FilesConfig, FilesDataset, Listing
 from gancompress.data.memory import digest
 from gancompress.errors import DataError
@@ -42,6 +43,7 @@ class HuggingFaceConfig(FilesConfig):
     data_files: str | None = Field(None, description="pattern of the files to read, relative to the working directory")
 
 
+@DATASETS.register("hf")
 class HuggingFace(FilesDataset[HuggingFaceConfig]):
     """One split of a dataset that the package ``datasets`` can load.
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from gancompress.components.registry import DATASETS
 from gancompress.data.base import ImageSpec
 from gancompress.data.download import Archive, fetch
 from gancompress.data.files import FilesConfig, Listing
@@ -36,6 +37,7 @@ class ImageNetConfig(FilesConfig):
     channels: Literal[1, 3] = Field(3, description="3 = RGB, 1 = grey; what differs is converted")
 
 
+@DATASETS.register("imagenet")
 class ImageNet(ClassFolder[ImageNetConfig]):
     """ILSVRC 2012 (O. Russakovsky et al., IJCV 2015): ``train/<wnid>/*.JPEG`` and ``val/<wnid>/*.JPEG``, 1000 classes.
 
@@ -95,6 +97,7 @@ class TinyImageNetConfig(FilesConfig):
     channels: Literal[1, 3] = Field(3, description="3 = RGB, 1 = grey; what differs is converted")
 
 
+@DATASETS.register("tiny-imagenet")
 class TinyImageNet(ClassFolder[TinyImageNetConfig]):
     """110,000 photographs of 200 of ImageNet's classes, 64×64 (Stanford CS231n, 2015).
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from gancompress.components.registry import DATASETS
 from gancompress.data.base import DatasetConfig
 from gancompress.data.memory import InMemoryDataset, Stored
 from gancompress.errors import DataError
@@ -138,6 +139,7 @@ def _silhouettes(shapes: Tensor, centres: Tensor, radii: Tensor, angles: Tensor,
     return (0.5 - distance * radii[:, None, None]).clamp(0, 1)
 
 
+@DATASETS.register("shapes")
 class Shapes(InMemoryDataset[ShapesConfig]):
     """One shape per image, bright and coloured, on a dark grey ground that shades from one side to the other.
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
+from gancompress.components.registry import DATASETS
 from gancompress.data.base import DatasetConfig, ImageSpec
 from gancompress.data.download import Archive, fetch
 from gancompress.data.memory import InMemoryDataset, Stored
@@ -118,6 +119,7 @@ class _TorchvisionDataset(InMemoryDataset[C]):
         return [checksum for _, checksum in (*self.upstream.train_list, *self.upstream.test_list)]
 
 
+@DATASETS.register("cifar10")
 class CIFAR10(_TorchvisionDataset[CIFARConfig]):
     """60,000 photographs of 10 classes, 32×32 RGB (A. Krizhevsky, Learning Multiple Layers of Features, 2009).
 
@@ -149,6 +151,7 @@ class CIFAR10(_TorchvisionDataset[CIFARConfig]):
         return self.checksums(), self.config.split
 
 
+@DATASETS.register("cifar100")
 class CIFAR100(CIFAR10):
     """60,000 photographs of 100 classes, 32×32 RGB; see :class:`CIFAR10`."""
 
@@ -158,6 +161,7 @@ class CIFAR100(CIFAR10):
     download_size = 169_001_437
 
 
+@DATASETS.register("stl10")
 class STL10(_TorchvisionDataset[STL10Config]):
     """113,000 photographs, 96×96 RGB, 13,000 of them labelled with 10 classes (A. Coates et al., AISTATS 2011).
 

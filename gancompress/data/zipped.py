@@ -8,6 +8,7 @@ import zlib
 
 from pydantic import Field
 
+from gancompress.components.registry import DATASETS
 from gancompress.data.files import FilesConfig, FilesDataset, Listing, label_all
 from gancompress.data.images import is_image_name
 from gancompress.data.labels import NAME
@@ -24,6 +25,7 @@ class ZipConfig(FilesConfig):
     limit: int | None = Field(None, ge=1, description="use only the first images, in the order of their names")
 
 
+@DATASETS.register("zip")
 class Zip(FilesDataset[ZipConfig]):
     """Images in a zip, stored or deflated, in the order of their names.
 

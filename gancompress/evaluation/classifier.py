@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gancompress.components.registry import EXTRACTORS
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.cache import cache_dir, hash_tensors, load_tensors, store_tensors
 from gancompress.evaluation.extractors import Extractor, Progress
@@ -115,6 +116,7 @@ class _Net(nn.Module):
         return features, self.head(features)
 
 
+@EXTRACTORS.register("classifier")
 class Classifier(Extractor):
     """A small classifier trained on the real images of the run. Built by :meth:`prepare`."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from gancompress.components.registry import METRICS
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.metrics import Metric, MetricResult
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["ModeCoverage"]
 
 
+@METRICS.register("coverage")
 class ModeCoverage(Metric):
     """Classes covered, and how unevenly (cf. Lin et al., 2018, section 4.1), as the classifier sees the images.
 

@@ -17,6 +17,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
+from gancompress.components.registry import EXTRACTORS
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.extractors import Extractor, Progress
 
@@ -37,6 +38,7 @@ def weights_path() -> Path:
     return Path(own).expanduser() if own else Path(torch.hub.get_dir()) / "checkpoints" / FILE
 
 
+@EXTRACTORS.register("inception")
 class Inception(Extractor):
     """Inception v3 features (2048, average pool) and unbiased logits (1008). Grey images are repeated to RGB."""
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gancompress.components.registry import METRICS
 from gancompress.errors import EvaluationError
 from gancompress.seeds import generator
 
@@ -98,6 +99,7 @@ def frechet_distance(reference: Statistics, other: Statistics) -> float:
     return float(difference @ difference + np.trace(reference.covariance) + np.trace(other.covariance) - 2 * roots)
 
 
+@METRICS.register("fd")
 class FrechetDistance(Metric):
     """FID (Heusel et al., 2017), or FD on other features."""
 
@@ -108,6 +110,7 @@ class FrechetDistance(Metric):
         return [MetricResult("fd", fake.name("FID", "FD"), value, "lower")]
 
 
+@METRICS.register("kd")
 class KernelDistance(Metric):
     """KID (Bińkowski et al., 2018): unbiased squared MMD with the kernel (x·y / d + 1)^3, averaged over subsets.
 
@@ -144,6 +147,7 @@ def _cubic(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> np.ndarray[Any, 
     return cube
 
 
+@METRICS.register("is")
 class InceptionScore(Metric):
     """IS (Salimans et al., 2016): exp of the mean KL between class predictions and their mean, averaged over splits.
 
@@ -163,6 +167,7 @@ class InceptionScore(Metric):
         return [MetricResult("is", fake.name("IS", "IS"), mean, "higher", std, settings)]
 
 
+@METRICS.register("pr")
 class PrecisionRecall(Metric):
     """Improved precision and recall (Kynkäänniemi et al., 2019) with 3 neighbours.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from gancompress.components.registry import METHODS
 from gancompress.errors import InvariantError, RecipeError
 from gancompress.methods.base import Measure, Method, MethodConfig, NetView, Plan
 from gancompress.methods.dst import DST, DropFraction, DSTConfig
@@ -89,6 +90,7 @@ class AdaptConfig(MethodConfig):
         return self.max_density or (1.0 if self.mode == "relaxed" else 0.5)
 
 
+@METHODS.register("adapt")
 class Adapt(Method[AdaptConfig]):
     """The generator explores as in RigL under global ranking; the discriminator gains or loses weights."""
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gancompress.components.registry import METHODS
 from gancompress.methods.base import Method, MethodConfig, NetView
 from gancompress.sparsity.state import Budget, SparseState
 
@@ -19,6 +20,7 @@ class DenseConfig(MethodConfig):
     """Dense training has nothing to set."""
 
 
+@METHODS.register("dense")
 class Dense(Method[DenseConfig]):
     """Keep every weight, whatever density the recipe asks of other methods."""
 

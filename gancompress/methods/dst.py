@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
+from gancompress.components.registry import METHODS
 from gancompress.methods.base import Method, MethodConfig, NetView, Plan, Round
 from gancompress.methods.growth import GROWTH_SCORES, Growth
 from gancompress.methods.static import random_state
@@ -86,6 +87,7 @@ class DSTConfig(MethodConfig):
         return getattr(self.growth, role) if isinstance(self.growth, RoleGrowth) else self.growth
 
 
+@METHODS.register("dst")
 class DST(Method[DSTConfig]):
     """Drop by magnitude, grow by gradient, momentum or at random; every count stays exact."""
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
+from gancompress.components.registry import METHODS
 from gancompress.methods.base import Method, MethodConfig, NetView, Plan
 from gancompress.methods.dst import DST, DSTConfig
 from gancompress.methods.pruning import PruningConfig, cut, everything, magnitudes, size_of
@@ -41,6 +42,7 @@ class GMPConfig(PruningConfig):
         return self
 
 
+@METHODS.register("gmp")
 class GMP(Method[GMPConfig]):
     """Prune by magnitude on every due step, the last time at ``end``."""
 

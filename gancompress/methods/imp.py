@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from gancompress.components.registry import METHODS
 from gancompress.errors import RecipeError
 from gancompress.methods.base import Method, MethodConfig, NetView, Round, Start
 from gancompress.methods.pruning import PruningConfig, cut, everything, magnitudes, size_of
@@ -50,6 +51,7 @@ class IMPConfig(PruningConfig):
     )
 
 
+@METHODS.register("imp")
 class IMP(Method[IMPConfig]):
     """A dense round, then rounds of densities 0.8, 0.64, 0.512, … of which the last is exactly the one asked for."""
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from gancompress.components.registry import METHODS
 from gancompress.errors import RecipeError
 from gancompress.methods.base import Method, MethodConfig, NetView, Round
 from gancompress.methods.pruning import PruningConfig, Scope, cut, everything, magnitudes
@@ -32,6 +33,7 @@ class MagnitudeConfig(PruningConfig):
     )
 
 
+@METHODS.register("magnitude")
 class Magnitude(Method[MagnitudeConfig]):
     """Two rounds that together take the recipe's steps: dense, then pruned with the weights kept.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from gancompress.components.registry import METHODS
 from gancompress.methods.base import Method, MethodConfig, NetView, Size
 from gancompress.methods.pruning import everything
 
@@ -54,6 +55,7 @@ class NarrowConfig(MethodConfig):
     )
 
 
+@METHODS.register("narrow")
 class Narrow(Method[NarrowConfig]):
     """Train a narrower network densely."""
 

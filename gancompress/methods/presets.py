@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from gancompress.components.registry import METHODS
 from gancompress.methods.dst import (
     DST,
     DropFraction,
@@ -34,6 +35,7 @@ class SETConfig(DSTConfig):
     stop: Stop = 1.0  # algorithm 1 grows nothing after the last epoch
 
 
+@METHODS.register("set")
 class SET(DST):
     """SET: drop the smallest, grow at random.
 
@@ -55,6 +57,7 @@ class RigLConfig(SETConfig):
     placement: Placement = "instead-of-step"  # algorithm 1: either an update or a step of SGD
 
 
+@METHODS.register("rigl")
 class RigL(DST):
     """RigL: drop the smallest, grow where the gradient is largest."""
 
@@ -73,6 +76,7 @@ class STUGANConfig(DSTConfig):
     regrow: Regrow = "allowed"  # candidates are all weights outside the mask after dropping
 
 
+@METHODS.register("stu-gan")
 class STUGAN(DST):
     """STU-GAN: explore the generator by gradient, keep the discriminator's random mask.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from gancompress.components.registry import METHODS
 from gancompress.errors import InvariantError
 from gancompress.methods.base import Method, MethodConfig, NetView
 from gancompress.methods.pruning import PruningConfig, cut, everything
@@ -21,6 +22,7 @@ class SNIPConfig(PruningConfig):
     """Settings of SNIP: those of every pruning method."""
 
 
+@METHODS.register("snip")
 class SNIP(Method[SNIPConfig]):
     """One cut by ``|w * g|`` at initialisation, then static training."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gancompress.components.registry import METHODS
 from gancompress.errors import InvariantError
 from gancompress.methods.base import Method, MethodConfig, NetView
 from gancompress.sparsity.masks import random_mask
@@ -42,6 +43,7 @@ class StaticConfig(MethodConfig):
     """Static training has nothing to set: densities and allocation are the recipe's."""
 
 
+@METHODS.register("static")
 class Static(Method[StaticConfig]):
     """Train a fixed random subnetwork (STU-GAN's static baseline, with exact counts for its Bernoulli draws)."""
 

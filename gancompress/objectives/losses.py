@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from gancompress.components.registry import LOSSES
 from gancompress.objectives.base import DiscriminatorFn, Loss, LossConfig, input_gradients
 from gancompress.seeds import to_device
 
@@ -17,6 +18,7 @@ class NoSettings(LossConfig):
     """A loss without settings."""
 
 
+@LOSSES.register("hinge")
 class Hinge(Loss[NoSettings]):
     """D: E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))]; G: -E[D(G(z))].
 
@@ -34,6 +36,7 @@ class Hinge(Loss[NoSettings]):
         return -fake_logits.float().mean()
 
 
+@LOSSES.register("non-saturating")
 class NonSaturating(Loss[NoSettings]):
     """D: -E[log s(D(x))] - E[log(1 - s(D(G(z))))]; G: -E[log s(D(G(z)))], s the logistic function.
 
@@ -51,6 +54,7 @@ class NonSaturating(Loss[NoSettings]):
         return F.softplus(-fake_logits.float()).mean()
 
 
+@LOSSES.register("least-squares")
 class LeastSquares(Loss[NoSettings]):
     """D: E[(D(x) - 1)²]/2 + E[D(G(z))²]/2; G: E[(D(G(z)) - 1)²]/2.
 
@@ -74,6 +78,7 @@ class WGANGPConfig(LossConfig):
     weight: float = Field(10.0, ge=0, description="weight of the gradient penalty; 0 turns it off")
 
 
+@LOSSES.register("wgan-gp")
 class WGANGP(Loss[WGANGPConfig]):
     """D: E[D(G(z))] - E[D(x)] + weight · E[(‖∇D(x̂)‖ - 1)²]; G: -E[D(G(z))]; x̂ between a real and a fake image.
 

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import ast
 import dataclasses
 import sys
 import types
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import gancompress
+from gancompress.components.declared import declared
 from gancompress.components.registry import REGISTRIES, Registry
 from gancompress.errors import ComponentError
 
@@ -40,7 +44,8 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> list[Point]:
 
 
 def make() -> Registry[Any]:
-    return Registry("thing", "gancompress.things", {"loads": "json:loads", "gone": "no_such_module_at_all:X"})
+    builtins = {"loads": "json:loads", "gone": "no_such_module_at_all:X"}
+    return Registry("thing", "gancompress.things", lambda: builtins)
 
 
 def refusal(registry: Registry[Any], name: str) -> str:
@@ -226,6 +231,59 @@ def test_refresh_looks_again(installed: list[Point]) -> None:
 )
 def test_every_builtin_is_there(plural: str, name: str) -> None:
     assert isinstance(REGISTRIES[plural].get(name), type)
+
+
+def test_no_declaration_of_a_builtin_is_overlooked() -> None:
+    package = Path(gancompress.__file__).parent
+    written = []
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for call in node.decorator_list if isinstance(node, ast.ClassDef) else ():
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "register":
+                    assert isinstance(call.func.value, ast.Name)
+                    assert isinstance(call.args[0], ast.Constant)
+                    written.append((call.func.value.id, call.args[0].value, node.name))
+    found = [
+        (plural.upper(), name, registry.entry(name).target.partition(":")[2])
+        for plural, registry in REGISTRIES.items()
+        for name in registry.builtin_names()
+    ]
+    assert sorted(written) == sorted(found)
+    assert len(found) >= 37
+
+
+def test_a_file_in_a_room_is_a_builtin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "toys").mkdir()
+    (tmp_path / "toys" / "ball.py").write_text(
+        '@TOYS.register("ball")\n@dataclass(frozen=True)\nclass Ball(Toy):\n    x = 1\n'
+    )
+    (tmp_path / "toys" / "base.py").write_text('"""As ``TOYS.register("x", X)`` does."""\nclass Toy: ...\n')
+    monkeypatch.setattr("gancompress.components.declared._PACKAGE", tmp_path)
+    assert declared("TOYS", "toys") == {"ball": f"{tmp_path.name}.toys.ball:Ball"}
+
+
+def test_a_decorator_registers_and_leaves_a_builtin_alone(installed: list[Point]) -> None:
+    registry = make()
+
+    class Mine:
+        pass
+
+    assert registry.register("mine")(Mine) is Mine
+    assert registry.get("mine") is Mine
+    with pytest.raises(ComponentError, match="already there, from \\(this program\\)"):
+        registry.register("mine")(Mine)
+    loads = Registry("thing", "gancompress.things", lambda: {"mine": f"{Mine.__module__}:{Mine.__qualname__}"})
+    assert loads.register("mine")(Mine) is Mine
+    assert [entry.distribution for entry in loads.entries()] == ["gancompress"]
+
+
+def test_an_installed_class_may_carry_the_line_of_a_plugin_file(installed: list[Point]) -> None:
+    thing = sys.modules["fake_plugin"].Thing
+    thing.__module__ = "fake_plugin"
+    installed.append(Point("mine", "fake_plugin:Thing", Distribution("p")))
+    registry = make()
+    assert registry.register("mine")(thing) is thing
+    assert [entry.distribution for entry in registry.entries() if entry.name == "mine"] == ["p"]
 
 
 def test_the_builtins_are_those_of_the_documentation() -> None:
