@@ -42,10 +42,11 @@ for room in ("comparison", "bench", "testing"):
     ALLOWED[room] = {*ALLOWED} - {"comparison", "bench"}
 ALLOWED["report"] = {"errors", "storage", "runs", "recipe", "comparison"}
 ALLOWED["api"] = {*ALLOWED} - {"testing"}
+ALLOWED["scaffold"] = {"errors", "components"}
 ALLOWED["cli"] = {*ALLOWED}
 
 #: Importing these rooms, all of their files, must import nothing heavy.
-LIGHT = ("errors", "components", "recipe", "cli")
+LIGHT = ("errors", "components", "recipe", "scaffold", "cli")
 HEAVY = {"torch", "torchvision", "timm", "torch_fidelity", "torch_pruning", "numpy", "scipy", "sklearn", "matplotlib",
          "jinja2", "safetensors", "rich", "PIL"}  # fmt: skip
 

@@ -247,7 +247,7 @@ def new(
     out: Annotated[Path, typer.Option("--out", help="Directory that the new one goes into.")] = Path(),
 ) -> None:
     """Write the package and say what to do with it."""
-    from gancompress.cli.scaffold import scaffold
+    from gancompress.scaffold.package import scaffold
 
     if not out.is_dir():
         raise RunError("there is no such directory", where=f"--out {out}")

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 import gancompress
 from gancompress.cli.doctor import _plugins
 from gancompress.cli.main import app
-from gancompress.cli.scaffold import KINDS
 from gancompress.comparison.runner import cell_command
 from gancompress.components.plugins import PLUGIN_RECORD, forget_plugins
 from gancompress.components.registry import DATASETS, METHODS, METRICS, Entry
+from gancompress.scaffold.package import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
