@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancompress import kernels
-from gancompress.kernels.doubling import FoldKind, folded
 from gancompress.kernels.layout import to_images
 from gancompress.kernels.resample import box_means, box_sums
+from gancompress.kernels.upsampling import FoldKind, folded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -101,10 +101,10 @@ def resolve_extractor(text: str, dataset: Dataset[Any]) -> str:
     """
     if text != "auto":
         return text
-    from gancompress.evaluation.inception import Inception
+    from gancompress.components.registry import EXTRACTORS
 
     fits = dataset.spec.channels == 3 and dataset.spec.resolution >= 32
-    return "inception" if fits and Inception.available() is None else "classifier"
+    return "inception" if fits and EXTRACTORS.get("inception").available() is None else "classifier"
 
 
 def build_extractor(

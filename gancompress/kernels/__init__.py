@@ -5,12 +5,13 @@ them to the layers of an existing model. Below a measured density they run on na
 :func:`status` says whether the native kernels are there.
 """
 
+from gancompress.kernels.layer import Layer
 from gancompress.kernels.modules import Attachment, after_relu, attach, attached, detach, supports
 from gancompress.kernels.native_library import Status, status
 from gancompress.kernels.ops import conv2d, conv_transpose2d, keep, linear
 from gancompress.kernels.pattern import Pattern, as_pattern
 from gancompress.kernels.program import Affine, Program, Value
-from gancompress.kernels.tuning import Layer, Mode, break_even, choose
+from gancompress.kernels.tuning import Mode, break_even, choose
 
 __all__ = [
     "Affine",

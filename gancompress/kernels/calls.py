@@ -11,7 +11,6 @@ from torch import Tensor
 from gancompress.kernels.layout import empty_batch_last, is_batch_last
 from gancompress.kernels.native_library import (
     BATCH_LAST,
-    BLOCKED,
     IMAGES,
     POINTS,
     BackwardArgs,
@@ -21,9 +20,9 @@ from gancompress.kernels.native_library import (
 )
 
 if TYPE_CHECKING:
-    from gancompress.kernels.pattern import Pattern, Plan
+    from gancompress.kernels.pattern import Plan
 
-__all__ = ["backward", "boxes", "conv", "from_blocked", "fused", "to_blocked"]
+__all__ = ["backward", "boxes", "conv"]
 
 
 def _layout(x: Tensor) -> int:
@@ -138,61 +137,4 @@ def boxes(
         width=w, inner=inner, scale=scale, widen=int(widen), relu=int(relu), threads=torch.get_num_threads(),
     )  # fmt: skip
     lib.check(lib.raw.gc_boxes(ctypes.byref(args)))
-    return out
-
-
-def to_blocked(lib: Library, x: Tensor) -> Tensor:
-    """``[N, ...]`` to ``[ceil(N/16), ..., 16]``: the layout of the kernels. Lanes past the batch are zero."""
-    x = x.contiguous()
-    out = torch.empty(-(-x.shape[0] // 16), *x.shape[1:], 16, dtype=torch.float32)
-    lib.raw.gc_to_blocked(x.data_ptr(), x.shape[0], x[0].numel(), out.data_ptr())
-    return out
-
-
-def from_blocked(lib: Library, x: Tensor, batch: int) -> Tensor:
-    """``[ceil(N/16), ..., 16]`` back to ``[N, ...]``."""
-    out = torch.empty(batch, *x.shape[1:-1], dtype=torch.float32)
-    lib.raw.gc_from_blocked(x.data_ptr(), batch, out[0].numel(), out.data_ptr())
-    return out
-
-
-def fused(
-    lib: Library,
-    pattern: Pattern,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    *,
-    batch: int,
-    stride: int = 1,
-    padding: int = 0,
-    scale: Tensor | None = None,
-    shift: Tensor | None = None,
-    pre_relu: bool = False,
-    upsample: bool = False,
-    add: Tensor | None = None,
-    add_upsample: bool = False,
-    relu: bool = False,
-) -> Tensor:
-    """A fused convolution on blocked tensors; :func:`gancompress.kernels.reference.fused_conv2d` says what it means.
-
-    ``x`` and ``add`` are blocked, ``[ceil(N/16), C, H, W, 16]``, contiguous, and so is the result. Values that are not
-    finite go through the kept weights only.
-    """
-    blocks, _, hi, wi, _ = x.shape
-    up = int(upsample)
-    ho = ((hi << up) + 2 * padding - pattern.shape[2]) // stride + 1
-    wo = ((wi << up) + 2 * padding - pattern.shape[3]) // stride + 1
-    out = torch.empty(blocks, pattern.shape[0], ho, wo, 16, dtype=torch.float32)
-    plan = pattern.direct(lib, stride, padding, (ho, wo))
-
-    def at(t: Tensor | None) -> int | None:
-        return None if t is None else t.data_ptr()
-
-    args = ConvArgs(
-        plan=plan.address, weight=at(weight), x=at(x), bias=at(bias), scale=at(scale), shift=at(shift), add=at(add),
-        out=at(out), batch=batch, hi=hi, wi=wi, ho=ho, wo=wo, layout_x=BLOCKED, layout_out=BLOCKED, up=up,
-        pre_relu=int(pre_relu), relu=int(relu), add_up=int(add_upsample), threads=torch.get_num_threads(),
-    )  # fmt: skip
-    lib.check(lib.raw.gc_conv(ctypes.byref(args)))
     return out

@@ -24,9 +24,9 @@ __all__ = ["ENVIRONMENT", "Library", "Status", "library", "status"]
 #: The environment variable that picks an instruction set.
 ENVIRONMENT = "GANCOMPRESS_KERNELS"
 
-_ABI = 5
+_ABI = 6
 _OK, _NOT_FINITE, _BAD_ARGUMENT, _NO_MEMORY = range(4)
-IMAGES, POINTS, BLOCKED, BATCH_LAST = range(4)
+IMAGES, POINTS, BATCH_LAST = range(3)
 DIRECT, PHASED, WEIGHTS = range(3)
 
 
@@ -63,15 +63,10 @@ class ConvArgs(ctypes.Structure):
     """``GcConv`` in ``native/api.h``."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ("plan", "weight", "x", "bias", "scale", "shift", "add", "out")),
+        *((name, c_void_p) for name in ("plan", "weight", "x", "bias", "out")),
         ("batch", c_int64),
-        *(
-            (name, c_int32)
-            for name in (
-                "hi", "wi", "ho", "wo", "layout_x", "layout_out", "up", "pre_relu", "relu", "add_up", "threads",
-            )
-        ),
-    ]  # fmt: skip
+        *((name, c_int32) for name in ("hi", "wi", "ho", "wo", "layout_x", "layout_out", "pre_relu", "threads")),
+    ]
 
 
 class BackwardArgs(ctypes.Structure):
@@ -149,8 +144,6 @@ class Library:
         lib.gc_conv.argtypes = [POINTER(ConvArgs)]
         lib.gc_backward.argtypes = [POINTER(BackwardArgs)]
         lib.gc_boxes.argtypes = [POINTER(BoxesArgs)]
-        lib.gc_to_blocked.argtypes = [c_void_p, c_int64, c_int64, c_void_p]
-        lib.gc_from_blocked.argtypes = [c_void_p, c_int64, c_int64, c_void_p]
         lib.gc_to_batch_last.argtypes = [c_void_p, c_int64, c_int64, c_void_p]
         lib.gc_from_batch_last.argtypes = [c_void_p, c_int64, c_int64, c_void_p]
         lib.gc_program_new.restype = c_void_p

@@ -23,10 +23,10 @@ import torch
 import torch.nn.functional as F
 
 from gancompress.errors import KernelError
-from gancompress.kernels.doubling import doubled
+from gancompress.kernels.layer import Layer
 from gancompress.kernels.native_library import Library, RunArgs, StepArgs, library
 from gancompress.kernels.pattern import Pattern, Plan, as_pattern
-from gancompress.kernels.tuning import Layer
+from gancompress.kernels.upsampling import fold_upsampling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -138,7 +138,7 @@ class Program:
         add_upsample: bool = False,
         relu: bool = False,
     ) -> Value:
-        """Add a convolution with all that is fused around it, as ``reference.fused_conv2d`` writes it down.
+        """Add a convolution with all that is fused around it, in the order of the arguments.
 
         Args:
             x: what it reads.
@@ -292,7 +292,7 @@ class Program:
                 raise KernelError("not enough memory for a program")
             weakref.finalize(self, lib.raw.gc_program_free, address)
             native = _Native(address, [], place)
-            for step in self._steps if flat else map(_doubled, self._steps):
+            for step in self._steps if flat else map(_folded, self._steps):
                 make = step.pattern.phased if step.transpose else step.pattern.direct
                 plan = make(lib, step.stride, step.padding, step.dst.shape[1:], flat)
                 native.plans.append(plan)
@@ -364,11 +364,11 @@ def _dense(s: _Step, x: Tensor, add: Tensor | None, affines: tuple[Tensor, ...])
     return torch.relu(x) if s.relu else x
 
 
-def _doubled(s: _Step) -> _Step:
+def _folded(s: _Step) -> _Step:
     """Return the step with fewer products where it upsamples. Not for single images: their loops would be too short."""
     if not s.upsample or (s.stride, s.padding, *s.weight.shape[2:]) != (1, 1, 3, 3):
         return s
-    weight, pattern = doubled(s.weight, s.pattern)
+    weight, pattern = fold_upsampling(s.weight, s.pattern)
     return replace(s, transpose=True, weight=weight, pattern=pattern, stride=2, padding=1, upsample=False)
 
 

@@ -13,24 +13,25 @@ from __future__ import annotations
 import os
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from gancompress.errors import KernelError, did_you_mean
+from gancompress.kernels import masked
 from gancompress.kernels.layout import to_batch_last
 from gancompress.kernels.measured import cache_folder, recall, remember
 from gancompress.kernels.native_library import library
+from gancompress.kernels.pattern import Pattern
 from gancompress.kernels.processor import processor_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from torch import Tensor
+    from gancompress.kernels.layer import Layer
 
-__all__ = ["ENVIRONMENT", "Layer", "Mode", "break_even", "cache_file", "choose"]
+__all__ = ["ENVIRONMENT", "Mode", "break_even", "cache_file", "choose"]
 
 Mode = Literal["auto", "always", "never"]
 
@@ -40,59 +41,6 @@ ENVIRONMENT = "GANCOMPRESS_SPARSE"
 _DENSITIES = (0.1, 0.4)
 _REPEATS = 4
 _LARGEST_BATCH = 32
-
-
-@dataclass(frozen=True)
-class Layer:
-    """All that the time of a layer depends on, but its density.
-
-    Attributes:
-        op: ``conv``, ``transpose`` or ``linear``.
-        weight: the weight's shape.
-        batch: images, or points of a linear layer.
-        height: of the input, in pixels (1 for linear).
-        width: of the input, in pixels (1 for linear).
-        stride: both dimensions.
-        padding: both dimensions.
-        output_padding: of a transposed convolution.
-        batch_last: maps come and go batch last (see :mod:`gancompress.kernels.layout`).
-    """
-
-    op: Literal["conv", "transpose", "linear"]
-    weight: tuple[int, ...]
-    batch: int
-    height: int = 1
-    width: int = 1
-    stride: int = 1
-    padding: int = 0
-    output_padding: int = 0
-    batch_last: bool = False
-
-    @property
-    def out_size(self) -> tuple[int, int]:
-        """Rows and columns of the result."""
-        if self.op == "linear":
-            return 1, 1
-        kh, kw = self.weight[2:]
-        if self.op == "conv":
-            return (
-                (self.height + 2 * self.padding - kh) // self.stride + 1,
-                (self.width + 2 * self.padding - kw) // self.stride + 1,
-            )
-        less = 2 * self.padding - self.output_padding
-        return (self.height - 1) * self.stride - less + kh, (self.width - 1) * self.stride - less + kw
-
-    @property
-    def out_shape(self) -> tuple[int, ...]:
-        """Shape of the result."""
-        channels = self.weight[1] if self.op == "transpose" else self.weight[0]
-        return (self.batch, channels) if self.op == "linear" else (self.batch, channels, *self.out_size)
-
-    @property
-    def in_shape(self) -> tuple[int, ...]:
-        """Shape of the input."""
-        channels = self.weight[0] if self.op == "transpose" else self.weight[1]
-        return (self.batch, channels) if self.op == "linear" else (self.batch, channels, self.height, self.width)
 
 
 def _mode(mode: str | None) -> str:
@@ -130,7 +78,8 @@ def choose(
 def break_even(layer: Layer, *, training: bool, table: dict[str, float] | None = None) -> float:
     """The density below which this layer is faster sparse on this machine, in [0, 1]. Measured on the first call.
 
-    Batches are rounded up to a multiple of 16 and measured with 32 at most: the times per image hardly change beyond.
+    It is 0 where there are no kernels. Batches are rounded up to a multiple of 16 and measured with 32 at most: the
+    times per image hardly change beyond.
 
     Args:
         layer: its shape.
@@ -142,6 +91,8 @@ def break_even(layer: Layer, *, training: bool, table: dict[str, float] | None =
     key = _key(layer, training)
     if table is not None and key in table:
         return table[key]
+    if library() is None:
+        return 0.0
     with _lock:
         known = _known.get(key)
         if known is None:
@@ -189,42 +140,29 @@ def _measured(layer: Layer, training: bool) -> float:
 
 
 def _times(layer: Layer, training: bool) -> tuple[float, float, float]:
-    from gancompress.kernels import ops  # the operators choose through this module
-    from gancompress.kernels.pattern import Pattern
-
+    lib = library()
+    assert lib is not None
     random = torch.Generator().manual_seed(0)  # never the user's generator: a measurement must not change a run
     x = torch.randn(layer.in_shape, generator=random)
     weight = torch.randn(layer.weight, generator=random)
     gradient = torch.randn(layer.out_shape, generator=random)
     if layer.batch_last:
         x, gradient = to_batch_last(x), to_batch_last(gradient)
-    patterns = [Pattern(torch.rand(layer.weight, generator=random) < d) for d in _DENSITIES]
+    low, high = (Pattern(torch.rand(layer.weight, generator=random) < d) for d in _DENSITIES)
 
-    def step(pattern: Pattern, mode: Mode) -> Callable[[], None]:
-        def run() -> None:
-            a, b = x.detach().requires_grad_(training), weight.detach().requires_grad_(training)
-            out: Tensor
-            if layer.op == "linear":
-                out = ops.linear(a, b, pattern, sparse=mode, masked=True)
-            elif layer.op == "conv":
-                out = ops.conv2d(a, b, pattern, stride=layer.stride, padding=layer.padding, sparse=mode, masked=True)
-            else:
-                out = ops.conv_transpose2d(
-                    a, b, pattern, stride=layer.stride, padding=layer.padding,
-                    output_padding=layer.output_padding, sparse=mode, masked=True,
-                )  # fmt: skip
-            if training:
-                out.backward(gradient)  # type: ignore[no-untyped-call]
+    def run(pattern: Pattern | None) -> None:
+        a, b = x.detach().requires_grad_(training), weight.detach().requires_grad_(training)
+        out = masked.dense(layer, a, b, None) if pattern is None else masked.sparse(lib, layer, a, b, None, pattern)
+        if training:
+            out.backward(gradient)  # type: ignore[no-untyped-call]
 
-        return run
-
-    steps = [step(patterns[0], "never"), step(patterns[0], "always"), step(patterns[1], "always")]
-    best = [float("inf")] * len(steps)
+    ways = (None, low, high)
+    best = [float("inf")] * len(ways)
     with torch.enable_grad() if training else torch.no_grad():
         for repeat in range(_REPEATS):
-            for i, run in enumerate(steps):
+            for i, pattern in enumerate(ways):
                 start = time.perf_counter()
-                run()
+                run(pattern)
                 if repeat > 0:  # the first turn fills caches and builds plans
                     best[i] = min(best[i], time.perf_counter() - start)
     return best[0], best[1], best[2]

@@ -284,8 +284,8 @@ def test_sparse_kernels_win_below_the_density_that_was_measured(density, sparse,
     kernels.attach(conv, mask, sparse=sparse)
     folding.attach(conv, "up", 0.3)
     calls = []
-    ours = kernels.ops.calls.conv
-    monkeypatch.setattr(kernels.ops.calls, "conv", lambda *a, **k: calls.append(1) or ours(*a, **k))
+    ours = kernels.masked.calls.conv
+    monkeypatch.setattr(kernels.masked.calls, "conv", lambda *a, **k: calls.append(1) or ours(*a, **k))
     torch.testing.assert_close(upsampled(conv, x), expected)
     assert bool(calls) == (runs == "sparse")
 

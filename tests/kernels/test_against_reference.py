@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import reference
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gancompress import kernels
-from gancompress.kernels import calls, reference
-from gancompress.kernels.native_library import library
 
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -136,36 +135,25 @@ def test_linear_takes_more_than_two_dimensions(isa):
 @FEW
 @given(st.data())
 def test_everything_fused(isa, data):
-    lib = library()
     flag = st.booleans()
-    up, add_up, batch = data.draw(flag), data.draw(flag), data.draw(batches)
+    up, add_up = data.draw(flag), data.draw(flag)
     k = data.draw(st.sampled_from([1, 3]))
     h, w = 2 * data.draw(st.integers(1, 5)), 2 * data.draw(st.integers(1, 5))  # of the result
     c, r = data.draw(channels), data.draw(channels)
-    x = torch.randn(batch, c, *((h // 2, w // 2) if up else (h, w)))
-    weight, bias = torch.randn(r, c, k, k), torch.randn(r)
-    mask = data.draw(masks(weight.shape))
-    affine = data.draw(flag)
-    scale, shift = (torch.randn(c), torch.randn(c)) if affine else (None, None)
-    add = torch.randn(batch, r, *((h // 2, w // 2) if add_up else (h, w))) if data.draw(flag) else None
+    x = torch.randn(data.draw(batches), c, *((h // 2, w // 2) if up else (h, w)))
+    weight, bias, mask = torch.randn(r, c, k, k), torch.randn(r), data.draw(masks((r, c, k, k)))
+    affine = {"scale": torch.randn(c), "shift": torch.randn(c)} if data.draw(flag) else {}
     options = {"padding": k // 2, "pre_relu": data.draw(flag), "upsample": up, "relu": data.draw(flag)}
+    shortcut, some = torch.randn(r, c, 1, 1), data.draw(masks((r, c, 1, 1)))
+    resized = {"stride": 2 if add_up and not up else 1, "upsample": up and not add_up}
 
-    out = calls.fused(
-        lib, kernels.Pattern(mask), calls.to_blocked(lib, x), weight, bias, batch=batch, scale=scale, shift=shift,
-        add=None if add is None else calls.to_blocked(lib, add), add_upsample=add_up, **options,
-    )  # fmt: skip
-    double = [t if t is None else t.double() for t in (scale, shift, add)]
+    net = kernels.Program(tuple(x.shape[1:]))
+    add = net.conv(net.input, shortcut, some, **resized) if data.draw(flag) else None
+    net.output(net.conv(net.input, weight, mask, bias, add=add, add_upsample=add_up, **affine, **options))
+    exact = None if add is None else reference.fused_conv2d(x.double(), shortcut.double(), some, **resized)
     want = reference.fused_conv2d(
-        x.double(), weight.double(), mask, bias.double(), scale=double[0], shift=double[1], add=double[2],
-        add_upsample=add_up, **options,
+        x.double(), weight.double(), mask, bias.double(), add=exact, add_upsample=add_up,
+        **{name: value.double() for name, value in affine.items()}, **options,
     )  # fmt: skip
-    torch.testing.assert_close(calls.from_blocked(lib, out, batch).double(), want, rtol=1e-5, atol=2e-4)
-
-
-def test_blocked_layout_goes_there_and_back(native):
-    x = torch.randn(19, 3, 5, 7)
-    blocked = calls.to_blocked(native, x)
-    assert blocked.shape == (2, 3, 5, 7, 16)
-    assert blocked[1, 2, 3, 4, 2] == x[18, 2, 3, 4]
-    assert blocked[1, ..., 3:].abs().sum() == 0
-    assert torch.equal(calls.from_blocked(native, blocked, 19), x)
+    torch.testing.assert_close(net(x).double(), want, rtol=1e-5, atol=2e-4)
+    torch.testing.assert_close(net.dense(x.double()), want)

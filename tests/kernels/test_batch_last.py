@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import reference
 import torch
 import torch.nn.functional as F
 from hypothesis import given
@@ -11,7 +12,7 @@ from test_against_reference import FEW, masks
 from torch import nn
 
 from gancompress import kernels
-from gancompress.kernels import ops, reference
+from gancompress.kernels import ops
 from gancompress.kernels.layout import is_batch_last, norm_forward, scale_and_shift, to_batch_last, to_images
 from gancompress.kernels.resample import average2, upsample2
 

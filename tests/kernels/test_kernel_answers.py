@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import reference
 import torch
 
 from gancompress import kernels
-from gancompress.kernels import reference
 
 ONES = torch.ones(1, 1, 3, 3)
 

@@ -6,12 +6,13 @@ import copy
 import pickle
 
 import pytest
+import reference
 import torch
 import torch.nn.functional as F
 
 from gancompress import kernels
 from gancompress.errors import KernelError
-from gancompress.kernels import calls, reference
+from gancompress.kernels import calls
 from gancompress.kernels.native_library import ENVIRONMENT, library
 
 

@@ -8,7 +8,7 @@ import torch
 from gancompress import kernels
 from gancompress.errors import KernelError
 from gancompress.kernels import tuning
-from gancompress.kernels.tuning import Layer
+from gancompress.kernels.layer import Layer
 
 LAYER = Layer("conv", (8, 8, 3, 3), 4, 6, 6, padding=1)
 

@@ -72,8 +72,8 @@ def test_sparse_training_is_masked_dense_training(moments):
 def test_the_kernels_really_run_and_follow_every_mask(monkeypatch):
     toys = make(execution=Execution("sparse"))
     calls = []
-    ours = kernels.ops.calls.conv
-    monkeypatch.setattr(kernels.ops.calls, "conv", lambda *a, **k: calls.append(a[1]) or ours(*a, **k))
+    ours = kernels.masked.calls.conv
+    monkeypatch.setattr(kernels.masked.calls, "conv", lambda *a, **k: calls.append(a[1]) or ours(*a, **k))
     toys.step(1)
     assert calls
     for step in range(2, 7):

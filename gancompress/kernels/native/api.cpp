@@ -46,7 +46,6 @@ GC_EXPORT void* gc_plan_new(const uint8_t* mask, const gc::PlanShape* shape, int
   }
 }
 GC_EXPORT void gc_plan_free(void* plan) { gc::free_plan(static_cast<gc::Plan*>(plan)); }
-GC_EXPORT int64_t gc_plan_entries(const void* plan) { return static_cast<const gc::Plan*>(plan)->entries; }
 
 GC_EXPORT int32_t gc_conv(const GcConv* args) {
   return guarded([&] { return gc::run_conv(*args); });
@@ -74,14 +73,6 @@ GC_EXPORT int32_t gc_program_run(const void* program, const GcRun* args) {
   return guarded([&] { return gc::run_program(*static_cast<const gc::Program*>(program), *args); });
 }
 
-// [N][count] <-> [ceil(N/16)][count][16]; the lanes past N are zero.
-GC_EXPORT int32_t gc_to_blocked(const float* src, int64_t batch, int64_t count, float* dst) {
-  for (int64_t n = 0; n < batch; n += gc::kLanes) {
-    const int32_t lanes = static_cast<int32_t>(batch - n < gc::kLanes ? batch - n : gc::kLanes);
-    gc::isa_baseline.to_blocked(src + n * count, count, lanes, count, dst + n * count, gc::kLanes);
-  }
-  return GC_OK;
-}
 // [N][count] <-> [count][N], N a multiple of 16.
 GC_EXPORT int32_t gc_to_batch_last(const float* src, int64_t batch, int64_t count, float* dst) {
   for (int64_t n = 0; n < batch; n += gc::kLanes) gc::isa_baseline.to_blocked(src + n * count, count, gc::kLanes, count, dst + n, batch);
@@ -89,12 +80,5 @@ GC_EXPORT int32_t gc_to_batch_last(const float* src, int64_t batch, int64_t coun
 }
 GC_EXPORT int32_t gc_from_batch_last(const float* src, int64_t batch, int64_t count, float* dst) {
   for (int64_t n = 0; n < batch; n += gc::kLanes) gc::isa_baseline.from_blocked(src + n, batch, count, dst + n * count, count, gc::kLanes);
-  return GC_OK;
-}
-GC_EXPORT int32_t gc_from_blocked(const float* src, int64_t batch, int64_t count, float* dst) {
-  for (int64_t n = 0; n < batch; n += gc::kLanes) {
-    const int32_t lanes = static_cast<int32_t>(batch - n < gc::kLanes ? batch - n : gc::kLanes);
-    gc::isa_baseline.from_blocked(src + n * count, gc::kLanes, count, dst + n * count, count, lanes);
-  }
   return GC_OK;
 }

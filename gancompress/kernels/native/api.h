@@ -1,4 +1,4 @@
-// The C interface, called through ctypes. It mirrors gancompress/kernels/native.py; raise GC_ABI on any change.
+// The C interface, called through ctypes. It mirrors gancompress/kernels/native_library.py; raise GC_ABI on any change.
 #pragma once
 #include <stdint.h>
 
@@ -8,16 +8,15 @@
 #define GC_EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
-constexpr int32_t GC_ABI = 5;
+constexpr int32_t GC_ABI = 6;
 
 enum GcStatus : int32_t { GC_OK = 0, GC_NOT_FINITE = 1, GC_BAD_ARGUMENT = 2, GC_NO_MEMORY = 3 };
 
 // How tensors lie in memory.
 enum GcLayout : int32_t {
-  GC_IMAGES = 0,   // [N][C][H][W]
-  GC_POINTS = 1,   // [N][C], for linear layers
-  GC_BLOCKED = 2,     // [ceil(N/16)][C][H][W][16], 64-byte aligned
-  GC_BATCH_LAST = 3,  // [C][H][W][N], N a multiple of 16, 64-byte aligned
+  GC_IMAGES = 0,      // [N][C][H][W]
+  GC_POINTS = 1,      // [N][C], for linear layers
+  GC_BATCH_LAST = 2,  // [C][H][W][N], N a multiple of 16, 64-byte aligned
 };
 
 struct GcConv {
@@ -25,15 +24,11 @@ struct GcConv {
   const float* weight;  // dense; only kept positions are read
   const float* x;
   const float* bias;   // or null
-  const float* scale;  // or null: per input channel, with shift
-  const float* shift;
-  const float* add;  // or null: added to the result, and laid out like it; not with images or points
   float* out;
   int64_t batch;
   int32_t hi, wi, ho, wo;
   int32_t layout_x, layout_out;
-  int32_t up;  // 1: x is read as if doubled by nearest neighbours
-  int32_t pre_relu, relu, add_up;
+  int32_t pre_relu;  // 1: take relu(x)
   int32_t threads;
 };
 
@@ -77,7 +72,8 @@ struct GcStep {
   const float* shift;
   int32_t src, dst, add;  // arenas; add < 0: none
   int32_t hi, wi, ho, wo;
-  int32_t up, pre_relu, relu, add_up;
+  int32_t up;  // 1: the input is read as if upsampled x2 (nearest)
+  int32_t pre_relu, relu, add_up;
   int32_t affine;  // >= 0: scale and shift are those of this affine of the run, one for every image
 };
 

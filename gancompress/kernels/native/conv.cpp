@@ -52,7 +52,7 @@ bool Stripes::finite() const {
   return std::all_of(buffers_.begin(), buffers_.end(), [](const auto& own) { return own->finite(); });
 }
 
-void Stripes::run(int64_t block, int64_t item, const Place& input, const Place& add, const Place& gate, int32_t thread) const {
+void Stripes::run(int64_t block, int64_t item, const Place& input, const Place& gate, int32_t thread) const {
   TileJob j = base_;
   const Plan& p = *j.plan;
   const Buffers& own = *buffers_[thread];
@@ -67,7 +67,6 @@ void Stripes::run(int64_t block, int64_t item, const Place& input, const Place& 
     j.out_y0 = j.tile0 * stripe_rows;
     j.out_c = j.out_y * stripe_rows;
   }
-  j.add = add.data, j.add_c = add.c, j.add_y = add.y, j.add_x = add.x;
   j.gate = gate.data, j.gate_c = gate.c, j.gate_y = gate.y, j.gate_x = gate.x;
   j.lanes = in_.lanes(block);
   j.packed = own.packed.data(), j.acc = own.acc.data(), j.check = own.check.data();
@@ -79,12 +78,12 @@ void Stripes::run(int64_t block, int64_t item, const Place& input, const Place& 
 namespace {
 
 // All items of all blocks at once: nothing has to be loaded before.
-void conv_in_place(const Stripes& stripes, const Loader& in, const Loader& add, bool adds, int32_t threads) {
+void conv_in_place(const Stripes& stripes, const Loader& in, int32_t threads) {
   Team team(threads);
   team.run([&](int32_t thread) {
     team.each(in.blocks() * stripes.count(), [&](int64_t item) {
       const int64_t block = item / stripes.count();
-      stripes.run(block, item % stripes.count(), in.place(block, nullptr), adds ? add.place(block, nullptr) : Place{}, {}, thread);
+      stripes.run(block, item % stripes.count(), in.place(block, nullptr), {}, thread);
     });
   });
 }
@@ -100,7 +99,7 @@ void conv_converting(const Plan& p, const Stripes& stripes, const Loader& in, bo
       float* const input = inputs[thread]->data();
       team.each(in.blocks(), [&](int64_t block) {
         in.load(p.isa, block, 0, p.in_channels, input);
-        for (int64_t item = 0; item < stripes.count(); item++) stripes.run(block, item, in.place(block, input), {}, {}, thread);
+        for (int64_t item = 0; item < stripes.count(); item++) stripes.run(block, item, in.place(block, input), {}, thread);
       });
     } else {
       float* const input = inputs[0]->data();
@@ -109,7 +108,7 @@ void conv_converting(const Plan& p, const Stripes& stripes, const Loader& in, bo
         team.each(parts, [&](int64_t part) {
           in.load(p.isa, block, p.in_channels * part / parts, p.in_channels * (part + 1) / parts, input);
         });
-        team.each(stripes.count(), [&](int64_t item) { stripes.run(block, item, in.place(block, input), {}, {}, thread); });
+        team.each(stripes.count(), [&](int64_t item) { stripes.run(block, item, in.place(block, input), {}, thread); });
       }
     }
   });
@@ -120,16 +119,14 @@ void conv_converting(const Plan& p, const Stripes& stripes, const Loader& in, bo
 int32_t run_conv(const GcConv& a) {
   const Plan& p = *static_cast<const Plan*>(a.plan);
   const Loader in(a.x, a.layout_x, a.batch, p.in_channels, a.hi, a.wi), out(a.out, a.layout_out, a.batch, p.out_channels, a.ho, a.wo);
-  const Loader add(a.add, a.layout_out, a.batch, p.out_channels, a.ho >> a.add_up, a.wo >> a.add_up);
-  if (a.add != nullptr && !(in.in_place() && out.in_place())) return GC_BAD_ARGUMENT;
   Scratch value(p.entries);
   for (int64_t t = 0; t < p.entries; t++) value.data()[t] = a.weight[p.src[t]];
   TileJob base = job_of(p, value.data(), a.bias);
-  base.up = a.up, base.scale = a.scale, base.shift = a.shift, base.pre_relu = a.pre_relu, base.relu = a.relu, base.add_up = a.add_up;
+  base.pre_relu = a.pre_relu;
   const int32_t threads = useful_threads(a.threads, p, out.blocks(), out.height(), out.width());
   const bool whole_blocks = threads == 1 || in.blocks() >= threads;  // a block per thread, else threads share a block
   const Stripes stripes(base, in, out, threads, in.in_place() ? in.blocks() : whole_blocks ? threads : 1);
-  if (in.in_place()) conv_in_place(stripes, in, add, a.add != nullptr, threads);
+  if (in.in_place()) conv_in_place(stripes, in, threads);
   else conv_converting(p, stripes, in, whole_blocks, threads);
   return stripes.finite() ? GC_OK : GC_NOT_FINITE;
 }

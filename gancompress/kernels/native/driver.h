@@ -29,15 +29,15 @@ struct Place {
 // A tensor of any layout (see GcLayout), seen as blocks [C][height][width][16].
 //
 // Images: one block per 16 of them. Points: one block in all, whose columns are the groups of 16 points; so a linear
-// layer is a 1x1 convolution over one row. Both are brought into a buffer block by block. The other two layouts have
-// their images side by side already, and the kernels work where they lie.
+// layer is a 1x1 convolution over one row. Both are brought into a buffer block by block. Batch last, the images lie
+// side by side already, and the kernels work where they lie.
 class Loader {
  public:
   Loader(const float* data, int32_t layout, int64_t batch, int64_t channels, int32_t h, int32_t w)
       : data_(const_cast<float*>(data)), layout_(layout), batch_(batch), channels_(channels), h_(points() ? 1 : h),
         w_(points() ? static_cast<int32_t>(ceil_div(batch, kLanes)) : w) {}
 
-  bool in_place() const { return layout_ == GC_BLOCKED || layout_ == GC_BATCH_LAST; }
+  bool in_place() const { return layout_ == GC_BATCH_LAST; }
   int64_t blocks() const { return points() ? 1 : ceil_div(batch_, kLanes); }
   int64_t channels() const { return channels_; }
   int32_t height() const { return h_; }
@@ -49,9 +49,8 @@ class Loader {
 
   // The block, in the caller's memory or in the buffer that it was loaded to.
   Place place(int64_t block, float* buffer) const {
-    const int64_t x = layout_ == GC_BATCH_LAST ? batch_ : kLanes, y = x * w_, c = y * h_;
-    if (!in_place()) return {buffer, c, y, x};
-    return {data_ + block * (layout_ == GC_BATCH_LAST ? kLanes : channels_ * c), c, y, x};
+    const int64_t x = in_place() ? batch_ : kLanes, y = x * w_, c = y * h_;
+    return {in_place() ? data_ + block * kLanes : buffer, c, y, x};
   }
 
   // Brings channels c0..c1 of a block to `to`, the start of the buffer.
@@ -108,8 +107,8 @@ class Stripes {
   // `base` holds the plan, the values and what is fused; `together` blocks are worked on at the same time.
   Stripes(const TileJob& base, const Loader& in, const Loader& out, int32_t threads, int64_t together);
   int64_t count() const { return tiles_ * groups_; }
-  // `add` and `gate` are of this block, or have no data.
-  void run(int64_t block, int64_t item, const Place& input, const Place& add, const Place& gate, int32_t thread) const;
+  // `gate` is of this block, or has no data.
+  void run(int64_t block, int64_t item, const Place& input, const Place& gate, int32_t thread) const;
   bool finite() const;
 
  private:

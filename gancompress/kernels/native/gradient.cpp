@@ -1,7 +1,7 @@
 // The gradients of a layer towards its input and towards its kept weights.
 //
 // Of the weight gradient, every entry owns a vector of partial sums; it is added to by one thread at a time, block after
-// block, tile after tile, and folded once at the end, so the order of the additions is fixed whatever the number of
+// block, tile after tile, and summed up once at the end, so the order of the additions is fixed whatever the number of
 // threads.
 #include <cstring>
 
@@ -34,7 +34,7 @@ class WeightSums {
     plan_.isa->weight_gradient(j, gradient.data, static_cast<int32_t>(item / groups_), sums_.data());
   }
 
-  void fold(float* out) const {
+  void store(float* out) const {
     const int32_t lanes = plan_.isa->lanes;
     std::memset(out, 0, static_cast<int64_t>(plan_.dim0) * plan_.dim1 * plan_.kh * plan_.kw * sizeof(float));
     for (int64_t t = 0; t < plan_.entries; t++) {
@@ -100,13 +100,13 @@ int32_t run_backward(const GcBackward& a) {
       const Place here = x.place(block, block_x.data()), by = g.place(block, block_g.data());
       team.each(count_w + count_x, [&](int64_t item) {
         if (item < count_w) sums->run(block, item, a.transpose ? by : here, a.transpose ? here : by, thread);
-        else stripes->run(block, item - count_w, by, {}, a.pre_relu ? here : Place{}, thread);
+        else stripes->run(block, item - count_w, by, a.pre_relu ? here : Place{}, thread);
       });
     }
   });
 
   if ((sums && !sums->finite()) || (stripes && !stripes->finite())) return GC_NOT_FINITE;
-  if (sums) sums->fold(a.for_weight);
+  if (sums) sums->store(a.for_weight);
   return GC_OK;
 }
 

@@ -31,7 +31,7 @@ static void fused_pixels(const TileJob& j, int32_t c, const float* row, int32_t 
 }
 
 // The same for `count` pixels of which every one of the row is two.
-static void fused_doubled(const TileJob& j, int32_t c, const float* row, int32_t count, float* dst) {
+static void fused_upsampled(const TileJob& j, int32_t c, const float* row, int32_t count, float* dst) {
   constexpr int32_t kPart = 128;
   float part[kPart];
   for (int32_t k = 0; k < count; k += 2 * kPart) {
@@ -71,7 +71,7 @@ static void pack_flat(const TileJob& j) {
           if (!j.up) {
             fused_pixels(j, c, row + x, p.si, k1 - k0, to + k0);
           } else if (p.si == 1 && x % 2 == 0) {
-            fused_doubled(j, c, row + x / 2, k1 - k0, to + k0);
+            fused_upsampled(j, c, row + x / 2, k1 - k0, to + k0);
           } else {
             for (int32_t k = k0; k < k1; k++) fused_pixels(j, c, row + ((at + p.si * k) >> 1), 1, 1, to + k);
           }

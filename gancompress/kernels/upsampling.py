@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gancompress.kernels.pattern import Pattern
 
-__all__ = ["FoldKind", "doubled", "folded"]
+__all__ = ["FoldKind", "fold_upsampling", "folded"]
 
 FoldKind: TypeAlias = Literal["up", "down"]
 
@@ -36,7 +36,7 @@ def folded(weight: Tensor, kind: FoldKind) -> Tensor:
     return kernel.transpose(0, 1) if kind == "up" else kernel
 
 
-def doubled(weight: Tensor, pattern: Pattern) -> tuple[Tensor, Pattern]:
+def fold_upsampling(weight: Tensor, pattern: Pattern) -> tuple[Tensor, Pattern]:
     """Merge the taps of a convolution with padding 1 behind nearest x2.
 
     Args:

@@ -7,14 +7,14 @@ import torch
 from torch.nn import functional as F
 
 from gancompress.kernels import Pattern, Program
-from gancompress.kernels.doubling import doubled
+from gancompress.kernels.upsampling import fold_upsampling
 
 
 def test_one_tap_by_hand():
     """The upper left of nine taps reads, from the four results of a pixel, four small pixels."""
     weight = torch.zeros(1, 1, 3, 3)
     weight[0, 0, 0, 0] = 5.0
-    merged, pattern = doubled(weight, Pattern(weight != 0))
+    merged, pattern = fold_upsampling(weight, Pattern(weight != 0))
     want = torch.zeros(4, 4)
     want[2:, 2:] = 5.0
     assert torch.equal(merged[0, 0], want)
@@ -23,7 +23,7 @@ def test_one_tap_by_hand():
 
 def test_taps_that_read_the_same_pixel_are_added():
     weight = torch.arange(1.0, 10.0).reshape(1, 1, 3, 3)
-    merged, _ = doubled(weight, Pattern(torch.ones(1, 1, 3, 3, dtype=torch.bool)))
+    merged, _ = fold_upsampling(weight, Pattern(torch.ones(1, 1, 3, 3, dtype=torch.bool)))
     rows = torch.stack([weight[0, 0, 2], weight[0, 0, 1] + weight[0, 0, 2], weight[0, 0, 0] + weight[0, 0, 1]])
     for row, own in zip(rows, merged[0, 0], strict=False):
         a, b, c = row.tolist()
@@ -36,7 +36,7 @@ def test_the_same_as_upsampling_first(density, size):
     weight = torch.randn(5, 3, 3, 3, dtype=torch.float64)
     mask = torch.rand(weight.shape) < density
     x = torch.randn(2, 3, *size, dtype=torch.float64)
-    merged, pattern = doubled(weight, Pattern(mask))
+    merged, pattern = fold_upsampling(weight, Pattern(mask))
     want = F.conv2d(F.interpolate(x, scale_factor=2.0), weight * mask, padding=1)
     torch.testing.assert_close(F.conv_transpose2d(x, merged, stride=2, padding=1), want)
     assert torch.equal(merged, merged * pattern.mask)
@@ -46,7 +46,7 @@ def test_the_same_as_upsampling_first(density, size):
 def test_a_kept_pair_that_adds_up_to_zero_stays_kept():
     weight = torch.zeros(1, 1, 3, 3)
     weight[0, 0, 0, :2] = torch.tensor([1.0, -1.0])
-    _, pattern = doubled(weight, Pattern(weight != 0))
+    _, pattern = fold_upsampling(weight, Pattern(weight != 0))
     assert pattern.kept == 6  # 8 of two taps, less the two places where they meet
 
 

@@ -1,0 +1,61 @@
+"""The shape of a layer: all that its time on the kernels depends on, but its density."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Layer"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """All that the time of a layer depends on, but its density.
+
+    Attributes:
+        op: ``conv``, ``transpose`` or ``linear``.
+        weight: the weight's shape.
+        batch: images, or points of a linear layer.
+        height: of the input, in pixels (1 for linear).
+        width: of the input, in pixels (1 for linear).
+        stride: both dimensions.
+        padding: both dimensions.
+        output_padding: of a transposed convolution.
+        batch_last: maps come and go batch last (see :mod:`gancompress.kernels.layout`).
+    """
+
+    op: Literal["conv", "transpose", "linear"]
+    weight: tuple[int, ...]
+    batch: int
+    height: int = 1
+    width: int = 1
+    stride: int = 1
+    padding: int = 0
+    output_padding: int = 0
+    batch_last: bool = False
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        """Rows and columns of the result."""
+        if self.op == "linear":
+            return 1, 1
+        kh, kw = self.weight[2:]
+        if self.op == "conv":
+            return (
+                (self.height + 2 * self.padding - kh) // self.stride + 1,
+                (self.width + 2 * self.padding - kw) // self.stride + 1,
+            )
+        less = 2 * self.padding - self.output_padding
+        return (self.height - 1) * self.stride - less + kh, (self.width - 1) * self.stride - less + kw
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """Shape of the result."""
+        channels = self.weight[1] if self.op == "transpose" else self.weight[0]
+        return (self.batch, channels) if self.op == "linear" else (self.batch, channels, *self.out_size)
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """Shape of the input."""
+        channels = self.weight[0] if self.op == "transpose" else self.weight[1]
+        return (self.batch, channels) if self.op == "linear" else (self.batch, channels, self.height, self.width)

@@ -1,0 +1,204 @@
+"""The arithmetic of a masked layer, sparse on the native kernels or dense in torch, with its gradients: no choice here.
+
+What stays as dense does it: an input or a gradient with NaN or Inf makes a sparse call fall back to dense arithmetic,
+for ``0 * inf`` spreads through masked weights too; a gradient of a gradient (``create_graph=True``, as for R1 or
+gradient penalties) is computed dense. What masked positions of ``weight`` hold is never looked at, finite or not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gancompress.kernels import calls
+from gancompress.kernels.layout import LANES, is_batch_last, rows_of, to_batch_last, to_images
+
+if TYPE_CHECKING:
+    from gancompress.kernels.layer import Layer
+    from gancompress.kernels.native_library import Library
+    from gancompress.kernels.pattern import Pattern, Plan
+
+__all__ = ["dense", "keep", "sparse"]
+
+
+class _Keep(torch.autograd.Function):
+    """``where(mask, weight, 0)``; the gradient is masked too, or passes whole when the dense one is asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, mask: Tensor, dense_gradient: bool) -> Tensor:
+        ctx.dense_gradient = dense_gradient
+        ctx.save_for_backward(mask)
+        return torch.where(mask, weight, torch.zeros((), dtype=weight.dtype, device=weight.device))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,) = gradients
+        if ctx.dense_gradient:
+            return gradient, None, None
+        (mask,) = ctx.saved_tensors
+        return torch.where(mask, gradient, torch.zeros((), dtype=gradient.dtype, device=gradient.device)), None, None
+
+
+def keep(weight: Tensor, pattern: Pattern, dense_gradient: bool = False) -> Tensor:
+    """``weight`` with zeros off the pattern, as dense arithmetic needs it.
+
+    Args:
+        weight: dense weight of the pattern's shape.
+        pattern: what is kept.
+        dense_gradient: let the gradient through at masked positions too.
+    """
+    if pattern.mask.device != weight.device:
+        return _apply(_Keep, weight, pattern.mask.to(weight.device), dense_gradient)
+    return _apply(_Keep, weight, pattern.mask, dense_gradient)
+
+
+def _apply(function: type[torch.autograd.Function], *args: Any) -> Tensor:
+    result: Tensor = function.apply(*args)
+    return result
+
+
+def _dense(layer: Layer, x: Tensor, kept: Tensor, bias: Tensor | None) -> Tensor:
+    if layer.op == "linear":
+        return F.linear(x, kept, bias)
+    if layer.op == "conv":
+        return F.conv2d(x, kept, bias, layer.stride, layer.padding)
+    return F.conv_transpose2d(x, kept, bias, layer.stride, layer.padding, layer.output_padding)
+
+
+def _dense_gradients(
+    layer: Layer, gradient: Tensor, x: Tensor, kept: Tensor, want: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients towards the input and the whole weight, differentiable themselves."""
+    if layer.op == "linear":
+        return gradient @ kept if want[0] else None, gradient.t() @ x if want[1] else None
+    s, p, o = [layer.stride] * 2, [layer.padding] * 2, [layer.output_padding] * 2
+    result = torch.ops.aten.convolution_backward(
+        gradient, x, kept, None, s, p, [1, 1], layer.op == "transpose", o, 1, [*want, False]
+    )
+    return result[0], result[1]
+
+
+def _forward_plan(lib: Library, layer: Layer, pattern: Pattern) -> Plan:
+    make = pattern.phased if layer.op == "transpose" else pattern.direct
+    return make(lib, layer.stride, layer.padding, _grid(layer, layer.out_size))
+
+
+def _backward_plans(lib: Library, layer: Layer, pattern: Pattern) -> tuple[Plan, Plan]:
+    """The plans of the gradients towards the input and towards the weight."""
+    here, there = (_grid(layer, size) for size in ((layer.height, layer.width), layer.out_size))
+    stride, padding = layer.stride, layer.padding
+    if layer.op == "transpose":
+        return pattern.direct(lib, stride, padding, here), pattern.weights(lib, stride, padding, here)
+    return pattern.phased(lib, stride, padding, here), pattern.weights(lib, stride, padding, there)
+
+
+def _grid(layer: Layer, size: tuple[int, int]) -> tuple[int, int]:
+    return (1, -(-layer.batch // LANES)) if layer.op == "linear" else size
+
+
+class _Sparse(torch.autograd.Function):
+    """A masked layer on the native kernels."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Pattern, layer: Layer, lib: Library,
+        dense_gradient: bool, batch_last: bool, pre_relu: bool,
+    ) -> Tensor:  # fmt: skip
+        ctx.save_for_backward(x, weight)
+        ctx.pattern, ctx.layer, ctx.lib, ctx.dense_gradient = pattern, layer, lib, dense_gradient
+        ctx.pre_relu = pre_relu
+        plan = _forward_plan(lib, layer, pattern)
+        x, weight = _taken(x.detach()), weight.detach().contiguous()
+        bias = None if bias is None else bias.detach().contiguous()
+        out = calls.conv(lib, plan, x, weight, bias, layer.out_shape, batch_last=batch_last, pre_relu=pre_relu)
+        return _dense(layer, torch.relu(x) if pre_relu else x, keep(weight, pattern), bias) if out is None else out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,) = gradients
+        x, weight = ctx.saved_tensors
+        need_x, need_w, need_b = ctx.needs_input_grad[:3]
+        for_bias = _bias_gradient(gradient) if need_b else None
+        layer: Layer = ctx.layer
+        if torch.is_grad_enabled():  # a graph of the gradient is wanted: dense operations record one
+            kept = keep(weight, ctx.pattern)
+            inside = torch.relu(x) if ctx.pre_relu else x
+            for_x, for_w = _dense_gradients(layer, gradient, inside, kept, (need_x, need_w))
+            if for_x is not None and ctx.pre_relu:
+                for_x = torch.where(x <= 0, 0.0, for_x)
+            if for_w is not None and not ctx.dense_gradient:
+                for_w = keep(for_w, ctx.pattern)
+        else:
+            for_x, for_w = _sparse_gradients(ctx, _taken(gradient), _taken(x), weight.contiguous())
+        return for_x, for_w, for_bias, None, None, None, None, None, None
+
+
+def _taken(x: Tensor) -> Tensor:
+    """``x`` in a memory format that the kernels take."""
+    return x if is_batch_last(x) else x.contiguous()
+
+
+def _bias_gradient(gradient: Tensor) -> Tensor:
+    if gradient.dim() != 4:
+        return gradient.sum(0)
+    return rows_of(gradient).sum((0, 2, 3)) if is_batch_last(gradient) else gradient.sum((0, 2, 3))
+
+
+def _sparse_gradients(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    need_x, need_w = ctx.needs_input_grad[:2]
+    lib: Library = ctx.lib
+    layer: Layer = ctx.layer
+    pattern: Pattern = ctx.pattern
+    for_x = for_w = None
+    want = (need_x, need_w and not ctx.dense_gradient)
+    if any(want):
+        plans = _backward_plans(lib, layer, pattern)
+        transpose = layer.op == "transpose"
+        done = calls.backward(
+            lib, plans, x, gradient, weight, transpose=transpose, want=want, pre_relu=ctx.pre_relu
+        )  # fmt: skip
+        for_x, for_w = done or (None, None)
+    missing = (need_x and for_x is None, need_w and for_w is None)
+    if any(missing):  # asked for, or something is not finite
+        images = to_images(x)
+        inside = torch.relu(images) if ctx.pre_relu else images
+        dense_x, dense_w = _dense_gradients(layer, to_images(gradient), inside, keep(weight, pattern), missing)
+        if dense_x is not None and ctx.pre_relu:
+            dense_x = torch.where(images <= 0, 0.0, dense_x)
+        if dense_w is not None and not ctx.dense_gradient:
+            dense_w = keep(dense_w, pattern)
+        for_x = dense_x if missing[0] else for_x
+        for_w = dense_w if missing[1] else for_w
+    return for_x, for_w
+
+
+def sparse(
+    lib: Library, layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Pattern,
+    *, dense_gradient: bool = False, pre_relu: bool = False,
+) -> Tensor:  # fmt: skip
+    """Compute a layer at its kept weights; the result lies batch last where ``layer`` says so.
+
+    Args:
+        lib: the loaded kernels.
+        layer: the shape of all tensors.
+        x: the input, ``layer.in_shape``.
+        weight: dense; masked positions may hold anything.
+        bias: per output channel, or None.
+        pattern: what is kept.
+        dense_gradient: give the gradient at masked positions too.
+        pre_relu: take ``relu(x)``.
+    """
+    inside = pre_relu and layer.op == "conv"
+    x = torch.relu(x) if pre_relu and not inside else x
+    return _apply(_Sparse, x, weight, bias, pattern, layer, lib, dense_gradient, layer.batch_last, inside)
+
+
+def dense(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, *, pre_relu: bool = False) -> Tensor:
+    """Compute a layer whose weight has its zeros already; a batch-last map gives one, at full speed."""
+    unusual = layer.batch_last and is_batch_last(x)  # torch's convolutions would convert one number at a time
+    x = to_images(x) if unusual else x
+    out = _dense(layer, torch.relu(x) if pre_relu else x, weight, bias)
+    return to_batch_last(out) if unusual else out
