@@ -22,6 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "seeds": set(),
     "progress": {"errors"},
+    "charts": set(),
     "storage": {"errors"},
     "components": {"errors"},
     "sparsity": {"errors", "components"},
@@ -40,7 +41,7 @@ ALLOWED["export"] = {*ALLOWED} - {"training", "methods", "objectives"}
 ALLOWED["experiment"] = {*ALLOWED} - {"export"}
 for room in ("comparison", "bench", "testing"):
     ALLOWED[room] = {*ALLOWED} - {"comparison", "bench"}
-ALLOWED["report"] = {"errors", "storage", "runs", "recipe", "comparison"}
+ALLOWED["report"] = {"errors", "charts", "storage", "runs", "recipe", "comparison"}
 ALLOWED["api"] = {*ALLOWED} - {"testing"}
 ALLOWED["scaffold"] = {"errors", "components"}
 ALLOWED["cli"] = {*ALLOWED}

@@ -76,6 +76,11 @@ class Row:
     price: Price
     cells: tuple[Cell, ...]
 
+    @property
+    def baseline(self) -> bool:
+        """Whether it is there to be compared with: it makes nothing sparse."""
+        return self.choice.name in BASELINES
+
 
 @dataclasses.dataclass(frozen=True)
 class Grid:

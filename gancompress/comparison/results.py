@@ -150,6 +150,7 @@ class RowResult:
         method: label, settings included.
         name: without the settings where no other method of the grid has the same name; for charts.
         density: what was asked for; ``None`` for dense.
+        baseline: it is there to be compared with.
         cells: the runs that are done.
         best: primary metric, the best of the same number of evaluations for every run.
         last: every metric of the last evaluation.
@@ -166,6 +167,7 @@ class RowResult:
     method: str
     name: str
     density: float | None
+    baseline: bool
     cells: tuple[CellResult, ...]
     best: Spread | None
     last: Mapping[str, Spread | None]
@@ -262,9 +264,9 @@ def short_names(choices: Iterable[MethodChoice]) -> dict[str, str]:
 def _rows(
     grid: Grid, cells: Sequence[CellResult], metrics: Mapping[str, bool], primary: str, looks: int
 ) -> Iterable[RowResult]:
-    keys = dict.fromkeys((row.choice.label, row.density) for row in grid.rows)
     names = short_names(row.choice for row in grid.rows)
-    for method, density in keys:
+    for row in grid.rows:
+        method, density = row.choice.label, row.density
         mine = tuple(cell for cell in cells if (cell.method, cell.density) == (method, density))
         if not mine:
             continue
@@ -273,6 +275,7 @@ def _rows(
             method=method,
             name=names[method],
             density=density,
+            baseline=row.baseline,
             cells=mine,
             best=spread(one.values[primary] for one in best if one is not None),
             last={label: spread(cell.last(label) for cell in mine) for label in metrics},

@@ -2,51 +2,35 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from typing import TYPE_CHECKING, Any
 
-from gancompress.report.svg import Mark, Series, line_chart, tick_label
+from gancompress.charts.axis import tick_label
+from gancompress.charts.figure import Figure, spans_decades
+from gancompress.charts.lines import Mark, Series, line_chart
 from gancompress.report.words import metric_value
 from gancompress.runs.reader import ROLES, number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from gancompress.runs.reader import Metric, Record, RunData
 
-__all__ = ["Chart", "metric_charts", "training_charts"]
+__all__ = ["metric_charts", "training_charts"]
 
-#: Spread of values from which a logarithmic axis shows more.
-_DECADES = 30.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Chart:
-    """A figure of the page.
-
-    Attributes:
-        title: heading.
-        note: one line under it: what the numbers are, in which units.
-        svg: the drawing.
-        legend: (label, colour index) of every line; empty when one line needs no name.
-        narrow: the same drawing for a narrow window, when ``svg`` takes the whole width of a wide one; else empty.
-    """
-
-    title: str
-    note: str
-    svg: str
-    legend: tuple[tuple[str, int], ...] = ()
-    narrow: str = ""
-
-    @property
-    def wide(self) -> bool:
-        """Whether it takes the whole width."""
-        return bool(self.narrow)
+#: what is known of an update's record besides the method's own notes: no chart, or one of its own
+_RECORDED = frozenset(
+    ("kind", "step", "role", "round", "updates", "grown", "dropped", "density", "exploration", "churn")
+)
+#: notes of built-in methods in words; any other is called by its own name
+_NOTES = {
+    "drop_fraction": "share that an update may replace",
+    "balance_ratio": "how much of the discriminator's margin a generator step makes up for",
+}
 
 
-def metric_charts(run: RunData) -> list[Chart]:
+def metric_charts(run: RunData) -> list[Figure]:
     """Return one chart per metric over the steps; the best of the first one is ringed, as the run chose it."""
     by_label: dict[str, list[tuple[int, Metric]]] = {}
     for step, metrics in run.evaluations:
@@ -56,12 +40,11 @@ def metric_charts(run: RunData) -> list[Chart]:
     for index, (label, found) in enumerate(by_label.items()):
         points = [(float(step), metric.value if metric.value is not None else math.nan) for step, metric in found]
         last = found[-1][1]
-        values = [value for _, value in points if math.isfinite(value)]
         draw = functools.partial(
             line_chart,
             f"{label} over training steps",
             [Series(label, points, dots=len(points) <= 60)],
-            log_y=bool(values) and min(values) > 0 and max(values) / min(values) > _DECADES,
+            log_y=spans_decades(value for _, value in points),
             bounds=_rounds(run),
         )
         first = index == 0
@@ -71,78 +54,56 @@ def metric_charts(run: RunData) -> list[Chart]:
         way = "higher is better" if last.higher_is_better else "lower is better"
         # The table above the charts gives every protocol; the main chart repeats its own, to be cut out with it.
         note = f"{way}; {last.protocol}" if last.protocol and first else way
-        charts.append(Chart(label, note, svg, narrow=narrow))
+        charts.append(Figure(label, note, svg, narrow=narrow))
     return charts
 
 
-def training_charts(run: RunData) -> list[Chart]:
-    """Return the charts of the training itself: losses, logits, density, topology updates, schedules."""
+def training_charts(run: RunData) -> list[Figure]:
+    """Return the charts of the training itself: losses, logits, density, topology updates, notes, schedules."""
     train, updates = run.records("train"), run.records("update")
     bounds = _rounds(run)
+    charts: list[Figure] = []
 
-    def chart(title: str, note: str, series: list[Series], *, from_zero: bool = False) -> Chart | None:
+    def chart(title: str, note: str, series: Sequence[Series], *, from_zero: bool = True) -> None:
         drawn = [one for one in series if any(math.isfinite(y) for _, y in one.points)]
-        if not drawn:
-            return None
-        svg = line_chart(f"{title} over training steps", drawn, bounds=bounds, from_zero=from_zero)
-        return Chart(title, note, svg, tuple((one.label, one.color) for one in drawn))
+        if drawn:
+            svg = line_chart(f"{title} over training steps", drawn, bounds=bounds, from_zero=from_zero)
+            legend = tuple((one.label, one.swatch) for one in drawn) if len(drawn) > 1 else ()
+            charts.append(Figure(title, note, svg, legend))
 
-    def per_role(key: Callable[[str], str], records: Sequence[Record]) -> list[Series]:
-        return [Series(role, _points(records, key(role)), color) for color, role in enumerate(ROLES)]
+    def of_training(key: str) -> list[Series]:
+        return [Series(role, _points(train, f"{key}_{role}"), color) for color, role in enumerate(ROLES)]
 
     def of_updates(key: str) -> list[Series]:
         return [
-            Series(role, _points([u for u in updates if u.get("role") == role], key), color)
+            Series(role, _points([one for one in updates if one.get("role") == role], key), color)
             for color, role in enumerate(ROLES)
         ]
 
-    charts = [
-        chart("Losses", "mean since the line before", per_role(lambda role: f"loss_{role}", train)),
-        chart(
-            "Discriminator output",
-            "mean logit on real and on generated images",
-            [
-                Series("real images", _points(train, "d_real"), 2),
-                Series("generated images", _points(train, "d_fake"), 3),
-            ],
-        ),
-        chart(
-            "Density",
-            "share of prunable weights kept, as counted",
-            per_role(lambda role: f"density_{role}", train),
-            from_zero=True,
-        ),
-        chart(
-            "Exploration rate",
-            "weights that were ever kept, as a share of all prunable weights",
-            of_updates("exploration"),
-            from_zero=True,
-        ),
-        chart("Churn", "kept weights replaced by a topology update", of_updates("churn"), from_zero=True),
-        chart("Drop fraction", "share that an update may replace", of_updates("drop_fraction"), from_zero=True),
-        chart(
-            "Balance ratio",
-            "how much of the discriminator's margin a generator step makes up for",
-            of_updates("balance_ratio"),
-            from_zero=True,
-        ),
-        _learning_rate(train, chart),
-        chart(
-            "Speed",
-            "training steps per second, as measured; evaluations included",
-            [Series("steps per second", _points(train, "rate"), 0)],
-            from_zero=True,
-        ),
+    chart("Losses", "mean since the line before", of_training("loss"), from_zero=False)
+    logits = [
+        Series("real images", _points(train, "d_real"), 2),
+        Series("generated images", _points(train, "d_fake"), 3),
     ]
-    return [one for one in charts if one is not None]
+    chart("Discriminator output", "mean logit on real and on generated images", logits, from_zero=False)
+    chart("Density", "share of prunable weights kept, as counted", of_training("density"))
+    ever = "weights that were ever kept, as a share of all prunable weights"
+    chart("Exploration rate", ever, of_updates("exploration"))
+    chart("Churn", "kept weights replaced by a topology update", of_updates("churn"))
+    for key in dict.fromkeys(key for record in updates for key in record if key not in _RECORDED):
+        series = of_updates(key)
+        negative = any(value < 0 for one in series for _, value in one.points)
+        chart(_heading(key), _NOTES.get(key, "as the method notes it"), series, from_zero=not negative)
+    rate = _points(train, "learning_rate")
+    if len({value for _, value in rate}) > 1:  # a horizontal line is in the recipe already
+        chart("Learning rate", "of the generator", [Series("learning rate", rate)])
+    measured = "training steps per second, as measured; evaluations included"
+    chart("Speed", measured, [Series("steps per second", _points(train, "rate"))])
+    return charts
 
 
-def _learning_rate(train: Sequence[Record], chart: Callable[..., Chart | None]) -> Chart | None:
-    """Draw the learning rate only when it moves: a horizontal line is in the recipe already."""
-    points = _points(train, "learning_rate")
-    if len({value for _, value in points}) < 2:
-        return None
-    return chart("Learning rate", "of the generator", [Series("learning rate", points, 0)], from_zero=True)
+def _heading(key: str) -> str:
+    return key.replace("_", " ").strip().capitalize() or key
 
 
 def _points(records: Sequence[Record], key: str) -> list[tuple[float, float]]:

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import datetime
 from typing import TYPE_CHECKING, Any
 
 from gancompress.comparison.results import short_names
 from gancompress.errors import RunError
 from gancompress.recipe.identity import resolved_yaml
-from gancompress.report.comparison_charts import (
-    Figure,
-    Style,
-    cost_chart,
-    density_chart,
-    learning_charts,
-    marker,
-    styles,
-)
+from gancompress.report.comparison_charts import Style, cost_chart, density_chart, learning_charts, styles
 from gancompress.report.comparison_table import (
     COLUMNS,
     held_equal,
@@ -27,9 +17,9 @@ from gancompress.report.comparison_table import (
     say_spread,
     write_tables,
 )
+from gancompress.report.pages import fill, png_uri, write_page
 from gancompress.report.published import answers_of_comparison
 from gancompress.report.words import scaled
-from gancompress.storage.atomic import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,8 +28,6 @@ if TYPE_CHECKING:
     from gancompress.comparison.results import Results, RowResult
 
 __all__ = ["build_comparison", "render_comparison"]
-
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def build_comparison(results: Results) -> Path:
@@ -51,13 +39,11 @@ def build_comparison(results: Results) -> Path:
     Raises:
         RunError: the disk refuses.
     """
-    page = results.path / "compare.html"
     try:
         write_tables(results)
-        write_file(page, render_comparison(results))
     except OSError as error:
         raise RunError(f"cannot write the comparison: {error.strerror}", where=str(results.path)) from error
-    return page
+    return write_page(results.path / "compare.html", render_comparison(results))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,14 +55,10 @@ class _Picture:
 
 def render_comparison(results: Results) -> str:
     """Return the page as text: UTF-8, no script, no address outside itself."""
-    import jinja2
-
-    loader = jinja2.PackageLoader("gancompress.report")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    looks = styles(row.choice.label for row in results.grid.rows)
-    return environment.get_template("comparison.html.j2").render(
+    rows = results.grid.rows
+    looks = styles((row.choice.label for row in rows), {row.choice.label for row in rows if row.baseline})
+    return fill(
+        "comparison.html.j2",
         results=results,
         grid=results.grid,
         title=_title(results),
@@ -87,15 +69,14 @@ def render_comparison(results: Results) -> str:
         columns=COLUMNS,
         tables=[_table(results, key, rows, looks) for key, rows in results.tables.items()],
         published=[(row.label, answer) for row, answer in answers_of_comparison(results)],
-        swatch=lambda style: marker(style.shape, 8, 8, style.color),
         recipe=resolved_yaml(results.grid.base, defaults=False),
-        made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
 
 def _title(results: Results) -> str:
     names = short_names(row.choice for row in results.grid.rows)
-    return " · ".join(name for name in names.values() if name not in ("dense", "narrow")) or "dense"
+    contenders = dict.fromkeys(row.choice.label for row in results.grid.rows if not row.baseline)
+    return " · ".join(names[label] for label in contenders) or "dense"
 
 
 def _about(results: Results) -> list[tuple[str, str]]:
@@ -132,7 +113,7 @@ def _warnings(results: Results) -> list[str]:
 
 
 def _table(results: Results, key: str, rows: Sequence[RowResult], looks: Mapping[str, Style]) -> dict[str, Any]:
-    figures: list[Figure | None] = [
+    figures = [
         density_chart(results, rows, looks),
         cost_chart(results, rows, looks),
         *learning_charts(results, rows, looks),
@@ -141,7 +122,7 @@ def _table(results: Results, key: str, rows: Sequence[RowResult], looks: Mapping
         "protocol": results.protocols[key],
         "rows": [
             {
-                "style": looks[row.method],
+                "swatch": looks[row.method].swatch,
                 "texts": row_texts(row, len(results.grid.seeds)),
                 "metrics": [say_spread(row.last[label]) for label in results.metrics],
                 "label": row.label,
@@ -171,5 +152,4 @@ def _pictures(rows: Sequence[RowResult]) -> list[tuple[str, list[_Picture]]]:
 
 def _last_grid(run: Path) -> str | None:
     grids = sorted((run / "samples").glob("*.png"))
-    content = grids[-1].read_bytes() if grids else b""
-    return f"data:image/png;base64,{base64.b64encode(content).decode()}" if content.startswith(_PNG) else None
+    return png_uri(grids[-1]) if grids else None

@@ -191,14 +191,14 @@ def _drawn_table(results: Results, rows: Sequence[RowResult]) -> RenderableType:
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index > 2, overflow="fold")
     best = winner(results, rows)
     for row in rows:
-        style = "bold green" if row is best else "dim" if row.method in ("dense", "narrow") else ""
+        style = "bold green" if row is best else "dim" if row.baseline else ""
         table.add_row(*(Text(text, style=style) for text in row_texts(row, len(results.grid.seeds))))
     return table
 
 
 def winner(results: Results, rows: Sequence[RowResult]) -> RowResult | None:
     """Return the sparse row with the best mean, where there are two to choose from."""
-    contenders = [row for row in rows if row.method not in ("dense", "narrow") and row.best is not None]
+    contenders = [row for row in rows if not row.baseline and row.best is not None]
     if len(contenders) < 2:
         return None
     return (max if results.higher else min)(contenders, key=lambda row: row.best.mean if row.best else 0.0)

@@ -5,20 +5,17 @@ It can be made again at any time, also from a copied directory, and at any stage
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import datetime
 from typing import TYPE_CHECKING, Any
 
-from gancompress.errors import RunError
 from gancompress.report.charts import metric_charts, training_charts
 from gancompress.report.costs import cost_cards
+from gancompress.report.pages import fill, png_uri, write_page
 from gancompress.report.protocols import few_images, shared_protocol
 from gancompress.report.published import answers_of_run
 from gancompress.report.summary import cost_rows, headline
 from gancompress.report.words import count, density, metric_value, plain_reason, ratio, scaled
 from gancompress.runs.reader import ROLES, RunData, mapping, number, read_run
-from gancompress.storage.atomic import write_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +24,6 @@ __all__ = ["build_report", "render"]
 
 #: Sample grids shown; with more, they are spread evenly over the run, the first and the last among them.
 _GRIDS = 12
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def build_report(run_dir: Path) -> Path:
@@ -42,26 +38,15 @@ def build_report(run_dir: Path) -> Path:
     Raises:
         RunError: there is no run directory, or the page cannot be written.
     """
-    page = run_dir / "report.html"
-    content = render(read_run(run_dir))
-    try:
-        write_file(page, content)
-    except OSError as error:
-        raise RunError(f"cannot write the report: {error.strerror}", where=str(page)) from error
-    return page
+    return write_page(run_dir / "report.html", render(read_run(run_dir)))
 
 
 def render(run: RunData) -> str:
     """Return the page as text: UTF-8, no script, no address outside itself."""
-    import jinja2  # 40 ms, and only reports need it
-
-    loader = jinja2.PackageLoader("gancompress.report")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     grids, total = _samples(run)
     rows, shared = _metric_rows(run)
-    return environment.get_template("report.html.j2").render(
+    return fill(
+        "report.html.j2",
         run=run,
         warnings=_warnings(run),
         facts=headline(run),
@@ -78,7 +63,6 @@ def render(run: RunData) -> str:
         recipe=_recipe_text(run),
         environment=cost_rows(run.environment),
         facts_of_run=_about(run),
-        made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
 
@@ -173,9 +157,9 @@ def _samples(run: RunData) -> tuple[list[_Grid], int]:
         chosen = steps
     grids = []
     for step in chosen:
-        content = found[step].read_bytes()
-        if content.startswith(_PNG):
-            grids.append(_Grid(step, "data:image/png;base64," + base64.b64encode(content).decode()))
+        uri = png_uri(found[step])
+        if uri is not None:
+            grids.append(_Grid(step, uri))
     return grids, len(steps)
 
 

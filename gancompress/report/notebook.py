@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from typing import TYPE_CHECKING, Any
 
 from gancompress.report.comparison_table import COLUMNS, notes, row_texts, table_title, winner
 from gancompress.report.compression import compression_lines, compression_notes, compression_title
+from gancompress.report.pages import png_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["comparison_html", "compression_html", "picture_html", "summary_html"]
 
-_PNG = b"\x89PNG\r\n\x1a\n"
 #: larger pictures stay in their file: a notebook keeps a copy of everything that it shows
 _LARGEST_PICTURE = 400_000
 
@@ -62,13 +61,9 @@ def compression_html(
 
 def picture_html(path: Path) -> str:
     """Return a PNG as an image that needs no file beside the page; empty when it is none, or too large."""
-    try:
-        content = path.read_bytes()
-    except OSError:
+    uri = png_uri(path, _LARGEST_PICTURE)
+    if uri is None:
         return ""
-    if not content.startswith(_PNG) or len(content) > _LARGEST_PICTURE:
-        return ""
-    uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
     return f'<img src="{uri}" alt="samples" style="max-width: min(100%, 420px); margin-top: 8px">'
 
 

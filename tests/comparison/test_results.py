@@ -71,8 +71,10 @@ def test_the_pareto_front_by_hand() -> None:
 
 
 def test_methods_are_told_apart_by_shape_and_by_colour() -> None:
-    looks = styles(["dense", "narrow", "dst", "imp", "gmp", "snip", "adapt", "static", "rigl", "set"])
-    assert len({(style.color, style.shape) for style in looks.values()}) == 10
+    methods = ["dense", "narrow", "dst", "imp", "gmp", "snip", "adapt", "static", "rigl", "set", "x", "y"]
+    looks = styles(methods, {"dense", "narrow"})
+    assert len({(style.color, style.shape) for style in looks.values()}) == 12
+    assert [name for name, style in looks.items() if style.color.startswith("base")] == ["dense", "narrow"]
 
 
 # --------------------------------------------------------------------------- whole comparisons, without training

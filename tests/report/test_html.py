@@ -101,6 +101,17 @@ def test_the_page_has_the_numbers(run: RunDirectory) -> None:
     assert "Unfinished" not in page.text
 
 
+def test_every_note_of_a_method_is_charted(run: RunDirectory) -> None:
+    for step in (2100, 2200):
+        note = {"kind": "update", "step": step, "role": "generator", "swap_gain": -1 / step, "nothing": float("nan")}
+        run.log(note)
+    text, page = page_of(run)
+    assert "Swap gain as the method notes it" in page.text
+    assert "Swap gain over training steps" in text
+    assert "Nothing" not in page.text  # not a number in any record
+    assert "Grown" not in page.text
+
+
 def test_costs_stay_apart(run: RunDirectory) -> None:
     _, page = page_of(run)
     cost = page.text[page.text.index("Three different things") :]
