@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"errors", "components", "seeds", "storage"},
     "recipe": {"errors", "components"},
     "runs": {"errors", "storage", "recipe"},
-    "backbones": {"errors", "components", "kernels"},
+    "backbones": {"errors", "components", "kernels", "sparsity"},
     "cost": {"errors", "seeds", "backbones"},
     "evaluation": {"errors", "seeds", "storage", "components", "data"},
 }

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, Generic, Literal, NamedTuple, TypeVa
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from gancompress.sparsity.layers import Layer, LayerKind
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -35,18 +37,24 @@ class PrunableWeight:
 
     Attributes:
         name: ``<module>.weight``, the same with and without spectral norm.
-        parameter: the leaf parameter, shape (out, in, *kernel) (transposed convolutions: (in, out, *kernel)); for a
-            spectrally normalised layer the raw parameter before the division by sigma.
+        parameter: the leaf parameter, its axes as ``layer`` says; for a spectrally normalised layer the raw parameter
+            before the division by sigma.
         key: name of that leaf in ``named_parameters()``.
-        kind: ``convolution`` (transposed ones too) or ``linear``.
+        layer: kind, axes, kernel, groups and bias; neighbours are found by
+            :func:`~gancompress.backbones.connections.connected_layers`.
         output: it makes the image or the logits, so global rules protect it.
     """
 
     name: str
     parameter: nn.Parameter
     key: str
-    kind: WeightKind
+    layer: Layer
     output: bool = False
+
+    @property
+    def kind(self) -> WeightKind:
+        """``convolution`` (transposed ones too) or ``linear``: what ``sparsity.weights`` tells apart."""
+        return "linear" if self.layer.kind == "linear" else "convolution"
 
 
 class _Network(nn.Module):
@@ -81,6 +89,18 @@ class Discriminator(_Network):
     """
 
 
+_CONVOLUTION = nn.modules.conv._ConvNd
+_PRUNABLE = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+    nn.Linear,
+)
+
+
 def prunable_weights(network: nn.Module) -> dict[str, PrunableWeight]:
     """List the weights of ``network`` that a method may mask, in the order of ``named_modules()``.
 
@@ -93,20 +113,21 @@ def prunable_weights(network: nn.Module) -> dict[str, PrunableWeight]:
     leaves = {id(parameter): key for key, parameter in network.named_parameters()}
     found: dict[str, PrunableWeight] = {}
     for name, module in network.named_modules():
-        kind: WeightKind
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-            kind = "convolution"
-        elif isinstance(module, nn.Linear):
-            kind = "linear"
-        else:
-            continue
-        if not getattr(module, "prunable", True):
+        if not isinstance(module, _PRUNABLE) or not getattr(module, "prunable", True):
             continue
         parametrised = getattr(module, "parametrizations", None)
         leaf = parametrised["weight"].original if parametrised is not None else module.weight
         label = f"{name}.weight" if name else "weight"
-        found[label] = PrunableWeight(label, leaf, leaves[id(leaf)], kind, output=module is output)
+        found[label] = PrunableWeight(label, leaf, leaves[id(leaf)], _layer(module, leaf, leaves), module is output)
     return found
+
+
+def _layer(module: nn.Module, weight: nn.Parameter, leaves: Mapping[int, str]) -> Layer:
+    shape, bias = tuple(weight.shape), leaves.get(id(module.bias))
+    if not isinstance(module, _CONVOLUTION):
+        return Layer("linear", shape, bias=bias)
+    kind: LayerKind = "transposed convolution" if module.transposed else "convolution"
+    return Layer(kind, shape, module.groups, tuple(module.stride), bias)
 
 
 class Width(NamedTuple):

@@ -8,11 +8,10 @@ is exact; where they differ, or where the method reads signals of the training, 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from gancompress.backbones.base import prunable_weights
 from gancompress.cost.flops import FLOPS_PER_MAC, sample_cost
 from gancompress.cost.layers import profile
 from gancompress.cost.ledger import TrainingLedger
@@ -26,7 +25,7 @@ from gancompress.experiment.assemble import (
     build_loss,
     build_method,
     build_networks,
-    masked_weights,
+    connected_weights,
 )
 from gancompress.methods.base import NetView, Plan
 from gancompress.objectives.base import Loss
@@ -35,6 +34,7 @@ from gancompress.seeds import generator as seeded
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gancompress.backbones.base import PrunableWeight
     from gancompress.cost.layers import NetworkProfile
     from gancompress.data.base import ImageSpec
     from gancompress.methods.base import Method, MethodConfig, Round
@@ -131,22 +131,18 @@ class _Play:
             generator_batch_size=training.generator_batch_size or training.batch_size,
             discriminator_steps=training.discriminator_steps,
         )
-        weights = {role: masked_weights(networks.of(role), recipe.sparsity) for role in ROLES}
+        weights = {role: connected_weights(networks.of(role), recipe.sparsity) for role in ROLES}
         self.budgets: dict[Role, Budget] = build_budgets(recipe, weights)
         asked = {role: self.budgets[role].density for role in ROLES}
         self.rounds: Sequence[Round] = method.rounds(training.steps, asked)
-        self.views: dict[Role, NetView] = {
-            role: self._view(role, networks.of(role), frozenset(n for n, w in weights[role].items() if w.output))
-            for role in ROLES
-        }
+        self.views: dict[Role, NetView] = {role: self._view(role, weights[role]) for role in ROLES}
         self.states: dict[Role, SparseState] = {}
         self.updates = 0
         self.certain = True
 
-    def _view(self, role: Role, network: Any, protected: frozenset[str]) -> NetView:
+    def _view(self, role: Role, prunable: Mapping[str, PrunableWeight]) -> NetView:
         rng = seeded(self.variant, "price", role)
-        prunable = prunable_weights(network)
-        weights = {name: prunable[name].parameter.detach() for name in self.budgets[role].counts}
+        weights = {name: weight.parameter.detach() for name, weight in prunable.items()}
         made_up = {name: torch.randn(weight.shape, generator=rng) for name, weight in weights.items()}
         nothing = torch.zeros(0, dtype=torch.float64)
         return NetView(
@@ -155,7 +151,8 @@ class _Play:
             budget=self.budgets[role],
             gradients=made_up,
             momentum=made_up,
-            protected=protected,
+            protected=frozenset(name for name, weight in prunable.items() if weight.output),
+            layers={name: weight.layer for name, weight in prunable.items()},
             signals=dict.fromkeys(("d_real", "d_fake", "d_fake_after"), nothing),
         )
 

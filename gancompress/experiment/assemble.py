@@ -21,6 +21,7 @@ from gancompress.backbones.base import (
     PrunableWeight,
     prunable_weights,
 )
+from gancompress.backbones.connections import connected_layers
 from gancompress.components.registry import BACKBONES, DATASETS, LOSSES, METHODS, Registry
 from gancompress.cost.ledger import TrainingLedger
 from gancompress.errors import BackboneError, DataError, RecipeError, RunError
@@ -60,6 +61,7 @@ __all__ = [
     "build_trainer",
     "check_shapes",
     "chosen_widths",
+    "connected_weights",
     "declared_rounds",
     "densities",
     "device_of",
@@ -181,6 +183,13 @@ def masked_weights(network: Generator | Discriminator, config: SparsityConfig) -
     if config.weights == "all":
         return weights
     return {name: weight for name, weight in weights.items() if weight.kind == "convolution"}
+
+
+def connected_weights(network: Generator | Discriminator, config: SparsityConfig) -> dict[str, PrunableWeight]:
+    """Return :func:`masked_weights` whose layers know their neighbours, also those that are not masked."""
+    layers = connected_layers(network, prunable_weights(network))
+    weights = masked_weights(network, config)
+    return {name: dataclasses.replace(weight, layer=layers[name]) for name, weight in weights.items()}
 
 
 def densities(recipe: Recipe, sizes: dict[Role, int]) -> dict[Role, float]:
@@ -327,9 +336,7 @@ def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group 
         if recipe.training.channels_last:
             network.to(memory_format=torch.channels_last)
         network.train()
-    weights: dict[Role, dict[str, PrunableWeight]] = {
-        role: masked_weights(networks.of(role), recipe.sparsity) for role in ROLES
-    }
+    weights = {role: connected_weights(networks.of(role), recipe.sparsity) for role in ROLES}
     budgets = build_budgets(recipe, weights)
     optimizers = {
         role: build_optimizer(networks.of(role), getattr(recipe.training.optimizers, role), fused=recipe.training.fused)

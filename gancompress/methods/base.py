@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from gancompress.sparsity.layers import Layer
     from gancompress.sparsity.state import Budget, Role, SparseState
 
 __all__ = ["Measure", "Method", "MethodConfig", "NetView", "Plan", "Round", "Size", "Start"]
@@ -99,8 +100,8 @@ class NetView:
 
     Attributes:
         role: ``generator`` or ``discriminator``.
-        weights: prunable weights by name, shape (out, in, *kernel), exactly 0 where masked. For a spectrally
-            normalised layer this is the raw parameter, before the division by sigma.
+        weights: prunable weights by name, exactly 0 where masked; ``layers`` says which axis is which. For a
+            spectrally normalised layer this is the raw parameter, before the division by sigma.
         gradients: gradients of the step just taken, at masked positions too; ``None`` unless the plan (or
             ``Method.init_needs_gradient``) asked for them. Averaged over ranks.
         momentum: first moments of the optimizer, exactly 0 where masked unless the recipe sets
@@ -111,6 +112,7 @@ class NetView:
         step: training steps of this round so far.
         total_steps: training steps of this round.
         round: index of the round.
+        layers: what the layer of each weight is, by the same names: kind, axes, kernel, groups, neighbours.
     """
 
     role: Role
@@ -123,6 +125,7 @@ class NetView:
     step: int = 0
     total_steps: int = 0
     round: int = 0
+    layers: Mapping[str, Layer] = dataclasses.field(default_factory=dict)
 
 
 C = TypeVar("C", bound=MethodConfig)
@@ -174,7 +177,10 @@ class Method(abc.ABC, Generic[C]):
 
     @abc.abstractmethod
     def init(self, net: NetView, budget: Budget, rng: torch.Generator) -> SparseState:
-        """Choose the first masks of one network, with exactly ``state.budgets`` kept weights per tensor.
+        """Choose the first masks of one network.
+
+        The state's own ``budgets`` say how many weights its masks keep, exactly. They need not be those of ``budget``:
+        a method that prunes later keeps everything at first.
 
         Args:
             net: the network at initialisation.

@@ -363,6 +363,7 @@ class Engine:
             step=step,
             total_steps=total_steps,
             round=round,
+            layers={name: weight.layer for name, weight in net.parts.weights.items()},
         )
 
     def _decide(self, net: MaskedNetwork, view: NetView, decide: Callable[[], SparseState]) -> SparseState:

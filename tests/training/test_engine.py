@@ -11,6 +11,7 @@ from gancompress.backbones.base import PrunableWeight
 from gancompress.cost.ledger import TrainingLedger
 from gancompress.errors import CheckpointError, InvariantError
 from gancompress.methods.base import Plan, Round
+from gancompress.sparsity.layers import Layer
 from gancompress.sparsity.state import Budget, SparseState
 from gancompress.training.engine import Engine, RoleParts
 from gancompress.training.masking import MaskedNetwork
@@ -46,7 +47,7 @@ def one_weight(method, moments="masked"):
     parameter = nn.Parameter(torch.tensor([1.0, 2.0, 3.0, 4.0]))
     network = nn.ParameterDict({"w": parameter})
     optimizer = torch.optim.SGD([parameter], lr=1.0, momentum=0.5)
-    weights = {"w": PrunableWeight("w", parameter, "w", "linear", output=True)}
+    weights = {"w": PrunableWeight("w", parameter, "w", Layer("linear", tuple(parameter.shape)), output=True)}
     parts = RoleParts(network, optimizer, Budget(0.5, {"w": 2}, {"w": 4}, "uniform"), weights)
     engine = Engine(method, {"generator": parts}, seed=0, moments=moments)
     engine.init()
@@ -429,7 +430,7 @@ def test_budget_for_other_tensors_is_refused():
         nn.ParameterDict({"w": parameter}),
         torch.optim.SGD([parameter], 1.0),
         Budget(1.0, {"v": 1}, {"v": 1}, "uniform"),
-        {"w": PrunableWeight("w", parameter, "w", "linear")},
+        {"w": PrunableWeight("w", parameter, "w", Layer("linear", tuple(parameter.shape)))},
     )
     with pytest.raises(InvariantError, match="name different tensors: v, w"):
         MaskedNetwork("generator", parts, "masked")

@@ -1,0 +1,138 @@
+"""Which prunable layer feeds which, read off the graph that autograd records of one forward pass."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from gancompress.backbones.base import Generator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gancompress.backbones.base import Discriminator, PrunableWeight
+    from gancompress.sparsity.layers import Layer
+
+__all__ = ["connected_layers"]
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+
+
+def connected_layers(network: Generator | Discriminator, weights: Mapping[str, PrunableWeight]) -> dict[str, Layer]:
+    """Return the layers of ``weights`` with their neighbours and the norms that follow them.
+
+    The network runs once, on two zeros, in evaluation mode; neither its buffers nor a random state move. One that
+    cannot run so gets the neighbours that the order of its modules suggests, and says so in ``connections``.
+    """
+    layers = {name: weight.layer for name, weight in weights.items()}
+    try:
+        sources, norms = _trace(network, weights)
+    except Exception:  # whatever a network of someone else's does
+        feeds = list(pairwise(weights))
+        sources, norms = {after: {before} for before, after in feeds}, {}
+        how: Any = "order"
+    else:
+        how = "traced"
+    return {
+        name: dataclasses.replace(
+            layer,
+            norm=norms.get(name),
+            sources=tuple(other for other in layers if other in sources.get(name, ())),
+            targets=tuple(other for other in layers if name in sources.get(other, ())),
+            connections=how,
+        )
+        for name, layer in layers.items()
+    }
+
+
+def _trace(
+    network: Generator | Discriminator, weights: Mapping[str, PrunableWeight]
+) -> tuple[dict[str, set[str]], dict[str, str]]:
+    """Return what feeds each weight, and the norm that follows it alone."""
+    image = network.image
+    generates = isinstance(network, Generator)
+    shape = (network.latent_dim,) if generates else (image.channels, image.resolution, image.resolution)
+    device = next(network.parameters()).device
+    x = torch.zeros(2, *shape, device=device, requires_grad=True)
+    labels = torch.zeros(2, dtype=torch.int64, device=device) if network.num_classes else None
+    normed: list[tuple[Any, str]] = []
+
+    def note(name: str) -> Any:
+        return lambda module, arguments: normed.append((arguments[0].grad_fn, name))
+
+    modules = [(name, module) for name, module in network.named_modules() if isinstance(module, _NORMS)]
+    hooks = [module.register_forward_pre_hook(note(name)) for name, module in modules]
+    training = [(module, module.training) for module in network.modules()]
+    try:
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            out = network.eval()(x, labels)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in training:
+            module.training = mode
+    leaves = {id(weight.parameter): name for name, weight in weights.items()}
+    return _walk(out.grad_fn, id(x), leaves, normed)
+
+
+def _walk(
+    last: Any, start: int, leaves: Mapping[int, str], normed: list[tuple[Any, str]]
+) -> tuple[dict[str, set[str]], dict[str, str]]:
+    order, users = _in_order(last)
+    carries: dict[Any, bool] = {}  # whether a node depends on the input
+    nearest: dict[Any, frozenset[str]] = {}  # the last prunable weights before and at a node
+    sources: dict[str, set[str]] = {}
+    for node in order:
+        variable = getattr(node, "variable", None)
+        before = [parent for parent, _ in node.next_functions if parent is not None]
+        if variable is not None:
+            carries[node] = id(variable) == start
+            nearest[node] = frozenset({leaves[id(variable)]} if id(variable) in leaves else ())
+            continue
+        carries[node] = any(carries[parent] for parent in before)
+        data = frozenset().union(*(nearest[parent] for parent in before if carries[parent]))
+        own = frozenset().union(*(nearest[parent] for parent in before if not carries[parent]))
+        if carries[node]:
+            for name in own:
+                sources.setdefault(name, set()).update(data)
+        nearest[node] = own or data
+    # a norm belongs to a layer when it is all that reads the layer's output
+    norms: dict[str, str] = {}
+    for node, norm in normed:
+        while node is not None and users.get(node, 0) == 1:
+            weighed = [parent for parent, _ in node.next_functions if parent is not None and not carries[parent]]
+            names = frozenset().union(*(nearest[parent] for parent in weighed))
+            if names:
+                norms.update(dict.fromkeys(names, norm))
+                break
+            data_parents = [parent for parent, _ in node.next_functions if parent is not None and carries[parent]]
+            # a view or a change of resolution may stand between; an activation or a sum may not
+            follows = len(data_parents) == 1 and node.name().startswith(("View", "Reshape", "Upsample", "Unsafe"))
+            node = data_parents[0] if follows else None
+    return sources, norms
+
+
+def _in_order(last: Any) -> tuple[list[Any], dict[Any, int]]:
+    """Return every node of an autograd graph after those it depends on, and how many nodes use each."""
+    order: list[Any] = []
+    users: dict[Any, int] = {}
+    opened: set[Any] = set()
+    stack: list[tuple[Any, bool]] = [(last, False)]
+    while stack:
+        node, closed = stack.pop()
+        if closed:
+            order.append(node)
+            continue
+        if node in opened:
+            continue
+        opened.add(node)
+        stack.append((node, True))
+        for parent, _ in node.next_functions:
+            if parent is not None:
+                users[parent] = users.get(parent, 0) + 1
+                stack.append((parent, False))
+    return order, users
