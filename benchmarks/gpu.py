@@ -47,7 +47,7 @@ def run(recipe: Recipe, evaluates: bool) -> dict[str, Any]:
         began = time.perf_counter()
         result = Experiment(recipe, Path(folder), evaluates=evaluates).run()
         wall = time.perf_counter() - began
-        log = [json.loads(line) for line in (result.directory / "log.jsonl").read_text().splitlines()]
+        log = [json.loads(line) for line in (result.path / "log.jsonl").read_text().splitlines()]
     trained = [record for record in log if record["kind"] == "train"]
     return {
         "steps": recipe.training.steps,

@@ -98,9 +98,9 @@ def run(
         observer = _observer(progress) if group.is_main else None
         result = Experiment(loaded.recipe, root, observer, evaluates=evaluate, group=group).run()
         if group.is_main:
-            build_report(result.directory)
+            build_report(result.path)
         group.barrier()
-    return RunOutcome.read(result.directory)
+    return RunOutcome.read(result.path)
 
 
 def compare(

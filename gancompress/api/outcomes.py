@@ -7,6 +7,7 @@ line. All of them are made from the files of the run, so an outcome of a finishe
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
@@ -17,7 +18,7 @@ from gancompress.report.compression import drawn_compression, plain_compression
 from gancompress.report.notebook import comparison_html, compression_html, summary_html
 from gancompress.report.tables import drawn_summary, plain_summary, summary_of
 from gancompress.report.words import metric_value
-from gancompress.runs.reader import Metric, mapping, metrics_of, number, read_run
+from gancompress.runs.record import ROLES, Metric, mapping, metrics_of, number, read_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from gancompress.comparison.results import CellResult, Results, RowResult
     from gancompress.report.tables import Summary
-    from gancompress.runs.reader import RunData
+    from gancompress.runs.record import RunRecord
 
 __all__ = [
     "ComparisonOutcome",
@@ -38,8 +39,6 @@ __all__ = [
     "RunOutcome",
     "print_outcome",
 ]
-
-_ROLES = ("generator", "discriminator")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,29 +87,10 @@ class RunOutcome:
     """A run, as its directory tells it.
 
     Attributes:
-        name: name of the recipe.
-        directory: the run directory.
-        state: ``done``, or how far it came.
-        step: last training step.
-        evaluations: all of them, in order.
-        best: the best by the recipe's first metric, among those at the final density; ``None`` without evaluations.
-        densities: exact share of kept weights per role.
-        cost: operations, time, bytes.
-        samples: the last sample grid, a PNG; ``None`` when none was drawn.
-        report: the run's page; ``None`` when there is none.
+        record: everything that the files of the run say.
     """
 
-    name: str
-    directory: Path
-    state: str
-    step: int
-    evaluations: tuple[Evaluation, ...]
-    best: Evaluation | None
-    densities: Mapping[str, float]
-    cost: Cost
-    samples: Path | None
-    report: Path | None
-    _summary: Summary = dataclasses.field(compare=False)
+    record: RunRecord
 
     @classmethod
     def read(cls, directory: str | Path) -> RunOutcome:
@@ -119,23 +99,61 @@ class RunOutcome:
         Raises:
             RunError: there is no run directory.
         """
-        path = Path(directory)
-        run = read_run(path)
-        grids = sorted((path / "samples").glob("*.png"))
-        page = path / "report.html"
-        return cls(
-            name=run.name,
-            directory=path,
-            state=run.status.state,
-            step=run.last_step,
-            evaluations=tuple(_evaluation(step, metrics) for step, metrics in run.evaluations),
-            best=_evaluation(*run.best) if run.best is not None else None,
-            densities={role: found for role in _ROLES if (found := run.exact_density(role)) is not None},
-            cost=_cost(run),
-            samples=grids[-1] if grids else None,
-            report=page if page.is_file() else None,
-            _summary=summary_of(run),
-        )
+        return cls(read_run(Path(directory)))
+
+    @property
+    def name(self) -> str:
+        """Name of the recipe."""
+        return self.record.name
+
+    @property
+    def directory(self) -> Path:
+        """The run directory."""
+        return self.record.path
+
+    @property
+    def state(self) -> str:
+        """``done``, or how far it came."""
+        return self.record.status.state
+
+    @property
+    def step(self) -> int:
+        """Last training step."""
+        return self.record.last_step
+
+    @functools.cached_property
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        """All of them, in order."""
+        return tuple(_evaluation(step, metrics) for step, metrics in self.record.evaluations)
+
+    @functools.cached_property
+    def best(self) -> Evaluation | None:
+        """The best by the recipe's first metric, among those at the final density under the last protocol.
+
+        ``None`` without evaluations.
+        """
+        return _evaluation(*self.record.best) if self.record.best is not None else None
+
+    @property
+    def densities(self) -> Mapping[str, float]:
+        """Exact share of kept weights per role."""
+        return {role: found for role in ROLES if (found := self.record.exact_density(role)) is not None}
+
+    @functools.cached_property
+    def cost(self) -> Cost:
+        """Operations, time, bytes."""
+        return _cost(self.record)
+
+    @property
+    def samples(self) -> Path | None:
+        """The last sample grid, a PNG; ``None`` when none was drawn."""
+        return max((self.directory / "samples").glob("*.png"), default=None)
+
+    @property
+    def report(self) -> Path | None:
+        """The run's page; ``None`` when there is none."""
+        page = self.directory / "report.html"
+        return page if page.is_file() else None
 
     @property
     def last(self) -> Evaluation | None:
@@ -146,6 +164,10 @@ class RunOutcome:
     def metrics(self) -> Mapping[str, Metric]:
         """The metrics of the best evaluation by short name; empty when nothing was evaluated."""
         return self.best.metrics if self.best is not None else _Metrics()
+
+    @property
+    def _summary(self) -> Summary:
+        return summary_of(self.record)
 
     def export(
         self, path: str | Path | None = None, *, step: str = "last", values: Literal["float32", "bf16"] = "float32"
@@ -356,7 +378,7 @@ def _facts(record: Mapping[str, Any]) -> GeneratorFacts:
     )
 
 
-def _cost(run: RunData) -> Cost:
+def _cost(run: RunRecord) -> Cost:
     theory, time, sizes = (mapping(run.cost.get(group)) for group in ("theory", "time", "bytes"))
     inference = mapping(mapping(theory.get("inference")).get("generator"))
     training = mapping(theory.get("training"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ from gancompress.errors import RecipeError
 
 if TYPE_CHECKING:
     from gancompress.recipe.catalogue import ShippedRecipe
-    from gancompress.runs.directory import RunSummary
+    from gancompress.runs.record import RunRecord
 
 __all__ = ["cp", "ls"]
 
@@ -32,7 +31,7 @@ def ls(
     Example: gancompress ls stugan_biggan
     """
     from gancompress.recipe.catalogue import shipped_recipes, variant_recipes
-    from gancompress.runs.directory import list_runs
+    from gancompress.runs.record import list_runs
 
     if recipe is not None:
         variants = variant_recipes(recipe)
@@ -126,13 +125,15 @@ def _used(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> tuple[tup
     return tuple(header[i] for i in used), [tuple(row[i] for i in used) for row in rows]
 
 
-def _run_row(run: RunSummary) -> tuple[str, str, str, str, str]:
+def _run_row(run: RunRecord) -> tuple[str, str, str, str, str]:
     """Return one run as its own files tell it."""
     from gancompress.report.words import plain_reason
 
     best = ""
-    with contextlib.suppress(KeyError, IndexError, TypeError, ValueError):  # made by another version
-        metric = run.metrics["best"]["metrics"][0]
-        best = f"{metric['label']} {float(metric['value']):.4g}"
-    state = f"{run.status.state}, smoke" if run.recipe.get("smoke") else run.status.state
-    return run.path.name, state, f"{run.step:,}", best, plain_reason(run.status.reason or "")
+    if run.noted_best is not None:
+        metric = run.noted_best[1][0]
+        best = f"{metric.label} {metric.value:.4g}" if metric.value is not None else ""
+    smoke = bool(run.metrics.get("smoke")) or "-smoke-" in run.path.name
+    damaged = "metrics.json is damaged; run the recipe again to rebuild it" if run.notices else ""
+    note = plain_reason(run.status.reason or damaged)
+    return run.path.name, f"{run.status.state}{', smoke' if smoke else ''}", f"{run.last_step:,}", best, note

@@ -239,7 +239,7 @@ def compress(recipe: Recipe, source: Source, root: Path, observer: Observer | No
             "after": after,
         },
     )
-    return Compression(result.directory, before, after)
+    return Compression(result.path, before, after)
 
 
 def _before(recipe: Recipe, observer: Observer) -> dict[str, Any]:

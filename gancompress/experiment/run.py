@@ -6,7 +6,6 @@ from is a pure function of the checkpoint that ended the round before it.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -33,6 +32,7 @@ from gancompress.experiment.session import Session
 from gancompress.progress import Observer, Silent
 from gancompress.recipe.identity import directory_name
 from gancompress.runs.directory import RunDirectory
+from gancompress.runs.record import RunRecord, read_run
 from gancompress.storage.checkpoint import checkpoints, latest
 from gancompress.training.groups import Group
 
@@ -45,24 +45,9 @@ if TYPE_CHECKING:
     from gancompress.recipe.schema import Recipe
     from gancompress.training.loop import Trainer
 
-__all__ = ["Experiment", "RunResult"]
+__all__ = ["Experiment"]
 
 T = TypeVar("T")
-
-
-@dataclasses.dataclass(frozen=True)
-class RunResult:
-    """What a finished run leaves behind.
-
-    Attributes:
-        directory: the run directory.
-        metrics: contents of ``metrics.json``; empty when nothing was evaluated.
-        cost: contents of ``cost.json``.
-    """
-
-    directory: Path
-    metrics: dict[str, Any]
-    cost: dict[str, Any]
 
 
 class Experiment:
@@ -106,8 +91,8 @@ class Experiment:
 
     # ------------------------------------------------------------------ the whole run
 
-    def run(self) -> RunResult:
-        """Train, evaluate and cost the recipe, from wherever the directory says it is.
+    def run(self) -> RunRecord:
+        """Train, evaluate and cost the recipe, from wherever the directory says it is, and return what it left.
 
         Raises:
             GancompressError: whatever is wrong with the recipe, the data, the directory or the training.
@@ -133,7 +118,8 @@ class Experiment:
             self.group.barrier()
             self._directory = RunDirectory(self._root / directory_name(self.recipe))
             with Interruption() as interruption:
-                return self._run(dataset, trainer, rounds, interruption)
+                self._run(dataset, trainer, rounds, interruption)
+            return RunRecord(self.directory.path)
         self._directory = RunDirectory.open(self._root, self.recipe)
         with self.directory.lock(), Interruption(self._say_stopping) as interruption:
             self.directory.status("running")
@@ -141,7 +127,7 @@ class Experiment:
                 self.observer.message(f"note: {change}")
             self.group.barrier()
             try:
-                result = self._run(dataset, trainer, rounds, interruption)
+                self._run(dataset, trainer, rounds, interruption)
             except KeyboardInterrupt as stop:
                 self.directory.status("interrupted", str(stop) or "stopped by a signal")
                 raise
@@ -151,7 +137,7 @@ class Experiment:
             finally:
                 self.observer.finish()
             self.directory.status("done")
-        return result
+        return read_run(self.directory.path)
 
     def _first(self, check: Callable[[], T]) -> T | None:
         """Let rank 0 check something while the others wait: what is free must not change meanwhile."""
@@ -169,7 +155,7 @@ class Experiment:
         trainer: Trainer,
         rounds: Sequence[Round],
         interruption: Interruption,
-    ) -> RunResult:
+    ) -> None:
         resumed = self._resume(trainer)
         total = sum(current.steps for current in rounds)
         self.observer.start(self.recipe.name, str(self.directory.path), total, trainer.position.total)
@@ -177,7 +163,7 @@ class Experiment:
         if resumed:
             run.catch_up()
         run.train()
-        return self._finish(dataset, trainer)
+        self._finish(dataset, trainer)
 
     def _resume(self, trainer: Trainer) -> bool:
         """Restore the newest good checkpoint, or initialise; return whether there was one."""
@@ -215,7 +201,7 @@ class Experiment:
             self.directory.truncate_log(step)
         self.group.barrier()
 
-    def _finish(self, dataset: Dataset[DatasetConfig], trainer: Trainer) -> RunResult:
+    def _finish(self, dataset: Dataset[DatasetConfig], trainer: Trainer) -> None:
         metrics = self.metrics()
         with trainer.engine.dense():
             cost = run_cost(trainer, self._seconds)
@@ -231,7 +217,6 @@ class Experiment:
                 self.directory.write_json("metrics.json", metrics)
             self.directory.write_json("cost.json", cost)
             self.directory.write_json("environment.json", {**mark, **environment(trainer.device)})
-        return RunResult(self.directory.path, metrics, cost)
 
     # ------------------------------------------------------------------ evaluation
 

@@ -10,12 +10,12 @@ from gancompress.charts.axis import tick_label
 from gancompress.charts.figure import Figure, spans_decades
 from gancompress.charts.lines import Mark, Series, line_chart
 from gancompress.report.words import metric_value
-from gancompress.runs.reader import ROLES, number
+from gancompress.runs.record import ROLES, number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gancompress.runs.reader import Metric, Record, RunData
+    from gancompress.runs.record import Metric, Record, RunRecord
 
 __all__ = ["metric_charts", "training_charts"]
 
@@ -30,7 +30,7 @@ _NOTES = {
 }
 
 
-def metric_charts(run: RunData) -> list[Figure]:
+def metric_charts(run: RunRecord) -> list[Figure]:
     """Return one chart per metric over the steps; the best of the first one is ringed, as the run chose it."""
     by_label: dict[str, list[tuple[int, Metric]]] = {}
     for step, metrics in run.evaluations:
@@ -58,7 +58,7 @@ def metric_charts(run: RunData) -> list[Figure]:
     return charts
 
 
-def training_charts(run: RunData) -> list[Figure]:
+def training_charts(run: RunRecord) -> list[Figure]:
     """Return the charts of the training itself: losses, logits, density, topology updates, notes, schedules."""
     train, updates = run.records("train"), run.records("update")
     bounds = _rounds(run)
@@ -117,7 +117,7 @@ def _points(records: Sequence[Record], key: str) -> list[tuple[float, float]]:
     return points
 
 
-def _best_mark(run: RunData, label: str) -> tuple[Mark, ...]:
+def _best_mark(run: RunRecord, label: str) -> tuple[Mark, ...]:
     if run.best is None:
         return ()
     step, metrics = run.best
@@ -127,7 +127,7 @@ def _best_mark(run: RunData, label: str) -> tuple[Mark, ...]:
     return (Mark(float(step), first.value, f"best: {metric_value(first.value)} at step {tick_label(step)}"),)
 
 
-def _rounds(run: RunData) -> list[float]:
+def _rounds(run: RunRecord) -> list[float]:
     """Return the steps after which a later round began; the end of the last round is the end of the chart."""
     steps = [number(record.get("step")) for record in run.records("round")]
     return [float(step) for step in steps if step and step < run.last_step]

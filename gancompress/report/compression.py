@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gancompress.report.words import count, density, duration, metric_value, scaled, size
-from gancompress.runs.reader import metrics_of
+from gancompress.runs.record import metrics_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,7 +9,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from gancompress.report.words import count, duration, ratio, scaled, size
-from gancompress.runs.reader import ROLES, mapping, number
+from gancompress.runs.record import ROLES, mapping, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,7 +15,7 @@ from gancompress.report.protocols import few_images, shared_protocol
 from gancompress.report.published import answers_of_run
 from gancompress.report.summary import cost_rows, headline
 from gancompress.report.words import count, density, metric_value, plain_reason, ratio, scaled
-from gancompress.runs.reader import ROLES, RunData, mapping, number, read_run
+from gancompress.runs.record import ROLES, RunRecord, mapping, number, read_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ def build_report(run_dir: Path) -> Path:
     return write_page(run_dir / "report.html", render(read_run(run_dir)))
 
 
-def render(run: RunData) -> str:
+def render(run: RunRecord) -> str:
     """Return the page as text: UTF-8, no script, no address outside itself."""
     grids, total = _samples(run)
     rows, shared = _metric_rows(run)
@@ -72,7 +72,7 @@ class _Grid:
     uri: str
 
 
-def _warnings(run: RunData) -> list[str]:
+def _warnings(run: RunRecord) -> list[str]:
     """Return what a reader must know before the numbers."""
     warnings = []
     if run.is_smoke:
@@ -94,7 +94,7 @@ def _warnings(run: RunData) -> list[str]:
     return [*warnings, *(f"Left out, because it could not be read: {notice}" for notice in run.notices)]
 
 
-def _about(run: RunData) -> list[tuple[str, str]]:
+def _about(run: RunRecord) -> list[tuple[str, str]]:
     """Return the line under the title: what was trained on what, with which seed, when."""
     recipe = run.recipe
     training = mapping(recipe.get("training"))
@@ -115,7 +115,7 @@ def _date(text: str | None) -> str | None:
     return text.replace("T", " ").replace("+00:00", " UTC") if text else None
 
 
-def _metric_rows(run: RunData) -> tuple[list[dict[str, str]], str]:
+def _metric_rows(run: RunRecord) -> tuple[list[dict[str, str]], str]:
     """Return one row per metric, best and last value with what is its protocol's own, and what all protocols share."""
     if run.last is None:
         return [], ""
@@ -142,7 +142,7 @@ def _metric_rows(run: RunData) -> tuple[list[dict[str, str]], str]:
     return [{**row, "protocol": text} for row, text in zip(rows, own, strict=True)], shared
 
 
-def _samples(run: RunData) -> tuple[list[_Grid], int]:
+def _samples(run: RunRecord) -> tuple[list[_Grid], int]:
     """Return the grids to show, oldest first, and how many there are. Only PNG files inside the directory are shown."""
     root = run.path.resolve()
     found: dict[int, Path] = {}
@@ -163,7 +163,7 @@ def _samples(run: RunData) -> tuple[list[_Grid], int]:
     return grids, len(steps)
 
 
-def _network(run: RunData, role: str) -> dict[str, Any] | None:
+def _network(run: RunRecord, role: str) -> dict[str, Any] | None:
     """Return the table of one network's layers, and its totals."""
     layers = run.layers(role)
     counts, macs = run.counts(role), run.macs(role)
@@ -201,7 +201,7 @@ def _network(run: RunData, role: str) -> dict[str, Any] | None:
     }
 
 
-def _recipe_text(run: RunData) -> str:
+def _recipe_text(run: RunRecord) -> str:
     try:
         return (run.path / "recipe.yaml").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gancompress.runs.reader import Metric
+    from gancompress.runs.record import Metric
 
 __all__ = ["few_images", "shared_protocol"]
 

@@ -13,13 +13,13 @@ from pydantic import ValidationError
 
 from gancompress.recipe.published import PublishedFigure, PublishedProtocol
 from gancompress.report.words import metric_value
-from gancompress.runs.reader import mapping
+from gancompress.runs.record import mapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from gancompress.comparison.results import Results, RowResult
-    from gancompress.runs.reader import RunData
+    from gancompress.runs.record import RunRecord
 
 __all__ = ["Answer", "Difference", "Measured", "answers", "answers_of_comparison", "answers_of_run", "selection_words"]
 
@@ -139,7 +139,7 @@ def answers(
     return found
 
 
-def answers_of_run(run: RunData) -> list[Answer]:
+def answers_of_run(run: RunRecord) -> list[Answer]:
     """Put the published figures of a run's recipe beside its best evaluation."""
     if run.best is None or not run.best[1]:
         return []

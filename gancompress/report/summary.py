@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from gancompress.report.protocols import few_images, shared_protocol
 from gancompress.report.words import count, density, duration, metric_value, quantity, ratio, scaled
-from gancompress.runs.reader import ROLES, mapping, number
+from gancompress.runs.record import ROLES, mapping, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from gancompress.runs.reader import Metric, RunData
+    from gancompress.runs.record import Metric, RunRecord
 
 __all__ = ["Fact", "cost_rows", "flat", "headline", "metric_facts"]
 
@@ -37,12 +37,12 @@ class Fact:
     protocol: str = ""
 
 
-def headline(run: RunData) -> list[Fact]:
+def headline(run: RunRecord) -> list[Fact]:
     """Return the headline numbers; those that are not known are left out."""
     return [*_densities(run), *_theory(run), *_time(run), *_bytes(run), *_metrics(run)]
 
 
-def _densities(run: RunData) -> Iterator[Fact]:
+def _densities(run: RunRecord) -> Iterator[Fact]:
     for role in ROLES:
         exact, asked, counted, counts = (
             run.exact_density(role),
@@ -66,7 +66,7 @@ def _densities(run: RunData) -> Iterator[Fact]:
         yield Fact("density", f"{role} density", density(exact), detail)
 
 
-def _theory(run: RunData) -> Iterator[Fact]:
+def _theory(run: RunRecord) -> Iterator[Fact]:
     macs = run.macs("generator")
     if macs and macs[0]:
         detail = f"{scaled(macs[1])} of {scaled(macs[0])} multiply-adds per image"
@@ -98,7 +98,7 @@ def _training_flops(theory: Mapping[str, Any]) -> tuple[float, float] | None:
     return None
 
 
-def _time(run: RunData) -> Iterator[Fact]:
+def _time(run: RunRecord) -> Iterator[Fact]:
     seconds = run.training_seconds
     if seconds is None:
         seconds = number(mapping(run.cost.get("time")).get("training_seconds"))
@@ -112,7 +112,7 @@ def _time(run: RunData) -> Iterator[Fact]:
     yield Fact("time", "training time, measured", duration(seconds), f"{rate}on {where or 'an unnamed machine'}{cores}")
 
 
-def _bytes(run: RunData) -> Iterator[Fact]:
+def _bytes(run: RunRecord) -> Iterator[Fact]:
     sizes = mapping(run.cost.get("bytes"))
     generator = mapping(sizes.get("generator")) or sizes
     leaves = {key: number(value) for key, value in flat(generator)}
@@ -125,7 +125,7 @@ def _bytes(run: RunData) -> Iterator[Fact]:
         yield Fact("bytes", "generator size, packed", quantity("bytes", packed), detail)
 
 
-def _metrics(run: RunData) -> Iterator[Fact]:
+def _metrics(run: RunRecord) -> Iterator[Fact]:
     if run.last is None:
         return
     last_step, last = run.last

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from gancompress.report.published import answers_of_run
 from gancompress.report.summary import headline, metric_facts
-from gancompress.runs.reader import metrics_of
+from gancompress.runs.record import metrics_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from gancompress.report.summary import Fact
-    from gancompress.runs.reader import RunData
+    from gancompress.runs.record import RunRecord
 
 __all__ = ["Summary", "drawn_summary", "plain_summary", "print_metrics", "summary_of"]
 
@@ -37,7 +37,7 @@ class Summary:
     lines: tuple[str, ...]
 
 
-def summary_of(run: RunData) -> Summary:
+def summary_of(run: RunRecord) -> Summary:
     """Return the numbers of a run; what is a metric's own stands beside it, the shared protocol below."""
     facts, lines = headline(run), list[str]()
     chosen = run.best if run.best is not None else run.last

@@ -36,32 +36,13 @@ if TYPE_CHECKING:
 
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["RunDirectory", "RunSummary", "State", "Status", "list_runs"]
+__all__ = ["RunDirectory", "directories"]
 
+#: bytes at the end of a log in which its last whole record lies; the longest line has a few kilobytes
+_TAIL = 1 << 16
 _RECIPE, _STATUS, _LOG = "recipe.yaml", "status.json", "log.jsonl"
 #: Recipe keys that change no number, so that they may differ between a directory and the recipe that opens it.
 _WORDS = {"name", "description", "training.init_from.path", "published", "changed"}
-
-
-@dataclasses.dataclass(frozen=True)
-class RunSummary:
-    """One line of ``gancompress ls``.
-
-    Attributes:
-        path: the run directory.
-        name: name of the recipe.
-        status: how it is doing.
-        step: last logged training step.
-        recipe: the resolved recipe as plain values; empty when it cannot be read.
-        metrics: contents of ``metrics.json``; empty when nothing was evaluated.
-    """
-
-    path: Path
-    name: str
-    status: Status
-    step: int
-    recipe: Mapping[str, Any]
-    metrics: Mapping[str, Any]
 
 
 class RunDirectory:
@@ -297,6 +278,20 @@ class RunDirectory:
         records = [record for record, _ in self._lines()]
         return [record for record in records if record.get("kind") in kinds] if kinds else records
 
+    def last_step(self) -> int:
+        """Return the step of the last whole record; 0 without one. Reads the end of the log only."""
+        try:
+            with (self.path / _LOG).open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+                lines = file.read().splitlines(keepends=True)
+        except OSError:
+            return 0
+        for line in reversed(lines):
+            step = (_record(line) or {}).get("step")
+            if isinstance(step, int | float):
+                return int(step)
+        return 0
+
     def truncate_log(self, step: int) -> int:
         """Cut the log off at the first record of a later step, or at a torn end, so that the run can go on from there.
 
@@ -350,7 +345,7 @@ class RunDirectory:
 def _instead_of(path: Path) -> str:
     """Say which run may have been meant: one in ``path``, or beside it."""
     root = path if path.is_dir() else path.parent
-    runs = [run.path.name for run in list_runs(root)]  # the one touched last first
+    runs = [run.path.name for run in directories(root)]  # the one touched last first
     # an id says nothing about which run is meant, the name before it does
     name = path.name.rpartition("-")[0]
     meant = [run for run in runs if name and run.rpartition("-")[0] == name]
@@ -360,34 +355,17 @@ def _instead_of(path: Path) -> str:
     return f"the last run here is {root / runs[0]}" if runs else "`gancompress ls` lists the runs"
 
 
-def list_runs(root: Path) -> list[RunSummary]:
-    """Return all runs under ``root``, the one touched last first. Damaged ones are listed as failed, never skipped."""
-    entries = [path for path in root.iterdir() if (path / _RECIPE).is_file()] if root.is_dir() else []
-    return sorted((_summary(RunDirectory(path)) for path in entries), key=_recency, reverse=True)
+def directories(root: Path) -> list[RunDirectory]:
+    """Return all runs under ``root``, the one touched last first."""
+    runs = [RunDirectory(path) for path in root.iterdir() if (path / _RECIPE).is_file()] if root.is_dir() else []
 
+    def touched(run: RunDirectory) -> tuple[str, str]:
+        try:
+            return run.read_status().updated or "", run.path.name
+        except RunError:
+            return "", run.path.name
 
-def _summary(run: RunDirectory) -> RunSummary:
-    try:
-        recipe = run.recipe()
-        step = max((int(record.get("step", 0)) for record in run.read_log()), default=0)
-    except RunError as error:
-        return RunSummary(run.path, run.path.name, Status("failed", str(error)), 0, {}, {})
-    try:
-        status = run.read_status()
-    except RunError:
-        status = Status("unknown", f"{_STATUS} is damaged; run the recipe again to go on")
-    metrics: dict[str, Any] = {}
-    try:
-        metrics = run.read_json("metrics.json")
-    except RunError:
-        status = dataclasses.replace(
-            status, reason=status.reason or "metrics.json is damaged; run the recipe again to rebuild it"
-        )
-    return RunSummary(run.path, str(recipe.get("name", run.path.name)), status, step, recipe, metrics)
-
-
-def _recency(summary: RunSummary) -> tuple[str, str]:
-    return summary.status.updated or "", summary.path.name
+    return sorted(runs, key=touched, reverse=True)
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

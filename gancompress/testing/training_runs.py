@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from gancompress.experiment.interrupt import Interruption
-    from gancompress.experiment.run import RunResult
     from gancompress.methods.base import Round
     from gancompress.recipe.schema import Recipe
     from gancompress.sparsity.state import Role, SparseState
@@ -165,7 +164,7 @@ class _Watched(Experiment):
     trainer: Trainer
     rounds: Sequence[Round]
 
-    def _run(self, dataset: Any, trainer: Trainer, rounds: Sequence[Round], interruption: Interruption) -> RunResult:
+    def _run(self, dataset: Any, trainer: Trainer, rounds: Sequence[Round], interruption: Interruption) -> None:
         self.trainer, self.rounds = trainer, rounds
         step = trainer.step
 
@@ -180,7 +179,7 @@ class _Watched(Experiment):
             return reports
 
         trainer.step = watched  # type: ignore[method-assign]
-        return super()._run(dataset, trainer, rounds, interruption)
+        super()._run(dataset, trainer, rounds, interruption)
 
 
 class Bench:

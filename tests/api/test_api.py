@@ -15,7 +15,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import gancompress
-from gancompress import GancompressError, api
+from gancompress import GancompressError
+from gancompress.api import commands as api
 from gancompress.api.outcomes import RunOutcome
 from gancompress.cli.main import app
 from gancompress.errors import ExportError, RecipeError, RunError

@@ -37,7 +37,7 @@ TINY: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Experiment(parse_recipe(TINY).recipe, tmp_path_factory.mktemp("runs"), evaluates=False).run().directory
+    return Experiment(parse_recipe(TINY).recipe, tmp_path_factory.mktemp("runs"), evaluates=False).run().path
 
 
 @pytest.fixture(autouse=True)
@@ -58,9 +58,9 @@ def test_the_largest_trained_weights_are_kept_and_no_dense_round_comes_first(tra
         source, "magnitude", 0.3, 4, ("training.checkpoint_every=1", "training.keep_checkpoints=9")
     )
     result = Experiment(recipe, tmp_path, evaluates=False).run()
-    log = open_run(result.directory).directory.read_log("round")
+    log = open_run(result.path).directory.read_log("round")
     assert [(record["name"], record["step"]) for record in log] == [("finetune", 4)]
-    masks = load(checkpoints(result.directory / "checkpoints")[0]).groups["sparsity"]
+    masks = load(checkpoints(result.path / "checkpoints")[0]).groups["sparsity"]
     names = [name for name in masks if name.startswith("generator") and name.endswith(".weight") and "mask" in name]
     before = dict(source.weights.generator)
     assert names
@@ -150,7 +150,7 @@ def test_a_generator_from_elsewhere(trained: Path, tmp_path: Path) -> None:
         open_source(file, recipe=str(recipe), backbone="dcgna")
     source = open_source(file, recipe=str(recipe))
     planned = plan_compression(source, "gmp", 0.3, 2)
-    assert Experiment(planned, tmp_path / "out", evaluates=False).run().directory.is_dir()
+    assert Experiment(planned, tmp_path / "out", evaluates=False).run().path.is_dir()
 
     with pytest.raises(BackboneError, match=r"(?s)do not fit.*must be.*and \d+ more"):
         plan_compression(open_source(file, recipe=str(recipe)), "magnitude", 0.3, overrides=("model.channels=16",))

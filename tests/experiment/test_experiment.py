@@ -40,7 +40,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 def run(root: Path, *overrides: str, evaluates: bool = False) -> Path:
     recipe = parse_recipe(TINY, overrides).recipe
-    return Experiment(recipe, root, evaluates=evaluates).run().directory
+    return Experiment(recipe, root, evaluates=evaluates).run().path
 
 
 def last_checkpoint(directory: Path) -> dict[str, bytes]:

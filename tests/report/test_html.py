@@ -18,7 +18,7 @@ from gancompress.recipe.document import dump_yaml
 from gancompress.report.html import build_report
 from gancompress.report.summary import headline
 from gancompress.runs.directory import RunDirectory
-from gancompress.runs.reader import read_run
+from gancompress.runs.record import read_run
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ from gancompress.api.outcomes import RunOutcome
 from gancompress.recipe.document import dump_yaml
 from gancompress.report.html import render
 from gancompress.report.published import Difference, Measured, answers, answers_of_run, selection_words
-from gancompress.runs.reader import read_run
+from gancompress.runs.record import read_run
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ from gancompress.api.outcomes import RunOutcome, print_outcome
 from gancompress.report.protocols import few_images, shared_protocol
 from gancompress.report.tables import print_metrics
 from gancompress.runs.directory import RunDirectory
-from gancompress.runs.reader import Metric
+from gancompress.runs.record import Metric
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gancompress.errors import RunError
-from gancompress.runs.directory import RunDirectory, list_runs
+from gancompress.runs.directory import RunDirectory
+from gancompress.runs.record import RunRecord, list_runs
 from gancompress.storage.locks import hold, is_alive
 
 if TYPE_CHECKING:
@@ -361,19 +362,44 @@ def test_runs_are_listed_damaged_ones_too(tmp_path: Path) -> None:
         (hurt.path / damaged).write_text("{")
     (tmp_path / "notes").mkdir()
     (tmp_path / "file").write_text("")
-    found = {summary.path.name: summary for summary in list_runs(tmp_path)}
+    found = {run.path.name: run for run in list_runs(tmp_path)}
     assert set(found) == {"a", "b", "c", "d", "e"}
-    assert (found["d"].status.state, found["d"].step) == ("unknown", 30)
+    assert (found["d"].status.state, found["d"].last_step) == ("unknown", 30)
     assert found["d"].status.reason == "status.json is damaged; run the recipe again to go on"
-    assert (found["e"].status.state, found["e"].step, found["e"].metrics) == ("done", 30, {})
-    assert found["e"].status.reason == "metrics.json is damaged; run the recipe again to rebuild it"
-    assert (found["a"].name, found["a"].step, found["a"].metrics["primary"]) == ("digits", 70, "FD[x]")
+    assert (found["e"].status.state, found["e"].last_step, found["e"].metrics) == ("done", 30, {})
+    assert "metrics.json: cannot be read as JSON" in found["e"].notices[0]
+    assert (found["a"].name, found["a"].last_step, found["a"].metrics["primary"]) == ("digits", 70, "FD[x]")
     assert (found["b"].name, found["b"].status.state) == ("other", "done")
-    assert found["c"].status.state == "failed"
-    assert "recipe.yaml" in str(found["c"].status.reason)
+    assert (found["c"].status.state, found["c"].recipe, found["c"].name) == ("pending", {}, "c")
+    assert "recipe.yaml" in found["c"].notices[0]
+
+
+def test_the_last_step_is_read_from_the_end_of_the_log(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run.last_step() == 0
+    (run.path / "log.jsonl").write_text("".join(json.dumps(train(step)) + "\n" for step in range(100_000)))
+    parsed: list[bytes] = []
+    monkeypatch.setattr("gancompress.runs.directory._record", lambda line: parsed.append(line) or json.loads(line))
+    assert run.last_step() == RunRecord(run.path).last_step == 99_999
+    assert len(parsed) == 2  # one line each
+
+
+def test_a_torn_end_does_not_hide_the_last_step(run: RunDirectory) -> None:
+    run.log(train(7))
+    run.log({"kind": "note"})
+    with (run.path / "log.jsonl").open("a") as file:
+        file.write('{"kind": "train", "step": 8')
+    assert run.last_step() == 7
+
+
+def test_listing_a_run_reads_neither_its_recipe_nor_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    RunDirectory.claim(tmp_path / "a", RECIPE, "1").log(train(70))
+    for part in ("recipe", "read_log"):
+        monkeypatch.setattr(RunDirectory, part, lambda run, part=part: pytest.fail(f"read {part}"))
+    (found,) = list_runs(tmp_path)
+    assert (found.status.state, found.last_step, found.noted_best, found.notices) == ("pending", 70, None, ())
 
 
 def test_reading_runs_needs_no_torch() -> None:
-    code = "import sys; import gancompress.runs.directory; print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    code = "import sys; import gancompress.runs.record; print([m for m in ('torch', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -57,7 +57,7 @@ TOLERANCE = 1e-4
 
 
 def train(root: Path, group: Group | None = None) -> Path:
-    return Experiment(parse_recipe(TINY).recipe, root, evaluates=False, group=group).run().directory
+    return Experiment(parse_recipe(TINY).recipe, root, evaluates=False, group=group).run().path
 
 
 def forget(run: Path, after: int) -> None:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gancompress.errors import RunError
-from gancompress.runs.directory import RunDirectory, Status
+from gancompress.runs.best import best_evaluation, of_other_protocol
+from gancompress.runs.directory import RunDirectory, directories
+from gancompress.runs.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-__all__ = ["Metric", "RunData", "mapping", "metrics_of", "number", "read_run"]
+__all__ = ["Metric", "RunRecord", "list_runs", "mapping", "metrics_of", "number", "read_run"]
 
+T = TypeVar("T")
 Record = dict[str, Any]
 ROLES = ("generator", "discriminator")
+#: what is read of a run, as attributes of :class:`RunRecord`
+PARTS = ("status", "recipe", "log", "metrics", "cost", "environment", "last_step")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,28 +47,66 @@ class Metric:
 
 
 @dataclasses.dataclass(frozen=True)
-class RunData:
-    """Everything a report shows.
+class RunRecord:
+    """A run as its directory tells it, finished or not; a part is read when it is first asked for.
 
     Attributes:
         path: the run directory.
-        status: how the run is doing.
-        recipe: resolved recipe as plain values.
-        log: records of ``log.jsonl``.
-        metrics: contents of ``metrics.json``.
-        cost: contents of ``cost.json``.
-        environment: contents of ``environment.json``.
-        notices: what could not be read, in words.
     """
 
     path: Path
-    status: Status
-    recipe: Mapping[str, Any]
-    log: list[Record]
-    metrics: Mapping[str, Any]
-    cost: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    notices: tuple[str, ...] = ()
+    _notices: list[str] = dataclasses.field(default_factory=list, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        RunDirectory(self.path)  # raises where there is none
+
+    def _read(self, what: Callable[[RunDirectory], T], otherwise: T) -> T:
+        try:
+            return what(RunDirectory(self.path))
+        except RunError as error:
+            self._notices.append(str(error))
+            return otherwise
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What could not be read of the parts that were asked for, in words."""
+        return tuple(self._notices)
+
+    @functools.cached_property
+    def status(self) -> Status:
+        """How the run is doing; ``unknown`` when its ``status.json`` is damaged."""
+        lost = Status("unknown", "status.json is damaged; run the recipe again to go on")
+        return self._read(RunDirectory.read_status, lost)
+
+    @functools.cached_property
+    def recipe(self) -> Mapping[str, Any]:
+        """Resolved recipe as plain values."""
+        return self._read(RunDirectory.recipe, {})
+
+    @functools.cached_property
+    def log(self) -> list[Record]:
+        """Records of ``log.jsonl``."""
+        return self._read(RunDirectory.read_log, [])
+
+    @functools.cached_property
+    def metrics(self) -> Mapping[str, Any]:
+        """Contents of ``metrics.json``; empty when nothing was evaluated."""
+        return self._read(lambda run: run.read_json("metrics.json"), {})
+
+    @functools.cached_property
+    def cost(self) -> Mapping[str, Any]:
+        """Contents of ``cost.json``."""
+        return self._read(lambda run: run.read_json("cost.json"), {})
+
+    @functools.cached_property
+    def environment(self) -> Mapping[str, Any]:
+        """Contents of ``environment.json``."""
+        return self._read(lambda run: run.read_json("environment.json"), {})
+
+    @functools.cached_property
+    def last_step(self) -> int:
+        """Last step that the log knows, from its end."""
+        return RunDirectory(self.path).last_step()
 
     @property
     def name(self) -> str:
@@ -75,30 +118,40 @@ class RunData:
         return [record for record in self.log if record.get("kind") == kind]
 
     @property
-    def last_step(self) -> int:
-        """Last step that the log knows."""
-        return max((int(record["step"]) for record in self.log if number(record.get("step")) is not None), default=0)
-
-    @property
     def is_smoke(self) -> bool:
         """Whether this run only shows that everything works, so that its numbers mean nothing."""
         marked = any(bool(part.get("smoke")) for part in (self.environment, self.metrics, self.recipe))
         return marked or self.name.endswith("-smoke")
 
     @functools.cached_property
+    def _evaluations(self) -> list[Record]:
+        """Records of the evaluations; from the log, or from ``metrics.json`` when the log has none."""
+        found = self.records("evaluation") or self.metrics.get("evaluations") or []
+        return [record for record in found if isinstance(record, dict)]
+
+    @functools.cached_property
     def evaluations(self) -> list[tuple[int, list[Metric]]]:
-        """Every evaluation as (step, metrics); from the log, or from ``metrics.json`` when the log has none."""
-        records = self.records("evaluation") or self.metrics.get("evaluations") or []
-        return [(int(number(r.get("step")) or 0), metrics_of(r)) for r in records if isinstance(r, dict)]
+        """Every evaluation as (step, metrics)."""
+        return [_evaluation(record) for record in self._evaluations]
 
     @functools.cached_property
     def best(self) -> tuple[int, list[Metric]] | None:
-        """The evaluation with the best primary metric, as the run itself chose it or else as the numbers say."""
-        chosen = self.metrics.get("best")
-        if isinstance(chosen, dict) and metrics_of(chosen):
-            return int(number(chosen.get("step")) or 0), metrics_of(chosen)
-        finite = [(step, found) for step, found in self.evaluations if found and found[0].value is not None]
-        return min(finite, key=lambda pair: _badness(pair[1][0])) if finite else None
+        """The best evaluation as (step, metrics), see :mod:`gancompress.runs.best`."""
+        if not self._evaluations:
+            return self.noted_best
+        found = best_evaluation(self._evaluations)
+        return _evaluation(found) if found is not None else None
+
+    @property
+    def noted_best(self) -> tuple[int, list[Metric]] | None:
+        """The best evaluation as ``metrics.json`` has it, which was found by the same rule; needs no log."""
+        found = mapping(self.metrics.get("best"))
+        return _evaluation(found) if metrics_of(found) else None
+
+    @property
+    def of_other_protocol(self) -> int:
+        """Evaluations under another protocol than the last one, which are never its best."""
+        return of_other_protocol(self._evaluations)
 
     @property
     def last(self) -> tuple[int, list[Metric]] | None:
@@ -167,32 +220,21 @@ class RunData:
         return found[-1] if found else None
 
 
-def read_run(path: Path) -> RunData:
-    """Read a run directory.
+def read_run(path: Path) -> RunRecord:
+    """Read all of a run directory now.
 
     Raises:
         RunError: there is no run directory at ``path``.
     """
-    run = RunDirectory(path)
-    notices: list[str] = []
+    run = RunRecord(path)
+    for part in PARTS:
+        getattr(run, part)
+    return run
 
-    def attempt(read: Callable[[], Any], otherwise: Any) -> Any:
-        try:
-            return read()
-        except RunError as error:
-            notices.append(str(error))
-            return otherwise
 
-    return RunData(
-        path=path,
-        status=attempt(run.read_status, Status("unknown")),
-        recipe=attempt(run.recipe, {}),
-        log=attempt(run.read_log, []),
-        metrics=attempt(lambda: run.read_json("metrics.json"), {}),
-        cost=attempt(lambda: run.read_json("cost.json"), {}),
-        environment=attempt(lambda: run.read_json("environment.json"), {}),
-        notices=tuple(notices),
-    )
+def list_runs(root: Path) -> list[RunRecord]:
+    """Return all runs under ``root``, the one touched last first. Damaged ones are among them."""
+    return [RunRecord(run.path) for run in directories(root)]
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -239,6 +281,5 @@ def _metric(item: Mapping[str, Any], record: Mapping[str, Any]) -> Metric:
     )
 
 
-def _badness(metric: Metric) -> float:
-    value = metric.value if metric.value is not None else float("inf")
-    return -value if metric.higher_is_better else value
+def _evaluation(record: Mapping[str, Any]) -> tuple[int, list[Metric]]:
+    return int(number(record.get("step")) or 0), metrics_of(record)
