@@ -48,7 +48,7 @@ ALLOWED["cli"] = {*ALLOWED}
 
 #: Importing these rooms, all of their files, must import nothing heavy.
 LIGHT = ("errors", "components", "recipe", "scaffold", "cli")
-HEAVY = {"torch", "torchvision", "timm", "torch_fidelity", "torch_pruning", "numpy", "scipy", "sklearn", "matplotlib",
+HEAVY = {"torch", "torchvision", "timm", "torch_fidelity", "torch_pruning", "numpy", "scipy", "sklearn",
          "jinja2", "safetensors", "rich", "PIL"}  # fmt: skip
 
 

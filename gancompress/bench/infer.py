@@ -32,12 +32,11 @@ from gancompress.sparsity.masks import random_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from gancompress.backbones.base import Generator
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["BenchInfer", "bench_infer", "plot"]
+__all__ = ["BenchInfer", "bench_infer"]
 
 REFERENCE = "torch, masked dense"
 _IMAGES_PER_TURN = 8
@@ -208,33 +207,3 @@ def _others(generator: Generator, inputs: tuple[Tensor, ...]) -> dict[str, Calla
 
 def _call(network: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], object]:
     return lambda: network(*inputs)
-
-
-def plot(result: BenchInfer, path: Path) -> None:
-    """Draw how many times faster than masked-dense torch every variant is, by batch, as an image file."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    count = len(result.batches)
-    figure, axes = plt.subplots(1, count, figsize=(3 + 3 * count, 5), sharey=True, squeeze=False, layout="constrained")
-    for axis, (batch, rows) in zip(axes[0], result.batches.items(), strict=True):
-        names = list(rows)[::-1]
-        values = [rows[name].faster for name in names]
-        spread = [
-            [rows[n].faster - rows[n].quartiles[0] for n in names],
-            [rows[n].quartiles[1] - rows[n].faster for n in names],
-        ]
-        colors = ["#1b6ca8" if name in result.macs else "#b0b7bf" for name in names]
-        axis.barh(names, values, xerr=spread, color=colors, error_kw={"elinewidth": 1})
-        for place, name in enumerate(names):
-            figures = (f" {rows[name].faster:.1f}", (rows[name].quartiles[1], place))
-            axis.annotate(*figures, va="center", fontsize="small")
-        axis.axvline(1, color="black", linewidth=0.5)
-        axis.set_xlim(0, 1.15 * max(row.quartiles[1] for row in rows.values()))
-        axis.set_title(f"batch {batch}")
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel("times faster than masked-dense torch: median, quartiles\nblue: ours, by density")
-    figure.savefig(path, dpi=150)
-    plt.close(figure)

@@ -109,16 +109,14 @@ def infer(
     threads: ThreadsOption = 1,
     compile_: Annotated[bool, typer.Option("--compile", help="Time torch.compile too (minutes to start).")] = False,
     json_: JsonOption = None,
-    plot_: Annotated[Path | None, typer.Option("--plot", help="Draw the figures here (png, svg or pdf).")] = None,
 ) -> None:
     """Time a generator in every way and print tables."""
     import torch
 
-    from gancompress.bench.infer import bench_infer, plot
+    from gancompress.bench.infer import bench_infer
     from gancompress.recipe.load import load_recipe
 
     _check_place("--json", json_)
-    _check_place("--plot", plot_, ".png", ".svg", ".pdf")
 
     loaded = load_recipe(recipe, overrides=tuple(set_ or ())).recipe
     densities = numbers(density, "--density", float, 1.0)
@@ -136,9 +134,6 @@ def infer(
     if result.missing:
         typer.echo(f"not installed: {', '.join(result.missing)}; pip install 'gancompress[bench]'")
     _write(json_, result.to_dict())
-    if plot_ is not None:
-        plot(result, plot_)
-        typer.echo(f"written: {plot_}")
 
 
 def numbers(text: str, option: str, kind: type, largest: float) -> list[float]:
@@ -159,14 +154,10 @@ def numbers(text: str, option: str, kind: type, largest: float) -> list[float]:
     return found
 
 
-def _check_place(option: str, path: Path | None, *endings: str) -> None:
+def _check_place(option: str, path: Path | None) -> None:
     """Refuse before minutes of measuring what could not be written after them."""
-    if path is None:
-        return
-    if not path.parent.is_dir():
+    if path is not None and not path.parent.is_dir():
         raise RecipeError(f"{option}: there is no folder {path.parent}: make it first")
-    if endings and path.suffix.lower() not in endings:
-        raise RecipeError(f"{option}: {path.name} has to end in {', '.join(endings)}")
 
 
 def _say_dense() -> None:

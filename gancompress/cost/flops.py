@@ -8,19 +8,12 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import Tensor
-
     from gancompress.cost.layers import NetworkProfile
 
-__all__ = ["FLOPS_PER_MAC", "SampleCost", "count_masks", "sample_cost"]
+__all__ = ["FLOPS_PER_MAC", "SampleCost", "sample_cost"]
 
 #: one multiplication and one addition; papers that write "FLOPs" often mean MACs
 FLOPS_PER_MAC: Final = 2
-
-
-def count_masks(masks: Mapping[str, Tensor]) -> dict[str, int]:
-    """Return the kept weights of every mask, counted."""
-    return {name: int(mask.sum()) for name, mask in masks.items()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,6 @@ resumed run counts the same as one that was never stopped. Nothing here knows ab
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -77,16 +76,6 @@ class TrainingLedger:
     dense_gradients: dict[Role, Tally] = dataclasses.field(default_factory=_tallies)
     extra: dict[str, dict[Role, Tally]] = dataclasses.field(default_factory=dict)
 
-    @property
-    def generator_steps(self) -> int:
-        """Generator steps so far."""
-        return self.steps["generator"].amount
-
-    @property
-    def total_discriminator_steps(self) -> int:
-        """Discriminator steps so far: ``n_d`` per training step."""
-        return self.steps["discriminator"].amount * self.discriminator_steps
-
     def advance(self, role: Role, budgets: Mapping[str, int], steps: int = 1) -> None:
         """Count ``steps`` training steps that ``role`` took with ``budgets`` non-zeros per tensor.
 
@@ -148,10 +137,6 @@ class TrainingLedger:
         """Return the ledger as plain dictionaries and integers, ready for JSON."""
         return dataclasses.asdict(self)
 
-    def to_json(self) -> str:
-        """Return the ledger as JSON with sorted keys: equal ledgers give equal bytes."""
-        return json.dumps(self.to_dict(), sort_keys=True)
-
     @classmethod
     def from_dict(cls, record: Mapping[str, object]) -> TrainingLedger:
         """Rebuild a ledger from :meth:`to_dict`.
@@ -170,19 +155,6 @@ class TrainingLedger:
             dense_gradients=_read_tallies(record["dense_gradients"], "dense_gradients"),
             extra={reason: _read_tallies(value, f"extra.{reason}") for reason, value in reasons.items()},
         )
-
-    @classmethod
-    def from_json(cls, text: str) -> TrainingLedger:
-        """Rebuild a ledger from :meth:`to_json`.
-
-        Raises:
-            CheckpointError: the text is not the JSON of a ledger.
-        """
-        try:
-            record = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise CheckpointError(f"the training ledger is not JSON ({error}); use an earlier checkpoint") from error
-        return cls.from_dict(_mapping(record, "ledger"))
 
 
 def _mapping(value: object, where: str) -> Mapping[str, object]:

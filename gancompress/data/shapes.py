@@ -1,7 +1,7 @@
-"""Procedural coloured shapes: any number of images, sizes and classes, every class known exactly and recognisable.
+"""Procedural coloured shapes: any number of images, sizes and classes, every class known exactly.
 
-Used wherever the true answer must be known: tests, mode coverage (:func:`recognise` says which class an image
-shows), and smoke runs of recipes whose images are not at hand.
+Used wherever the true answer must be known, in tests and for mode coverage, and for smoke runs of recipes whose images
+are not at hand.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import math
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -21,15 +20,13 @@ from gancompress.data.memory import InMemoryDataset, Stored
 from gancompress.errors import DataError
 from gancompress.seeds import generator
 
-__all__ = ["SHAPES", "Shapes", "ShapesConfig", "class_names", "recognise"]
+__all__ = ["SHAPES", "Shapes", "ShapesConfig", "class_names"]
 
 SHAPES = ("disc", "square", "triangle", "diamond", "ring", "cross", "star", "bar")
 _HUES = ("red", "amber", "lime", "green", "cyan", "blue", "violet", "magenta")
 _SATURATION = 0.85
 _GREY_LEVELS, _GREY_STEP = 3, 0.2  # brightnesses of one shape that differ clearly from each other and the ground
 _JITTER = 0.1  # brightness varies less than that
-_SHADE = 0.08  # a ground is at most that much brighter on one side than in its middle
-_TEMPLATE = 24  # pixels of the canonical silhouettes that `recognise` compares
 _DRAWING_VERSION = 1  # part of the fingerprint: raise it when the drawing changes
 
 
@@ -200,79 +197,3 @@ def _ground(draws: Tensor, size: int) -> Tensor:
         torch.cos(angle)[:, None, None] * ramp[None, None, :] + torch.sin(angle)[:, None, None] * ramp[None, :, None]
     )
     return 0.2 + 0.06 * (2 * draws[:, 0, None, None] - 1) + 0.05 * draws[:, 2, None, None] * slope
-
-
-def recognise(images: Tensor, classes: int, tolerance: float = 0.08) -> Tensor:
-    """Say which class each image shows, by comparing its silhouette and colour with every shape and colour.
-
-    Right on every image of :class:`Shapes` with the same number of classes, from 16 pixels up. Meant for generated
-    images, where it measures how many modes a generator covers and how many of its images are of no class at all.
-
-    Args:
-        images: uint8, (B, C, H, W), 1 or 3 channels.
-        classes: number of classes of the dataset.
-        tolerance: mean absolute difference between silhouettes above which an image shows no shape.
-
-    Returns:
-        int64, (B,): the class, or -1 for an image that shows none.
-    """
-    pixels = images.to(torch.float32).cpu() / 255
-    channels, size = images.shape[1], images.shape[-1]
-    # one angle is not enough: a square turned by ten degrees is closer to a disc than to an upright square
-    angles = torch.tensor([-10.0, -5.0, 0.0, 5.0, 10.0]).deg2rad()
-    shapes = torch.arange(len(SHAPES)).repeat_interleave(len(angles))
-    count = len(shapes)
-    drawn = _silhouettes(
-        shapes,
-        torch.full((count, 2), size / 2),
-        torch.full((count,), 0.27 * size),
-        angles.repeat(len(SHAPES)),
-        size,
-    )
-    cover, strength = _coverage(pixels)
-    difference = torch.cdist(_canonical(cover), _canonical(drawn), p=1) / _TEMPLATE**2
-    nearest = difference.argmin(dim=1)
-    shape = shapes[nearest]
-    solid = torch.where(cover > 0.9, strength, 0.0)
-    colour = (pixels * solid[:, None]).sum((2, 3)) / solid.sum((1, 2)).clamp_min(1e-6)[:, None]
-    # only classes of the shape seen compete for the colour
-    expected = _colours(classes, channels) * (1 - _JITTER / 2)
-    rivals = torch.cdist(_hue_part(colour), _hue_part(expected))
-    rivals[torch.arange(classes)[None, :] % len(SHAPES) != shape[:, None]] = math.inf
-    distance, label = rivals.min(dim=1)
-    near = 0.5 * (_GREY_STEP if channels == 1 else 2 * math.pi / _hue_count(classes))
-    shown = (difference.gather(1, nearest[:, None])[:, 0] <= tolerance) & (distance <= near)
-    return torch.where(shown, label, -1)
-
-
-def _coverage(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return silhouettes in [0, 1] and what they were read from: chroma, or brightness above the ground."""
-    if pixels.shape[1] == 1:
-        ground = pixels[:, 0].flatten(1).median(dim=1).values + _SHADE  # shapes cover less than half of an image
-        strength = (pixels[:, 0] - ground[:, None, None]).clamp_min(0)
-    else:
-        strength = pixels.amax(1) - pixels.amin(1)
-    return strength / strength.amax((1, 2), keepdim=True).clamp_min(0.05), strength
-
-
-def _canonical(cover: Tensor) -> Tensor:
-    """Move silhouettes to their centre of mass and scale them to one area; (B, size, size) -> (B, T * T)."""
-    size = cover.shape[-1]
-    ramp = (torch.arange(size, dtype=torch.float32) * 2 + 1) / size - 1
-    area = cover.sum((1, 2)).clamp_min(1e-6)
-    x = (cover.sum(1) * ramp).sum(1) / area
-    y = (cover.sum(2) * ramp).sum(1) / area
-    scale = 1.2 * area.sqrt() * 2 / size
-    theta = torch.zeros(len(cover), 2, 3)
-    theta[:, 0, 0], theta[:, 1, 1], theta[:, 0, 2], theta[:, 1, 2] = scale, scale, x, y
-    grid = F.affine_grid(theta, [len(cover), 1, _TEMPLATE, _TEMPLATE], align_corners=False)
-    return F.grid_sample(cover[:, None], grid, mode="bilinear", align_corners=False).flatten(1)
-
-
-def _hue_part(colours: Tensor) -> Tensor:
-    """Return colours without brightness and saturation, points on the hue circle; of grey the brightness is left."""
-    if colours.shape[1] == 1:
-        return colours
-    red, green, blue = colours.unbind(1)
-    plane = torch.stack([red - (green + blue) / 2, (green - blue) * (math.sqrt(3) / 2)], dim=1)
-    return F.normalize(plane, dim=1)

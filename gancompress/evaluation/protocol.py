@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import Any
 
 __all__ = ["Protocol"]
 
@@ -64,13 +61,6 @@ class Protocol:
         """Return a JSON object with every attribute, the hash and the printed line."""
         fields = dataclasses.asdict(self)
         return {**fields, "notes": list(self.notes), "hash": self.hash, "text": str(self)}
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Protocol:
-        """Rebuild a protocol from :meth:`to_json`."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        fields = {key: value for key, value in record.items() if key in names}
-        return cls(**{**fields, "notes": tuple(fields.get("notes", ()))})
 
     def __str__(self) -> str:
         noted = f" ({', '.join(self.notes)})" if self.notes else ""

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from gancompress import kernels
 from gancompress.bench import timing
 from gancompress.bench.engines import installed
-from gancompress.bench.infer import REFERENCE, BenchInfer, bench_infer, plot
+from gancompress.bench.infer import REFERENCE, bench_infer
 from gancompress.bench.styles import fold, publish
-from gancompress.bench.timing import Ratio, alternate, ratios
+from gancompress.bench.timing import alternate, ratios
 from gancompress.bench.train import parse_densities
 from gancompress.cli.bench import numbers
 from gancompress.cli.main import app
@@ -83,7 +83,7 @@ def test_densities_are_read_or_refused():
 
 
 @pytest.mark.skipif(not kernels.status().available, reason="native kernels are not built")
-def test_generators_are_timed_and_agree(recipe, tmp_path):
+def test_generators_are_timed_and_agree(recipe):
     result = bench_infer(recipe, (0.2, 0.5), (1, 3), rounds=2)
     assert list(result.batches) == [1, 3]
     for rows in result.batches.values():
@@ -94,8 +94,6 @@ def test_generators_are_timed_and_agree(recipe, tmp_path):
     row = result.batches[3]["sparse 0.2"]
     assert result.gflops(3, "sparse 0.2") == pytest.approx(2e-9 * 3 * result.macs["sparse 0.2"] / row.seconds)
     json.dumps(result.to_dict())
-    plot(result, tmp_path / "bench.svg")
-    assert "<svg" in (tmp_path / "bench.svg").read_text()
 
 
 def test_the_command_says_what_is_wrong(path):
@@ -107,7 +105,7 @@ def test_the_command_says_what_is_wrong(path):
 @pytest.mark.skipif(not kernels.status().available, reason="native kernels are not built")
 def test_the_command_prints_tables_and_writes_files(path, tmp_path):
     arguments = ["--density", "0.5", "--batch", "2", "--rounds", "2"]
-    files = ["--json", str(tmp_path / "a.json"), "--plot", str(tmp_path / "a.png")]
+    files = ["--json", str(tmp_path / "a.json")]
     result = CliRunner().invoke(app, ["bench", "infer", str(path), *arguments, *files])
     assert "{" not in result.output  # settings are words, not a dictionary
     assert result.exit_code == 0, result.output
@@ -115,7 +113,6 @@ def test_the_command_prints_tables_and_writes_files(path, tmp_path):
     assert "sparse 0.5" in result.output
     assert ("than onnxruntime" in result.output) == installed("onnxruntime")
     assert json.loads((tmp_path / "a.json").read_text())["batches"]["2"]["sparse 0.5"]["gflops"] > 0
-    assert (tmp_path / "a.png").stat().st_size > 1000
 
 
 def test_without_kernels_the_command_says_that_nothing_ran_sparse(path, monkeypatch):
@@ -129,8 +126,6 @@ def test_without_kernels_the_command_says_that_nothing_ran_sparse(path, monkeypa
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["infer", "--plot", "nowhere/a.png"], "--plot: there is no folder nowhere: make it first"),
-        (["infer", "--plot", "a.txt"], "--plot: a.txt has to end in .png, .svg, .pdf"),
         (["infer", "--json", "nowhere/a.json"], "--json: there is no folder nowhere"),
         (["train", "--json", "nowhere/a.json"], "--json: there is no folder nowhere"),
     ],
@@ -141,25 +136,3 @@ def test_what_cannot_be_written_is_said_before_anything_is_measured(arguments, s
     result = CliRunner().invoke(app, ["bench", arguments[0], str(path), *arguments[1:]])
     assert result.exit_code != 0
     assert says in result.output
-
-
-def test_everything_in_the_plot_fits_into_it(tmp_path, monkeypatch):
-    rows = {
-        name: Ratio(name, 1.0, faster, (faster, 1.1 * faster), 1.0) for name, faster in ((REFERENCE, 1.0), ("b", 9.0))
-    }
-    result = BenchInfer(settings={}, batches={1: rows}, times={}, macs={"b": 1}, error={}, missing=[])
-    import matplotlib.figure
-
-    seen = []
-    save = matplotlib.figure.Figure.savefig
-
-    def looked_at(figure, *args, **kwargs):
-        figure.canvas.draw()
-        texts = [figure._supxlabel, *figure.axes[0].texts, *figure.axes[0].get_yticklabels()]
-        seen.extend(figure.bbox.contains(*corner) for t in texts for corner in t.get_window_extent().get_points())
-        save(figure, *args, **kwargs)
-
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", looked_at)
-    plot(result, tmp_path / "bench.png")
-    assert len(seen) == 10
-    assert all(seen)

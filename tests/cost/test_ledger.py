@@ -29,8 +29,7 @@ def test_steps_are_training_steps_whatever_n_d_is():
     book = ledger()
     for role in ("generator", "discriminator"):
         book.advance(role, {"c": 3}, 10)
-    assert book.generator_steps == 10
-    assert book.total_discriminator_steps == 50
+    assert book.steps["generator"].amount == 10
     assert book.steps["discriminator"].total("c", 9) == 30
 
 
@@ -66,9 +65,8 @@ def test_json_round_trip_is_exact_for_integers_beyond_float():
     book.advance("generator", {"c": 2**60 + 1}, 3)
     book.dense_gradient("discriminator", {"d": 1}, 5)
     book.probe("generator")
-    again = TrainingLedger.from_json(book.to_json())
+    again = TrainingLedger.from_dict(json.loads(json.dumps(book.to_dict())))
     assert again == book
-    assert again.to_json() == book.to_json()
     again.advance("generator", {"c": 1})
     assert again != book
 
@@ -88,15 +86,10 @@ def test_json_round_trip_is_exact_for_integers_beyond_float():
     ],
 )
 def test_damaged_records_are_refused(spoil):
-    record = json.loads(ledger().to_json())
+    record = ledger().to_dict()
     spoil(record)
     with pytest.raises(CheckpointError, match="training ledger"):
         TrainingLedger.from_dict(record)
-
-
-def test_text_that_is_not_json_is_refused():
-    with pytest.raises(CheckpointError, match="not JSON"):
-        TrainingLedger.from_json("{")
 
 
 def test_negative_steps_are_a_bug():

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from gancompress.data import Dataset, ImageSpec, class_histogram
+from gancompress.data import Dataset, ImageSpec
 from gancompress.data.folder import Folder, FolderConfig
 from gancompress.data.images import is_image_name, resize_square
 from gancompress.data.zipped import Zip, ZipConfig
@@ -77,7 +77,6 @@ def test_labelled_round_trip_in_memory_and_on_demand(tmp_path, kind, memory_limi
     assert batch.images.equal(expected(2, 0, 2, 1))
     assert batch.labels.tolist() == [0, 1, 0, 1]
     assert dataset.labels().tolist() == [1, 1, 0]
-    assert class_histogram(dataset).tolist() == [1, 2]
 
 
 @both
@@ -95,7 +94,7 @@ def test_without_labels(tmp_path, kind, document):
 def test_classes_are_numbered_when_they_have_no_names_and_labels_may_be_an_object(tmp_path, kind):
     dataset = make(tmp_path, kind, {**images(2), "dataset.json": {"labels": {"img0.png": 2, "img1.png": 0}}})
     assert dataset.spec.classes == ("0", "1", "2")
-    assert class_histogram(dataset).tolist() == [1, 0, 1]
+    assert dataset.labels().tolist() == [2, 0]
 
 
 @both
@@ -428,7 +427,7 @@ def test_cifar10():
     assert whole.spec.resolution == 32
     assert whole.spec.channels == 3
     assert whole.spec.classes[:3] == ("airplane", "automobile", "bird")
-    assert class_histogram(whole).tolist() == [1000] * 10
+    assert torch.bincount(whole.labels()).tolist() == [1000] * 10
     assert whole.fingerprint() == Zip(ZipConfig(path=path)).fingerprint()
     first = Zip(ZipConfig(path=path, limit=100))
     batch = first.read(torch.arange(100))
