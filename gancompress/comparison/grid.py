@@ -27,10 +27,7 @@ if TYPE_CHECKING:
     from gancompress.recipe.document import Document
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["BASELINES", "Cell", "Grid", "Row", "build_grid", "evaluations_of"]
-
-#: methods that are no contenders: dense once, narrow beside every density
-BASELINES = ("dense", "narrow")
+__all__ = ["Cell", "Grid", "Row", "build_grid", "evaluations_of"]
 
 #: rounds of the search for the steps that meet a FLOPs budget
 _FITTING = 6
@@ -78,8 +75,8 @@ class Row:
 
     @property
     def baseline(self) -> bool:
-        """Whether it is there to be compared with: it makes nothing sparse."""
-        return self.choice.name in BASELINES
+        """Whether it is no contender, but what these are measured against."""
+        return METHODS.get(self.choice.name).baseline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,11 +304,14 @@ class _Layout:
         return check_document(document)
 
     def _forced(self, choice: MethodChoice) -> list[tuple[str, str]]:
-        """Return settings without which a method would take more than its share: rounds of its own length."""
-        config = METHODS.get(choice.name).Config
-        if "budget" not in config.model_fields or choice.setting("budget") is not None:
-            return []
-        return [("budget", "total")]
+        """Return what holds every method to the same terms: the recipe's interval, and no rounds beyond its steps."""
+        wanted = {"budget": "total", "every": self.base.document.value(("sparsity", "method", "every"))}
+        known = METHODS.get(choice.name).Config.model_fields
+        return [
+            (key, str(value))
+            for key, value in wanted.items()
+            if value is not None and key in known and choice.setting(key) is None
+        ]
 
     def _with_density(self, document: Document, density: float | None) -> Document:
         sparsity = document.data.get("sparsity") or {}

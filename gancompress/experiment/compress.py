@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Compression", "Source", "compress", "open_source", "plan_compression"]
 
-#: methods that make nothing sparse
-_NOT_SPARSE = ("dense", "narrow")
-
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -127,17 +124,18 @@ def plan_compression(
             do not fit the backbone.
     """
     try:
-        METHODS.entry(method)
+        kind = METHODS.get(method)
     except ComponentError as error:
         raise RecipeError(f"--method: {error.message}") from None
-    if method in _NOT_SPARSE:
+    if not kind.sparsifies:
         raise RecipeError(f"--method: {method} makes nothing sparse; use magnitude or gmp")
     if not 0 < density < 1:
         raise RecipeError(f"--density: must be above 0 and below 1, got {density:g}")
     base = source.base.recipe
     document = source.base.document
     name = f"{base.name}-{method}-d{density:g}"
-    for expression in (f"name={name}", f"sparsity.method.name={method}", *_starting_at_once(method)):
+    at_once = (f"sparsity.method.{key}={value}" for key, value in kind.for_trained.items())
+    for expression in (f"name={name}", f"sparsity.method.name={method}", *at_once):
         document = apply_override(document, expression)
     document = _with_density(document, density)
     document = apply_override(
@@ -150,12 +148,6 @@ def plan_compression(
     recipe = check_document(document)
     _check_fits(recipe, source)
     return recipe
-
-
-def _starting_at_once(method: str) -> list[str]:
-    """Return the settings without which a method would train dense weights first: these are trained already."""
-    fields = METHODS.get(method).Config.model_fields
-    return [f"sparsity.method.{key}={value}" for key, value in (("finetune", 1), ("start", 0)) if key in fields]
 
 
 def _with_density(document: Document, density: float) -> Document:

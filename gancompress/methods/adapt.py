@@ -84,6 +84,10 @@ class AdaptConfig(MethodConfig):
             raise ValueError(f"min_density ({self.min_density}) must not be above the maximum ({self.ceiling})")
         return self
 
+    def shortened(self, steps: int) -> Mapping[str, int]:
+        """Decide on two measurements, so that a short run has a decision."""
+        return {**super().shortened(steps), "window": min(self.window, 2)}
+
     @property
     def ceiling(self) -> float:
         """The highest density of the discriminator."""
@@ -100,6 +104,10 @@ class Adapt(Method[AdaptConfig]):
         super().__init__(config)
         shared = config.model_dump(include={"drop_fraction", "layer_floor", "protect_output"})
         self._explore = DST(DSTConfig.model_validate({"growth": "gradient", "scope": "global", **shared}))
+
+    def meets_density(self, role: Role) -> bool:
+        """The discriminator's density follows the balance."""
+        return role == "generator"
 
     @property
     def measure(self) -> Measure:

@@ -40,6 +40,15 @@ class MethodConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+    def shortened(self, steps: int) -> Mapping[str, int]:
+        """Return the settings to change for a run of only ``steps`` training steps, as ``--smoke`` makes them.
+
+        Integers called ``every``, ``every_*`` or ``*_every`` leave time for four updates. Override it where other
+        settings count steps too.
+        """
+        intervals = {name: getattr(self, name) for name in type(self).model_fields if "every" in name.split("_")}
+        return {name: min(value, max(1, steps // 4)) for name, value in intervals.items() if type(value) is int}
+
 
 class Plan(enum.Flag):
     """What a method needs at one step of one network."""
@@ -142,6 +151,15 @@ class Method(abc.ABC, Generic[C]):
     #: one gradient of both losses on one batch is computed before :meth:`init` (SNIP and its kin)
     init_needs_gradient: ClassVar[bool] = False
 
+    #: what other methods are measured against: comparisons draw it in grey and never call it the best
+    baseline: ClassVar[bool] = False
+
+    #: whether it masks weights at all; one that does not cannot compress a trained generator
+    sparsifies: ClassVar[bool] = True
+
+    #: settings of its config for weights that are trained already, so that no steps go into training them dense
+    for_trained: ClassVar[Mapping[str, object]] = {}
+
     def __init__(self, config: C) -> None:
         self.config = config
 
@@ -154,6 +172,10 @@ class Method(abc.ABC, Generic[C]):
     def needs_dense_moments(self) -> bool:
         """Whether updates read :attr:`NetView.momentum` at masked positions; the recipe must then keep it there."""
         return False
+
+    def meets_density(self, role: Role) -> bool:
+        """Whether ``role`` is to end at the density that the recipe asks for; not where the method chooses its own."""
+        return self.sparsifies
 
     def notes(self, net: NetView) -> Mapping[str, float]:
         """Return numbers worth logging beside an update, from the view it is decided on; none by default."""

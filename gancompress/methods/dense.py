@@ -25,6 +25,8 @@ class Dense(Method[DenseConfig]):
     """Keep every weight, whatever density the recipe asks of other methods."""
 
     Config: ClassVar[type[MethodConfig]] = DenseConfig
+    baseline: ClassVar[bool] = True
+    sparsifies: ClassVar[bool] = False
 
     def init(self, net: NetView, budget: Budget, rng: torch.Generator) -> SparseState:
         """Return masks that keep everything."""

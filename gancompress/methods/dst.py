@@ -92,6 +92,7 @@ class DST(Method[DSTConfig]):
     """Drop by magnitude, grow by gradient, momentum or at random; every count stays exact."""
 
     Config: ClassVar[type[MethodConfig]] = DSTConfig
+    for_trained: ClassVar[Mapping[str, object]] = {"start": 0}
 
     @property
     def needs_dense_moments(self) -> bool:

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field, model_validator
 
 from gancompress.components.registry import METHODS
-from gancompress.methods.base import Method, MethodConfig, NetView, Plan
+from gancompress.methods.base import MethodConfig, NetView, Plan
 from gancompress.methods.dst import DST, DSTConfig
-from gancompress.methods.pruning import PruningConfig, cut, everything, magnitudes, size_of
+from gancompress.methods.pruning import Pruning, PruningConfig, cut, everything, magnitudes, size_of
 from gancompress.sparsity.rounding import ceil_share
 from gancompress.sparsity.schedules import Constant, cubic
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
 
     from gancompress.sparsity.state import Budget, Role, SparseState
@@ -43,10 +45,11 @@ class GMPConfig(PruningConfig):
 
 
 @METHODS.register("gmp")
-class GMP(Method[GMPConfig]):
+class GMP(Pruning[GMPConfig]):
     """Prune by magnitude on every due step, the last time at ``end``."""
 
     Config: ClassVar[type[MethodConfig]] = GMPConfig
+    for_trained: ClassVar[Mapping[str, object]] = {"start": 0}
 
     def __init__(self, config: GMPConfig) -> None:
         super().__init__(config)

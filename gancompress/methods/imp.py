@@ -9,8 +9,8 @@ from pydantic import Field
 
 from gancompress.components.registry import METHODS
 from gancompress.errors import RecipeError
-from gancompress.methods.base import Method, MethodConfig, NetView, Round, Start
-from gancompress.methods.pruning import PruningConfig, cut, everything, magnitudes, size_of
+from gancompress.methods.base import MethodConfig, NetView, Round, Start
+from gancompress.methods.pruning import Pruning, PruningConfig, cut, everything, magnitudes, size_of
 from gancompress.sparsity.masks import random_mask
 
 if TYPE_CHECKING:
@@ -50,9 +50,13 @@ class IMPConfig(PruningConfig):
         default="none", description="random: after the ticket, train a random one with the same kept weights per layer"
     )
 
+    def shortened(self, steps: int) -> Mapping[str, int]:
+        """Rewind to a step that a short dense round has."""
+        return {**super().shortened(steps), "rewind_step": min(self.rewind_step, steps // 2)}
+
 
 @METHODS.register("imp")
-class IMP(Method[IMPConfig]):
+class IMP(Pruning[IMPConfig]):
     """A dense round, then rounds of densities 0.8, 0.64, 0.512, … of which the last is exactly the one asked for."""
 
     Config: ClassVar[type[MethodConfig]] = IMPConfig

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from gancompress.components.registry import METHODS
 from gancompress.errors import RecipeError
-from gancompress.methods.base import Method, MethodConfig, NetView, Round
-from gancompress.methods.pruning import PruningConfig, Scope, cut, everything, magnitudes
+from gancompress.methods.base import MethodConfig, NetView, Round
+from gancompress.methods.pruning import Pruning, PruningConfig, Scope, cut, everything, magnitudes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class MagnitudeConfig(PruningConfig):
 
 
 @METHODS.register("magnitude")
-class Magnitude(Method[MagnitudeConfig]):
+class Magnitude(Pruning[MagnitudeConfig]):
     """Two rounds that together take the recipe's steps: dense, then pruned with the weights kept.
 
     With ``finetune: 1`` there is no dense round: what is pruned are the weights that the run starts from, which then
@@ -42,6 +42,7 @@ class Magnitude(Method[MagnitudeConfig]):
     """
 
     Config: ClassVar[type[MethodConfig]] = MagnitudeConfig
+    for_trained: ClassVar[Mapping[str, object]] = {"finetune": 1}
 
     def rounds(self, total_steps: int, density: Mapping[Role, float]) -> Sequence[Round]:
         """Split the recipe's steps into dense training and fine-tuning.

@@ -60,6 +60,8 @@ class Narrow(Method[NarrowConfig]):
     """Train a narrower network densely."""
 
     Config: ClassVar[type[MethodConfig]] = NarrowConfig
+    baseline: ClassVar[bool] = True
+    sparsifies: ClassVar[bool] = False
 
     def width(self, full: int, multiple: int, target: Size, size: Callable[[int], Size]) -> int:
         """Choose the width that comes closest to the sparse network's parameters or MACs."""

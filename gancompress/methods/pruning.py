@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeAlias, TypeVar
 
 import torch
 from pydantic import Field
 
 from gancompress.errors import InvariantError
-from gancompress.methods.base import MethodConfig, NetView
+from gancompress.methods.base import Method, MethodConfig, NetView
 from gancompress.sparsity import scores
 from gancompress.sparsity.allocate import allocate
 from gancompress.sparsity.masks import topk_mask
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from gancompress.sparsity.state import Role
 
-__all__ = ["Prune", "PruningConfig", "Scope", "cut", "everything", "magnitudes", "size_of"]
+__all__ = ["Prune", "Pruning", "PruningConfig", "Scope", "cut", "everything", "magnitudes", "size_of"]
 
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Prune: TypeAlias = Annotated[
@@ -60,6 +60,17 @@ class PruningConfig(MethodConfig):
     def prunes(self, role: Role) -> bool:
         """Return whether ``role`` is pruned."""
         return self.prune in (role, "both")
+
+
+C = TypeVar("C", bound=PruningConfig)
+
+
+class Pruning(Method[C]):
+    """Base of the methods that prune."""
+
+    def meets_density(self, role: Role) -> bool:
+        """A network that is not pruned keeps every weight."""
+        return self.config.prunes(role)
 
 
 def everything(net: NetView) -> SparseState:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from gancompress.components.registry import METHODS
 from gancompress.errors import InvariantError
-from gancompress.methods.base import Method, MethodConfig, NetView
-from gancompress.methods.pruning import PruningConfig, cut, everything
+from gancompress.methods.pruning import Pruning, PruningConfig, cut, everything
 from gancompress.sparsity.scores import sensitivity
 
 if TYPE_CHECKING:
     import torch
 
+    from gancompress.methods.base import MethodConfig, NetView
     from gancompress.sparsity.state import Budget, SparseState
 
 __all__ = ["SNIP", "SNIPConfig"]
@@ -23,7 +23,7 @@ class SNIPConfig(PruningConfig):
 
 
 @METHODS.register("snip")
-class SNIP(Method[SNIPConfig]):
+class SNIP(Pruning[SNIPConfig]):
     """One cut by ``|w * g|`` at initialisation, then static training."""
 
     Config: ClassVar[type[MethodConfig]] = SNIPConfig

@@ -17,8 +17,6 @@ from gancompress.recipe.layers import lay
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pydantic import BaseModel
-
     from gancompress.recipe.document import Document
     from gancompress.recipe.schema import Recipe, TrainingConfig
 
@@ -54,7 +52,7 @@ def shrunk(document: Document, recipe: Recipe) -> Document:
         "smoke": True,
         "data": data,
         "model": _widths(recipe, data),
-        "sparsity": {"method": _method(component_config(recipe.sparsity.method), steps)},
+        "sparsity": {"method": _shortened(recipe, steps)},
         "training": _training(recipe.training, steps, total),
         "evaluation": _evaluation(recipe, total),
     }
@@ -63,7 +61,12 @@ def shrunk(document: Document, recipe: Recipe) -> Document:
 
 def fitted(recipe: Recipe) -> dict[str, Any]:
     """Return the settings of a smoke run's method that count steps, made to fit into its steps."""
-    return _method(component_config(recipe.sparsity.method), recipe.training.steps)
+    return _shortened(recipe, recipe.training.steps)
+
+
+def _shortened(recipe: Recipe, steps: int) -> dict[str, Any]:
+    config: Any = component_config(recipe.sparsity.method)
+    return dict(config.shortened(steps))
 
 
 def longer(recipe: Recipe) -> tuple[int, ...]:
@@ -129,7 +132,7 @@ def _steps(recipe: Recipe) -> tuple[int, int]:
     config = component_config(sparsity.method)
     for steps in (_STEPS, 4 * _STEPS, 16 * _STEPS):
         try:
-            method = METHODS.get(sparsity.method.name)(_shortened(config, steps))
+            method = METHODS.get(sparsity.method.name)(config.model_copy(update=_shortened(recipe, steps)))
             total = sum(int(current.steps) for current in method.rounds(steps, density))
         except RecipeError:  # more rounds than steps
             continue
@@ -138,26 +141,6 @@ def _steps(recipe: Recipe) -> tuple[int, int]:
         shared = total == steps
         return (steps, total) if shared else (few, total * few // steps)
     return recipe.training.steps, recipe.training.steps
-
-
-def _shortened(config: BaseModel, steps: int) -> BaseModel:
-    return config.model_copy(update=_method(config, steps))
-
-
-def _method(config: BaseModel, steps: int) -> dict[str, Any]:
-    """Return what a method counts in training steps, made to fit: by the names that methods here give such settings."""
-    fitting: dict[str, Any] = {}
-    for name in type(config).model_fields:
-        value = getattr(config, name)
-        if not isinstance(value, int) or isinstance(value, bool):
-            continue
-        if "every" in name.split("_"):
-            fitting[name] = min(value, max(1, steps // 4))
-        elif name == "window":
-            fitting[name] = min(value, 2)
-        elif name.endswith("_step"):
-            fitting[name] = min(value, steps // 2)
-    return fitting
 
 
 def _training(training: TrainingConfig, steps: int, total: int) -> dict[str, Any]:

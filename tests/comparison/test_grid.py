@@ -32,9 +32,11 @@ def test_dense_is_a_row_once_and_narrow_beside_every_density(tiny: Callable[...,
 
 
 def test_a_method_keeps_the_settings_that_the_recipe_gives_it(tiny: Callable[..., LoadedRecipe]) -> None:
-    grid = build_grid(tiny(), parse_methods("dst,dst:growth=random,rigl"), narrow=False)
+    grid = build_grid(tiny(), parse_methods("dst,dst:growth=random,rigl,gmp:every=5"), narrow=False)
     methods = [row.cells[0].recipe.sparsity.method for row in grid.rows]
-    assert [(m.name, getattr(m, "every", None)) for m in methods[1:]] == [("dst", 3), ("dst", 3), ("rigl", 100)]
+    assert [(m.name, getattr(m, "every", None)) for m in methods[1:]] == [
+        ("dst", 3), ("dst", 3), ("rigl", 3), ("gmp", 5),
+    ]  # fmt: skip
     assert getattr(methods[2], "growth") == "random"  # noqa: B009
     assert grid.rows[0].cells[0].recipe.sparsity.generator.density is None
 
@@ -104,8 +106,8 @@ def test_what_cannot_be_compared(
 
 
 def test_too_few_updates_are_said(tiny: Callable[..., LoadedRecipe]) -> None:
-    grid = build_grid(tiny(), parse_methods("set"), narrow=False)
-    assert any("set changes its masks" in message and "every=" in message for message in grid.messages)
+    grid = build_grid(tiny(), parse_methods("set:every=9"), narrow=False)
+    assert any("set:every=9 changes its masks" in message and "every=" in message for message in grid.messages)
 
 
 def test_the_same_grid_is_the_same_comparison(tiny: Callable[..., LoadedRecipe]) -> None:

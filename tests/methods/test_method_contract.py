@@ -30,15 +30,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 #: methods whose masks keep everything, whatever the recipe asks for
 WHOLE = ("dense", "narrow")
-#: promises that are not theirs
-SKIP = {**dict.fromkeys(WHOLE, ("budget-met",)), "adapt": ("budget-met",)}
 #: residual networks with other layers: for one method that updates and one that does not
 SNGAN = ["model={name: sngan, channels: 4, latent_dim: 8}", "data.resolution=32"]
 
 CHECKS = [
     pytest.param(check, id=f"{name}-{check}")
     for name in METHODS.builtin_names()
-    for check in method_checks(name, SETTINGS.get(name), skip=SKIP.get(name, ()))
+    for check in method_checks(name, SETTINGS.get(name))
 ]
 
 
@@ -70,5 +68,37 @@ def test_those_that_keep_another_number_keep_the_right_one(method: str) -> None:
             assert abs(state.nonzeros - finished.budgets[role]) == round(0.05 * sizes)
 
 
+def test_what_methods_say_about_themselves() -> None:
+    kinds = {name: METHODS.get(name) for name in METHODS.builtin_names()}
+    assert [name for name, kind in kinds.items() if kind.baseline] == ["dense", "narrow"]
+    assert [name for name, kind in kinds.items() if not kind.sparsifies] == ["dense", "narrow"]
+    trained = {name: dict(kind.for_trained) for name, kind in kinds.items() if kind.for_trained}
+    dynamic = {name: {"start": 0} for name in ("dst", "set", "rigl", "stu-gan", "gmp")}
+    assert trained == {**dynamic, "magnitude": {"finetune": 1}}
+    defaults = {name: kind(kind.Config()) for name, kind in kinds.items()}
+    meeting = {name: [*filter(method.meets_density, ROLES)] for name, method in defaults.items()}
+    assert {name: roles for name, roles in meeting.items() if roles != [*ROLES]} == {
+        "dense": [], "narrow": [], "adapt": ["generator"],
+    }  # fmt: skip
+    pruning = METHODS.get("gmp")
+    assert not pruning(pruning.Config(prune="generator")).meets_density("discriminator")
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "short"),
+    [
+        ("static", {}, {}),
+        ("dst", {}, {"every": 3}),
+        ("gmp", {"every": 2}, {"every": 2}),
+        ("imp", {"rewind_step": 40}, {"rewind_step": 6}),
+        ("adapt", {}, {"every": 3, "every_discriminator": 3, "measure_every": 3, "window": 2}),
+    ],
+)
+def test_what_counts_steps_is_shortened_to_twelve_of_them(
+    method: str, settings: dict[str, Any], short: dict[str, int]
+) -> None:
+    assert METHODS.get(method).Config(**settings).shortened(12) == short
+
+
 def test_the_settings_above_are_of_methods_that_exist() -> None:
-    assert SETTINGS.keys() | SKIP.keys() <= set(METHODS.builtin_names())
+    assert SETTINGS.keys() <= set(METHODS.builtin_names())
