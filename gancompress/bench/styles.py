@@ -177,8 +177,11 @@ class PlainStep:
         self._optimizers["generator"].zero_grad()
         with frozen(t.discriminator) if style.no_gradients else contextlib.nullcontext():
             with t.objective.autocast(t.device):
-                logits = discriminator(generator(latents.z, latents.labels), latents.labels)
-            self._finish("generator", t.objective.loss.generator(logits))
+                logits = [discriminator(generator(latents.z, latents.labels), latents.labels)]
+                if t.objective.loss.compares:
+                    with torch.no_grad():
+                        logits.append(discriminator(real.images, real.labels))
+            self._finish("generator", t.objective.loss.generator(*logits))
         with torch.no_grad():
             if style.batched:
                 torch._foreach_lerp_(self._average, self._live, 0.001)

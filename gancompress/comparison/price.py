@@ -126,6 +126,7 @@ class _Play:
     def __init__(self, recipe: Recipe, method: Method[MethodConfig], networks: Networks, variant: int) -> None:
         training = recipe.training
         self.recipe, self.method, self.variant = recipe, method, variant
+        self.loss = build_loss(recipe)
         self.ledger = TrainingLedger(
             batch_size=training.batch_size,
             generator_batch_size=training.generator_batch_size or training.batch_size,
@@ -167,6 +168,8 @@ class _Play:
             rng = seeded(self.recipe.seed, "topology", role, "init")
             if self.method.init_needs_gradient:
                 self.ledger.probe(role)
+                if self.loss.compares and role == "generator":
+                    self.ledger.compare({})
             self.states[role] = self.method.init(view, self.budgets[role], rng)
         before = 0
         for index, current in enumerate(self.rounds):
@@ -212,6 +215,8 @@ class _Play:
             # masks change after the step that is due, so that step still has the old ones
             self.ledger.advance(role, budgets, end - start)
             self.ledger.dense_gradient(role, budgets, sum(start <= step < end for step in dense))
+            if role == "discriminator" and self.loss.compares:
+                self.ledger.compare(budgets, end - start)
         return held
 
     def _extras(self, current: Round, index: int, before: int, held: Sequence[tuple[int, Mapping[str, int]]]) -> None:
@@ -219,7 +224,7 @@ class _Play:
         n_d, objective = self.recipe.training.discriminator_steps, self.recipe.objective
         first, last = before * n_d, (before + current.steps) * n_d
         draws = range(first, last)
-        times = len(draws) if type(build_loss(self.recipe)).penalty is not Loss.penalty else 0
+        times = len(draws) if type(self.loss).penalty is not Loss.penalty else 0
         if objective.r1.weight:
             times += sum(1 for draw in draws if draw % objective.r1.every == 0)
         if times:

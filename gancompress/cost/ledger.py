@@ -95,7 +95,8 @@ class TrainingLedger:
         """Count forward-equivalents beyond the training steps.
 
         Args:
-            reason: why, as reports show it (``measurement``, ``probe``, ``penalty``, ``distillation``).
+            reason: why, as reports show it (``measurement``, ``probe``, ``penalty``, ``distillation``,
+                ``real_logits``).
             role: network that computed.
             budgets: its non-zeros per tensor at that time; tensors that are not named were dense.
             samples: samples times forward-equivalents each (forward 1, backward to the input 1, to the weights 1).
@@ -132,6 +133,10 @@ class TrainingLedger:
         piecewise linear discriminator needs.
         """
         self.count_extra("penalty", "discriminator", budgets, 4 * self.batch_size * times)
+
+    def compare(self, budgets: Mapping[str, int], times: int = 1) -> None:
+        """Count ``times`` generator steps whose loss compares with g real images: one more forward pass of each."""
+        self.count_extra("real_logits", "discriminator", budgets, self.generator_batch_size * times)
 
     def to_dict(self) -> dict[str, object]:
         """Return the ledger as plain dictionaries and integers, ready for JSON."""

@@ -32,7 +32,7 @@ __all__ = ["Convention", "TrainingCost", "forward_equivalents", "training_cost"]
 Convention: TypeAlias = Literal["steps", "adapt"]
 
 #: extra work that dense training with the same objective does as well
-_SHARED = frozenset({"penalty"})
+_SHARED = frozenset({"penalty", "real_logits"})
 
 
 def forward_equivalents(ledger: TrainingLedger, role: Role, convention: Convention = "steps") -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import abc
+import functools
+import inspect
 from collections.abc import Callable
-from typing import ClassVar, Generic, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -41,8 +43,18 @@ class Loss(abc.ABC, Generic[C]):
         """Return what the discriminator minimises: a scalar, the mean over each batch."""
 
     @abc.abstractmethod
-    def generator(self, fake_logits: Tensor) -> Tensor:
-        """Return what the generator minimises: a scalar, the mean over the batch."""
+    def generator(self, fake_logits: Tensor, *real_logits: Any, **_: Any) -> Tensor:
+        """Return what the generator minimises: a scalar, the mean over the batch.
+
+        Write it as ``generator(self, fake_logits)``, or as ``generator(self, fake_logits, real_logits)``: then as many
+        real images of the same step go through the discriminator too, and their logits come without a graph.
+        """
+
+    @functools.cached_property
+    def compares(self) -> bool:
+        """Whether :meth:`generator` asks for the logits of real images as well."""
+        given = inspect.signature(self.generator).parameters.values()
+        return len([p for p in given if p.kind <= p.POSITIONAL_OR_KEYWORD and p.default is p.empty]) > 1
 
     def penalty(
         self, discriminator: DiscriminatorFn, real: Tensor, fake: Tensor, rng: torch.Generator

@@ -1,4 +1,4 @@
-"""The adversarial losses: hinge, non-saturating, least squares, Wasserstein with gradient penalty."""
+"""The adversarial losses: hinge, non-saturating, least squares, relativistic, Wasserstein with gradient penalty."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gancompress.components.registry import LOSSES
 from gancompress.objectives.base import DiscriminatorFn, Loss, LossConfig, input_gradients
 from gancompress.seeds import to_device
 
-__all__ = ["WGANGP", "Hinge", "LeastSquares", "NoSettings", "NonSaturating", "WGANGPConfig"]
+__all__ = ["WGANGP", "Hinge", "LeastSquares", "NoSettings", "NonSaturating", "Relativistic", "WGANGPConfig"]
 
 
 class NoSettings(LossConfig):
@@ -70,6 +70,39 @@ class LeastSquares(Loss[NoSettings]):
     def generator(self, fake_logits: Tensor) -> Tensor:
         """Return half the squared distance of the logits to 1."""
         return 0.5 * (fake_logits.float() - 1).square().mean()
+
+
+@LOSSES.register("relativistic")
+class Relativistic(Loss[NoSettings]):
+    """D: E[softplus(D(G(z)) - D(x))]; G: E[softplus(D(x) - D(G(z)))], over pairs of a real and a generated image.
+
+    Each image should look more real than the other one of its pair, or less, and not just real. Pairs are random. It is
+    R3GAN's loss with R1 (``objective.r1``); its R2, the same penalty on generated images, is not part of it.
+
+    Source: Jolicoeur-Martineau, The relativistic discriminator, 2019, section 4.1; On Relativistic f-Divergences, 2020
+    (RpGAN); Huang et al., The GAN is dead; long live the GAN!, 2024, eq. 2.
+    """
+
+    Config = NoSettings
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Return the cross-entropy of telling which image of a pair is the real one.
+
+        Raises:
+            ValueError: the two batches differ in size.
+        """
+        return self.generator(real_logits, fake_logits)
+
+    def generator(self, fake_logits: Tensor, real_logits: Tensor) -> Tensor:
+        """Return the cross-entropy of taking the generated image of a pair for the real one.
+
+        Raises:
+            ValueError: the two batches differ in size.
+        """
+        fake, real = fake_logits.float().flatten(), real_logits.float().flatten()
+        if fake.shape != real.shape:
+            raise ValueError(f"relativistic pairs images one by one: got {len(fake)} and {len(real)} logits")
+        return F.softplus(real - fake).mean()
 
 
 class WGANGPConfig(LossConfig):

@@ -105,7 +105,12 @@ class _Suite:
 
     def _both(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         loss = self.loss.get()
-        return {"discriminator": loss.discriminator(real, fake), "generator": loss.generator(fake)}
+        return {"discriminator": loss.discriminator(real, fake), "generator": self._generator(real, fake)}
+
+    def _generator(self, real: Tensor, fake: Tensor) -> Tensor:
+        loss = self.loss.get()
+        found: Tensor = loss.generator(fake, real) if loss.compares else loss.generator(fake)
+        return found
 
     def _scalars(self) -> None:
         for dtype in (torch.float32, torch.bfloat16):
@@ -122,7 +127,7 @@ class _Suite:
         pulls = torch.autograd.grad(self.loss.get().discriminator(real, fake), (real, fake))
         require(bool(pulls[0].sum() < 0), "the discriminator's loss does not pull the logits of real images up")
         require(bool(pulls[1].sum() > 0), "the discriminator's loss does not pull the logits of fake images down")
-        (pull,) = torch.autograd.grad(self.loss.get().generator(fake), fake)
+        (pull,) = torch.autograd.grad(self._generator(real, fake), fake)
         require(bool(pull.sum() < 0), "the generator's loss does not pull the logits of its images up")
 
     def _mean(self) -> None:

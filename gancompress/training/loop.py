@@ -135,15 +135,14 @@ class Trainer:
 
     def _play(self, total: int, plans: dict[Role, Plan]) -> None:
         """Let the discriminator take its steps and the generator its one, and measure if that is due."""
-        real = None
         for k in range(self.config.discriminator_steps):
             last = k == self.config.discriminator_steps - 1
             real = self._discriminator_step(total, k, plans["discriminator"] if last else Plan.NOTHING)
         due = self.measure is not None and total % self.measure.every == 0
         latents = self.source.latents(self._generator_batch, "generator", total)
         d_fake = self._signal(latents) if due else None
-        self._generator_step(latents, total, plans["generator"])
-        if d_fake is not None and real is not None:
+        self._generator_step(latents, total, plans["generator"], real)
+        if d_fake is not None:
             self._measure(real, latents, d_fake)
 
     def choose(self, say: Callable[[str], None] | None = None) -> None:
@@ -196,12 +195,26 @@ class Trainer:
     def _generator_batch(self) -> int:
         return self.config.generator_batch_size or self.config.batch_size
 
-    def _generator_step(self, latents: Latents, total: int, plan: Plan) -> None:
+    def _generator_step(self, latents: Latents, total: int, plan: Plan, real: RealBatch) -> None:
         self.engine.expect("generator", plan)
-        for loss in self._passes.generator(latents, total):
+        for loss in self._passes.generator(latents, total, self._to_compare(real, total)):
             self.meters.add("loss_generator", loss)
         self._average_gradients(self.generator)
         self.engine.step("generator", plan)
+
+    def _to_compare(self, real: RealBatch, total: int) -> RealBatch | None:
+        """Return real images for a generator step whose loss compares, and charge the look that D takes at them.
+
+        Args:
+            real: the last batch that the discriminator trained on, which does if as many are wanted.
+            total: training step of the run.
+        """
+        if not self.objective.loss.compares:
+            return None
+        self.ledger.compare(self.engine.state("discriminator").budgets)
+        if self._generator_batch == self.config.batch_size:
+            return real
+        return self.source.real(self._generator_batch, total - 1)
 
     def probe(self) -> None:
         """Leave the gradient of both losses on one batch in ``.grad``, stepping neither network (SNIP and its kin)."""
@@ -215,7 +228,10 @@ class Trainer:
                 fake = self.objective.generate(self.generator, latents)
             self.objective.discriminator(self.discriminator, real, fake, latents.labels, 0).loss.backward()  # type: ignore[no-untyped-call]
             with frozen(self.discriminator):
-                self.objective.generator(self.generator, self.discriminator, latents, 0).backward()  # type: ignore[no-untyped-call]
+                loss = self.objective.generator(self.generator, self.discriminator, latents, 0, real=real)
+                loss.backward()  # type: ignore[no-untyped-call]
+        if self.objective.loss.compares:
+            self.ledger.compare({})
         for network in (self.generator, self.discriminator):
             self._average_gradients(network)
 

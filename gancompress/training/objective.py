@@ -139,13 +139,33 @@ class Objective:
         return int(has_penalty) + int(self._r1_due(draw))
 
     def generator(
-        self, generator: nn.Module, discriminator: nn.Module, latents: Latents, step: int, micro: int = 0
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        latents: Latents,
+        step: int,
+        micro: int = 0,
+        real: RealBatch | None = None,
     ) -> Tensor:
-        """Return the loss of the ``step``-th generator step on one micro-batch, a scalar still on the device."""
+        """Return the loss of the ``step``-th generator step on one micro-batch, a scalar still on the device.
+
+        Args:
+            generator: the generator.
+            discriminator: the discriminator, whose weights want no gradient.
+            latents: of the images to make.
+            step: index of the generator step in the run.
+            micro: index of the micro-batch.
+            real: as many real images, for a loss that compares; the others leave it alone.
+        """
         images = self._augment(self.generate(generator, latents), "generator", step, micro)
-        with self.autocast(images.device):
-            logits: Tensor = discriminator(images, latents.labels)
-        return self._regularised(self.loss.generator(logits.float()), "generator", written(generator))
+        others: tuple[Tensor, ...] = ()
+        if self.loss.compares:
+            assert real is not None, "this loss compares with real images"
+            with torch.no_grad():
+                shown = self._augment(real.images, "generator-real", step, micro)
+                others = (self.logits(discriminator, shown, real.labels),)
+        loss = self.loss.generator(self.logits(discriminator, images, latents.labels), *others)
+        return self._regularised(loss, "generator", written(generator))
 
     def logits(self, network: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
         """Return float32 logits of ``images``, without augmentation."""

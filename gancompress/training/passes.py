@@ -73,11 +73,18 @@ class Passes:
             flat = recorded(inputs)
         return [DiscriminatorTerms(*flat[start : start + 3]) for start in range(0, len(flat), 3)]
 
-    def generator(self, latents: Latents, step: int) -> list[Tensor]:
-        """Compute the ``step``-th generator step's gradients and return its losses, one per micro-batch."""
+    def generator(self, latents: Latents, step: int, real: RealBatch | None = None) -> list[Tensor]:
+        """Compute the ``step``-th generator step's gradients and return its losses, one per micro-batch.
+
+        Args:
+            latents: of the images to make.
+            step: index of the generator step in the run.
+            real: as many real images, for a loss that compares.
+        """
         self._number = step
+        inputs = (*latents, *(real or ()))
         recorded = self._recorded.get("generator")
-        return self._work_of_generator(latents) if recorded is None else recorded(latents)
+        return self._work_of_generator(inputs) if recorded is None else recorded(inputs)
 
     def _work_of_discriminator(self, inputs: Sequence[Tensor | None]) -> list[Tensor]:
         real, latents = RealBatch(*inputs[:2]), Latents(*inputs[2:])  # type: ignore[arg-type]
@@ -97,14 +104,15 @@ class Passes:
         return found
 
     def _work_of_generator(self, inputs: Sequence[Tensor | None]) -> list[Tensor]:
-        latents = Latents(*inputs)  # type: ignore[arg-type]
+        latents = Latents(*inputs[:2])  # type: ignore[arg-type]
         parts = self._config.accumulate
+        reals = _chunks(RealBatch(*inputs[2:]), parts) if inputs[2:] else [None] * parts  # type: ignore[arg-type]
         _forget_gradients(self._generator)
         found: list[Tensor] = []
         with frozen(self._discriminator), _explained(self._config.compile):
-            for micro, part in enumerate(_chunks(latents, parts)):
+            for micro, (part, real) in enumerate(zip(_chunks(latents, parts), reals, strict=True)):
                 loss = self._objective.generator(
-                    self._called["generator"], self._called["discriminator"], part, self._number, micro
+                    self._called["generator"], self._called["discriminator"], part, self._number, micro, real
                 )
                 (loss / parts).backward()  # type: ignore[no-untyped-call]
                 found.append(loss.detach())

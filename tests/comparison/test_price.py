@@ -85,10 +85,11 @@ def test_a_price_that_depends_on_what_is_learned_says_so(tiny: Callable[..., Loa
         "{name: gmp, every: 2, scope: layer}",
         "{name: imp, rate: 0.5, scope: layer, budget: total}",
         "{name: rigl, every: 4}",
+        "snip",
     ],
 )
 def test_an_exact_price_is_what_the_run_counts(tiny: Callable[..., LoadedRecipe], tmp_path: Path, method: str) -> None:
-    loaded = tiny(f"sparsity.method={method}", "objective.r1={weight: 1.0, every: 3}")
+    loaded = tiny(f"sparsity.method={method}", "objective.r1={weight: 1.0, every: 3}", "objective.loss=relativistic")
     found = priced(loaded)
     cost = Experiment(loaded.recipe, tmp_path, evaluates=False).run().cost
     told = (found.training_flops, found.inference_flops)

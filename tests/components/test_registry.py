@@ -291,6 +291,6 @@ def test_the_builtins_are_those_of_the_documentation() -> None:
     assert names["methods"] >= {"dense", "static", "dst", "set", "rigl", "stu-gan"}
     assert names["backbones"] >= {"dcgan", "sngan"}
     assert names["datasets"] >= {"digits", "shapes", "zip", "folder", "cifar10", "cifar100", "stl10"}
-    assert names["losses"] >= {"hinge", "non-saturating", "least-squares", "wgan-gp"}
+    assert names["losses"] >= {"hinge", "non-saturating", "least-squares", "relativistic", "wgan-gp"}
     assert names["metrics"] >= {"fd", "kd", "is", "pr"}
     assert names["extractors"] >= {"inception", "classifier"}

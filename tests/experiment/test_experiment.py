@@ -163,7 +163,7 @@ def test_training_that_diverges_says_so(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("loss", ["hinge", "non-saturating", "least-squares", "wgan-gp"])
+@pytest.mark.parametrize("loss", ["hinge", "non-saturating", "least-squares", "relativistic", "wgan-gp"])
 def test_every_loss_trains_with_everything_on(tmp_path: Path, loss: str) -> None:
     run(
         tmp_path,

@@ -8,7 +8,15 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from gancompress.objectives.losses import WGANGP, Hinge, LeastSquares, NonSaturating, NoSettings, WGANGPConfig
+from gancompress.objectives.losses import (
+    WGANGP,
+    Hinge,
+    LeastSquares,
+    NonSaturating,
+    NoSettings,
+    Relativistic,
+    WGANGPConfig,
+)
 from gancompress.objectives.r1 import r1_penalty
 from gancompress.seeds import generator
 
@@ -70,6 +78,29 @@ def test_descending_separates_real_from_fake_and_the_generator_climbs(kind: type
     fake.grad = None
     loss.generator(fake).backward()
     assert (fake.grad < 0).all()
+
+
+def test_relativistic_by_hand():
+    # differences real - fake of REAL and FAKE: 5, 0.5, -1.5
+    loss = Relativistic(NoSettings())
+    assert loss.compares
+    told = loss.discriminator(REAL, FAKE[:, 0])  # (B, 1) and (B,) are pairs, not a table
+    assert told.item() == pytest.approx((softplus(-5) + softplus(-0.5) + softplus(1.5)) / 3, rel=1e-6)
+    taken = loss.generator(FAKE.bfloat16(), REAL.bfloat16())
+    assert taken.dtype == torch.float32
+    assert taken.item() == pytest.approx((softplus(5) + softplus(0.5) + softplus(-1.5)) / 3, rel=1e-6)
+    with pytest.raises(ValueError, match="relativistic pairs images one by one: got 3 and 2 logits"):
+        loss.discriminator(REAL, FAKE[:2])
+
+
+def test_what_a_generator_loss_asks_for_is_what_it_takes():
+    def one(self, fake_logits, scale=1.0): ...
+    def two(self, fake, real): ...
+    def named(self, fake, *, real): ...
+
+    asks = [type("L", (Hinge,), {"generator": method})(NoSettings()).compares for method in (one, two, named)]
+    assert asks == [False, True, False]
+    assert not any(kind(kind.Config()).compares for kind in ALL)
 
 
 def test_hinge_does_not_pull_beyond_the_margin():

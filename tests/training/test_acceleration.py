@@ -460,6 +460,7 @@ def waits(monkeypatch):
         "sparsity.moments=dense",
         "objective.r1.weight=1.0",
         "objective.loss=wgan-gp",
+        "objective.loss=relativistic",
         "objective.diffaugment=[color, translation, cutout]",
         "feed=device",
     ],
@@ -505,7 +506,15 @@ def imitate(parameters):
     return record
 
 
-@pytest.mark.parametrize("setting", ["accumulate=1", "accumulate=2", "objective.r1={weight: 1.0, every: 3}"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "accumulate=1",
+        "accumulate=2",
+        "objective.r1={weight: 1.0, every: 3}",
+        "objective.loss=relativistic",
+    ],
+)
 def test_recorded_passes_train_the_same(setting, recipe, monkeypatch):
     monkeypatch.setattr("gancompress.experiment.acceleration.why_no_graphs", lambda **how: "")
     expected = train(start(recipe(setting)), 4)

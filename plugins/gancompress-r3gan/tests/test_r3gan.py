@@ -66,3 +66,4 @@ def test_its_recipe_is_one() -> None:
         BACKBONES.register("r3gan", R3GAN)
     loaded = load_recipe(Path(gancompress_r3gan.__file__).parent / "recipes" / "r3gan_digits.yaml")
     assert loaded.recipe.model.name == "r3gan"
+    assert loaded.recipe.objective.loss.name == "relativistic"
