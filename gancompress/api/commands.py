@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gancompress.errors import RecipeError, RunError
 from gancompress.recipe.identity import directory_name, minimal
-from gancompress.recipe.layers import apply_override
 from gancompress.recipe.load import LoadedRecipe, load_recipe, parse_recipe, smoke_test
 from gancompress.recipe.schema import Recipe
 
@@ -238,12 +237,7 @@ def resolve(recipe: RecipeLike, overrides: Overrides = (), *, smoke: bool = Fals
     if isinstance(recipe, str | Path):
         return load_recipe(recipe, changes, smoke)
     if isinstance(recipe, LoadedRecipe):
-        document = recipe.document
-        for expression in changes:
-            document = apply_override(document, expression)
-        loaded = dataclasses.replace(
-            recipe, recipe=recipe.checked(document), document=document, overrides=(*recipe.overrides, *changes)
-        )
+        loaded = recipe.with_overrides(*changes)
     elif isinstance(recipe, Recipe):
         loaded = parse_recipe(minimal(recipe), changes, name=recipe.name)
     elif isinstance(recipe, Mapping):

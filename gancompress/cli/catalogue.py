@@ -84,7 +84,7 @@ def cp(
 def _recipe_text(name: str) -> tuple[str, str]:
     """Return a file name and the text of a shipped recipe, or of a variant of one."""
     from gancompress.errors import did_you_mean
-    from gancompress.recipe.catalogue import find_shipped, shipped_names
+    from gancompress.recipe.shipped import find_shipped, shipped_names
     from gancompress.recipe.variants import split_address
 
     address, variant = split_address(name)

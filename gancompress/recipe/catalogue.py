@@ -1,28 +1,23 @@
-"""The recipes that come with gancompress and its plugins, in a source checkout or installed."""
+"""What ``gancompress ls`` shows of the recipes that come with gancompress and its plugins."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
-from gancompress.components.plugins import recipe_folders
-from gancompress.errors import RecipeError, did_you_mean
+from pydantic import ValidationError
 
-__all__ = [
-    "ShippedRecipe",
-    "find_shipped",
-    "locate",
-    "shipped_names",
-    "shipped_recipes",
-    "unknown_recipe",
-    "variant_recipes",
-]
+from gancompress.errors import RecipeError
+from gancompress.recipe import shipped
+from gancompress.recipe.layers import compose
+from gancompress.recipe.published import PublishedFigure
 
-_SUFFIXES: Final = (".yaml", ".yml")
-_INSTALLED: Final = ("share", "gancompress", "recipes")
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["ShippedRecipe", "shipped_recipes", "variant_recipes"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,78 +47,9 @@ class ShippedRecipe:
     variants: int = 0
 
 
-def _files() -> dict[str, Path]:
-    """Return every shipped recipe by name, those that plugins bring included."""
-    checkout = Path(__file__).resolve().parents[2]
-    if (checkout / "pyproject.toml").is_file() and (checkout / "recipes").is_dir():
-        found = list((checkout / "recipes").glob("*"))
-    else:
-        found = _installed_files()
-    files = {path.stem: path for path in sorted(found) if path.suffix in _SUFFIXES}
-    for folder in recipe_folders():
-        for path in sorted(folder.glob("*")):
-            if path.suffix in _SUFFIXES:
-                files.setdefault(path.stem, path)  # a plugin cannot change what a shipped name means
-    return files
-
-
-def _installed_files() -> list[Path]:
-    """Return the recipes that the installer recorded, wherever it put its data files."""
-    from importlib import metadata
-
-    try:
-        files = metadata.distribution("gancompress").files or []
-    except metadata.PackageNotFoundError:
-        return []
-    recorded = [file for file in files if file.parts[-4:-1] == _INSTALLED]
-    return [Path(str(file.locate())).resolve() for file in recorded]
-
-
-def shipped_names() -> list[str]:
-    """Return the names of the shipped recipes, sorted."""
-    return sorted(_files())
-
-
-def find_shipped(name: str) -> Path | None:
-    """Return the file of a shipped recipe named with or without ``.yaml``, ``None`` when there is none."""
-    files = _files()
-    for suffix in ("", *_SUFFIXES):
-        if name.endswith(suffix) and name.removesuffix(suffix) in files:
-            return files[name.removesuffix(suffix)]
-    return None
-
-
-def unknown_recipe(name: str) -> str:
-    """Return the message for a recipe that is neither a file nor shipped."""
-    return f"no recipe {name!r}: not a file, and not a shipped recipe{did_you_mean(Path(name).stem, shipped_names())}"
-
-
-def locate(path_or_name: str | Path) -> Path:
-    """Return the file of a recipe given as a path, a run directory, or the name of a shipped recipe.
-
-    Raises:
-        RecipeError: there is none.
-    """
-    path = Path(path_or_name)
-    try:
-        if path.is_dir() and (path / "recipe.yaml").is_file():
-            return path / "recipe.yaml"
-        exists = path.exists()
-    except (OSError, ValueError):  # a name too long or with a NUL is no file
-        exists = False
-    if exists and not path.is_dir():
-        return path
-    shipped = find_shipped(str(path_or_name))
-    if shipped is not None:
-        return shipped
-    if exists:
-        raise RecipeError("is a directory without a recipe.yaml", where=str(path_or_name))
-    raise RecipeError(unknown_recipe(str(path_or_name)))
-
-
 def shipped_recipes() -> list[ShippedRecipe]:
     """Return what ``gancompress ls`` shows; a recipe that cannot be read says so in its description."""
-    return [_shown(path, name, path) for name, path in _files().items()]
+    return [_shown(path, name, path) for name, path in shipped.files().items()]
 
 
 def variant_recipes(path_or_name: str | Path) -> list[ShippedRecipe]:
@@ -132,15 +58,11 @@ def variant_recipes(path_or_name: str | Path) -> list[ShippedRecipe]:
     Raises:
         RecipeError: there is no such recipe, or it cannot be read.
     """
-    from gancompress.recipe.layers import compose
-
-    path, shown = locate(path_or_name), str(path_or_name).removesuffix("/")
+    path, shown = shipped.locate(path_or_name), str(path_or_name).removesuffix("/")
     return [_shown(f"{path}@{name}", f"{shown}@{name}", path) for name in compose(path).variants]
 
 
 def _shown(address: str | Path, name: str, path: Path) -> ShippedRecipe:
-    from gancompress.recipe.layers import compose
-
     data: Mapping[str, Any]
     variants = 0
     try:
@@ -164,10 +86,6 @@ def _shown(address: str | Path, name: str, path: Path) -> ShippedRecipe:
 
 def _figures(written: Any) -> str:
     """Return published figures as text; one that does not validate is left to whoever loads the recipe."""
-    from pydantic import ValidationError
-
-    from gancompress.recipe.published import PublishedFigure
-
     texts = []
     for item in written if isinstance(written, list) else ():
         with contextlib.suppress(ValidationError):

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from gancompress.components.registry import BACKBONES, DATASETS, LOSSES, METHODS
 from gancompress.errors import ComponentError
 from gancompress.recipe.layers import COMPONENT_PATHS
-from gancompress.recipe.schema import Component, ObjectiveConfig, Recipe, SparsityConfig, name_alone
+from gancompress.recipe.schema import Component, Recipe, owner_of, short_form
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,41 +105,27 @@ def narrow_component(kind: str, name: str, config: type[BaseModel]) -> type[Narr
 
 
 @functools.lru_cache(maxsize=256)
-def narrow_recipe(
-    data: type[Component] | None,
-    model: type[Component] | None,
-    loss: type[Component] | None,
-    method: type[Component] | None,
-) -> type[Recipe]:
+def narrow_recipe(*nodes: Any) -> type[Recipe]:
     """Return the recipe's model with its component nodes narrowed.
 
     Args:
-        data: model of the node ``data``, ``None`` to leave it open.
-        model: model of the node ``model``.
-        loss: model of the node ``objective.loss``.
-        method: model of the node ``sparsity.method``.
+        nodes: the model of every component node, in the order of :data:`COMPONENT_REGISTRIES`; ``None`` leaves it open.
     """
     fields: dict[str, Any] = {}
-    if data is not None:
-        fields["data"] = (_node(data), _described(Recipe, "data"))
-    if model is not None:
-        fields["model"] = (_node(model), _described(Recipe, "model"))
-    if loss is not None:
-        objective = create_model(
-            "ObjectiveConfig", __base__=ObjectiveConfig, loss=(_node(loss), _described(ObjectiveConfig, "loss"))
-        )
-        fields["objective"] = (objective, _described(Recipe, "objective"))
-    if method is not None:
-        sparsity = create_model(
-            "SparsityConfig", __base__=SparsityConfig, method=(_node(method), _described(SparsityConfig, "method"))
-        )
-        fields["sparsity"] = (sparsity, _described(Recipe, "sparsity"))
-    return create_model("Recipe", __base__=Recipe, __doc__=Recipe.__doc__, **fields)
-
-
-def _node(model: type[Component]) -> Any:
     annotated: Any = Annotated  # mypy takes a subscript of the form itself for a type it should know
-    return annotated[model, BeforeValidator(name_alone)]
+    for path, node in zip(COMPONENT_REGISTRIES, nodes, strict=True):
+        if node is None:
+            continue
+        above, *below = map(str, path)
+        owner = owner_of(path)
+        field = annotated[node, BeforeValidator(short_form(path))]
+        if below:
+            # another component beside it may have narrowed the owner already
+            base, _ = fields.get(above, (owner, None))
+            inner: dict[str, Any] = {below[0]: (field, _described(owner, below[0]))}
+            field = create_model(owner.__name__, __base__=base, **inner)
+        fields[above] = (field, _described(Recipe, above))
+    return create_model("Recipe", __base__=Recipe, __doc__=Recipe.__doc__, **fields)
 
 
 def _described(owner: type[BaseModel], field: str) -> Any:

@@ -11,9 +11,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
 from gancompress.errors import RecipeError
-from gancompress.recipe.catalogue import find_shipped, locate, unknown_recipe
 from gancompress.recipe.document import Document, KeyPath, Mark, dotted, parse_value, read_yaml, show_path
-from gancompress.recipe.schema import name_alone
+from gancompress.recipe.schema import short_form
+from gancompress.recipe.shipped import find_shipped, locate, unknown_recipe
 from gancompress.recipe.variants import KEY as VARIANTS
 from gancompress.recipe.variants import choose_variant, split_address, variants_of
 
@@ -37,11 +37,11 @@ def with_short_components(document: Document) -> Document:
     data, marks = copy.deepcopy(document.data), dict(document.marks)
     variants = data.get(VARIANTS)
     roots: list[KeyPath] = [(), *((VARIANTS, name) for name in (variants if isinstance(variants, dict) else ()))]
-    for path in [(*root, *component) for root in roots for component in COMPONENT_PATHS]:
+    for path, component in [((*root, *component), component) for root in roots for component in COMPONENT_PATHS]:
         node = Document(data, marks).value(path)
         if isinstance(node, str):
             parent = Document(data, marks).value(path[:-1])
-            parent[path[-1]] = name_alone(node)
+            parent[path[-1]] = short_form(component)(node)
             marks.update({(*path, key): marks[path] for key in parent[path[-1]]})
     return Document(data, marks)
 

@@ -1,4 +1,9 @@
-"""Recipes from files, names and mappings: composed, checked to the last key, resolved.
+"""Recipes from files, names and mappings: composed, checked to the last key, ready to run.
+
+A recipe takes the same way wherever it comes from: its layers are **composed** into one document
+(:mod:`~gancompress.recipe.layers`), the document is **checked** against the schema and the components it names
+(:mod:`~gancompress.recipe.check`), compared with the published row it changes (:mod:`~gancompress.recipe.changes`), and
+shrunk if it is to be a smoke run (:mod:`~gancompress.recipe.smoke`).
 
 Loading imports the components that the recipe names (and with them torch); importing this module imports none.
 """
@@ -7,39 +12,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Any, Final
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any
 
 from gancompress.components.plugins import PLUGIN_RECORD, to_install
-from gancompress.components.registry import EXTRACTORS, METRICS
-from gancompress.errors import ComponentError, RecipeError
+from gancompress.errors import RecipeError
 from gancompress.recipe.changes import changed_settings
-from gancompress.recipe.components import (
-    COMPONENT_REGISTRIES,
-    NarrowedComponent,
-    component_config,
-    config_type,
-    narrow_component,
-    narrow_recipe,
-)
-from gancompress.recipe.document import Document, KeyPath, dotted, dump_yaml, parse_yaml
+from gancompress.recipe.check import check_document
+from gancompress.recipe.components import component_config
+from gancompress.recipe.document import Document, dotted, dump_yaml, parse_yaml
 from gancompress.recipe.layers import apply_override, compose, with_short_components
-from gancompress.recipe.mistakes import InvalidRecipeError, Mistake, coerced, mistakes_of
-from gancompress.recipe.schema import ObjectiveConfig, Recipe, SparsityConfig
+from gancompress.recipe.mistakes import InvalidRecipeError
 from gancompress.recipe.smoke import shrunk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["LoadedRecipe", "check_document", "component_config", "load_recipe", "parse_recipe", "smoke_test"]
+    from gancompress.recipe.schema import Recipe
 
-#: components that a recipe need not name
-_DEFAULTS: Final[Mapping[KeyPath, str]] = {
-    ("objective", "loss"): ObjectiveConfig.model_fields["loss"].default.name,
-    ("sparsity", "method"): SparsityConfig.model_fields["method"].default.name,
-}
+__all__ = ["LoadedRecipe", "check_document", "component_config", "load_recipe", "parse_recipe", "smoke_test"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +53,21 @@ class LoadedRecipe:
     row: Recipe | None = None
     variants: tuple[str, ...] = ()
 
-    def checked(self, document: Document) -> Recipe:
-        """Check ``document``, this recipe with other settings, and note what it changes of the published row."""
-        return _noting_changes(check_document(document), self.row)
+    def with_document(self, document: Document) -> LoadedRecipe:
+        """Return this recipe with other settings, checked, and noting what it changes of the published row."""
+        recipe = check_document(document)
+        changed = changed_settings(self.row, recipe) if self.row is not None else recipe.changed
+        if changed != recipe.changed:
+            recipe = recipe.model_copy(update={"changed": changed})
+        return dataclasses.replace(self, recipe=recipe, document=document)
+
+    def with_overrides(self, *expressions: str) -> LoadedRecipe:
+        """Return this recipe with ``key.path=value`` laid over it, one after the other."""
+        document = self.document
+        for expression in expressions:
+            document = apply_override(document, expression)
+        loaded = self.with_document(document)
+        return dataclasses.replace(loaded, overrides=(*self.overrides, *expressions))
 
     def where(self, *path: str | int) -> str:
         """Return ``file:line:column`` (or ``--set …``) of a key, or of the nearest level above it that was written."""
@@ -87,42 +90,14 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), smoke: 
         RecipeError: with every mistake in it, one per line, each with file, line and column.
     """
     composed = compose(path_or_name, overrides)
-    document = composed.document
     try:
-        recipe = check_document(document)
+        recipe = check_document(composed.document)
     except InvalidRecipeError as error:
         raise _naming_plugins(error, composed.files) from None
     row = check_document(composed.row) if composed.row is not None else None
-    recipe = _noting_changes(recipe, row)
-    loaded = LoadedRecipe(recipe, document, composed.files, tuple(overrides), row, composed.variants)
+    loaded = LoadedRecipe(recipe, composed.document, composed.files, tuple(overrides), row, composed.variants)
+    loaded = loaded.with_document(composed.document) if row is not None else loaded
     return smoke_test(loaded) if smoke else loaded
-
-
-def smoke_test(loaded: LoadedRecipe) -> LoadedRecipe:
-    """Return ``loaded`` shrunk to a smoke run; one that is a smoke run already stays as it is."""
-    if loaded.recipe.smoke:
-        return loaded
-    document = shrunk(loaded.document, loaded.recipe)
-    return dataclasses.replace(loaded, recipe=loaded.checked(document), document=document)
-
-
-def _naming_plugins(error: InvalidRecipeError, files: tuple[Path, ...]) -> RecipeError:
-    """Say of a run that took components from elsewhere where these are to be had, if that is what is wrong."""
-    record = files[0].parent / PLUGIN_RECORD
-    if not any(mistake.stage == "component" for mistake in error.mistakes) or not record.is_file():
-        return error
-    try:
-        lines = to_install(json.loads(record.read_bytes())["components"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return error
-    return RecipeError("\n".join([str(error), *lines]))
-
-
-def _noting_changes(recipe: Recipe, row: Recipe | None) -> Recipe:
-    if row is None:
-        return recipe
-    changed = changed_settings(row, recipe)
-    return recipe if changed == recipe.changed else recipe.model_copy(update={"changed": changed})
 
 
 def parse_recipe(
@@ -151,72 +126,20 @@ def parse_recipe(
     return LoadedRecipe(check_document(document), document, (), tuple(overrides))
 
 
-def check_document(document: Document) -> Recipe:
-    """Check a composed document against the schema and the components that it names.
+def smoke_test(loaded: LoadedRecipe) -> LoadedRecipe:
+    """Return ``loaded`` shrunk to a smoke run; one that is a smoke run already stays as it is."""
+    if loaded.recipe.smoke:
+        return loaded
+    return loaded.with_document(shrunk(loaded.document, loaded.recipe))
 
-    Raises:
-        InvalidRecipeError: every mistake found.
-    """
-    mistakes: list[Mistake] = []
-    for path, name in _DEFAULTS.items():
-        document = _with_default(document, path, name)
-    narrowed = [_narrow(document, path, mistakes) for path in COMPONENT_REGISTRIES]
-    model = narrow_recipe(*narrowed)
-    recipe: Recipe | None = None
+
+def _naming_plugins(error: InvalidRecipeError, files: tuple[Path, ...]) -> RecipeError:
+    """Say of a run that took components from elsewhere where these are to be had, if that is what is wrong."""
+    record = files[0].parent / PLUGIN_RECORD
+    if not any(mistake.stage == "component" for mistake in error.mistakes) or not record.is_file():
+        return error
     try:
-        recipe = model.model_validate(document.data)
-    except ValidationError as error:
-        mistakes += mistakes_of(error, document, model)
-    if recipe is not None:
-        mistakes += coerced(document.data, recipe, document)
-        mistakes += _unknown_names(recipe, document)
-    if mistakes or recipe is None:
-        raise InvalidRecipeError(mistakes)
-    return recipe
-
-
-def _with_default(document: Document, path: KeyPath, name: str) -> Document:
-    """Name the default component where the recipe names none, so that its other keys can be checked."""
-    above, key = str(path[0]), str(path[1])
-    parent = document.data.get(above, {})
-    if not isinstance(parent, dict):
-        return document
-    node = parent.get(key, {})
-    if not isinstance(node, dict) or "name" in node:
-        return document
-    filled = {**document.data, above: {**parent, key: {"name": name, **node}}}
-    return Document(filled, document.marks)
-
-
-def _narrow(document: Document, path: KeyPath, mistakes: list[Mistake]) -> type[NarrowedComponent] | None:
-    """Return the narrowed model of the node at ``path``; ``None`` leaves a malformed node to the open schema."""
-    node = document.value(path)
-    name = node.get("name") if isinstance(node, dict) else None
-    if not isinstance(name, str):
-        return None
-    registry = COMPONENT_REGISTRIES[path]
-    try:
-        return narrow_component(registry.kind, name, config_type(registry, name))
-    except ComponentError as error:
-        at = (*path, "name")
-        mistakes.append(Mistake(document.mark(at), at, error.message, "component"))
-        return None
-
-
-def _unknown_names(recipe: Recipe, document: Document) -> list[Mistake]:
-    """Check the names that evaluation imports later, without importing anything now."""
-    named: list[tuple[KeyPath, str, Any, tuple[str, ...]]] = [
-        (("evaluation", "metrics", index), metric, METRICS, ())
-        for index, metric in enumerate(recipe.evaluation.metrics)
-    ]
-    extractor = recipe.evaluation.extractor.partition(":")[0]
-    named.append((("evaluation", "extractor"), extractor, EXTRACTORS, ("auto",)))
-    mistakes = []
-    for path, name, registry, more in named:
-        if name in more:
-            continue
-        try:
-            registry.entry(name, more)
-        except ComponentError as error:
-            mistakes.append(Mistake(document.mark(path), path, error.message, "component"))
-    return mistakes
+        lines = to_install(json.loads(record.read_bytes())["components"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return error
+    return RecipeError("\n".join([str(error), *lines]))

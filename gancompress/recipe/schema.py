@@ -8,11 +8,14 @@ loaded (:mod:`gancompress.recipe.load`), which imports only the components that 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
 from gancompress.recipe.published import ChangedSetting, PublishedFigure  # noqa: TC001 - pydantic resolves it at run time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     "Component",
@@ -29,6 +32,8 @@ __all__ = [
     "SparsityConfig",
     "TrainingConfig",
     "name_alone",
+    "owner_of",
+    "short_form",
 ]
 
 
@@ -263,3 +268,18 @@ class Recipe(_Strict):
     smoke: bool = Field(
         False, description="written by --smoke: shrunk until its numbers mean nothing, to see everything work"
     )
+
+
+def owner_of(path: tuple[str | int, ...]) -> type[BaseModel]:
+    """Return the model that has the component node at ``path``: the recipe, or one of its sections."""
+    owner = Recipe.model_fields[str(path[0])].annotation if path[1:] else Recipe
+    assert isinstance(owner, type)
+    assert issubclass(owner, BaseModel)
+    return owner
+
+
+def short_form(path: tuple[str | int, ...]) -> Callable[[Any], Any]:
+    """Return what writes the component node at ``path`` out in full when it is only named."""
+    field = owner_of(path).model_fields[str(path[-1])]
+    found = next(validator.func for validator in field.metadata if isinstance(validator, BeforeValidator))
+    return cast("Callable[[Any], Any]", found)

@@ -132,7 +132,7 @@ def test_a_smoke_run_ends_in_seconds_whatever_the_recipe_asks_for() -> None:
     for recipe in (TINY, parse_recipe(TINY), parse_recipe(TINY).recipe):
         loaded = api.resolve(recipe, long, smoke=True)
         assert directory_name(loaded.recipe) == outcome.directory.name
-        assert loaded.checked(loaded.document) == loaded.recipe
+        assert loaded.with_document(loaded.document) == loaded
 
 
 def test_progress_is_silent_or_told_or_shown(capfd: pytest.CaptureFixture[str]) -> None:

@@ -268,7 +268,7 @@ def test_cp_never_overwrites_unasked(here: Path) -> None:
 
 
 def test_what_cp_copied_needs_no_other_file(here: Path) -> None:
-    from gancompress.recipe.catalogue import shipped_names
+    from gancompress.recipe.shipped import shipped_names
 
     for name in shipped_names():
         assert call("cp", name).exit_code == 0

@@ -8,7 +8,7 @@ from recipe_toys import RECIPE, Schedule, ToyMethod
 
 from gancompress.components.registry import METHODS
 from gancompress.errors import ComponentError, RecipeError
-from gancompress.recipe import catalogue
+from gancompress.recipe import catalogue, shipped
 from gancompress.recipe.load import component_config, load_recipe, parse_recipe
 from gancompress.recipe.schema import Component, Recipe
 
@@ -150,7 +150,7 @@ def test_extends_that_go_in_circles_or_nowhere(folder: Path) -> None:
 
 
 def test_a_shipped_recipe_can_be_extended_and_loaded_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue, "_files", lambda: {"base": folder / "x.yaml"})
+    monkeypatch.setattr(shipped, "files", lambda: {"base": folder / "x.yaml"})
     (folder / "sub").mkdir()
     write(folder / "sub", y="extends: base\nseed: 5\n")
     assert load_recipe(folder / "sub" / "y.yaml").recipe.seed == 5
@@ -256,7 +256,7 @@ def test_a_config_that_allows_extra_keys_does_not(folder: Path) -> None:
             load_recipe("x.yaml", overrides=("sparsity.method={name: loose, b: 1}",))
 
 
-@pytest.mark.parametrize("name", catalogue.shipped_names())
+@pytest.mark.parametrize("name", shipped.shipped_names())
 def test_shipped_recipes_load(name: str) -> None:
     loaded = load_recipe(name)
     assert loaded.recipe.description, "gancompress ls has nothing to say about it"
@@ -284,8 +284,6 @@ def test_an_installation_finds_the_recipes_by_its_own_record(folder: Path, monke
         file.dist = Installed()  # type: ignore[assignment]
     monkeypatch.setattr(Installed, "locate_file", lambda self, path: folder / "anywhere" / str(path), raising=False)
     monkeypatch.setattr(metadata, "distribution", lambda name: Installed())
-    monkeypatch.setattr(
-        catalogue, "__file__", str(folder / "site-packages" / "gancompress" / "recipe" / "catalogue.py")
-    )
-    assert catalogue.shipped_names() == ["base"]
+    monkeypatch.setattr(shipped, "__file__", str(folder / "site-packages" / "gancompress" / "recipe" / "shipped.py"))
+    assert shipped.shipped_names() == ["base"]
     assert load_recipe("base").recipe.name == "toy"

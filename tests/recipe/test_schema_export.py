@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gancompress.recipe import catalogue
+from gancompress.recipe import shipped
 from gancompress.recipe.document import read_yaml
 from gancompress.recipe.schema_export import recipe_schema
 
@@ -73,9 +73,9 @@ def problems(value: Any, node: dict[str, Any], root: dict[str, Any]) -> list[str
     return found
 
 
-@pytest.mark.parametrize("name", catalogue.shipped_names())
+@pytest.mark.parametrize("name", shipped.shipped_names())
 def test_shipped_recipes_fit(schema: dict[str, Any], name: str) -> None:
-    path = catalogue.find_shipped(name)
+    path = shipped.find_shipped(name)
     assert path is not None
     assert problems(read_yaml(path).data, schema, schema) == []
 

@@ -8,7 +8,7 @@ import pytest
 from recipe_toys import RECIPE
 
 from gancompress.errors import RecipeError
-from gancompress.recipe import catalogue
+from gancompress.recipe import catalogue, shipped
 from gancompress.recipe.identity import directory_name, resolved_yaml, run_id
 from gancompress.recipe.load import load_recipe, parse_recipe
 from gancompress.recipe.published import PublishedFigure
@@ -133,7 +133,7 @@ def test_changes_of_the_published_row_are_noted(grid: Path) -> None:
 
 
 def test_run_directories_and_addresses(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue, "_files", lambda: {"toy": grid / "x.yaml"})
+    monkeypatch.setattr(shipped, "files", lambda: {"toy": grid / "x.yaml"})
     for name in ("toy@plain", "toy.yaml@plain", str(grid / "x.yaml@plain")):
         assert load_recipe(name).recipe.name == "toy-plain"
     home = grid / "me@home"
@@ -199,7 +199,7 @@ def test_variants_belong_in_a_file() -> None:
 
 
 def test_the_catalogue_lists_variants_with_their_figures(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue, "_files", lambda: {"toy": grid / "x.yaml"})
+    monkeypatch.setattr(shipped, "files", lambda: {"toy": grid / "x.yaml"})
     (shown,) = catalogue.shipped_recipes()
     assert (shown.variants, shown.published) == (5, "FID 8")
     rows = {row.name: row for row in catalogue.variant_recipes("toy")}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 
-from gancompress.recipe import catalogue
+from gancompress.recipe import shipped
 from gancompress.recipe.layers import compose
 from gancompress.recipe.load import load_recipe
 
 __all__ = ["RECIPES", "ROWS", "loaded"]
 
-RECIPES = catalogue.shipped_names()
+RECIPES = shipped.shipped_names()
 ROWS = [address for name in RECIPES for address in (name, *(f"{name}@{row}" for row in compose(name).variants))]
 
 #: loaded once for all tests
