@@ -21,15 +21,16 @@ PACKAGE = Path(__file__).resolve().parents[1] / "gancompress"
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "seeds": set(),
+    "units": set(),
     "progress": {"errors"},
     "charts": set(),
-    "storage": {"errors"},
+    "storage": {"errors", "units"},
     "components": {"errors"},
     "sparsity": {"errors", "components"},
     "kernels": {"errors"},
     "methods": {"errors", "components", "sparsity"},
     "objectives": {"errors", "components", "seeds"},
-    "data": {"errors", "components", "seeds", "storage"},
+    "data": {"errors", "units", "components", "seeds", "storage"},
     "recipe": {"errors", "components"},
     "runs": {"errors", "storage", "recipe"},
     "backbones": {"errors", "components", "kernels", "sparsity"},
@@ -41,7 +42,7 @@ ALLOWED["export"] = {*ALLOWED} - {"training", "methods", "objectives"}
 ALLOWED["experiment"] = {*ALLOWED} - {"export"}
 for room in ("comparison", "bench", "testing"):
     ALLOWED[room] = {*ALLOWED} - {"comparison", "bench"}
-ALLOWED["report"] = {"errors", "charts", "storage", "runs", "recipe", "comparison"}
+ALLOWED["report"] = {"errors", "units", "charts", "storage", "runs", "recipe", "comparison"}
 ALLOWED["api"] = {*ALLOWED} - {"testing"}
 ALLOWED["scaffold"] = {"errors", "components"}
 ALLOWED["cli"] = {*ALLOWED}

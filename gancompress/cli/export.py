@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gancompress.cli.evaluate import RunArgument, StepOption
+from gancompress.units import size
 
 __all__ = ["export"]
 
@@ -53,7 +54,7 @@ def export(
             raise ExportError("--values is for --format packed; an ONNX file holds float32")
         path = out if out is not None else run / "export" / "generator.onnx"
         difference = export_onnx(opened.generator(step), path)
-        typer.echo(f"written: {path} ({_bytes(path.stat().st_size)}), images within {difference:.0e} of the network's")
+        typer.echo(f"written: {path} ({size(path.stat().st_size)}), images within {difference:.0e} of the network's")
         return
     from gancompress.export.packed import export_run
 
@@ -69,9 +70,5 @@ def export(
 
 
 def _line(title: str, dense: int, packed: int, more: str) -> None:
-    line = f"{title:14} {_bytes(dense):>12} dense {_bytes(packed):>12} packed {dense / packed:7.2f}x  {more}"
+    line = f"{title:14} {size(dense):>12} dense {size(packed):>12} packed {dense / packed:7.2f}x  {more}"
     typer.echo(line.rstrip())
-
-
-def _bytes(count: int) -> str:
-    return f"{count:,} B"

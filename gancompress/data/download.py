@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING
 
 from gancompress.errors import DataError
 from gancompress.storage.locks import in_turn
+from gancompress.units import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,11 +153,11 @@ def _complete(archive: Archive, part: Path) -> None:
     free = shutil.disk_usage(part.parent).free
     if free < archive.size - start:
         raise DataError(
-            f"{archive.title} needs {_megabytes(archive.size - start)}, {_megabytes(free)} are free",
+            f"{archive.title} needs {size(archive.size - start)}, {size(free)} are free",
             where=str(part.parent),
         )
-    already = f", {_megabytes(start)} of it here already" if start else ""
-    _say(f"downloading {archive.title} from {archive.url} to {part.parent} ({_megabytes(archive.size)}{already})")
+    already = f", {size(start)} of it here already" if start else ""
+    _say(f"downloading {archive.title} from {archive.url} to {part.parent} ({size(archive.size)}{already})")
     progress, failed = _Progress(archive.size), 0
     with part.open("ab") as file:
         while True:
@@ -185,7 +186,7 @@ def _complete(archive: Archive, part: Path) -> None:
                 progress.end(file.tell())
                 if not file.tell():
                     part.unlink()
-                kept = f"; {_megabytes(file.tell())} are kept, the next try goes on from there" if file.tell() else ""
+                kept = f"; {size(file.tell())} are kept, the next try goes on from there" if file.tell() else ""
                 raise DataError(f"{reason}{kept}", where=archive.url)
         progress.end(file.tell())
         file.flush()
@@ -215,10 +216,6 @@ def _receive(archive: Archive, file: IO[bytes], progress: _Progress) -> bool:
 def _md5(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:,.0f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
 
 
 def _say(text: str) -> None:
@@ -256,7 +253,7 @@ class _Progress:
     def _words(self, done: int, now: float) -> str:
         speed = (done - self._first) / max(now - self._began, 1e-9)
         left = f", {round((self._size - done) / speed)} s left" if speed > 0 and done < self._size else ""
-        return f"{_megabytes(done)} of {_megabytes(self._size)} ({done / self._size:.0%}), {speed / 1e6:.1f} MB/s{left}"
+        return f"{size(done)} of {size(self._size)} ({done / self._size:.0%}), {size(speed)}/s{left}"
 
     @staticmethod
     def _write(text: str) -> None:

@@ -37,6 +37,7 @@ from gancompress.errors import RunError
 from gancompress.training.batches import Latents, RealBatch
 from gancompress.training.objective import Objective, frozen
 from gancompress.training.optimizers import build_optimizer
+from gancompress.units import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -115,19 +116,10 @@ class MemoryEstimate:
             "activations and gradients": self.step,
             "images": self.images,
         }
-        named = ", ".join(f"{name} {_size(value)}" for name, value in parts.items() if value)
+        named = ", ".join(f"{name} {size(value)}" for name, value in parts.items() if value)
         unknown = "" if self.step is not None else "; activations not counted, the networks cannot be played through"
         several = f" on each of {self.processes} processes" if self.processes > 1 else ""
-        return f"at least {_size(self.total)}{several}: {named}{unknown}"
-
-
-def _size(value: int | None) -> str:
-    size, unit = float(value or 0), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if size < 1000:
-            break
-        size, unit = size / 1000, larger
-    return f"{size:.4g} {unit}"
+        return f"at least {size(self.total)}{several}: {named}{unknown}"
 
 
 # --------------------------------------------------------------------------- the largest step
@@ -302,7 +294,7 @@ def check_images(dataset: Dataset[DatasetConfig], processes: int = 1) -> int:
     if free is not None and processes * images > MARGIN * free:
         several = f" on each of {processes} processes" if processes > 1 else ""
         raise RunError(
-            f"not enough memory: {_size(free)} are free, the images take {_size(images)} decoded{several}; "
+            f"not enough memory: {size(free)} are free, the images take {size(images)} decoded{several}; "
             "decode them when they are needed with --set data.memory_limit=0, or lower data.resolution"
         )
     return images
@@ -343,11 +335,11 @@ def check_networks(
     for place, needed in places:
         free = available_memory(place)
         if free is not None and needed > MARGIN * free:
-            named = ", ".join(f"{name} {_size(value)}" for name, value in parts.items() if value)
+            named = ", ".join(f"{name} {size(value)}" for name, value in parts.items() if value)
             several = f" on each of {processes} processes" if processes > 1 else ""
             raise RunError(
-                f"not enough {'GPU memory' if place.type == 'cuda' else 'memory'}: {_size(free)} are free, and the "
-                f"networks alone take {_size(total)}{several}: {named}; lower model.channels"
+                f"not enough {'GPU memory' if place.type == 'cuda' else 'memory'}: {size(free)} are free, and the "
+                f"networks alone take {size(total)}{several}: {named}; lower model.channels"
             )
 
 
@@ -378,7 +370,7 @@ def check_memory(recipe: Recipe, trainer: Trainer, *, images: int = 0, processes
     if processes > 1 and not on_gpu:
         ways.append("start fewer processes")
     raise RunError(
-        f"not enough {'GPU memory' if on_gpu else 'memory'}: {_size(free)} are free, and this run takes "
+        f"not enough {'GPU memory' if on_gpu else 'memory'}: {size(free)} are free, and this run takes "
         f"{estimate.describe()}; {', or '.join(ways)}"
     )
 

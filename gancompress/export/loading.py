@@ -16,6 +16,7 @@ from gancompress.errors import ExportError, did_you_mean
 from gancompress.evaluation.sampler import Sampler
 from gancompress.export.compiled import compile_generator
 from gancompress.export.packed import load_packed
+from gancompress.units import size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -140,11 +141,11 @@ class LoadedGenerator:
         network, image, packed = self.network, self.network.image, self.packed
         classes = f"{network.num_classes} classes" if network.num_classes else "unconditional"
         sparse = sum(layer.runs == "sparse" for layer in network.layers)
-        size = f"{packed.bytes / 1e6:.2f} MB" if packed.bytes >= 1e5 else f"{packed.bytes / 1e3:.1f} kB"
         return (
             f"<{packed.model['name']} generator from {self.path.name}: {image.channels}x{image.resolution}x"
-            f"{image.resolution}, {classes}, density {packed.density:.3g}, {size}; {sparse} of {len(network.layers)} "
-            f"layers sparse; images = g(n=64, seed=0{', classes=None' if network.num_classes else ''})>"
+            f"{image.resolution}, {classes}, density {packed.density:.3g}, {size(packed.bytes)}; {sparse} of "
+            f"{len(network.layers)} layers sparse; images = g(n=64, seed=0"
+            f"{', classes=None' if network.num_classes else ''})>"
         )
 
 

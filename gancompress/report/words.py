@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from gancompress import errors
+from gancompress.units import size
 
 __all__ = ["count", "density", "duration", "metric_value", "plain_reason", "quantity", "ratio", "scaled", "size"]
 
@@ -21,14 +22,6 @@ def scaled(value: float) -> str:
 def count(value: float) -> str:
     """Return an exact integer with thousands separated: ``1,052,416``."""
     return f"{round(value):,}"
-
-
-def size(value: float) -> str:
-    """Return bytes: ``512 B``, ``14.97 MB`` (decimal prefixes, as file managers show them)."""
-    for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if value >= limit:
-            return f"{value / limit:.4g} {unit}"
-    return f"{value:g} B"
 
 
 def duration(seconds: float) -> str:

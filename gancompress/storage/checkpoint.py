@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from gancompress.errors import CheckpointError
 from gancompress.storage.atomic import ASIDE, canonical_json, remove_tree, sync_directory, write_synced
 from gancompress.storage.encoding import decode_tensors, encode_tensors, plain, stored_bytes
+from gancompress.units import size
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -235,17 +236,13 @@ def _why(error: OSError, directory: Path, snapshot: Snapshot) -> str:
         return f"cannot write the checkpoint: {error.strerror}; earlier checkpoints are intact"
     needed = sum(stored_bytes(tensor) for group in snapshot.groups.values() for tensor in group.values())
     try:
-        free = f", {_megabytes(shutil.disk_usage(directory).free)} are free"
+        free = f", {size(shutil.disk_usage(directory).free)} are free"
     except OSError:
         free = ""
     return (
-        f"cannot write the checkpoint: {error.strerror}; it needs about {_megabytes(needed)}{free}; "
+        f"cannot write the checkpoint: {error.strerror}; it needs about {size(needed)}{free}; "
         "earlier checkpoints are intact: make room and run the same command again"
     )
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
 
 
 # ---------------------------------------------------------------------------------------------------- reading

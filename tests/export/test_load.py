@@ -20,6 +20,7 @@ from gancompress.errors import ExportError
 from gancompress.experiment.finished import open_run
 from gancompress.export.folding import folded
 from gancompress.export.packed import export_packed, load_packed
+from gancompress.units import size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -190,7 +191,7 @@ def test_a_run_becomes_a_file(run: Path, tmp_path: Path) -> None:
     result = call("export", str(run))
     assert result.exit_code == 0, result.output
     path = run / "export" / "generator.safetensors"
-    assert f"{path.stat().st_size:,} B packed" in result.output
+    assert f"{size(path.stat().st_size)} packed" in result.output
     packed = load_packed(path)
     opened = open_run(run)
     want = folded(opened.generator()).state_dict()

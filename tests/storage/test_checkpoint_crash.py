@@ -110,6 +110,6 @@ print([path.name for path in root.iterdir()], latest(root).snapshot.step)
 def test_a_real_limit_on_file_size_is_a_clear_message(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True, check=True)
     message, state = done.stdout.splitlines()
-    assert "it needs about 2.0 MB" in message
+    assert "it needs about 2 MB" in message
     assert "earlier checkpoints are intact" in message
     assert state == "['00000001'] 1"
