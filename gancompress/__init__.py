@@ -9,7 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gancompress.api.commands import compare, compress, run
+    from gancompress import api
+    from gancompress.api.benchmarks import bench_infer, bench_train
+    from gancompress.api.commands import compare, compress, run, train
+    from gancompress.api.finished import evaluate, sample
     from gancompress.api.outcomes import ComparisonOutcome, CompressionOutcome, RunOutcome
     from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator, prunable_weights
     from gancompress.components.registry import BACKBONES, DATASETS, EXTRACTORS, LOSSES, METHODS, METRICS, PATTERNS
@@ -56,14 +59,19 @@ _HOMES = {
     "Round": "gancompress.methods.base",
     "RunOutcome": "gancompress.api.outcomes",
     "SparseState": "gancompress.sparsity.state",
+    "bench_infer": "gancompress.api.benchmarks",
+    "bench_train": "gancompress.api.benchmarks",
     "compare": "gancompress.api.commands",
     "component_config": "gancompress.recipe.load",
     "compress": "gancompress.api.commands",
+    "evaluate": "gancompress.api.finished",
     "load": "gancompress.export.loading",
     "load_recipe": "gancompress.recipe.load",
     "parse_recipe": "gancompress.recipe.load",
     "prunable_weights": "gancompress.backbones.base",
     "run": "gancompress.api.commands",
+    "sample": "gancompress.api.finished",
+    "train": "gancompress.api.commands",
 }
 
 __all__ = [
@@ -99,18 +107,26 @@ __all__ = [
     "RunOutcome",
     "SparseState",
     "__version__",
+    "api",
+    "bench_infer",
+    "bench_train",
     "compare",
     "component_config",
     "compress",
+    "evaluate",
     "load",
     "load_recipe",
     "parse_recipe",
     "prunable_weights",
     "run",
+    "sample",
+    "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "api":
+        return importlib.import_module("gancompress.api")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'gancompress' has no attribute {name!r}")

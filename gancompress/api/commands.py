@@ -1,4 +1,4 @@
-"""The commands as functions: ``gancompress.run``, ``compare`` and ``compress``.
+"""What trains: ``gancompress.run``, ``train``, ``compare`` and ``compress``.
 
 The command line is a thin layer of words over this module, so both do the same with the same recipe. Interrupt a call
 whenever you like: the same call goes on from the last checkpoint.
@@ -20,12 +20,12 @@ from gancompress.recipe.schema import Recipe
 
 if TYPE_CHECKING:
     from gancompress.api.outcomes import ComparisonOutcome, CompressionOutcome, RunOutcome
-    from gancompress.comparison.choices import Budget, MethodChoice
+    from gancompress.comparison.choices import HeldEqual, MethodChoice
     from gancompress.comparison.folder import ComparisonFolder
     from gancompress.comparison.grid import Grid
-    from gancompress.comparison.runner import Outcome, Runner, Watcher
+    from gancompress.comparison.runner import Outcome, Runner
     from gancompress.data.base import Dataset
-    from gancompress.progress import Observer
+    from gancompress.progress import Observer, Watcher
 
 __all__ = [
     "Overrides",
@@ -39,6 +39,7 @@ __all__ = [
     "resolve",
     "run",
     "run_comparison",
+    "train",
 ]
 
 #: a file, a run directory, the name of a shipped recipe, a recipe, or its contents
@@ -68,7 +69,7 @@ def run(
         recipe: a file, a run directory, the name of a shipped recipe, a recipe, or its contents.
         overrides: settings to change, later ones win.
         out: directory that holds run directories; a run directory given as ``recipe`` stays where it is.
-        evaluate: measure the generator as the recipe says; False for ``gancompress train``.
+        evaluate: measure the generator as the recipe says.
         smoke: tiny networks, generated images and a few steps, to see that everything works; the numbers mean nothing.
         progress: show how it goes: a live line on a terminal or in a notebook, plain lines on standard error
             elsewhere. False is silent; an :class:`~gancompress.progress.Observer` is told.
@@ -100,6 +101,18 @@ def run(
             build_report(result.path)
         group.barrier()
     return RunOutcome.read(result.path)
+
+
+def train(
+    recipe: RecipeLike,
+    overrides: Overrides = (),
+    *,
+    out: str | Path = "runs",
+    smoke: bool = False,
+    progress: bool | Observer = True,
+) -> RunOutcome:
+    """Train a recipe without evaluating it; as ``gancompress train``. See :func:`run`, which evaluates it later."""
+    return run(recipe, overrides, out=out, evaluate=False, smoke=smoke, progress=progress)
 
 
 def compare(
@@ -135,7 +148,7 @@ def compare(
             the other in this process, which suits small runs in a notebook and components registered in it.
         out: directory that holds comparisons.
         smoke: shrink every run as :func:`run` does, to see the comparison work; the numbers mean nothing.
-        progress: show how it goes; False is silent; a :class:`~gancompress.comparison.runner.Watcher` is told.
+        progress: show how it goes; False is silent; a :class:`~gancompress.progress.Watcher` is told.
 
     Returns:
         The comparison. Runs that failed are in its ``missing``, each with its reason, and the others count.
@@ -144,24 +157,19 @@ def compare(
         GancompressError: whatever is wrong with the grid; or no run at all ended.
         KeyboardInterrupt: interrupted; the running ones wrote their checkpoints first.
     """
-    from gancompress.comparison.choices import parse_budget, parse_densities, parse_methods, parse_seeds
-    from gancompress.comparison.progress import SilentWatcher, watcher
+    from gancompress.comparison.choices import parse_densities, parse_held, parse_methods, parse_seeds
     from gancompress.comparison.runner import InThisProcess, LocalProcesses
 
     choices = parse_methods(methods if isinstance(methods, str) else ",".join(methods))
     asked = parse_densities(",".join(str(_plain(one)) for one in _listed(densities)))
-    held = parse_budget(budget)
+    held = parse_held(budget)
     loaded = resolve(recipe, overrides, smoke=smoke)
     text = str(seeds) if isinstance(seeds, int) else ",".join([*(str(seed) for seed in seeds), ""])
     planned = plan_comparison(
         loaded, choices, asked, parse_seeds(text, loaded.recipe.seed), held, narrow=narrow, jobs=jobs, out=Path(out)
     )
     runner = InThisProcess() if jobs == 0 else LocalProcesses(planned.jobs)
-    if progress is True:
-        with watcher(planned.grid, planned.folder) as watching:
-            outcome, ended = run_comparison(planned, runner, watching)
-    else:
-        outcome, ended = run_comparison(planned, runner, progress or SilentWatcher())
+    outcome, ended = run_comparison(planned, runner, progress)
     if not outcome.results.tables:
         reasons = "; ".join(f"{one.cell.name} {one.state}: {one.reason}" for one in ended if one.state != "done")
         raise RunError(
@@ -292,9 +300,9 @@ def _listed(value: float | Sequence[float]) -> Sequence[float]:
 
 def _observer(progress: bool | Observer) -> Observer | None:
     if isinstance(progress, bool):
-        from gancompress.progress import progress as suitable
+        from gancompress.progress import RunProgress
 
-        return suitable() if progress else None
+        return RunProgress() if progress else None
     return progress
 
 
@@ -328,7 +336,7 @@ def plan_comparison(
     methods: Sequence[MethodChoice],
     densities: Sequence[float],
     seeds: Sequence[int],
-    budget: Budget,
+    held: HeldEqual,
     *,
     narrow: bool = True,
     jobs: int | None = None,
@@ -347,7 +355,7 @@ def plan_comparison(
 
     dataset = build_dataset(base.recipe)
     check_networks(base.recipe, build_backbone(base.recipe, dataset.spec), device_of(base.recipe))
-    grid = build_grid(base, methods, densities, seeds, budget, narrow=narrow, dataset=dataset)
+    grid = build_grid(base, methods, densities, seeds, held, narrow=narrow, dataset=dataset)
     wished = 1 if device_of(base.recipe).type == "cuda" else min(4, cores())
     return PlannedComparison(
         grid, ComparisonFolder.of(out, grid), dataset, max(1, min(jobs or wished, len(grid.cells)))
@@ -355,7 +363,7 @@ def plan_comparison(
 
 
 def run_comparison(
-    planned: PlannedComparison, runner: Runner, watching: Watcher
+    planned: PlannedComparison, runner: Runner, progress: bool | Watcher = True
 ) -> tuple[ComparisonOutcome, list[Outcome]]:
     """Run what is missing of a comparison and write its tables and its page.
 
@@ -370,6 +378,7 @@ def run_comparison(
     from gancompress.comparison.runner import run_missing
     from gancompress.evaluation.extractors import build_extractor
     from gancompress.experiment.assemble import device_of
+    from gancompress.progress import ComparisonProgress, Silent
     from gancompress.report.comparison import build_comparison
 
     grid, folder = planned.grid, planned.folder
@@ -377,6 +386,11 @@ def run_comparison(
     # What all runs are evaluated with is trained or loaded once, rather than in every process at the same time.
     planned.dataset.prepare()
     build_extractor(grid.base.evaluation.extractor, planned.dataset, device=device_of(grid.base))
-    ended = run_missing(folder, grid.cells, runner, watching)
+    shown = ComparisonProgress(grid, folder) if progress is True else None
+    try:
+        ended = run_missing(folder, grid.cells, runner, shown or progress or Silent())
+    finally:
+        if shown is not None:
+            shown.end()
     results = collect(grid, folder)
     return ComparisonOutcome(results, build_comparison(results)), ended

@@ -1,1 +1,1 @@
-"""Charts as SVG, for pages and for files: no library, no script, the same bytes for the same numbers."""
+"""Charts of a page, as SVG: no library, no script, the same bytes for the same numbers."""

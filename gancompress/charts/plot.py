@@ -17,7 +17,7 @@ from gancompress.charts.axis import Axis, tick_labels
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["SHAPES", "Plot", "marker", "standalone", "style_sheet"]
+__all__ = ["SHAPES", "Plot", "marker", "style_sheet"]
 
 #: margins around the plot in user units
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 14.0, 12.0, 38.0
@@ -204,9 +204,3 @@ def marker(shape: str, x: float, y: float, css: str, title: str = "", r: float =
 def style_sheet() -> str:
     """Return the CSS of charts."""
     return resources.files("gancompress.charts").joinpath("style.css").read_text(encoding="utf-8")
-
-
-def standalone(svg: str) -> str:
-    """Return a drawing as the text of an ``.svg`` file, with its style in it."""
-    head, close, rest = svg.partition(">")
-    return f'{head} xmlns="http://www.w3.org/2000/svg"{close}<style>{style_sheet()}</style>{rest}\n'

@@ -62,18 +62,21 @@ def train(
     json_: JsonOption = None,
 ) -> None:
     """Time one training step in every way and print tables."""
-    import torch
-
-    from gancompress.bench.train import bench_train, parse_densities
-    from gancompress.recipe.load import load_recipe
+    from gancompress import api
+    from gancompress.bench.train import parse_densities
 
     _check_place("--json", json_)
 
-    loaded = load_recipe(recipe, overrides=tuple(set_ or ())).recipe
-    pairs = parse_densities(density) if density else []
-    torch.set_num_threads(threads)
-    result = bench_train(
-        loaded, pairs, rounds=rounds, bf16=bf16, compile=compile_, alone=not brief, device=device.value
+    result = api.bench_train(
+        recipe,
+        set_ or (),
+        densities=parse_densities(density) if density else (),
+        rounds=rounds,
+        threads=threads,
+        bf16=bf16,
+        compile=compile_,
+        brief=brief,
+        device=device.value,
     )
     _say(result.settings)
     _table("one training step", result.against_plain, {f"than {result.best_dense}": result.against_best})
@@ -111,18 +114,21 @@ def infer(
     json_: JsonOption = None,
 ) -> None:
     """Time a generator in every way and print tables."""
-    import torch
-
-    from gancompress.bench.infer import bench_infer
-    from gancompress.recipe.load import load_recipe
+    from gancompress import api
 
     _check_place("--json", json_)
 
-    loaded = load_recipe(recipe, overrides=tuple(set_ or ())).recipe
     densities = numbers(density, "--density", float, 1.0)
     batches = [int(value) for value in numbers(batch, "--batch", int, 1e6)]
-    torch.set_num_threads(threads)
-    result = bench_infer(loaded, densities, batches, rounds=rounds, compile=compile_)
+    result = api.bench_infer(
+        recipe,
+        set_ or (),
+        densities=densities,
+        batches=batches,
+        rounds=rounds,
+        threads=threads,
+        compile=compile_,
+    )
     _say(result.settings)
     for size, rows in result.batches.items():
         engines = [name for name in ("onnxruntime", "openvino") if name in rows]

@@ -76,12 +76,12 @@ def compare(
 
     Example: gancompress compare --methods dst,imp
     """
-    from gancompress.comparison.choices import parse_budget, parse_densities, parse_methods, parse_seeds
+    from gancompress.comparison.choices import parse_densities, parse_held, parse_methods, parse_seeds
 
     if recipe is not None and recipe_option is not None and recipe != recipe_option:
         raise RecipeError(f"two recipes were given, {recipe} and --recipe {recipe_option}; give one")
     choices = parse_methods(methods)
-    asked, held, settings = parse_densities(density), parse_budget(budget), _cluster_settings(cluster, executor)
+    asked, held, settings = parse_densities(density), parse_held(budget), _cluster_settings(cluster, executor)
 
     from gancompress.recipe.load import load_recipe
 
@@ -123,7 +123,6 @@ def _runner(executor: ExecutorName, jobs: int, settings: Mapping[str, Any]) -> R
 def _run(planned: PlannedComparison, runner: Runner) -> None:
     from gancompress.api.commands import run_comparison
     from gancompress.api.outcomes import print_outcome
-    from gancompress.comparison.progress import watcher
 
     grid, folder = planned.grid, planned.folder
     for message in grid.messages:
@@ -133,12 +132,11 @@ def _run(planned: PlannedComparison, runner: Runner) -> None:
         f"({sum(folder.status(cell).state == 'done' for cell in grid.cells)} done)",
         err=True,
     )
-    with watcher(grid, folder) as watching:
-        try:
-            outcome, ended = run_comparison(planned, runner, watching)
-        except KeyboardInterrupt:
-            typer.echo("stopped; the same command finishes what is missing", err=True)
-            raise
+    try:
+        outcome, ended = run_comparison(planned, runner)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command finishes what is missing", err=True)
+        raise
     print_outcome(outcome)
     typer.echo(f"report: {outcome.report}")
     failed = [one for one in ended if one.state != "done"]

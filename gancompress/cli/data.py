@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -79,11 +78,18 @@ def prepare(
 ) -> None:
     """Resize a folder or zip of images into one zip."""
     from gancompress.data import prepare as work
+    from gancompress.progress import display, duration
     from gancompress.report.words import size
 
     if channels not in (None, 1, 3):
         raise typer.BadParameter("1 = grey, 3 = RGB", param_hint="'--channels'")
-    progress = _Progress()
+    shown, began = display(10.0, at_once=False), time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        rate = done / max(time.monotonic() - began, 1e-9)
+        left = duration((total - done) / rate)
+        shown.show(f"{done:,} of {total:,} images, {rate:,.0f} a second, {left} left", done, total)
+
     try:
         made = work.prepare(
             source,
@@ -95,14 +101,14 @@ def prepare(
             channels=cast("Literal[1, 3] | None", channels),
             labelled=not unlabelled,
             skip_broken=skip_broken,
-            progress=progress.show,
+            progress=progress,
         )
     except work.BrokenImagesError as error:
-        progress.end()
+        shown.end()
         _list(error.broken)
         raise
     finally:
-        progress.end()
+        shown.end()
     if made.broken:
         fail(
             "1 broken image was left out:"
@@ -124,34 +130,3 @@ def _list(broken: tuple[str, ...]) -> None:
         typer.echo(f"  {line}", err=True)
     if len(broken) > _LISTED:
         typer.echo(f"  and {len(broken) - _LISTED:,} more", err=True)
-
-
-class _Progress:
-    """One line that changes on a terminal, a line every ten seconds elsewhere."""
-
-    def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
-        self._pause = 0.1 if self._live else 10.0
-        self._began = self._shown = time.monotonic()
-        self._drawn = False
-
-    def show(self, done: int, total: int) -> None:
-        """Say how far it is, now and then."""
-        from gancompress.report.words import duration
-
-        now = time.monotonic()
-        if now - self._shown < self._pause:
-            return
-        self._shown = now
-        left = duration((now - self._began) / done * (total - done))
-        words = f"{done:,} of {total:,} images, {done / (now - self._began):,.0f} a second, {left} left"
-        self._drawn = self._live
-        sys.stderr.write(f"\r{words}\x1b[K" if self._live else f"{words}\n")
-        sys.stderr.flush()
-
-    def end(self) -> None:
-        """Clear the live line."""
-        if self._drawn:
-            self._drawn = False
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()

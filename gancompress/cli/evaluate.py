@@ -30,14 +30,8 @@ def evaluate(
 
     Example: gancompress evaluate runs/quickstart-0a1b2c3d4e --set weights=live
     """
-    from gancompress.experiment.finished import open_run
-    from gancompress.progress import PlainProgress
-    from gancompress.report.tables import print_metrics
+    from gancompress import api
 
-    changes = tuple(f"evaluation.{item.removeprefix('evaluation.')}" for item in set_ or ())
-    opened = open_run(run, changes)
-    path, records = opened.evaluate(step, PlainProgress())
-    if opened.recipe.smoke:
-        typer.echo("smoke run: the numbers mean nothing")
-    print_metrics(records)
-    typer.echo(f"written: {path}")
+    measured = api.evaluate(run, set_ or (), step=step)
+    typer.echo(measured)
+    typer.echo(f"written: {measured.file}")

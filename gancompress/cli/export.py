@@ -43,30 +43,21 @@ def export(
 
     Example: gancompress export runs/quickstart-0a1b2c3d4e --values bf16
     """
-    from gancompress.errors import ExportError
-    from gancompress.experiment.finished import open_run
+    from gancompress import api
 
-    opened = open_run(run)
-    if format is _Format.onnx:
-        from gancompress.export.onnx import export_onnx
-
-        if values is not _Values.float32:
-            raise ExportError("--values is for --format packed; an ONNX file holds float32")
-        path = out if out is not None else run / "export" / "generator.onnx"
-        difference = export_onnx(opened.generator(step), path)
-        typer.echo(f"written: {path} ({size(path.stat().st_size)}), images within {difference:.0e} of the network's")
-        return
-    from gancompress.export.packed import export_run
-
-    path = out if out is not None else run / "export" / "generator.safetensors"
-    sizes = export_run(opened, path, step=step, values=values.value)
-    for title, kinds in (("convolutions", ("convolution",)), ("linear layers", ("linear",)), ("other", ("other",))):
-        of = [size for size in sizes.values() if size.kind in kinds]
+    made = api.export(run, out, format=format.value, values=values.value, step=step)
+    tensors = made.tensors.values()
+    for kind, title in (("convolution", "convolutions"), ("linear", "linear layers"), ("other", "other")):
+        of = [one for one in tensors if one.kind == kind]
         if of:
-            density = sum(size.kept for size in of) / sum(size.elements for size in of)
-            _line(title, sum(size.dense for size in of), sum(size.packed for size in of), f"density {density:.4g}")
-    _line("whole file", sum(size.dense for size in sizes.values()), path.stat().st_size, "")
-    typer.echo(f"written: {path}")
+            density = sum(one.kept for one in of) / sum(one.elements for one in of)
+            _line(title, sum(one.dense for one in of), sum(one.packed for one in of), f"density {density:.4g}")
+    about = ""
+    if made.difference is not None:
+        about = f" ({size(made.size)}), images within {made.difference:.0e} of the network's"
+    else:
+        _line("whole file", sum(one.dense for one in tensors), made.size, "")
+    typer.echo(f"written: {made.file}{about}")
 
 
 def _line(title: str, dense: int, packed: int, more: str) -> None:

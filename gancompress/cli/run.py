@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gancompress.cli.app import RecipeArgument, SetOption, SmokeOption
+
+if TYPE_CHECKING:
+    from gancompress.api.outcomes import RunOutcome
 
 __all__ = ["run", "train"]
 
@@ -21,7 +24,9 @@ def run(
 
     Example: gancompress run quickstart --set seed=1
     """
-    _execute(recipe, set_ or [], out, smoke, evaluates=True)
+    from gancompress import api
+
+    _show(api.run(recipe, set_ or [], out=out, smoke=smoke))
 
 
 def train(
@@ -31,15 +36,15 @@ def train(
 
     Example: gancompress train quickstart --set training.steps=500
     """
-    _execute(recipe, set_ or [], out, smoke, evaluates=False)
+    from gancompress import api
+
+    _show(api.train(recipe, set_ or [], out=out, smoke=smoke))
 
 
-def _execute(recipe: str, overrides: list[str], out: Path, smoke: bool, *, evaluates: bool) -> None:
+def _show(outcome: RunOutcome) -> None:
     from gancompress.api.commands import is_main_process
-    from gancompress.api.commands import run as start
     from gancompress.api.outcomes import print_outcome
 
-    outcome = start(recipe, overrides, out=out, evaluate=evaluates, smoke=smoke)
     if is_main_process():
         print_outcome(outcome)
         typer.echo(f"report: {outcome.report}")

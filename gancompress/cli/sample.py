@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from gancompress.cli.evaluate import RunArgument, StepOption
-from gancompress.errors import RunError
 
 __all__ = ["sample"]
 
@@ -32,11 +31,6 @@ def sample(
 
     Example: gancompress sample runs/quickstart-0a1b2c3d4e --out digits.png
     """
-    from gancompress.experiment.finished import open_run
+    from gancompress import api
 
-    if out is None:
-        out = Path("samples.png" if label is None else f"samples-class-{label}")
-    # A folder may be called anything, but not by mistake.
-    if out.suffix[1:2].isalpha() and out.suffix not in (".png", ".zip") and not out.is_dir():
-        raise RunError(f"unknown ending {out.suffix!r}; end in .png, in .zip, or name a directory", where=str(out))
-    typer.echo(f"written: {open_run(run).sample(out, count=count, label=label, seed=seed, step=step)}")
+    typer.echo(f"written: {api.sample(run, out, count=count, label=label, seed=seed, step=step)}")

@@ -1,4 +1,4 @@
-"""What a comparison is asked for on the command line, read into values: methods, densities, seeds, the budget.
+"""What a comparison is asked for on the command line, read into values: methods, densities, seeds, what is held equal.
 
 Imports nothing heavy. Every mistake is a :class:`~gancompress.errors.RecipeError` that names the option.
 """
@@ -16,7 +16,7 @@ from gancompress.errors import ComponentError, RecipeError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Axis", "Budget", "MethodChoice", "parse_budget", "parse_densities", "parse_methods", "parse_seeds"]
+__all__ = ["Axis", "HeldEqual", "MethodChoice", "parse_densities", "parse_held", "parse_methods", "parse_seeds"]
 
 #: what a comparison holds equal
 Axis: TypeAlias = Literal["steps", "flops"]
@@ -52,7 +52,7 @@ class MethodChoice:
 
 
 @dataclasses.dataclass(frozen=True)
-class Budget:
+class HeldEqual:
     """What every run of a comparison has the same of.
 
     Attributes:
@@ -135,7 +135,7 @@ def parse_seeds(text: str, first: int) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def parse_budget(text: str) -> Budget:
+def parse_held(text: str) -> HeldEqual:
     """Read ``steps``, ``flops`` or ``flops=2e14``.
 
     Raises:
@@ -143,21 +143,21 @@ def parse_budget(text: str) -> Budget:
     """
     axis, equals, value = (part.strip() for part in text.partition("="))
     if axis == "steps" and not equals:
-        return Budget("steps")
+        return HeldEqual("steps")
     if axis == "steps":
         raise RecipeError(f"--budget {text}: the steps are those of the recipe; write --set training.steps={value}")
     if axis != "flops":
         hint = did_you_mean(axis, ("steps", "flops"))
         raise RecipeError(f"--budget: expected steps, flops or flops=NUMBER, got {text!r}{hint}")
     if not equals:
-        return Budget("flops")
+        return HeldEqual("flops")
     try:
         flops = float(value)
     except ValueError:
         flops = math.nan
     if not (math.isfinite(flops) and flops > 0):
         raise RecipeError(f"--budget: {value!r} is no number of FLOPs; write --budget flops=2e14")
-    return Budget("flops", flops)
+    return HeldEqual("flops", flops)
 
 
 def _split(text: str, mark: str) -> Sequence[str]:

@@ -129,7 +129,7 @@ def _record(grid: Grid) -> dict[str, Any]:
         "name": grid.base.name,
         "id": grid.id,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "budget": {"held_equal": grid.budget.axis, "flops": grid.budget.flops},
+        "budget": {"held_equal": grid.held.axis, "flops": grid.held.flops},
         "density_of": grid.density_of,
         "seeds": list(grid.seeds),
         "evaluations": grid.evaluations,

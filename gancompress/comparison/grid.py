@@ -9,7 +9,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from gancompress.comparison.choices import Budget, MethodChoice
+from gancompress.comparison.choices import HeldEqual, MethodChoice
 from gancompress.comparison.price import Price, price
 from gancompress.comparison.published import published_rows, with_published
 from gancompress.components.registry import METHODS
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from gancompress.recipe.schema import Recipe
 
 __all__ = ["Cell", "Grid", "Row", "build_grid", "evaluations_of"]
+
+#: settings of a choice that are not its method's: ``dst:pattern=1x4`` is ``sparsity.pattern``
+_BESIDE_METHODS = ("pattern",)
 
 #: rounds of the search for the steps that meet a FLOPs budget
 _FITTING = 6
@@ -85,7 +88,7 @@ class Grid:
 
     Attributes:
         base: recipe that all cells share but for what is compared.
-        budget: what is held equal.
+        held: what is held equal.
         density_of: what a density speaks of: ``generator``, or ``both`` networks.
         seeds: the seeds.
         rows: dense first.
@@ -94,7 +97,7 @@ class Grid:
     """
 
     base: Recipe
-    budget: Budget
+    held: HeldEqual
     density_of: str
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
@@ -115,7 +118,7 @@ class Grid:
     def id(self) -> str:
         """Short hash of all cells: the same grid is the same comparison."""
         cells = sorted(cell.directory for cell in self.cells)
-        text = json.dumps([str(self.budget), cells])
+        text = json.dumps([str(self.held), cells])
         return hashlib.blake2b(text.encode(), digest_size=4, person=b"gancompress-cmp").hexdigest()
 
 
@@ -129,7 +132,7 @@ def build_grid(
     methods: Sequence[MethodChoice],
     densities: Sequence[float] = (),
     seeds: Sequence[int] = (0,),
-    budget: Budget | None = None,
+    held: HeldEqual | None = None,
     *,
     narrow: bool = True,
     dataset: Dataset[Any] | None = None,
@@ -142,7 +145,7 @@ def build_grid(
         densities: of the generator, or of both networks where the recipe gives one density for both; default: the
             recipe's own.
         seeds: the seeds of every method and density.
-        budget: what is held equal; default: training steps.
+        held: what is held equal; default: training steps.
         narrow: compare with a dense network that is as small as the sparse ones.
         dataset: the images, if they are open already.
 
@@ -151,7 +154,7 @@ def build_grid(
     """
     images = dataset or build_dataset(base.recipe)
     if not base.recipe.smoke:
-        return _laid_out(base, methods, densities, tuple(seeds), budget or Budget(), narrow, images)
+        return _laid_out(base, methods, densities, tuple(seeds), held or HeldEqual(), narrow, images)
     *shorter, last = (
         dataclasses.replace(base, recipe=check_document(document), document=document)
         for steps in longer(base.recipe)
@@ -159,8 +162,8 @@ def build_grid(
     )
     for attempt in shorter:
         with contextlib.suppress(RecipeError):  # more rounds than steps; or what the last attempt says
-            return _laid_out(attempt, methods, densities, tuple(seeds), budget or Budget(), narrow, images)
-    return _laid_out(last, methods, densities, tuple(seeds), budget or Budget(), narrow, images)
+            return _laid_out(attempt, methods, densities, tuple(seeds), held or HeldEqual(), narrow, images)
+    return _laid_out(last, methods, densities, tuple(seeds), held or HeldEqual(), narrow, images)
 
 
 def _laid_out(
@@ -168,12 +171,12 @@ def _laid_out(
     methods: Sequence[MethodChoice],
     densities: Sequence[float],
     seeds: tuple[int, ...],
-    budget: Budget,
+    held: HeldEqual,
     narrow: bool,
     dataset: Dataset[Any],
 ) -> Grid:
     """Lay out a comparison over a base recipe that is as it will be run."""
-    layout = _Layout(base, budget, seeds, dataset)
+    layout = _Layout(base, held, seeds, dataset)
     asked = tuple(densities) or layout.own_densities()
     dense_choice = next((choice for choice in methods if choice.name == "dense"), MethodChoice("dense"))
     contenders = [choice for choice in methods if choice.name != "dense"]
@@ -193,7 +196,7 @@ def _laid_out(
     ]
     return Grid(
         base=base.recipe,
-        budget=layout.budget,
+        held=held,
         density_of=layout.density_of,
         seeds=seeds,
         rows=tuple(rows),
@@ -205,8 +208,8 @@ def _laid_out(
 class _Layout:
     """Makes rows of one base recipe."""
 
-    def __init__(self, base: LoadedRecipe, budget: Budget, seeds: tuple[int, ...], dataset: Dataset[Any]) -> None:
-        self.base, self.budget, self.seeds = base, budget, seeds
+    def __init__(self, base: LoadedRecipe, held: HeldEqual, seeds: tuple[int, ...], dataset: Dataset[Any]) -> None:
+        self.base, self.held, self.seeds = base, held, seeds
         self.image = dataset.spec
         self.published = published_rows(base)
         self.steps = base.recipe.training.steps
@@ -240,7 +243,7 @@ class _Layout:
 
     def _fit(self, choice: MethodChoice, density: float | None) -> tuple[int, Price]:
         """Return ``training.steps`` that spend the budget, and what they cost."""
-        if self.budget.axis == "steps":
+        if self.held.axis == "steps":
             return self._fit_steps(choice, density)
         return self._fit_flops(choice, density)
 
@@ -254,7 +257,7 @@ class _Layout:
         return self.steps, cost
 
     def _fit_flops(self, choice: MethodChoice, density: float | None) -> tuple[int, Price]:
-        wanted = self.budget.flops if self.budget.flops is not None else float(self.dense.training_flops)
+        wanted = self.held.flops if self.held.flops is not None else float(self.dense.training_flops)
         count = self.evaluations
         steps = self.steps
         best: tuple[int, Price] | None = None
@@ -289,7 +292,8 @@ class _Layout:
         for expression in (f"name={name}", f"seed={seed}", f"sparsity.method.name={choice.name}"):
             document = apply_override(document, expression)
         for key, value in (*self._forced(choice), *choice.settings):
-            document = apply_override(document, f"sparsity.method.{key}={value}")
+            node = "sparsity" if key.partition(".")[0] in _BESIDE_METHODS else "sparsity.method"
+            document = apply_override(document, f"{node}.{key}={value}")
         document = self._with_density(document, density)
         if steps is not None and steps != self.steps:
             document = apply_override(document, f"training.steps={steps}")
@@ -304,8 +308,13 @@ class _Layout:
         return check_document(document)
 
     def _forced(self, choice: MethodChoice) -> list[tuple[str, str]]:
-        """Return what holds every method to the same terms: the recipe's interval, and no rounds beyond its steps."""
+        """Return what holds every method to the same terms: the recipe's interval, and no rounds beyond its steps.
+
+        A method with a row in the recipe's published table keeps the interval of that row.
+        """
         wanted = {"budget": "total", "every": self.base.document.value(("sparsity", "method", "every"))}
+        if any(row.sparsity.method.name == choice.name for row in self.published):
+            del wanted["every"]
         known = METHODS.get(choice.name).Config.model_fields
         return [
             (key, str(value))

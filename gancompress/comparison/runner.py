@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from gancompress.comparison.folder import ComparisonFolder
     from gancompress.comparison.grid import Cell
+    from gancompress.progress import Watcher
 
 __all__ = [
     "InThisProcess",
@@ -27,7 +28,6 @@ __all__ = [
     "Outcome",
     "Runner",
     "Submitted",
-    "Watcher",
     "cell_command",
     "cell_environment",
     "cores",
@@ -55,19 +55,6 @@ class Outcome:
     state: str
     reason: str = ""
     seconds: float = 0.0
-
-
-class Watcher(Protocol):
-    """Told what happens to the cells."""
-
-    def started(self, cell: Cell) -> None:
-        """A cell starts, or goes on."""
-
-    def ended(self, outcome: Outcome) -> None:
-        """A cell ended."""
-
-    def waiting(self, steps: Mapping[str, int]) -> None:
-        """Time passes; ``steps`` are those done by the running cells, by name."""
 
 
 class Runner(Protocol):

@@ -162,7 +162,7 @@ def learning_charts(results: Results, rows: Sequence[RowResult], looks: Mapping[
 def _learning(
     results: Results, rows: Sequence[RowResult], looks: Mapping[str, Style], density: float | None, *, wide: bool
 ) -> Figure | None:
-    by_steps = results.grid.budget.axis == "steps"
+    by_steps = results.grid.held.axis == "steps"
     curves = {row.method: _curve(row.cells, results.primary, by_steps) for row in rows}
     values = [value for curve in curves.values() for _, *several in curve for value in several]
     if not values:

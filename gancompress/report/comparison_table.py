@@ -53,13 +53,13 @@ COLUMNS = (
 
 def held_equal(grid: Grid) -> str:
     """Return in a sentence what every run has the same of."""
-    if grid.budget.axis == "steps":
+    if grid.held.axis == "steps":
         return (
             f"Held equal: {grid.base.training.steps:,} training steps for every run, all rounds and pre-training "
             "included; training FLOPs differ and are shown."
         )
-    amount = grid.budget.flops if grid.budget.flops is not None else grid.dense.training_flops
-    whose = "as asked" if grid.budget.flops is not None else "those of the dense run"
+    amount = grid.held.flops if grid.held.flops is not None else grid.dense.training_flops
+    whose = "as asked" if grid.held.flops is not None else "those of the dense run"
     return (
         f"Held equal: {scaled(amount)} training FLOPs for every run ({whose}), all rounds and pre-training included; "
         "training steps differ and are shown."
@@ -221,7 +221,7 @@ def to_json(results: Results) -> dict[str, Any]:
         **_mark(results),
         "name": grid.base.name,
         "id": grid.id,
-        "held_equal": {"axis": grid.budget.axis, "flops": grid.budget.flops, "text": held_equal(grid)},
+        "held_equal": {"axis": grid.held.axis, "flops": grid.held.flops, "text": held_equal(grid)},
         "density_of": grid.density_of,
         "seeds": list(grid.seeds),
         "primary": results.primary,
@@ -287,7 +287,7 @@ def _row_lines(results: Results) -> list[dict[str, Any]]:
                 line[f"{name} mean"] = found.mean if found else None
                 line[f"{name} std"] = found.std if found else None
             line["generator_weights_against_dense"] = row.kept_ratio
-            line["held_equal"] = str(results.grid.budget)
+            line["held_equal"] = str(results.grid.held)
             lines.append({**line, "protocol_hash": key, "protocol": results.protocols[key]})
     return lines
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING
 
 from gancompress.report.published import answers_of_run
 from gancompress.report.summary import headline, metric_facts
-from gancompress.runs.record import metrics_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from rich.console import RenderableType
 
     from gancompress.report.summary import Fact
-    from gancompress.runs.record import RunRecord
+    from gancompress.runs.record import Metric, RunRecord
 
-__all__ = ["Summary", "drawn_summary", "plain_summary", "print_metrics", "summary_of"]
+__all__ = ["Summary", "drawn_summary", "plain_metrics", "plain_summary", "summary_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +50,10 @@ def summary_of(run: RunRecord) -> Summary:
     return Summary(f"{run.name}{unfinished}{smoke}", tuple(facts), tuple(lines))
 
 
-def print_metrics(records: Sequence[Mapping[str, Any]], file: TextIO | None = None) -> None:
-    """Print the metrics of one evaluation, what is each one's own beside it, and the protocol that they share."""
-    out = file if file is not None else sys.stdout
-    facts, lines = metric_facts(metrics_of({"metrics": list(records)}))
-    for line in (*_aligned(facts), *lines):
-        print(line, file=out)
+def plain_metrics(metrics: Sequence[Metric]) -> list[str]:
+    """Return the metrics of one evaluation as lines, what is each one's own beside it, and what they share below."""
+    facts, lines = metric_facts(metrics)
+    return [*_aligned(facts), *lines]
 
 
 def plain_summary(title: str, facts: Sequence[Fact], lines: Sequence[str] = ()) -> str:

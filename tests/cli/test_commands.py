@@ -354,9 +354,9 @@ def test_the_protocol_is_changed_with_or_without_its_section(opened: Opened) -> 
 
 
 def test_lines_of_progress_say_the_step_of_their_record(capsys: pytest.CaptureFixture[str]) -> None:
-    from gancompress.progress import PlainProgress
+    from gancompress.progress import Lines, RunProgress
 
-    shown = PlainProgress(interval=0.0)
+    shown = RunProgress(Lines(interval=0.0))
     shown.start("tiny", "runs/tiny-1", 2400, 0)
     shown.step(49, 10.0)
     losses = {"loss_generator": 0.1, "loss_discriminator": 0.2, "density_generator": 0.2, "density_discriminator": 0.5}
@@ -373,9 +373,9 @@ def test_lines_of_progress_say_the_step_of_their_record(capsys: pytest.CaptureFi
     ],
 )
 def test_the_first_line_says_what_is_left(capsys: pytest.CaptureFixture[str], done: int, told: str) -> None:
-    from gancompress.progress import PlainProgress
+    from gancompress.progress import Lines, RunProgress
 
-    PlainProgress(interval=0.0).start("tiny", "runs/tiny-1", 9, done)
+    RunProgress(Lines()).start("tiny", "runs/tiny-1", 9, done)
     assert capsys.readouterr().err.splitlines() == [told]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gancompress.comparison.choices import Budget, parse_budget, parse_densities, parse_methods, parse_seeds
+from gancompress.comparison.choices import HeldEqual, parse_densities, parse_held, parse_methods, parse_seeds
 from gancompress.errors import RecipeError
 
 
@@ -52,8 +52,8 @@ def test_seeds_are_a_number_or_a_list() -> None:
 
 
 def test_budgets() -> None:
-    assert parse_budget("steps") == Budget("steps")
-    assert parse_budget("flops=2e14") == Budget("flops", 2e14)
+    assert parse_held("steps") == HeldEqual("steps")
+    assert parse_held("flops=2e14") == HeldEqual("flops", 2e14)
     for text, message in (
         ("step", "did you mean 'steps'"),
         ("steps=5", r"training\.steps=5"),
@@ -62,4 +62,4 @@ def test_budgets() -> None:
         ("flops=inf", "no number of FLOPs"),
     ):
         with pytest.raises(RecipeError, match=message):
-            parse_budget(text)
+            parse_held(text)

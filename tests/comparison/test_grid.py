@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gancompress.comparison.choices import Budget, parse_methods
+from gancompress.comparison.choices import HeldEqual, parse_methods
 from gancompress.comparison.grid import build_grid, evaluations_of
 from gancompress.errors import RecipeError
 from gancompress.recipe.load import smoke_test
@@ -59,7 +59,7 @@ def test_equal_flops_give_cheaper_methods_more_steps_and_every_run_as_many_looks
     tiny: Callable[..., LoadedRecipe],
 ) -> None:
     base = tiny("training.steps=60", "evaluation.every=20")
-    grid = build_grid(base, parse_methods("static,magnitude"), (0.25,), budget=Budget("flops"))
+    grid = build_grid(base, parse_methods("static,magnitude"), (0.25,), held=HeldEqual("flops"))
     assert grid.rows[0].price.steps == 60
     for row in grid.rows:
         recipe = row.cells[0].recipe
@@ -71,7 +71,7 @@ def test_equal_flops_give_cheaper_methods_more_steps_and_every_run_as_many_looks
 def test_a_number_of_flops_binds_dense_too(tiny: Callable[..., LoadedRecipe]) -> None:
     plain = build_grid(tiny("training.steps=60"), parse_methods("static"), narrow=False)
     half = plain.dense.training_flops / 2
-    grid = build_grid(tiny("training.steps=60"), parse_methods("static"), narrow=False, budget=Budget("flops", half))
+    grid = build_grid(tiny("training.steps=60"), parse_methods("static"), narrow=False, held=HeldEqual("flops", half))
     assert all(row.price.training_flops == pytest.approx(half, rel=0.1) for row in grid.rows)
 
 

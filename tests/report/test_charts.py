@@ -11,9 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gancompress.charts.axis import log_ticks, nice_ticks, tick_label, tick_labels
-from gancompress.charts.bars import Bar, bar_chart
 from gancompress.charts.lines import Mark, Series, line_chart, thin
-from gancompress.charts.plot import standalone
 
 
 @pytest.mark.parametrize(
@@ -167,20 +165,3 @@ def test_thinning_keeps_ends_and_extremes() -> None:
     assert points[7000] in kept
     assert [x for x, _ in kept] == sorted(x for x, _ in kept)
     assert thin(points[:600], 600) == points[:600]
-
-
-def test_bars_are_as_long_as_their_values() -> None:
-    bars = [Bar("ours", 4.0, 3.0, 5.0, 0), Bar("<dense>", 1.0, 0.9, 1.1)]
-    root = ET.fromstring(bar_chart("batch 1", bars, "times faster", unit=1, width=560))
-    # 16 + 6.6 * 7 letters on the left, 52 on the right: 0..5 lies on 62.2..508, so 1 is 89.16 wide
-    widths = [float(bar.attrib["width"]) for bar in root.iter("rect")]
-    assert widths == [pytest.approx(4 * 89.16, abs=0.06), pytest.approx(89.16, abs=0.06)]
-    assert [bar.attrib["class"] for bar in root.iter("rect")] == ["bar series-0", "bar base-1"]
-    assert [path.attrib["d"].split("H")[1] for path in root.iter("path")] == ["508.0", "160.3"]
-
-
-def test_a_chart_in_a_file_brings_its_style() -> None:
-    text = standalone(line_chart("c", [Series("a", [(0, 1), (1, 2)])]))
-    root = ET.fromstring(text)
-    assert root.tag == "{http://www.w3.org/2000/svg}svg"
-    assert ".series-0" in (root.findtext("{http://www.w3.org/2000/svg}style") or "")

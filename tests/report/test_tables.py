@@ -12,9 +12,9 @@ from report_fake_run import PROTOCOL, RECIPE, metrics_at
 
 from gancompress.api.outcomes import RunOutcome, print_outcome
 from gancompress.report.protocols import few_images, shared_protocol
-from gancompress.report.tables import print_metrics
+from gancompress.report.tables import plain_metrics
 from gancompress.runs.directory import RunDirectory
-from gancompress.runs.record import Metric
+from gancompress.runs.record import Metric, metrics_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,18 +57,16 @@ def test_a_drawn_table_on_a_terminal(run: RunDirectory, monkeypatch: pytest.Monk
         assert words in text
 
 
-def test_an_evaluation_says_its_protocol_once(capsys: pytest.CaptureFixture[str]) -> None:
-    print_metrics(metrics_at(2000))
-    lines = capsys.readouterr().out.splitlines()
+def test_an_evaluation_says_its_protocol_once() -> None:
+    lines = plain_metrics(metrics_of({"metrics": metrics_at(2000)}))
     assert [line.split("  ")[0] for line in lines[:3]] == [metric["label"] for metric in metrics_at(1)]
     assert lines[3] == f"protocol: {PROTOCOL}"
     assert lines[4].startswith("warning: FD from 1,000 images")
     assert len(lines) == 5
 
 
-def test_a_metric_that_is_not_finite_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    print_metrics([{**metrics_at(1)[0], "value": None}])
-    lines = capsys.readouterr().out.splitlines()
+def test_a_metric_that_is_not_finite_is_printed() -> None:
+    lines = plain_metrics(metrics_of({"metrics": [{**metrics_at(1)[0], "value": None}]}))
     assert lines[0] == "FD[classifier-1f3a9c2d]  not finite"
     assert lines[1] == f"protocol: {PROTOCOL} [51bf0c77aa10]"
 

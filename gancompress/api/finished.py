@@ -1,0 +1,169 @@
+"""What is done with a run that ended: measured again, sampled from, exported."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from gancompress.api.commands import expressions
+from gancompress.api.outcomes import RunOutcome
+from gancompress.errors import ExportError, RunError
+from gancompress.report.tables import plain_metrics
+from gancompress.runs.record import metrics_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gancompress.api.commands import Overrides
+    from gancompress.export.packed import TensorSize
+    from gancompress.progress import Observer
+    from gancompress.runs.record import Metric
+
+__all__ = ["Exported", "Measured", "evaluate", "export", "sample"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A generator, measured again; ``print`` writes its metrics and the protocol that they share.
+
+    Attributes:
+        file: JSON with everything, in ``evaluations/`` of the run directory.
+        metrics: the recipe's first metric first, each with its protocol.
+        smoke: of a smoke run; the numbers mean nothing.
+    """
+
+    file: Path
+    metrics: tuple[Metric, ...]
+    smoke: bool
+
+    def __str__(self) -> str:
+        lines = ["smoke run: the numbers mean nothing"] if self.smoke else []
+        return "\n".join([*lines, *plain_metrics(self.metrics)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """A generator in a file.
+
+    Attributes:
+        file: where it is.
+        size: bytes of the file.
+        tensors: what became of every tensor; of a packed file only.
+        difference: the largest difference of a pixel to the network's own images; of an ONNX file only.
+    """
+
+    file: Path
+    size: int
+    tensors: Mapping[str, TensorSize] = dataclasses.field(default_factory=dict)
+    difference: float | None = None
+
+
+def evaluate(
+    run: str | Path | RunOutcome,
+    overrides: Overrides = (),
+    *,
+    step: str | int = "last",
+    progress: bool | Observer = True,
+) -> Measured:
+    """Measure a trained generator, under its own protocol or another; as ``gancompress evaluate``.
+
+    Example::
+
+        print(gancompress.evaluate(outcome, {"weights": "live"}))
+
+    Args:
+        run: a run, or its directory; it stays as it was.
+        overrides: settings of the recipe's evaluation to change, with or without ``evaluation.`` before them.
+        step: checkpoint: ``last``, ``best`` by the recipe's first metric, or a number.
+        progress: messages on standard error; False is silent; an :class:`~gancompress.progress.Observer` is told.
+
+    Raises:
+        GancompressError: there is no such run, checkpoint or setting, or it cannot be measured.
+    """
+    from gancompress.experiment.finished import open_run
+    from gancompress.progress import Lines, RunProgress
+
+    changes = tuple(f"evaluation.{item.removeprefix('evaluation.')}" for item in expressions(overrides))
+    opened = open_run(_directory(run), changes)
+    observer = RunProgress(Lines()) if progress is True else progress or None
+    file, records = opened.evaluate(str(step), observer)
+    return Measured(file, tuple(metrics_of({"metrics": records})), opened.recipe.smoke)
+
+
+def sample(
+    run: str | Path | RunOutcome,
+    out: str | Path | None = None,
+    *,
+    count: int = 100,
+    label: int | None = None,
+    seed: int = 0,
+    step: str | int = "last",
+) -> Path:
+    """Make images with the averaged generator of a run; as ``gancompress sample``.
+
+    Args:
+        run: a run, or its directory.
+        out: a ``.png`` for one grid, a directory or a ``.zip`` for single images; default: ``samples.png``, or the
+            directory ``samples-class-N`` for one class.
+        count: images; a grid fills its last row.
+        label: make this class only.
+        seed: of the latents.
+        step: checkpoint: ``last``, ``best`` or a number.
+
+    Returns:
+        Where the images are.
+
+    Raises:
+        RunError: there is no such run, checkpoint or class, or ``out`` ends in something else.
+    """
+    from gancompress.experiment.finished import open_run
+
+    path = Path(out) if out is not None else Path("samples.png" if label is None else f"samples-class-{label}")
+    # A folder may be called anything, but not by mistake.
+    if path.suffix[1:2].isalpha() and path.suffix not in (".png", ".zip") and not path.is_dir():
+        raise RunError(f"unknown ending {path.suffix!r}; end in .png, in .zip, or name a directory", where=str(path))
+    return open_run(_directory(run)).sample(path, count=count, label=label, seed=seed, step=str(step))
+
+
+def export(
+    run: str | Path | RunOutcome,
+    path: str | Path | None = None,
+    *,
+    format: Literal["packed", "onnx"] = "packed",
+    values: Literal["float32", "bf16"] = "float32",
+    step: str | int = "last",
+) -> Exported:
+    """Write the averaged generator of a run into one file; as ``gancompress export``.
+
+    Args:
+        run: a run, or its directory.
+        path: the file; default: ``export/generator.safetensors`` or ``.onnx`` in the run directory.
+        format: ``packed`` keeps what is not zero, for :func:`gancompress.load`; ``onnx`` is dense, for other runtimes.
+        values: of a packed file; ``bf16`` halves it again and rounds the weights.
+        step: checkpoint: ``last``, ``best`` or a number.
+
+    Raises:
+        RunError: there is no such run or checkpoint.
+        ExportError: the generator cannot be written so.
+    """
+    from gancompress.experiment.finished import open_run
+
+    directory = _directory(run)
+    ending = "onnx" if format == "onnx" else "safetensors"
+    file = Path(path) if path is not None else directory / "export" / f"generator.{ending}"
+    if format == "onnx":
+        from gancompress.export.onnx import export_onnx
+
+        if values != "float32":
+            raise ExportError("--values is for --format packed; an ONNX file holds float32")
+        difference = export_onnx(open_run(directory).generator(str(step)), file)
+        return Exported(file, file.stat().st_size, difference=difference)
+    from gancompress.export.packed import export_run
+
+    tensors = export_run(open_run(directory), file, step=str(step), values=values)
+    return Exported(file, file.stat().st_size, tensors)
+
+
+def _directory(run: str | Path | RunOutcome) -> Path:
+    return run.directory if isinstance(run, RunOutcome) else Path(run)
