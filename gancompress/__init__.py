@@ -9,7 +9,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gancompress import api
     from gancompress.api.benchmarks import bench_infer, bench_train
     from gancompress.api.commands import compare, compress, run, train
     from gancompress.api.finished import evaluate, sample
@@ -107,7 +106,6 @@ __all__ = [
     "RunOutcome",
     "SparseState",
     "__version__",
-    "api",
     "bench_infer",
     "bench_train",
     "compare",

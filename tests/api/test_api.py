@@ -342,6 +342,28 @@ def test_a_run_is_exported_and_loaded(finished: RunOutcome, tmp_path: Path) -> N
         finished.export(tmp_path / "h.safetensors", values="int3")  # type: ignore[arg-type]
 
 
+def test_a_finished_run_is_measured_sampled_and_exported(finished: RunOutcome, tmp_path: Path) -> None:
+    measured = gancompress.evaluate(finished, {"samples": 30}, progress=False)
+    assert [metric.key for metric in measured.metrics] == list(finished.metrics)
+    assert str(measured).splitlines()[-2].startswith("protocol: ")
+    assert "30 generated" in measured.metrics[0].protocol
+    assert json.loads(measured.file.read_text())["step"] == 4
+    assert gancompress.sample(finished, tmp_path / "grid.png", count=10, step=2).is_file()
+    made = gancompress.api.export(finished.directory, tmp_path / "g.safetensors", values="bf16")
+    assert made.size == made.file.stat().st_size
+    assert sum(size.packed for size in made.tensors.values()) < made.size
+    assert made.difference is None
+    with pytest.raises(ExportError, match="holds float32"):
+        gancompress.api.export(finished, format="onnx", values="bf16")
+
+
+def test_every_command_has_its_function() -> None:
+    for name in gancompress.api.__all__:
+        assert callable(getattr(gancompress.api, name))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        gancompress.api.nothing  # noqa: B018
+
+
 def test_no_public_name_is_also_a_module() -> None:
     """Importing such a module would silently put it in the function's place."""
     modules = {module.name for module in pkgutil.iter_modules(gancompress.__path__)}
