@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gancompress.cost.layers import evaluating
 from gancompress.seeds import generator as random_generator
 
 if TYPE_CHECKING:
@@ -48,12 +49,11 @@ class Latency:
         return {**dataclasses.asdict(self), "quartiles_seconds": list(self.quartiles_seconds)}
 
 
-def _settle(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-@torch.no_grad()
 def measure_latency(
     network: Generator, batch: int = 1, *, repeats: int = 11, warmup: int = 2, kernels: str = "dense"
 ) -> Latency:
@@ -73,20 +73,15 @@ def measure_latency(
     rng = random_generator(0, "latency")
     z = torch.randn(batch, network.latent_dim, generator=rng).to(device, weight.dtype)
     labels = torch.arange(batch, device=device) % network.num_classes if network.num_classes else None
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
     seconds: list[float] = []
-    try:
+    with evaluating(network):
         for index in range(warmup + repeats):
-            _settle(device)
+            _synchronize(device)
             start = time.perf_counter()
             network(z, labels)
-            _settle(device)
+            _synchronize(device)
             if index >= warmup:
                 seconds.append(time.perf_counter() - start)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     first, median, third = statistics.quantiles(seconds, n=4, method="inclusive")
     autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
     return Latency(

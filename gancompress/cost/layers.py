@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from gancompress.backbones.base import Discriminator
 
-__all__ = ["Counting", "LayerCost", "NetworkProfile", "profile", "profile_call"]
+__all__ = ["Counting", "LayerCost", "NetworkProfile", "evaluating", "profile", "profile_call"]
 
 #: ``published`` counts the architecture as its paper draws it, so that figures compare with the literature;
 #: ``executed`` counts what this implementation computes, which exact rewrites make smaller.
@@ -101,8 +101,8 @@ class NetworkProfile:
 
 
 @contextlib.contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Neither batch statistics nor power iterations may move while a network is only looked at."""
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients inside: neither batch statistics nor power iterations move."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -151,7 +151,7 @@ def profile_call(network: nn.Module, *inputs: Tensor | None) -> NetworkProfile:
             handles.append(module.register_forward_hook(counter.normalised))
     flops = FlopCounterMode(display=False)
     try:
-        with _evaluating(network), flops:
+        with evaluating(network), flops:
             network(*inputs)
     finally:
         for handle in handles:

@@ -8,12 +8,15 @@ resumed run counts the same as one that was never stopped. Nothing here knows ab
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from gancompress.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gancompress.sparsity.state import Role
 
 __all__ = ["Tally", "TrainingLedger"]
@@ -149,43 +152,44 @@ class TrainingLedger:
         Raises:
             CheckpointError: a key is missing or unknown, or a count is not an integer.
         """
-        if set(record) != {field.name for field in dataclasses.fields(cls)}:
-            raise CheckpointError(f"the training ledger holds other keys than expected: {', '.join(sorted(record))}")
-        reasons = _mapping(record["extra"], "extra")
+        try:
+            read = _Record.model_validate(record)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "its top"
+            raise CheckpointError(f"the training ledger is damaged at {where}: {first['msg']}") from error
         return cls(
-            batch_size=_count(record["batch_size"], "batch_size"),
-            generator_batch_size=_count(record["generator_batch_size"], "generator_batch_size"),
-            discriminator_steps=_count(record["discriminator_steps"], "discriminator_steps"),
-            steps=_read_tallies(record["steps"], "steps"),
-            dense_gradients=_read_tallies(record["dense_gradients"], "dense_gradients"),
-            extra={reason: _read_tallies(value, f"extra.{reason}") for reason, value in reasons.items()},
+            batch_size=read.batch_size,
+            generator_batch_size=read.generator_batch_size,
+            discriminator_steps=read.discriminator_steps,
+            steps=read.steps.tallies(),
+            dense_gradients=read.dense_gradients.tallies(),
+            extra={reason: each.tallies() for reason, each in read.extra.items()},
         )
 
 
-def _mapping(value: object, where: str) -> Mapping[str, object]:
-    if not isinstance(value, Mapping):
-        raise CheckpointError(f"the training ledger is damaged at {where}: expected a mapping, got {value!r}")
-    return value
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
-def _count(value: object, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise CheckpointError(f"the training ledger is damaged at {where}: expected a count, got {value!r}")
-    return value
+class _TallyRecord(_Strict):
+    amount: NonNegativeInt
+    weights: dict[str, NonNegativeInt]
+    masked: dict[str, NonNegativeInt]
 
 
-def _read_tallies(value: object, where: str) -> dict[Role, Tally]:
-    record = _mapping(value, where)
-    if set(record) != set(_ROLES):
-        raise CheckpointError(f"the training ledger is damaged at {where}: expected the two roles")
-    tallies: dict[Role, Tally] = {}
-    for role in _ROLES:
-        fields = _mapping(record[role], f"{where}.{role}")
-        if set(fields) != {"amount", "weights", "masked"}:
-            raise CheckpointError(f"the training ledger is damaged at {where}.{role}: expected amount, weights, masked")
-        tallies[role] = Tally(
-            amount=_count(fields["amount"], f"{where}.{role}.amount"),
-            weights={n: _count(v, f"{where}.{role}.{n}") for n, v in _mapping(fields["weights"], where).items()},
-            masked={n: _count(v, f"{where}.{role}.{n}") for n, v in _mapping(fields["masked"], where).items()},
-        )
-    return tallies
+class _RolesRecord(_Strict):
+    generator: _TallyRecord
+    discriminator: _TallyRecord
+
+    def tallies(self) -> dict[Role, Tally]:
+        return {role: Tally(**dict(getattr(self, role))) for role in _ROLES}
+
+
+class _Record(_Strict):
+    batch_size: NonNegativeInt
+    generator_batch_size: NonNegativeInt
+    discriminator_steps: NonNegativeInt
+    steps: _RolesRecord
+    dense_gradients: _RolesRecord
+    extra: dict[str, _RolesRecord]

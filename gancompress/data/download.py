@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["Archive", "download", "fetch"]
+__all__ = ["Archive", "download", "fetch", "obtain"]
 
 _CHUNK = 1 << 18
 #: seconds without a byte after which a connection counts as broken
@@ -90,6 +90,40 @@ def fetch(archive: Archive, root: Path, ready: Callable[[], bool]) -> None:
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         file.unlink()
+
+
+def obtain(
+    archive: Archive, root: Path, ready: Callable[[], bool], *, allowed: bool, missing: str, elsewhere: str
+) -> None:
+    """See that an archive is unpacked in ``root``, downloading it where that is allowed.
+
+    Args:
+        archive: what is wanted.
+        root: folder that it is unpacked in.
+        ready: whether it is there.
+        allowed: whether it may be downloaded.
+        missing: what is wrong when it is there in part, such as ``is incomplete here``.
+        elsewhere: the setting that names another folder, for messages.
+
+    Raises:
+        DataError: it is not there and may not, or cannot, be downloaded.
+    """
+    folder = root / archive.folder
+    if ready():
+        return
+    if not allowed:
+        raise DataError(
+            f"{archive.title} {missing if folder.is_dir() else 'is not there'}: use {elsewhere}, or "
+            f"--set data.download=true ({size(archive.size)} from {archive.url})",
+            where=str(folder),
+        )
+    try:
+        fetch(archive, root, ready)
+    except (DataError, OSError) as error:
+        raise DataError(
+            f"{archive.title} is not there and cannot be downloaded ({error}): fetch it elsewhere and use {elsewhere}",
+            where=str(folder),
+        ) from error
 
 
 def _unpack(file: Path, target: Path) -> None:

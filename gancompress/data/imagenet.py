@@ -10,7 +10,7 @@ from pydantic import Field
 
 from gancompress.components.registry import DATASETS
 from gancompress.data.base import ImageSpec
-from gancompress.data.download import Archive, fetch
+from gancompress.data.download import Archive, obtain
 from gancompress.data.files import FilesConfig, Listing
 from gancompress.data.folder import ClassFolder
 from gancompress.errors import DataError
@@ -120,27 +120,11 @@ class TinyImageNet(ClassFolder[TinyImageNetConfig]):
         """
         root = Path(self.config.path).expanduser()
         self.top = root if (root / "wnids.txt").is_file() else root / _TINY.folder
-        if not (self.top / "wnids.txt").is_file():
-            self._get(root)
+        obtain(
+            _TINY, root, (self.top / "wnids.txt").is_file, allowed=self.config.download,
+            missing="is incomplete here", elsewhere=f"--set data.path=FOLDER (the one that holds {_TINY.folder}/)",
+        )  # fmt: skip
         return str(self.top / self.config.split)
-
-    def _get(self, root: Path) -> None:
-        elsewhere = f"--set data.path=FOLDER (the one that holds {_TINY.folder}/)"
-        if not self.config.download:
-            state = "is incomplete here" if self.top.is_dir() else "is not there"
-            raise DataError(
-                f"Tiny ImageNet {state}: use {elsewhere}, or --set data.download=true "
-                f"({round(_TINY.size / 1e6)} MB from {_TINY.url})",
-                where=str(self.top),
-            )
-        try:
-            fetch(_TINY, root, (self.top / "wnids.txt").is_file)
-        except (DataError, OSError) as error:
-            raise DataError(
-                f"Tiny ImageNet is not there and cannot be downloaded ({error}): fetch it elsewhere and use "
-                f"{elsewhere}",
-                where=str(self.top),
-            ) from error
 
     def open(self) -> Listing:
         """List the split, in the order of paths; classes are in the order of their WordNet ids.

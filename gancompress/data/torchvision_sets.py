@@ -15,7 +15,7 @@ from pydantic import Field
 
 from gancompress.components.registry import DATASETS
 from gancompress.data.base import DatasetConfig, ImageSpec
-from gancompress.data.download import Archive, fetch
+from gancompress.data.download import Archive, obtain
 from gancompress.data.memory import InMemoryDataset, Stored
 from gancompress.errors import DataError
 
@@ -85,25 +85,13 @@ class _TorchvisionDataset(InMemoryDataset[C]):
         Raises:
             DataError: files are not there, or altered, or cannot be downloaded.
         """
-        if self._is_complete():
-            return
         kind = self.upstream
         elsewhere = f"--set data.path=FOLDER (the one that holds {kind.base_folder}/)"
         archive = Archive(self.title, kind.url, self.download_size, kind.tgz_md5, kind.base_folder)
-        if not self.config.download:
-            state = "is incomplete or altered here" if os.path.isdir(self.folder) else "is not there"
-            raise DataError(
-                f"{self.title} {state}: use {elsewhere}, or --set data.download=true "
-                f"({round(self.download_size / 1e6):,} MB from {kind.url})",
-                where=self.folder,
-            )
-        try:
-            fetch(archive, Path(self.config.path).expanduser(), self._is_complete)
-        except (DataError, OSError) as error:
-            raise DataError(
-                f"{self.title} is not there and cannot be downloaded ({error}): fetch it elsewhere and use {elsewhere}",
-                where=self.folder,
-            ) from error
+        obtain(
+            archive, Path(self.config.path).expanduser(), self._is_complete, allowed=self.config.download,
+            missing="is incomplete or altered here", elsewhere=elsewhere,
+        )  # fmt: skip
         if not self._is_complete():
             raise DataError(
                 f"{self.title} is not as published although its archive was: {elsewhere}", where=self.folder

@@ -53,6 +53,10 @@ class Attachment:
     batch_last: bool = False
     pre_relu: bool = False
 
+    def options(self) -> dict[str, Any]:
+        """Return what every operator is told."""
+        return {n: getattr(self, n) for n in ("dense_gradient", "sparse", "masked", "table")}
+
 
 def _one(value: Any) -> int | None:
     """The one number behind ``3``, ``(3, 3)``; None for anything else."""
@@ -105,27 +109,14 @@ def _conv_forward(self: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | Non
         out: Tensor = plain(self, F.relu(x) if how.pre_relu else x, kept, bias)
         return out
     return ops.conv2d(
-        x,
-        weight,
-        how.pattern,
-        bias,
-        stride=stride,
-        padding=padding,
-        dense_gradient=how.dense_gradient,
-        sparse=how.sparse,
-        masked=how.masked,
-        table=how.table,
-        batch_last=how.batch_last,
-        pre_relu=how.pre_relu,
-    )
+        x, weight, how.pattern, bias, stride=stride, padding=padding, batch_last=how.batch_last, pre_relu=how.pre_relu,
+        **how.options(),
+    )  # fmt: skip
 
 
 def _linear_forward(self: nn.Linear, x: Tensor) -> Tensor:
     how: Attachment = self.__dict__[_NAME]
-    return ops.linear(
-        x, self.weight, how.pattern, self.bias, dense_gradient=how.dense_gradient, sparse=how.sparse,
-        masked=how.masked, table=how.table,
-    )  # fmt: skip
+    return ops.linear(x, self.weight, how.pattern, self.bias, **how.options())
 
 
 def _transpose_forward(self: nn.ConvTranspose2d, x: Tensor, output_size: list[int] | None = None) -> Tensor:
@@ -140,8 +131,7 @@ def _transpose_forward(self: nn.ConvTranspose2d, x: Tensor, output_size: list[in
         return F.conv_transpose2d(x, kept, self.bias, self.stride, cut, extra, self.groups, self.dilation)
     return ops.conv_transpose2d(
         x, self.weight, how.pattern, self.bias, stride=stride, padding=padding, output_padding=more,
-        dense_gradient=how.dense_gradient, sparse=how.sparse, masked=how.masked, table=how.table,
-        batch_last=how.batch_last,
+        batch_last=how.batch_last, **how.options(),
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -86,7 +86,7 @@ class _Step:
     add_upsample: bool
     relu: bool
     src: Value
-    dst: Value
+    dst: Value = Value(-1, (0, 0, 0))  # given when it is added
 
 
 @dataclass
@@ -159,10 +159,11 @@ class Program:
         Raises:
             KernelError: shapes do not fit.
         """
-        pattern = as_pattern(mask)
         return self._add(
-            False, x, weight, pattern, bias, stride, padding, scale, shift, affine, pre_relu, upsample, add,
-            add_upsample, relu,
+            _Step(
+                False, weight, as_pattern(mask), bias, stride, padding, scale, shift, affine, pre_relu, upsample, add,
+                add_upsample, relu, x,
+            )
         )  # fmt: skip
 
     def conv_transpose(
@@ -182,65 +183,53 @@ class Program:
         relu: bool = False,
     ) -> Value:
         """Add a transposed convolution, ``[C, R, kh, kw]``; arguments as for :meth:`conv`."""
-        pattern = as_pattern(mask)
         return self._add(
-            True, x, weight, pattern, bias, stride, padding, scale, shift, affine, pre_relu, False, add, False, relu
-        )
-
-    def _add(
-        self, transpose: bool, x: Value, weight: Tensor, pattern: Pattern, bias: Tensor | None, stride: int,
-        padding: int, scale: Tensor | None, shift: Tensor | None, affine: Affine | None, pre_relu: bool, upsample: bool,
-        add: Value | None, add_upsample: bool, relu: bool,
-    ) -> Value:  # fmt: skip
-        if self._output is not None:
-            raise KernelError("a program with an output takes no more layers")
-        for value in (x, add):
-            if value is not None:
-                self._mine(value)
-        if weight.dim() != 4 or tuple(weight.shape) != pattern.shape:
-            raise KernelError(f"program: the mask has shape {pattern.shape}, the weight {tuple(weight.shape)}")
-        channels, gives = weight.shape[int(not transpose)], weight.shape[int(transpose)]
-        up = 2 if upsample else 1
-        layer = Layer(
-            "transpose" if transpose else "conv",
-            tuple(weight.shape),
-            1,
-            up * x.shape[1],
-            up * x.shape[2],
-            stride,
-            padding,
-        )
-        out = Value(len(self._values), (gives, *layer.out_size))
-        if x.shape[0] != channels or min(out.shape) < 1:
-            raise KernelError(f"program: a weight {tuple(weight.shape)} does not fit an input {x.shape}")
-        if add is not None:
-            rows, columns = (out.shape[1] / 2, out.shape[2] / 2) if add_upsample else out.shape[1:]
-            if add.shape != (gives, rows, columns):
-                raise KernelError(f"program: cannot add {add.shape} to {out.shape}")
-        for name, vector, length in (("bias", bias, gives), ("scale", scale, channels), ("shift", shift, channels)):
-            if vector is not None and tuple(vector.shape) != (length,):
-                raise KernelError(f"program: {name} has shape {tuple(vector.shape)}, needs ({length},)")
-        if (scale is None) != (shift is None):
-            raise KernelError("program: scale and shift come together")
-        if affine is not None:
-            if affine not in self._affines:
-                raise KernelError(f"{affine} is not of this program")
-            if scale is not None:
-                raise KernelError("program: an affine per image cannot stand beside a scale")
-            if affine.channels != channels:
-                raise KernelError(f"program: {affine} does not fit an input {x.shape}")
-
-        def own(t: Tensor | None) -> Tensor | None:
-            return None if t is None else t.detach().to("cpu", torch.float32, copy=True).contiguous()
-
-        kept = weight.detach().to("cpu", torch.float32, copy=True).contiguous()
-        self._values.append(out)
-        self._steps.append(
             _Step(
-                transpose, kept, pattern, own(bias), stride, padding, own(scale), own(shift), affine, pre_relu,
-                upsample, add, add_upsample, relu, x, out,
+                True, weight, as_pattern(mask), bias, stride, padding, scale, shift, affine, pre_relu, False, add,
+                False, relu, x,
             )
         )  # fmt: skip
+
+    def _add(self, s: _Step) -> Value:
+        if self._output is not None:
+            raise KernelError("a program with an output takes no more layers")
+        for value in (s.src, s.add):
+            if value is not None:
+                self._mine(value)
+        weight = s.weight
+        if weight.dim() != 4 or tuple(weight.shape) != s.pattern.shape:
+            raise KernelError(f"program: the mask has shape {s.pattern.shape}, the weight {tuple(weight.shape)}")
+        channels, gives = weight.shape[int(not s.transpose)], weight.shape[int(s.transpose)]
+        height, width = ((2 if s.upsample else 1) * side for side in s.src.shape[1:])
+        op: Literal["conv", "transpose"] = "transpose" if s.transpose else "conv"
+        layer = Layer(op, tuple(weight.shape), 1, height, width, s.stride, s.padding)
+        out = Value(len(self._values), (gives, *layer.out_size))
+        if s.src.shape[0] != channels or min(out.shape) < 1:
+            raise KernelError(f"program: a weight {tuple(weight.shape)} does not fit an input {s.src.shape}")
+        if s.add is not None:
+            rows, columns = (out.shape[1] / 2, out.shape[2] / 2) if s.add_upsample else out.shape[1:]
+            if s.add.shape != (gives, rows, columns):
+                raise KernelError(f"program: cannot add {s.add.shape} to {out.shape}")
+        for name, length in (("bias", gives), ("scale", channels), ("shift", channels)):
+            vector = getattr(s, name)
+            if vector is not None and tuple(vector.shape) != (length,):
+                raise KernelError(f"program: {name} has shape {tuple(vector.shape)}, needs ({length},)")
+        if (s.scale is None) != (s.shift is None):
+            raise KernelError("program: scale and shift come together")
+        if s.affine is not None:
+            if s.affine not in self._affines:
+                raise KernelError(f"{s.affine} is not of this program")
+            if s.scale is not None:
+                raise KernelError("program: an affine per image cannot stand beside a scale")
+            if s.affine.channels != channels:
+                raise KernelError(f"program: {s.affine} does not fit an input {s.src.shape}")
+        own = {
+            name: t.detach().to("cpu", torch.float32, copy=True).contiguous()
+            for name in ("weight", "bias", "scale", "shift")
+            if (t := getattr(s, name)) is not None
+        }
+        self._values.append(out)
+        self._steps.append(replace(s, dst=out, **own))
         return out
 
     def output(self, value: Value) -> None:

@@ -106,7 +106,7 @@ def test_tiny_imagenet_is_downloaded(tiny: Path, tmp_path_factory: pytest.TempPa
         "Tiny ImageNet", f"file://{made}", len(content), hashlib.md5(content).hexdigest(), "tiny-imagenet-200"
     )
     with pytest.raises(
-        DataError, match=r"is not there: use --set data\.path=.*--set data\.download=true \(248 MB from http:"
+        DataError, match=r"is not there: use --set data\.path=.*--set data\.download=true \(248\.1 MB from http:"
     ):
         tiny_set(target)
 
