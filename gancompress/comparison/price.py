@@ -137,6 +137,10 @@ class _Play:
         asked = {role: self.budgets[role].density for role in ROLES}
         self.rounds: Sequence[Round] = method.rounds(training.steps, asked)
         self.views: dict[Role, NetView] = {role: self._view(role, weights[role]) for role in ROLES}
+        if method.sees_both:
+            generator, discriminator = (self.views[role] for role in ROLES)
+            self.views["generator"] = dataclasses.replace(generator, other=discriminator)
+            self.views["discriminator"] = dataclasses.replace(discriminator, other=generator)
         self.states: dict[Role, SparseState] = {}
         self.updates = 0
         self.certain = True
@@ -201,20 +205,35 @@ class _Play:
         self.updates += len(due)
         played = set(due if len(due) <= _UPDATES else [due[i * len(due) // _UPDATES] for i in range(_UPDATES)])
         dense = [step for step, plan in plans if Plan.DENSE_GRADIENT in plan]
+        looks = [step for step, plan in plans if Plan.OBSERVE in plan and Plan.UPDATE not in plan]
+        # of the looks between two updates one is played, the last
+        played |= {max(before) for step in played if (before := [look for look in looks if look < step])}
         held: list[tuple[int, Mapping[str, int]]] = [(1, self.states[role].budgets)]
         for step in sorted(played):
-            view = dataclasses.replace(self.views[role], step=step, total_steps=current.steps, round=index)
-            rng = seeded(self.recipe.seed, "topology", role, index, step)
-            self.states[role] = self.method.update(self.states[role], view, rng)
+            state = self.states[role]
+            view = dataclasses.replace(
+                self.views[role], step=step, total_steps=current.steps, round=index, masks=state.masks
+            )
+            if step in due:
+                rng = seeded(self.recipe.seed, "topology", role, index, step)
+                self.states[role] = self.method.update(state, view, rng)
+            else:
+                rng = seeded(self.recipe.seed, "topology", role, index, step, "observe")
+                self.states[role] = state.replace(memory=self.method.observe(state, view, rng))
             if self.states[role].budgets != held[-1][1]:
                 held.append((step + 1, self.states[role].budgets))
-        if len(held) > 1 and len(played) < len(due):
+        if len(held) > 1 and not played.issuperset(due):
             self.certain = False
+        # moments and weights off the mask take in gradients on every optimizer step
+        always = self.recipe.sparsity.moments == "dense"
         ends = [start for start, _ in held[1:]] + [current.steps + 1]
         for (start, budgets), end in zip(held, ends, strict=True):
             # masks change after the step that is due, so that step still has the old ones
             self.ledger.advance(role, budgets, end - start)
-            self.ledger.dense_gradient(role, budgets, sum(start <= step < end for step in dense))
+            wanted = sum(start <= step < end for step in dense)
+            if always or self.states[role].backward:
+                wanted = (end - start) * (self.ledger.discriminator_steps if role == "discriminator" else 1)
+            self.ledger.dense_gradient(role, budgets, wanted)
             if role == "discriminator" and self.loss.compares:
                 self.ledger.compare(budgets, end - start)
         return held

@@ -112,7 +112,7 @@ class _Masks(Protocol):
     def state(self, role: Role) -> SparseState:
         """Return the masks of one network."""
 
-    def settle(self) -> None:
+    def count_steps(self) -> None:
         """Bring the ledger up to date."""
 
 
@@ -140,7 +140,7 @@ def run_cost(trained: _Trained, training_seconds: float) -> dict[str, Any]:
         "generator": trained.generator,
         "discriminator": trained.discriminator,
     }
-    trained.engine.settle()
+    trained.engine.count_steps()
     budgets = {role: trained.engine.state(role).budgets for role in networks}
     sizes: dict[str, Any] = {
         role: {

@@ -236,7 +236,7 @@ class Session:
                 if start == "rewind":
                     load_initial(self.recipe, fresh.generator, fresh.discriminator)
                 network.load_state_dict(fresh.of(role).state_dict())
-            trainer.engine.set_state(role, states[role], reset_moments=True)
+            trainer.engine.set_state(role, states[role], reset_moments=True, keep=start == "keep")
         done, averaged_from = trainer.position.total, trainer.position.averaged_from
         if upcoming.generator != "keep":
             trainer.ema.reset()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gancompress.sparsity.layers import Layer
-    from gancompress.sparsity.state import Budget, Role, SparseState
+    from gancompress.sparsity.state import Budget, Memory, Role, SparseState
 
 __all__ = ["Measure", "Method", "MethodConfig", "NetView", "Plan", "Round", "Size", "Start"]
 
@@ -54,12 +54,14 @@ class Plan(enum.Flag):
     """What a method needs at one step of one network."""
 
     NOTHING = 0
-    #: keep the gradient at masked positions too, for :attr:`NetView.gradients`
+    #: keep the gradient at masked positions too, for :attr:`NetView.gradients`; with ``UPDATE`` or ``OBSERVE``
     DENSE_GRADIENT = enum.auto()
     #: call :meth:`Method.update` after the optimizer step
     UPDATE = enum.auto()
     #: leave the optimizer step out (RigL updates *instead of* stepping); only together with ``UPDATE``
     SKIP_STEP = enum.auto()
+    #: call :meth:`Method.observe` after the optimizer step, unless ``UPDATE`` is planned too
+    OBSERVE = enum.auto()
 
 
 class Measure(NamedTuple):
@@ -109,8 +111,9 @@ class NetView:
 
     Attributes:
         role: ``generator`` or ``discriminator``.
-        weights: prunable weights by name, exactly 0 where masked; ``layers`` says which axis is which. For a
-            spectrally normalised layer this is the raw parameter, before the division by sigma.
+        weights: prunable weights by name, exactly 0 where masked (with :attr:`SparseState.backward`: outside of that);
+            ``layers`` says which axis is which. For a spectrally normalised layer this is the raw parameter, before the
+            division by sigma.
         gradients: gradients of the step just taken, at masked positions too; ``None`` unless the plan (or
             ``Method.init_needs_gradient``) asked for them. Averaged over ranks.
         momentum: first moments of the optimizer, exactly 0 where masked unless the recipe sets
@@ -122,6 +125,9 @@ class NetView:
         total_steps: training steps of this round.
         round: index of the round.
         layers: what the layer of each weight is, by the same names: kind, axes, kernel, groups, neighbours.
+        masks: the masks in force; empty before :meth:`Method.init`.
+        other: the other network without gradients, if :attr:`Method.sees_both`. Of two networks that are updated at the
+            same step the generator comes first, so the discriminator's update sees its new masks.
     """
 
     role: Role
@@ -135,6 +141,8 @@ class NetView:
     total_steps: int = 0
     round: int = 0
     layers: Mapping[str, Layer] = dataclasses.field(default_factory=dict)
+    masks: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    other: NetView | None = None
 
 
 C = TypeVar("C", bound=MethodConfig)
@@ -150,6 +158,9 @@ class Method(abc.ABC, Generic[C]):
 
     #: one gradient of both losses on one batch is computed before :meth:`init` (SNIP and its kin)
     init_needs_gradient: ClassVar[bool] = False
+
+    #: whether :attr:`NetView.other` is wanted
+    sees_both: ClassVar[bool] = False
 
     #: what other methods are measured against: comparisons draw it in grey and never call it the best
     baseline: ClassVar[bool] = False
@@ -217,12 +228,24 @@ class Method(abc.ABC, Generic[C]):
     def update(self, state: SparseState, net: NetView, rng: torch.Generator) -> SparseState:
         """Return the state after one topology update. Called only after a step whose plan says ``UPDATE``.
 
+        Grown weights start from 0 unless ``start`` of the returned state gives them values.
+
         Args:
             state: the state so far; ``updates`` is advanced by the engine.
             net: the network right after the optimizer step.
             rng: CPU generator, a pure function of seed, role, round and step.
         """
         return state
+
+    def observe(self, state: SparseState, net: NetView, rng: torch.Generator) -> Memory:
+        """Look at a step whose plan says ``OBSERVE``; return what :attr:`SparseState.memory` becomes.
+
+        Args:
+            state: the state so far.
+            net: the network right after the optimizer step, with gradients if the plan asks for them.
+            rng: CPU generator, a pure function of seed, role, round and step.
+        """
+        return state.memory
 
     def next_round(self, state: SparseState, net: NetView, upcoming: Round, rng: torch.Generator) -> SparseState:
         """Return the state that the next round starts from, given the weights that the last one ended with."""

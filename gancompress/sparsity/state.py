@@ -60,12 +60,18 @@ class SparseState:
         budgets: kept weights per tensor; ``masks[n].sum() == budgets[n]`` always.
         updates: topology updates so far.
         memory: what the method wants to remember (tensors, integers, floats).
+        backward: for tensors that train more weights than they compute with (Top-KAST, Jayakumar et al., 2020): bool
+            tensors that are True wherever the mask is. What is True there and masked counts as 0 in forward passes,
+            but has a gradient, moments and a value that the optimizer moves. Elsewhere weights are 0.
+        start: values, of its weight's shape, that grown weights of a tensor start from; without it, 0. Used once.
     """
 
     masks: Mapping[str, Tensor]
     budgets: Mapping[str, int]
     updates: int = 0
     memory: Memory = dataclasses.field(default_factory=dict)
+    backward: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    start: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
     def replace(self, **changes: object) -> SparseState:
         """Return a copy with the given fields changed (see :func:`dataclasses.replace`)."""
@@ -80,6 +86,11 @@ class SparseState:
     def density(self) -> float:
         """Exact share of kept weights."""
         return self.nonzeros / sum(mask.numel() for mask in self.masks.values())
+
+    @property
+    def trained(self) -> dict[str, Tensor]:
+        """The weights that the optimizer moves: the backward mask where there is one, else the mask."""
+        return {**self.masks, **self.backward}
 
     def check(self) -> None:
         """Verify the state against itself.
@@ -101,7 +112,8 @@ class SparseState:
     def hash(self) -> str:
         """Return a short hash of all masks: equal on every rank, and before and after a checkpoint."""
         digest = hashlib.blake2b(digest_size=8)
-        for name in sorted(self.masks):
-            digest.update(name.encode())
-            digest.update(self.masks[name].detach().cpu().contiguous().numpy().tobytes())
+        for masks in (self.masks, self.backward):
+            for name in sorted(masks):
+                digest.update(name.encode())
+                digest.update(masks[name].detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()

@@ -78,18 +78,18 @@ class Watcher:
         dense_moments: the recipe keeps gradients and moments of masked weights, so these may be anything.
         counts: masks that do not keep what their budget says.
         leaks: tensors that are not 0 off the mask.
-        masks: those in force when the last step began.
+        trained: the weights that the optimizer moved when the last step began.
     """
 
     dense_moments: bool
     counts: list[str] = dataclasses.field(default_factory=list)
     leaks: list[str] = dataclasses.field(default_factory=list)
-    masks: dict[Role, dict[str, Tensor]] = dataclasses.field(default_factory=dict)
+    trained: dict[Role, dict[str, Tensor]] = dataclasses.field(default_factory=dict)
 
     def before(self, trainer: Trainer) -> None:
         """Remember the masks that gradients of the coming step are held to."""
-        self.masks = {
-            role: {name: mask.clone() for name, mask in trainer.engine.state(role).masks.items()} for role in ROLES
+        self.trained = {
+            role: {name: mask.clone() for name, mask in trainer.engine.state(role).trained.items()} for role in ROLES
         }
         self._look(trainer, gradients=False)
 
@@ -116,7 +116,8 @@ class Watcher:
     def _suspects(self, trainer: Trainer, role: Role, gradients: bool) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Yield every tensor that must be 0 where a mask is False: found here anew, not asked of the engine."""
         weights = prunable_weights(trainer.network(role))
-        for name, mask in trainer.engine.state(role).masks.items():
+        state = trainer.engine.state(role)
+        for name, mask in state.masks.items():
             parameter = weights[name].parameter
             yield f"weight {name}", parameter.detach(), ~mask
             if role == "generator":
@@ -124,10 +125,10 @@ class Watcher:
             if self.dense_moments:
                 continue
             for _, key, moment in moments_of(trainer.optimizers[role], {name: parameter}):
-                yield f"moment {key} of {name}", moment, ~mask
+                yield f"moment {key} of {name}", moment, ~state.trained[name]
             if gradients and parameter.grad is not None:
                 # those of a step belong to the masks that it began with
-                yield f"gradient of {name}", parameter.grad, ~self.masks[role][name]
+                yield f"gradient of {name}", parameter.grad, ~self.trained[role][name]
 
 
 @dataclasses.dataclass(frozen=True)

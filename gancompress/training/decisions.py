@@ -95,9 +95,11 @@ def _shown(net: MaskedNetwork, view: NetView) -> list[tuple[str, Tensor]]:
         "weight": view.weights,
         "gradient of": view.gradients or {},
         "momentum of": view.momentum,
+        "the other network's": view.other.weights if view.other is not None else {},
     }
     if net.has_state:
-        groups |= {"mask of": net.state.masks, "memory": net.state.memory}
+        state = net.state
+        groups |= {"mask of": state.masks, "backward mask of": state.backward, "memory": state.memory}
     return [
         (f"{what} {name}", tensor)
         for what, tensors in groups.items()
@@ -145,6 +147,16 @@ def validate(net: MaskedNetwork, state: SparseState, author: str) -> None:
                 f"expected bool {tuple(parameter.shape)}"
             )
     check_counts(state, f"{author}, {net.role}")
+    for what, tensors in (("backward mask", state.backward), ("start values", state.start)):
+        for name, tensor in tensors.items():
+            if name not in names or tensor.shape != state.masks[name].shape:
+                raise InvariantError(f"{author} gave the {net.role}'s {name} {what} of another shape, or for no mask")
+            if (tensor.dtype is torch.bool) != (what == "backward mask"):
+                raise InvariantError(f"{author} gave the {net.role}'s {name} {what} of {tensor.dtype}")
+    for name, larger in state.backward.items():
+        missing = int((state.masks[name] & ~larger).sum())
+        if missing:
+            raise InvariantError(f"{author}: the backward mask of {name} leaves out {missing} weights that are kept")
     for key, value in state.memory.items():
         if isinstance(value, bool) or not isinstance(value, Tensor | int | float):
             raise InvariantError(
@@ -172,7 +184,8 @@ def check_counts(state: SparseState, where: str) -> None:
 
 def pack(state: SparseState) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Split a state into JSON-able scalars and named tensors."""
-    tensors = {f"mask.{name}": mask for name, mask in state.masks.items()}
+    groups = {"mask": state.masks, "backward": state.backward, "start": state.start}
+    tensors = {f"{kind}.{name}": tensor for kind, group in groups.items() for name, tensor in group.items()}
     tensors.update({f"memory.{key}": value for key, value in state.memory.items() if isinstance(value, Tensor)})
     memory = {key: value for key, value in state.memory.items() if not isinstance(value, Tensor)}
     return {"budgets": dict(state.budgets), "updates": state.updates, "memory": memory}, tensors
@@ -185,6 +198,8 @@ def unpack(scalars: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SparseS
         budgets=dict(scalars["budgets"]),
         updates=scalars["updates"],
         memory={**scalars["memory"], **below(tensors, "memory.")},
+        backward=below(tensors, "backward."),
+        start=below(tensors, "start."),
     )
 
 

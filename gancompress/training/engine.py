@@ -9,6 +9,7 @@ The order of one training step, the same in code and in the documentation::
                                                   # step = [mask gradients; optimizer.step; re-mask; clock += 1]
         every measure.every steps:                engine.record(d_real, d_fake, d_fake_after)
         ema.update(generator, step)
+        for role whose plan says OBSERVE:         engine.observe(role, step=step, total_steps=T, round=r)
         for role whose plan says UPDATE:          engine.update(role, step=step, total_steps=T, round=r)
                                                   # = [method.update on a view; check; broadcast; grown/dropped;
                                                   #    zero weights, moments and average of what was dropped]
@@ -167,20 +168,12 @@ class Engine:
         """Return what the recipe asks of one network."""
         return self._nets[role].parts.budget
 
-    def steps(self, role: Role) -> int:
-        """Return the optimizer steps that one network has taken since the start of the run."""
-        return self._nets[role].steps
-
-    def exploration(self, role: Role) -> float:
-        """Return the share of weights that were ever kept, as of the last change (does not wait for the device)."""
-        net = self._nets[role]
-        return net.ever_count / sum(p.numel() for p in net.parameters.values())
-
     def plan(self, role: Role, step: int, total_steps: int) -> Plan:
         """Return what the method wants at one training step of a round (1 for the first).
 
         Raises:
-            InvariantError: the plan leaves an optimizer step out without an update.
+            InvariantError: the plan leaves an optimizer step out without an update, or asks for a gradient that
+                nothing would look at.
         """
         name = type(self.method).__name__
         plan = answer(
@@ -189,7 +182,9 @@ class Engine:
         if not isinstance(plan, Plan):
             raise MethodError(f"method {name} plans {plan!r} for the {role} at step {step}, expected a Plan")
         if Plan.SKIP_STEP in plan and Plan.UPDATE not in plan:
-            raise InvariantError(f"method {type(self.method).__name__} plans SKIP_STEP without UPDATE at step {step}")
+            raise InvariantError(f"method {name} plans SKIP_STEP without UPDATE at step {step}")
+        if Plan.DENSE_GRADIENT in plan and not plan & (Plan.UPDATE | Plan.OBSERVE):
+            raise InvariantError(f"method {name} plans DENSE_GRADIENT without UPDATE or OBSERVE at step {step}")
         return plan
 
     # ------------------------------------------------------------------ masks at the start
@@ -239,9 +234,9 @@ class Engine:
 
     def expect(self, role: Role, plan: Plan = Plan.NOTHING) -> None:
         """Say which step of ``role`` comes next, before its forward pass: sparse layers compute what its plan needs."""
-        layers = self._nets[role].layers
-        if layers is not None:
-            layers.expect(Plan.DENSE_GRADIENT in plan)
+        net = self._nets[role]
+        if net.layers is not None:
+            net.layers.expect(Plan.DENSE_GRADIENT in plan or bool(net.state.backward))
 
     @contextlib.contextmanager
     def dense(self) -> Iterator[None]:
@@ -263,14 +258,16 @@ class Engine:
             InvariantError: the plan needs a dense gradient that :meth:`expect` did not announce.
         """
         net = self._nets[role]
-        wants_dense = Plan.DENSE_GRADIENT in plan
+        observed = Plan.DENSE_GRADIENT in plan
+        # weights that are trained while masked need their gradients on every step
+        wants_dense = observed or bool(net.state.backward)
         if wants_dense and net.layers is not None and not net.layers.expects_dense:
             raise InvariantError(f"the {role}'s dense gradient was not computed: tell Engine.expect before the step")
-        net.before_step(wants_dense)
+        net.before_step(observed)
         skip = Plan.SKIP_STEP in plan
         if not skip:
             net.parts.optimizer.step()
-            net.after_step()
+        net.after_step(not skip)
         if net.ema is not None:
             net.ema.stepped(not skip)
         self._uncounted[role] += 1
@@ -302,21 +299,39 @@ class Engine:
         net = self._nets[role]
         if (round, step) <= self._updated.get(role, (-1, -1)):
             raise InvariantError(f"a second topology update of the {role} at step {step} of round {round}")
-        if Plan.DENSE_GRADIENT in self.plan(role, step, total_steps) and net.gradients is None:
-            raise InvariantError(f"the {role}'s update at step {step} needs dense gradients, but no step kept them")
+        view = self._view_after(net, step, total_steps, round)
         self._updated[role] = (round, step)
-        view = self._view(net, step=step, total_steps=total_steps, round=round)
         rng = generator(self.seed, "topology", role, round, step)
         old = net.state
         # before the masks change: the view shows the weights themselves
         notes = dict(self.method.notes(view))
         new = self._decide(net, view, partial(self.method.update, old, view, rng))
-        self.settle()
+        self.count_steps()
         change = net.change(new.replace(updates=old.updates + 1))
         net.gradients = None
         if net.state.updates % self.check_every == 0:
             self.check((role,))
         return self._report(net, change, round, step, notes)
+
+    def observe(self, role: Role, *, step: int, total_steps: int, round: int = 0) -> None:
+        """Let the method look at ``role`` right after a step whose plan says ``OBSERVE``; waits for the device.
+
+        Args:
+            role: which network.
+            step: training step of the round.
+            total_steps: training steps of the round.
+            round: index of the round.
+
+        Raises:
+            InvariantError: a dense gradient that was never computed, or memory that cannot be saved.
+        """
+        net = self._nets[role]
+        view = self._view_after(net, step, total_steps, round)
+        rng = generator(self.seed, "topology", role, round, step, "observe")
+        old = net.state
+        new = self._decide(net, view, lambda: old.replace(memory=dict(self.method.observe(old, view, rng))))
+        net.remember(new.memory)
+        net.gradients = None
 
     def next_round(self, upcoming: Round, index: int) -> dict[Role, SparseState]:
         """Ask the method for the states that round ``index`` starts from; nothing changes yet.
@@ -330,31 +345,44 @@ class Engine:
             states[role] = self._decide(net, view, partial(self.method.next_round, net.state, view, upcoming, rng))
         return states
 
-    def set_state(self, role: Role, state: SparseState, *, reset_moments: bool = False) -> Change:
+    def set_state(self, role: Role, state: SparseState, *, reset_moments: bool = False, keep: bool = True) -> Change:
         """Put ``state`` in force: masks go onto the weights, the moments and the average.
 
         Args:
             role: which network, its weights already those that the round starts from.
             state: what :meth:`next_round` returned.
             reset_moments: forget the optimizer's state, as a new optimizer would.
+            keep: the weights are those that the last round ended with.
         """
         net = self._nets[role]
         validate(net, state, f"method {type(self.method).__name__}")
-        self.settle()
+        self.count_steps()
         if reset_moments:
             net.reset_moments()
+        if not keep:
+            net.held = {}
         change = net.change(state)
         self.check((role,))
         return change
 
-    def reset_moments(self, role: Role) -> None:
-        """Forget the optimizer state of one network, step counters included."""
-        self._nets[role].reset_moments()
+    def _view_after(self, net: MaskedNetwork, step: int, total_steps: int, round: int) -> NetView:
+        """Return what the method sees after a step that it planned for."""
+        if Plan.DENSE_GRADIENT in self.plan(net.role, step, total_steps) and net.gradients is None:
+            raise InvariantError(f"the {net.role} at step {step} needs dense gradients, but no step kept them")
+        return self._view(net, step=step, total_steps=total_steps, round=round)
 
     def _view(self, net: MaskedNetwork, *, step: int = 0, total_steps: int = 0, round: int = 0) -> NetView:
+        view = self._view_alone(net, step, total_steps, round)
+        if not self.method.sees_both:
+            return view
+        other = next(another for another in self._nets.values() if another is not net)
+        shown = dataclasses.replace(self._view_alone(other, step, total_steps, round), gradients=None)
+        return dataclasses.replace(view, other=shown)
+
+    def _view_alone(self, net: MaskedNetwork, step: int, total_steps: int, round: int) -> NetView:
         return NetView(
             role=net.role,
-            weights={name: parameter.detach() for name, parameter in net.parameters.items()},
+            weights=net.weights(),
             budget=net.parts.budget,
             gradients=net.gradients,
             momentum=net.momentum(),
@@ -364,6 +392,7 @@ class Engine:
             total_steps=total_steps,
             round=round,
             layers={name: weight.layer for name, weight in net.parts.weights.items()},
+            masks=net.state.masks if net.has_state else {},
         )
 
     def _decide(self, net: MaskedNetwork, view: NetView, decide: Callable[[], SparseState]) -> SparseState:
@@ -404,7 +433,7 @@ class Engine:
             if self.group.world > 1:
                 self.group.assert_same(net.state.hash(), f"the masks of the {role}")
 
-    def settle(self) -> None:
+    def count_steps(self) -> None:
         """Bring the ledger up to date. Call it before reading or saving the ledger."""
         if self.ledger is None:
             return
@@ -422,6 +451,7 @@ class Engine:
             more, found = pack(net.state)
             tensors.update({f"{role}.{name}": tensor for name, tensor in found.items()})
             tensors.update({f"{role}.ever.{name}": mask for name, mask in net.ever.items()})
+            tensors.update({f"{role}.held.{name}": held for name, held in net.held.items()})
             scalars[role] = {
                 **more,
                 "moments": net.moments,
@@ -454,7 +484,8 @@ class Engine:
                     )
                 state = unpack(saved, {name: tensor.clone() for name, tensor in own.items()})
                 validate(net, state, "the checkpoint")
-                net.adopt(state)
+                net.load(state)
+                net.held = {n: held.to(net.parameters[n], copy=True) for n, held in below(own, "held.").items()}
                 ever = below(own, "ever.")
                 net.ever = {name: ever[name].to(p.device, copy=True) for name, p in net.parameters.items()}
                 net.ever_count, net.steps, net.age = saved["ever_count"], saved["steps"], saved["age"]

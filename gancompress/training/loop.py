@@ -127,11 +127,14 @@ class Trainer:
         with global_statistics(self.group):
             self._play(total, plans)
         self.ema.update(self.generator, total - self.position.averaged_from)
-        return [
-            self.engine.update(role, step=step, total_steps=current.steps, round=self.position.round)
-            for role, plan in plans.items()
-            if Plan.UPDATE in plan
-        ]
+        where = {"step": step, "total_steps": current.steps, "round": self.position.round}
+        reports = []
+        for role, plan in plans.items():
+            if Plan.UPDATE in plan:
+                reports.append(self.engine.update(role, **where))
+            elif Plan.OBSERVE in plan:
+                self.engine.observe(role, **where)
+        return reports
 
     def _play(self, total: int, plans: dict[Role, Plan]) -> None:
         """Let the discriminator take its steps and the generator its one, and measure if that is due."""
@@ -273,7 +276,7 @@ class Trainer:
 
     def snapshot(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """Return all tensors in named groups, and all JSON-able scalars, that the next step depends on."""
-        self.engine.settle()
+        self.engine.count_steps()
         engine_tensors, engine_scalars = self.engine.state_dict()
         ema_tensors, ema_scalars = self.ema.state_dict()
         sums, counts = self.meters.state()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from gancompress.backbones.base import PrunableWeight
-    from gancompress.sparsity.state import Budget, Role, SparseState
+    from gancompress.sparsity.state import Budget, Memory, Role, SparseState
     from gancompress.training.ema import SparseEMA
     from gancompress.training.execution import Execution
 
@@ -108,6 +108,9 @@ class MaskedNetwork:
         self.age = 0
         #: dense gradients of the step just taken, when they were asked for
         self.gradients: dict[str, Tensor] | None = None
+        #: values of the weights that are trained but masked (``SparseState.backward``), 0 elsewhere; between two
+        #: optimizer steps the network itself holds 0 there
+        self.held: dict[str, Tensor] = {}
         self._state: SparseState | None = None
 
     # ------------------------------------------------------------------ masks
@@ -124,23 +127,34 @@ class MaskedNetwork:
         """Whether the engine is initialised."""
         return self._state is not None
 
-    def adopt(self, state: SparseState) -> None:
+    def remember(self, memory: Memory) -> None:
+        """Put what the method remembers in place of what it did."""
+        device = next(iter(self.parameters.values())).device
+        moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in memory.items()}
+        self._state = self.state.replace(memory=moved)
+
+    def load(self, state: SparseState) -> None:
         """Take ``state`` as it is and rebuild what is derived from its masks; weights are not touched."""
         masks = {name: state.masks[name].to(p.device) for name, p in self.parameters.items()}
         budgets = {name: int(state.budgets[name]) for name in self.parameters}
-        device = next(iter(self.parameters.values())).device
-        memory = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in state.memory.items()}
-        self._state = state.replace(masks=masks, budgets=budgets, memory=memory)
+        backward = {name: mask.to(self.parameters[name].device) for name, mask in state.backward.items()}
+        self._state = state.replace(masks=masks, budgets=budgets, backward=backward, start={})
+        self.remember(state.memory)
         # dense tensors need nothing; the others get their masks in the weight's own memory layout, for one fused pass
         self._sparse = {name: p for name, p in self.parameters.items() if budgets[name] < p.numel()}
+        trained = self.state.trained
         self._off = {n: torch.empty_like(p, dtype=torch.bool).copy_(~masks[n]) for n, p in self._sparse.items()}
+        self._untrained = {n: off & ~trained[n] if n in backward else off for n, off in self._off.items()}
+        self._apart = {n: off & trained[n] for n, off in self._off.items() if n in backward}
         if self.compact is not None:
-            self.compact.follow({name: masks[name] for name in self._sparse})
+            self.compact.follow({name: trained[name] for name in self._sparse})
         else:
             self._weights = [_bits(p.detach()) for p in self._sparse.values()]
-            self._keep = [
-                torch.empty_like(p, dtype=_BITS[p.element_size()]).copy_(masks[n]) for n, p in self._sparse.items()
-            ]
+            keep, learn = (
+                [torch.empty_like(p, dtype=_BITS[p.element_size()]).copy_(kept[n]) for n, p in self._sparse.items()]
+                for kept in ((masks, trained) if backward else (masks, masks))
+            )
+            self._keep, self._learn = keep, learn if backward else keep
         if self.layers is not None:
             self.layers.follow(masks)
 
@@ -149,10 +163,12 @@ class MaskedNetwork:
         """Move to the masks of ``new``: zero what they mask in weights, moments and average; waits for the device.
 
         A weight that is dropped and grown again in one change is in neither set and keeps its value, moments and
-        average. A grown weight starts at 0 with moments 0 (with dense moments: with the ones it has).
+        average. A grown weight starts at 0, or at its start value, with moments 0 (with dense moments: with the ones it
+        has). One that was trained while it was masked keeps value and moments.
         """
         old = self._state
-        self.adopt(new)
+        self._give_back()
+        self.load(new)
         masks = self.state.masks
         before = old.masks if old is not None else masks
         grown = {name: masks[name] & ~before[name] for name in masks}
@@ -163,7 +179,13 @@ class MaskedNetwork:
         split = len(masks)
         n_grown, n_dropped, n_ever = (sum(counts[i * split : (i + 1) * split]) for i in range(3))
         self.ever_count = n_ever
+        trained, trained_before = self.state.trained, (old or self.state).trained
+        for name, values in new.start.items():
+            parameter = self.parameters[name]
+            started = trained[name] & ~trained_before[name]
+            parameter.copy_(torch.where(started, values.to(parameter), parameter))
         self.zero_off_mask()
+        self._hold()
         if self.ema is not None:
             fresh = {self.keys[n]: g for (n, g), count in zip(grown.items(), counts, strict=False) if count}
             self.ema.retarget({self.keys[name]: off for name, off in self._off.items()}, fresh)
@@ -171,39 +193,65 @@ class MaskedNetwork:
 
     @torch.no_grad()
     def zero_off_mask(self) -> None:
-        """Zero the weights and, unless they are kept dense, the moments of masked positions."""
+        """Zero the weights and, unless they are kept dense, the moments of weights that are not trained."""
         for name, parameter in self._sparse.items():
-            parameter.masked_fill_(self._off[name], 0)
+            parameter.masked_fill_(self._untrained[name], 0)
         if self.moments == "masked":
             for name, _, moment in moments_of(self.parts.optimizer, self._sparse):
-                moment.masked_fill_(self._off[name], 0)
+                moment.masked_fill_(self._untrained[name], 0)
+
+    @torch.no_grad()
+    def _hold(self) -> None:
+        """Put trained but masked weights aside, leaving 0 in the network."""
+        self.held = {}
+        for name, apart in self._apart.items():
+            parameter = self._sparse[name].detach()
+            self.held[name] = torch.where(apart, parameter, 0)
+            parameter.masked_fill_(apart, 0)
+
+    @torch.no_grad()
+    def _give_back(self) -> None:
+        """Undo :meth:`_hold`."""
+        for name, held in self.held.items():
+            parameter = self.parameters[name]
+            parameter.copy_(torch.where(self._apart[name], held, parameter))
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights, those that are trained but masked included."""
+        return {
+            name: torch.where(self._apart[name], self.held[name], p.detach()) if name in self.held else p.detach()
+            for name, p in self.parameters.items()
+        }
 
     # ------------------------------------------------------------------ around one optimizer step
 
     @torch.no_grad()
     def before_step(self, dense_gradient: bool) -> None:
-        """Keep the dense gradients if asked for, then zero gradients off the mask (NaN and infinity included)."""
+        """Keep the dense gradients if asked for, then zero those of untrained weights (NaN and infinity included)."""
         self.gradients = None
         if dense_gradient:
             self.gradients = {
                 name: torch.zeros_like(p) if p.grad is None else p.grad.detach().clone()
                 for name, p in self.parameters.items()
             }
+        self._give_back()
         if self.compact is not None:
             self.compact.load()
         elif self.moments == "masked":
-            pairs = zip(self._sparse.values(), self._keep, strict=True)
+            pairs = zip(self._sparse.values(), self._learn, strict=True)
             found = [(_bits(p.grad), keep) for p, keep in pairs if p.grad is not None]
             if found:
                 gradients, keeps = zip(*found, strict=True)
                 torch._foreach_mul_(gradients, keeps)
 
     @torch.no_grad()
-    def after_step(self) -> None:
-        """Zero the weights off the mask again where need be, or store the kept ones; count the step."""
-        self.steps += 1
-        if self.compact is not None:
+    def after_step(self, taken: bool = True) -> None:
+        """Zero the weights off the mask again where need be, or store the kept ones; count the step if it was taken."""
+        self.steps += taken
+        if self.compact is not None and taken:
             self.compact.store()
+        self._hold()
+        if self.compact is not None or not taken:
             return
         if not self._sparse:
             return
@@ -256,7 +304,7 @@ class MaskedNetwork:
                 suspects.append((f"average of {name}", self.ema.parameter(self.keys[name]), self._off[name]))
         if moments and self.moments == "masked" and self.age:
             for name, key, moment in moments_of(self.parts.optimizer, self._sparse):
-                suspects.append((f"moment {key} of {name}", moment, self._off[name]))
+                suspects.append((f"moment {key} of {name}", moment, self._untrained[name]))
         if not suspects:
             return []
         counts = torch.stack([((tensor != 0) & off).sum() for _, tensor, off in suspects]).tolist()

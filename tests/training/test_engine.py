@@ -138,17 +138,16 @@ def test_invariants_and_one_update_per_due_training_step(n_d):
         state = toys.engine.state(role)
         assert state.updates == state.memory["calls"] == 20
         assert {name: int(mask.sum()) for name, mask in state.masks.items()} == budgets[role]
-    assert toys.engine.steps("generator") == 60
-    assert toys.engine.steps("discriminator") == 60 * n_d
+    scalars = toys.engine.state_dict()[1]
+    assert (scalars["generator"]["steps"], scalars["discriminator"]["steps"]) == (60, 60 * n_d)
 
 
 def test_hundreds_of_steps_with_weight_decay_stay_on_the_mask():
     toys = make(optimizer=lambda p: torch.optim.AdamW(p, 1e-2, weight_decay=0.1, amsgrad=True), check_every=7)
-    for step in range(1, 301):
-        toys.step(step)
+    reports = [report for step in range(1, 301) for report in toys.step(step) if report.role == "generator"]
     toys.engine.check()
     assert_zero_off_mask(toys)
-    assert toys.engine.exploration("generator") > 0.5  # 100 updates of 30 % reach most weights
+    assert reports[-1].exploration > 0.5  # 100 updates of 30 % reach most weights
 
 
 def test_grown_weights_start_at_zero_with_zero_moments_then_learn():
@@ -200,7 +199,7 @@ def test_skipped_steps_leave_weights_and_keep_grown_weights_pending():
     toys = make(Toy(ToyConfig(every=1, skip=True)))
     before = {n: p.detach().clone() for n, p in toys.generator.named_parameters()}
     toys.step(1)
-    assert toys.engine.steps("generator") == 0
+    assert toys.engine.state_dict()[1]["generator"]["steps"] == 0
     assert toys.optimizers["generator"].state == {}
     assert torch.equal(before["norm.weight"], toys.generator.norm.weight)
     first = dict(toys.ema.pending)
@@ -639,8 +638,8 @@ def test_ledger_counts_exactly_what_was_done():
     for step in range(1, 9):
         toys.step(step)
         if step == 5:
-            toys.engine.settle()
-    toys.engine.settle()
+            toys.engine.count_steps()
+    toys.engine.count_steps()
     for role in ROLES:
         tally = ledger.steps[role]
         name = "first.weight"
@@ -649,6 +648,6 @@ def test_ledger_counts_exactly_what_was_done():
         assert tally.weights[name] == 3 * k + 3 * (k - 1) + 2 * (k - 2)
         assert ledger.dense_gradients[role].amount == 2
         assert ledger.dense_gradients[role].weights[name] == k + (k - 1)
-    before = ledger.to_json()
-    toys.engine.settle()
-    assert ledger.to_json() == before
+    before = ledger.to_dict()
+    toys.engine.count_steps()
+    assert ledger.to_dict() == before

@@ -69,7 +69,7 @@ def step(trainer: Trainer) -> None:
 
     for net in trainer.engine._nets.values():
         masks = {name: torch.zeros(p.shape, dtype=torch.bool) for name, p in net.parameters.items()}
-        net.adopt(SparseState(masks, dict(net.parts.budget.counts)))
+        net.load(SparseState(masks, dict(net.parts.budget.counts)))
         net.age = 2  # the first steps inspect the optimizer, which reads numbers
     (current,) = trainer.engine.method.rounds(6, {"generator": 0.4, "discriminator": 0.4})
     with mock.patch.object(torch.Tensor, "backward", backward):
