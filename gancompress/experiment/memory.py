@@ -1,67 +1,52 @@
-"""How much memory a run will take, before it takes any.
+"""How much memory a run will take, before it takes any: a run that clearly cannot fit is refused.
 
-The largest step is played through on the meta device, where tensors have shapes and no values, and what is alive at
-once is added up: activations, gradients, images. Weights, moments, average, masks and images held in memory come from
-their sizes. What this leaves out (workspaces of the convolutions, fragments, libraries, evaluation) adds to it; folded
-convolutions (:mod:`gancompress.training.folding`) take a tenth off it. A run is refused only if its estimate is a
-quarter above what is free.
+The largest step is played through on copies of the networks whose tensors have shapes and no values, and what is alive
+at once is added up: activations, gradients, images. Weights, moments, average, masks and images held in memory come
+from their sizes.
 
-Measured against the growth of the resident set over three steps on a CPU, float32, one thread, torch 2.15; what a small
-run takes beyond its estimate (30 to 130 MB) is mostly libraries that are loaded on first use:
-
-============================================  =========  ========
-run                                           estimated  measured
-============================================  =========  ========
-quickstart                                       7.6 MB     39 MB
-sngan_cifar10, 64 channels in both networks      362 MB    465 MB
-stgan_biggan, 32 channels, batch 20              188 MB    321 MB
-============================================  =========  ========
+This counts tensors. A process takes 30 to 130 MB beyond them for libraries, workspaces of the convolutions and
+fragments, so the estimate of a small run says little: quickstart's tensors are 7.6 MB, and its first three steps made
+the process 39 MB larger. That of sngan_cifar10 with 64 channels is 362 MB, of measured 465; stgan_biggan with 32
+channels at batch 20, 188 of 321 MB (CPU, float32, one thread, torch 2.15). Folding takes up to a tenth off it.
 """
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import dataclasses
 import os
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from unittest import mock
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gancompress.errors import RunError
 from gancompress.training.batches import Latents, RealBatch
-from gancompress.training.objective import Objective, frozen
 from gancompress.training.optimizers import build_optimizer
-from gancompress.units import size
+from gancompress.training.passes import Passes
+from gancompress.units import size as size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from gancompress.backbones.base import Backbone, BackboneConfig
     from gancompress.data.base import Dataset, DatasetConfig
     from gancompress.recipe.schema import OptimizerConfig, Recipe
-    from gancompress.sparsity.state import Role
     from gancompress.training.loop import Trainer
 
-__all__ = [
-    "MemoryEstimate",
-    "available_memory",
-    "check_images",
-    "check_memory",
-    "check_networks",
-    "estimate_memory",
-    "peak_bytes",
-]
+__all__ = ["MemoryEstimate", "available_memory", "check_images", "check_memory", "check_networks", "estimate_memory"]
 
 #: a run is refused when its estimate is larger than what is free by this factor
 MARGIN = 1.25
 #: bytes per masked weight: mask, its complement, the mask in the weight's own width, and what was ever kept
 _MASK_BYTES = 1 + 1 + 4 + 1
+
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +60,6 @@ class MemoryEstimate:
         masks: masks of both networks.
         step: activations, gradients and images of the largest step; None when it could not be played through.
         images: images that are decoded into main memory when the run starts.
-        device: where the networks are, ``cpu`` or ``cuda``.
         processes: processes of the run on this machine.
     """
 
@@ -85,7 +69,6 @@ class MemoryEstimate:
     masks: int
     step: int | None
     images: int
-    device: str
     processes: int = 1
 
     @property
@@ -100,39 +83,29 @@ class MemoryEstimate:
 
     def to_dict(self) -> dict[str, int | None]:
         """Return the parts and their sum, as ``cost.json`` holds them; no sum when the step is not known."""
-        parts = ("weights", "average", "moments", "masks", "step", "images")
-        return {
-            "peak": self.total if self.step is not None else None,
-            **{name: getattr(self, name) for name in parts},
-        }
+        parts = {name: size for name, size in vars(self).items() if name != "processes"}
+        return {"peak": None if self.step is None else self.total, **parts}
 
     def describe(self) -> str:
         """Return the estimate in a line: ``at least 312 MB: weights 4.1 MB, …``."""
-        parts = {
-            "weights": self.weights,
-            "average": self.average,
-            "moments": self.moments,
-            "masks": self.masks,
-            "activations and gradients": self.step,
-            "images": self.images,
-        }
-        named = ", ".join(f"{name} {size(value)}" for name, value in parts.items() if value)
+        parts = {key: size for key, size in self.to_dict().items() if key != "peak"}
         unknown = "" if self.step is not None else "; activations not counted, the networks cannot be played through"
-        several = f" on each of {self.processes} processes" if self.processes > 1 else ""
-        return f"at least {size(self.total)}{several}: {named}{unknown}"
+        return f"at least {size_of(self.total)}{_each(self.processes)}: {_listed(parts)}{unknown}"
 
 
-# --------------------------------------------------------------------------- the largest step
+def _listed(parts: Mapping[str, int | None]) -> str:
+    words = {"step": "activations and gradients"}
+    return ", ".join(f"{words.get(name, name)} {size_of(size)}" for name, size in parts.items() if size)
+
+
+def _each(processes: int) -> str:
+    return f" on each of {processes} processes" if processes > 1 else ""
 
 
 class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the storages that are alive at once.
+    """Adds up the storages that are alive at once; those of ``held``, which were there before, do not count."""
 
-    Args:
-        held: tensors that were there before and do not count.
-    """
-
-    def __init__(self, held: Iterable[Tensor] = ()) -> None:
+    def __init__(self, held: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._known = {tensor.untyped_storage()._cdata for tensor in held}
@@ -143,102 +116,69 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
-                self._count(leaf.untyped_storage())
+                storage = leaf.untyped_storage()
+                if storage._cdata not in self._known:
+                    self._add(storage._cdata, storage.nbytes())
+                    weakref.finalize(storage, self._remove, storage._cdata, storage.nbytes())
         return out
 
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._known:
-            return
+    def _add(self, key: int, size: int) -> None:
         self._known.add(key)
         self.now += size
         self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._gone, key, size)
 
-    def _gone(self, key: int, size: int) -> None:
+    def _remove(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.now -= size
 
 
 def peak_bytes(step: Callable[[], object], held: Iterable[Tensor] = ()) -> int:
-    """Return the most bytes of tensors that ``step`` allocates and holds at once; meant for the meta device.
-
-    Args:
-        step: what to do.
-        held: tensors that are there before, and that it may write to.
-    """
+    """Return the most bytes of tensors that ``step`` allocates and holds at once; ``held`` were there before."""
     with _Alive(held) as alive:
         step()
     return int(alive.peak)
 
 
-class _Shadow(nn.Module):
-    """A network with tensors that have shapes only; the network itself is not touched, and nothing is copied."""
-
-    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.real = [network]  # in a list, so that its parameters are not taken for this one's
-        self.dtype = dtype
-        self.tensors: dict[str, Tensor] = {}
-        for name, tensor in (*network.named_parameters(), *network.named_buffers()):
-            kind = dtype if tensor.is_floating_point() else tensor.dtype
-            shadow = torch.empty_like(tensor, dtype=kind, device="meta")
-            self.tensors[name] = nn.Parameter(shadow) if isinstance(tensor, nn.Parameter) else shadow
-
-    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        return (tensor for tensor in self.tensors.values() if isinstance(tensor, nn.Parameter))
-
-    def forward(self, *inputs: Tensor | None) -> Tensor:
-        cast = (x.to(self.dtype) if x is not None and x.is_floating_point() else x for x in inputs)
-        out: Tensor = torch.func.functional_call(self.real[0], self.tensors, tuple(cast))
-        return out
+def _without_values(network: N, mode: FakeTensorMode) -> N:
+    """Return a copy of a network whose tensors have shapes and take no memory."""
+    shapes: dict[int, Any] = {id(buffer): mode.from_tensor(buffer) for buffer in network.buffers()}
+    for parameter in network.parameters():
+        shapes[id(parameter)] = nn.Parameter(mode.from_tensor(parameter.detach()), parameter.requires_grad)
+    return copy.deepcopy(network, shapes)
 
 
-def _largest_step(recipe: Recipe, trainer: Trainer) -> int | None:
+def _largest_step(trainer: Trainer) -> int | None:
     """Play one discriminator step and one generator step through; None when a network needs values for its shapes."""
-    training, source = recipe.training, trainer.generator
-    dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32
-    generator, discriminator = _Shadow(trainer.generator, dtype), _Shadow(trainer.discriminator, dtype)
-    objective = Objective(
-        loss=trainer.objective.loss,
-        seed=0,
-        # penalties are computed in float32 whatever the precision, which networks cast for good cannot
-        r1_weight=recipe.objective.r1.weight if dtype is torch.float32 else 0.0,
-        joint_batch=training.joint_batch,
-    )
-    share = trainer.group.world * training.accumulate
-    reals, fakes = training.batch_size // share, (training.generator_batch_size or training.batch_size) // share
-    shape = (reals, source.image.channels, source.image.resolution, source.image.resolution)
+    config = trainer.config.model_copy(update={"compile": False, "cuda_graphs": False})
+    source, device, world = trainer.generator, trainer.device, trainer.group.world
+    reals, fakes = config.batch_size // world, (config.generator_batch_size or config.batch_size) // world
+
+    def labels(count: int) -> Tensor | None:
+        return torch.zeros(count, dtype=torch.int64, device=device) if source.num_classes else None
+
+    def real(count: int) -> RealBatch:
+        size = source.image.resolution
+        return RealBatch(torch.empty(count, source.image.channels, size, size, device=device), labels(count))
 
     def latents(count: int) -> Latents:
-        labels = torch.zeros(count, dtype=torch.int64, device="meta") if source.num_classes else None
-        return Latents(torch.empty(count, source.latent_dim, dtype=dtype, device="meta"), labels)
-
-    def play() -> None:
-        drawn = latents(reals)
-        real = RealBatch(torch.empty(shape, dtype=dtype, device="meta"), drawn.labels)
-        with torch.no_grad():
-            fake = generator(drawn.z, drawn.labels)
-        objective.discriminator(discriminator, real, fake, drawn.labels, 0).loss.backward()  # type: ignore[no-untyped-call]
-        del real, fake
-        with frozen(discriminator):
-            drawn = latents(fakes)
-            logits = discriminator(generator(drawn.z, drawn.labels), drawn.labels)
-            objective.loss.generator(logits).backward()  # type: ignore[no-untyped-call]
+        return Latents(torch.empty(count, source.latent_dim, device=device), labels(count))
 
     try:
-        # meta tensors have no autocast: the networks are cast instead
-        with mock.patch.object(torch, "autocast", return_value=contextlib.nullcontext()):
-            return peak_bytes(play, (*generator.tensors.values(), *discriminator.tensors.values()))
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            networks = _without_values(trainer.generator, mode), _without_values(trainer.discriminator, mode)
+            passes = Passes(*networks, trainer.objective, config)
+
+            def play() -> None:
+                passes.discriminator(real(reals), latents(reals), 0)
+                passes.generator(latents(fakes), 0, real(fakes) if trainer.objective.loss.compares else None)
+
+            return peak_bytes(play, [t for net in networks for t in (*net.parameters(), *net.buffers())])
     except Exception:  # a plugin's network may do anything, and an estimate is no reason to stop it
         return None
 
 
-# --------------------------------------------------------------------------- the whole
-
-
 def estimate_memory(recipe: Recipe, trainer: Trainer, *, images: int = 0, processes: int = 1) -> MemoryEstimate:
-    """Estimate what a run of ``recipe`` takes; a second at most, and no memory to speak of.
+    """Estimate what a run of ``recipe`` takes; seconds at most, and no memory to speak of.
 
     Args:
         recipe: a checked recipe.
@@ -246,16 +186,20 @@ def estimate_memory(recipe: Recipe, trainer: Trainer, *, images: int = 0, proces
         images: bytes of the images held in memory.
         processes: processes of the run on this machine.
     """
-    networks = {role: trainer.network(role) for role in trainer.engine.roles}
-    masked = (trainer.engine.budget(role) for role in networks)
+    moments = masks = 0
+    for role in trainer.engine.roles:
+        budget, size = trainer.engine.budget(role), _stored(trainer.network(role), buffers=False)
+        if recipe.sparsity.moments == "compact":
+            size -= 4 * (sum(budget.sizes.values()) - budget.total)
+        moments += round(size * _state_ratio(getattr(recipe.training.optimizers, role)))
+        masks += _MASK_BYTES * sum(budget.sizes.values()) if budget.density < 1 else 0
     return MemoryEstimate(
-        weights=sum(_stored(network) for network in networks.values()),
+        weights=_stored(trainer.generator) + _stored(trainer.discriminator),
         average=_stored(trainer.ema.module),
-        moments=sum(_moments(recipe, trainer, role) for role in networks),
-        masks=sum(sum(budget.sizes.values()) for budget in masked if budget.density < 1) * _MASK_BYTES,
-        step=_largest_step(recipe, trainer),
+        moments=moments,
+        masks=masks,
+        step=_largest_step(trainer),
         images=images,
-        device=trainer.device.type,
         processes=processes,
     )
 
@@ -265,22 +209,17 @@ def _stored(network: nn.Module, *, buffers: bool = True) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _moments(recipe: Recipe, trainer: Trainer, role: Role) -> int:
-    weights, budget = _stored(trainer.network(role), buffers=False), trainer.engine.budget(role)
-    if recipe.sparsity.moments == "compact":
-        weights -= 4 * (sum(budget.sizes.values()) - budget.total)
-    return round(weights * _state_ratio(getattr(recipe.training.optimizers, role)))
-
-
 def _state_ratio(config: OptimizerConfig) -> float:
     """Return the size of an optimizer's state over that of its weights, from one step of a small one."""
     probe = nn.Linear(32, 32, bias=False)
     optimizer = build_optimizer(probe, config)
     probe.weight.grad = torch.zeros_like(probe.weight)
     optimizer.step()
-    tensors = (value for value in optimizer.state[probe.weight].values() if isinstance(value, Tensor))
-    held = sum(tensor.numel() for tensor in tensors if tensor.numel() > 1)  # not the count of steps
-    return held / probe.weight.numel()
+    state = [value for value in optimizer.state[probe.weight].values() if isinstance(value, Tensor)]
+    return sum(t.numel() for t in state if t.numel() > 1) / probe.weight.numel()  # not the count of steps
+
+
+# --------------------------------------------------------------------------- refusals
 
 
 def check_images(dataset: Dataset[DatasetConfig], processes: int = 1) -> int:
@@ -289,13 +228,12 @@ def check_images(dataset: Dataset[DatasetConfig], processes: int = 1) -> int:
     Raises:
         RunError: they clearly do not fit.
     """
-    images = dataset.bytes_to_prepare()
-    free = available_memory()
+    images, free = dataset.bytes_to_prepare(), available_memory()
     if free is not None and processes * images > MARGIN * free:
-        several = f" on each of {processes} processes" if processes > 1 else ""
         raise RunError(
-            f"not enough memory: {size(free)} are free, the images take {size(images)} decoded{several}; "
-            "decode them when they are needed with --set data.memory_limit=0, or lower data.resolution"
+            f"not enough memory: {size_of(free)} are free, the images take {size_of(images)} decoded"
+            f"{_each(processes)}; decode them when they are needed with --set data.memory_limit=0, "
+            "or lower data.resolution"
         )
     return images
 
@@ -335,11 +273,9 @@ def check_networks(
     for place, needed in places:
         free = available_memory(place)
         if free is not None and needed > MARGIN * free:
-            named = ", ".join(f"{name} {size(value)}" for name, value in parts.items() if value)
-            several = f" on each of {processes} processes" if processes > 1 else ""
             raise RunError(
-                f"not enough {'GPU memory' if place.type == 'cuda' else 'memory'}: {size(free)} are free, and the "
-                f"networks alone take {size(total)}{several}: {named}; lower model.channels"
+                f"not enough {_memory(place)}: {size_of(free)} are free, and the networks alone take {size_of(total)}"
+                f"{_each(processes)}: {_listed(parts)}; lower model.channels"
             )
 
 
@@ -357,22 +293,25 @@ def check_memory(recipe: Recipe, trainer: Trainer, *, images: int = 0, processes
     """
     estimate = estimate_memory(recipe, trainer, images=images, processes=processes)
     on_gpu = trainer.device.type == "cuda"
-    needed = estimate.to_come if on_gpu else estimate.to_come * processes
     free = available_memory(trainer.device)
-    if free is None or needed <= MARGIN * free:
+    if free is None or estimate.to_come * (1 if on_gpu else processes) <= MARGIN * free:
         return estimate
     ways = [
         "lower training.batch_size or model.channels",
-        f"raise training.accumulate (now {recipe.training.accumulate})",
+        f"raise training.accumulate (now {trainer.config.accumulate})",
     ]
-    if recipe.training.precision == "float32" and on_gpu:
+    if trainer.config.precision == "float32" and on_gpu:
         ways.append("--set training.precision=bf16")
     if processes > 1 and not on_gpu:
         ways.append("start fewer processes")
     raise RunError(
-        f"not enough {'GPU memory' if on_gpu else 'memory'}: {size(free)} are free, and this run takes "
-        f"{estimate.describe()}; {', or '.join(ways)}"
+        f"not enough {_memory(trainer.device)}: {size_of(free)} are free, and this run takes {estimate.describe()}; "
+        f"{', or '.join(ways)}"
     )
+
+
+def _memory(device: torch.device) -> str:
+    return "GPU memory" if device.type == "cuda" else "memory"
 
 
 # --------------------------------------------------------------------------- what there is
@@ -382,8 +321,7 @@ def available_memory(device: torch.device | str = "cpu") -> int | None:
     """Return the bytes that can be had now, or None where nobody says: swap counts, and the limits of containers."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    found = [value for value in (_free_in_machine(), _free_in_container()) if value is not None]
-    return min(found) if found else None
+    return min((free for free in (_free_in_machine(), _free_in_container()) if free is not None), default=None)
 
 
 def _free_in_machine(path: Path = Path("/proc/meminfo")) -> int | None:
@@ -408,23 +346,25 @@ def _free_in_container(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/p
         if folder != root and root not in folder.parents:
             break
         try:
-            limit = (folder / "memory.max").read_text().strip()
-            if limit == "max":
-                continue
-            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            cached = int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))
-            swap = _allowed_swap(folder)
-            free.append(max(0, int(limit) - int((folder / "memory.current").read_text()) + cached) + swap)
+            left = _left(folder, "memory")
+            if left is not None:
+                stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                cached = int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))
+                free.append(max(0, left + cached) + _swap(folder))
         except (OSError, ValueError):
             continue
     return min(free) if free else None
 
 
-def _allowed_swap(folder: Path) -> int:
+def _left(folder: Path, what: str) -> int | None:
+    """Return what a control group leaves of its limit, which may be less than nothing; None without a limit."""
+    limit = (folder / f"{what}.max").read_text().strip()
+    return None if limit == "max" else int(limit) - int((folder / f"{what}.current").read_text())
+
+
+def _swap(folder: Path) -> int:
     try:
-        limit = (folder / "memory.swap.max").read_text().strip()
-        if limit == "max":
-            return 2**63  # the machine's own figure decides
-        return max(0, int(limit) - int((folder / "memory.swap.current").read_text()))
+        left = _left(folder, "memory.swap")
+        return 2**63 if left is None else max(0, left)  # without a limit the machine's own figure decides
     except (OSError, ValueError):
         return 0

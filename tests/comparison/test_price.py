@@ -85,7 +85,6 @@ def test_a_price_that_depends_on_what_is_learned_says_so(tiny: Callable[..., Loa
         "{name: gmp, every: 2, scope: layer}",
         "{name: imp, rate: 0.5, scope: layer, budget: total}",
         "{name: rigl, every: 4}",
-        "snip",
     ],
 )
 def test_an_exact_price_is_what_the_run_counts(tiny: Callable[..., LoadedRecipe], tmp_path: Path, method: str) -> None:

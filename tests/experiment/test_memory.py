@@ -77,6 +77,9 @@ def test_a_backward_pass_keeps_what_it_needs() -> None:
         ("model.conditional=true", "training.joint_batch=false"),
         ("objective.r1.weight=1", "objective.r1.every=1"),
         ("objective.loss=wgan-gp",),
+        ("objective.loss=relativistic", "objective.diffaugment=[color, translation, cutout]"),
+        ("training.precision=bf16",),
+        ("training.fold=always",),
         ("training.accumulate=4",),
         ("model={name: biggan, channels: 4, conditional: true}", "data.resolution=32"),
     ],
@@ -122,15 +125,6 @@ def test_the_cost_of_a_run_holds_the_peak_of_its_training(tmp_path: Path) -> Non
     assert found["peak"] == sum(size for part, size in found.items() if part != "peak")
     unknown = dataclasses.replace(estimate_memory(recipe, trainer), step=None)
     assert unknown.to_dict()["peak"] is None
-
-
-def test_bf16_halves_the_activations() -> None:
-    recipe, trainer = build()
-    half, half_trainer = build("training.precision=bf16")
-    whole, less = estimate_memory(recipe, trainer).step, estimate_memory(half, half_trainer).step
-    assert whole is not None
-    assert less is not None
-    assert 0.45 * whole < less < 0.75 * whole  # images and losses stay float32
 
 
 def test_a_network_that_needs_values_is_not_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
