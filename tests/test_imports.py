@@ -7,12 +7,12 @@ import graphlib
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "docs" / "tools"))
+
+from architecture import imported, room_of
 
 PACKAGE = Path(__file__).resolve().parents[1] / "gancompress"
 
@@ -57,36 +57,8 @@ def files() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
 def module_of(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
-
-
-def run_time(tree: ast.AST) -> Iterator[ast.AST]:
-    """Yield every node that runs: not what stands under ``if TYPE_CHECKING:``."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            for other in node.orelse:
-                yield other
-                yield from run_time(other)
-            continue
-        yield node
-        yield from run_time(node)
-
-
-def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield line and absolute name of every module that a file imports, inside functions too."""
-    package = ["gancompress", *path.relative_to(PACKAGE).parent.parts]
-    for node in run_time(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            module = ".".join([*base, *([node.module] if node.module else [])])
-            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
 
 
 def test_the_parser_sees_imports_in_functions_and_not_those_for_types(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Training: the loop, the sparse engine, checkpoints and the run directory."""
+"""Training: the loop, the sparse engine, the averaged generator, processes side by side."""
