@@ -387,8 +387,9 @@ def run_comparison(
     planned.dataset.prepare()
     build_extractor(grid.base.evaluation.extractor, planned.dataset, device=device_of(grid.base))
     shown = ComparisonProgress(grid, folder) if progress is True else None
+    told = shown or (Silent() if isinstance(progress, bool) else progress)
     try:
-        ended = run_missing(folder, grid.cells, runner, shown or progress or Silent())
+        ended = run_missing(folder, grid.cells, runner, told)
     finally:
         if shown is not None:
             shown.end()

@@ -196,10 +196,10 @@ def print_table(
             left = ", ".join(column for index, column in enumerate(header) if index not in shown)
             console.print(f"(a wider terminal also shows: {left})", style="dim")
         return
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    typer.echo(title)
-    for row in (header, *rows):
-        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    from gancompress.report.text import aligned
+
+    for line in (title, *aligned([header, *rows])):
+        typer.echo(line)
 
 
 def _fitting(header: Sequence[str], rows: Sequence[Sequence[str]], spare: Collection[str], width: int) -> list[int]:

@@ -160,6 +160,7 @@ def _show_plan(grid: Grid, folder: ComparisonFolder, jobs: int) -> None:
     from gancompress.comparison.timing import estimate
     from gancompress.progress import duration
     from gancompress.report.comparison_table import held_equal
+    from gancompress.report.text import aligned
     from gancompress.report.words import scaled
 
     smoke = " (smoke runs: their numbers will mean nothing)" if grid.base.smoke else ""
@@ -181,13 +182,8 @@ def _show_plan(grid: Grid, folder: ComparisonFolder, jobs: int) -> None:
                 "" if price.exact else "estimate",
             ]
         )
-    widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
-    for line in lines:
-        cells = [
-            text.ljust(w) if i in (0, 8) else text.rjust(w)
-            for i, (text, w) in enumerate(zip(line, widths, strict=True))
-        ]
-        typer.echo("  ".join(cells).rstrip())
+    for text in aligned(lines, numbers=range(1, 8)):
+        typer.echo(text)
     total = sum(row.price.training_flops * len(row.cells) for row in grid.rows)
     exact = all(row.price.exact for row in grid.rows)
     typer.echo(

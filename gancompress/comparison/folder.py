@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from gancompress.errors import RunError
 from gancompress.recipe.identity import resolved_yaml
-from gancompress.runs.directory import RunDirectory, Status
+from gancompress.runs.directory import RunDirectory
+from gancompress.runs.status import Status
 from gancompress.storage.atomic import write_file, write_json
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from gancompress.errors import RunError
-from gancompress.runs.directory import RunDirectory
+from gancompress.runs.best import same_density, same_protocol
+from gancompress.runs.record import ROLES, read_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,10 +24,9 @@ if TYPE_CHECKING:
     from gancompress.comparison.choices import MethodChoice
     from gancompress.comparison.folder import ComparisonFolder
     from gancompress.comparison.grid import Grid
+    from gancompress.runs.record import RunRecord
 
-__all__ = ["CellResult", "Evaluated", "Results", "RowResult", "Spread", "collect", "eligible", "short_names", "spread"]
-
-ROLES = ("generator", "discriminator")
+__all__ = ["CellResult", "Evaluated", "Results", "RowResult", "Spread", "collect", "short_names", "spread"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,64 +297,45 @@ def _read(known: CellResult, metrics: dict[str, bool], hardware: dict[str, None]
     """Add the numbers of a finished run; one that is damaged counts as failed, and says so."""
     assert known.path is not None
     try:
-        run = RunDirectory(known.path)
-        log, cost = run.read_log(), run.read_json("cost.json")
-        environment = run.read_json("environment.json")
-        return _with_numbers(known, log, cost, environment, metrics, hardware)
+        run = read_run(known.path)
+        found = _with_numbers(known, run, metrics, hardware)
+        trouble = next(iter(run.notices), None)
     except (RunError, KeyError, TypeError, ValueError) as error:
-        return dataclasses.replace(known, state="failed", reason=f"its files cannot be read: {error}")
+        trouble = str(error)
+    if trouble is not None:
+        return dataclasses.replace(known, state="failed", reason=f"its files cannot be read: {trouble}")
+    return found
 
 
-def _with_numbers(
-    known: CellResult,
-    log: Sequence[Mapping[str, Any]],
-    cost: Mapping[str, Any],
-    environment: Mapping[str, Any],
-    metrics: dict[str, bool],
-    hardware: dict[str, None],
-) -> CellResult:
-    records = [record for record in log if record["kind"] == "evaluation"]
+def _with_numbers(known: CellResult, run: RunRecord, metrics: dict[str, bool], hardware: dict[str, None]) -> CellResult:
+    records = run.records("evaluation")
     if not records:
         return known
+    records = [record for record, same in zip(records, same_protocol(records), strict=True) if same]
     protocol = records[-1]["protocol"]
-    records = [record for record in records if record["protocol"]["hash"] == protocol["hash"]]
     for metric in records[-1]["metrics"]:
         metrics.setdefault(metric["label"], bool(metric["higher_is_better"]))
-    final = eligible(records)
-    train = [record for record in log if record["kind"] == "train"]
-    hardware.setdefault(_machine(environment))
-    layers = [layer for layer in cost["layers"] if layer["role"] == "generator"]
-    latency = cost["time"].get("generator_latency") or {}
+    hardware.setdefault(_machine(run.environment))
+    theory, time = run.cost["theory"], run.cost["time"]
     return dataclasses.replace(
         known,
-        steps=max(int(record["step"]) for record in log),
+        steps=run.last_step,
         evaluations=tuple(
-            Evaluated(
-                int(record["step"]),
-                {metric["label"]: metric["value"] for metric in record["metrics"]},
-                is_final,
-            )
-            for record, is_final in zip(records, final, strict=True)
+            Evaluated(int(record["step"]), {one["label"]: one["value"] for one in record["metrics"]}, final)
+            for record, final in zip(records, same_density(records), strict=True)
         ),
         protocol=str(protocol["text"]),
         protocol_hash=str(protocol["hash"]),
-        densities={role: float(train[-1][f"density_{role}"]) for role in ROLES} if train else {},
-        kept=sum(int(layer["nonzeros"]) for layer in layers),
-        training_flops=float(cost["theory"]["training"]["flops"]),
-        inference_flops=float(cost["theory"]["inference"]["generator"]["flops"]),
-        seconds=cost["time"].get("training_seconds"),
-        bytes=cost["bytes"]["generator"]["packed"],
-        latency=latency.get("median_seconds"),
-        threads=environment.get("threads"),
+        densities={role: found for role in ROLES if (found := run.exact_density(role)) is not None},
+        kept=sum(int(layer["nonzeros"]) for layer in run.layers("generator")),
+        training_flops=float(theory["training"]["flops"]),
+        inference_flops=float(theory["inference"]["generator"]["flops"]),
+        seconds=time.get("training_seconds"),
+        bytes=run.cost["bytes"]["generator"]["packed"],
+        latency=(time.get("generator_latency") or {}).get("median_seconds"),
+        threads=run.environment.get("threads"),
         measured_by=protocol,
     )
-
-
-def eligible(evaluations: Sequence[Mapping[str, Any]]) -> list[bool]:
-    """Return of every evaluation whether the generator had the density that it ended with; of the last it is true."""
-    densities = [record.get("density_generator") for record in evaluations]
-    last = len(densities) - 1
-    return [i == last or (density is not None and density == densities[last]) for i, density in enumerate(densities)]
 
 
 def _machine(environment: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from gancompress.report.published import answers_of_comparison
+from gancompress.report.text import aligned
 from gancompress.report.words import density, duration, metric_value, scaled, size
 from gancompress.storage.atomic import write_file, write_json
 
@@ -116,14 +117,7 @@ def text_table(results: Results, rows: Sequence[RowResult]) -> str:
     """Return rows as aligned plain text."""
     seeds = len(results.grid.seeds)
     lines = [[name for name, _ in COLUMNS], *(row_texts(row, seeds) for row in rows)]
-    widths = [max(len(line[index]) for line in lines) for index in range(len(COLUMNS))]
-    return "\n".join(
-        "  ".join(
-            text.ljust(width) if index == 0 else text.rjust(width)
-            for index, (text, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    return "\n".join(aligned(lines, numbers=range(1, len(COLUMNS))))
 
 
 def plain_comparison(results: Results) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gancompress.report.text import aligned
 from gancompress.report.words import count, density, duration, metric_value, scaled, size
 from gancompress.runs.record import metrics_of
 
@@ -53,13 +54,9 @@ def compression_title(label: str, before: Mapping[str, Any]) -> str:
 
 def plain_compression(label: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """Return the comparison as aligned lines."""
-    lines = [("", "before", "after", ""), *compression_lines(before, after)]
-    widths = [max(len(line[index]) for line in lines) for index in range(3)]
-    parts = [
-        f"  {name:<{widths[0]}}  {old:>{widths[1]}}  {new:>{widths[2]}}  {note}".rstrip()
-        for name, old, new, note in lines
-    ]
-    return "\n".join([compression_title(label, before), *parts, *(f"  {note}" for note in compression_notes(after))])
+    lines = aligned([("", "before", "after", ""), *compression_lines(before, after)], numbers=(1, 2))
+    below = [*lines, *compression_notes(after)]
+    return "\n".join([compression_title(label, before), *(f"  {line}" for line in below)])
 
 
 def drawn_compression(label: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> RenderableType:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gancompress.report.published import answers_of_run
 from gancompress.report.summary import headline, metric_facts
+from gancompress.report.text import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,9 +65,7 @@ def plain_summary(title: str, facts: Sequence[Fact], lines: Sequence[str] = ()) 
 
 
 def _aligned(facts: Sequence[Fact]) -> list[str]:
-    label = max((len(fact.label) for fact in facts), default=0)
-    value = max((len(fact.value) for fact in facts), default=0)
-    return [f"{fact.label:<{label}}  {fact.value:>{value}}  {fact.detail}".rstrip() for fact in facts]
+    return aligned([(fact.label, fact.value, fact.detail) for fact in facts], numbers=(1,))
 
 
 def drawn_summary(summary: Summary) -> RenderableType:

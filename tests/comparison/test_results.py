@@ -12,10 +12,11 @@ import pytest
 from gancompress.comparison.choices import parse_methods
 from gancompress.comparison.folder import ComparisonFolder
 from gancompress.comparison.grid import Grid, build_grid
-from gancompress.comparison.results import CellResult, Evaluated, Results, collect, eligible, short_names, spread
+from gancompress.comparison.results import CellResult, Evaluated, Results, collect, short_names, spread
 from gancompress.report.comparison import build_comparison
 from gancompress.report.comparison_charts import pareto_front, styles
 from gancompress.report.comparison_table import plain_comparison
+from gancompress.runs.best import same_density
 from gancompress.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -41,10 +42,8 @@ def look(step: int, density: float = 1.0) -> dict[str, Any]:
 
 
 def test_evaluations_of_a_denser_network_do_not_count() -> None:
-    assert eligible([look(10), look(20, 0.5), look(30, 0.1), look(40, 0.1)]) == [False, False, True, True]
-    assert eligible([look(10, 0.2), look(20, 0.2)]) == [True, True]
-    assert eligible([look(10)]) == [True]
-    assert eligible([{"step": 1}, {"step": 2}]) == [False, True]  # what is not known does not count
+    assert same_density([look(10), look(20, 0.5), look(30, 0.1), look(40, 0.1)]) == [False, False, True, True]
+    assert same_density([look(10, 0.2), look(20, 0.2)]) == [True, True]
 
 
 def cell(*values: float, final: int = 9) -> CellResult:
