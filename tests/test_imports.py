@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "storage": {"errors", "units"},
     "components": {"errors"},
     "sparsity": {"errors", "components"},
-    "kernels": {"errors"},
+    "kernels": {"errors", "storage"},
     "methods": {"errors", "components", "sparsity"},
     "objectives": {"errors", "components", "seeds"},
     "data": {"errors", "units", "components", "seeds", "storage"},

@@ -89,9 +89,9 @@ def _plugins() -> Iterator[tuple[str, str, str]]:
 def _disk() -> Iterator[tuple[str, str, str]]:
     import shutil
 
-    from gancompress.evaluation.cache import cache_dir
+    from gancompress.storage.cache import cache_directory
 
-    for name, path in (("runs", Path.cwd()), ("cache", cache_dir())):
+    for name, path in (("runs", Path.cwd()), ("cache", cache_directory())):
         existing = next((parent for parent in (path, *path.parents) if parent.exists()), Path("/"))
         free = shutil.disk_usage(existing).free / 2**30
         little = "little room; GANCOMPRESS_CACHE and --out say where files go" if free < _LITTLE_DISK_GIB else ""

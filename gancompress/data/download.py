@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import http.client
-import os
 import shutil
 import ssl
 import sys
@@ -18,6 +17,7 @@ import zipfile
 from typing import IO, TYPE_CHECKING
 
 from gancompress.errors import DataError
+from gancompress.storage.atomic import ASIDE, put_in_place, remove_tree, sync_tree
 from gancompress.storage.locks import in_turn
 from gancompress.units import size
 
@@ -74,21 +74,21 @@ def fetch(archive: Archive, root: Path, ready: Callable[[], bool]) -> None:
         OSError: the disk refuses.
     """
     root.mkdir(parents=True, exist_ok=True)
-    file, aside = root / archive.name, root / f".tmp-{archive.folder}"
+    file, aside = root / archive.name, root / f"{ASIDE}{archive.folder}"
     waiting = f"waiting for another process that gets {archive.title}"
     with in_turn(root / f".{archive.name}.lock", lambda: _say(waiting)):
         if ready():
             return
         download(archive, file)
         _say(f"unpacking {file}")
-        shutil.rmtree(aside, ignore_errors=True)
+        remove_tree(aside)
         try:
             _unpack(file, aside)
             _move(aside / archive.folder, root / archive.folder)
         except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
             raise DataError(f"cannot be unpacked ({error})", where=str(file)) from error
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            remove_tree(aside)
         file.unlink()
 
 
@@ -137,15 +137,16 @@ def _unpack(file: Path, target: Path) -> None:
 
 
 def _move(source: Path, target: Path) -> None:
+    sync_tree(source)
     if not target.exists():
-        source.rename(target)
+        put_in_place(source, target)
         return
     for path in sorted(source.rglob("*")):
         place = target / path.relative_to(source)
         if path.is_dir():
             place.mkdir(exist_ok=True)
         else:
-            path.replace(place)
+            put_in_place(path, place)
 
 
 def download(archive: Archive, path: Path) -> None:
@@ -170,7 +171,7 @@ def download(archive: Archive, path: Path) -> None:
         _complete(archive, part)
         found = _md5(part)
         if found == archive.md5:
-            os.replace(part, path)
+            put_in_place(part, path)
             return
         part.unlink()
         if not resumed:
@@ -223,8 +224,6 @@ def _complete(archive: Archive, part: Path) -> None:
                 kept = f"; {size(file.tell())} are kept, the next try goes on from there" if file.tell() else ""
                 raise DataError(f"{reason}{kept}", where=archive.url)
         progress.end(file.tell())
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _receive(archive: Archive, file: IO[bytes], progress: _Progress) -> bool:

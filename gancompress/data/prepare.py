@@ -24,6 +24,7 @@ from gancompress.data.images import Filter, decode, is_grey, squeeze, to_array
 from gancompress.data.labels import NAME
 from gancompress.data.zipped import Zip, ZipConfig
 from gancompress.errors import DataError
+from gancompress.storage.atomic import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -190,34 +191,27 @@ def prepare(
     count, classes_of = len(files), files.labels().tolist()
     maker = _Maker(files, resolution, crop, format, resample, channels or _channels(files))
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".tmp-{target.name}-{os.getpid()}")
     broken: list[str] = []
     labels: list[tuple[str, int]] = []
     done = enlarged = 0
-    try:
-        with aside.open("wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as packed:
-                for index, made in enumerate(_in_order(maker, count)):
-                    if progress is not None:
-                        progress(index + 1, count)
-                    if isinstance(made, DataError):
-                        broken.append(made.message)
-                    elif not broken or skip_broken:
-                        name = f"{done // _PER_FOLDER:05d}/img{done:08d}.{format}"
-                        packed.writestr(_entry(name), made.data)
-                        labels.append((name, classes_of[index]))
-                        done, enlarged = done + 1, enlarged + made.enlarged
-                document = {"labels": labels, "classes": files.classes} if files.classes else {"labels": None}
-                packed.writestr(_entry(NAME), json.dumps(document, ensure_ascii=False))
-            file.flush()
-            os.fsync(file.fileno())
+    with whole_file(target) as aside:
+        with zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as packed:
+            for index, made in enumerate(_in_order(maker, count)):
+                if progress is not None:
+                    progress(index + 1, count)
+                if isinstance(made, DataError):
+                    broken.append(made.message)
+                elif not broken or skip_broken:
+                    name = f"{done // _PER_FOLDER:05d}/img{done:08d}.{format}"
+                    packed.writestr(_entry(name), made.data)
+                    labels.append((name, classes_of[index]))
+                    done, enlarged = done + 1, enlarged + made.enlarged
+            document = {"labels": labels, "classes": files.classes} if files.classes else {"labels": None}
+            packed.writestr(_entry(NAME), json.dumps(document, ensure_ascii=False))
         if broken and (not skip_broken or not done):
             raise BrokenImagesError(tuple(broken), count, str(source))
         _refuse_existing(target)
         size = aside.stat().st_size
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
     return Prepared(done, files.classes, maker.channels, enlarged, tuple(broken), size)
 
 

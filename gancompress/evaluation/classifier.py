@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from gancompress.components.registry import EXTRACTORS
 from gancompress.errors import EvaluationError
-from gancompress.evaluation.cache import cache_dir, hash_tensors, load_tensors, store_tensors
 from gancompress.evaluation.extractors import Extractor, Progress
 from gancompress.seeds import derive, generator
+from gancompress.storage.cache import cache_directory, hash_tensors, load_tensors, store_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -181,7 +181,7 @@ class Classifier(Extractor):
         settings = ClassifierSettings.for_dataset(dataset, task)
         described = json.dumps({"data": dataset.fingerprint(), **dataclasses.asdict(settings)}, sort_keys=True)
         key = hashlib.sha256(described.encode()).hexdigest()
-        path = cache_dir() / "classifiers" / f"{key[:32]}.safetensors"
+        path = cache_directory() / "classifiers" / f"{key[:32]}.safetensors"
         with torch.inference_mode(False):
             net = _new_net(settings)
             cached = load_tensors(path)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from gancompress.errors import EvaluationError
-from gancompress.evaluation.cache import cache_dir, load_tensors, store_tensors
 from gancompress.seeds import generator
+from gancompress.storage.cache import cache_directory, load_tensors, store_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -182,7 +182,7 @@ def reference_features(
     identity = f"{extractor.label}|{extractor.weights_hash}|{dataset.fingerprint()}|{number}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:32]
     if key not in _RECENT:
-        path = cache_dir() / "features" / f"{key}.safetensors"
+        path = cache_directory() / "features" / f"{key}.safetensors"
         cached = load_tensors(path)
         if cached is None or cached[1].get("identity") != identity:
             order = torch.arange(number)

@@ -7,7 +7,6 @@ core it takes about 0.2 s an image.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from gancompress.components.registry import EXTRACTORS
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.extractors import Extractor, Progress
+from gancompress.storage.atomic import whole_file
 
 if TYPE_CHECKING:
     from gancompress.data.base import Dataset
@@ -134,13 +134,8 @@ def _download(path: Path) -> None:
     """Fetch the weights to ``path``; the file appears whole or not at all."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            torch.hub.download_url_to_file(URL, str(temporary), hash_prefix=SHA256_PREFIX, progress=False)
-            temporary.replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        with whole_file(path) as aside:
+            torch.hub.download_url_to_file(URL, str(aside), hash_prefix=SHA256_PREFIX, progress=False)
     except (OSError, RuntimeError) as error:
         raise EvaluationError(
             f"Inception's weights cannot be fetched ({error}): put {FILE} at {path}, or use the extractor 'classifier'"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.sampler import Sampler, open_sampler
+from gancompress.storage.atomic import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -226,19 +225,9 @@ def _write_zip(out: Path, named: Iterator[tuple[str, bytes]], labels: list[int] 
 @contextlib.contextmanager
 def _whole_file(path: Path) -> Iterator[Path]:
     """Yield a file beside ``path`` that takes its place on leaving, unless something went wrong."""
-    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        temporary = None
+        with whole_file(path) as aside:
+            yield aside
     except OSError as error:
         raise EvaluationError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)

@@ -14,11 +14,12 @@ from gancompress.experiment.measure import measure, metric_record, say_once
 from gancompress.progress import Observer, Silent
 from gancompress.recipe.load import load_recipe
 from gancompress.runs.directory import RunDirectory
+from gancompress.runs.record import RunRecord
 from gancompress.storage.checkpoint import Snapshot, checkpoints, load
 from gancompress.training.ema import averaged_state
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from gancompress.backbones.base import Generator
@@ -49,10 +50,10 @@ class FinishedRun:
         if which == "last":
             return steps[-1]
         if which == "best":
-            metrics = self.directory.read_json("metrics.json")
-            if not metrics:
+            best = RunRecord(self.directory.path).best
+            if best is None:
                 raise RunError("this run was never evaluated, so no step is the best; use --step last")
-            wanted = int(metrics["best"]["step"])
+            wanted = best[0]
         elif which.isdigit():
             wanted = int(which)
         else:
@@ -62,20 +63,21 @@ class FinishedRun:
             raise RunError(f"no checkpoint of step {wanted} in {self.directory.path}; there are: {kept}")
         return wanted
 
-    def snapshot(self, which: str = "last") -> Snapshot:
-        """Read and verify a checkpoint.
+    def snapshot(self, which: str = "last", groups: Collection[str] | None = None) -> Snapshot:
+        """Read a checkpoint, all of it or some groups, and verify what is read.
 
         Raises:
             CheckpointError: it is truncated or altered.
         """
-        return load(self.directory.checkpoints / f"{self.step(which):08d}")
+        return load(self.directory.checkpoints / f"{self.step(which):08d}", groups=groups)
 
     def generator(self, which: str = "last", weights: Literal["ema", "live"] = "ema") -> Generator:
         """Rebuild the generator of a checkpoint, in eval mode, without touching the dataset."""
-        snapshot = self.snapshot(which)
+        group = "ema" if weights == "ema" else "generator"
+        snapshot = self.snapshot(which, (group,))
         network = build_networks(make_backbone(self.recipe, image_spec(snapshot.scalars)), self.recipe.seed).generator
-        state = averaged_state(snapshot.groups["ema"]) if weights == "ema" else dict(snapshot.groups["generator"])
-        network.load_state_dict(state)
+        state = snapshot.groups[group]
+        network.load_state_dict(averaged_state(state) if weights == "ema" else dict(state))
         return network.eval()
 
     def evaluate(self, which: str = "last", observer: Observer | None = None) -> tuple[Path, list[dict[str, Any]]]:

@@ -58,7 +58,7 @@ def read_initial(path: Path) -> InitialWeights:
         CheckpointError: it is truncated or altered.
     """
     if path.is_dir():
-        snapshot = load(path)
+        snapshot = load(path, groups=("ema", "discriminator"))
         return InitialWeights(
             averaged_state(snapshot.groups["ema"]), dict(snapshot.groups["discriminator"]), snapshot.scalars
         )

@@ -228,7 +228,7 @@ class Session:
             network = trainer.network(role)
             start = getattr(upcoming, role)
             if start == "rewind" and upcoming.rewind_step:
-                saved = load(self.directory.path / "rewind" / f"{upcoming.rewind_step:08d}")
+                saved = load(self.directory.path / "rewind" / f"{upcoming.rewind_step:08d}", groups=(role,))
                 network.load_state_dict(saved.groups[role])
             elif start != "keep":
                 backbone = build_backbone(self.recipe, self.dataset.spec)
@@ -249,7 +249,7 @@ class Session:
         self.trainer.objective.distillation = current.distillation
         if not current.distillation or self.position.round == 0:
             return
-        saved = load(self.directory.path / "rounds" / f"{self.rounds[0].steps:08d}")
+        saved = load(self.directory.path / "rounds" / f"{self.rounds[0].steps:08d}", groups=("discriminator",))
         backbone = build_backbone(self.recipe, self.dataset.spec)
         teacher = build_networks(backbone, self.recipe.seed).discriminator
         teacher.load_state_dict(saved.groups["discriminator"])

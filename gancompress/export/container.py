@@ -9,18 +9,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from gancompress.errors import ExportError
+from gancompress.storage.atomic import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -108,23 +107,11 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         ExportError: the disk is full or refuses; what was at ``path`` is untouched.
     """
-    aside: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        aside = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.chmod(0o644)
-        aside.replace(path)
-        aside = None
+        write_file(path, content)
     except OSError as error:
         raise ExportError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
-    finally:
-        if aside is not None:
-            aside.unlink(missing_ok=True)
 
 
 def _parse(content: bytes, kind: str, where: str) -> tuple[dict[str, Any], dict[str, Any]]:

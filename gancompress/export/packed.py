@@ -185,7 +185,7 @@ def export_run(
 
 def run_masks(run: FinishedRun, step: str) -> dict[str, Tensor]:
     """Return the generator's masks of a checkpoint; none for weights that were never masked."""
-    prefix, kept = "generator.mask.", run.snapshot(step).groups.get("sparsity", {})
+    prefix, kept = "generator.mask.", run.snapshot(step, ("sparsity",)).groups["sparsity"]
     return {name.removeprefix(prefix): mask for name, mask in kept.items() if name.startswith(prefix)}
 
 

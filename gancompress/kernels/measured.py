@@ -2,32 +2,20 @@
 
 A file maps machines to layers to figures. Deleting it is safe, and one that cannot be read or written costs a new
 measurement per process, no more.
-
-Environment:
-    GANCOMPRESS_CACHE: the cache directory; else ``$XDG_CACHE_HOME/gancompress``, else ``~/.cache/gancompress``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["cache_folder", "recall", "remember"]
+from gancompress.storage.atomic import canonical_json, write_file
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-def cache_folder() -> Path:
-    """Return the directory that remembers measurements; it need not exist."""
-    own = os.environ.get("GANCOMPRESS_CACHE")
-    if own:
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "gancompress"
-    except RuntimeError:  # a user without a home
-        return Path(tempfile.gettempdir()) / "gancompress"
+__all__ = ["recall", "remember"]
 
 
 def recall(file: Path, machine: str, key: str) -> float | None:
@@ -42,10 +30,7 @@ def remember(file: Path, machine: str, key: str, value: float) -> None:
     content.setdefault(machine, {})[key] = value
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=file.name)
-        with os.fdopen(descriptor, "w") as stream:
-            json.dump(content, stream, indent=1, sort_keys=True)
-        Path(name).replace(file)
+        write_file(file, canonical_json(content))
 
 
 def _read(file: Path) -> dict[str, dict[str, object]]:

@@ -21,10 +21,11 @@ import torch
 from gancompress.errors import KernelError, did_you_mean
 from gancompress.kernels import masked
 from gancompress.kernels.layout import to_batch_last
-from gancompress.kernels.measured import cache_folder, recall, remember
+from gancompress.kernels.measured import recall, remember
 from gancompress.kernels.native_library import library
 from gancompress.kernels.pattern import Pattern
 from gancompress.kernels.processor import processor_key
+from gancompress.storage.cache import cache_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,7 +128,7 @@ def _machine() -> str:
 
 def cache_file() -> Path:
     """The file that remembers break-evens: JSON, machine to layer to density. Deleting it is safe."""
-    return cache_folder() / "break-even.json"
+    return cache_directory() / "break-even.json"
 
 
 def _measured(layer: Layer, training: bool) -> float:

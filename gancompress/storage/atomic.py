@@ -6,22 +6,28 @@ synced, and renamed. Whatever kills the process leaves the old file or the new o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import shutil
+import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 __all__ = [
     "ASIDE",
     "canonical_json",
     "finite",
+    "put_in_place",
     "remove_tree",
     "sync_directory",
+    "sync_tree",
+    "whole_file",
     "write_file",
     "write_json",
     "write_synced",
@@ -44,10 +50,36 @@ def sync_directory(directory: Path) -> None:
 
 def write_synced(path: Path, content: bytes) -> None:
     """Write a new file and wait until the disk has it. Not atomic by itself; the caller renames."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_bytes(content)
+    _sync(path)
+
+
+def put_in_place(aside: Path, path: Path) -> None:
+    """Rename ``aside`` to ``path`` in the same file system, once the disk has it; a file takes the place of a file.
+
+    The files of a directory must be on the disk already, see :func:`sync_tree`.
+    """
+    if not aside.is_dir():
+        _sync(aside)
+    os.replace(aside, path)
+    sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a path beside ``path`` to write to; what is there on leaving replaces ``path`` in one instant.
+
+    Raises:
+        OSError: the disk is full or refuses; as after any error, what was at ``path`` is untouched and nothing is left
+            aside.
+    """
+    aside = path.with_name(f"{ASIDE}{path.name}-{os.getpid()}-{threading.get_ident()}")
+    try:
+        yield aside
+        put_in_place(aside, path)
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def write_file(path: Path, content: bytes | str) -> None:
@@ -58,16 +90,26 @@ def write_file(path: Path, content: bytes | str) -> None:
         content: bytes, or text that is encoded as UTF-8.
 
     Raises:
-        OSError: the disk is full or refuses; what was at ``path`` is untouched and nothing is left aside.
+        OSError: see :func:`whole_file`.
     """
-    aside = path.with_name(f"{ASIDE}{path.name}-{os.getpid()}")
+    with whole_file(path) as aside:
+        aside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sync_tree(directory: Path) -> None:
+    """Put all files and names below ``directory`` on the disk."""
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            _sync(Path(folder, name))
+        sync_directory(Path(folder))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)  # Windows syncs only what may be written
     try:
-        write_synced(aside, content.encode() if isinstance(content, str) else content)
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def finite(value: Any) -> Any:

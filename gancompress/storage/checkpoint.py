@@ -11,7 +11,7 @@ Bool tensors take one bit per weight. Equal snapshots give equal bytes, so two c
 therefore there is no date in them and the order of names does not count. No pickle is ever written or read.
 
 A checkpoint is written aside in the same directory, every file is synced, and the directory is renamed: whatever kills
-the process, the previous one stays complete. On reading, everything is verified against the manifest.
+the process, the previous one stays complete. What is read is verified against the manifest.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import shutil
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from gancompress.errors import CheckpointError
-from gancompress.storage.atomic import ASIDE, canonical_json, remove_tree, sync_directory, write_synced
+from gancompress.storage.atomic import ASIDE, canonical_json, put_in_place, remove_tree, sync_directory, write_synced
 from gancompress.storage.encoding import decode_tensors, encode_tensors, plain, stored_bytes
 from gancompress.units import size
 
@@ -48,7 +48,6 @@ __all__ = [
     "load",
     "prune",
     "save",
-    "verify",
 ]
 
 #: Version of the layout described above. A reader takes its own version only.
@@ -58,6 +57,7 @@ Groups: TypeAlias = "Mapping[str, Mapping[str, Tensor]]"
 
 _MANIFEST = "manifest.json"
 _STATE = "state.json"
+_TENSORS = ".safetensors"
 _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _NAME = re.compile(r"\d{8,}")
 #: A complete checkpoint that is about to be replaced by another of the same step; put back if that never came.
@@ -124,7 +124,7 @@ def save(directory: Path, snapshot: Snapshot, *, keep: int | None = None, protec
     """
     state = canonical_json(plain(snapshot.scalars, "scalars"))
     for group in snapshot.groups:
-        if not _GROUP.fullmatch(group) or f"{group}.safetensors" in (_STATE, _MANIFEST):
+        if not _GROUP.fullmatch(group) or f"{group}{_TENSORS}" in (_STATE, _MANIFEST):
             raise TypeError(f"group {group!r} cannot be a file name")
     target = directory / f"{snapshot.step:08d}"
     aside = directory / f"{ASIDE}{target.name}"
@@ -209,7 +209,7 @@ def _write_files(aside: Path, snapshot: Snapshot, state: bytes) -> None:
 
     # One group at a time: the bytes of a group live in memory only while they are written.
     for group in sorted(snapshot.groups):
-        write(f"{group}.safetensors", encode_tensors(snapshot.groups[group]))
+        write(f"{group}{_TENSORS}", encode_tensors(snapshot.groups[group]))
     write(_STATE, state)
     write_synced(aside / _MANIFEST, _manifest(snapshot.step, files))
     sync_directory(aside)
@@ -220,8 +220,7 @@ def _put_in_place(aside: Path, target: Path) -> None:
     replaced = target.with_name(f"{_REPLACED}{target.name}")
     if target.exists():
         os.rename(target, replaced)
-    os.rename(aside, target)
-    sync_directory(target.parent)
+    put_in_place(aside, target)
     remove_tree(replaced)
 
 
@@ -255,64 +254,20 @@ def checkpoints(directory: Path) -> list[Path]:
     return sorted((p for p in directory.iterdir() if _NAME.fullmatch(p.name) and p.is_dir()), key=lambda p: int(p.name))
 
 
-def verify(directory: Path) -> int:
-    """Check every byte of a checkpoint against its manifest, without making tensors.
-
-    Returns:
-        Its step.
-
-    Raises:
-        CheckpointError: see :func:`load`.
-    """
-    return _read(directory)[0]
-
-
-def load(directory: Path, *, like: Groups | None = None) -> Snapshot:
-    """Read a checkpoint and verify all of it.
+def load(directory: Path, *, groups: Collection[str] | None = None) -> Snapshot:
+    """Read a checkpoint and verify what is read.
 
     Args:
         directory: a checkpoint's own directory.
-        like: groups whose names, shapes and dtypes the checkpoint must have; groups not named here are not compared.
+        groups: the groups to read; None reads and verifies all of the checkpoint. The scalars are always read.
 
     Returns:
-        What :func:`save` was given, tensors on the CPU.
+        What :func:`save` was given, of ``groups`` only, tensors on the CPU.
 
     Raises:
-        CheckpointError: a file is missing, truncated, altered, or too many; the format is another version; the tensors
-            are not those of ``like``. The message names the file.
+        CheckpointError: a file is missing, truncated, altered, or too many; the format is another version; it has no
+            such group. The message names the file.
     """
-    step, contents = _read(directory)
-    groups: dict[str, dict[str, Tensor]] = {}
-    for name, content in contents.items():
-        if name != _STATE:
-            groups[name.removesuffix(".safetensors")] = decode_tensors(content, where=str(directory / name))
-    scalars = _parse(contents[_STATE], directory / _STATE)
-    if like is not None:
-        _compare(groups, like, directory)
-    return Snapshot(step, groups, scalars)
-
-
-def latest(directory: Path, *, like: Groups | None = None) -> Latest:
-    """Return the newest checkpoint that is complete and unaltered, and name the newer ones that are not.
-
-    Args:
-        directory: the run's ``checkpoints`` directory; it may be missing.
-        like: see :func:`load`.
-
-    Returns:
-        The newest good one; its ``refused`` is never silent about what was passed over.
-    """
-    refused: list[Refused] = []
-    for path in reversed(checkpoints(directory)):
-        try:
-            return Latest(path, load(path, like=like), refused)
-        except CheckpointError as error:
-            refused.append(Refused(path, str(error)))
-    return Latest(None, None, refused)
-
-
-def _read(directory: Path) -> tuple[int, dict[str, bytes]]:
-    """Return the step and the verified contents of all files but the manifest."""
     if not directory.is_dir():
         raise CheckpointError("there is no checkpoint here", where=str(directory))
     step, files = _read_manifest(directory)
@@ -320,18 +275,42 @@ def _read(directory: Path) -> tuple[int, dict[str, bytes]]:
         # Dot files are the desktop's and the network file system's, not ours.
         if extra not in files and extra != _MANIFEST and not extra.startswith("."):
             raise CheckpointError("this file does not belong to the checkpoint", where=str(directory / extra))
-    contents = {}
-    for name, expected in files.items():
-        content = _read_bytes(directory / name)
-        if len(content) != expected["size"]:
-            kind = "truncated" if len(content) < expected["size"] else "altered"
-            raise CheckpointError(
-                f"{kind}: {len(content)} bytes, expected {expected['size']}", where=str(directory / name)
-            )
-        if _hash(content) != expected["blake2b"]:
-            raise CheckpointError("altered: its hash is not the manifest's", where=str(directory / name))
-        contents[name] = content
-    return step, contents
+    found: dict[str, dict[str, Tensor]] = {}
+    for group in (name.removesuffix(_TENSORS) for name in files if name != _STATE) if groups is None else groups:
+        path = directory / f"{group}{_TENSORS}"
+        if path.name not in files:
+            raise CheckpointError("missing: this checkpoint was written without it", where=str(path))
+        found[group] = decode_tensors(_read_whole(path, files[path.name]), where=str(path))
+    return Snapshot(step, found, _parse(_read_whole(directory / _STATE, files[_STATE]), directory / _STATE))
+
+
+def latest(directory: Path) -> Latest:
+    """Return the newest checkpoint that is complete and unaltered, and name the newer ones that are not.
+
+    Args:
+        directory: the run's ``checkpoints`` directory; it may be missing.
+
+    Returns:
+        The newest good one; its ``refused`` is never silent about what was passed over.
+    """
+    refused: list[Refused] = []
+    for path in reversed(checkpoints(directory)):
+        try:
+            return Latest(path, load(path), refused)
+        except CheckpointError as error:
+            refused.append(Refused(path, str(error)))
+    return Latest(None, None, refused)
+
+
+def _read_whole(path: Path, expected: Mapping[str, Any]) -> bytes:
+    """Return the contents of a file, which are those that the manifest names."""
+    content = _read_bytes(path)
+    if len(content) != expected["size"]:
+        kind = "truncated" if len(content) < expected["size"] else "altered"
+        raise CheckpointError(f"{kind}: {len(content)} bytes, expected {expected['size']}", where=str(path))
+    if _hash(content) != expected["blake2b"]:
+        raise CheckpointError("altered: its hash is not the manifest's", where=str(path))
+    return content
 
 
 def _read_manifest(directory: Path) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -371,26 +350,6 @@ def _parse(content: bytes, path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError("altered: not a JSON object", where=str(path))
     return value
-
-
-def _compare(groups: Groups, like: Groups, directory: Path) -> None:
-    for group, expected in like.items():
-        where = str(directory / f"{group}.safetensors")
-        if group not in groups:
-            raise CheckpointError("missing: this checkpoint belongs to another recipe", where=where)
-        found = groups[group]
-        for name in sorted(expected.keys() | found.keys()):
-            if name not in found:
-                raise CheckpointError(f"tensor {name} is missing; the recipe's network has it", where=where)
-            if name not in expected:
-                raise CheckpointError(f"tensor {name} is not part of the recipe's network", where=where)
-            have, want = found[name], expected[name]
-            if have.shape != want.shape or have.dtype != want.dtype:
-                raise CheckpointError(
-                    f"tensor {name} is {tuple(have.shape)} {have.dtype}, "
-                    f"the recipe's network has {tuple(want.shape)} {want.dtype}",
-                    where=where,
-                )
 
 
 def _hash(content: bytes) -> str:

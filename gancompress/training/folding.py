@@ -23,9 +23,10 @@ from torch.nn import functional as F
 from gancompress import kernels
 from gancompress.backbones import folding
 from gancompress.kernels.layout import to_batch_last
-from gancompress.kernels.measured import cache_folder, recall, remember
+from gancompress.kernels.measured import recall, remember
 from gancompress.kernels.processor import processor_key
 from gancompress.kernels.resample import average2, upsample2
+from gancompress.storage.cache import cache_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -193,7 +194,7 @@ _lock = threading.RLock()
 
 def cache_file() -> Path:
     """Return the file that remembers measurements. Deleting it is safe."""
-    return cache_folder() / "folding.json"
+    return cache_directory() / "folding.json"
 
 
 def folded_above(layer: FoldedLayer) -> float:

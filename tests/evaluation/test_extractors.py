@@ -10,12 +10,11 @@ import torch
 from evaluation_toys import Blobs, Pixels
 
 from gancompress.errors import ComponentError, EvaluationError
-from gancompress.evaluation import cache as cache_module
 from gancompress.evaluation import classifier, inception
-from gancompress.evaluation.cache import hash_tensors, load_tensors, store_tensors
 from gancompress.evaluation.classifier import Classifier, ClassifierSettings
 from gancompress.evaluation.extractors import build_extractor, parse_extractor, resolve_extractor
 from gancompress.evaluation.inception import Inception
+from gancompress.storage.cache import hash_tensors, load_tensors, store_tensors
 
 
 @pytest.fixture
@@ -193,15 +192,6 @@ def test_readers_never_see_half_a_file_while_several_write(tmp_path):
         assert all(job.result() for job in reading)
         assert [job.result() for job in writing] == [None] * 3
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_where_the_cache_is(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("GANCOMPRESS_CACHE")
-    assert cache_module.cache_dir() == tmp_path / "gancompress"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_module.cache_dir() == tmp_path / ".cache" / "gancompress"
 
 
 def test_auto_is_inception_only_for_colour_from_32_pixels_with_weights_at_hand(monkeypatch, tmp_path):

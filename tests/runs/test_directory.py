@@ -197,13 +197,13 @@ def test_the_lock_of_a_killed_process_is_taken_over(run: RunDirectory) -> None:
         holder.send_signal(signal.SIGKILL)
         holder.wait()
         with run.lock():
-            assert str(os.getpid()) in (run.path / ".lock").read_text()
+            assert str(os.getpid()) in (run.path / ".lock.holder").read_text()
 
 
-def test_a_lock_file_that_says_nothing_still_locks(tmp_path: Path) -> None:
+def test_a_lock_whose_holder_is_not_named_still_locks(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
     with hold(path):
-        path.write_text("?")
+        (tmp_path / ".lock.holder").write_text("?")
         with pytest.raises(RunError, match="another process"), hold(path):
             raise AssertionError("locked twice")
     with pytest.raises(RunError, match="cannot lock"), hold(tmp_path / "missing" / ".lock"):

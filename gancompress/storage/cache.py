@@ -1,4 +1,7 @@
-"""A cache of tensors on disk for concurrent processes: whole files, renamed into place, checked when read."""
+"""The cache directory, and a cache of tensors in it for concurrent processes, checked when read.
+
+Imports no torch before a tensor is asked for.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +13,33 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from gancompress.storage.atomic import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["cache_dir", "hash_tensors", "load_tensors", "store_tensors"]
+    from torch import Tensor
+
+__all__ = ["cache_directory", "hash_tensors", "load_tensors", "store_tensors"]
 
 
-def cache_dir() -> Path:
-    """Return the cache directory: ``$GANCOMPRESS_CACHE``, else ``$XDG_CACHE_HOME/gancompress``, else ``~/.cache``."""
-    own = os.environ.get("GANCOMPRESS_CACHE")
-    if own:
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "gancompress"
+def cache_directory() -> Path:
+    """Return the directory of what can be made again, which need not exist.
+
+    ``$GANCOMPRESS_CACHE``, else ``$XDG_CACHE_HOME/gancompress``, else ``~/.cache/gancompress``; for one without a home
+    a folder among the temporary files. A ``~`` in the first two is the user's home.
+    """
+    own, shared = os.environ.get("GANCOMPRESS_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(own).expanduser() if own else Path(shared or "~/.cache").expanduser() / "gancompress"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / "gancompress"
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of names, types, shapes and bytes, independent of order and device."""
+    import torch
+
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -66,17 +76,11 @@ def store_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     from safetensors.torch import save_file
 
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
-        save_file(whole, temporary, metadata={**metadata, "sha256": hash_tensors(whole)})
-        temporary.replace(path)
+        with whole_file(path) as aside:
+            save_file(whole, aside, metadata={**metadata, "sha256": hash_tensors(whole)})
     except Exception as error:  # safetensors wraps a full disk in an error of its own
-        if temporary is not None:
-            _remove(temporary)
         warnings.warn(f"cannot cache {path.name} in {path.parent}: {error}; set GANCOMPRESS_CACHE", stacklevel=2)
 
 
