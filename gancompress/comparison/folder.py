@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 from typing import TYPE_CHECKING, Any
 
 from gancompress.errors import RunError
@@ -107,20 +106,9 @@ class ComparisonFolder:
         return status
 
     def step(self, cell: Cell) -> int:
-        """Return the last step that a cell logged; 0 when it did not start. Cheap: reads the end of the log only."""
-        try:
-            with (self.run_path(cell) / "log.jsonl").open("rb") as file:
-                file.seek(0, 2)
-                file.seek(max(0, file.tell() - 4096))
-                lines = file.read().splitlines()
-        except OSError:
-            return 0
-        for line in reversed(lines):
-            try:
-                return int(json.loads(line)["step"])
-            except (ValueError, KeyError, TypeError):
-                continue
-        return 0
+        """Return the last step that a cell logged; 0 when it did not start. Reads the end of the log only."""
+        path = self.run_path(cell)
+        return RunDirectory(path).last_step() if (path / "recipe.yaml").is_file() else 0
 
 
 def _record(grid: Grid) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from gancompress.cost.bytes import network_bytes
 from gancompress.cost.flops import FLOPS_PER_MAC, sample_cost
 from gancompress.cost.layers import profile
 from gancompress.errors import ComponentError, RecipeError, RunError
-from gancompress.evaluation.extractors import build_extractor
 from gancompress.experiment.assemble import (
     build_backbone,
     build_budgets,
@@ -22,7 +21,7 @@ from gancompress.experiment.assemble import (
 )
 from gancompress.experiment.finished import open_run
 from gancompress.experiment.initial import InitialWeights, check_tensors, load_initial, read_initial
-from gancompress.experiment.measure import measure, metric_record, say_once
+from gancompress.experiment.measure import Evaluator, metric_record
 from gancompress.experiment.run import Experiment
 from gancompress.progress import Observer, Silent
 from gancompress.recipe.layers import apply_override
@@ -241,8 +240,7 @@ def _before(recipe: Recipe, observer: Observer) -> dict[str, Any]:
     load_initial(recipe, networks.generator, networks.discriminator)
     device = device_of(recipe)
     network: Generator = networks.generator.to(device).eval()
-    extractor = build_extractor(recipe.evaluation.extractor, dataset, device=device, progress=say_once(observer))
-    outcome = measure(network, dataset, recipe.evaluation, extractor, device)
+    outcome = Evaluator(recipe.evaluation, dataset, device, observer)(network)
     weights = prunable_weights(network)
     counts = {name: int(weight.parameter.count_nonzero()) for name, weight in weights.items()}
     layers = profile(network)

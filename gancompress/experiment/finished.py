@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gancompress.data.base import ImageSpec
 from gancompress.errors import RunError
-from gancompress.evaluation.extractors import build_extractor
 from gancompress.evaluation.samples import sample_grid, save_images
 from gancompress.experiment.assemble import build_dataset, build_networks, device_of, make_backbone
-from gancompress.experiment.measure import measure, metric_record, say_once
+from gancompress.experiment.measure import Evaluator, metric_record
 from gancompress.progress import Observer, Silent
 from gancompress.recipe.load import load_recipe
 from gancompress.runs.directory import RunDirectory
@@ -90,9 +89,7 @@ class FinishedRun:
         dataset = build_dataset(self.recipe)
         device = device_of(self.recipe)
         network = self.generator(str(step), config.weights).to(device)
-        say = say_once(observer if observer is not None else Silent())
-        extractor = build_extractor(config.extractor, dataset, device=device, progress=say)
-        outcome = measure(network, dataset, config, extractor, device)
+        outcome = Evaluator(config, dataset, device, observer if observer is not None else Silent())(network)
         records = [metric_record(result) for result in outcome.results]
         (self.directory.path / "evaluations").mkdir(exist_ok=True)
         name = f"evaluations/{step:08d}-{outcome.protocol.hash}.json"

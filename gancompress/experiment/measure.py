@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gancompress.components.registry import EXTRACTORS, METRICS
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.evaluate import Evaluation, evaluate
-from gancompress.evaluation.extractors import parse_extractor
+from gancompress.evaluation.extractors import build_extractor, parse_extractor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,31 +21,50 @@ if TYPE_CHECKING:
     from gancompress.progress import Observer
     from gancompress.recipe.schema import EvaluationConfig
 
-__all__ = ["check_evaluation", "measure", "metric_record", "say_once"]
+__all__ = ["Evaluator", "check_evaluation", "metric_record"]
 
 
-def measure(
-    network: Generator,
-    dataset: Dataset[DatasetConfig],
-    config: EvaluationConfig,
-    extractor: Extractor,
-    device: torch.device,
-) -> Evaluation:
-    """Measure ``network`` as ``config`` says; it and the random state are as before on return."""
-    return evaluate(
-        network,
-        latent_dim=network.latent_dim,
-        num_classes=network.num_classes,
-        dataset=dataset,
-        extractor=extractor,
-        metrics=config.metrics,
-        samples=config.samples,
-        batch_size=config.batch_size,
-        batch_norm=config.batch_norm,
-        seed=config.seed,
-        weights_label=config.weights,
-        device=device,
-    )
+class Evaluator:
+    """Measures generators as an evaluation section says, with an extractor that is built when it is first needed.
+
+    Args:
+        config: the evaluation section of a recipe.
+        dataset: what is compared with.
+        device: where to run.
+        observer: told of long computations.
+    """
+
+    def __init__(
+        self, config: EvaluationConfig, dataset: Dataset[DatasetConfig], device: torch.device, observer: Observer
+    ) -> None:
+        self.config = config
+        self._dataset = dataset
+        self._device = device
+        self._observer = observer
+        self._extractor: Extractor | None = None
+
+    def __call__(self, network: Generator) -> Evaluation:
+        """Measure ``network``; it and the random state are as before on return."""
+        if self._extractor is None:
+            progress = _say_once(self._observer)
+            self._extractor = build_extractor(
+                self.config.extractor, self._dataset, device=self._device, progress=progress
+            )
+        config = self.config
+        return evaluate(
+            network,
+            latent_dim=network.latent_dim,
+            num_classes=network.num_classes,
+            dataset=self._dataset,
+            extractor=self._extractor,
+            metrics=config.metrics,
+            samples=config.samples,
+            batch_size=config.batch_size,
+            batch_norm=config.batch_norm,
+            seed=config.seed,
+            weights_label=config.weights,
+            device=self._device,
+        )
 
 
 def check_evaluation(config: EvaluationConfig) -> None:
@@ -77,7 +96,7 @@ def metric_record(result: MetricResult) -> dict[str, Any]:
     }
 
 
-def say_once(observer: Observer) -> Callable[[str, int, int], None]:
+def _say_once(observer: Observer) -> Callable[[str, int, int], None]:
     """Return a progress callback that tells the observer the name of each long computation, once."""
     said: set[str] = set()
 

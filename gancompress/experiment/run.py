@@ -6,15 +6,13 @@ from is a pure function of the checkpoint that ended the round before it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from gancompress.cost.summary import run_cost
 from gancompress.errors import CheckpointError, RunError
-from gancompress.evaluation.extractors import Extractor, build_extractor
 from gancompress.experiment.assemble import (
-    ROLES,
     build_backbone,
     build_dataset,
     build_trainer,
@@ -23,9 +21,10 @@ from gancompress.experiment.assemble import (
     device_of,
 )
 from gancompress.experiment.environment import environment
+from gancompress.experiment.history import History
 from gancompress.experiment.initial import load_initial
 from gancompress.experiment.interrupt import Interruption
-from gancompress.experiment.measure import check_evaluation, measure, metric_record, say_once
+from gancompress.experiment.measure import Evaluator, check_evaluation
 from gancompress.experiment.memory import MemoryEstimate, check_images, check_memory, check_networks
 from gancompress.experiment.provenance import note_plugins
 from gancompress.experiment.session import Session
@@ -76,11 +75,7 @@ class Experiment:
         self.group = group if group is not None else Group()
         self._root = root
         self._directory: RunDirectory | None = None
-        self._extractor: Extractor | None = None
-        self._seconds = 0.0
         self._memory: MemoryEstimate | None = None
-        self._evaluated: dict[int, dict[str, Any]] = {}
-        self._sampled: set[int] = set()
 
     @property
     def directory(self) -> RunDirectory:
@@ -156,55 +151,53 @@ class Experiment:
         rounds: Sequence[Round],
         interruption: Interruption,
     ) -> None:
-        resumed = self._resume(trainer)
+        history = History(self.directory, self.observer, writes=self.group.is_main)
+        resumed = self._resume(trainer, history)
         total = sum(current.steps for current in rounds)
         self.observer.start(self.recipe.name, str(self.directory.path), total, trainer.position.total)
-        run = Session(self, dataset, trainer, rounds, interruption)
+        evaluator = Evaluator(self.recipe.evaluation, dataset, trainer.device, self.observer)
+        session = Session(
+            self.recipe,
+            dataset,
+            trainer,
+            rounds,
+            history,
+            evaluator if self.evaluates else None,
+            observer=self.observer,
+            group=self.group,
+            interruption=interruption,
+        )
         if resumed:
-            run.catch_up()
-        run.train()
-        self._finish(dataset, trainer)
+            session.catch_up()
+        session.train()
+        self._finish(dataset, trainer, history)
 
-    def _resume(self, trainer: Trainer) -> bool:
+    def _resume(self, trainer: Trainer, history: History) -> bool:
         """Restore the newest good checkpoint, or initialise; return whether there was one."""
         found = latest(self.directory.checkpoints)
         step = found.snapshot.step if found.snapshot is not None else 0
         self.group.assert_same(f"step {step}", "the checkpoint to go on from; --out must be on a disk that all share")
         for refused in found.refused:
             self.observer.message(f"refused: {refused.reason}")
-        if found.snapshot is None:
-            if found.refused:
-                raise CheckpointError(
-                    "no checkpoint of this run is intact; remove the directory to start again",
-                    where=str(self.directory.path),
-                )
+        if found.snapshot is not None:
+            trainer.restore(
+                {name: dict(group) for name, group in found.snapshot.groups.items()}, dict(found.snapshot.scalars)
+            )
+        elif found.refused:
+            raise CheckpointError(
+                "no checkpoint of this run is intact; remove the directory to start again",
+                where=str(self.directory.path),
+            )
+        else:
             trainer.engine.init(trainer.probe)
-            self._cut_log(0)
-            return False
-        trainer.restore(
-            {name: dict(group) for name, group in found.snapshot.groups.items()}, dict(found.snapshot.scalars)
-        )
-        self._cut_log(found.snapshot.step)
-        if not self.group.is_main:  # the first rank goes on to write it
-            return True
-        for record in self.directory.read_log():
-            if record["kind"] == "train":
-                self._seconds = record["seconds"]
-            elif record["kind"] == "evaluation":
-                self._evaluated[record["step"]] = record
-            elif record["kind"] == "sample":
-                self._sampled.add(record["step"])
-        return True
-
-    def _cut_log(self, step: int) -> None:
-        if self.group.is_main:
-            self.directory.truncate_log(step)
+        history.resume(step)
         self.group.barrier()
+        return found.snapshot is not None
 
-    def _finish(self, dataset: Dataset[DatasetConfig], trainer: Trainer) -> None:
-        metrics = self.metrics()
+    def _finish(self, dataset: Dataset[DatasetConfig], trainer: Trainer, history: History) -> None:
+        metrics = history.metrics()
         with trainer.engine.dense():
-            cost = run_cost(trainer, self._seconds)
+            cost = run_cost(trainer, history.seconds)
         if self._memory is not None:
             cost["bytes"]["training"] = self._memory.to_dict()
         widths = chosen_widths(self.recipe, dataset.spec)
@@ -217,84 +210,3 @@ class Experiment:
                 self.directory.write_json("metrics.json", metrics)
             self.directory.write_json("cost.json", cost)
             self.directory.write_json("environment.json", {**mark, **environment(trainer.device)})
-
-    # ------------------------------------------------------------------ evaluation
-
-    def metrics(self) -> dict[str, Any]:
-        """Return every evaluation so far, the best and the last, as ``metrics.json`` holds them."""
-        evaluations = [self._evaluated[step] for step in sorted(self._evaluated)]
-        if not evaluations:
-            return {}
-        best = self._best()
-        return {
-            "primary": evaluations[-1]["metrics"][0]["label"],
-            "best": best,
-            "last": evaluations[-1],
-            "evaluations": evaluations,
-            "protocol": evaluations[-1]["protocol"],
-        }
-
-    @property
-    def best_step(self) -> int | None:
-        """Step of the best evaluation so far, by the first metric of the recipe."""
-        return int(self._best()["step"]) if self._evaluated else None
-
-    def _best(self) -> dict[str, Any]:
-        """Return the best evaluation among those of a generator as sparse as the last.
-
-        An earlier, denser one of a pruning method is not what the run is about.
-        """
-        last = self._evaluated[max(self._evaluated)]
-        alike = [e for e in self._evaluated.values() if e.get("density_generator") == last.get("density_generator")]
-        return min(alike, key=_badness)
-
-    def evaluate(self, dataset: Dataset[DatasetConfig], trainer: Trainer) -> dict[str, Any]:
-        """Measure the generator as it is now and log it; training goes on as if nothing had happened."""
-        config = self.recipe.evaluation
-        if self._extractor is None:
-            self._extractor = build_extractor(
-                config.extractor, dataset, device=trainer.device, progress=say_once(self.observer)
-            )
-        network = trainer.ema.module if config.weights == "ema" else trainer.generator
-        with trainer.engine.dense():
-            outcome = measure(network, dataset, config, self._extractor, trainer.device)
-        record: dict[str, Any] = {
-            "kind": "evaluation",
-            "step": trainer.position.total,
-            "round": trainer.position.round,
-            "metrics": [metric_record(result) for result in outcome.results],
-            "protocol": outcome.protocol.to_json(),
-            **{f"density_{role}": trainer.engine.state(role).density for role in ROLES},
-            "seconds": outcome.seconds,
-        }
-        self._evaluated[trainer.position.total] = record
-        self.log(record)
-        return record
-
-    def is_evaluated(self, step: int) -> bool:
-        """Return whether the log holds an evaluation of ``step``."""
-        return step in self._evaluated
-
-    def sampled(self, step: int) -> bool:
-        """Return whether the grid of ``step`` is drawn and logged; it counts as such from now on."""
-        before = step in self._sampled
-        self._sampled.add(step)
-        return before
-
-    def log(self, record: dict[str, Any]) -> None:
-        """Append one record to ``log.jsonl`` and show it."""
-        if self.group.is_main:
-            self.directory.log(record)
-            self.observer.record(record)
-
-    def trained(self, seconds: float) -> float:
-        """Add training time and return the total, over all the times this run was started."""
-        self._seconds += seconds
-        return self._seconds
-
-
-def _badness(evaluation: dict[str, Any]) -> float:
-    """Order evaluations by their first metric, the best first."""
-    first = evaluation["metrics"][0]
-    value = float(first["value"])
-    return -value if first["higher_is_better"] else value

@@ -12,6 +12,7 @@ from gancompress.errors import RunError
 from gancompress.evaluation.samples import sample_grid
 from gancompress.experiment.assemble import ROLES, build_backbone, build_networks
 from gancompress.experiment.initial import load_initial
+from gancompress.experiment.measure import metric_record
 from gancompress.storage.checkpoint import Snapshot, load, save
 from gancompress.training.loop import Position, Trainer
 
@@ -21,30 +22,54 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gancompress.data.base import Dataset, DatasetConfig
+    from gancompress.experiment.history import History
     from gancompress.experiment.interrupt import Interruption
-    from gancompress.experiment.run import Experiment
+    from gancompress.experiment.measure import Evaluator
     from gancompress.methods.base import Round
+    from gancompress.progress import Observer
+    from gancompress.recipe.schema import Recipe
     from gancompress.training.engine import UpdateReport
+    from gancompress.training.groups import Group
 
 __all__ = ["Session"]
 
 
 class Session:
-    """The part of a run that happens between two calls of ``Trainer.step``."""
+    """The part of a run that happens between two calls of ``Trainer.step``.
+
+    Args:
+        recipe: what is run.
+        dataset: what is trained on and compared with.
+        trainer: its position is where the run is.
+        rounds: all of them.
+        history: the log of the run, in its directory.
+        evaluator: measures the generator; None for a run that is only trained.
+        observer: told how far it is.
+        group: processes that train together.
+        interruption: signals that came.
+    """
 
     def __init__(
         self,
-        experiment: Experiment,
+        recipe: Recipe,
         dataset: Dataset[DatasetConfig],
         trainer: Trainer,
         rounds: Sequence[Round],
+        history: History,
+        evaluator: Evaluator | None,
+        *,
+        observer: Observer,
+        group: Group,
         interruption: Interruption,
     ) -> None:
-        self.experiment = experiment
-        self.recipe = experiment.recipe
-        self.directory = experiment.directory
+        self.recipe = recipe
         self.dataset = dataset
         self.trainer = trainer
+        self.history = history
+        self.directory = history.directory
+        self.evaluator = evaluator
+        self.observer = observer
+        self.group = group
         self.rounds = rounds
         self.interruption = interruption
         self.total = sum(current.steps for current in rounds)
@@ -60,7 +85,7 @@ class Session:
     def train(self) -> None:
         """Train every round that is left."""
         if self.position.total < self.total:
-            self.trainer.choose(self.experiment.observer.message)
+            self.trainer.choose(self.observer.message)
         self._mark = self._began = time.perf_counter()  # timing kernels is no training
         while True:
             current = self.rounds[self.position.round]
@@ -83,32 +108,32 @@ class Session:
         training, step = self.recipe.training, self.position.total
         ends = self.position.step == current.steps
         for report in reports:
-            self.experiment.log({"kind": "update", "step": step, **_update_record(report), **report.notes})
+            self.history.log({"kind": "update", "step": step, **_update_record(report), **report.notes})
         if step % training.log_every == 0 or ends:
             self._log_training()
         if ends:
-            self.experiment.log({"kind": "round", "step": step, "round": self.position.round, "name": current.name})
-        self.experiment.observer.step(step, self._rate())
+            self.history.log({"kind": "round", "step": step, "round": self.position.round, "name": current.name})
+        self.observer.step(step, self._rate())
         stop = self._asked_to_stop()
         looks = self._due(training.sample_every) or self._evaluation_due(ends)
         if ends or stop or looks or self._due(training.checkpoint_every) or self._rewound_to():
             self.checkpoint()
         if (looks or ends) and not stop:
-            self.experiment.trained(time.perf_counter() - self._mark)
+            self.history.trained(time.perf_counter() - self._mark)
             self._look(ends)
             self._mark = time.perf_counter()
             # a signal may have come while looking took its time
             stop = self._asked_to_stop()
         if stop:
             # whoever starts the ranks ends all when one ends: none may before the first has written its checkpoint
-            self.experiment.group.barrier()
+            self.group.barrier()
             raise KeyboardInterrupt(
                 f"interrupted; the checkpoint of step {step} is kept, the same command goes on from there"
             )
 
     def _asked_to_stop(self) -> bool:
         """Whether a signal came to any rank: it must stop all of them at the same step."""
-        return self.experiment.group.any(self.interruption.requested)
+        return self.group.any(self.interruption.requested)
 
     def _due(self, every: int) -> bool:
         return bool(every) and self.position.total % every == 0
@@ -117,23 +142,23 @@ class Session:
         return self.position.step == self.rounds[self.position.round].steps
 
     def _evaluation_due(self, ends: bool) -> bool:
-        return self.experiment.evaluates and (ends or self._due(self.recipe.evaluation.every))
+        return self.evaluator is not None and (ends or self._due(self.recipe.evaluation.every))
 
     def _look(self, ends: bool) -> None:
         """Evaluate and draw samples, if that is due and not done yet. Training time stands still meanwhile.
 
         The first rank looks; the others wait here, where waiting may take hours, and not within a step.
         """
-        if self.experiment.group.is_main:
+        if self.group.is_main:
             self._look_alone(ends)
-        self.experiment.group.barrier()
+        self.group.barrier()
 
     def _look_alone(self, ends: bool) -> None:
         step = self.position.total
-        if self._evaluation_due(ends) and not self.experiment.is_evaluated(step):
-            self.experiment.evaluate(self.dataset, self.trainer)
+        if self.evaluator is not None and self._evaluation_due(ends) and not self.history.is_evaluated(step):
+            self._evaluate(self.evaluator)
         due = self._due(self.recipe.training.sample_every) or step == self.total
-        if due and not self.experiment.sampled(step):
+        if due and not self.history.sampled(step):
             path, generator = self.directory.sample_path(step), self.trainer.ema.module
             sample_grid(
                 generator,
@@ -144,11 +169,28 @@ class Session:
                 device=self.trainer.device,
             )
             name = path.relative_to(self.directory.path).as_posix()
-            self.experiment.log({"kind": "sample", "step": step, "file": name})
+            self.history.log({"kind": "sample", "step": step, "file": name})
+
+    def _evaluate(self, evaluator: Evaluator) -> None:
+        """Measure the generator as it is now and log it; training goes on as if nothing had happened."""
+        trainer = self.trainer
+        with trainer.engine.dense():
+            outcome = evaluator(trainer.ema.module if evaluator.config.weights == "ema" else trainer.generator)
+        self.history.evaluated(
+            {
+                "kind": "evaluation",
+                "step": self.position.total,
+                "round": self.position.round,
+                "metrics": [metric_record(result) for result in outcome.results],
+                "protocol": outcome.protocol.to_json(),
+                **{f"density_{role}": trainer.engine.state(role).density for role in ROLES},
+                "seconds": outcome.seconds,
+            }
+        )
 
     def _log_training(self) -> None:
         now = time.perf_counter()
-        seconds = self.experiment.trained(now - self._mark)
+        seconds = self.history.trained(now - self._mark)
         self._mark = now
         means = self._means()
         record: dict[str, Any] = {
@@ -164,7 +206,7 @@ class Session:
         bad = [name for name, value in means.items() if not math.isfinite(value)]
         if bad:
             raise self._diverged(f"{bad[0]} is {means[bad[0]]} at step {self.position.total}")
-        self.experiment.log(record)
+        self.history.log(record)
 
     @staticmethod
     def _diverged(what: str) -> RunError:
@@ -174,7 +216,7 @@ class Session:
 
     def _means(self) -> dict[str, float]:
         """Read the meters, averaged over ranks, so that one rank's NaN stops all."""
-        means, group = self.trainer.meters.read(), self.experiment.group
+        means, group = self.trainer.meters.read(), self.group
         if group.world == 1:
             return means
         values = group.mean(torch.tensor(list(means.values()), dtype=torch.float64, device=group.device))
@@ -192,11 +234,11 @@ class Session:
         if not self.trainer.is_finite():
             # a checkpoint of it would push the good ones out
             raise self._diverged(f"a weight is not finite at step {self.position.total}")
-        if not self.experiment.group.is_main:
+        if not self.group.is_main:
             return
         groups, scalars = self.trainer.snapshot()
         self._keep_aside(groups)
-        best = self.experiment.best_step
+        best = self.history.best_step
         save(
             self.directory.checkpoints,
             Snapshot(self.position.total, groups, scalars),
