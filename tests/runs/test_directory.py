@@ -206,7 +206,8 @@ def test_a_lock_whose_holder_is_not_named_still_locks(tmp_path: Path) -> None:
         (tmp_path / ".lock.holder").write_text("?")
         with pytest.raises(RunError, match="another process"), hold(path):
             raise AssertionError("locked twice")
-    with pytest.raises(RunError, match="cannot lock"), hold(tmp_path / "missing" / ".lock"):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot lock"), hold(tmp_path / "file" / ".lock"):
         raise AssertionError("locked nothing")
 
 
