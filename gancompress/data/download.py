@@ -17,7 +17,7 @@ import zipfile
 from typing import IO, TYPE_CHECKING
 
 from gancompress.errors import DataError
-from gancompress.storage.atomic import ASIDE, put_in_place, remove_tree, sync_tree
+from gancompress.storage.atomic import ASIDE, put_in_place, remove_tree, sync_all
 from gancompress.storage.locks import in_turn
 from gancompress.units import size
 
@@ -137,7 +137,7 @@ def _unpack(file: Path, target: Path) -> None:
 
 
 def _move(source: Path, target: Path) -> None:
-    sync_tree(source)
+    sync_all()
     if not target.exists():
         put_in_place(source, target)
         return
@@ -146,7 +146,8 @@ def _move(source: Path, target: Path) -> None:
         if path.is_dir():
             place.mkdir(exist_ok=True)
         else:
-            put_in_place(path, place)
+            path.replace(place)
+    sync_all()
 
 
 def download(archive: Archive, path: Path) -> None:

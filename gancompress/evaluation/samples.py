@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.sampler import Sampler, open_sampler
-from gancompress.storage.atomic import whole_file
+from gancompress.storage.atomic import sync_all, whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -176,8 +176,9 @@ def save_images(
             _write_zip(out, named, None if labels is None else labels.tolist(), classes)
         else:
             for name, data in named:
-                with _whole_file(out / Path(name).name) as temporary:
+                with _whole_file(out / Path(name).name, one_of_many=True) as temporary:
                     temporary.write_bytes(data)
+            sync_all()
     return out
 
 
@@ -223,11 +224,11 @@ def _write_zip(out: Path, named: Iterator[tuple[str, bytes]], labels: list[int] 
 
 
 @contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
+def _whole_file(path: Path, *, one_of_many: bool = False) -> Iterator[Path]:
     """Yield a file beside ``path`` that takes its place on leaving, unless something went wrong."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as aside:
+        with whole_file(path, one_of_many=one_of_many) as aside:
             yield aside
     except OSError as error:
         raise EvaluationError(f"cannot be written: {error.strerror or error}", where=str(path)) from error

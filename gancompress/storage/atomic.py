@@ -13,11 +13,11 @@ import os
 import shutil
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = [
     "ASIDE",
@@ -25,8 +25,8 @@ __all__ = [
     "finite",
     "put_in_place",
     "remove_tree",
-    "sync_directory",
-    "sync_tree",
+    "sync",
+    "sync_all",
     "whole_file",
     "write_file",
     "write_json",
@@ -37,37 +37,45 @@ __all__ = [
 ASIDE = ".tmp-"
 
 
-def sync_directory(directory: Path) -> None:
-    """Put the names in ``directory`` on the disk: without this a rename may be lost when the power is."""
-    if os.name == "nt":  # Windows cannot open a directory; NTFS journals its names
+def sync(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a directory: a rename may be lost when the power is."""
+    windows = os.name == "nt"  # there, no directory can be opened, and only what may be written is synced
+    if windows and path.is_dir():
         return
-    descriptor = os.open(directory, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
+def sync_all() -> None:
+    """Wait until the disk has everything that was written: quicker than :func:`sync` for many files."""
+    if hasattr(os, "sync"):
+        os.sync()
+
+
 def write_synced(path: Path, content: bytes) -> None:
     """Write a new file and wait until the disk has it. Not atomic by itself; the caller renames."""
     path.write_bytes(content)
-    _sync(path)
+    sync(path)
 
 
 def put_in_place(aside: Path, path: Path) -> None:
-    """Rename ``aside`` to ``path`` in the same file system, once the disk has it; a file takes the place of a file.
-
-    The files of a directory must be on the disk already, see :func:`sync_tree`.
-    """
+    """Rename a file, or a directory whose files are on the disk already, within a file system; and sync the names."""
     if not aside.is_dir():
-        _sync(aside)
+        sync(aside)
     os.replace(aside, path)
-    sync_directory(path.parent)
+    sync(path.parent)
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, one_of_many: bool = False) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to; what is there on leaving replaces ``path`` in one instant.
+
+    Args:
+        path: file in an existing directory.
+        one_of_many: leave syncing to the caller, who calls :func:`sync_all` after the last.
 
     Raises:
         OSError: the disk is full or refuses; as after any error, what was at ``path`` is untouched and nothing is left
@@ -76,40 +84,20 @@ def whole_file(path: Path) -> Iterator[Path]:
     aside = path.with_name(f"{ASIDE}{path.name}-{os.getpid()}-{threading.get_ident()}")
     try:
         yield aside
-        put_in_place(aside, path)
+        (os.replace if one_of_many else put_in_place)(aside, path)
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
 
 
 def write_file(path: Path, content: bytes | str) -> None:
-    """Replace ``path`` by ``content`` in one instant.
-
-    Args:
-        path: file in an existing directory.
-        content: bytes, or text that is encoded as UTF-8.
+    """Replace ``path`` by ``content``, bytes or UTF-8 text, in one instant.
 
     Raises:
         OSError: see :func:`whole_file`.
     """
     with whole_file(path) as aside:
         aside.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def sync_tree(directory: Path) -> None:
-    """Put all files and names below ``directory`` on the disk."""
-    for folder, _, names in os.walk(directory):
-        for name in names:
-            _sync(Path(folder, name))
-        sync_directory(Path(folder))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR)  # Windows syncs only what may be written
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def finite(value: Any) -> Any:

@@ -26,7 +26,7 @@ import shutil
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from gancompress.errors import CheckpointError
-from gancompress.storage.atomic import ASIDE, canonical_json, put_in_place, remove_tree, sync_directory, write_synced
+from gancompress.storage.atomic import ASIDE, canonical_json, put_in_place, remove_tree, sync, write_synced
 from gancompress.storage.encoding import decode_tensors, encode_tensors, plain, stored_bytes
 from gancompress.units import size
 
@@ -212,7 +212,7 @@ def _write_files(aside: Path, snapshot: Snapshot, state: bytes) -> None:
         write(f"{group}{_TENSORS}", encode_tensors(snapshot.groups[group]))
     write(_STATE, state)
     write_synced(aside / _MANIFEST, _manifest(snapshot.step, files))
-    sync_directory(aside)
+    sync(aside)
 
 
 def _put_in_place(aside: Path, target: Path) -> None:

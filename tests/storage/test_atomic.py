@@ -57,13 +57,18 @@ def test_what_was_there_survives_an_error(tmp_path: Path) -> None:
     assert (os.listdir(tmp_path), path.read_text()) == (["a"], "old")
 
 
-def test_a_directory_is_put_in_place_with_all_that_is_in_it(tmp_path: Path, synced: list[str]) -> None:
+def test_a_directory_gets_its_name_with_all_that_is_in_it(tmp_path: Path, synced: list[str]) -> None:
     (tmp_path / "aside" / "deep").mkdir(parents=True)
     (tmp_path / "aside" / "deep" / "file").write_text("x")
-    atomic.sync_tree(tmp_path / "aside")
     atomic.put_in_place(tmp_path / "aside", tmp_path / "set")
     assert (tmp_path / "set" / "deep" / "file").read_text() == "x"
-    assert synced == ["aside", "file", "deep", tmp_path.name]
+    assert synced == [tmp_path.name]
+
+
+def test_one_of_many_files_is_whole_and_left_to_be_synced(tmp_path: Path, synced: list[str]) -> None:
+    with atomic.whole_file(tmp_path / "a", one_of_many=True) as aside:
+        aside.write_text("x")
+    assert (os.listdir(tmp_path), synced) == (["a"], [])
 
 
 @pytest.mark.parametrize(
