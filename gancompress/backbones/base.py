@@ -42,14 +42,17 @@ class PrunableWeight:
         key: name of that leaf in ``named_parameters()``.
         layer: kind, axes, kernel, groups and bias; neighbours are found by
             :func:`~gancompress.backbones.connections.connected_layers`.
-        output: it makes the image or the logits, so global rules protect it.
     """
 
     name: str
     parameter: nn.Parameter
     key: str
     layer: Layer
-    output: bool = False
+
+    @property
+    def output(self) -> bool:
+        """Whether it makes the image or the logits, so that global rules protect it."""
+        return self.layer.output
 
     @property
     def kind(self) -> WeightKind:
@@ -118,16 +121,16 @@ def prunable_weights(network: nn.Module) -> dict[str, PrunableWeight]:
         parametrised = getattr(module, "parametrizations", None)
         leaf = parametrised["weight"].original if parametrised is not None else module.weight
         label = f"{name}.weight" if name else "weight"
-        found[label] = PrunableWeight(label, leaf, leaves[id(leaf)], _layer(module, leaf, leaves), module is output)
+        found[label] = PrunableWeight(label, leaf, leaves[id(leaf)], _layer(module, leaf, leaves, module is output))
     return found
 
 
-def _layer(module: nn.Module, weight: nn.Parameter, leaves: Mapping[int, str]) -> Layer:
+def _layer(module: nn.Module, weight: nn.Parameter, leaves: Mapping[int, str], output: bool) -> Layer:
     shape, bias = tuple(weight.shape), leaves.get(id(module.bias))
     if not isinstance(module, _CONVOLUTION):
-        return Layer("linear", shape, bias=bias)
+        return Layer("linear", shape, bias=bias, output=output)
     kind: LayerKind = "transposed convolution" if module.transposed else "convolution"
-    return Layer(kind, shape, module.groups, tuple(module.stride), bias)
+    return Layer(kind, shape, module.groups, tuple(module.stride), bias, output)
 
 
 class Width(NamedTuple):

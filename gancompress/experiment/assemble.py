@@ -22,7 +22,7 @@ from gancompress.backbones.base import (
     prunable_weights,
 )
 from gancompress.backbones.connections import connected_layers
-from gancompress.components.registry import BACKBONES, DATASETS, LOSSES, METHODS, Registry
+from gancompress.components.registry import BACKBONES, DATASETS, LOSSES, METHODS, PATTERNS, Registry
 from gancompress.cost.ledger import TrainingLedger
 from gancompress.errors import BackboneError, DataError, RecipeError, RunError
 from gancompress.experiment.acceleration import build_execution, build_folding, check_accelerations, device_of, numbered
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from gancompress.methods.base import Method, MethodConfig, Round
     from gancompress.objectives.base import Loss, LossConfig
     from gancompress.recipe.schema import Component, Recipe, SparsityConfig
+    from gancompress.sparsity.patterns.base import Pattern, PatternConfig
     from gancompress.sparsity.state import Budget, Role
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "build_loss",
     "build_method",
     "build_networks",
+    "build_pattern",
     "build_trainer",
     "check_shapes",
     "chosen_widths",
@@ -172,6 +174,11 @@ def build_method(recipe: Recipe) -> Method[MethodConfig]:
     return cast("Method[MethodConfig]", _make(METHODS, recipe.sparsity.method))
 
 
+def build_pattern(recipe: Recipe) -> Pattern[PatternConfig]:
+    """Return the pattern of a recipe: the units in which its weights are kept."""
+    return cast("Pattern[PatternConfig]", _make(PATTERNS, recipe.sparsity.pattern))
+
+
 def build_loss(recipe: Recipe) -> Loss[LossConfig]:
     """Return the adversarial loss of a recipe."""
     return cast("Loss[LossConfig]", _make(LOSSES, recipe.objective.loss))
@@ -216,11 +223,16 @@ def densities(recipe: Recipe, sizes: dict[Role, int]) -> dict[Role, float]:
 
 
 def build_budgets(recipe: Recipe, weights: dict[Role, dict[str, PrunableWeight]]) -> dict[Role, Budget]:
-    """Turn densities into an exact number of kept weights per tensor."""
+    """Turn densities into an exact number of kept weights per tensor, in whole units of the recipe's pattern.
+
+    Raises:
+        RecipeError: a density, a glob or the pattern does not fit the network.
+    """
     sizes: dict[Role, int] = {
         role: sum(weight.parameter.numel() for weight in weights[role].values()) for role in ROLES
     }
     asked = densities(recipe, sizes)
+    pattern = build_pattern(recipe)
     budgets: dict[Role, Budget] = {}
     for role in ROLES:
         config = getattr(recipe.sparsity, role)
@@ -234,6 +246,13 @@ def build_budgets(recipe: Recipe, weights: dict[Role, dict[str, PrunableWeight]]
             raise RecipeError(
                 f"sparsity.{role}.dense: {unmatched[0]!r} matches no weight; there are: {', '.join(shapes)}"
             )
+        found = {name: pattern.units(weight.layer) for name, weight in weights[role].items()}
+        units = {name: own for name, own in found.items() if own is not None}
+        if not units and recipe.sparsity.pattern.name != "unstructured" and asked[role] < 1:
+            raise RecipeError(
+                f"sparsity.pattern: no layer of the {role} can hold pattern {pattern}; its weights are "
+                f"{', '.join(f'{name} {shape}' for name, shape in shapes.items())}"
+            )
         budgets[role] = allocate(
             config.allocation,
             shapes,
@@ -242,6 +261,8 @@ def build_budgets(recipe: Recipe, weights: dict[Role, dict[str, PrunableWeight]]
             dense=config.dense,
             scores={name: magnitude(weight.parameter.detach()) for name, weight in weights[role].items()},
             protected=[name for name, weight in weights[role].items() if weight.output],
+            units=units,
+            pattern=str(pattern),
         )
     return budgets
 

@@ -12,7 +12,7 @@ from gancompress.methods.base import Measure, Method, MethodConfig, NetView, Pla
 from gancompress.methods.dst import DST, DropFraction, DSTConfig
 from gancompress.methods.pruning import cut, magnitudes, size_of
 from gancompress.methods.static import random_state
-from gancompress.sparsity.masks import global_topk_masks, union
+from gancompress.sparsity.masks import union
 from gancompress.sparsity.schedules import Cosine, is_due
 from gancompress.sparsity.scores import gradient
 
@@ -164,5 +164,5 @@ class Adapt(Method[AdaptConfig]):
             raise InvariantError(f"the {net.role} was given no dense gradients at step {net.step}")
         steepness = {name: gradient(net.gradients[name]) for name in state.masks}
         free = {name: ~mask for name, mask in state.masks.items()}
-        masks = union(state.masks, global_topk_masks(steepness, count, candidates=free))
+        masks = union(state.masks, net.top_overall(steepness, count, candidates=free, beside=state.masks))
         return state.replace(masks=masks, budgets={name: int(mask.sum()) for name, mask in masks.items()})

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, ClassVar, Generic, Literal, NamedTuple, TypeAl
 
 from pydantic import BaseModel, ConfigDict
 
+from gancompress.sparsity import select
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -143,6 +145,41 @@ class NetView:
     layers: Mapping[str, Layer] = dataclasses.field(default_factory=dict)
     masks: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     other: NetView | None = None
+
+    def top(
+        self, scores: Mapping[str, Tensor], counts: Mapping[str, int], *, candidates: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Return masks of the best ``counts[name]`` weights of every tensor, in units of the recipe's pattern.
+
+        See :func:`~gancompress.sparsity.select.best`.
+        """
+        return select.best(self.budget.units, scores, counts, candidates=candidates)
+
+    def top_overall(
+        self,
+        scores: Mapping[str, Tensor],
+        total: int,
+        *,
+        floors: Mapping[str, int] | None = None,
+        candidates: Mapping[str, Tensor] | None = None,
+        beside: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Return masks of the best ``total`` weights of all tensors together, in units of the recipe's pattern.
+
+        See :func:`~gancompress.sparsity.select.best_overall`.
+        """
+        return select.best_overall(
+            self.budget.units, scores, total, floors=floors, candidates=candidates, beside=beside
+        )
+
+    def random(self, counts: Mapping[str, int], rng: torch.Generator) -> dict[str, Tensor]:
+        """Return masks of ``counts[name]`` weights of every tensor, drawn in units of the recipe's pattern.
+
+        See :func:`~gancompress.sparsity.select.at_random`.
+        """
+        shapes = {name: tuple(weight.shape) for name, weight in self.weights.items()}
+        device = next(iter(self.weights.values())).device
+        return select.at_random(self.budget.units, shapes, counts, rng, device=device)
 
 
 C = TypeVar("C", bound=MethodConfig)

@@ -11,8 +11,8 @@ from gancompress.methods.base import Method, MethodConfig, NetView, Plan, Round
 from gancompress.methods.growth import GROWTH_SCORES, Growth
 from gancompress.methods.static import random_state
 from gancompress.sparsity import scores
-from gancompress.sparsity.masks import global_topk_masks, union
-from gancompress.sparsity.rounding import ceil_share
+from gancompress.sparsity.masks import union
+from gancompress.sparsity.rounding import ceil_share, up_to_step
 from gancompress.sparsity.schedules import Cosine, Schedule, is_due
 
 if TYPE_CHECKING:
@@ -127,36 +127,60 @@ class DST(Method[DSTConfig]):
         return self.config.drop_fraction.at(step / max(stop * total_steps, 1))
 
     def update(self, state: SparseState, net: NetView, rng: torch.Generator) -> SparseState:
-        """Replace the same number of weights in every group; a group is a layer, or under global scope all of them."""
+        """Replace the same number of weights in every group; a group is a layer, or under global scope all of them.
+
+        Of a pattern whose units differ in size between layers, those of one size make a group: only they can be
+        exchanged for each other. A layer that is kept whole in spite of an N:M pattern stays so.
+        """
         grow_by = GROWTH_SCORES[self.config.growth_of(net.role)](state, net, rng)
         fraction = self.drop_fraction(net.step, net.total_steps)
         apart = net.protected if self.config.protect_output else frozenset()
-        pooled = [name for name in state.masks if self.config.scope == "global" and name not in apart]
-        groups = [pooled] if pooled else []
-        groups += [[name] for name in state.masks if name not in pooled]
-        masks: dict[str, Tensor] = {}
+        budget = net.budget
+        still = {n for n, own in budget.units.items() if own.group and state.budgets[n] == budget.sizes[n]}
+        pooled = [n for n in state.masks if self.config.scope == "global" and n not in apart | still]
+        groups = [[n for n in pooled if budget.step(n) == step] for step in dict.fromkeys(map(budget.step, pooled))]
+        groups += [[n] for n in state.masks if n not in pooled and n not in still]
+        masks = {n: state.masks[n] for n in still}
         for group in groups:
-            masks |= self._replace(group, fraction, state, net, grow_by)
+            masks |= self.replaced(group, fraction, state, net, grow_by)
         budgets = {name: int(masks[name].sum()) if name in pooled else kept for name, kept in state.budgets.items()}
         return state.replace(masks={name: masks[name] for name in state.masks}, budgets=budgets)
 
-    def _replace(
+    def replaced(
         self, group: Sequence[str], fraction: float, state: SparseState, net: NetView, grow_by: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Drop and grow within one group of tensors: as many in as out, never more than can grow again."""
+        """Drop and grow within one group of tensors, in whole units: as many in as out.
+
+        Args:
+            group: names of tensors whose units have one size; several are ranked together.
+            fraction: share of their kept units to exchange; never more than can grow again.
+            state: the masks so far.
+            net: the network; weights rank what is dropped, by magnitude.
+            grow_by: scores that rank what is grown.
+
+        Returns:
+            Their new masks, which keep as many weights together as the old ones.
+        """
         c = self.config
         old = {name: state.masks[name] for name in group}
-        kept = sum(state.budgets[name] for name in group)
+        kept, step = sum(state.budgets[name] for name in group), net.budget.step(group[0])
         floors: dict[str, int] = {}
         if len(group) > 1:
-            least = {name: ceil_share(c.layer_floor, net.budget.counts[name]) for name in group}
+            least = {name: up_to_step(ceil_share(c.layer_floor, net.budget.counts[name]), step) for name in group}
             floors = {name: min(least[name], state.budgets[name]) for name in group}
         room = sum(mask.numel() for mask in old.values()) - kept if c.regrow == "excluded" else kept
-        count = min(ceil_share(fraction, kept), room, kept - sum(floors.values()))
+        count = min(ceil_share(fraction, kept // step) * step, room, kept - sum(floors.values()))
         strength = {name: scores.magnitude(net.weights[name]) for name in group}
-        survivors = global_topk_masks(strength, kept - count, floors=floors, candidates=old)
+        survivors = net.top_overall(strength, kept - count, floors=floors, candidates=old)
         taken = old if c.regrow == "excluded" else survivors
-        grown = global_topk_masks(
-            {name: grow_by[name] for name in group}, count, candidates={name: ~mask for name, mask in taken.items()}
+        free = {name: ~mask for name, mask in taken.items()}
+        masks = union(
+            survivors,
+            net.top_overall({name: grow_by[name] for name in group}, count, candidates=free, beside=survivors),
         )
-        return union(survivors, grown)
+        if c.regrow == "excluded" and any(name in net.budget.units for name in group):
+            # where a limit leaves no room for that many new ones, the strongest of the dropped come back
+            dropped = {name: mask & ~masks[name] for name, mask in old.items()}
+            missing = kept - sum(int(mask.sum()) for mask in masks.values())
+            masks = union(masks, net.top_overall(strength, missing, candidates=dropped, beside=masks))
+        return masks

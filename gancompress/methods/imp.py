@@ -11,7 +11,6 @@ from gancompress.components.registry import METHODS
 from gancompress.errors import RecipeError
 from gancompress.methods.base import MethodConfig, NetView, Round, Start
 from gancompress.methods.pruning import Pruning, PruningConfig, cut, everything, magnitudes, size_of
-from gancompress.sparsity.masks import random_mask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -112,11 +111,7 @@ class IMP(Pruning[IMPConfig]):
         if not self.config.prunes(net.role):
             return state
         if upcoming.name == CONTROL:
-            masks = {
-                name: random_mask(mask.shape, state.budgets[name], rng, device=mask.device)
-                for name, mask in state.masks.items()
-            }
-            return state.replace(masks=masks)
+            return state.replace(masks=net.random(state.budgets, rng))
         total = self.kept(net.budget, net.round)
         if total == size_of(net):
             return state

@@ -1,4 +1,4 @@
-"""What methods that remove weights share: their settings, and one cut to an exact number of kept weights."""
+"""What methods that remove weights share: their settings, and one cut to a number of kept weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from gancompress.errors import InvariantError
 from gancompress.methods.base import Method, MethodConfig, NetView
 from gancompress.sparsity import scores
 from gancompress.sparsity.allocate import allocate
-from gancompress.sparsity.masks import topk_mask
 from gancompress.sparsity.shrink import shrink
 from gancompress.sparsity.state import SparseState
 
@@ -98,7 +97,7 @@ def cut(
         state: the masks so far.
         net: the network; its budget says what the recipe allocates, keeps dense and keeps at least.
         ranking: non-negative scores per tensor; NaN counts as 0.
-        total: kept weights of the whole network, exactly.
+        total: kept weights of the whole network: exactly, or the nearest that the pattern's units allow.
         floors: what a global cut leaves every layer.
         scope: ``layer`` moves every layer the same share of the way to the count that the recipe allocates to it;
             ``global`` ranks all layers together.
@@ -107,27 +106,32 @@ def cut(
         RecipeError: the floors together take more than ``total``.
         InvariantError: more is to be kept than ``state`` keeps, or fewer than the recipe allocates (``layer``).
     """
-    if total > state.nonzeros:
+    budget = net.budget
+    if min(total, sum(budget.most(name) for name in budget.sizes)) > state.nonzeros:
         raise InvariantError(f"cannot prune the {net.role}'s {state.nonzeros} kept weights to {total}")
+    if total == state.nonzeros:
+        return state
     # Masked weights rank below every kept one, so that the best ones of a tensor are always inside its mask.
     ranked = {name: ranking[name].nan_to_num(nan=0.0).masked_fill(~mask, -1.0) for name, mask in state.masks.items()}
+    at_most = {name: min(kept, budget.most(name)) for name, kept in state.budgets.items()}
+    total = min(total, sum(at_most.values()))
     if scope == "layer":
-        counts = shrink(state.budgets, net.budget.counts, total)
+        counts = shrink(at_most, budget.counts, total, {name: budget.step(name) for name in at_most})
     else:
-        sizes = net.budget.sizes
-        one_each = 1 / max(sizes.values()) if floors.layer_floor > 0 else 0.0
+        one_each = 1 / max(budget.sizes.values()) if floors.layer_floor > 0 else 0.0
         counts = dict(
             allocate(
                 "global",
                 {name: tuple(mask.shape) for name, mask in state.masks.items()},
-                total / sum(sizes.values()),
-                floor=max(net.budget.floor, one_each),
-                dense=net.budget.dense,
+                total / sum(budget.sizes.values()),
+                floor=max(budget.floor, one_each),
+                dense=budget.dense,
                 scores=ranked,
                 protected=net.protected if floors.protect_output else (),
                 global_floor=floors.layer_floor,
-                at_most=state.budgets,
+                at_most=at_most,
+                units=budget.units,
             ).counts
         )
-    masks = {name: topk_mask(ranked[name], counts[name], mask) for name, mask in state.masks.items()}
+    masks = net.top(ranked, counts, candidates=state.masks)
     return state.replace(masks=masks, budgets=counts)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gancompress.components.registry import METHODS
 from gancompress.errors import InvariantError
 from gancompress.methods.base import Method, MethodConfig, NetView
-from gancompress.sparsity.masks import random_mask
+from gancompress.sparsity.select import at_random
 from gancompress.sparsity.state import Budget, SparseState
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ __all__ = ["Static", "StaticConfig", "random_state"]
 
 
 def random_state(net: NetView, budget: Budget, rng: torch.Generator) -> SparseState:
-    """Return masks with exactly ``budget.counts`` weights each, drawn uniformly without replacement.
+    """Return masks with exactly ``budget.counts`` weights each, drawn uniformly in units of its pattern.
 
     Args:
         net: the network; only names, shapes and devices of its weights are used.
@@ -32,10 +32,9 @@ def random_state(net: NetView, budget: Budget, rng: torch.Generator) -> SparseSt
     if net.weights.keys() != budget.counts.keys():
         odd = sorted(set(net.weights) ^ set(budget.counts))
         raise InvariantError(f"the {net.role} and its budget name different tensors: {', '.join(odd)}")
-    masks = {
-        name: random_mask(weight.shape, budget.counts[name], rng, device=weight.device)
-        for name, weight in net.weights.items()
-    }
+    shapes = {name: tuple(weight.shape) for name, weight in net.weights.items()}
+    device = next(iter(net.weights.values())).device
+    masks = at_random(budget.units, shapes, budget.counts, rng, device=device)
     return SparseState(masks, dict(budget.counts))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
-from gancompress.components.registry import BACKBONES, DATASETS, LOSSES, METHODS
+from gancompress.components.registry import BACKBONES, DATASETS, LOSSES, METHODS, PATTERNS
 from gancompress.errors import ComponentError
 from gancompress.recipe.layers import COMPONENT_PATHS
 from gancompress.recipe.schema import Component, Recipe, owner_of, short_form
@@ -34,7 +34,7 @@ __all__ = [
 
 #: the registry that each component node of a recipe takes its name from
 COMPONENT_REGISTRIES: Final[Mapping[KeyPath, Registry[Any]]] = dict(
-    zip(COMPONENT_PATHS, (DATASETS, BACKBONES, LOSSES, METHODS), strict=True)
+    zip(COMPONENT_PATHS, (DATASETS, BACKBONES, LOSSES, METHODS, PATTERNS), strict=True)
 )
 
 

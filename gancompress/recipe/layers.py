@@ -29,6 +29,7 @@ COMPONENT_PATHS: Final[tuple[KeyPath, ...]] = (
     ("model",),
     ("objective", "loss"),
     ("sparsity", "method"),
+    ("sparsity", "pattern"),
 )
 
 

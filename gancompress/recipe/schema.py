@@ -1,13 +1,14 @@
 """The recipe: everything that decides the numbers of a run, as pydantic models. Imports no torch.
 
-Every key has a default or is required, a description, and a range; unknown keys are errors at every level. The four
-*component* nodes (``data``, ``model``, ``objective.loss``, ``sparsity.method``) are written as ``{name: dst, …}`` or
-just ``dst``; their other keys belong to the component's own ``Config`` and are validated against it when a recipe is
-loaded (:mod:`gancompress.recipe.load`), which imports only the components that the recipe names.
+Every key has a default or is required, a description, and a range; unknown keys are errors at every level. The
+*component* nodes (``data``, ``model``, ``objective.loss``, ``sparsity.method``, ``sparsity.pattern``) are written as
+``{name: dst, …}`` or just ``dst``; their other keys belong to the component's own ``Config`` and are validated against
+it when a recipe is loaded (:mod:`gancompress.recipe.load`), which imports only the components that the recipe names.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
@@ -33,6 +34,7 @@ __all__ = [
     "TrainingConfig",
     "name_alone",
     "owner_of",
+    "pattern_alone",
     "short_form",
 ]
 
@@ -60,8 +62,22 @@ def name_alone(value: Any) -> Any:
     return {"name": name, "dataset": dataset} if colon and name == "hf" else {"name": value}
 
 
+def pattern_alone(value: Any) -> Any:
+    """Return the component that ``1x4`` (outputs x inputs of a block), ``2:4`` or a bare name is short for."""
+    for pattern, name, keys in (
+        (r"(\d+)x(\d+)", "block", ("outputs", "inputs")),
+        (r"(\d+):(\d+)", "nm", ("n", "m")),
+    ):
+        found = re.fullmatch(pattern, value) if isinstance(value, str) else None
+        if found:
+            return {"name": name, **{key: int(number) for key, number in zip(keys, found.groups(), strict=True)}}
+    return name_alone(value)
+
+
 #: ``hinge`` is short for ``{name: hinge}``.
 ComponentField = Annotated[SerializeAsAny[Component], BeforeValidator(name_alone)]
+#: ``1x4`` is short for ``{name: block, outputs: 1, inputs: 4}``.
+PatternField = Annotated[SerializeAsAny[Component], BeforeValidator(pattern_alone)]
 
 Density = Annotated[float, Field(gt=0, le=1)]
 Steps = Annotated[int, Field(ge=1)]
@@ -113,6 +129,10 @@ class SparsityConfig(_Strict):
     """Which weights are kept, and how they are found."""
 
     method: ComponentField = Field(Component(name="dense"), description="sparsity method")
+    pattern: PatternField = Field(
+        Component(name="unstructured"),
+        description="units in which weights are kept: single ones, blocks (1x4, 16x1), kernels, 2:4, channels",
+    )
     density: Density | None = Field(None, description="one density for both networks ('balanced')")
     total_density: Density | None = Field(
         None,

@@ -72,7 +72,8 @@ def _allow_bare_names(schema: dict[str, Any], definitions: dict[str, Any]) -> No
         description = written.pop("description", "")
         written.pop("title", None)
         bare = {"enum": registry.builtin_names(), "description": "the component with its defaults"}
-        owner["properties"][key] = {"description": description, "anyOf": [bare, copy.deepcopy(written)]}
+        short = [{"type": "string", "pattern": r"^\d+[x:]\d+$"}] if key == "pattern" else []
+        owner["properties"][key] = {"description": description, "anyOf": [bare, *short, copy.deepcopy(written)]}
 
 
 def _require_unless_extended(schema: dict[str, Any], definitions: dict[str, Any]) -> None:

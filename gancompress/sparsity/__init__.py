@@ -1,1 +1,1 @@
-"""Pure functions on tensors: masks, scores, allocation, schedules, statistics, and the state they make."""
+"""Pure functions on tensors: masks, scores, allocation, schedules, patterns, and the state they make."""

@@ -3,7 +3,7 @@
 Every rule gives each tensor a share ``s_l = clamp(eps * v_l, low_l, size_l)`` and differs only in the volume ``v_l``:
 its size (uniform), or what makes its density proportional to the Erdos-Renyi value (ER, ERK). The one ``eps`` that
 meets the total is found in rational arithmetic; shares become integers by largest remainder, ties to the earlier
-tensor. ``global`` counts instead which weights have the highest scores.
+tensor. ``global`` counts instead which weights have the highest scores. With a pattern, counts are whole units.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, TypeAlias
 
 from gancompress.errors import RecipeError, did_you_mean
-from gancompress.sparsity.masks import global_topk_masks
-from gancompress.sparsity.rounding import ceil_share
+from gancompress.sparsity.rounding import apportion, ceil_share, up_to_step
+from gancompress.sparsity.select import best, best_overall
 from gancompress.sparsity.state import Budget
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["GLOBAL_FLOOR", "RULES", "allocate", "reallocate", "split_total"]
+    from gancompress.sparsity.units import Units
+
+__all__ = ["GLOBAL_FLOOR", "RULES", "allocate", "split_total"]
 
 #: the rules of :func:`allocate`
 RULES = ("uniform", "er", "erk", "global")
@@ -45,6 +47,8 @@ def allocate(
     protected: Sequence[str] | frozenset[str] = (),
     global_floor: float = GLOBAL_FLOOR,
     at_most: Mapping[str, int] | None = None,
+    units: Mapping[str, Units] | None = None,
+    pattern: str = "unstructured",
 ) -> Budget:
     """Spread a density over the tensors of one network.
 
@@ -60,13 +64,15 @@ def allocate(
         protected: tensors that ``global`` gives at least their uniform share (the output layer).
         global_floor: least density of every tensor under ``global``, as a share of ``density``.
         at_most: kept weights that a tensor may not exceed (those it has, when weights can only be removed).
+        units: what is kept as one, of the tensors that hold the pattern; the others keep single weights.
+        pattern: what messages call it.
 
     Returns:
-        A budget with ``total == round(density * sum(sizes))``, exactly.
+        A budget with ``total == round(density * sum(sizes))``, exactly; with units the nearest that whole ones allow.
 
     Raises:
-        RecipeError: unknown rule, density outside (0, 1], a pattern that matches nothing, or floors and dense tensors
-            that together take more than the density gives.
+        RecipeError: unknown rule, density outside (0, 1], a glob that matches nothing, floors and dense tensors that
+            together take more than the density gives, or a density above what the pattern allows.
     """
     if rule not in RULES:
         raise RecipeError(f"unknown allocation {rule!r}{did_you_mean(rule, RULES)}")
@@ -75,50 +81,23 @@ def allocate(
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     total = round(density * sum(sizes.values()))
     whole = _matching(dense, shapes)
-    highs = {name: size if at_most is None else min(size, at_most[name]) for name, size in sizes.items()}
-    lows = {name: highs[name] if name in whole else min(ceil_share(floor, sizes[name]), highs[name]) for name in sizes}
-    _check_feasible(density, total, lows, highs, whole)
+    units = units or {}
+    steps = {name: units[name].size if name in units else 1 for name in sizes}
+    highs = dict(sizes)
+    if density < 1:
+        highs |= {name: own.most for name, own in units.items() if name not in whole}
+    if at_most is not None:
+        highs = {name: min(high, at_most[name]) for name, high in highs.items()}
+    floors = {name: up_to_step(ceil_share(floor, size), steps[name]) for name, size in sizes.items()}
+    lows = {name: highs[name] if name in whole else min(floors[name], highs[name]) for name in sizes}
+    _check_feasible(density, total, sum(sizes.values()), lows, highs, whole, pattern)
     if rule == "global":
         if scores is None or scores.keys() != shapes.keys():
             raise RecipeError("allocation 'global' needs a score per weight, which nothing has given here; use erk")
-        counts = _global(scores, total, sizes, lows, highs, global_floor * density, frozenset(protected))
+        counts = _global(scores, total, sizes, lows, highs, steps, units, global_floor * density, frozenset(protected))
     else:
-        counts = _fill(_volumes(rule, shapes), lows, highs, total)
-    return Budget(density, counts, sizes, rule, floor=floor, dense=tuple(whole))
-
-
-def reallocate(
-    budget: Budget,
-    shapes: Shapes,
-    density: float,
-    *,
-    scores: Mapping[str, Tensor] | None = None,
-    protected: Sequence[str] | frozenset[str] = (),
-    at_most: Mapping[str, int] | None = None,
-) -> Budget:
-    """Return ``budget`` at another density: same rule, floor and dense tensors (gradual pruning, tickets, ADAPT).
-
-    Args:
-        budget: made by :func:`allocate`.
-        shapes: as given to :func:`allocate`.
-        density: the new density, in (0, 1].
-        scores: for the ``global`` rule.
-        protected: for the ``global`` rule.
-        at_most: kept weights that a tensor may not exceed; with ``state.budgets`` the new masks can nest in the old.
-
-    Raises:
-        RecipeError: as :func:`allocate`.
-    """
-    return allocate(
-        budget.allocation,
-        shapes,
-        density,
-        floor=budget.floor,
-        dense=budget.dense,
-        scores=scores,
-        protected=protected,
-        at_most=at_most,
-    )
+        counts = _fill(_volumes(rule, shapes), lows, highs, total, steps)
+    return Budget(density, counts, sizes, rule, floor, tuple(whole), units, pattern)
 
 
 def split_total(total_density: float, generator_density: float, generator_size: int, discriminator_size: int) -> float:
@@ -164,7 +143,13 @@ def _matching(patterns: Sequence[str], shapes: Shapes) -> list[str]:
 
 
 def _check_feasible(
-    density: float, total: int, lows: Mapping[str, int], highs: Mapping[str, int], whole: Sequence[str]
+    density: float,
+    total: int,
+    size: int,
+    lows: Mapping[str, int],
+    highs: Mapping[str, int],
+    whole: Sequence[str],
+    pattern: str,
 ) -> None:
     least, most = sum(lows.values()), sum(highs.values())
     if least > total:
@@ -173,7 +158,11 @@ def _check_feasible(
             f"density {density} keeps {total} weights, but {least} are needed for {cause}; raise the density"
         )
     if most < total:
-        raise RecipeError(f"density {density} keeps {total} weights, but only {most} are allowed")
+        by = f" by pattern {pattern}" if pattern != "unstructured" else ""
+        share = math.floor(1e4 * most / size) / 1e4
+        raise RecipeError(
+            f"density {density} keeps {total} weights, but only {most} are allowed{by}; ask for at most {share:g}"
+        )
 
 
 def _volumes(rule: str, shapes: Shapes) -> dict[str, int]:
@@ -190,8 +179,10 @@ def _volumes(rule: str, shapes: Shapes) -> dict[str, int]:
     return volumes
 
 
-def _fill(volumes: Mapping[str, int], lows: Mapping[str, int], highs: Mapping[str, int], total: int) -> dict[str, int]:
-    """Return integers with the given sum, closest to ``clamp(eps * volume, low, high)`` for the one fitting ``eps``.
+def _fill(
+    volumes: Mapping[str, int], lows: Mapping[str, int], highs: Mapping[str, int], total: int, steps: Mapping[str, int]
+) -> dict[str, int]:
+    """Return multiples of ``steps`` closest to ``clamp(eps * volume, low, high)`` for the one ``eps`` that fits.
 
     Capping the tensors that exceed 1 and solving again until none does (the published loop) finds the same ``eps``.
     """
@@ -209,12 +200,8 @@ def _fill(volumes: Mapping[str, int], lows: Mapping[str, int], highs: Mapping[st
     left, right = shares(kinks[below]), shares(kinks[above])
     rise = sum(right) - sum(left)
     slope = (total - sum(left)) / rise if rise else Fraction(0)
-    exact = [a + (b - a) * slope for a, b in zip(left, right, strict=True)]
-    counts = [math.floor(share) for share in exact]
-    by_remainder = sorted(range(len(names)), key=lambda i: (counts[i] - exact[i], i))
-    for index in by_remainder[: total - sum(counts)]:
-        counts[index] += 1
-    return dict(zip(names, counts, strict=True))
+    exact = {name: a + (b - a) * slope for name, a, b in zip(names, left, right, strict=True)}
+    return apportion(exact, total, steps, highs)
 
 
 def _global(
@@ -223,20 +210,20 @@ def _global(
     sizes: Mapping[str, int],
     lows: Mapping[str, int],
     highs: Mapping[str, int],
+    steps: Mapping[str, int],
+    units: Mapping[str, Units],
     least_density: float,
     protected: frozenset[str],
 ) -> dict[str, int]:
     """Return how many of each tensor's weights are among the ``total`` highest scores, under the floors."""
-    uniform = _fill(_volumes("uniform", {name: (size,) for name, size in sizes.items()}), lows, highs, total)
+    uniform = _fill(_volumes("uniform", {name: (size,) for name, size in sizes.items()}), lows, highs, total, steps)
     # A rule's own floors never ask for more than the uniform shares, so they always fit the total.
-    floors = {
-        name: max(
-            lows[name], uniform[name] if name in protected else min(ceil_share(least_density, size), uniform[name])
-        )
-        for name, size in sizes.items()
-    }
+    floors = {}
+    for name, size in sizes.items():
+        own = min(up_to_step(ceil_share(least_density, size), steps[name]), uniform[name])
+        floors[name] = max(lows[name], uniform[name] if name in protected else own)
     candidates = None
     if any(highs[name] < size for name, size in sizes.items()):
-        candidates = {name: global_topk_masks({name: score}, highs[name])[name] for name, score in scores.items()}
-    masks = global_topk_masks(scores, total, floors=floors, candidates=candidates)
+        candidates = best(units, scores, highs)
+    masks = best_overall(units, scores, total, floors=floors, candidates=candidates)
     return {name: int(mask.sum()) for name, mask in masks.items()}

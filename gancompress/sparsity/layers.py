@@ -26,6 +26,7 @@ class Layer:
         groups: groups of channels that do not see each other.
         stride: of a convolution, one number per spatial dimension.
         bias: name of the bias, as in ``named_parameters()``; ``None`` without one.
+        output: whether it makes the image or the logits.
         norm: name of the normalisation that takes this layer's output and nothing else; ``None`` without one, or when
             ``connections`` is not ``traced``.
         sources: names of the prunable weights, masked or not, that feed this layer with none between; empty where
@@ -39,6 +40,7 @@ class Layer:
     groups: int = 1
     stride: tuple[int, ...] = ()
     bias: str | None = None
+    output: bool = False
     norm: str | None = None
     sources: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Exact masks: top-k, bottom-k, random-k, over one tensor or over many, and their packed form.
+"""Exact masks: top-k and random-k, over one tensor or over many.
 
 Every count is exact and every choice is decided by (score, index) alone, so a CPU and a GPU, and every rank of a
 group, build the same mask. ``torch.topk`` is used for the *value* of the k-th score only: which of several equal
@@ -21,18 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = [
-    "bottomk_mask",
-    "difference",
     "global_topk_masks",
-    "pack_mask",
     "random_mask",
+    "rank_keys",
     "topk_mask",
     "union",
-    "unpack_mask",
 ]
 
 
-def _rank_keys(scores: Tensor) -> Tensor:
+def rank_keys(scores: Tensor) -> Tensor:
     """Map scores to integers in the same order; NaN below -inf, both zeros equal, the smallest integer unused."""
     flat = scores.detach().reshape(-1)
     if not flat.is_floating_point():
@@ -135,12 +132,12 @@ def topk_mask(scores: Tensor, k: int, candidates: Tensor | None = None) -> Tenso
         mask = torch.zeros_like(flat, dtype=torch.bool)
         few = flat.index_select(0, places)
         comparable = not math.isnan(few.sum().item())  # numbers compare as their keys do
-        mask.index_copy_(0, places, _highest(few if comparable else _rank_keys(few), k))
+        mask.index_copy_(0, places, _highest(few if comparable else rank_keys(few), k))
         return mask.reshape(scores.shape)
     if flat.is_floating_point() and math.isfinite(flat.sum().item()):  # all are: -inf is free to stand for the others
         keys = flat if among is None else torch.where(among, flat, -math.inf)
     else:
-        keys = _rank_keys(flat)
+        keys = rank_keys(flat)
         if among is not None:
             keys = keys.masked_fill(~among, torch.iinfo(keys.dtype).min)
     return _highest(keys, k).reshape(scores.shape)
@@ -155,27 +152,6 @@ def _highest(keys: Tensor, k: int) -> Tensor:
     chosen = keys > threshold
     tied = keys == threshold
     return chosen | (tied & (tied.cumsum(0) <= k - chosen.sum()))
-
-
-def bottomk_mask(scores: Tensor, k: int, candidates: Tensor | None = None) -> Tensor:
-    """Return the mask of the ``k`` lowest scores: what :func:`topk_mask` leaves when it takes all the others.
-
-    NaN goes first, and of equal scores the *highest* index goes first, so that top-k and bottom-k split the
-    candidates without overlap.
-
-    Args:
-        scores: any shape, floating or integer.
-        k: how many to choose.
-        candidates: bool tensor of the same shape; only where it is True can be chosen.
-
-    Raises:
-        InvariantError: ``k`` is negative or larger than the number of candidates.
-    """
-    available = scores.numel() if candidates is None else _count(candidates)
-    if not 0 <= k <= available:
-        raise InvariantError(f"cannot choose {k} of {available} candidates")
-    others = ~topk_mask(scores, available - k, candidates)
-    return others if candidates is None else others & candidates
 
 
 def random_mask(
@@ -248,43 +224,3 @@ def global_topk_masks(
 def union(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return ``a | b`` per name; both name the same tensors."""
     return {name: mask | b[name] for name, mask in a.items()}
-
-
-def difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return ``a & ~b`` per name: ``difference(new, old)`` is what grew, ``difference(old, new)`` what was dropped."""
-    return {name: mask & ~b[name] for name, mask in a.items()}
-
-
-def pack_mask(mask: Tensor) -> Tensor:
-    """Pack a mask into bits, the first element in the lowest bit; the last byte is padded with zeros.
-
-    Args:
-        mask: bool tensor of any shape and device.
-
-    Returns:
-        CPU uint8 tensor of ``ceil(mask.numel() / 8)`` bytes.
-    """
-    bits = mask.detach().cpu().reshape(-1).numpy()
-    return torch.from_numpy(np.packbits(bits, bitorder="little"))
-
-
-def unpack_mask(packed: Tensor, shape: Sequence[int]) -> Tensor:
-    """Undo :func:`pack_mask`.
-
-    Args:
-        packed: uint8 tensor.
-        shape: shape of the mask.
-
-    Returns:
-        CPU bool tensor.
-
-    Raises:
-        InvariantError: the number of bytes does not fit the shape, or padding bits are set.
-    """
-    count = math.prod(shape)
-    if packed.dtype is not torch.uint8 or packed.numel() != (count + 7) // 8:
-        raise InvariantError(f"a packed mask of {count} elements takes {(count + 7) // 8} bytes, got {packed.numel()}")
-    bits = np.unpackbits(packed.detach().cpu().reshape(-1).numpy(), bitorder="little")
-    if bits[count:].any():
-        raise InvariantError("a packed mask has bits set beyond its last element")
-    return torch.from_numpy(bits[:count].astype(np.bool_)).reshape(tuple(shape))

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-__all__ = ["ceil_share"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from fractions import Fraction
+
+__all__ = ["apportion", "ceil_share", "up_to_step"]
 
 
 def ceil_share(share: float, count: int) -> int:
@@ -18,3 +23,36 @@ def ceil_share(share: float, count: int) -> int:
         count: what it is a share of.
     """
     return math.ceil(round(share * count, 6))
+
+
+def up_to_step(count: int, step: int) -> int:
+    """Return the smallest multiple of ``step`` that is at least ``count``."""
+    return -(-count // step) * step
+
+
+def apportion(
+    exact: Mapping[str, Fraction], total: int, steps: Mapping[str, int], highs: Mapping[str, int]
+) -> dict[str, int]:
+    """Round shares to multiples of their steps whose sum is as near to ``total`` as these allow, by largest remainder.
+
+    With steps of 1 the sum is exact. Ties go to the earlier name.
+
+    Args:
+        exact: shares with the sum ``total``.
+        total: the sum that is wanted.
+        steps: what each share is rounded to a multiple of.
+        highs: multiples of the steps that no share exceeds.
+    """
+    counts = {name: math.floor(share / steps[name]) * steps[name] for name, share in exact.items()}
+    left = total - sum(counts.values())
+    by_remainder = sorted(exact, key=lambda name: (counts[name] - exact[name]) / steps[name])  # stable
+    for most in (1, total):  # one more each; what is then left goes to those with smaller units
+        for name in by_remainder:
+            more = min(left // steps[name], (highs[name] - counts[name]) // steps[name], most)
+            counts[name] += more * steps[name]
+            left -= more * steps[name]
+    # nothing fits into what is left; the smallest unit may still come as near, and a weight more is better than less
+    open_ = [name for name in by_remainder if counts[name] < highs[name] and steps[name] <= 2 * left]
+    if open_:
+        counts[min(open_, key=lambda name: steps[name])] += min(steps[name] for name in open_)
+    return counts

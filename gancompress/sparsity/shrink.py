@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from math import floor
 from typing import TYPE_CHECKING
 
 from gancompress.errors import InvariantError
+from gancompress.sparsity.rounding import apportion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 __all__ = ["shrink"]
 
 
-def shrink(counts: Mapping[str, int], final: Mapping[str, int], total: int) -> dict[str, int]:
+def shrink(
+    counts: Mapping[str, int], final: Mapping[str, int], total: int, steps: Mapping[str, int] | None = None
+) -> dict[str, int]:
     """Return counts with the sum ``total``, every tensor the same share of the way from ``counts`` to ``final``.
 
     A tensor never gains, and never falls below its final count. Called again and again with a falling total, every
@@ -25,6 +27,8 @@ def shrink(counts: Mapping[str, int], final: Mapping[str, int], total: int) -> d
         counts: kept weights per tensor now.
         final: kept weights per tensor at the end; a tensor that is below its own already stays as it is.
         total: kept weights wanted over all tensors.
+        steps: weights of one unit per tensor, of which all counts are multiples; the sum is then the nearest that
+            whole units allow. Default: single weights.
 
     Raises:
         InvariantError: ``total`` is above the sum of ``counts`` or below the sum of ``final``.
@@ -37,8 +41,4 @@ def shrink(counts: Mapping[str, int], final: Mapping[str, int], total: int) -> d
         return dict(counts)
     way = Fraction(total - low, high - low)
     exact = {name: least[name] + (count - least[name]) * way for name, count in counts.items()}
-    found = {name: floor(share) for name, share in exact.items()}
-    by_remainder = sorted(found, key=lambda name: found[name] - exact[name])  # stable: ties to the earlier tensor
-    for name in by_remainder[: total - sum(found.values())]:
-        found[name] += 1
-    return found
+    return apportion(exact, total, steps or dict.fromkeys(counts, 1), counts)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from gancompress.errors import InvariantError
+
+if TYPE_CHECKING:
+    from gancompress.sparsity.units import Units
 
 __all__ = ["Budget", "Memory", "Role", "SparseState"]
 
@@ -31,6 +34,9 @@ class Budget:
         allocation: name of the rule that made ``counts`` (``uniform``, ``er``, ``erk``, ``global``).
         floor: least share of every tensor that the rule had to respect.
         dense: names of the tensors that are kept whole.
+        units: what is kept or dropped as one, of the tensors that hold the recipe's pattern; the others keep single
+            weights.
+        pattern: what messages and reports call the pattern.
     """
 
     density: float
@@ -39,6 +45,8 @@ class Budget:
     allocation: str
     floor: float = 0.0
     dense: tuple[str, ...] = ()
+    units: Mapping[str, Units] = dataclasses.field(default_factory=dict)
+    pattern: str = "unstructured"
 
     @property
     def total(self) -> int:
@@ -49,6 +57,38 @@ class Budget:
     def exact_density(self) -> float:
         """Kept weights over all prunable weights, as counted, not as asked."""
         return self.total / sum(self.sizes.values())
+
+    @property
+    def unstructured(self) -> int:
+        """Weights of the tensors that do not hold the pattern."""
+        return sum(size for name, size in self.sizes.items() if name not in self.units)
+
+    def step(self, name: str) -> int:
+        """Return the weights of one unit of a tensor."""
+        return self.units[name].size if name in self.units else 1
+
+    def most(self, name: str) -> int:
+        """Return how many weights of a tensor its pattern lets a method keep; all, if the recipe keeps it whole."""
+        size = self.sizes[name]
+        return size if name not in self.units or self.counts[name] == size else self.units[name].most
+
+    def check_units(self, masks: Mapping[str, Tensor], where: str) -> None:
+        """Verify that masks keep whole units and no group more than its limit; waits for each device once.
+
+        Raises:
+            InvariantError: naming the tensor and the pattern.
+        """
+        names = [name for name in masks if name in self.units]
+        if not names:
+            return
+        device = masks[names[0]].device
+        wrong = torch.stack([self.units[name].violated(masks[name]).to(device) for name in names]).tolist()
+        for name, broken in zip(names, wrong, strict=True):
+            if broken:
+                raise InvariantError(
+                    f"{where}: the mask of {name} does not hold pattern {self.pattern}: it splits a unit of "
+                    f"{' x '.join(map(str, self.units[name].box))} weights or exceeds the limit of a group"
+                )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gancompress.backbones.base import prunable_weights
+from gancompress.errors import InvariantError
 from gancompress.experiment.assemble import ROLES, build_dataset, build_method, build_trainer, declared_rounds
 from gancompress.experiment.run import Experiment
 from gancompress.recipe.load import parse_recipe
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from gancompress.experiment.interrupt import Interruption
     from gancompress.methods.base import Round
     from gancompress.recipe.schema import Recipe
-    from gancompress.sparsity.state import Role, SparseState
+    from gancompress.sparsity.state import Budget, Role, SparseState
     from gancompress.testing.conformance import Subject
     from gancompress.training.engine import UpdateReport
     from gancompress.training.groups import Group
@@ -76,7 +77,7 @@ class Watcher:
 
     Attributes:
         dense_moments: the recipe keeps gradients and moments of masked weights, so these may be anything.
-        counts: masks that do not keep what their budget says.
+        counts: masks that do not keep what their budget says, or split a unit of the recipe's pattern.
         leaks: tensors that are not 0 off the mask.
         trained: the weights that the optimizer moved when the last step began.
     """
@@ -108,6 +109,10 @@ class Watcher:
                         f"{where} the mask of the {role}'s {name} keeps {kept} weights, its budget is "
                         f"{state.budgets[name]}"
                     )
+            try:
+                trainer.engine.budget(role).check_units(state.masks, f"{where}, {role}")
+            except InvariantError as error:
+                self.counts.append(str(error))
             for what, tensor, off in self._suspects(trainer, role, gradients):
                 wrong = int(((tensor != 0) & off).sum())
                 if wrong:
@@ -138,7 +143,7 @@ class Finished:
     Attributes:
         rounds: training steps of every round.
         states: sparse state of both networks at the end, as the engine held them.
-        budgets: weights that the recipe asked to be kept, per network.
+        budgets: what the recipe asked to be kept, per network.
         snapshot: the last checkpoint.
         files: its files, byte for byte.
         watcher: what was seen on the way.
@@ -146,7 +151,7 @@ class Finished:
 
     rounds: tuple[int, ...]
     states: dict[Role, SparseState]
-    budgets: dict[Role, int]
+    budgets: dict[Role, Budget]
     snapshot: Snapshot
     files: dict[str, bytes]
     watcher: Watcher
@@ -279,7 +284,7 @@ def _finished(run: _Watched) -> Finished:
     return Finished(
         rounds=tuple(current.steps for current in run.rounds),
         states={role: engine.state(role) for role in ROLES},
-        budgets={role: engine.budget(role).total for role in ROLES},
+        budgets={role: engine.budget(role) for role in ROLES},
         snapshot=load(path),
         files={file.name: file.read_bytes() for file in path.iterdir()},
         watcher=run.watcher,

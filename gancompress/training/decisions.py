@@ -125,7 +125,7 @@ def _share(
 
 
 def validate(net: MaskedNetwork, state: SparseState, author: str) -> None:
-    """Verify names, shapes, dtypes and counts of a state; waits for the device.
+    """Verify names, shapes, dtypes, counts and units of a state; waits for the device.
 
     Args:
         net: the network that it is for.
@@ -147,6 +147,7 @@ def validate(net: MaskedNetwork, state: SparseState, author: str) -> None:
                 f"expected bool {tuple(parameter.shape)}"
             )
     check_counts(state, f"{author}, {net.role}")
+    net.parts.budget.check_units(state.masks, f"{author}, {net.role}")
     for what, tensors in (("backward mask", state.backward), ("start values", state.start)):
         for name, tensor in tensors.items():
             if name not in names or tensor.shape != state.masks[name].shape:

@@ -427,6 +427,7 @@ class Engine:
         for role in self.roles if roles is None else roles:
             net = self._nets[role]
             check_counts(net.state, role)
+            net.parts.budget.check_units(net.state.masks, role)
             leaks = net.leaks()
             if leaks:
                 raise InvariantError(f"{role}: {'; '.join(leaks)}")

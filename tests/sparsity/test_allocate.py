@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gancompress.errors import RecipeError
-from gancompress.sparsity.allocate import allocate, reallocate, split_total
+from gancompress.sparsity.allocate import allocate, split_total
 from gancompress.sparsity.rounding import ceil_share
 from gancompress.sparsity.state import Budget
 
@@ -214,31 +214,14 @@ def test_allocation_is_fast_for_many_layers_and_exact_for_large_ones() -> None:
     assert allocate("erk", shapes, 0.123456789).total == round(0.123456789 * total)
 
 
-def test_reallocate_goes_down_and_nests() -> None:
-    first = allocate("erk", GENERATOR, 0.5, dense=("last",), floor=0.01)
-    budget = first
-    for density in (0.4, 0.32, 0.256, 0.2048):
-        lower = reallocate(budget, GENERATOR, density, at_most=budget.counts)
-        assert lower.total == round(density * 3_742_464)
-        assert all(lower.counts[name] <= budget.counts[name] for name in GENERATOR)
-        assert (lower.counts["last"], lower.dense, lower.floor, lower.allocation) == (6912, ("last",), 0.01, "erk")
-        budget = lower
-    back = reallocate(budget, GENERATOR, 0.5)
-    assert back == first
-
-
-def test_reallocate_cannot_grow_beyond_what_is_allowed() -> None:
-    budget = allocate("uniform", {"a": (10,), "b": (10,)}, 0.3)
-    with pytest.raises(RecipeError, match="keeps 10 weights, but only 6 are allowed"):
-        reallocate(budget, {"a": (10,), "b": (10,)}, 0.5, at_most=budget.counts)
-
-
-def test_reallocate_global_keeps_to_the_highest_scores_of_what_is_left() -> None:
-    shapes = {"a": (4,), "b": (4,)}
+def test_no_tensor_gets_more_than_it_may_have() -> None:
+    shapes = {"a": (10,), "b": (10,)}
+    assert allocate("uniform", shapes, 0.5, at_most={"a": 3, "b": 10}).counts == {"a": 3, "b": 7}
+    with pytest.raises(RecipeError, match=r"keeps 10 weights, but only 6 are allowed; ask for at most 0\.3"):
+        allocate("uniform", shapes, 0.5, at_most={"a": 3, "b": 3})
     scores = {"a": torch.tensor([9.0, 8, 7, 6]), "b": torch.tensor([5.0, 4, 3, 2])}
-    budget = allocate("global", shapes, 0.5, scores=scores, global_floor=0.5)
-    assert budget.counts == {"a": 3, "b": 1}
-    assert reallocate(budget, shapes, 0.25, scores=scores, at_most={"a": 1, "b": 4}).counts == {"a": 1, "b": 1}
+    few = allocate("global", {"a": (4,), "b": (4,)}, 0.25, scores=scores, at_most={"a": 1, "b": 4})
+    assert few.counts == {"a": 1, "b": 1}
 
 
 def test_split_total_reproduces_the_published_density() -> None:

@@ -10,14 +10,9 @@ from torch import Tensor
 
 from gancompress.errors import InvariantError
 from gancompress.sparsity.masks import (
-    bottomk_mask,
-    difference,
     global_topk_masks,
-    pack_mask,
     random_mask,
     topk_mask,
-    union,
-    unpack_mask,
 )
 
 NAN, INF = float("nan"), float("inf")
@@ -81,13 +76,6 @@ def test_topk_reads_any_memory_format() -> None:
     assert bits(topk_mask(scores, 5)) == "0" * 19 + "1" * 5
 
 
-def test_bottomk_by_hand() -> None:
-    assert bits(bottomk_mask(torch.tensor([3.0, 1.0, 1.0, NAN]), 2)) == "0011"
-    assert bits(bottomk_mask(torch.tensor([0.0, 1.0, 1.0, 9.0]), 1, torch.tensor([False, True, True, True]))) == "0010"
-    with pytest.raises(InvariantError, match="cannot choose 3 of 2"):
-        bottomk_mask(torch.zeros(2), 3)
-
-
 awkward = st.sampled_from([0.0, -0.0, 1.0, 1.0, -1.0, 2.5, NAN, INF, -INF])
 
 
@@ -100,7 +88,7 @@ def problems(draw: st.DrawFn) -> tuple[list[float], list[bool], int]:
 
 @settings(deadline=None, max_examples=300)
 @given(problems())
-def test_topk_equals_a_stable_sort_and_splits_with_bottomk(problem: tuple[list[float], list[bool], int]) -> None:
+def test_topk_equals_a_stable_sort(problem: tuple[list[float], list[bool], int]) -> None:
     scores, allowed, k = problem
     order = sorted(
         (index for index, free in enumerate(allowed) if free),
@@ -109,9 +97,6 @@ def test_topk_equals_a_stable_sort_and_splits_with_bottomk(problem: tuple[list[f
     tensor, candidates = torch.tensor(scores), torch.tensor(allowed, dtype=torch.bool)
     top = topk_mask(tensor, k, candidates)
     assert top.nonzero().flatten().tolist() == sorted(order[:k])
-    bottom = bottomk_mask(tensor, len(order) - k, candidates)
-    assert torch.equal(top ^ bottom, candidates)
-    assert not (top & bottom).any()
 
 
 def test_random_mask_is_exact_and_a_function_of_its_generator() -> None:
@@ -157,40 +142,6 @@ def test_global_topk_by_hand() -> None:
     with pytest.raises(InvariantError, match="the floors together ask for 5"):
         global_topk_masks(scores, 4, floors={"a": 4, "c": 1})
     assert global_topk_masks({}, 0) == {}
-
-
-def test_union_and_difference_by_hand() -> None:
-    old, new = {"w": torch.tensor([True, True, False, False])}, {"w": torch.tensor([False, True, True, False])}
-    assert bits(union(old, new)["w"]) == "1110"
-    assert bits(difference(new, old)["w"]) == "0010"
-    assert bits(difference(old, new)["w"]) == "1000"
-
-
-def test_pack_by_hand() -> None:
-    packed = pack_mask(torch.tensor([True, False, True, False, False, False, False, False, True]))
-    assert packed.tolist() == [5, 1]
-    assert packed.dtype is torch.uint8
-
-
-@settings(deadline=None)
-@given(st.lists(st.booleans(), max_size=70))
-def test_pack_round_trip(kept: list[bool]) -> None:
-    mask = torch.tensor(kept, dtype=torch.bool)
-    packed = pack_mask(mask)
-    assert packed.numel() == math.ceil(len(kept) / 8)
-    assert torch.equal(unpack_mask(packed, mask.shape), mask)
-
-
-def test_pack_keeps_shape_and_order_of_strided_masks() -> None:
-    mask = random_mask((3, 5, 2, 2), 31, torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
-    assert torch.equal(unpack_mask(pack_mask(mask), (3, 5, 2, 2)), mask)
-
-
-def test_unpack_refuses_what_does_not_fit() -> None:
-    with pytest.raises(InvariantError, match="9 elements takes 2 bytes, got 1"):
-        unpack_mask(torch.tensor([1], dtype=torch.uint8), (3, 3))
-    with pytest.raises(InvariantError, match="beyond its last element"):
-        unpack_mask(torch.tensor([4], dtype=torch.uint8), (2,))
 
 
 def test_topk_agrees_between_devices() -> None:

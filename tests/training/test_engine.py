@@ -47,7 +47,7 @@ def one_weight(method, moments="masked"):
     parameter = nn.Parameter(torch.tensor([1.0, 2.0, 3.0, 4.0]))
     network = nn.ParameterDict({"w": parameter})
     optimizer = torch.optim.SGD([parameter], lr=1.0, momentum=0.5)
-    weights = {"w": PrunableWeight("w", parameter, "w", Layer("linear", tuple(parameter.shape)), output=True)}
+    weights = {"w": PrunableWeight("w", parameter, "w", Layer("linear", tuple(parameter.shape), output=True))}
     parts = RoleParts(network, optimizer, Budget(0.5, {"w": 2}, {"w": 4}, "uniform"), weights)
     engine = Engine(method, {"generator": parts}, seed=0, moments=moments)
     engine.init()

@@ -1,0 +1,1 @@
+"""Patterns: in which units weights are kept. One file each; the contract is in ``base``."""

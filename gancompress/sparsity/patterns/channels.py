@@ -1,0 +1,24 @@
+"""Whole output channels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gancompress.components.registry import PATTERNS
+from gancompress.sparsity.patterns.base import Pattern, PatternConfig
+from gancompress.sparsity.units import Units
+
+if TYPE_CHECKING:
+    from gancompress.sparsity.layers import Layer
+
+__all__ = ["Channels"]
+
+
+@PATTERNS.register("channels")
+class Channels(Pattern[PatternConfig]):
+    """Keep whole output channels, but for those of the image and the logits: that layer keeps single weights."""
+
+    def units(self, layer: Layer) -> Units | None:
+        """Return the output channels of one layer."""
+        box = layer.box(1, layer.inputs, kernel=True)
+        return None if box is None or layer.output else Units(layer.shape, box)
