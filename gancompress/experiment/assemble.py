@@ -35,7 +35,7 @@ from gancompress.training.batch_norm import synchronise_batch_norm
 from gancompress.training.batches import BatchSource
 from gancompress.training.ema import SparseEMA
 from gancompress.training.engine import Engine, RoleParts
-from gancompress.training.feed import Ahead, HeldOnDevice, choose_feed
+from gancompress.training.feed import DeviceDataset, Prefetcher, choose_feed
 from gancompress.training.groups import Group
 from gancompress.training.loop import Trainer
 from gancompress.training.objective import Objective
@@ -407,7 +407,7 @@ def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group 
     )
     feed = choose_feed(training.feed, dataset, device)
     source = BatchSource(
-        dataset=HeldOnDevice(dataset, device) if feed == "device" else dataset,
+        dataset=DeviceDataset(dataset, device) if feed == "device" else dataset,
         latent_dim=networks.generator.latent_dim,
         num_classes=networks.generator.num_classes,
         seed=recipe.seed,
@@ -425,7 +425,7 @@ def build_trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], group: Group 
         ema=ema,
         ledger=ledger,
         objective=objective,
-        source=Ahead(source, device) if feed == "prefetch" else source,
+        source=Prefetcher(source, device) if feed == "prefetch" else source,
         config=training,
         measure=method.measure,
         group=group,

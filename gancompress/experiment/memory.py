@@ -27,8 +27,8 @@ from torch.utils._pytree import tree_leaves
 
 from gancompress.errors import RunError
 from gancompress.training.batches import Latents, RealBatch
+from gancompress.training.forward_backward import ForwardBackward
 from gancompress.training.optimizers import build_optimizer
-from gancompress.training.passes import Passes
 from gancompress.units import size as size_of
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _largest_step(trainer: Trainer) -> int | None:
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
             networks = _without_values(trainer.generator, mode), _without_values(trainer.discriminator, mode)
-            passes = Passes(*networks, trainer.objective, config)
+            passes = ForwardBackward(*networks, trainer.objective, config)
 
             def play() -> None:
                 passes.discriminator(real(reals), latents(reals), 0)

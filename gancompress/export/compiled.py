@@ -1,7 +1,8 @@
 """A generator compiled for the CPU: its convolutions run at their kept weights only, in few native calls.
 
-Batch norm and spectral norm are folded, ReLUs, upsampling and residual additions fused, and the memory between layers
-is planned once. What cannot be compiled runs as it was, dense, and :attr:`CompiledGenerator.layers` says what and why.
+Batch norm and spectral norm are merged into the weights, ReLUs, upsampling and residual additions fused, and the memory
+between layers is planned once. What cannot be compiled runs as it was, dense, and :attr:`CompiledGenerator.layers` says
+what and why.
 """
 
 from __future__ import annotations

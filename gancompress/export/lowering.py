@@ -64,7 +64,7 @@ class Convolution:
 
     Attributes:
         node: its node in the graph.
-        weight: with the batch norm behind it folded in.
+        weight: with the batch norm behind it merged in.
         bias: the same, None when there is none.
         source: what it reads.
         add: what is added to its result.

@@ -147,7 +147,7 @@ class Program:
             bias: ``[R]`` or None.
             stride: of both dimensions.
             padding: zeros on every side, after the affine and the upsampling.
-            scale: ``[C]`` or None: the input is first ``x * scale + shift`` (a folded batch norm).
+            scale: ``[C]`` or None: the input is first ``x * scale + shift`` (a batch norm in evaluation mode).
             shift: ``[C]``, together with ``scale``.
             affine: in place of both, when they differ from image to image.
             pre_relu: then a ReLU.

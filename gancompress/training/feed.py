@@ -18,7 +18,7 @@ from gancompress.seeds import to_device
 if TYPE_CHECKING:
     from gancompress.training.batches import Latents, RealBatch
 
-__all__ = ["Ahead", "Feed", "HeldOnDevice", "Source", "choose_feed", "image_bytes"]
+__all__ = ["DeviceDataset", "Feed", "Prefetcher", "Source", "choose_feed", "image_bytes"]
 
 #: ``direct``: made when due; ``prefetch``: by a thread, ahead of time; ``device``: from images held on the device
 Feed = Literal["direct", "prefetch", "device"]
@@ -39,7 +39,7 @@ class Source(Protocol):
         """Return this rank's share of a global batch of latents."""
 
 
-class Ahead:
+class Prefetcher:
     """Makes the next batches on a thread of its own, while those asked for are in use.
 
     After a draw numbered n, number n + 1 of the same kind is made. A wrong guess costs that batch; what is returned is
@@ -80,7 +80,7 @@ class Ahead:
         return call(*arguments) if waiting is None else waiting.result()
 
 
-class HeldOnDevice(Dataset[DatasetConfig]):
+class DeviceDataset(Dataset[DatasetConfig]):
     """A dataset whose images and labels lie on a device, as bytes; reading gathers them there.
 
     Args:

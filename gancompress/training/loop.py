@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from gancompress.cost.ledger import TrainingLedger
 from gancompress.methods.base import Measure, Plan, Round
 from gancompress.training.batch_norm import global_statistics
+from gancompress.training.forward_backward import ForwardBackward, unchanged
 from gancompress.training.meters import Meters
 from gancompress.training.objective import Objective, frozen
 from gancompress.training.optimizers import learning_rate
-from gancompress.training.passes import Passes, unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,7 +110,8 @@ class Trainer:
     def __post_init__(self) -> None:
         self.position = Position()
         self.meters = Meters(METERS, self.device)
-        self._passes = Passes(self.generator, self.discriminator, self.objective, self.config, self.record)
+        networks = self.generator, self.discriminator
+        self._forward_backward = ForwardBackward(*networks, self.objective, self.config, self.record)
         if self.folding is not None:
             self.folding.attach((self.generator, self.discriminator))
 
@@ -156,10 +157,10 @@ class Trainer:
         """
         folding = self.folding
         if folding is not None and folding.undecided:
-            self._passes.show(self.device)
+            self._forward_backward.show(self.device)
             world = self.group.world
             batches: dict[nn.Module, int] = {
-                self.network(role): self._passes.images(role, world) for role in self.engine.roles
+                self.network(role): self._forward_backward.images(role, world) for role in self.engine.roles
             }
             folding.decide(batches, self.group, say)
 
@@ -185,7 +186,7 @@ class Trainer:
         real = self.source.real(config.batch_size, draw)
         latents = self.source.latents(config.batch_size, "discriminator", draw)
         self.engine.expect("discriminator", plan)
-        for terms in self._passes.discriminator(real, latents, draw):
+        for terms in self._forward_backward.discriminator(real, latents, draw):
             self.meters.add("loss_discriminator", terms.loss)
             self.meters.add("d_real", terms.d_real)
             self.meters.add("d_fake", terms.d_fake)
@@ -200,7 +201,7 @@ class Trainer:
 
     def _generator_step(self, latents: Latents, total: int, plan: Plan, real: RealBatch) -> None:
         self.engine.expect("generator", plan)
-        for loss in self._passes.generator(latents, total, self._to_compare(real, total)):
+        for loss in self._forward_backward.generator(latents, total, self._to_compare(real, total)):
             self.meters.add("loss_generator", loss)
         self._average_gradients(self.generator)
         self.engine.step("generator", plan)

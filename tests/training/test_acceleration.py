@@ -16,9 +16,9 @@ from gancompress.experiment.assemble import build_dataset, build_loss, build_tra
 from gancompress.kernels import tuning
 from gancompress.recipe.load import load_recipe
 from gancompress.training import folding
-from gancompress.training.feed import Ahead, HeldOnDevice, choose_feed, image_bytes
+from gancompress.training.feed import DeviceDataset, Prefetcher, choose_feed, image_bytes
+from gancompress.training.forward_backward import _explained
 from gancompress.training.graphs import why_no_graphs
-from gancompress.training.passes import _explained
 
 TINY = """
 name: tiny
@@ -280,7 +280,7 @@ def test_several_processes_use_the_choices_of_the_first(recipe, monkeypatch):
     keys = train(start(recipe("fold=auto", "batch_size=8")), 1).folding.table
     monkeypatch.setattr(folding, "_times", lambda layer: pytest.fail("rank 1 measures nothing"))
     trainer = start(recipe("fold=auto", "batch_size=8"))
-    trainer._passes.show(trainer.device)
+    trainer._forward_backward.show(trainer.device)
     trainer.folding.decide({trainer.generator: 8, trainer.discriminator: 16}, Second())
     assert {operators.attached(conv).above for _, conv, _ in operators.resampling(trainer.discriminator)} == {1.0}
 
@@ -359,15 +359,15 @@ def test_a_thread_makes_the_next_batch(recipe):
         def latents(self, batch, *keys):
             return keys
 
-    ahead = Ahead(Source())
-    assert [ahead.real(2, draw) for draw in (0, 1, 2)] == [0, 1, 2]
-    assert ahead.real(2, 0) == 0  # a jump: the guess was wrong, the answer is not
-    assert ahead.latents(2, "probe") == ("probe",)
-    assert ahead.latents(2, "generator", 7) == ("generator", 7)
-    assert ahead.latents(2, "generator", 8) == ("generator", 8)
-    assert [ahead.real(2, draw) for draw in (1, 2, 3)] == [1, 2, 3]
+    prefetcher = Prefetcher(Source())
+    assert [prefetcher.real(2, draw) for draw in (0, 1, 2)] == [0, 1, 2]
+    assert prefetcher.real(2, 0) == 0  # a jump: the guess was wrong, the answer is not
+    assert prefetcher.latents(2, "probe") == ("probe",)
+    assert prefetcher.latents(2, "generator", 7) == ("generator", 7)
+    assert prefetcher.latents(2, "generator", 8) == ("generator", 8)
+    assert [prefetcher.real(2, draw) for draw in (1, 2, 3)] == [1, 2, 3]
     with pytest.raises(DataError, match="image 4"):
-        ahead.real(2, 4)
+        prefetcher.real(2, 4)
     on_thread = {draw for threaded, draw in asked if threaded}
     assert {1, 2, 3} <= on_thread
     assert 0 not in on_thread
@@ -383,10 +383,10 @@ def test_the_thread_stands_on_the_gpu_of_its_process(monkeypatch):
             return name().name
 
     here, gpu = Source().real(2, 0), torch.device("cuda", 1)
-    ahead = Ahead(Source(), gpu)
-    assert [ahead.real(2, 0), ahead.real(2, 1)] == [here, "batches_0"]
+    prefetcher = Prefetcher(Source(), gpu)
+    assert [prefetcher.real(2, 0), prefetcher.real(2, 1)] == [here, "batches_0"]
     assert stood == [("batches_0", gpu)]
-    Ahead(Source(), torch.device("cpu")).real(2, 0)
+    Prefetcher(Source(), torch.device("cpu")).real(2, 0)
     assert len(stood) == 1
 
 
@@ -399,7 +399,7 @@ def test_the_gpu_of_a_process_has_a_number(monkeypatch):
 
 def test_a_held_dataset_is_the_dataset(recipe):
     dataset = build_dataset(recipe())
-    held = HeldOnDevice(dataset, torch.device("cpu"))
+    held = DeviceDataset(dataset, torch.device("cpu"))
     indices = torch.tensor([5, 0, 5])
     for mine, theirs in zip(held.read(indices), dataset.read(indices), strict=True):
         assert torch.equal(mine, theirs)

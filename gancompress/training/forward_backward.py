@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from gancompress.sparsity.state import Role
     from gancompress.training.graphs import Recorder
 
-__all__ = ["Passes", "unchanged"]
+__all__ = ["ForwardBackward", "unchanged"]
 
 
-class Passes:
+class ForwardBackward:
     """Computes the losses of both players and leaves their gradients in ``.grad``; steps nothing, waits for nothing.
 
     The discriminator's pass builds no graph of the generator, and the generator's computes no gradients of the
