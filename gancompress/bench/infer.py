@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gancompress.bench.engines import installed, onnx_bytes, onnxruntime_session, openvino_model
 from gancompress.bench.styles import fold
 from gancompress.bench.timing import Ratio, alternate, keep_memory, machine, ratios
-from gancompress.cost.layers import profile
+from gancompress.cost.profile import profile
 from gancompress.experiment.assemble import (
     ROLES,
     build_backbone,

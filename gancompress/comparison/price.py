@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from gancompress.cost.flops import FLOPS_PER_MAC, sample_cost
-from gancompress.cost.layers import profile
 from gancompress.cost.ledger import TrainingLedger
+from gancompress.cost.profile import profile
 from gancompress.cost.training import training_cost
 from gancompress.errors import RecipeError
 from gancompress.experiment.assemble import (
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gancompress.backbones.base import PrunableWeight
-    from gancompress.cost.layers import NetworkProfile
+    from gancompress.cost.profile import NetworkProfile
     from gancompress.data.base import ImageSpec
     from gancompress.methods.base import Method, MethodConfig, Round
     from gancompress.recipe.schema import Recipe

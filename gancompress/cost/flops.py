@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gancompress.cost.layers import NetworkProfile
+    from gancompress.cost.profile import NetworkProfile
 
 __all__ = ["FLOPS_PER_MAC", "SampleCost", "sample_cost"]
 

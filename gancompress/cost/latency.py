@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gancompress.cost.layers import evaluating
+from gancompress.cost.profile import evaluating
 from gancompress.seeds import generator as random_generator
 
 if TYPE_CHECKING:

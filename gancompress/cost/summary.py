@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from gancompress.cost.bytes import network_bytes, optimizer_bytes
 from gancompress.cost.flops import sample_cost
 from gancompress.cost.latency import measure_latency
-from gancompress.cost.layers import profile
+from gancompress.cost.profile import profile
 from gancompress.cost.training import training_cost
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from gancompress.backbones.base import Discriminator, Generator
-    from gancompress.cost.layers import NetworkProfile
     from gancompress.cost.ledger import TrainingLedger
+    from gancompress.cost.profile import NetworkProfile
     from gancompress.sparsity.state import Role, SparseState
 
 __all__ = ["CostReport", "cost_summary", "run_cost"]

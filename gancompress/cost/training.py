@@ -20,8 +20,8 @@ from gancompress.cost.flops import FLOPS_PER_MAC
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gancompress.cost.layers import Counting, NetworkProfile
     from gancompress.cost.ledger import Tally, TrainingLedger
+    from gancompress.cost.profile import Counting, NetworkProfile
     from gancompress.sparsity.state import Role
 
 __all__ = ["Convention", "TrainingCost", "forward_equivalents", "training_cost"]

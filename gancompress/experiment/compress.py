@@ -9,7 +9,7 @@ from gancompress.backbones.base import prunable_weights
 from gancompress.components.registry import BACKBONES, METHODS
 from gancompress.cost.bytes import network_bytes
 from gancompress.cost.flops import FLOPS_PER_MAC, sample_cost
-from gancompress.cost.layers import profile
+from gancompress.cost.profile import profile
 from gancompress.errors import ComponentError, RecipeError, RunError
 from gancompress.experiment.assemble import (
     build_backbone,

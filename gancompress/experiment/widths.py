@@ -15,7 +15,7 @@ import torch
 
 from gancompress.backbones.base import prunable_weights
 from gancompress.cost.flops import sample_cost
-from gancompress.cost.layers import profile
+from gancompress.cost.profile import profile
 from gancompress.errors import BackboneError
 from gancompress.methods.base import Method, MethodConfig, Size
 

@@ -17,7 +17,7 @@ from gancompress.backbones.layers import (
     ProjectedBatchNorm2d,
     initialiser,
 )
-from gancompress.cost.layers import profile
+from gancompress.cost.profile import profile
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError
 

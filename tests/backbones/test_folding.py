@@ -16,7 +16,7 @@ from gancompress.backbones.biggan import BigGAN, BigGANConfig
 from gancompress.backbones.biggan_deep import BigGANDeep, BigGANDeepConfig
 from gancompress.backbones.layers import DownBlock, FirstDownBlock, UpBlock, averaged, initialiser, upsampled
 from gancompress.backbones.sngan import SNGAN, SNGANConfig
-from gancompress.cost.layers import profile
+from gancompress.cost.profile import profile
 from gancompress.data.base import ImageSpec
 from gancompress.kernels.layout import is_batch_last
 

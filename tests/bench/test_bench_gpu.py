@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from gancompress.bench import train
+from gancompress.training import folding
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 TINY = [
     "data={name: shapes, resolution: 32, images: 20}",
@@ -33,13 +36,18 @@ def script(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a GPU"))])  # fmt: skip
-def test_it_measures_every_switch_and_runs_both(script, tmp_path, device):
+def test_it_measures_every_way_and_runs_both(script, tmp_path, device, monkeypatch):
+    few = dict(list(train.ALONE.items())[-3:])  # tests of the bench itself time them all
+    monkeypatch.setattr(train, "ALONE", few)
+    monkeypatch.setattr(folding, "folded_above", lambda *_, **__: 0.0)  # no measurement of its own
+    monkeypatch.setenv("GANCOMPRESS_SPARSE", "never")
     out = tmp_path / "gpu.json"
     arguments = ["--device", device, "--rounds", "2", "--steps", "5", "--no-evaluation", "--json", str(out)]
     found = script.main([*arguments, *(part for key in TINY for part in ("--set", key))])
     assert json.loads(out.read_text()) == json.loads(json.dumps(found))
     assert found["fastest"] in script.FASTEST
     rows = found["bench"]["against_plain"]
+    assert {name for name in few if name != "compiled"} <= set(rows)
     assert all(row["images_per_second"] > 0 for row in rows.values())
     assert found["minutes_for_the_whole_recipe"] == pytest.approx(50000 / 60 * rows[found["fastest"]]["seconds"])
     assert {name: one["steps"] for name, one in found["runs"].items()} == {"dense": 5, "recipe": 5}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gancompress.comparison.price import price
-from gancompress.cost.layers import profile
+from gancompress.cost.profile import profile
 from gancompress.experiment.assemble import build_backbone, build_dataset, build_networks
 from gancompress.experiment.run import Experiment
 

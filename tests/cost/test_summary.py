@@ -10,8 +10,8 @@ from gancompress.backbones.base import prunable_weights
 from gancompress.backbones.dcgan import DCGAN, DCGANConfig
 from gancompress.cost.bytes import network_bytes, optimizer_bytes
 from gancompress.cost.latency import measure_latency
-from gancompress.cost.layers import profile
 from gancompress.cost.ledger import TrainingLedger
+from gancompress.cost.profile import profile
 from gancompress.cost.summary import cost_summary, run_cost
 from gancompress.data.base import ImageSpec
 

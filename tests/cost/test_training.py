@@ -5,8 +5,8 @@ import torch
 
 from gancompress.backbones.base import prunable_weights
 from gancompress.backbones.sngan import SNGAN, SNGANConfig
-from gancompress.cost.layers import LayerCost, NetworkProfile, profile
 from gancompress.cost.ledger import TrainingLedger
+from gancompress.cost.profile import LayerCost, NetworkProfile, profile
 from gancompress.cost.training import forward_equivalents, training_cost
 from gancompress.data.base import ImageSpec
 from gancompress.sparsity.allocate import allocate

@@ -9,7 +9,7 @@ from gancompress.backbones.dcgan import DCGAN, DCGANConfig
 from gancompress.backbones.layers import LinearToMap, spectral
 from gancompress.backbones.sngan import SNGAN, SNGANConfig
 from gancompress.cost.flops import sample_cost
-from gancompress.cost.layers import profile, profile_call
+from gancompress.cost.profile import profile, profile_call
 from gancompress.data.base import ImageSpec
 
 CLASSES = tuple("abc")
