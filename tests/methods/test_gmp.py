@@ -5,11 +5,14 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from method_views import SHAPES, rng, view
+import torch
+from method_views import SHAPES, one, rng, view
 from pydantic import ValidationError
 
 from gancompress.methods.base import NetView, Plan
-from gancompress.methods.gmp import GMP, GMPConfig
+from gancompress.methods.gmp import GMP, GMPConfig, Gradual
+from gancompress.methods.granet import GraNet, GraNetConfig
+from gancompress.methods.pruning import PruningConfig, cut, everything
 from gancompress.sparsity.allocate import allocate
 
 if TYPE_CHECKING:
@@ -20,11 +23,11 @@ def gmp(**settings: Any) -> GMP:
     return GMP(GMPConfig.model_validate(settings))
 
 
-def due(method: GMP, total: int) -> list[int]:
+def due(method: Gradual[Any], total: int) -> list[int]:
     return [step for step in range(1, total + 1) if Plan.UPDATE in method.plan("generator", step, total)]
 
 
-def train(method: GMP, total: int, density: float = 0.05) -> list[tuple[int, SparseState, NetView]]:
+def train(method: Gradual[Any], total: int, density: float = 0.05) -> list[tuple[int, SparseState, NetView]]:
     state = method.init(view(density=density), view(density=density).budget, rng())
     history = [(0, state, view(density=density))]
     for step in due(method, total):
@@ -63,15 +66,40 @@ def test_a_masked_weight_never_returns(scope: str) -> None:
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
-def test_regrowth_exchanges_without_changing_the_count(scope: str) -> None:
-    history = train(gmp(scope=scope, every=50, regrow=0.3), 1000)
-    returned = 0
+def test_granet_exchanges_to_the_end_without_changing_the_count(scope: str) -> None:
+    method = GraNet(GraNetConfig(scope=scope, every=50))
+    history = train(method, 1000)
+    assert [step for step, _, _ in history][-4:] == [800, 850, 900, 950]
+    late = 0
     for (_, before, _), (step, after, _) in itertools.pairwise(history):
-        assert after.nonzeros == closed_form(2196, 110, step, 100, 800)
-        returned += sum(int((after.masks[name] & ~before.masks[name]).sum()) for name in SHAPES)
-    assert returned > 0
-    assert Plan.DENSE_GRADIENT in gmp(regrow=0.3).plan("generator", 800, 1000)
-    assert Plan.DENSE_GRADIENT not in gmp().plan("generator", 800, 1000)
+        assert after.nonzeros == closed_form(2196, 110, min(step, 800), 100, 800)
+        late += sum(int((after.masks[name] & ~before.masks[name]).sum()) for name in SHAPES) if step > 800 else 0
+    assert late > 0
+    assert Plan.DENSE_GRADIENT in method.plan("generator", 950, 1000)
+    assert method.plan("generator", 1000, 1000) == Plan.NOTHING
+    assert method.plan("discriminator", 925, 1000) == Plan.NOTHING
+
+
+def test_granet_exchanges_the_weakest_for_the_steepest_by_hand() -> None:
+    # two of four stay, half of them is exchanged: out goes 2, in comes the masked one of gradient 9
+    constant = {"name": "constant", "value": 0.5}
+    method = GraNet(GraNetConfig.model_validate({"start": 0, "end": 0, "scope": "layer", "drop_fraction": constant}))
+    net = one([1.0, 2.0, 3.0, 0.5], [9.0, 0.0, 0.0, 8.0])
+    state = method.update(method.init(net, net.budget, rng()), net, rng())
+    assert state.masks["w"].tolist() == [True, False, True, False]
+
+
+def test_regrow_of_gmp_points_to_granet() -> None:
+    assert gmp(regrow=0.0).config == gmp().config
+    with pytest.raises(ValueError, match="write method: granet, with drop_fraction"):
+        gmp(regrow=0.3)
+
+
+def test_a_score_that_is_no_number_is_pruned_first() -> None:
+    net = one([1.0, 2.0, 3.0, 4.0])
+    scores = {"w": torch.tensor([float("nan"), 2.0, float("nan"), 1.0])}
+    state = cut(everything(net), net, scores, 2, PruningConfig())
+    assert state.masks["w"].tolist() == [False, True, False, True]
 
 
 def test_what_stu_gans_baseline_did_and_where_ours_ends() -> None:

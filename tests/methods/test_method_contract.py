@@ -18,7 +18,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "set": DYNAMIC,
     "rigl": DYNAMIC,
     "magnitude": {"scope": "global"},
-    "gmp": {"every": 2, "regrow": 0.2},
+    "gmp": {"every": 2},
+    "granet": {"every": 2},
     "imp": {
         "rate": 0.5,
         "rewind_step": 2,
@@ -73,7 +74,7 @@ def test_what_methods_say_about_themselves() -> None:
     assert [name for name, kind in kinds.items() if kind.baseline] == ["dense", "narrow"]
     assert [name for name, kind in kinds.items() if not kind.sparsifies] == ["dense", "narrow"]
     trained = {name: dict(kind.for_trained) for name, kind in kinds.items() if kind.for_trained}
-    dynamic = {name: {"start": 0} for name in ("dst", "set", "rigl", "stu-gan", "gmp")}
+    dynamic = {name: {"start": 0} for name in ("dst", "set", "rigl", "stu-gan", "gmp", "granet")}
     assert trained == {**dynamic, "magnitude": {"finetune": 1}}
     defaults = {name: kind(kind.Config()) for name, kind in kinds.items()}
     meeting = {name: [*filter(method.meets_density, ROLES)] for name, method in defaults.items()}

@@ -506,6 +506,24 @@ def test_next_round_decides_first_and_set_state_enforces(reset):
     toys.engine.check()
 
 
+def test_moments_and_step_counters_start_anew_with_a_round():
+    toys = make(Pruning(ToyConfig(every=100)))
+    for step in (1, 2, 3):
+        toys.step(step)
+    parameter = next(iter(toys.generator.parameters()))
+    optimizer = toys.optimizers["generator"]
+    assert int(optimizer.state[parameter]["step"]) == 3
+    states = toys.engine.next_round(Round("prune", 10), 1)
+    for role in ROLES:
+        toys.engine.set_state(role, states[role], reset_moments=True)
+        assert not toys.optimizers[role].state
+    toys.step(1, round=1)
+    gradient, state = parameter.grad, optimizer.state[parameter]
+    # one step after the start: nothing of the last round is averaged in
+    assert int(state["step"]) == 1
+    assert torch.allclose(state["exp_avg_sq"], 0.1 * gradient**2)
+
+
 # ---------------------------------------------------------------- save and load
 
 
