@@ -41,6 +41,13 @@ def test_a_method_keeps_the_settings_that_the_recipe_gives_it(tiny: Callable[...
     assert grid.rows[0].cells[0].recipe.sparsity.generator.density is None
 
 
+def test_a_pattern_is_chosen_beside_a_method(tiny: Callable[..., LoadedRecipe]) -> None:
+    grid = build_grid(tiny(), parse_methods("dst,dst:pattern=1x4"), (0.5,), narrow=False)
+    assert [row.cells[0].recipe.sparsity.pattern.name for row in grid.rows[1:]] == ["unstructured", "block"]
+    assert [row.cells[0].recipe.sparsity.method.name for row in grid.rows[1:]] == ["dst", "dst"]
+    assert grid.rows[2].cells[0].name == "dst-pattern-1x4-d0.5-s0"
+
+
 def test_cells_differ_in_nothing_but_what_is_compared(tiny: Callable[..., LoadedRecipe]) -> None:
     grid = build_grid(tiny(), parse_methods("static,imp:rate=0.5"), (0.25,))
     base = grid.base.model_dump()
