@@ -135,7 +135,9 @@ def _metrics(run: RunRecord) -> Iterator[Fact]:
         ends = ""
         if step != last_step and last:
             ends = f"; last, at step {count(last_step)}: {metric_value(last[0].value, last[0].std)}"
-        yield _metric(best, f"best, at step {count(step)}{ends}")
+        others = run.of_other_protocol
+        left_out = f"; {others} under another protocol left out" if others else ""
+        yield _metric(best, f"best, at step {count(step)}{ends}{left_out}")
     elif last:
         yield _metric(last[0], f"at step {count(last_step)}")
 

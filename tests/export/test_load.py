@@ -19,7 +19,8 @@ from gancompress.data.transform import to_uint8
 from gancompress.errors import ExportError
 from gancompress.experiment.finished import open_run
 from gancompress.export.folding import folded
-from gancompress.export.packed import export_packed, load_packed
+from gancompress.export.packed import export_packed, export_run, load_packed
+from gancompress.storage import checkpoint
 from gancompress.units import size
 
 if TYPE_CHECKING:
@@ -201,6 +202,16 @@ def test_a_run_becomes_a_file(run: Path, tmp_path: Path) -> None:
     half = tmp_path / "half.safetensors"
     assert call("export", str(run), "--values", "bf16", "--out", str(half), "--step", "3").exit_code == 0
     assert half.stat().st_size < path.stat().st_size
+
+
+def test_an_export_reads_each_file_of_the_checkpoint_that_it_needs_once(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    real = checkpoint._read_bytes
+    monkeypatch.setattr(checkpoint, "_read_bytes", lambda file: read.append(file.name) or real(file))
+    export_run(open_run(run), tmp_path / "generator.safetensors")
+    assert sorted(name for name in read if name.endswith(".safetensors")) == ["ema.safetensors", "sparsity.safetensors"]
 
 
 def test_loading_makes_the_images_that_the_run_samples(run: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gancompress.report.summary import headline
 from gancompress.runs.best import best_evaluation, of_other_protocol
 from gancompress.runs.directory import RunDirectory
 from gancompress.runs.record import read_run
@@ -54,4 +55,6 @@ def test_a_record_says_how_many_evaluations_are_of_another_protocol(tmp_path: Pa
     assert record.best is not None
     assert (record.best[0], record.best[1][0].value, record.of_other_protocol) == (4, 5.0, 2)
     assert of_other_protocol(looks) == 2
+    (fact,) = [fact for fact in headline(record) if fact.group == "metric"]
+    assert fact.detail == "best, at step 4; last, at step 5: 7; 2 under another protocol left out"
     assert of_other_protocol([]) == 0
