@@ -142,12 +142,12 @@ def test_invariants_and_one_update_per_due_training_step(n_d):
     assert (scalars["generator"]["steps"], scalars["discriminator"]["steps"]) == (60, 60 * n_d)
 
 
-def test_hundreds_of_steps_with_weight_decay_stay_on_the_mask():
+def test_many_steps_with_weight_decay_stay_on_the_mask():
     toys = make(optimizer=lambda p: torch.optim.AdamW(p, 1e-2, weight_decay=0.1, amsgrad=True), check_every=7)
-    reports = [report for step in range(1, 301) for report in toys.step(step) if report.role == "generator"]
+    reports = [report for step in range(1, 121) for report in toys.step(step) if report.role == "generator"]
     toys.engine.check()
     assert_zero_off_mask(toys)
-    assert reports[-1].exploration > 0.5  # 100 updates of 30 % reach most weights
+    assert reports[-1].exploration > 0.5  # 40 updates of 30 % reach most weights
 
 
 def test_grown_weights_start_at_zero_with_zero_moments_then_learn():

@@ -145,7 +145,8 @@ def member(rank: int, folder: str) -> None:
 def both(tmp_path_factory):
     """The results of two processes; starting them is what costs, so they do everything in one go."""
     folder = tmp_path_factory.mktemp("group")
-    context = torch.multiprocessing.get_context("spawn")
+    context = torch.multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["gancompress.experiment.run"])  # imported once, not by every process
     members = [context.Process(target=member, args=(rank, str(folder))) for rank in range(2)]
     for process in members:
         process.start()

@@ -206,7 +206,8 @@ def member(rank: int, folder: str) -> None:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two processes left what they found; starting them is what costs."""
     folder = tmp_path_factory.mktemp("pair")
-    context = torch.multiprocessing.get_context("spawn")
+    context = torch.multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["gancompress.experiment.run"])  # imported once, not by every process
     members: list[BaseProcess] = [context.Process(target=member, args=(rank, str(folder))) for rank in range(2)]
     for process in members:
         process.start()
