@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from torch import nn
@@ -119,7 +119,7 @@ def prunable_weights(network: nn.Module) -> dict[str, PrunableWeight]:
         if not isinstance(module, _PRUNABLE) or not getattr(module, "prunable", True):
             continue
         parametrised = getattr(module, "parametrizations", None)
-        leaf = parametrised["weight"].original if parametrised is not None else module.weight
+        leaf: Any = parametrised["weight"].original if parametrised is not None else module.weight
         label = f"{name}.weight" if name else "weight"
         found[label] = PrunableWeight(label, leaf, leaves[id(leaf)], _layer(module, leaf, leaves, module is output))
     return found

@@ -131,9 +131,11 @@ def _shapes(loaded: LoadedRecipe, dataset: Dataset[Any], images: int) -> list[st
         every = sum(parameter.numel() for parameter in trainer.network(role).parameters())
         budget, state = trainer.engine.budget(role), trainer.engine.state(role)
         asked = "" if state.nonzeros == budget.total else f" ({budget.exact_density:.4f} asked)"
+        units = f"; pattern {budget.pattern}, {budget.unstructured:,} stay unstructured" if budget.units else ""
         lines.append(
             f"{role:<13}  {every:>11,} parameters; of {sum(budget.sizes.values()):,} prunable weights in "
             f"{len(budget.sizes)} layers {state.nonzeros:,} are kept at the start: density {state.density:.4f}{asked}"
+            f"{units}"
         )
     lines.append(f"memory         {memory.describe()}" + (f"; {size(free)} are free" if free is not None else ""))
     return lines

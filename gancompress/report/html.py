@@ -100,6 +100,7 @@ def _about(run: RunRecord) -> list[tuple[str, str]]:
     training = mapping(recipe.get("training"))
     facts = [
         ("method", mapping(mapping(recipe.get("sparsity")).get("method")).get("name")),
+        ("pattern", _pattern(mapping(mapping(recipe.get("sparsity")).get("pattern")))),
         ("model", mapping(recipe.get("model")).get("name")),
         ("data", mapping(recipe.get("data")).get("name")),
         ("steps", f"{count(run.last_step)} of {count(training['steps'])}" if number(training.get("steps")) else None),
@@ -109,6 +110,13 @@ def _about(run: RunRecord) -> list[tuple[str, str]]:
         ("started", _date(run.status.started)),
     ]
     return [(name, str(value)) for name, value in facts if value is not None]
+
+
+def _pattern(node: dict[str, Any]) -> str | None:
+    """Return how a pattern is written; nothing for single weights."""
+    settings = ", ".join(f"{key} {value}" for key, value in node.items() if key != "name")
+    name = node.get("name", "unstructured")
+    return None if name == "unstructured" else f"{name} ({settings})" if settings else str(name)
 
 
 def _date(text: str | None) -> str | None:

@@ -199,7 +199,7 @@ def _fill(
         below, above = (middle, above) if sum(shares(kinks[middle])) <= total else (below, middle)
     left, right = shares(kinks[below]), shares(kinks[above])
     rise = sum(right) - sum(left)
-    slope = (total - sum(left)) / rise if rise else Fraction(0)
+    slope = Fraction(total - sum(left)) / rise if rise else Fraction(0)
     exact = {name: a + (b - a) * slope for name, a, b in zip(names, left, right, strict=True)}
     return apportion(exact, total, steps, highs)
 
