@@ -180,26 +180,18 @@ def _report(registry: Registry[Any], entry: Entry, settings: dict[str, Any], ski
 def _checks(
     registry: Registry[Any], entry: Entry, settings: dict[str, Any], skip: list[str], slow: bool
 ) -> list[Check]:
-    from gancompress import testing
+    from gancompress.testing import checks
 
-    try:
-        without: dict[str, Any] = {"metric": testing.metric_checks, "extractor": testing.extractor_checks}
-        if entry.kind in without:
-            if settings:
-                raise RecipeError(f"--set: {entry.kind} {entry.name!r} has no settings")
-            made: list[Check] = without[entry.kind](entry.name, skip=skip, slow=slow)
-            return made
-        makers: dict[str, Any] = {
-            "method": testing.method_checks,
-            "backbone": testing.backbone_checks,
-            "dataset": testing.dataset_checks,
-            "loss": testing.loss_checks,
-        }
+    given = []
+    if hasattr(registry.base(), "Config"):
         _refuse_settings(registry, entry, settings)
-        checks: list[Check] = makers[entry.kind](entry.name, settings, skip=skip, slow=slow)
+        given.append(settings)
+    elif settings:
+        raise RecipeError(f"--set: {entry.kind} {entry.name!r} has no settings")
+    try:
+        return checks(entry.name, *given, kind=entry.kind, skip=skip, slow=slow)
     except ValueError as error:
         raise RecipeError(f"--skip: {error}") from None
-    return checks
 
 
 def _refuse_settings(registry: Registry[Any], entry: Entry, settings: dict[str, Any]) -> None:

@@ -5,12 +5,12 @@ registering what it defines, under the name that recipes use::
 
     from gancompress import METHODS, Method
 
+    @METHODS.register("my-method")
     class MyMethod(Method):
         ...
 
-    METHODS.register("my-method", MyMethod)
-
-That is all: ``BACKBONES``, ``DATASETS``, ``LOSSES``, ``METRICS`` and ``EXTRACTORS`` have the same ``register``. A run
+That is all: ``PATTERNS``, ``BACKBONES``, ``DATASETS``, ``LOSSES``, ``METRICS`` and ``EXTRACTORS`` have the same
+``register``. A run
 notes where its components came from, and the hash of a plugin file; opening the run again never executes a file by
 itself, it says which one to give.
 """
@@ -93,7 +93,7 @@ def load_plugin(path: str | Path) -> list[str]:
     names = tuple((plural, name) for plural, found in registered.items() for name in found)
     if not names:
         raise ComponentError(
-            'registers nothing; end it with a line such as METHODS.register("my-method", MyMethod)',
+            'registers nothing; put a line such as @METHODS.register("my-method") above its class',
             where=f"--plugin {path}",
         )
     _LOADED[file] = _Loaded(digest, names)

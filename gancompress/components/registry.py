@@ -120,6 +120,12 @@ class Registry(Generic[T]):
     def _builtins(self) -> Mapping[str, str]:
         return self._declared()
 
+    def base(self) -> type:
+        """Import and return the class that components of this kind subclass."""
+        module, _, attribute = self._base.partition(":")
+        found: type = getattr(importlib.import_module(module), attribute)
+        return found
+
     def __contains__(self, name: object) -> bool:
         return name in self._known()
 
@@ -284,11 +290,7 @@ class Registry(Generic[T]):
         return (None, f"cannot be used: {entry.target} {reason}") if reason else (cast("T", found), "")
 
     def _unusable(self, component: Any) -> str:
-        if not self._base:
-            return ""
-        module, _, attribute = self._base.partition(":")
-        base = getattr(importlib.import_module(module), attribute)
-        return why_unusable(component, base, makes_itself=self._makes_itself)
+        return why_unusable(component, self.base(), makes_itself=self._makes_itself) if self._base else ""
 
     def _builtin_entries(self) -> Iterator[Entry]:
         for name, target in self._builtins.items():

@@ -1,14 +1,13 @@
 """The conformance kit: what a component of any kind must do, ready for a plugin's own tests.
 
-Every kind has two functions. ``check_method(MyMethod)`` runs every check and raises :class:`ConformanceError`, which
-lists all that failed; ``method_checks(MyMethod)`` returns the checks one by one, so that pytest shows each as a test of
-its own::
+:func:`check` runs every check of a component and raises :class:`ConformanceError`, which lists all that failed;
+:func:`checks` returns them one by one, so that pytest shows each as a test of its own::
 
     import pytest
-    from gancompress.testing import method_checks
+    from gancompress.testing import checks
     from my_method import MyMethod
 
-    @pytest.mark.parametrize("check", method_checks(MyMethod, {"every": 2}), ids=str)
+    @pytest.mark.parametrize("check", checks(MyMethod, {"every": 2}), ids=str)
     def test_conformance(check):
         check()
 
@@ -17,13 +16,18 @@ The built-in components are held to the same kit. On the command line it is ``ga
 
 from __future__ import annotations
 
-from gancompress.testing.backbones import backbone_checks, check_backbone
+from functools import partial
+
 from gancompress.testing.conformance import Check, Conformance, ConformanceError, Outcome, run_checks
-from gancompress.testing.datasets import check_dataset, dataset_checks
-from gancompress.testing.extractors import check_extractor, extractor_checks
-from gancompress.testing.losses import check_loss, loss_checks
-from gancompress.testing.methods import check_method, method_checks
-from gancompress.testing.metrics import check_metric, metric_checks
+from gancompress.testing.front import check, checks
+
+#: names of before there was one front for all kinds
+check_method, method_checks = partial(check, kind="method"), partial(checks, kind="method")
+check_backbone, backbone_checks = partial(check, kind="backbone"), partial(checks, kind="backbone")
+check_dataset, dataset_checks = partial(check, kind="dataset"), partial(checks, kind="dataset")
+check_loss, loss_checks = partial(check, kind="loss"), partial(checks, kind="loss")
+check_metric, metric_checks = partial(check, kind="metric"), partial(checks, kind="metric")
+check_extractor, extractor_checks = partial(check, kind="extractor"), partial(checks, kind="extractor")
 
 __all__ = [
     "Check",
@@ -31,12 +35,14 @@ __all__ = [
     "ConformanceError",
     "Outcome",
     "backbone_checks",
+    "check",
     "check_backbone",
     "check_dataset",
     "check_extractor",
     "check_loss",
     "check_method",
     "check_metric",
+    "checks",
     "dataset_checks",
     "extractor_checks",
     "loss_checks",

@@ -2,121 +2,77 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from gancompress.backbones.base import Backbone
 from gancompress.components.registry import BACKBONES
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError
 from gancompress.testing import networks
-from gancompress.testing.conformance import (
-    Check,
-    Conformance,
-    Once,
-    Subject,
-    check_documented,
-    check_strict,
-    chosen,
-    require,
-    run_checks,
-)
+from gancompress.testing.conformance import Check, ConfiguredSuite, Once, promise, promised, require
 from gancompress.testing.networks import CLASSES, Case, build
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping
 
-__all__ = ["backbone_checks", "check_backbone"]
+__all__ = ["BackboneSuite"]
 
 #: image sizes that are tried to find one that a backbone can make
-_SIZES = (16, 32, 64, 28, 48, 8, 24, 96, 128, 256, 512, 1024)
+_SIZES: Final = (16, 32, 64, 28, 48, 8, 24, 96, 128, 256, 512, 1024)
+#: what is looked at; the first three at every size if that is wanted, the others at the smallest
+_LOOKS: Final[Mapping[str, Callable[[Case], None]]] = {
+    "shapes": networks.shapes,
+    "gradients": networks.gradients,
+    "prunable-weights": networks.listed_weights,
+    "seed": networks.seeded,
+    "samples-differ": networks.samples_differ,
+    "conditioning": networks.conditioning,
+    "widths": networks.narrower,
+    "stable-names": networks.stable_names,
+    "state-round-trip": networks.round_trip,
+    "deep-copy": networks.deep_copy,
+    "channels-last": networks.channels_last,
+    "bf16": networks.half_precision,
+    "evaluation": networks.leaves_no_trace,
+    "refusals": networks.refuses,
+    "compiles": networks.compiles,
+}
+_EVERY_SIZE: Final = ("shapes", "gradients", "prunable-weights")
+_SLOW: Final = ("compiles",)
 
 
-def check_backbone(
-    backbone: str | type[Backbone[Any]],
-    settings: Mapping[str, Any] | None = None,
-    *,
-    every_size: bool = False,
-    skip: Collection[str] = (),
-    slow: bool = False,
-) -> Conformance:
-    """Hold a backbone to its contract.
+class BackboneSuite(ConfiguredSuite):
+    """All checks of one backbone.
 
     Args:
-        backbone: the class, or a registered name.
+        component: the class, or a registered name.
         settings: its settings; narrow networks are quick to judge. With a setting ``conditional`` it is judged with
             and without classes.
         every_size: judge shapes and gradients at every resolution that it makes, not at the smallest alone.
-        skip: names of checks to leave out.
-        slow: run the slow checks too (``compiles``).
-
-    Returns:
-        The report.
-
-    Raises:
-        ConformanceError: at least one check failed; the message lists all that did.
     """
-    checks = backbone_checks(backbone, settings, every_size=every_size, skip=skip, slow=slow)
-    return run_checks(_subject(backbone, settings).label, checks).require()
 
+    registry = BACKBONES
 
-def backbone_checks(
-    backbone: str | type[Backbone[Any]],
-    settings: Mapping[str, Any] | None = None,
-    *,
-    every_size: bool = False,
-    skip: Collection[str] = (),
-    slow: bool = False,
-) -> list[Check]:
-    """Return the checks of :func:`check_backbone`, for ``pytest.mark.parametrize("check", …, ids=str)``.
-
-    Nothing is built, and a backbone given by name is not even imported, before the first of them is called.
-    """
-    return chosen(_Suite(_subject(backbone, settings), every_size).checks(), skip, slow)
-
-
-def _subject(backbone: str | type[Backbone[Any]], settings: Mapping[str, Any] | None) -> Subject:
-    return Subject(BACKBONES, backbone, {} if settings is None else settings)
-
-
-class _Suite:
-    """All checks of one backbone."""
-
-    def __init__(self, subject: Subject, every_size: bool) -> None:
-        self.subject = subject
+    def __init__(
+        self, component: str | type, settings: Mapping[str, Any] | None = None, *, every_size: bool = False
+    ) -> None:
+        super().__init__(component, settings)
         self.cases = Once(self._cases)
         self.every_size = every_size
 
     def checks(self) -> list[Check]:
-        return [
+        """Return every check, each of which looks at networks with and without classes."""
+        looks = [
             Check(
-                "documented", "the class and every setting say what they are", lambda: check_documented(self.subject)
-            ),
-            Check("strict-settings", "unknown settings are errors, known ones never change", self._strict),
-            Check("builds", "it can be built, and lists the resolutions that it makes", self._builds),
-            self._all("shapes", "images and logits have the shape, type and range of the contract", networks.shapes),
-            self._all("gradients", "gradients reach every weight of both networks", networks.gradients),
-            self._all("prunable-weights", "every layer is listed, one of them as the output", networks.listed_weights),
-            self._each("seed", "the seed decides every weight, and nothing else does", networks.seeded),
-            self._each("samples-differ", "other inputs give other outputs", networks.samples_differ),
-            self._each("conditioning", "classes have an effect when asked for, and only then", networks.conditioning),
-            self._each("widths", "a narrower network has fewer weights, the other one as many", networks.narrower),
-            self._each("stable-names", "names of weights do not depend on spectral norm", networks.stable_names),
-            self._each("state-round-trip", "a saved and loaded state gives the same outputs", networks.round_trip),
-            self._each("deep-copy", "a copy made after training is equal and apart", networks.deep_copy),
-            self._each("channels-last", "the memory format changes nothing", networks.channels_last),
-            self._each("bf16", "under bf16 outputs are float32 and close, gradients finite", networks.half_precision),
-            self._each("evaluation", "in eval mode nothing changes, no sample sees another", networks.leaves_no_trace),
-            self._each("refusals", "what it cannot make is refused with a BackboneError", networks.refuses),
-            self._each("compiles", "torch.compile gives the same outputs", networks.compiles, slow=True),
+                name,
+                promised(look),
+                partial(self._run, look, every_size=self.every_size and name in _EVERY_SIZE),
+                name in _SLOW,
+            )
+            for name, look in _LOOKS.items()
         ]
-
-    def _each(self, name: str, promise: str, look: Callable[[Case], None], *, slow: bool = False) -> Check:
-        """Return a check of the smallest networks, with and without classes."""
-        return Check(name, promise, lambda: self._run(look, every_size=False), slow)
-
-    def _all(self, name: str, promise: str, look: Callable[[Case], None]) -> Check:
-        """Return a check of the networks of every size, if that is wanted."""
-        return Check(name, promise, lambda: self._run(look, every_size=self.every_size))
+        return [*super().checks(), *looks]
 
     def _run(self, look: Callable[[Case], None], *, every_size: bool) -> None:
         cases = self.cases.need("builds")
@@ -128,10 +84,9 @@ class _Suite:
                 except AssertionError as error:
                     raise AssertionError(f"{case}: {error}") from error
 
-    def _strict(self) -> None:
-        check_strict(self.subject)
-
-    def _builds(self) -> None:
+    @promise
+    def builds(self) -> None:
+        """It can be built, and lists the resolutions that it makes."""
         for case in self.cases.get():
             backbone = case.backbone()
             require(isinstance(backbone, Backbone), f"{type(backbone).__name__} is no Backbone: subclass it")
@@ -142,17 +97,17 @@ class _Suite:
             require(backbone.conditional is case.conditional, f"{case}: conditional is {backbone.conditional!r}")
 
     def _cases(self) -> list[Case]:
-        asked = (False, True) if "conditional" in self.subject.type.Config.model_fields else (None,)
+        asked = (False, True) if "conditional" in self.target.Config.model_fields else (None,)
         refused = "it makes none of the usual sizes"
         for size in _SIZES:
             # which sizes there are does not depend on classes; whether there are classes may be the backbone's to say
             try:
-                first = build(self.subject, ImageSpec(3, size, CLASSES), bool(asked[0]))
+                first = build(self, ImageSpec(3, size, CLASSES), bool(asked[0]))
             except BackboneError as error:
                 refused = str(error)
                 continue
             if size not in first.resolutions:
                 continue
             kinds = [first.conditional] if asked == (None,) else [False, True]
-            return [Case(self.subject, size, kind) for size in sorted(first.resolutions) for kind in kinds]
+            return [Case(self, size, kind) for size in sorted(first.resolutions) for kind in kinds]
         raise AssertionError(f"no image of {', '.join(map(str, sorted(_SIZES)))} pixels can be made: {refused}")

@@ -8,7 +8,7 @@ import functools
 import inspect
 import itertools
 import unittest
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar, overload
 
 from pydantic import BaseModel, ValidationError
 
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Check",
+    "ConfiguredSuite",
     "Conformance",
     "ConformanceError",
     "Once",
     "Outcome",
-    "Subject",
-    "check_documented",
-    "check_strict",
+    "Suite",
     "chosen",
+    "promise",
+    "promised",
     "require",
     "run_checks",
     "skip_check",
@@ -221,27 +222,60 @@ class Once(Generic[T]):
             raise unittest.SkipTest(f"{check!r} fails, see there") from None
 
 
-_COUNTER = itertools.count()
+_COUNTER: Final = itertools.count()
+_SLOW: Final = "conformance_slow"
+
+F = TypeVar("F", bound="Callable[..., None]")
 
 
-@dataclasses.dataclass(frozen=True)
-class Subject:
-    """The component under test.
+@overload
+def promise(check: F) -> F: ...
 
-    Attributes:
-        registry: of its kind.
+
+@overload
+def promise(*, slow: bool) -> Callable[[F], F]: ...
+
+
+def promise(check: Any = None, *, slow: bool = False) -> Any:
+    """Make a method of a :class:`Suite` a check; its name and docstring are those of the check.
+
+    Args:
+        check: raises when the promise of its docstring does not hold.
+        slow: takes many seconds, so it is left out unless asked for.
+    """
+    if check is None:
+        return functools.partial(promise, slow=slow)
+    setattr(check, _SLOW, slow)
+    return check
+
+
+def promised(check: Any) -> str:
+    """Return the docstring of a check as reports say it."""
+    said = " ".join((check.__doc__ or "").split()).removesuffix(".")
+    return said[:1].lower() + said[1:]
+
+
+class Suite:
+    """All checks of one component, each a method under :func:`promise`.
+
+    Nothing is computed, and a component given by name is not even imported, before the first check is called.
+
+    Args:
         component: a registered name, or the class itself.
-        given: settings that the caller chose.
-        quick: settings that are used where the component has them and the caller chose none.
+        settings: of its ``Config``.
     """
 
-    registry: Registry[Any]
-    component: str | type
-    given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    quick: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    #: registry of the kind
+    registry: ClassVar[Registry[Any]]
+    #: settings that are used where the component has them and the caller chose none
+    quick: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, component: str | type, settings: Mapping[str, Any] | None = None) -> None:
+        self.component = component
+        self.given = dict(settings or {})
 
     @functools.cached_property
-    def type(self) -> Any:
+    def target(self) -> Any:
         """The class.
 
         Raises:
@@ -250,23 +284,25 @@ class Subject:
         return self.registry.get(self.component) if isinstance(self.component, str) else self.component
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """What its ``Config`` is made of."""
-        quick = {key: value for key, value in self.quick.items() if key in self.type.Config.model_fields}
-        return {**quick, **self.given}
-
-    @property
     def label(self) -> str:
         """Kind and name, for reports."""
         name = self.component if isinstance(self.component, str) else self.component.__name__
         return f"{self.registry.kind} {name}"
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its ``Config`` is made of."""
+        return {
+            **{key: value for key, value in self.quick.items() if key in self.target.Config.model_fields},
+            **self.given,
+        }
+
     def config(self, **more: Any) -> Any:
         """Return a ``Config`` of the settings and ``more``."""
-        return self.type.Config(**{**self.settings, **more})
+        return self.target.Config(**{**self.settings, **more})
 
     @contextlib.contextmanager
-    def named(self) -> Iterator[str]:
+    def registered(self) -> Iterator[str]:
         """Give the class a name that recipes can use, for the length of a ``with`` block."""
         if isinstance(self.component, str):
             yield self.component
@@ -276,32 +312,46 @@ class Subject:
         with self.registry.registered(name, self.component):
             yield name
 
+    def checks(self) -> list[Check]:
+        """Return every check, those of the base classes first, in the order in which they are written."""
+        names = dict.fromkeys(name for base in reversed(type(self).__mro__) for name in vars(base))
+        found = [getattr(type(self), name) for name in names]
+        return [self.bound(check) for check in found if hasattr(check, _SLOW)]
 
-def check_documented(subject: Subject) -> None:
-    """Every class has a docstring of its own, every setting a description, down to nested settings."""
-    kind = subject.type
-    require(_own_docstring(kind), f"{kind.__name__} has no docstring")
-    config = getattr(kind, "Config", None)
-    if config is None:
-        return
-    require(_own_docstring(config), f"{config.__qualname__} has no docstring")
-    bare = [path for path, described in _fields(config) if not described]
-    require(not bare, f"no description: Field(..., description=...) is missing on {', '.join(bare)}")
-
-
-def check_strict(subject: Subject) -> None:
-    """Unknown settings are errors, known ones never change."""
-    config = subject.config()
-    try:
-        subject.config(**{"no-such-setting": 1})
-    except ValidationError:
-        pass
-    else:
-        raise AssertionError(
-            "Config takes a setting that it does not have: derive it from the Config of the base class"
+    def bound(self, check: Any) -> Check:
+        """Return one promise of this suite, to be run by itself."""
+        return Check(
+            check.__name__.replace("_", "-"), promised(check), functools.partial(check, self), getattr(check, _SLOW)
         )
-    require(type(config).model_config.get("frozen"), "Config can be changed after validation: set frozen=True")
-    require("name" not in type(config).model_fields, "Config has a setting 'name', which recipes need for themselves")
+
+    @promise
+    def documented(self) -> None:
+        """The class and every setting say what they are."""
+        require(_own_docstring(self.target), f"{self.target.__name__} has no docstring")
+        config = getattr(self.target, "Config", None)
+        if config is not None:
+            require(_own_docstring(config), f"{config.__qualname__} has no docstring")
+            bare = [path for path, described in _fields(config) if not described]
+            require(not bare, f"no description: Field(..., description=...) is missing on {', '.join(bare)}")
+
+
+class ConfiguredSuite(Suite):
+    """All checks of a component that has settings."""
+
+    @promise
+    def strict_settings(self) -> None:
+        """Unknown settings are errors, known ones never change."""
+        config = self.config()
+        try:
+            self.config(**{"no-such-setting": 1})
+        except ValidationError:
+            pass
+        else:
+            raise AssertionError(
+                "Config takes a setting that it does not have: derive it from the Config of the base class"
+            )
+        require(type(config).model_config.get("frozen"), "Config can be changed after validation: set frozen=True")
+        require("name" not in type(config).model_fields, "Config has a setting 'name', which recipes need themselves")
 
 
 def _fields(config: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, bool]]:

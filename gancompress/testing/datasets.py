@@ -15,75 +15,21 @@ import torch
 
 from gancompress.components.registry import DATASETS
 from gancompress.data.base import Dataset, ImageSpec
-from gancompress.testing.conformance import (
-    Check,
-    Conformance,
-    Once,
-    Subject,
-    check_documented,
-    check_strict,
-    chosen,
-    require,
-    run_checks,
-    skip_check,
-)
+from gancompress.testing.conformance import ConfiguredSuite, Once, promise, require, skip_check
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import Tensor
 
     from gancompress.data.base import Batch
 
-__all__ = ["check_dataset", "dataset_checks", "from_two_random_states"]
+__all__ = ["DatasetSuite", "from_two_random_states"]
 
 T = TypeVar("T")
 
 #: images that are looked at; of a larger dataset these many, spread over all of it
 _LOOKED_AT = 16
-
-
-def check_dataset(
-    dataset: str | type[Dataset[Any]],
-    settings: Mapping[str, Any] | None = None,
-    *,
-    skip: Collection[str] = (),
-    slow: bool = False,
-) -> Conformance:
-    """Hold a dataset to its contract.
-
-    Args:
-        dataset: the class, or a registered name.
-        settings: its settings, such as where its files are.
-        skip: names of checks to leave out.
-        slow: run the slow checks too (there are none yet).
-
-    Returns:
-        The report.
-
-    Raises:
-        ConformanceError: at least one check failed; the message lists all that did.
-    """
-    checks = dataset_checks(dataset, settings, skip=skip, slow=slow)
-    return run_checks(_subject(dataset, settings).label, checks).require()
-
-
-def dataset_checks(
-    dataset: str | type[Dataset[Any]],
-    settings: Mapping[str, Any] | None = None,
-    *,
-    skip: Collection[str] = (),
-    slow: bool = False,
-) -> list[Check]:
-    """Return the checks of :func:`check_dataset`, for ``pytest.mark.parametrize("check", …, ids=str)``.
-
-    Nothing is read, and a dataset given by name is not even imported, before the first of them is called.
-    """
-    return chosen(_Suite(_subject(dataset, settings)).checks(), skip, slow)
-
-
-def _subject(dataset: str | type[Dataset[Any]], settings: Mapping[str, Any] | None) -> Subject:
-    return Subject(DATASETS, dataset, {} if settings is None else settings)
 
 
 @contextlib.contextmanager
@@ -128,36 +74,17 @@ def from_two_random_states(compute: Callable[[], T], instead: str) -> tuple[T, T
     return under(1), under(2)
 
 
-class _Suite:
+class DatasetSuite(ConfiguredSuite):
     """All checks of one dataset."""
 
-    def __init__(self, subject: Subject) -> None:
-        self.subject = subject
+    registry = DATASETS
+
+    def __init__(self, component: str | type, settings: Mapping[str, Any] | None = None) -> None:
+        super().__init__(component, settings)
         self.dataset = Once(self._open)
 
-    def checks(self) -> list[Check]:
-        return [
-            Check(
-                "documented", "the class and every setting say what they are", lambda: check_documented(self.subject)
-            ),
-            Check("strict-settings", "unknown settings are errors, known ones never change", self._strict),
-            Check("opens", "it can be opened, and holds at least two images", self._opens),
-            Check("spec", "it says which channels, resolution and classes its images have", self._spec),
-            Check("images", "images are uint8 of the shape that it says", self._images),
-            Check(
-                "labels", "labels are int64, within the classes, and the same however they are asked for", self._labels
-            ),
-            Check(
-                "stable-indices", "an index gives the same image in every batch, order and repetition", self._indices
-            ),
-            Check("deterministic", "another instance with the same settings holds the same images", self._again),
-            Check("random-state", "nothing depends on a global random state, and none is moved", self._random),
-            Check("fork", "a forked process reads the same images", self._fork),
-            Check("pickle-free", "reading images unpickles nothing", self._pickle),
-        ]
-
     def _new(self) -> Dataset[Any]:
-        made: Dataset[Any] = self.subject.type(self.subject.config())
+        made: Dataset[Any] = self.target(self.config())
         return made
 
     def _open(self) -> Dataset[Any]:
@@ -172,13 +99,14 @@ class _Suite:
         last, most = len(dataset) - 1, min(len(dataset), _LOOKED_AT)
         return torch.tensor(sorted({round(place * last / (most - 1)) for place in range(most)}))
 
-    def _strict(self) -> None:
-        check_strict(self.subject)
-
-    def _opens(self) -> None:
+    @promise
+    def opens(self) -> None:
+        """It can be opened, and holds at least two images."""
         self.dataset.get()
 
-    def _spec(self) -> None:
+    @promise
+    def spec(self) -> None:
+        """It says which channels, resolution and classes its images have."""
         spec = self.dataset.need("opens").spec
         require(isinstance(spec, ImageSpec), f"spec is a {type(spec).__name__}, no ImageSpec")
         require(spec.channels in (1, 3), f"images have {spec.channels} channels, expected 1 or 3")
@@ -187,7 +115,9 @@ class _Suite:
         require(len(set(names)) == len(names), f"two classes have one name: {names}")
         require(all(isinstance(name, str) for name in names), f"names of classes must be text: {names}")
 
-    def _images(self) -> None:
+    @promise
+    def images(self) -> None:
+        """Images are uint8 of the shape that it says."""
         dataset = self.dataset.need("opens")
         indices, spec = self._some(dataset), dataset.spec
         images = dataset.read(indices).images
@@ -197,7 +127,9 @@ class _Suite:
         require(int(images.max()) > int(images.min()), "every pixel of every image is the same")
         require(int(images.max()) > 1, "no pixel is above 1: images go from 0 to 255")
 
-    def _labels(self) -> None:
+    @promise
+    def labels(self) -> None:
+        """Labels are int64, within the classes, and the same however they are asked for."""
         dataset = self.dataset.need("opens")
         indices, classes = self._some(dataset), dataset.spec.num_classes
         labels = dataset.read(indices).labels
@@ -215,7 +147,9 @@ class _Suite:
         allowed = f"0 to {most}" if classes else "0 alone, for it has no classes"
         require(low >= 0 and high <= most, f"labels go from {low} to {high}, allowed are {allowed}")
 
-    def _indices(self) -> None:
+    @promise
+    def stable_indices(self) -> None:
+        """An index gives the same image in every batch, order and repetition."""
         dataset = self.dataset.need("opens")
         indices = self._some(dataset)
         before = _digests(dataset.read(indices))
@@ -229,7 +163,9 @@ class _Suite:
             alone = _digests(dataset.read(torch.tensor([index])))
             require(alone == [before[place]], f"image {index} is another one when it is read alone")
 
-    def _again(self) -> None:
+    @promise
+    def deterministic(self) -> None:
+        """Another instance with the same settings holds the same images."""
         dataset, other = self.dataset.need("opens"), self._new()
         require(len(dataset) == len(other), f"{len(dataset)} images, then {len(other)}")
         require(dataset.spec == other.spec, f"{dataset.spec}, then {other.spec}")
@@ -240,7 +176,9 @@ class _Suite:
         same = _digests(dataset.read(indices)) == _digests(other.read(indices))
         require(same, "another instance with the same settings holds other images, and the fingerprint does not say so")
 
-    def _random(self) -> None:
+    @promise
+    def random_state(self) -> None:
+        """Nothing depends on a global random state, and none is moved."""
         self.dataset.need("opens")
 
         def found() -> tuple[list[str], Dataset[Any]]:
@@ -251,7 +189,9 @@ class _Suite:
         same = (one[0], one[1].fingerprint()) == (other[0], other[1].fingerprint())
         require(same, "its images depend on a global random state")
 
-    def _fork(self) -> None:
+    @promise
+    def fork(self) -> None:
+        """A forked process reads the same images."""
         dataset = self.dataset.need("opens")
         if not hasattr(os, "fork"):
             skip_check("this system cannot fork processes")
@@ -262,7 +202,9 @@ class _Suite:
         there = forked(lambda: _digests(dataset.read(indices)))
         require(there == _digests(dataset.read(indices)), "a forked process reads other images")
 
-    def _pickle(self) -> None:
+    @promise
+    def pickle_free(self) -> None:
+        """Reading images unpickles nothing."""
         self.dataset.need("opens")
 
         def refuse(*_: Any, **__: Any) -> Any:

@@ -9,99 +9,29 @@ from torch import Tensor, nn
 
 from gancompress.components.registry import LOSSES
 from gancompress.objectives.base import Loss
-from gancompress.testing.conformance import (
-    Check,
-    Conformance,
-    Once,
-    Subject,
-    check_documented,
-    check_strict,
-    chosen,
-    require,
-    run_checks,
-    skip_check,
-)
+from gancompress.testing.conformance import ConfiguredSuite, Once, promise, require, skip_check
 from gancompress.testing.datasets import from_two_random_states
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
-__all__ = ["check_loss", "loss_checks"]
+__all__ = ["LossSuite"]
 
 _BATCH = 8
-
-
-def check_loss(
-    loss: str | type[Loss[Any]],
-    settings: Mapping[str, Any] | None = None,
-    *,
-    skip: Collection[str] = (),
-    slow: bool = False,
-) -> Conformance:
-    """Hold a loss to its contract.
-
-    Args:
-        loss: the class, or a registered name.
-        settings: of its ``Config``.
-        skip: names of checks to leave out.
-        slow: run the slow checks too (there are none yet).
-
-    Returns:
-        The report.
-
-    Raises:
-        ConformanceError: at least one check failed; the message lists all that did.
-    """
-    return run_checks(_subject(loss, settings).label, loss_checks(loss, settings, skip=skip, slow=slow)).require()
-
-
-def loss_checks(
-    loss: str | type[Loss[Any]],
-    settings: Mapping[str, Any] | None = None,
-    *,
-    skip: Collection[str] = (),
-    slow: bool = False,
-) -> list[Check]:
-    """Return the checks of :func:`check_loss`, for ``pytest.mark.parametrize("check", …, ids=str)``.
-
-    Nothing is computed, and a loss given by name is not even imported, before the first of them is called.
-    """
-    return chosen(_Suite(_subject(loss, settings)).checks(), skip, slow)
-
-
-def _subject(loss: str | type[Loss[Any]], settings: Mapping[str, Any] | None) -> Subject:
-    return Subject(LOSSES, loss, settings or {})
 
 
 def _logits(seed: int, *, scale: float = 0.1) -> Tensor:
     return (scale * torch.randn(_BATCH, generator=torch.Generator().manual_seed(seed))).requires_grad_()
 
 
-class _Suite:
+class LossSuite(ConfiguredSuite):
     """All checks of one loss."""
 
-    def __init__(self, subject: Subject) -> None:
-        self.subject = subject
-        self.loss: Once[Loss[Any]] = Once(lambda: self.subject.type(self.subject.config()))
+    registry = LOSSES
 
-    def checks(self) -> list[Check]:
-        return [
-            Check(
-                "documented", "the class and every setting say what they are", lambda: check_documented(self.subject)
-            ),
-            Check("strict-settings", "unknown settings are errors, known ones never change", self._strict),
-            Check("scalars", "both losses are finite float32 scalars, from float32 and bfloat16 logits", self._scalars),
-            Check(
-                "direction", "real logits are pulled up and fake ones down; the generator pulls its own up", self._way
-            ),
-            Check("mean", "the loss of a batch is the mean of the losses of its halves", self._mean),
-            Check("extremes", "logits of ±10,000 give finite losses and gradients", self._extremes),
-            Check("random-state", "nothing depends on a global random state, and none is moved", self._random),
-            Check("penalty", "its penalty is a finite scalar, fixed by the rng, that reaches weights", self._penalty),
-        ]
-
-    def _strict(self) -> None:
-        check_strict(self.subject)
+    def __init__(self, component: str | type, settings: Mapping[str, Any] | None = None) -> None:
+        super().__init__(component, settings)
+        self.loss: Once[Loss[Any]] = Once(lambda: self.target(self.config()))
 
     def _both(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         loss = self.loss.get()
@@ -112,7 +42,9 @@ class _Suite:
         found: Tensor = loss.generator(fake, real) if loss.compares else loss.generator(fake)
         return found
 
-    def _scalars(self) -> None:
+    @promise
+    def scalars(self) -> None:
+        """Both losses are finite float32 scalars, from float32 and bfloat16 logits."""
         for dtype in (torch.float32, torch.bfloat16):
             for side, value in self._both(_logits(1).to(dtype), _logits(2).to(dtype)).items():
                 where = f"{side}() of {str(dtype).removeprefix('torch.')} logits"
@@ -122,7 +54,9 @@ class _Suite:
                 require(bool(value.isfinite()), f"{where} is {value.item()}")
                 require(value.requires_grad, f"{where} has no gradient")
 
-    def _way(self) -> None:
+    @promise
+    def direction(self) -> None:
+        """Real logits are pulled up and fake ones down; the generator pulls its own up."""
         real, fake = _logits(1), _logits(2)
         pulls = torch.autograd.grad(self.loss.get().discriminator(real, fake), (real, fake))
         require(bool(pulls[0].sum() < 0), "the discriminator's loss does not pull the logits of real images up")
@@ -130,7 +64,9 @@ class _Suite:
         (pull,) = torch.autograd.grad(self._generator(real, fake), fake)
         require(bool(pull.sum() < 0), "the generator's loss does not pull the logits of its images up")
 
-    def _mean(self) -> None:
+    @promise
+    def mean(self) -> None:
+        """The loss of a batch is the mean of the losses of its halves."""
         real, fake, half = _logits(1, scale=2), _logits(2, scale=2), _BATCH // 2
         parts = [self._both(real[part], fake[part]) for part in (slice(half), slice(half, None))]
         for side, whole in self._both(real, fake).items():
@@ -141,7 +77,9 @@ class _Suite:
                 "and processes would change what is trained",
             )
 
-    def _extremes(self) -> None:
+    @promise
+    def extremes(self) -> None:
+        """Logits of ±10,000 give finite losses and gradients."""
         for size in (1e4, -1e4):
             real, fake = (torch.full((_BATCH,), sign * size, requires_grad=True) for sign in (1, -1))
             for side, value in self._both(real, fake).items():
@@ -150,7 +88,10 @@ class _Suite:
                 finite = all(bool(pull.isfinite().all()) for pull in pulls if pull is not None)
                 require(finite, f"the gradient of {side}() is not finite at logits of {size:g} and {-size:g}")
 
-    def _random(self) -> None:
+    @promise
+    def random_state(self) -> None:
+        """Nothing depends on a global random state, and none is moved."""
+
         def found() -> list[float]:
             penalty, _ = self._compute_penalty(7)
             values = [*self._both(_logits(1), _logits(2)).values(), *([] if penalty is None else [penalty])]
@@ -169,7 +110,9 @@ class _Suite:
 
         return self.loss.get().penalty(logits, real, fake, torch.Generator().manual_seed(seed)), network
 
-    def _penalty(self) -> None:
+    @promise
+    def penalty(self) -> None:
+        """Its penalty is a finite scalar, fixed by the rng, that reaches weights."""
         if type(self.loss.get()).penalty is Loss.penalty:
             skip_check("it has no penalty")
         penalty, network = self._compute_penalty(7)

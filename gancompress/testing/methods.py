@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -10,148 +10,66 @@ from gancompress.components.registry import METHODS
 from gancompress.experiment.assemble import ROLES
 from gancompress.methods.base import Method, Plan
 from gancompress.sparsity.state import SparseState
-from gancompress.testing.conformance import (
-    Check,
-    Conformance,
-    Once,
-    Subject,
-    check_documented,
-    check_strict,
-    chosen,
-    require,
-    run_checks,
-    skip_check,
-)
+from gancompress.testing.conformance import ConfiguredSuite, Once, promise, require, skip_check
 from gancompress.testing.ranks import in_two_processes
 from gancompress.testing.training_runs import Bench, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
     from gancompress.sparsity.state import Role
 
-__all__ = ["check_method", "method_checks"]
+__all__ = ["MethodSuite"]
 
 #: discriminator steps per generator step for which updates are counted
 _DISCRIMINATOR_STEPS = (1, 2, 4, 5)
 
 
-def check_method(
-    method: str | type[Method[Any]],
-    settings: Mapping[str, Any] | None = None,
-    *,
-    overrides: Sequence[str] = (),
-    skip: Collection[str] = (),
-    slow: bool = False,
-) -> Conformance:
-    """Hold a method to its contract.
+class MethodSuite(ConfiguredSuite):
+    """All checks of one method; they share the runs that several of them look at.
 
     Args:
-        method: the class, or a registered name.
+        component: the class, or a registered name.
         settings: its settings. They must make it act within four training steps; by default ``every`` is 2 where the
             method has such a setting, and everything else is as it comes.
         overrides: ``key.path=value``, laid over the recipe that the kit trains.
-        skip: names of checks to leave out (``other-seed-other-masks`` for a method whose masks are a fixed
-            pattern).
-        slow: run the slow checks too.
-
-    Returns:
-        The report.
-
-    Raises:
-        ConformanceError: at least one check failed; the message lists all that did.
     """
-    checks = method_checks(method, settings, overrides=overrides, skip=skip, slow=slow)
-    return run_checks(_subject(method, settings).label, checks).require()
 
+    registry = METHODS
+    quick: ClassVar = {"every": 2}
 
-def method_checks(
-    method: str | type[Method[Any]],
-    settings: Mapping[str, Any] | None = None,
-    *,
-    overrides: Sequence[str] = (),
-    skip: Collection[str] = (),
-    slow: bool = False,
-) -> list[Check]:
-    """Return the checks of :func:`check_method`, for ``pytest.mark.parametrize("check", …, ids=str)``.
-
-    Nothing is trained, and a method given by name is not even imported, before the first of them is called.
-    """
-    suite = _Suite(_subject(method, settings), overrides)
-    return chosen(suite.checks(), skip, slow)
-
-
-def _subject(method: str | type[Method[Any]], settings: Mapping[str, Any] | None) -> Subject:
-    return Subject(METHODS, method, {} if settings is None else settings, quick={"every": 2})
-
-
-class _Suite:
-    """All checks of one method; they share the runs that several of them look at."""
-
-    def __init__(self, subject: Subject, overrides: Sequence[str]) -> None:
-        self.subject = subject
-        self.bench = Bench(subject, overrides)
+    def __init__(
+        self, component: str | type, settings: Mapping[str, Any] | None = None, *, overrides: Sequence[str] = ()
+    ) -> None:
+        super().__init__(component, settings)
+        self.bench = Bench(self, overrides)
         self.whole = Once(self.bench.run)
         self.stops = Once(lambda: _stops(self.whole.need("trains").rounds))
 
-    def checks(self) -> list[Check]:
-        return [
-            Check("documented", "the class and every setting say what they are", self._documented),
-            Check("strict-settings", "unknown settings are errors, known ones never change", self._strict),
-            Check("trains", "every round that it declares is trained to its end, every answer fits", self._trains),
-            Check(
-                "exact-counts",
-                "every mask keeps exactly its budget, in whole units, at every step",
-                self._counts,
-            ),
-            Check("zero-off-mask", "weights, average, gradients and moments are 0 off the mask", self._zeros),
-            Check("budget-met", "the last masks keep as many weights as the recipe asks for", self._budget),
-            Check("pure-plan", "plan() depends on its arguments alone", self._pure_plan),
-            Check(
-                "one-update-per-due-step",
-                "one topology update per due step, with 1, 2, 4 and 5 discriminator steps",
-                self._updates,
-            ),
-            Check("same-seed-same-masks", "the seed decides the masks, no global random state does", self._same_seed),
-            Check("other-seed-other-masks", "another seed gives other masks", self._other_seed),
-            Check("state-round-trip", "what it remembers comes back from a checkpoint as it was", self._round_trip),
-            Check(
-                "bit-exact-resume",
-                "stopped in the middle and at the end of every round, it ends with the same bytes",
-                self._resume,
-            ),
-            Check(
-                "resume-negative-control",
-                "a checkpoint with one bit of one weight changed ends elsewhere, so the comparison sees",
-                self._control,
-            ),
-            Check("two-ranks", "two processes that train together end with the same masks and weights", self._ranks),
-        ]
-
-    # ------------------------------------------------------------------ what it says
-
-    def _documented(self) -> None:
-        check_documented(self.subject)
-
-    def _strict(self) -> None:
-        check_strict(self.subject)
-
     # ------------------------------------------------------------------ one run
 
-    def _trains(self) -> None:
+    @promise
+    def trains(self) -> None:
+        """Every round that it declares is trained to its end, every answer fits."""
         self.whole.get()
 
-    def _counts(self) -> None:
+    @promise
+    def exact_counts(self) -> None:
+        """Every mask keeps exactly its budget, in whole units, at every step."""
         wrong = self.whole.need("trains").watcher.counts
         require(not wrong, _first(wrong))
 
-    def _zeros(self) -> None:
+    @promise
+    def zero_off_mask(self) -> None:
+        """Weights, average, gradients and moments are 0 off the mask."""
         wrong = self.whole.need("trains").watcher.leaks
         require(not wrong, _first(wrong))
 
-    def _budget(self) -> None:
+    @promise
+    def budget_met(self) -> None:
+        """The last masks keep as many weights as the recipe asks for."""
         whole = self.whole.need("trains")
         for role in filter(self.bench.method().meets_density, ROLES):
             kept, asked = whole.states[role].nonzeros, whole.budgets[role].total
@@ -163,7 +81,9 @@ class _Suite:
                 "says so with meets_density",
             )
 
-    def _round_trip(self) -> None:
+    @promise
+    def state_round_trip(self) -> None:
+        """What it remembers comes back from a checkpoint as it was."""
         whole = self.whole.need("trains")
         trainer = self.bench.restored(whole)
         for role in ROLES:
@@ -171,7 +91,9 @@ class _Suite:
 
     # ------------------------------------------------------------------ plans and updates
 
-    def _pure_plan(self) -> None:
+    @promise
+    def pure_plan(self) -> None:
+        """Plan() depends on its arguments alone."""
         total = 12
         asked = [(role, step) for role in ROLES for step in range(1, total + 1)]
         method = self.bench.method()
@@ -188,7 +110,9 @@ class _Suite:
                 "of another object: it counts its calls, or draws at random",
             )
 
-    def _updates(self) -> None:
+    @promise
+    def one_update_per_due_step(self) -> None:
+        """One topology update per due step, with 1, 2, 4 and 5 discriminator steps."""
         # the first round as it is declared, by an object that will see no update
         trainer, done = self.bench.first_round()
         steps = trainer.position.step
@@ -211,7 +135,9 @@ class _Suite:
 
     # ------------------------------------------------------------------ seeds
 
-    def _same_seed(self) -> None:
+    @promise
+    def same_seed_same_masks(self) -> None:
+        """The seed decides the masks, no global random state does."""
         self.whole.need("trains")
         first, again = (self.bench.first_round(scramble=seed)[0] for seed in (1, 2))
         for role in ROLES:
@@ -224,7 +150,9 @@ class _Suite:
                 "given, not from a global random state, the clock or the process",
             )
 
-    def _other_seed(self) -> None:
+    @promise
+    def other_seed_other_masks(self) -> None:
+        """Another seed gives other masks."""
         whole = self.whole.need("trains")
         if all(whole.states[role].density == 1 for role in ROLES):
             skip_check("it keeps every weight")
@@ -239,7 +167,9 @@ class _Suite:
 
     # ------------------------------------------------------------------ stopped and gone on with
 
-    def _resume(self) -> None:
+    @promise
+    def bit_exact_resume(self) -> None:
+        """Stopped in the middle and at the end of every round, it ends with the same bytes."""
         stops = self.stops.need("trains")
         parts = self.bench.run(stops=stops)
         differing = self.whole.get().differing(parts)
@@ -249,7 +179,9 @@ class _Suite:
             f"{', '.join(differing)}: something that it depends on is not in SparseState.memory",
         )
 
-    def _control(self) -> None:
+    @promise
+    def resume_negative_control(self) -> None:
+        """A checkpoint with one bit of one weight changed ends elsewhere, so the comparison sees."""
         whole = self.whole.need("trains")
         last = sum(whole.rounds) - 1  # in the last round: at the start of it weights may be drawn anew
         require(whole.rounds[-1] > 1, "the last round has one step only; give the kit settings with longer rounds")
@@ -260,7 +192,9 @@ class _Suite:
             "of bit-exact-resume would see nothing",
         )
 
-    def _ranks(self) -> None:
+    @promise
+    def two_ranks(self) -> None:
+        """Two processes that train together end with the same masks and weights."""
         self.whole.need("trains")
         first, second = in_two_processes(lambda group, folder: self.bench.in_group(folder / "runs", group))
         differing = [what for what in first if first[what] != second[what]]

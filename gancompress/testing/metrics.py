@@ -11,70 +11,18 @@ from gancompress.components.registry import METRICS
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.features import Features
 from gancompress.evaluation.metrics import Metric, MetricResult
-from gancompress.testing.conformance import (
-    Check,
-    Conformance,
-    Once,
-    Subject,
-    check_documented,
-    chosen,
-    require,
-    run_checks,
-)
+from gancompress.testing.conformance import Once, Suite, promise, require
 from gancompress.testing.datasets import from_two_random_states
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from torch import Tensor
 
-__all__ = ["check_metric", "metric_checks", "toy_features"]
+__all__ = ["MetricSuite", "toy_features"]
 
 _IMAGES, _DIMENSIONS, _CLASSES = 256, 8, 4
 _LABEL = "kit-0000"
-
-
-def check_metric(
-    metric: str | type[Metric],
-    *,
-    identical: Mapping[str, float] | None = None,
-    skip: Collection[str] = (),
-    slow: bool = False,
-) -> Conformance:
-    """Hold a metric to its contract.
-
-    Args:
-        metric: the class, or a registered name.
-        identical: by key, the value for two sets with the same images (0 for a distance).
-        skip: names of checks to leave out.
-        slow: run the slow checks too (there are none yet).
-
-    Returns:
-        The report.
-
-    Raises:
-        ConformanceError: at least one check failed; the message lists all that did.
-    """
-    checks = metric_checks(metric, identical=identical, skip=skip, slow=slow)
-    return run_checks(_subject(metric).label, checks).require()
-
-
-def metric_checks(
-    metric: str | type[Metric],
-    *,
-    identical: Mapping[str, float] | None = None,
-    skip: Collection[str] = (),
-    slow: bool = False,
-) -> list[Check]:
-    """Return the checks of :func:`check_metric`, for ``pytest.mark.parametrize("check", …, ids=str)``.
-
-    Nothing is computed, and a metric given by name is not even imported, before the first of them is called.
-    """
-    return chosen(_Suite(_subject(metric), {} if identical is None else identical).checks(), skip, slow)
-
-
-def _subject(metric: str | type[Metric]) -> Subject:
-    return Subject(METRICS, metric)
 
 
 def toy_features(seed: int, *, count: int = _IMAGES, away: float = 0.0) -> Features:
@@ -94,30 +42,24 @@ def toy_features(seed: int, *, count: int = _IMAGES, away: float = 0.0) -> Featu
     return Features(values, logits, _LABEL, official=False, classes=_CLASSES)
 
 
-class _Suite:
-    """All checks of one metric."""
+class MetricSuite(Suite):
+    """All checks of one metric.
 
-    def __init__(self, subject: Subject, identical: Mapping[str, float]) -> None:
-        self.subject = subject
-        self.identical = identical
+    Args:
+        component: the class, or a registered name.
+        identical: by key, the value for two sets with the same images (0 for a distance).
+    """
+
+    registry = METRICS
+
+    def __init__(self, component: str | type, *, identical: Mapping[str, float] | None = None) -> None:
+        super().__init__(component)
+        self.wanted = identical or {}
         self.real, self.fake = toy_features(0), toy_features(1)
         self.results = Once(lambda: self._compute(self.real, self.fake))
 
-    def checks(self) -> list[Check]:
-        return [
-            Check("documented", "the class says what it measures", lambda: check_documented(self.subject)),
-            Check("results", "it gives finite numbers, each with a key, a name and a direction", self._results),
-            Check("honest-names", "on other features than Inception's a name says whose they are", self._names),
-            Check("deterministic", "the same images give the same numbers", self._deterministic),
-            Check("random-state", "no number depends on a global random state, and none is moved", self._random),
-            Check("order", "the order of the images does not count, up to the spread that it says", self._order),
-            Check("identical", "the same images score as they should, worse images worse", self._identical),
-            Check("untouched", "the features stay as they are", self._untouched),
-            Check("too-few", "from too few images it refuses with an EvaluationError, or gives a number", self._few),
-        ]
-
     def _compute(self, real: Features, fake: Features) -> list[MetricResult]:
-        metric = self.subject.type()
+        metric = self.target()
         require(isinstance(metric, Metric), f"{type(metric).__name__} is no Metric: subclass it")
         with torch.no_grad():
             found = metric.compute(real, fake)
@@ -129,7 +71,9 @@ class _Suite:
     def _values(self, real: Features, fake: Features) -> dict[str, MetricResult]:
         return {result.key: result for result in self._compute(real, fake)}
 
-    def _results(self) -> None:
+    @promise
+    def results(self) -> None:
+        """It gives finite numbers, each with a key, a name and a direction."""
         found = self.results.get()
         keys = [result.key for result in found]
         require(len(set(keys)) == len(keys), f"two results have one key: {keys}")
@@ -142,24 +86,32 @@ class _Suite:
             )
             require(math.isfinite(result.value), f"{result.key} is {result.value}")
 
-    def _names(self) -> None:
+    @promise
+    def honest_names(self) -> None:
+        """On other features than Inception's a name says whose they are."""
         for result in self.results.need("results"):
             require(
                 _LABEL in result.name,
                 f"{result.name!r} does not say that its features are those of {_LABEL}: name it with fake.name(…)",
             )
 
-    def _deterministic(self) -> None:
+    @promise
+    def deterministic(self) -> None:
+        """The same images give the same numbers."""
         before, again = self.results.need("results"), self._compute(self.real, self.fake)
         require(before == again, f"{_shown(before)}, then {_shown(again)}")
 
-    def _random(self) -> None:
+    @promise
+    def random_state(self) -> None:
+        """No number depends on a global random state, and none is moved."""
         self.results.need("results")
         instead = "use a generator of its own, with a fixed seed"
         one, other = from_two_random_states(lambda: self._compute(self.real, self.fake), instead)
         require(one == other, f"{_shown(one)}, then {_shown(other)} with another global random state")
 
-    def _order(self) -> None:
+    @promise
+    def order(self) -> None:
+        """The order of the images does not count, up to the spread that it says."""
         before = {result.key: result for result in self.results.need("results")}
         after = self._values(_shuffled(self.real, 3), _shuffled(self.fake, 4))
         for key, result in before.items():
@@ -168,10 +120,12 @@ class _Suite:
             off = abs(after[key].value - result.value)
             require(off <= bound, f"{key} is {result.value:.6g}, and {after[key].value:.6g} in another order")
 
-    def _identical(self) -> None:
+    @promise
+    def identical(self) -> None:
+        """The same images score as they should, worse images worse."""
         self.results.need("results")
         same, worse = self._values(self.real, self.real), self._values(self.real, toy_features(1, away=1.0))
-        for key, wanted in self.identical.items():
+        for key, wanted in self.wanted.items():
             require(key in same, f"there is no result {key!r}; there are: {', '.join(same)}")
             bound = 3 * (same[key].std or 0.0) + 1e-4 * max(1.0, abs(wanted))
             off = abs(same[key].value - wanted)
@@ -183,14 +137,18 @@ class _Suite:
                 f"{worse[key].value:.6g}, and {result.better} is better",
             )
 
-    def _untouched(self) -> None:
+    @promise
+    def untouched(self) -> None:
+        """The features stay as they are."""
         self.results.need("results")
         for features, what in ((self.real, "real"), (self.fake, "generated")):
             fresh = toy_features(0 if features is self.real else 1)
             same = torch.equal(features.values, fresh.values) and torch.equal(features.logits, fresh.logits)
             require(same, f"it changes the features of the {what} images")
 
-    def _few(self) -> None:
+    @promise
+    def too_few(self) -> None:
+        """From too few images it refuses with an EvaluationError, or gives a number."""
         self.results.need("results")
         for count in (1, 2):
             few = toy_features(1, count=count)

@@ -13,7 +13,7 @@ from torch import nn
 from gancompress.backbones.base import Backbone, Discriminator, Generator, prunable_weights
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError
-from gancompress.testing.conformance import Subject, require, skip_check
+from gancompress.testing.conformance import Suite, require, skip_check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,12 +55,12 @@ class Case:
     """One way to build a backbone.
 
     Attributes:
-        subject: the backbone.
+        suite: of the backbone.
         resolution: of the images.
         conditional: with classes.
     """
 
-    subject: Subject
+    suite: Suite
     resolution: int
     conditional: bool
 
@@ -74,7 +74,7 @@ class Case:
 
     def backbone(self, **more: Any) -> Backbone[Any]:
         """Build the backbone, with other settings if given."""
-        return build(self.subject, self.image, self.conditional, **more)
+        return build(self.suite, self.image, self.conditional, **more)
 
     def networks(self, seed: int = 0) -> tuple[Generator, Discriminator]:
         """Build both networks; the seed is that of torch's global generator, which they draw from."""
@@ -82,6 +82,11 @@ class Case:
             torch.default_generator.manual_seed(seed)
             backbone = self.backbone()
             return backbone.generator(), backbone.discriminator()
+
+    def each(self) -> Iterator[tuple[Role, nn.Module, Tensor, Tensor | None]]:
+        """Yield role, network and a batch for it, of freshly built networks."""
+        for role, network in _roles(self.networks()):
+            yield role, network, *self.inputs(network)
 
     def inputs(self, network: nn.Module, labels: tuple[int, ...] = (0, 1, 2)) -> tuple[Tensor, Tensor | None]:
         """Return a batch for one of the networks."""
@@ -93,11 +98,11 @@ class Case:
         return torch.rand(shape, generator=rng) * 2 - 1, known
 
 
-def build(subject: Subject, image: ImageSpec, conditional: bool, **more: Any) -> Backbone[Any]:
+def build(suite: Suite, image: ImageSpec, conditional: bool, **more: Any) -> Backbone[Any]:
     """Build a backbone, conditional where it has such a setting."""
-    if "conditional" in subject.type.Config.model_fields:
+    if "conditional" in suite.target.Config.model_fields:
         more["conditional"] = conditional
-    built: Backbone[Any] = subject.type(subject.config(**more), image)
+    built: Backbone[Any] = suite.target(suite.config(**more), image)
     return built
 
 
@@ -107,7 +112,7 @@ def _roles(networks: tuple[Generator, Discriminator]) -> Iterator[tuple[Role, nn
 
 
 def shapes(case: Case) -> None:
-    """Check shapes, types and attributes of both networks and their outputs."""
+    """Images and logits have the shape, type and range of the contract."""
     generator, discriminator = case.networks()
     require(isinstance(generator, Generator), f"generator() makes a {type(generator).__name__}, no Generator")
     require(
@@ -131,7 +136,7 @@ def shapes(case: Case) -> None:
 
 
 def samples_differ(case: Case) -> None:
-    """Check that other inputs give other outputs."""
+    """Other inputs give other outputs."""
     for role, network in _roles(case.networks()):
         x, _ = case.inputs(network)
         same = torch.zeros(_BATCH, dtype=torch.int64) if case.conditional else None
@@ -141,7 +146,7 @@ def samples_differ(case: Case) -> None:
 
 
 def seeded(case: Case) -> None:
-    """Check that the seed, and nothing else, decides the weights."""
+    """The seed decides every weight, and nothing else does."""
     first, again, other = case.networks(0), case.networks(0), case.networks(1)
     for (role, a), (_, b), (_, c) in zip(_roles(first), _roles(again), _roles(other), strict=True):
         mine, same, different = a.state_dict(), b.state_dict(), c.state_dict()
@@ -160,9 +165,8 @@ def seeded(case: Case) -> None:
 
 
 def conditioning(case: Case) -> None:
-    """Check that classes have an effect when asked for, and only then."""
-    for role, network in _roles(case.networks()):
-        x, labels = case.inputs(network)
+    """Classes have an effect when asked for, and only then."""
+    for role, network, x, labels in case.each():
         if not case.conditional:
             network.eval()
             with torch.no_grad():
@@ -186,7 +190,7 @@ def conditioning(case: Case) -> None:
 
 
 def gradients(case: Case) -> None:
-    """Check that a gradient reaches every weight."""
+    """Gradients reach every weight of both networks."""
     generator, discriminator = case.networks()
     rng = torch.Generator().manual_seed(2)
     for _, network in _roles((generator, discriminator)):
@@ -208,7 +212,7 @@ def gradients(case: Case) -> None:
 
 
 def listed_weights(case: Case) -> None:
-    """Check the weights that a method may mask."""
+    """Every layer is listed, one of them as the output."""
     for role, network in _roles(case.networks()):
         weights = prunable_weights(network)
         own = dict(network.named_parameters())
@@ -234,7 +238,7 @@ def listed_weights(case: Case) -> None:
 
 
 def narrower(case: Case) -> None:
-    """Check that every width does what it says."""
+    """A narrower network has fewer weights, the other one as many."""
     backbone = case.backbone()
     if not backbone.widths:
         skip_check("it does not say how its networks are made narrower")
@@ -265,8 +269,8 @@ def _parameters(network: nn.Module) -> int:
 
 
 def stable_names(case: Case) -> None:
-    """Check that spectral norm changes no name."""
-    if "spectral_norm" not in case.subject.type.Config.model_fields:
+    """Names of weights do not depend on spectral norm."""
+    if "spectral_norm" not in case.suite.target.Config.model_fields:
         skip_check("it has no setting 'spectral_norm'")
     on, off = (prunable_weights(case.backbone(spectral_norm=flag).discriminator()) for flag in (True, False))
     require(list(on) == list(off), f"{sorted(set(on) ^ set(off))} are there with or without spectral norm only")
@@ -275,7 +279,7 @@ def stable_names(case: Case) -> None:
 
 
 def round_trip(case: Case) -> None:
-    """Check that a state comes back through safetensors."""
+    """A saved and loaded state gives the same outputs."""
     for (role, network), (_, other) in zip(_roles(case.networks(0)), _roles(case.networks(1)), strict=True):
         x, labels = case.inputs(network)
         network(x, labels).sum().backward()  # moves statistics and power iterations
@@ -287,9 +291,8 @@ def round_trip(case: Case) -> None:
 
 
 def deep_copy(case: Case) -> None:
-    """Check that a copy is equal and apart."""
-    for role, network in _roles(case.networks()):
-        x, labels = case.inputs(network)
+    """A copy made after training is equal and apart."""
+    for role, network, x, labels in case.each():
         network(x, labels).sum().backward()
         twin = copy.deepcopy(network)
         with torch.no_grad():
@@ -306,9 +309,8 @@ def deep_copy(case: Case) -> None:
 
 
 def channels_last(case: Case) -> None:
-    """Check that the memory format changes nothing."""
-    for role, network in _roles(case.networks()):
-        x, labels = case.inputs(network)
+    """The memory format changes nothing."""
+    for role, network, x, labels in case.each():
         with torch.no_grad():
             expected = network.eval()(x, labels)
         network.to(memory_format=torch.channels_last)
@@ -321,9 +323,8 @@ def channels_last(case: Case) -> None:
 
 
 def half_precision(case: Case) -> None:
-    """Check the outputs and gradients under bf16."""
-    for role, network in _roles(case.networks()):
-        x, labels = case.inputs(network)
+    """Under bf16 outputs are float32 and close, gradients finite."""
+    for role, network, x, labels in case.each():
         with torch.autocast("cpu", torch.bfloat16):
             out = network(x, labels)
         require(out.dtype is torch.float32, f"the {role} gives {out.dtype} under bf16: end in .float()")
@@ -343,7 +344,7 @@ def half_precision(case: Case) -> None:
 
 
 def leaves_no_trace(case: Case) -> None:
-    """Check that eval mode changes nothing and mixes no samples."""
+    """In eval mode nothing changes, no sample sees another."""
     for role, network in _roles(case.networks()):
         before = {name: value.clone() for name, value in network.state_dict().items()}
         x, labels = case.inputs(network)
@@ -361,7 +362,7 @@ def leaves_no_trace(case: Case) -> None:
 
 
 def refuses(case: Case) -> None:
-    """Check that what cannot be made is refused."""
+    """What it cannot make is refused with a BackboneError."""
     odd = case.resolution + 1
     if odd not in case.backbone().resolutions:
         _refused(f"images of {odd} pixels", case, ImageSpec(3, odd, CLASSES))
@@ -373,7 +374,7 @@ def refuses(case: Case) -> None:
 def _refused(what: str, case: Case, image: ImageSpec) -> None:
     """Building may refuse, or leave it to what the program asks: ``resolutions`` and ``conditional``."""
     try:
-        backbone = build(case.subject, image, case.conditional)
+        backbone = build(case.suite, image, case.conditional)
     except BackboneError:
         return
     except Exception as error:
@@ -383,9 +384,8 @@ def _refused(what: str, case: Case, image: ImageSpec) -> None:
 
 
 def compiles(case: Case) -> None:
-    """Check that torch.compile changes nothing."""
-    for role, network in _roles(case.networks()):
-        x, labels = case.inputs(network)
+    """torch.compile gives the same outputs."""
+    for role, network, x, labels in case.each():
         network.eval()
         with torch.no_grad():
             close = torch.allclose(torch.compile(network)(x, labels), network(x, labels), rtol=1e-3, atol=1e-4)

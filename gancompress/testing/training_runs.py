@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gancompress.methods.base import Round
     from gancompress.recipe.schema import Recipe
     from gancompress.sparsity.state import Budget, Role, SparseState
-    from gancompress.testing.conformance import Subject
+    from gancompress.testing.conformance import Suite
     from gancompress.training.engine import UpdateReport
     from gancompress.training.groups import Group
     from gancompress.training.loop import Trainer
@@ -192,23 +192,23 @@ class Bench:
     """Trains one method again and again, in folders that are gone afterwards.
 
     Args:
-        subject: the method.
+        suite: of the method.
         overrides: ``key.path=value``, laid over the recipe of the kit.
     """
 
-    def __init__(self, subject: Subject, overrides: Sequence[str] = ()) -> None:
-        self.subject = subject
+    def __init__(self, suite: Suite, overrides: Sequence[str] = ()) -> None:
+        self.suite = suite
         self.overrides = tuple(overrides)
 
     @contextlib.contextmanager
     def recipe(self, *overrides: str) -> Iterator[Recipe]:
         """Yield the recipe of the kit; the method has a name that recipes know while the ``with`` block lasts."""
-        with self.subject.named() as name:
+        with self.suite.registered() as name:
             document = {
                 **_RECIPE,
-                "sparsity": {**_RECIPE["sparsity"], "method": {**self.subject.settings, "name": name}},
+                "sparsity": {**_RECIPE["sparsity"], "method": {**self.suite.settings, "name": name}},
             }
-            if self.subject.type(self.subject.config()).needs_dense_moments:
+            if self.suite.target(self.suite.config()).needs_dense_moments:
                 document["sparsity"]["moments"] = "dense"
             yield parse_recipe(document, (*self.overrides, *overrides), "<conformance>").recipe
 

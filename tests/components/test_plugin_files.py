@@ -77,7 +77,7 @@ def test_classes_know_their_module(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("x = 1", 'registers nothing; end it with a line such as METHODS.register("my-method", MyMethod)'),
+        ("x = 1", 'registers nothing; put a line such as @METHODS.register("my-method") above its class'),
         (GOOD + "\nraise ValueError('no\\nluck')", ":9: cannot be loaded: ValueError: no luck"),
         ("import a_package_that_is_not_there", ":1: cannot be loaded: ModuleNotFoundError: No module named 'a_pack"),
         ("def f(:", ":1: cannot be loaded: SyntaxError: "),

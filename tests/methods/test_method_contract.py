@@ -9,7 +9,7 @@ import pytest
 from gancompress.components.registry import METHODS
 from gancompress.experiment.assemble import ROLES
 from gancompress.testing import method_checks
-from gancompress.testing.methods import _subject
+from gancompress.testing.methods import MethodSuite
 from gancompress.testing.training_runs import Bench
 
 DYNAMIC = {"explore": "both", "every": 2}
@@ -56,7 +56,7 @@ def test_other_networks(method: str) -> None:
 
 @pytest.mark.parametrize("method", [*WHOLE, "adapt"])
 def test_those_that_keep_another_number_keep_the_right_one(method: str) -> None:
-    finished = Bench(_subject(method, SETTINGS.get(method))).run()
+    finished = Bench(MethodSuite(method, SETTINGS.get(method))).run()
     for role in ROLES:
         state = finished.states[role]
         if method in WHOLE:

@@ -4,9 +4,11 @@ import unittest
 
 import pytest
 
-from gancompress.errors import RunError
-from gancompress.testing import Check, ConformanceError, run_checks
-from gancompress.testing.conformance import Once, chosen, require, skip_check
+from gancompress.components.registry import BACKBONES, LOSSES
+from gancompress.errors import ComponentError, RunError
+from gancompress.objectives.losses import Hinge
+from gancompress.testing import Check, ConformanceError, check, checks, run_checks
+from gancompress.testing.conformance import Once, Suite, chosen, promise, require, skip_check
 from gancompress.testing.ranks import forked, in_two_processes
 
 
@@ -107,3 +109,40 @@ def test_processes_that_wait_for_each_other_are_given_up() -> None:
 
     with pytest.raises(AssertionError, match="the processes wait for each other"):
         in_two_processes(work, patience=2)
+
+
+class Toy(Suite):
+    """A kind with one promise of its own."""
+
+    registry = LOSSES
+
+    @promise
+    def is_a_class(self) -> None:
+        """It is a class, and nothing
+        else."""
+        require(isinstance(self.target, type), "no class")
+
+    @promise(slow=True)
+    def dear(self) -> None:
+        """Takes long."""
+
+
+def test_a_suite_is_its_promises_in_the_order_in_which_they_are_written() -> None:
+    found = Toy(Hinge).checks()
+    assert [(one.name, one.promise, one.slow) for one in found] == [
+        ("documented", "the class and every setting say what they are", False),
+        ("is-a-class", "it is a class, and nothing else", False),
+        ("dear", "takes long", True),
+    ]
+    assert run_checks("x", found).passed
+    assert Toy(Hinge).label == "loss Hinge"
+
+
+def test_the_kind_of_a_component_is_found_or_asked_for() -> None:
+    assert [one.name for one in checks("hinge")] == [one.name for one in checks(Hinge, kind="loss")]
+    assert "direction" in [one.name for one in checks(Hinge, {}, skip=("mean",))]
+    assert check(Hinge, skip=("penalty",)).component == "loss Hinge"
+    with pytest.raises(ComponentError, match="'Toy' is no component: say of which kind"):
+        checks(Toy)
+    with BACKBONES.registered("hinge", Hinge), pytest.raises(ComponentError, match="'hinge' is backbone and loss"):  # type: ignore[arg-type]
+        checks("hinge")

@@ -11,13 +11,13 @@ from gancompress.components.registry import BACKBONES
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError
 from gancompress.recipe.load import load_recipe
-from gancompress.testing import Check, backbone_checks
+from gancompress.testing import Check, checks
 
 #: two groups in every block
 SMALL = {"channels": 8, "group_width": 8, "blocks": 1, "latent_dim": 8, "embedding": 4}
 
 
-@pytest.mark.parametrize("check", backbone_checks(R3GAN, SMALL), ids=str)
+@pytest.mark.parametrize("check", checks(R3GAN, SMALL), ids=str)
 def test_conformance(check: Check) -> None:
     check()
 

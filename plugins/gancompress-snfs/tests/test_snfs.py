@@ -7,10 +7,10 @@ from gancompress_snfs import SNFS, SNFSConfig, share_out
 from gancompress.errors import RecipeError
 from gancompress.methods import Budget, NetView, SparseState
 from gancompress.sparsity.schedules import Constant
-from gancompress.testing import Check, method_checks
+from gancompress.testing import Check, checks
 
 
-@pytest.mark.parametrize("check", method_checks(SNFS, {"every": 2}), ids=str)
+@pytest.mark.parametrize("check", checks(SNFS, {"every": 2}), ids=str)
 def test_conformance(check: Check) -> None:
     check()
 
