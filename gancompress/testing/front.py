@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from gancompress.components.registry import REGISTRIES
 from gancompress.errors import ComponentError
 from gancompress.testing.backbones import BackboneSuite
 from gancompress.testing.conformance import chosen, run_checks
@@ -77,8 +76,9 @@ def suite(component: str | type, *settings: Any, kind: str | None = None, **opti
     """Return all that is checked about a component; the arguments are those of :func:`check`."""
     if kind is None:
         found = [
-            registry.kind
-            for registry in REGISTRIES.values()
+            known
+            for known, made in _SUITES.items()
+            for registry in [made.registry]
             if (component in registry if isinstance(component, str) else issubclass(component, registry.base()))
         ]
         if len(found) != 1:
