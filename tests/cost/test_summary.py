@@ -79,7 +79,7 @@ def test_latency_records_what_was_on_and_restores_modes(pair):
         measure_latency(generator, repeats=1)
 
 
-def test_run_cost_settles_the_ledger_first(pair):
+def test_run_cost_brings_the_ledger_up_to_date_first(pair):
     generator, discriminator = pair
     ledger = TrainingLedger(4, 4)
     budgets = {
@@ -87,11 +87,11 @@ def test_run_cost_settles_the_ledger_first(pair):
         for role, network in (("generator", generator), ("discriminator", discriminator))
     }
 
-    def settle():
+    def count_steps():
         for role, kept in budgets.items():
             ledger.advance(role, kept, 5)
 
-    engine = SimpleNamespace(settle=settle, state=lambda role: SimpleNamespace(budgets=budgets[role]))
+    engine = SimpleNamespace(count_steps=count_steps, state=lambda role: SimpleNamespace(budgets=budgets[role]))
     optimizers = {
         "generator": torch.optim.Adam(generator.parameters()),
         "discriminator": torch.optim.SGD([torch.zeros(1)]),
