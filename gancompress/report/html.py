@@ -18,6 +18,7 @@ from gancompress.report.words import count, density, metric_value, plain_reason,
 from gancompress.runs.record import ROLES, RunRecord, mapping, number, read_run
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 __all__ = ["build_report", "render"]
@@ -112,7 +113,7 @@ def _about(run: RunRecord) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in facts if value is not None]
 
 
-def _pattern(node: dict[str, Any]) -> str | None:
+def _pattern(node: Mapping[str, Any]) -> str | None:
     """Return how a pattern is written; nothing for single weights."""
     settings = ", ".join(f"{key} {value}" for key, value in node.items() if key != "name")
     name = node.get("name", "unstructured")
