@@ -35,9 +35,11 @@ ALLOWED: dict[str, set[str]] = {
     "runs": {"errors", "storage", "recipe"},
     "backbones": {"errors", "components", "kernels", "sparsity"},
     "cost": {"errors", "seeds", "backbones"},
+    "graphs": {"errors", "kernels"},
+    "architecture": {"errors", "components", "data", "recipe", "backbones"},
     "evaluation": {"errors", "seeds", "storage", "components", "data"},
 }
-ALLOWED["training"] = {*ALLOWED} - {"components", "recipe", "runs", "evaluation"}
+ALLOWED["training"] = {*ALLOWED} - {"components", "recipe", "runs", "evaluation", "graphs", "architecture"}
 ALLOWED["export"] = {*ALLOWED} - {"training", "methods", "objectives"}
 ALLOWED["experiment"] = {*ALLOWED} - {"export"}
 for room in ("comparison", "bench", "testing"):

@@ -89,7 +89,7 @@ def run(
             root = _parent_of_run(Path(recipe), name)
 
     from gancompress.api.outcomes import RunOutcome
-    from gancompress.experiment.assemble import device_of
+    from gancompress.experiment.acceleration import device_of
     from gancompress.experiment.run import Experiment
     from gancompress.report.html import build_report
     from gancompress.training.groups import Group
@@ -350,8 +350,10 @@ def plan_comparison(
     from gancompress.comparison.folder import ComparisonFolder
     from gancompress.comparison.grid import build_grid
     from gancompress.comparison.runner import cores
-    from gancompress.experiment.assemble import build_backbone, build_dataset, device_of
+    from gancompress.experiment.acceleration import device_of
+    from gancompress.experiment.assemble import build_dataset
     from gancompress.experiment.memory import check_networks
+    from gancompress.experiment.networks import build_backbone
 
     dataset = build_dataset(base.recipe)
     check_networks(base.recipe, build_backbone(base.recipe, dataset.spec), device_of(base.recipe))
@@ -377,7 +379,7 @@ def run_comparison(
     from gancompress.comparison.results import collect
     from gancompress.comparison.runner import run_missing
     from gancompress.evaluation.extractors import build_extractor
-    from gancompress.experiment.assemble import device_of
+    from gancompress.experiment.acceleration import device_of
     from gancompress.progress import ComparisonProgress, Silent
     from gancompress.report.comparison import build_comparison
 

@@ -17,14 +17,9 @@ from gancompress.bench.engines import installed, onnx_bytes, onnxruntime_session
 from gancompress.bench.styles import fold
 from gancompress.bench.timing import Ratio, alternate, keep_memory, machine, ratios
 from gancompress.cost.profile import profile
-from gancompress.experiment.assemble import (
-    ROLES,
-    build_backbone,
-    build_budgets,
-    build_dataset,
-    build_networks,
-    masked_weights,
-)
+from gancompress.experiment.assemble import build_dataset
+from gancompress.experiment.budgets import ROLES, build_budgets, masked_weights
+from gancompress.experiment.networks import build_backbone, build_networks
 from gancompress.export.compiled import compile_generator
 from gancompress.export.folding import folded
 from gancompress.seeds import generator as seeded

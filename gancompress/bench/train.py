@@ -16,7 +16,8 @@ from gancompress.bench.styles import PlainStep, Style
 from gancompress.bench.timing import Ratio, alternate, keep_memory, machine, ratios
 from gancompress.errors import RecipeError
 from gancompress.experiment.acceleration import why_not_recorded
-from gancompress.experiment.assemble import ROLES, build_dataset, build_loss, build_trainer, masked_weights
+from gancompress.experiment.assemble import build_dataset, build_loss, build_trainer
+from gancompress.experiment.budgets import ROLES, masked_weights
 from gancompress.methods.base import Plan
 
 if TYPE_CHECKING:

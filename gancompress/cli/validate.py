@@ -114,9 +114,12 @@ def _histogram(names: tuple[str, ...], counts: list[int], most: int = 20) -> lis
 
 def _shapes(loaded: LoadedRecipe, dataset: Dataset[Any], images: int) -> list[str]:
     """Build everything that trains, as `run` does, and say what the densities keep."""
-    from gancompress.experiment.assemble import ROLES, build_backbone, build_trainer, declared_rounds, device_of
+    from gancompress.experiment.acceleration import device_of
+    from gancompress.experiment.assemble import build_trainer, declared_rounds
+    from gancompress.experiment.budgets import ROLES
     from gancompress.experiment.initial import load_initial
     from gancompress.experiment.memory import available_memory, check_memory, check_networks
+    from gancompress.experiment.networks import build_backbone
     from gancompress.report.words import size
 
     check_networks(loaded.recipe, build_backbone(loaded.recipe, dataset.spec), device_of(loaded.recipe))

@@ -17,16 +17,9 @@ from gancompress.cost.ledger import TrainingLedger
 from gancompress.cost.profile import profile
 from gancompress.cost.training import training_cost
 from gancompress.errors import RecipeError
-from gancompress.experiment.assemble import (
-    ROLES,
-    Networks,
-    build_backbone,
-    build_budgets,
-    build_loss,
-    build_method,
-    build_networks,
-    connected_weights,
-)
+from gancompress.experiment.assemble import build_loss
+from gancompress.experiment.budgets import ROLES, build_budgets, build_method, connected_weights
+from gancompress.experiment.networks import Networks, build_backbone, build_networks
 from gancompress.methods.base import NetView, Plan
 from gancompress.objectives.base import Loss
 from gancompress.seeds import generator as seeded

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import TYPE_CHECKING, Any
 
+from gancompress.architecture.description import Architecture
 from gancompress.backbones.base import prunable_weights
 from gancompress.components.registry import BACKBONES, METHODS
 from gancompress.cost.bytes import network_bytes
 from gancompress.cost.flops import FLOPS_PER_MAC, sample_cost
 from gancompress.cost.profile import profile
 from gancompress.errors import ComponentError, RecipeError, RunError
-from gancompress.experiment.assemble import (
-    build_backbone,
-    build_budgets,
-    build_dataset,
-    build_networks,
-    device_of,
-    masked_weights,
-)
+from gancompress.experiment.acceleration import device_of
+from gancompress.experiment.assemble import build_dataset
+from gancompress.experiment.budgets import build_budgets, masked_weights
 from gancompress.experiment.finished import open_run
 from gancompress.experiment.initial import InitialWeights, check_tensors, load_initial, read_initial
 from gancompress.experiment.measure import Evaluator, metric_record
+from gancompress.experiment.networks import build_backbone, build_networks
 from gancompress.experiment.run import Experiment
 from gancompress.progress import Observer, Silent
 from gancompress.recipe.layers import apply_override
@@ -136,7 +134,7 @@ def plan_compression(
     at_once = (f"sparsity.method.{key}={value}" for key, value in kind.for_trained.items())
     for expression in (f"name={name}", f"sparsity.method.name={method}", *at_once):
         document = apply_override(document, expression)
-    document = _with_density(document, density)
+    document = _as_built(_with_density(document, density), base, source)
     document = apply_override(
         document, f"training.steps={max(1, base.training.steps // 2) if steps is None else steps}"
     )
@@ -157,6 +155,17 @@ def _with_density(document: Document, density: float) -> Document:
     if (sparsity.get("discriminator") or {}).get("density") is not None:
         document = apply_override(document, "sparsity.discriminator.density=null")
     return apply_override(document, f"sparsity.generator.density={density!r}")
+
+
+def _as_built(document: Document, base: Recipe, source: Source) -> Document:
+    """Put the settings that the backbone was built with where the recipe has others: a method may have chosen them."""
+    stored = source.weights.scalars.get("architecture")
+    built = {} if stored is None else Architecture.from_json(stored).config
+    asked = base.model.model_dump(mode="json")
+    for key, value in built.items():
+        if value != asked.get(key):
+            document = apply_override(document, f"model.{key}={json.dumps(value)}")
+    return document
 
 
 def _check_fits(recipe: Recipe, source: Source) -> None:

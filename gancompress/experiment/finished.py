@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
-from gancompress.data.base import ImageSpec
+import torch
+
 from gancompress.errors import RunError
 from gancompress.evaluation.samples import sample_grid, save_images
-from gancompress.experiment.assemble import build_dataset, build_networks, device_of, make_backbone
+from gancompress.experiment.acceleration import device_of
+from gancompress.experiment.assemble import build_dataset
 from gancompress.experiment.measure import Evaluator, metric_record
+from gancompress.experiment.networks import stored_architecture
 from gancompress.progress import Observer, Silent
 from gancompress.recipe.load import load_recipe
 from gancompress.runs.directory import RunDirectory
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from pathlib import Path
 
+    from gancompress.architecture.description import Architecture
     from gancompress.backbones.base import Generator
     from gancompress.recipe.schema import Recipe
 
@@ -72,12 +76,16 @@ class FinishedRun:
 
     def generator(self, which: str = "last", weights: Literal["ema", "live"] = "ema") -> Generator:
         """Rebuild the generator of a checkpoint, in eval mode, without touching the dataset."""
-        group = "ema" if weights == "ema" else "generator"
-        snapshot = self.snapshot(which, (group,))
-        network = build_networks(make_backbone(self.recipe, image_spec(snapshot.scalars)), self.recipe.seed).generator
-        state = snapshot.groups[group]
-        network.load_state_dict(averaged_state(state) if weights == "ema" else dict(state))
-        return network.eval()
+        return self.rebuild(self.snapshot(which, ("ema" if weights == "ema" else "generator",)), weights)[0]
+
+    def rebuild(self, snapshot: Snapshot, weights: Literal["ema", "live"] = "ema") -> tuple[Generator, Architecture]:
+        """Rebuild the generator of a snapshot, in eval mode; return what the networks are with it."""
+        architecture = stored_architecture(snapshot.scalars, self.recipe)
+        with torch.random.fork_rng(devices=[]):
+            network = architecture.generator()
+        groups = snapshot.groups
+        network.load_state_dict(averaged_state(groups["ema"]) if weights == "ema" else dict(groups["generator"]))
+        return network.eval(), architecture
 
     def evaluate(self, which: str = "last", observer: Observer | None = None) -> tuple[Path, list[dict[str, Any]]]:
         """Measure a checkpoint as the recipe's evaluation section says (changed by what the run was opened with).
@@ -128,12 +136,6 @@ class FinishedRun:
         if label is not None:
             raise RunError("a grid shows every class; for one class give --out a folder or a .zip")
         return sample_grid(network, out, latent_dim=latent_dim, num_classes=classes, rows=-(-count // 10), seed=seed)
-
-
-def image_spec(scalars: Any) -> ImageSpec:
-    """Return the image spec that a checkpoint carries."""
-    image = scalars["image"]
-    return ImageSpec(int(image["channels"]), int(image["resolution"]), tuple(image["classes"]))
 
 
 def open_run(path: Path, overrides: Sequence[str] = ()) -> FinishedRun:

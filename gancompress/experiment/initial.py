@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from gancompress.architecture.description import Architecture
 from gancompress.errors import BackboneError, CheckpointError, GancompressError, RecipeError, RunError
 from gancompress.storage.checkpoint import load
 from gancompress.training.ema import averaged_state
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["InitialWeights", "check_tensors", "load_initial", "read_initial"]
+__all__ = ["InitialWeights", "check_tensors", "initial_architecture", "load_initial", "read_initial"]
 
 #: mismatches that a message lists
 _SHOWN = 5
@@ -48,6 +49,17 @@ class InitialWeights:
                 digest.update(f"{group}\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
                 digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+def initial_architecture(path: Path) -> Architecture | None:
+    """Return what the networks of a checkpoint are, None when it does not say it or cannot be read."""
+    if not path.is_dir():
+        return None
+    try:
+        scalars = load(path, groups=()).scalars
+    except CheckpointError:
+        return None  # whoever reads the weights will say it
+    return Architecture.from_json(scalars["architecture"]) if "architecture" in scalars else None
 
 
 def read_initial(path: Path) -> InitialWeights:

@@ -34,6 +34,7 @@ from gancompress.units import size as size_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from gancompress.architecture.description import Architecture
     from gancompress.backbones.base import Backbone, BackboneConfig
     from gancompress.data.base import Dataset, DatasetConfig
     from gancompress.recipe.schema import OptimizerConfig, Recipe
@@ -239,7 +240,7 @@ def check_images(dataset: Dataset[DatasetConfig], processes: int = 1) -> int:
 
 
 def check_networks(
-    recipe: Recipe, backbone: Backbone[BackboneConfig], device: torch.device, processes: int = 1
+    recipe: Recipe, backbone: Backbone[BackboneConfig] | Architecture, device: torch.device, processes: int = 1
 ) -> None:
     """Refuse networks that clearly do not fit, before they are built: drawing them could take hours, or all memory.
 

@@ -12,20 +12,15 @@ import torch
 
 from gancompress.cost.summary import run_cost
 from gancompress.errors import CheckpointError, RunError
-from gancompress.experiment.assemble import (
-    build_backbone,
-    build_dataset,
-    build_trainer,
-    chosen_widths,
-    declared_rounds,
-    device_of,
-)
+from gancompress.experiment.acceleration import device_of
+from gancompress.experiment.assemble import build_dataset, build_trainer, declared_rounds
 from gancompress.experiment.environment import environment
 from gancompress.experiment.history import History
 from gancompress.experiment.initial import load_initial
 from gancompress.experiment.interrupt import Interruption
 from gancompress.experiment.measure import Evaluator, check_evaluation
 from gancompress.experiment.memory import MemoryEstimate, check_images, check_memory, check_networks
+from gancompress.experiment.networks import build_architecture, last_architecture
 from gancompress.experiment.provenance import note_plugins
 from gancompress.experiment.session import Session
 from gancompress.progress import Observer, Silent
@@ -39,7 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from gancompress.data.base import Dataset, DatasetConfig
+    from gancompress.architecture.description import Architecture
+    from gancompress.data.base import Dataset, DatasetConfig, ImageSpec
     from gancompress.methods.base import Round
     from gancompress.recipe.schema import Recipe
     from gancompress.training.loop import Trainer
@@ -59,6 +55,9 @@ class Experiment:
         evaluates: measure the generator as the recipe says; off for ``gancompress train``.
         group: processes that train together.
     """
+
+    #: what the networks are; known once the run has been found possible
+    architecture: Architecture
 
     def __init__(
         self,
@@ -101,9 +100,10 @@ class Experiment:
         dataset = build_dataset(self.recipe)
         images = self._first(lambda: check_images(dataset, self.group.neighbours)) or 0
         dataset.prepare()
-        backbone, device = build_backbone(self.recipe, dataset.spec), device_of(self.recipe)
-        self._first(lambda: check_networks(self.recipe, backbone, device, self.group.neighbours))
-        trainer = build_trainer(self.recipe, dataset, self.group)
+        self.architecture = architecture = self._architecture(dataset.spec)
+        device = device_of(self.recipe)
+        self._first(lambda: check_networks(self.recipe, architecture, device, self.group.neighbours))
+        trainer = build_trainer(self.recipe, dataset, self.group, architecture)
         processes = self.group.neighbours
         self._memory = self._first(lambda: check_memory(self.recipe, trainer, images=images, processes=processes))
         if not checkpoints(self._root / directory_name(self.recipe) / "checkpoints"):
@@ -134,6 +134,11 @@ class Experiment:
             self.directory.status("done")
         return read_run(self.directory.path)
 
+    def _architecture(self, image: ImageSpec) -> Architecture:
+        """Return what the networks are: what the last checkpoint says, before there is one what the recipe says."""
+        found = last_architecture(self._root / directory_name(self.recipe) / "checkpoints")
+        return found if found is not None and found.image == image else build_architecture(self.recipe, image)
+
     def _first(self, check: Callable[[], T]) -> T | None:
         """Let rank 0 check something while the others wait: what is free must not change meanwhile."""
         self.group.barrier()
@@ -158,6 +163,7 @@ class Experiment:
         evaluator = Evaluator(self.recipe.evaluation, dataset, trainer.device, self.observer)
         session = Session(
             self.recipe,
+            self.architecture,
             dataset,
             trainer,
             rounds,
@@ -170,7 +176,7 @@ class Experiment:
         if resumed:
             session.catch_up()
         session.train()
-        self._finish(dataset, trainer, history)
+        self._finish(trainer, history)
 
     def _resume(self, trainer: Trainer, history: History) -> bool:
         """Restore the newest good checkpoint, or initialise; return whether there was one."""
@@ -194,15 +200,14 @@ class Experiment:
         self.group.barrier()
         return found.snapshot is not None
 
-    def _finish(self, dataset: Dataset[DatasetConfig], trainer: Trainer, history: History) -> None:
+    def _finish(self, trainer: Trainer, history: History) -> None:
         metrics = history.metrics()
         with trainer.engine.dense():
             cost = run_cost(trainer, history.seconds)
         if self._memory is not None:
             cost["bytes"]["training"] = self._memory.to_dict()
-        widths = chosen_widths(self.recipe, dataset.spec)
-        if widths:
-            cost["widths"] = {role: width.to_dict() for role, width in widths.items()}
+        if self.architecture.widths:
+            cost["widths"] = dict(self.architecture.widths)
         mark = {"smoke": True} if self.recipe.smoke else {}
         metrics, cost = {**mark, **metrics} if metrics else metrics, {**mark, **cost}
         if self.group.is_main:

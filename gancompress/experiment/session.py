@@ -10,9 +10,10 @@ import torch
 
 from gancompress.errors import RunError
 from gancompress.evaluation.samples import sample_grid
-from gancompress.experiment.assemble import ROLES, build_backbone, build_networks
+from gancompress.experiment.budgets import ROLES
 from gancompress.experiment.initial import load_initial
 from gancompress.experiment.measure import metric_record
+from gancompress.experiment.networks import build_networks
 from gancompress.storage.checkpoint import Snapshot, load, save
 from gancompress.training.loop import Position, Trainer
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from gancompress.architecture.description import Architecture
     from gancompress.data.base import Dataset, DatasetConfig
     from gancompress.experiment.history import History
     from gancompress.experiment.interrupt import Interruption
@@ -52,6 +54,7 @@ class Session:
     def __init__(
         self,
         recipe: Recipe,
+        architecture: Architecture,
         dataset: Dataset[DatasetConfig],
         trainer: Trainer,
         rounds: Sequence[Round],
@@ -63,6 +66,7 @@ class Session:
         interruption: Interruption,
     ) -> None:
         self.recipe = recipe
+        self.architecture = architecture
         self.dataset = dataset
         self.trainer = trainer
         self.history = history
@@ -237,6 +241,8 @@ class Session:
         if not self.group.is_main:
             return
         groups, scalars = self.trainer.snapshot()
+        networks = {role: self.trainer.network(role) for role in ROLES}
+        scalars["architecture"] = self.architecture.built(networks).to_json()
         self._keep_aside(groups)
         best = self.history.best_step
         save(
@@ -273,8 +279,8 @@ class Session:
                 saved = load(self.directory.path / "rewind" / f"{upcoming.rewind_step:08d}", groups=(role,))
                 network.load_state_dict(saved.groups[role])
             elif start != "keep":
-                backbone = build_backbone(self.recipe, self.dataset.spec)
-                fresh = build_networks(backbone, self.recipe.seed, index if start == "reinitialise" else 0)
+                number = index if start == "reinitialise" else 0
+                fresh = build_networks(self.architecture, self.recipe.seed, number)
                 if start == "rewind":
                     load_initial(self.recipe, fresh.generator, fresh.discriminator)
                 network.load_state_dict(fresh.of(role).state_dict())
@@ -292,8 +298,7 @@ class Session:
         if not current.distillation or self.position.round == 0:
             return
         saved = load(self.directory.path / "rounds" / f"{self.rounds[0].steps:08d}", groups=("discriminator",))
-        backbone = build_backbone(self.recipe, self.dataset.spec)
-        teacher = build_networks(backbone, self.recipe.seed).discriminator
+        teacher = build_networks(self.architecture, self.recipe.seed).discriminator
         teacher.load_state_dict(saved.groups["discriminator"])
         self.trainer.objective.teacher = teacher.to(self.trainer.device).eval().requires_grad_(False)
 

@@ -8,8 +8,9 @@ spectral norm written out:
   ``T:mask``, coded by :func:`~gancompress.export.coding.encode_mask`: the mask of the training, not where values
   happen to be 0.
 
-The document beside them (see :mod:`gancompress.export.container`) has the backbone's name and config, the image spec,
-shape, dtype and number of kept weights per tensor, where the generator comes from, and a hash over the whole file.
+The document beside them (see :mod:`gancompress.export.container`) has the backbone's name, origin and config, the image
+spec, shape, dtype and number of kept weights per tensor, where the generator comes from, and a hash over the file.
+A backbone that is not built in is stored with its graph (:mod:`gancompress.graphs`), which needs no class to be read.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ import torch
 from torch import Tensor
 
 from gancompress import __version__
+from gancompress.architecture.description import Architecture
 from gancompress.backbones.base import prunable_weights
 from gancompress.data.base import ImageSpec
 from gancompress.errors import ComponentError, ExportError
+from gancompress.export.captured import CapturedGenerator, capture_generator, check_captured
 from gancompress.export.coding import decode_mask, decode_values, encode_mask, encode_values
 from gancompress.export.container import read_container, write_container
 from gancompress.export.folding import folded
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
     from gancompress.backbones.base import Generator
     from gancompress.experiment.finished import FinishedRun
+    from gancompress.storage.checkpoint import Snapshot
 
 __all__ = ["FORMAT", "KIND", "Packed", "TensorSize", "Values", "export_packed", "export_run", "load_packed"]
 
@@ -77,29 +81,50 @@ class Packed:
     """What a packed file holds.
 
     Attributes:
-        model: name of the backbone and its config.
-        image: shape and classes of the images.
+        architecture: backbone, its config as built, and images.
         state: every tensor of the generator, dense, spectral norm written out.
         masks: bool tensor per masked weight; True is kept.
         source: where it comes from: run, step, version of gancompress, kind of values.
         bytes: of the file.
+        captured: the graph, of a backbone that is not built in.
+        narrowed: whether layers are narrower than the config has them.
+        missing: why there is no graph where there should be one.
     """
 
-    model: Mapping[str, Any]
-    image: ImageSpec
+    architecture: Architecture
     state: Mapping[str, Tensor]
     masks: Mapping[str, Tensor]
     source: Mapping[str, Any]
     bytes: int = 0
+    captured: Mapping[str, Any] | None = None
+    narrowed: bool = False
+    missing: str = ""
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """Name of the backbone and its config."""
+        return self.architecture.model
+
+    @property
+    def image(self) -> ImageSpec:
+        """Shape and classes of the images."""
+        return self.architecture.image
 
     def generator(self) -> Generator:
         """Build a generator of its own, in eval mode.
 
         Raises:
             ExportError: the backbone of this installation has other tensors.
-            ComponentError: the backbone is not installed.
+            ComponentError: the backbone is not installed, and the file has no graph of it.
         """
-        return build_generator(self.model, self.image, {name: tensor.clone() for name, tensor in self.state.items()})
+        state = {name: tensor.clone() for name, tensor in self.state.items()}
+        if self.captured is not None:
+            return CapturedGenerator(self.captured, state, self.image)
+        try:
+            return build_generator(self.architecture, state, narrowed=self.narrowed)
+        except ComponentError as error:
+            why = f" (the file has no graph of it: {self.missing})" if self.missing else ""
+            raise ComponentError(error.message + why) from error
 
     @property
     def density(self) -> float:
@@ -116,6 +141,8 @@ def export_packed(
     masks: Mapping[str, Tensor] | None = None,
     values: Values = "float32",
     source: Mapping[str, Any] | None = None,
+    origin: str = "",
+    narrowed: bool = False,
 ) -> dict[str, TensorSize]:
     """Write a generator into one file.
 
@@ -126,6 +153,8 @@ def export_packed(
         masks: by the name that ``prunable_weights`` gives; a weight that is not named is stored whole.
         values: ``bf16`` rounds the prunable weights to bfloat16; biases, norms and embeddings stay float32.
         source: anything to remember about where it comes from, plain JSON values.
+        origin: distribution or plugin file of the backbone.
+        narrowed: whether layers are narrower than the config has them.
 
     Returns:
         Bytes per tensor.
@@ -141,7 +170,16 @@ def export_packed(
     state = {name: tensor.detach().contiguous() for name, tensor in plain.state_dict().items()}
     masks = masks or {}
     _check_masks(state, masks)
-    build_generator(model, plain.image, state)  # what is written must be readable
+    name, config = str(model["name"]), {key: value for key, value in model.items() if key != "name"}
+    architecture = Architecture(name, origin, config, plain.image)
+    build_generator(architecture, state, narrowed=narrowed)  # what is written must be readable
+    more: dict[str, Any] = {"narrowed": True} if narrowed else {}
+    if not architecture.builtin:
+        try:
+            more["captured"], read = capture_generator(plain)
+            state |= read
+        except ExportError as error:
+            more["missing"] = error.message
     stored: dict[str, Tensor] = {}
     table: dict[str, dict[str, Any]] = {}
     sizes: dict[str, TensorSize] = {}
@@ -156,7 +194,9 @@ def export_packed(
         sizes[name] = TensorSize(dense, packed, tensor.numel(), kept, prunable.get(name, "other"))
     image = plain.image
     document = {
-        "model": dict(model),
+        **more,
+        "model": architecture.model,
+        "origin": origin,
         "image": {"channels": image.channels, "resolution": image.resolution, "classes": list(image.classes)},
         "source": {"gancompress": __version__, "values": values, **(source or {})},
         "tensors": table,
@@ -177,15 +217,19 @@ def export_run(
         values: see :func:`export_packed`.
     """
     number = run.step(step)
-    model = run.recipe.model.model_dump(mode="json")
     source = {"run": run.directory.path.resolve().name, "step": number, "weights": "ema"}
-    generator, masks = run.generator(str(number)), run_masks(run, str(number))
-    return export_packed(generator, path, model=model, masks=masks, values=values, source=source)
+    snapshot = run.snapshot(str(number), ("ema", "sparsity"))
+    generator, built = run.rebuild(snapshot)
+    masks = snapshot_masks(snapshot)
+    return export_packed(
+        generator, path, model=built.model, masks=masks, values=values, source=source, origin=built.origin,
+        narrowed=built.narrowed,
+    )  # fmt: skip
 
 
-def run_masks(run: FinishedRun, step: str) -> dict[str, Tensor]:
+def snapshot_masks(snapshot: Snapshot) -> dict[str, Tensor]:
     """Return the generator's masks of a checkpoint; none for weights that were never masked."""
-    prefix, kept = "generator.mask.", run.snapshot(step, ("sparsity",)).groups["sparsity"]
+    prefix, kept = "generator.mask.", snapshot.groups.get("sparsity", {})
     return {name.removeprefix(prefix): mask for name, mask in kept.items() if name.startswith(prefix)}
 
 
@@ -201,14 +245,19 @@ def load_packed(path: Path) -> Packed:
         image = document["image"]
         spec = ImageSpec(int(image["channels"]), int(image["resolution"]), tuple(map(str, image["classes"])))
         model, source, table = dict(document["model"]), dict(document["source"]), dict(document["tensors"])
+        architecture = Architecture(str(model.pop("name", "")), str(document.get("origin", "")), model, spec)
+        captured, narrowed = document.get("captured"), document.get("narrowed") is True
         declared, state, masks = {}, {}, {}
         for name, entry in table.items():
             at = f"tensor {name}: "
             declared[name] = torch.empty(_shape(entry), dtype=_DTYPES[entry["dtype"]], device="meta")
         at = ""
         # before anything is decoded: a forged table could ask for more memory than there is
-        with contextlib.suppress(ComponentError):
-            check_tensors(model, spec, declared)
+        if captured is not None:
+            check_captured(captured, declared, spec)
+        else:
+            with contextlib.suppress(ComponentError):
+                check_tensors(architecture, declared, narrowed=narrowed)
         for name, entry in table.items():
             at = f"tensor {name}: "
             parts = {suffix: stored.pop(name + suffix) for suffix in ("", _VALUES, _MASK) if name + suffix in stored}
@@ -221,7 +270,8 @@ def load_packed(path: Path) -> Packed:
         raise ExportError(f"not a {KIND} of format {FORMAT} ({error!r})", where=where) from error
     if stored:
         raise ExportError(f"tensor {min(stored)} belongs to no tensor of the generator", where=where)
-    return Packed(model, spec, state, masks, source, path.stat().st_size)
+    missing = str(document.get("missing", ""))
+    return Packed(architecture, state, masks, source, path.stat().st_size, captured, narrowed, missing)
 
 
 def _check_masks(state: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:

@@ -1,54 +1,59 @@
-"""From the name and the config of a backbone, and tensors, to a generator. No class definition is asked of anyone."""
+"""From a description and tensors to a generator in eval mode, without parametrisations."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from pydantic import ValidationError
 
-from gancompress.components.registry import BACKBONES
-from gancompress.errors import ExportError, GancompressError
+from gancompress.architecture.resize import resize
+from gancompress.errors import BackboneError, ExportError, GancompressError
 from gancompress.export.folding import write_out
-from gancompress.recipe.components import config_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
+    from gancompress.architecture.description import Architecture
     from gancompress.backbones.base import Generator
-    from gancompress.data.base import ImageSpec
 
 __all__ = ["build_generator", "check_tensors"]
 
+#: A file whose config asks for more than so many times the weights that it holds is not believed.
+_LARGEST = 1000
 
-def build_generator(model: Mapping[str, Any], image: ImageSpec, state: Mapping[str, Tensor]) -> Generator:
-    """Build a generator in eval mode, without parametrisations, that holds the tensors of ``state``.
+
+class _BuildError(ExportError):
+    """A constructor failed."""
+
+
+def build_generator(architecture: Architecture, state: Mapping[str, Tensor], *, narrowed: bool = False) -> Generator:
+    """Build a generator that holds the tensors of ``state``.
 
     Args:
-        model: ``name`` of the backbone and the fields of its ``Config``.
-        image: shape and classes of the images.
+        architecture: its backbone, config and images.
         state: exactly the tensors of the generator; they are taken over, not copied.
+        narrowed: layers may be narrower than the config has them.
 
     Raises:
         ExportError: the config or the tensors are not of this backbone.
         ComponentError: the backbone is unknown here.
     """
-    check_tensors(model, image, state)
-    generator = _built(model, image)
-    _compare(generator.state_dict(), state, _name(model))
+    check_tensors(architecture, state, narrowed=narrowed)
+    generator = _built(architecture, state, narrowed)
+    _compare(generator.state_dict(), state, architecture.backbone)
     generator.load_state_dict(dict(state), assign=True)
-    return generator.eval().requires_grad_(False)
+    return generator.requires_grad_(False)
 
 
-def check_tensors(model: Mapping[str, Any], image: ImageSpec, state: Mapping[str, Tensor]) -> None:
+def check_tensors(architecture: Architecture, state: Mapping[str, Tensor], *, narrowed: bool = False) -> None:
     """Compare names, shapes and dtypes with those of the backbone, which takes no memory whatever the config asks for.
 
     Args:
-        model: see :func:`build_generator`.
-        image: see :func:`build_generator`.
+        architecture: see :func:`build_generator`.
         state: the tensors; what they hold is not looked at, they may be on the meta device.
+        narrowed: see :func:`build_generator`.
 
     Raises:
         ExportError: the config or the tensors are not of this backbone.
@@ -56,38 +61,28 @@ def check_tensors(model: Mapping[str, Any], image: ImageSpec, state: Mapping[str
     """
     try:
         with torch.device("meta"):
-            own = _built(model, image).state_dict()
+            own = _built(architecture, state, narrowed).state_dict()
     except _BuildError:
         return  # some constructors want to see numbers: building it in earnest will tell
-    _compare(own, state, _name(model))
+    _compare(own, state, architecture.backbone)
 
 
-class _BuildError(ExportError):
-    """A constructor failed."""
-
-
-def _name(model: Mapping[str, Any]) -> str:
-    return str(model.get("name", ""))
-
-
-def _built(model: Mapping[str, Any], image: ImageSpec) -> Generator:
-    config = dict(model)
-    name = str(config.pop("name", ""))
-    try:
-        settings = config_type(BACKBONES, name).model_validate(config)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ExportError(f"the config does not fit backbone {name!r}: {key}: {first['msg']}") from error
-    backbone: Any = BACKBONES.get(name)
+def _built(architecture: Architecture, state: Mapping[str, Tensor], narrowed: bool) -> Generator:
     try:
         with torch.random.fork_rng(devices=[]):
-            generator: Generator = write_out(backbone(settings, image).generator().eval())
+            generator: Generator = write_out(architecture.generator().eval())
+        if narrowed:
+            whole, stored = (sum(one.numel() for one in of.values()) for of in (generator.state_dict(), state))
+            if whole > _LARGEST * stored:
+                raise ExportError(f"the config asks for {whole:,} numbers, the file holds {stored:,}")
+            resize(generator, {name: tuple(tensor.shape) for name, tensor in state.items()})
+    except BackboneError as error:
+        raise ExportError(error.message) from error
     except GancompressError:
         raise
     except Exception as error:  # sizes that make no sense together fail somewhere in torch, or in a plugin
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise _BuildError(f"backbone {name!r} cannot be built with the config ({reason})") from error
+        raise _BuildError(f"backbone {architecture.backbone!r} cannot be built with the config ({reason})") from error
     return generator
 
 

@@ -58,6 +58,8 @@ class _Symbol(fx.Proxy):
 class _Tracer(fx.Tracer):
     """Keeps what every node gives for an example, so that shapes are known and sequences can be unpacked."""
 
+    proxy_buffer_attributes = True  # else what reads a buffer has a value that is not known
+
     def __init__(self, example: dict[str, Tensor]) -> None:
         # our own operations look at what they are given, so they stay whole
         super().__init__(autowrap_functions=(upsample2, average2, scale_and_shift))

@@ -35,6 +35,8 @@ _ALIGNMENT = 64
 
 def is_batch_last(x: Tensor) -> bool:
     """Whether ``x`` is a batch-last map that the kernels can take as it lies (and no map in the usual format)."""
+    if torch.compiler.is_exporting():  # looking at a symbolic size would tie the exported graph to it
+        return False
     if x.dim() != 4 or x.shape[0] % LANES or x.is_contiguous():
         return False
     n, c, h, w = x.shape

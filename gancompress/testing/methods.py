@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from gancompress.components.registry import METHODS
-from gancompress.experiment.assemble import ROLES
+from gancompress.experiment.budgets import ROLES
 from gancompress.methods.base import Method, Plan
 from gancompress.sparsity.state import SparseState
 from gancompress.testing.conformance import ConfiguredSuite, Once, promise, require, skip_check

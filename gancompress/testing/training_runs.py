@@ -14,7 +14,8 @@ import torch
 
 from gancompress.backbones.base import prunable_weights
 from gancompress.errors import InvariantError
-from gancompress.experiment.assemble import ROLES, build_dataset, build_method, build_trainer, declared_rounds
+from gancompress.experiment.assemble import build_dataset, build_trainer, declared_rounds
+from gancompress.experiment.budgets import ROLES, build_method
 from gancompress.experiment.run import Experiment
 from gancompress.recipe.load import parse_recipe
 from gancompress.storage.checkpoint import Snapshot, latest, load, save

@@ -19,7 +19,8 @@ from gancompress.bench.train import parse_densities
 from gancompress.cli.bench import numbers
 from gancompress.cli.main import app
 from gancompress.errors import RecipeError
-from gancompress.experiment.assemble import build_backbone, build_dataset, build_networks
+from gancompress.experiment.assemble import build_dataset
+from gancompress.experiment.networks import build_backbone, build_networks
 from gancompress.recipe.load import load_recipe
 
 TINY = """

@@ -14,7 +14,8 @@ from gancompress.bench.styles import PlainStep, Style, fold
 from gancompress.bench.timing import alternate
 from gancompress.bench.train import ALONE, PLAIN, TOGETHER, UNMASKED, _step, _trainer, bench_train
 from gancompress.cli.main import app
-from gancompress.experiment.assemble import ROLES, build_dataset, masked_weights
+from gancompress.experiment.assemble import build_dataset
+from gancompress.experiment.budgets import ROLES, masked_weights
 from gancompress.recipe.load import load_recipe
 
 TINY = """

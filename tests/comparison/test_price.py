@@ -8,7 +8,8 @@ import pytest
 
 from gancompress.comparison.price import price
 from gancompress.cost.profile import profile
-from gancompress.experiment.assemble import build_backbone, build_dataset, build_networks
+from gancompress.experiment.assemble import build_dataset
+from gancompress.experiment.networks import build_backbone, build_networks
 from gancompress.experiment.run import Experiment
 
 if TYPE_CHECKING:

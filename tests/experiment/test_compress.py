@@ -70,7 +70,8 @@ def test_the_largest_trained_weights_are_kept_and_no_dense_round_comes_first(tra
 
 
 def test_the_discriminator_comes_along(trained: Path) -> None:
-    from gancompress.experiment.assemble import build_backbone, build_dataset, build_networks
+    from gancompress.experiment.assemble import build_dataset
+    from gancompress.experiment.networks import build_backbone, build_networks
 
     source = open_source(trained)
     recipe = plan_compression(source, "magnitude", 0.3)

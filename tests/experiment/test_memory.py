@@ -11,7 +11,7 @@ from torch import nn
 
 from gancompress.errors import RunError
 from gancompress.experiment import memory
-from gancompress.experiment.assemble import build_backbone, build_dataset, build_trainer, declared_rounds
+from gancompress.experiment.assemble import build_dataset, build_trainer, declared_rounds
 from gancompress.experiment.memory import (
     available_memory,
     check_images,
@@ -20,6 +20,7 @@ from gancompress.experiment.memory import (
     estimate_memory,
     peak_bytes,
 )
+from gancompress.experiment.networks import build_backbone
 from gancompress.experiment.run import Experiment
 from gancompress.recipe.load import parse_recipe
 

@@ -9,7 +9,7 @@ from method_views import rng, view
 
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError
-from gancompress.experiment.assemble import build_backbone, build_networks, chosen_widths
+from gancompress.experiment.networks import build_architecture, build_backbone, build_networks
 from gancompress.experiment.widths import choose_widths
 from gancompress.methods.base import Size
 from gancompress.methods.dense import Dense, DenseConfig
@@ -80,7 +80,7 @@ def narrow_recipe(tmp_path: Path, model: str = "{name: dcgan, channels: 32, late
 
 
 def test_each_dcgan_gets_the_width_of_its_density(tmp_path: Path) -> None:
-    chosen = chosen_widths(narrow_recipe(tmp_path), IMAGE)
+    chosen = build_architecture(narrow_recipe(tmp_path), IMAGE).widths
 
     def generator(c: int) -> int:  # linear to 2c maps of 4x4, their norm, 2c -> c, its norm, c -> 3 with a bias
         return 8 * 2 * c * 16 + 2 * 2 * c + 2 * c * c * 16 + 2 * c + 3 * c * 16 + 3
@@ -90,28 +90,31 @@ def test_each_dcgan_gets_the_width_of_its_density(tmp_path: Path) -> None:
         return generator(c) - convolutions + round(0.1 * convolutions)
 
     found = chosen["generator"]
-    assert (found.field, found.full) == ("channels", 32)
-    assert found.full_size.parameters == generator(32)
-    assert found.target.parameters == sparse(32)
+    assert (found["field"], found["full"]) == ("channels", 32)
+    assert found["full_size"]["parameters"] == generator(32)
+    assert found["target"]["parameters"] == sparse(32)
     best = min(range(1, 33), key=lambda c: abs(generator(c) - sparse(32)))
-    assert found.chosen == best
-    assert found.parameter_ratio == generator(best) / sparse(32)
-    assert 0.9 < found.parameter_ratio < 1.1
-    assert found.chosen < chosen["discriminator"].chosen < 32
+    assert found["chosen"] == best
+    assert found["parameter_ratio"] == generator(best) / sparse(32)
+    assert 0.9 < found["parameter_ratio"] < 1.1
+    assert found["chosen"] < chosen["discriminator"]["chosen"] < 32
 
 
 def test_the_networks_are_built_that_narrow(tmp_path: Path) -> None:
     recipe = narrow_recipe(tmp_path)
-    chosen = chosen_widths(recipe, IMAGE)
+    chosen = build_architecture(recipe, IMAGE).widths
     networks = build_networks(build_backbone(recipe, IMAGE), recipe.seed)
     for role, width in chosen.items():
-        assert sum(p.numel() for p in networks.of(role).parameters()) == width.size.parameters
+        assert sum(p.numel() for p in networks.of(role).parameters()) == width["size"]["parameters"]
 
 
 def test_macs_can_be_matched_instead(tmp_path: Path) -> None:
-    chosen = chosen_widths(narrow_recipe(tmp_path, match="macs"), IMAGE)
-    assert all(0.85 < width.macs_ratio < 1.15 for width in chosen.values())
-    assert chosen["generator"].chosen != chosen_widths(narrow_recipe(tmp_path), IMAGE)["generator"].chosen
+    chosen = build_architecture(narrow_recipe(tmp_path, match="macs"), IMAGE).widths
+    assert all(0.85 < width["macs_ratio"] < 1.15 for width in chosen.values())
+    assert (
+        chosen["generator"]["chosen"]
+        != build_architecture(narrow_recipe(tmp_path), IMAGE).widths["generator"]["chosen"]
+    )
 
 
 def test_density_one_is_the_recipes_width(tmp_path: Path) -> None:
@@ -121,15 +124,17 @@ def test_density_one_is_the_recipes_width(tmp_path: Path) -> None:
             r: recipe.sparsity.generator.model_copy(update={"density": 1.0}) for r in ("generator", "discriminator")
         }
     )
-    chosen = chosen_widths(recipe.model_copy(update={"sparsity": whole}), IMAGE)
-    assert [(width.chosen, width.parameter_ratio, width.macs_ratio) for width in chosen.values()] == [(32, 1, 1)] * 2
+    chosen = build_architecture(recipe.model_copy(update={"sparsity": whole}), IMAGE).widths
+    assert [(width["chosen"], width["parameter_ratio"], width["macs_ratio"]) for width in chosen.values()] == [
+        (32, 1, 1)
+    ] * 2
 
 
 def test_sngan_keeps_widths_that_can_be_split(tmp_path: Path) -> None:
     recipe = narrow_recipe(tmp_path, "{name: sngan, channels: 32, discriminator_channels: 32}")
-    chosen = chosen_widths(recipe, ImageSpec(3, 48, ()))
-    assert chosen["generator"].chosen % 8 == 0
-    assert chosen["discriminator"].chosen % 16 == 0
+    chosen = build_architecture(recipe, ImageSpec(3, 48, ())).widths
+    assert chosen["generator"]["chosen"] % 8 == 0
+    assert chosen["discriminator"]["chosen"] % 16 == 0
     build_backbone(recipe, ImageSpec(3, 48, ()))
 
 

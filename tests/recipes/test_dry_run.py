@@ -11,16 +11,9 @@ from recipe_rows import RECIPES, ROWS, loaded
 
 from gancompress.components.registry import DATASETS
 from gancompress.data.base import ImageSpec
-from gancompress.experiment.assemble import (
-    ROLES,
-    Networks,
-    build_backbone,
-    build_budgets,
-    build_loss,
-    build_method,
-    build_networks,
-    masked_weights,
-)
+from gancompress.experiment.assemble import build_loss
+from gancompress.experiment.budgets import ROLES, build_budgets, build_method, masked_weights
+from gancompress.experiment.networks import Networks, build_backbone, build_networks
 from gancompress.methods.base import Plan
 from gancompress.recipe.identity import resolved_yaml, run_id
 from gancompress.recipe.load import component_config, parse_recipe

@@ -1,0 +1,1 @@
+"""What a network is, as it was built: kept in every checkpoint and packed file, and built again from there."""

@@ -1,0 +1,166 @@
+"""The description of a pair of networks: backbone, config as built, images, and the shape of every tensor."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+
+import torch
+from pydantic import ValidationError
+
+from gancompress.architecture.resize import resize
+from gancompress.components.registry import BACKBONES
+from gancompress.data.base import ImageSpec
+from gancompress.errors import BackboneError, ComponentError
+from gancompress.recipe.components import config_type
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator
+    from gancompress.sparsity.state import Role
+
+__all__ = ["Architecture", "Shapes", "shapes_of"]
+
+N = TypeVar("N", bound=torch.nn.Module)
+
+Shapes: TypeAlias = dict[str, tuple[int, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """What both networks of a run are.
+
+    Attributes:
+        backbone: registered name.
+        origin: distribution and version, or plugin file, that it came from; empty when unknown.
+        config: of the backbone, as built: widths that a method chose included.
+        image: shape and classes of the images.
+        shapes: of every tensor of a network's state, by role and name. Where they differ from what the config gives,
+            layers were made narrower. A role that is missing is as the config has it.
+        widths: what a search for widths came to, by role; empty without one.
+        made: the backbone, where it is at hand.
+    """
+
+    backbone: str
+    origin: str
+    config: Mapping[str, Any]
+    image: ImageSpec
+    shapes: Mapping[Role, Shapes] = dataclasses.field(default_factory=dict)
+    widths: Mapping[Role, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    made: Backbone[BackboneConfig] | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls, name: str, backbone: Backbone[BackboneConfig], widths: Mapping[Role, Mapping[str, Any]] | None = None
+    ) -> Architecture:
+        """Describe a backbone that is about to build its networks."""
+        config = backbone.config.model_dump(mode="json")
+        return cls(name, BACKBONES.entry(name).origin, config, backbone.image, {}, widths or {}, backbone)
+
+    @property
+    def builtin(self) -> bool:
+        """Whether the backbone is one of gancompress itself."""
+        return self.backbone in BACKBONES.builtin_names()
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """Name and config in one, the way recipes have them."""
+        return {"name": self.backbone, **self.config}
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether a layer of the generator is narrower than the config has it."""
+        with torch.random.fork_rng(devices=[]):
+            return self.shapes.get("generator", {}) not in ({}, shapes_of(self.make().generator()))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "backbone": self.backbone,
+            "origin": self.origin,
+            "config": dict(self.config),
+            "image": {**dataclasses.asdict(self.image), "classes": list(self.image.classes)},
+            "shapes": {role: {name: list(shape) for name, shape in own.items()} for role, own in self.shapes.items()},
+            "widths": {role: dict(width) for role, width in self.widths.items()},
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Architecture:
+        """Undo :meth:`to_json`.
+
+        Raises:
+            BackboneError: it is no description.
+        """
+        try:
+            shapes = {
+                role: {str(name): tuple(map(int, shape)) for name, shape in own.items()}
+                for role, own in content.get("shapes", {}).items()
+            }
+            image = content["image"]
+            return cls(
+                str(content["backbone"]), str(content.get("origin", "")), dict(content["config"]),
+                ImageSpec(int(image["channels"]), int(image["resolution"]), tuple(map(str, image["classes"]))),
+                shapes, dict(content.get("widths", {})),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BackboneError(f"not the description of an architecture ({error!r})") from error
+
+    def built(self, networks: Mapping[Role, torch.nn.Module]) -> Architecture:
+        """Return the description with the shapes that ``networks`` have."""
+        return dataclasses.replace(self, shapes={role: shapes_of(network) for role, network in networks.items()})
+
+    def make(self) -> Backbone[BackboneConfig]:
+        """Return the backbone, which builds networks as wide as the config has them.
+
+        Raises:
+            ComponentError: it is not installed here.
+            BackboneError: it does not take this config or these images.
+        """
+        if self.made is not None:
+            return self.made
+        try:
+            settings = config_type(BACKBONES, self.backbone).model_validate(dict(self.config))
+        except ComponentError as error:
+            raise ComponentError(f"{error.message}{self.advice}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise BackboneError(f"the config does not fit backbone {self.backbone!r}: {key}: {first['msg']}") from error
+        backbone: Any = BACKBONES.get(self.backbone)
+        return cast("Backbone[BackboneConfig]", backbone(settings, self.image))
+
+    def generator(self) -> Generator:
+        """Build the generator; its weights are drawn from torch's global generator, then cut where it is narrower.
+
+        Raises:
+            ComponentError: the backbone is not installed here.
+            BackboneError: it cannot be built, or a layer cannot have the shape that is described.
+        """
+        return self._cut(self.make().generator(), "generator")
+
+    def discriminator(self) -> Discriminator:
+        """Build the discriminator, as :meth:`generator` does."""
+        return self._cut(self.make().discriminator(), "discriminator")
+
+    def _cut(self, network: N, role: Role) -> N:
+        if role in self.shapes:
+            resize(network, self.shapes[role])
+        return network
+
+    @property
+    def advice(self) -> str:
+        """What to install, as the end of a message; empty for a built-in backbone."""
+        if not self.origin or self.origin.partition(" ")[0] == "gancompress":
+            return ""
+        return f"; it came from {self.origin}: " + ("give --plugin FILE" if self.from_file else "install that package")
+
+    @property
+    def from_file(self) -> bool:
+        """Whether the backbone was registered by a plugin file or by a program."""
+        return self.origin.endswith(".py") or self.origin.startswith("(")
+
+
+def shapes_of(network: torch.nn.Module) -> Shapes:
+    """Return the shape of every tensor of a network's state."""
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

@@ -1,0 +1,130 @@
+"""How many weights each network keeps: the density that a recipe asks, as an exact number per layer."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from typing import TYPE_CHECKING, cast
+
+from gancompress.backbones.base import prunable_weights
+from gancompress.backbones.connections import connected_layers
+from gancompress.components.registry import METHODS, PATTERNS
+from gancompress.errors import RecipeError
+from gancompress.recipe.components import component_config
+from gancompress.sparsity.allocate import allocate, split_total
+from gancompress.sparsity.scores import magnitude
+
+if TYPE_CHECKING:
+    from gancompress.backbones.base import Discriminator, Generator, PrunableWeight
+    from gancompress.methods.base import Method, MethodConfig
+    from gancompress.recipe.schema import Recipe, SparsityConfig
+    from gancompress.sparsity.patterns.base import Pattern, PatternConfig
+    from gancompress.sparsity.state import Budget, Role
+
+__all__ = [
+    "ROLES",
+    "build_budgets",
+    "build_method",
+    "build_pattern",
+    "connected_weights",
+    "densities",
+    "masked_weights",
+]
+
+ROLES: tuple[Role, Role] = ("generator", "discriminator")
+
+
+def build_method(recipe: Recipe) -> Method[MethodConfig]:
+    """Return the sparsity method of a recipe."""
+    return cast(
+        "Method[MethodConfig]", METHODS.get(recipe.sparsity.method.name)(component_config(recipe.sparsity.method))
+    )
+
+
+def build_pattern(recipe: Recipe) -> Pattern[PatternConfig]:
+    """Return the pattern of a recipe: the units in which its weights are kept."""
+    node = recipe.sparsity.pattern
+    return cast("Pattern[PatternConfig]", PATTERNS.get(node.name)(component_config(node)))
+
+
+def masked_weights(network: Generator | Discriminator, config: SparsityConfig) -> dict[str, PrunableWeight]:
+    """Return the weights of ``network`` that a density counts, by the recipe's convention."""
+    weights = prunable_weights(network)
+    if config.weights == "all":
+        return weights
+    return {name: weight for name, weight in weights.items() if weight.kind == "convolution"}
+
+
+def connected_weights(network: Generator | Discriminator, config: SparsityConfig) -> dict[str, PrunableWeight]:
+    """Return :func:`masked_weights` whose layers know their neighbours, also those that are not masked."""
+    layers = connected_layers(network, prunable_weights(network))
+    weights = masked_weights(network, config)
+    return {name: dataclasses.replace(weight, layer=layers[name]) for name, weight in weights.items()}
+
+
+def densities(recipe: Recipe, sizes: dict[Role, int]) -> dict[Role, float]:
+    """Return the density asked of each role.
+
+    Args:
+        recipe: the recipe.
+        sizes: weights that a density counts, per role.
+
+    Raises:
+        RecipeError: a total density leaves the discriminator nothing, or more than it has.
+    """
+    config = recipe.sparsity
+    if config.total_density is not None:
+        generator = cast("float", config.generator.density)
+        rest = split_total(config.total_density, generator, sizes["generator"], sizes["discriminator"])
+        return {"generator": generator, "discriminator": rest}
+    default = config.density if config.density is not None else 1.0
+    asked: dict[Role, float] = {}
+    for role in ROLES:
+        density = getattr(config, role).density
+        asked[role] = default if density is None else density
+    return asked
+
+
+def build_budgets(recipe: Recipe, weights: dict[Role, dict[str, PrunableWeight]]) -> dict[Role, Budget]:
+    """Turn densities into an exact number of kept weights per tensor, in whole units of the recipe's pattern.
+
+    Raises:
+        RecipeError: a density, a glob or the pattern does not fit the network.
+    """
+    sizes: dict[Role, int] = {
+        role: sum(weight.parameter.numel() for weight in weights[role].values()) for role in ROLES
+    }
+    asked = densities(recipe, sizes)
+    pattern = build_pattern(recipe)
+    budgets: dict[Role, Budget] = {}
+    for role in ROLES:
+        config = getattr(recipe.sparsity, role)
+        shapes = {name: tuple(weight.parameter.shape) for name, weight in weights[role].items()}
+        if not shapes:
+            raise RecipeError(
+                f"the {role} has no convolution to mask; count linear layers too with --set sparsity.weights=all"
+            )
+        unmatched = [glob for glob in config.dense if not any(fnmatch.fnmatchcase(name, glob) for name in shapes)]
+        if unmatched:
+            raise RecipeError(
+                f"sparsity.{role}.dense: {unmatched[0]!r} matches no weight; there are: {', '.join(shapes)}"
+            )
+        found = {name: pattern.units(weight.layer) for name, weight in weights[role].items()}
+        units = {name: own for name, own in found.items() if own is not None}
+        if not units and recipe.sparsity.pattern.name != "unstructured" and asked[role] < 1:
+            raise RecipeError(
+                f"sparsity.pattern: no layer of the {role} can hold pattern {pattern}; its weights are "
+                f"{', '.join(f'{name} {shape}' for name, shape in shapes.items())}"
+            )
+        budgets[role] = allocate(
+            config.allocation,
+            shapes,
+            asked[role],
+            floor=config.min_layer_density,
+            dense=config.dense,
+            scores={name: magnitude(weight.parameter.detach()) for name, weight in weights[role].items()},
+            protected=[name for name, weight in weights[role].items() if weight.output],
+            units=units,
+            pattern=str(pattern),
+        )
+    return budgets

@@ -1,0 +1,147 @@
+"""The two networks of a run: what the recipe and its method make of them, and what a checkpoint says they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from gancompress.architecture.description import Architecture
+from gancompress.components.registry import BACKBONES
+from gancompress.data.base import ImageSpec
+from gancompress.errors import BackboneError
+from gancompress.experiment.budgets import ROLES, build_budgets, build_method, masked_weights
+from gancompress.experiment.initial import initial_architecture
+from gancompress.experiment.widths import choose_widths, with_widths
+from gancompress.recipe.components import component_config
+from gancompress.seeds import derive
+from gancompress.storage.checkpoint import checkpoints
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator
+    from gancompress.recipe.schema import Recipe
+    from gancompress.sparsity.state import Budget, Role
+
+__all__ = [
+    "Networks",
+    "build_architecture",
+    "build_backbone",
+    "build_networks",
+    "check_shapes",
+    "last_architecture",
+    "stored_architecture",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """A freshly initialised pair."""
+
+    generator: Generator
+    discriminator: Discriminator
+
+    def of(self, role: Role) -> Generator | Discriminator:
+        """Return the network of ``role``."""
+        return self.generator if role == "generator" else self.discriminator
+
+
+def build_architecture(recipe: Recipe, image: ImageSpec) -> Architecture:
+    """Return what the networks of a recipe are: its backbone, fitted to the images, as wide as its method wants it.
+
+    Raises:
+        BackboneError: it cannot make such images, or it is conditional on data with fewer than two classes.
+    """
+    name = recipe.model.name
+    backbone = cast("Backbone[BackboneConfig]", BACKBONES.get(name)(component_config(recipe.model), image))
+
+    def budgets_of(networks: Mapping[Role, Generator | Discriminator]) -> dict[Role, Budget]:
+        return build_budgets(recipe, {role: masked_weights(networks[role], recipe.sparsity) for role in ROLES})
+
+    widths = choose_widths(build_method(recipe), backbone, budgets_of)
+    if widths:
+        backbone = with_widths(backbone, backbone.widths, {role: width.chosen for role, width in widths.items()})
+    if image.resolution not in backbone.resolutions:
+        known = ", ".join(str(size) for size in backbone.resolutions)
+        raise BackboneError(
+            f"backbone {name!r} makes images of {known} pixels, the data has {image.resolution}; "
+            f"resize it with --set data.resolution={backbone.resolutions[0]}"
+        )
+    if backbone.conditional and image.num_classes < 2:
+        raise BackboneError(
+            f"the model is conditional, but the data has {image.num_classes or 'no'} "
+            f"class{'' if image.num_classes == 1 else 'es'}; use labelled data or --set model.conditional=false"
+        )
+    found = Architecture.of(name, backbone, {role: width.to_dict() for role, width in widths.items()})
+    start = recipe.training.init_from
+    first = None if start is None else initial_architecture(Path(start.path))
+    if first is not None and (first.backbone, first.config) == (found.backbone, found.config):
+        found = dataclasses.replace(found, shapes=first.shapes)
+    return found
+
+
+def build_backbone(recipe: Recipe, image: ImageSpec) -> Backbone[BackboneConfig]:
+    """Return the backbone of :func:`build_architecture`."""
+    return build_architecture(recipe, image).make()
+
+
+def stored_architecture(scalars: Mapping[str, Any], recipe: Recipe) -> Architecture:
+    """Return what the networks of a checkpoint are; old ones say it through their recipe only.
+
+    Args:
+        scalars: of the checkpoint.
+        recipe: of the run.
+    """
+    if "architecture" in scalars:
+        return Architecture.from_json(scalars["architecture"])
+    image = scalars["image"]
+    return build_architecture(recipe, ImageSpec(image["channels"], image["resolution"], tuple(image["classes"])))
+
+
+def last_architecture(directory: Path) -> Architecture | None:
+    """Return what the newest readable checkpoint under ``directory`` says the networks are, if any says it."""
+    found = (initial_architecture(path) for path in reversed(checkpoints(directory)))
+    return next((one for one in found if one is not None), None)
+
+
+def build_networks(backbone: Backbone[BackboneConfig] | Architecture, seed: int, round_index: int = 0) -> Networks:
+    """Initialise both networks; a pure function of the seed and the round."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "init", round_index))
+        return Networks(backbone.generator(), backbone.discriminator())
+
+
+def check_shapes(networks: Networks, image: ImageSpec) -> None:
+    """Run two images through both networks, whatever their backbone promises.
+
+    Raises:
+        BackboneError: a network lacks what the contract asks, or gives another shape.
+    """
+    generator, discriminator = networks.generator, networks.discriminator
+    for role, network, names in (
+        ("generator", generator, ("latent_dim", "num_classes", "image")),
+        ("discriminator", discriminator, ("num_classes", "image")),
+    ):
+        missing = [name for name in names if not hasattr(network, name)]
+        if missing:
+            raise BackboneError(
+                f"the {role} {type(network).__name__} must set {', '.join(missing)} (backbones/base.py)"
+            )
+        network.output_layer()
+    labels = torch.zeros(2, dtype=torch.int64) if generator.num_classes else None
+    modes = [(module, module.training) for network in (generator, discriminator) for module in network.modules()]
+    try:
+        with torch.no_grad():
+            images = generator.eval()(torch.zeros(2, generator.latent_dim), labels)
+            logits = discriminator.eval()(images, labels)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    wanted = (2, image.channels, image.resolution, image.resolution)
+    if tuple(images.shape) != wanted:
+        raise BackboneError(f"the generator makes {tuple(images.shape)}, the data needs {wanted}")
+    if tuple(logits.shape) != (2,):
+        raise BackboneError(f"the discriminator gives {tuple(logits.shape)} logits for 2 images, not (2,)")
