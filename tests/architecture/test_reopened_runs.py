@@ -12,7 +12,7 @@ from architecture_toys import Plug
 import gancompress
 from gancompress.architecture.description import Architecture, shapes_of
 from gancompress.components.registry import BACKBONES
-from gancompress.errors import ComponentError
+from gancompress.errors import RecipeError
 from gancompress.experiment.assemble import build_dataset
 from gancompress.experiment.compress import compress, open_source, plan_compression
 from gancompress.experiment.finished import open_run
@@ -92,7 +92,7 @@ def test_a_plugins_file_loads_where_nobody_knows_the_plugin(tmp_path: Path) -> N
         opened = open_run(directory)
         export_run(opened, tmp_path / "g.safetensors")
         want = images(opened.generator())
-    with pytest.raises(ComponentError, match=r"unknown backbone 'plug'"):
+    with pytest.raises(RecipeError, match=r"unknown backbone 'plug'"):
         open_run(directory)
     loaded = gancompress.load(tmp_path / "g.safetensors", sparse="always")
     torch.testing.assert_close(images(loaded.network), want, rtol=0, atol=1e-5)
