@@ -54,8 +54,9 @@ def resize(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
                 "cannot be cut to that"
             )
         cut = tensor[tuple(slice(size) for size in shape)].clone()
-        if leaf in owner._parameters:
-            owner._parameters[leaf] = nn.Parameter(cut, requires_grad=tensor.requires_grad)
+        parameter = owner._parameters.get(leaf)
+        if parameter is not None:
+            owner._parameters[leaf] = nn.Parameter(cut, requires_grad=parameter.requires_grad)
         else:
             owner._buffers[leaf] = cut
     for name in {name.rpartition(".")[0].partition(".parametrizations")[0] for name in changed}:

@@ -190,7 +190,3 @@ class Backbone(abc.ABC, Generic[C]):
     @abc.abstractmethod
     def discriminator(self) -> Discriminator:
         """Build a freshly initialised discriminator."""
-
-    def describe(self) -> Mapping[str, object]:
-        """Return what a report says about this backbone beyond its config."""
-        return {}

@@ -323,18 +323,6 @@ class BigGAN(Backbone[BigGANConfig]):
         """Build a freshly initialised discriminator."""
         return _BigGANDiscriminator(self.config, self.image, self._classes, self._plan)
 
-    def describe(self) -> Mapping[str, object]:
-        """Return the settings in use, defaults resolved."""
-        plan = self._plan
-        return {
-            "channels": plan.channels,
-            "discriminator_channels": plan.discriminator_channels,
-            "latent_dim": plan.latent_dim,
-            "shared_embedding": plan.embedding,
-            "hierarchical": plan.chunk > 0,
-            "attention": self._attention(),
-        }
-
     def _attention(self) -> int:
         size = self.config.attention
         return _LAYOUTS[self.image.resolution].attention if size is None else size

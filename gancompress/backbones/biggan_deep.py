@@ -300,14 +300,3 @@ class BigGANDeep(Backbone[BigGANDeepConfig]):
     def discriminator(self) -> Discriminator:
         """Build a freshly initialised discriminator."""
         return _DeepDiscriminator(self.config, self.image, self._classes)
-
-    def describe(self) -> Mapping[str, object]:
-        """Return the settings in use, defaults resolved."""
-        config = self.config
-        return {
-            "channels": config.channels,
-            "discriminator_channels": config.discriminator_channels or config.channels,
-            "latent_dim": config.latent_dim,
-            "shared_embedding": self._embedding,
-            "attention": self._attention(),
-        }

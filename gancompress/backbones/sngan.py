@@ -199,7 +199,3 @@ class SNGAN(Backbone[SNGANConfig]):
     def discriminator(self) -> Discriminator:
         """Build a freshly initialised discriminator."""
         return _SNGANDiscriminator(self.config, self.image, self._classes, self._layout, self._discriminator_channels)
-
-    def describe(self) -> Mapping[str, object]:
-        """Return the widths in use, defaults resolved."""
-        return {"channels": self._channels, "discriminator_channels": self._discriminator_channels}

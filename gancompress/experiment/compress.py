@@ -19,7 +19,7 @@ from gancompress.experiment.budgets import build_budgets, masked_weights
 from gancompress.experiment.finished import open_run
 from gancompress.experiment.initial import InitialWeights, check_tensors, load_initial, read_initial
 from gancompress.experiment.measure import Evaluator, metric_record
-from gancompress.experiment.networks import build_backbone, build_networks
+from gancompress.experiment.networks import build_architecture, build_networks
 from gancompress.experiment.run import Experiment
 from gancompress.progress import Observer, Silent
 from gancompress.recipe.layers import apply_override
@@ -170,8 +170,8 @@ def _as_built(document: Document, base: Recipe, source: Source) -> Document:
 
 def _check_fits(recipe: Recipe, source: Source) -> None:
     """Raise before anything is written if the weights do not fit, or are sparser than what is asked for already."""
-    backbone = build_backbone(recipe, build_dataset(recipe).spec)
-    networks = build_networks(backbone, recipe.seed)
+    architecture = build_architecture(recipe, build_dataset(recipe).spec)
+    networks = build_networks(architecture, recipe.seed)
     check_tensors(networks.generator, source.weights.generator, str(source.path))
     if source.weights.discriminator is not None:
         check_tensors(networks.discriminator, source.weights.discriminator, str(source.path))
@@ -245,7 +245,7 @@ def compress(recipe: Recipe, source: Source, root: Path, observer: Observer | No
 def _before(recipe: Recipe, observer: Observer) -> dict[str, Any]:
     """Measure the generator as it is, under the protocol that the run will use."""
     dataset = build_dataset(recipe)
-    networks = build_networks(build_backbone(recipe, dataset.spec), recipe.seed)
+    networks = build_networks(build_architecture(recipe, dataset.spec), recipe.seed)
     load_initial(recipe, networks.generator, networks.discriminator)
     device = device_of(recipe)
     network: Generator = networks.generator.to(device).eval()

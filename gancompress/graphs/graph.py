@@ -161,9 +161,7 @@ class Graph:
                 )
                 for reference in node.references():
                     if isinstance(reference, Value) and reference.name not in known:
-                        raise ExportError(
-                            f"operation {node.name} reads {reference.name[:80]!r}, not computed before it"
-                        )
+                        raise ExportError(f"operation {node.name} reads {reference.name[:80]!r} before it is there")
                 _add(known, node.name)
                 nodes.append(node)
             outputs = tuple(map(_name, content["outputs"]))

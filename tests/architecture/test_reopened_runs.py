@@ -42,7 +42,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 def run(content: dict[str, Any], root: Path) -> Path:
-    return Experiment(parse_recipe(content).recipe, root, evaluates=False).run().directory
+    return Experiment(parse_recipe(content).recipe, root, evaluates=False).run().path
 
 
 def images(generator: Any) -> torch.Tensor:

@@ -52,14 +52,6 @@ def test_cifar10_sizes_as_published():
     assert profile(discriminator).weight_macs() == judge == 1_081_016_576
     assert profile(generator).weight_macs() == 1_681_129_472
     assert profile(discriminator).weight_macs(counting="executed") == judge - 192 * 256 * 256
-    assert backbone.describe() == {
-        "channels": 64,
-        "discriminator_channels": 64,
-        "latent_dim": 128,
-        "shared_embedding": 0,
-        "hierarchical": False,
-        "attention": 0,
-    }
 
 
 @pytest.mark.parametrize(
@@ -264,7 +256,6 @@ def test_deep_attends_after_the_second_block_at_64():
     assert [i for i, m in enumerate(made) if isinstance(m, SelfAttention)] == [8]
     assert [i for i, m in enumerate(judge) if isinstance(m, SelfAttention)] == [2]
     assert made[8].merge.out_channels == made[7].conv4.out_channels == 8
-    assert backbone.describe()["attention"] == 64
 
 
 @pytest.mark.parametrize(
