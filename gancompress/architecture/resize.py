@@ -65,7 +65,7 @@ def resize(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 def _weight(layer: nn.Module) -> Tensor:
     if parametrize.is_parametrized(layer, "weight"):
-        found: Tensor = layer.parametrizations["weight"].original  # type: ignore[index,union-attr,assignment]
+        found: Tensor = layer.parametrizations["weight"].original  # type: ignore[index,union-attr]
         return found
     return layer.weight  # type: ignore[return-value]
 

@@ -50,11 +50,11 @@ class CapturedGenerator(CapturedModule, Generator):
         """Return the last convolution or linear layer."""
         return self.get_submodule(self.last_layer)
 
-    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Map latents (B, latent_dim) and labels (B,) or None to images (B, C, H, W)."""
         if self.num_classes and labels is None:
             raise ValueError("this network is conditional: give it labels")
-        images: Tensor = self.compute((z, labels)[: len(self.captured.inputs)])
+        images: Tensor = self.compute((z,) if labels is None or not self.num_classes else (z, labels))
         return images
 
 
@@ -98,7 +98,8 @@ def _parsed(content: Mapping[str, Any]) -> tuple[Graph, int]:
     graph, classes = Graph.from_json(content["graph"]), int(content["num_classes"])
     latent = graph.inputs[0].shape if graph.inputs else ()
     labelled = [one for one in graph.inputs[1:] if one.shape == ("N",) and one.dtype == "int64"]
-    if len(latent) != 2 or len(graph.outputs) != 1 or len(labelled) != len(graph.inputs) - 1 or len(labelled) > 1:
+    taken = len(graph.inputs) == 1 + len(labelled) and len(labelled) == bool(classes)
+    if len(latent) != 2 or len(graph.outputs) != 1 or not taken:
         raise ExportError("the graph does not take latents and labels and give images")
     return graph, classes
 
