@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "runs": {"errors", "storage", "recipe"},
     "backbones": {"errors", "components", "kernels", "sparsity"},
     "cost": {"errors", "seeds", "backbones"},
-    "graphs": {"errors", "kernels"},
+    "graphs": {"errors"},
     "architecture": {"errors", "components", "data", "recipe", "backbones"},
     "evaluation": {"errors", "seeds", "storage", "components", "data"},
 }

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from gancompress.errors import ExportError
 from gancompress.graphs.graph import Stored, Value
-from gancompress.kernels.resample import upsample2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,9 +39,8 @@ class _AnyBatchNorm(nn.BatchNorm2d):
 
 
 def _nearest(x: Tensor, size: Any = None, scales: Any = None) -> Tensor:
-    if size is None and tuple(scales or ()) == (2.0, 2.0):
-        return upsample2(x)
-    return F.interpolate(x, size=size, scale_factor=scales)
+    factor = 2.0 if scales == [2.0, 2.0] else scales  # which is how compilation knows it
+    return F.interpolate(x, size=size, scale_factor=factor)
 
 
 #: Operations that are called by another name: one that compilation knows, or that takes any memory format.
