@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gancompress.components.registry import METHODS
-from gancompress.experiment.assemble import ROLES
+from gancompress.experiment.budgets import ROLES
 from gancompress.testing.conformance import Subject
 from gancompress.testing.training_runs import Bench
 
