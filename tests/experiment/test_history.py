@@ -11,14 +11,15 @@ from gancompress.progress import Silent
 from gancompress.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
 class Shown(Silent):
     def __init__(self) -> None:
-        self.records: list[dict[str, Any]] = []
+        self.records: list[Mapping[str, object]] = []
 
-    def record(self, record: dict[str, Any]) -> None:
+    def record(self, record: Mapping[str, object]) -> None:
         self.records.append(record)
 
 

@@ -379,7 +379,7 @@ def test_the_last_step_is_read_from_the_end_of_the_log(run: RunDirectory, monkey
     assert run.last_step() == 0
     (run.path / "log.jsonl").write_text("".join(json.dumps(train(step)) + "\n" for step in range(100_000)))
     parsed: list[bytes] = []
-    monkeypatch.setattr("gancompress.runs.directory._record", lambda line: parsed.append(line) or json.loads(line))
+    monkeypatch.setattr("gancompress.runs.directory._record", lambda line: (parsed.append(line), json.loads(line))[1])
     assert run.last_step() == RunRecord(run.path).last_step == 99_999
     assert len(parsed) == 2  # one line each
 
