@@ -12,6 +12,7 @@ from gancompress.testing.extractors import ExtractorSuite
 from gancompress.testing.losses import LossSuite
 from gancompress.testing.methods import MethodSuite
 from gancompress.testing.metrics import MetricSuite
+from gancompress.testing.patterns import PatternSuite
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -22,7 +23,7 @@ __all__ = ["check", "checks", "suite"]
 
 _SUITES: Final[Mapping[str, type[Suite]]] = {
     made.registry.kind: made
-    for made in (MethodSuite, BackboneSuite, DatasetSuite, LossSuite, MetricSuite, ExtractorSuite)
+    for made in (MethodSuite, PatternSuite, BackboneSuite, DatasetSuite, LossSuite, MetricSuite, ExtractorSuite)
 }
 
 

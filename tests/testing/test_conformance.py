@@ -146,3 +146,10 @@ def test_the_kind_of_a_component_is_found_or_asked_for() -> None:
         checks(Toy)
     with BACKBONES.registered("hinge", Hinge), pytest.raises(ComponentError, match="'hinge' is backbone and loss"):  # type: ignore[arg-type]
         checks("hinge")
+
+
+def test_patterns_have_a_kit() -> None:
+    assert [(o.name, o.state) for o in run_checks("x", checks("block", kind="pattern")).outcomes] == [
+        ("documented", "passed"),
+        ("strict-settings", "passed"),
+    ]
