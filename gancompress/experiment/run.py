@@ -23,6 +23,7 @@ from gancompress.experiment.memory import MemoryEstimate, check_images, check_me
 from gancompress.experiment.networks import build_architecture, last_architecture
 from gancompress.experiment.provenance import note_plugins
 from gancompress.experiment.session import Session
+from gancompress.experiment.shortfall import shortfalls
 from gancompress.progress import Observer, Silent
 from gancompress.recipe.identity import directory_name
 from gancompress.runs.directory import RunDirectory
@@ -201,6 +202,8 @@ class Experiment:
         return found.snapshot is not None
 
     def _finish(self, trainer: Trainer, history: History) -> None:
+        for line in shortfalls(trainer.engine) if self.group.is_main else ():
+            self.observer.message(f"warning: {line}")
         metrics = history.metrics()
         with trainer.engine.dense():
             cost = run_cost(trainer, history.seconds)

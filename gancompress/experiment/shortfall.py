@@ -1,0 +1,45 @@
+"""What a run does not do although it was asked to: a density never reached, masks never updated, empty layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gancompress.methods.base import Method, MethodConfig, Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gancompress.methods.base import Round
+    from gancompress.training.engine import Engine
+
+__all__ = ["planned_shortfalls", "shortfalls"]
+
+
+def planned_shortfalls(method: Method[MethodConfig], rounds: Sequence[Round], engine: Engine) -> list[str]:
+    """Return a line if no update is due in a whole run of a method that plans updates.
+
+    Args:
+        method: asked for nothing but its plans.
+        rounds: all rounds of the run.
+        engine: initialised, so that the densities at the start are known.
+    """
+    if type(method).plan is Method.plan or len(rounds) > 1:
+        return []
+    steps = rounds[0].steps
+    if any(Plan.UPDATE in method.plan(role, step, steps) for role in engine.roles for step in range(1, steps + 1)):
+        return []
+    return [
+        f"no topology update is due in {steps:,} steps: give sparsity.method a shorter interval",
+        *shortfalls(engine),
+    ]
+
+
+def shortfalls(engine: Engine) -> list[str]:
+    """Return a line for every network off its density, unless the method chooses it, and for every empty layer."""
+    lines = []
+    for role in engine.roles:
+        state, budget = engine.state(role), engine.budget(role)
+        if engine.method.meets_density(role) and state.nonzeros != budget.total:
+            lines.append(f"the {role} has density {state.density:.4f}, {budget.exact_density:.4f} was asked")
+        lines += [f"{name} of the {role} keeps no weight" for name, kept in state.budgets.items() if not kept]
+    return lines

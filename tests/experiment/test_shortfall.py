@@ -1,0 +1,43 @@
+"""What a run does not do although it was asked to is said."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gancompress.experiment.shortfall import planned_shortfalls, shortfalls
+from gancompress.methods.base import Round
+from gancompress.methods.dst import DST, DSTConfig
+from gancompress.methods.static import Static, StaticConfig
+from gancompress.sparsity.state import Budget, SparseState
+
+if TYPE_CHECKING:
+    from gancompress.methods.base import Method
+
+
+def engine(method: Method[Any], kept: tuple[int, int]) -> Any:
+    masks = {name: torch.arange(10) < count for name, count in zip("ab", kept, strict=True)}
+    state = SparseState(masks, dict(zip("ab", kept, strict=True)))
+    budget = Budget(0.25, {"a": 2, "b": 3}, {"a": 10, "b": 10}, "uniform")
+    return SimpleNamespace(roles=("generator",), method=method, state=lambda role: state, budget=lambda role: budget)
+
+
+def test_a_density_that_is_missed_and_a_layer_that_is_empty() -> None:
+    method = Static(StaticConfig())
+    assert shortfalls(engine(method, (2, 3))) == []
+    assert shortfalls(engine(method, (10, 0))) == [
+        "the generator has density 0.5000, 0.2500 was asked",
+        "b of the generator keeps no weight",
+    ]
+
+
+def test_an_interval_longer_than_the_run() -> None:
+    late, due = DST(DSTConfig(every=100)), DST(DSTConfig(every=4))
+    rounds = [Round("train", 12)]
+    assert planned_shortfalls(late, rounds, engine(late, (2, 3))) == [
+        "no topology update is due in 12 steps: give sparsity.method a shorter interval"
+    ]
+    assert planned_shortfalls(due, rounds, engine(due, (2, 3))) == []
+    assert planned_shortfalls(Static(StaticConfig()), rounds, engine(due, (2, 3))) == []
