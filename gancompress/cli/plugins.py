@@ -39,6 +39,7 @@ class Kind(enum.StrEnum):
     """What a component is."""
 
     method = "method"
+    pattern = "pattern"
     backbone = "backbone"
     dataset = "dataset"
     loss = "loss"
@@ -50,6 +51,7 @@ class NewKind(enum.StrEnum):
     """What there is a template of."""
 
     method = "method"
+    pattern = "pattern"
     backbone = "backbone"
     dataset = "dataset"
     metric = "metric"

@@ -63,12 +63,24 @@ def _wrong(name: str, component: type, base: type) -> str:
     # `object.__init__` claims to take anything; a class without a constructor is made without arguments
     positional = [p.name for p in asked.parameters.values() if p.kind in _POSITIONAL]
     keywords = {p.name: None for p in asked.parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    # what the base class takes as `*name`, a class may ask for by that name: `Loss.generator` has such real logits
+    optional = [p.name for p in asked.parameters.values() if p.kind is inspect.Parameter.VAR_POSITIONAL]
+    if optional and name != "__init__" and _takes(given, [*positional, *optional], keywords):
+        return ""
     try:
         given.bind(*positional, **keywords)
     except TypeError as error:
         shown = ", ".join([p for p in positional if p not in ("self", "cls")] + [f"{key}=" for key in keywords])
         return f"defines {name}{given}, it is called as {name}({shown}): {error}"
     return ""
+
+
+def _takes(given: inspect.Signature, positional: list[str], keywords: dict[str, None]) -> bool:
+    try:
+        given.bind(*positional, **keywords)
+    except TypeError:
+        return False
+    return True
 
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -140,6 +140,23 @@ def peak_bytes(step: Callable[[], object], held: Iterable[Tensor] = ()) -> int:
     return int(alive.peak)
 
 
+class _Shapes(FakeTensorMode):
+    """Tensors without values that leave the process as it was.
+
+    torch's own mode puts a stand-in for CUDA's devices into a process that has none, for good; the next backward pass
+    then starts a thread for them, and a process forked after that cannot differentiate.
+    """
+
+    @property
+    def avoid_device_init(self) -> bool:
+        """Whether other devices than the CPU are to be left alone: the networks say where they are."""
+        return False
+
+    @avoid_device_init.setter
+    def avoid_device_init(self, value: bool) -> None:  # an attribute in older versions of torch
+        pass
+
+
 def _without_values(network: N, mode: FakeTensorMode) -> N:
     """Return a copy of a network whose tensors have shapes and take no memory."""
     shapes: dict[int, Any] = {id(buffer): mode.from_tensor(buffer) for buffer in network.buffers()}
@@ -165,7 +182,7 @@ def _largest_step(trainer: Trainer) -> int | None:
         return Latents(torch.empty(count, source.latent_dim, device=device), labels(count))
 
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        with _Shapes(allow_non_fake_inputs=True) as mode:
             networks = _without_values(trainer.generator, mode), _without_values(trainer.discriminator, mode)
             passes = ForwardBackward(*networks, trainer.objective, config)
 

@@ -37,6 +37,7 @@ class _Kind(NamedTuple):
 
 _KINDS: Final[Mapping[str, _Kind]] = {
     "method": _Kind("methods", "A sparsity method", "run quickstart --set sparsity.method=@NAME@", " --set every=2"),
+    "pattern": _Kind("patterns", "A sparsity pattern", "run quickstart --set sparsity.pattern=@NAME@"),
     "backbone": _Kind("backbones", "A pair of networks", "run @NAME@_digits", " --set channels=8"),
     "dataset": _Kind("datasets", "A dataset", "run quickstart --set data=@NAME@"),
     "metric": _Kind("metrics", "A metric", "run quickstart --set evaluation.metrics=[@NAME@]"),

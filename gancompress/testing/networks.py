@@ -185,6 +185,11 @@ def conditioning(case: Case) -> None:
             network(x, None)
         except ValueError as error:
             require("labels" in str(error), f"the {role} without labels says {error}: say that it needs labels")
+        except Exception as error:
+            raise AssertionError(
+                f"the {role} is conditional, and without labels it raises {type(error).__name__}: {error}; "
+                "raise a ValueError that says it needs labels"
+            ) from None
         else:
             raise AssertionError(f"the {role} is conditional, but takes no labels for an answer: raise a ValueError")
 

@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 import gancompress
 from gancompress.cli.doctor import _plugins
 from gancompress.cli.main import app
+from gancompress.cli.plugins import Kind, NewKind
 from gancompress.comparison.runner import cell_command
 from gancompress.components.plugins import PLUGIN_RECORD, forget_plugins
-from gancompress.components.registry import DATASETS, METHODS, METRICS, Entry
+from gancompress.components.registry import DATASETS, METHODS, METRICS, REGISTRIES, Entry
 from gancompress.scaffold.package import KINDS
 
 if TYPE_CHECKING:
@@ -243,6 +244,12 @@ def own_tests(package: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+
+
+def test_every_kind_can_be_asked_for() -> None:
+    assert {kind.value for kind in Kind} == {registry.kind for registry in REGISTRIES.values()}
+    assert {kind.value for kind in NewKind} == set(KINDS)
+    assert "pattern unstructured" in call("plugins", "check", "unstructured", "--kind", "pattern").stdout
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind != "metric"])

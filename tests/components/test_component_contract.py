@@ -86,3 +86,11 @@ def test_a_class_without_a_constructor_is_made_without_arguments() -> None:
 def test_everything_built_in_is_what_plugins_must_be(plural: str, name: str) -> None:
     registry = REGISTRIES[plural]
     assert registry._unusable(registry.get(name)) == ""
+
+
+def test_what_the_base_class_takes_by_stars_may_be_asked_for_by_name() -> None:
+    base = type("Starred", (), {"act": lambda self, state, *rng: 0})
+    assert why_unusable(type("One", (base,), {"act": lambda self, state: 0}), base) == ""
+    assert why_unusable(type("Two", (base,), {"act": lambda self, state, rng: 0}), base) == ""
+    three = type("Three", (base,), {"act": lambda self, state, rng, more: 0})
+    assert "it is called as act(state): missing" in why_unusable(three, base)

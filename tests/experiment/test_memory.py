@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -140,6 +143,28 @@ def test_a_network_that_needs_values_is_not_in_the_way(monkeypatch: pytest.Monke
     estimate = check_memory(recipe, trainer)
     assert estimate.step is None
     assert "activations not counted" in estimate.describe()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_process_forked_after_an_estimate_can_train() -> None:
+    script = """
+import os, torch
+from gancompress.experiment import memory
+from torch import nn
+mode = memory._Shapes(allow_non_fake_inputs=True)
+with mode:
+    memory._without_values(nn.Linear(2, 2), mode)(torch.ones(1, 2)).sum().backward()
+nn.Linear(2, 2)(torch.ones(1, 2)).sum().backward()
+child = os.fork()
+if child == 0:
+    try:
+        nn.Linear(2, 2)(torch.ones(1, 2)).sum().backward()
+    except RuntimeError:
+        os._exit(1)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(

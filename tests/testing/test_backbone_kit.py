@@ -151,6 +151,15 @@ class Deaf(Judge):
         return super().forward(x, None if labels is None else labels * 0)
 
 
+class Careless(Judge):
+    """Does not say what is missing when it gets no labels."""
+
+    def forward(self, x: Any, labels: Any = None) -> Any:
+        if self.num_classes and labels is None:
+            raise TypeError("embedding(): argument 'indices' must be Tensor, not NoneType")
+        return super().forward(x, labels)
+
+
 class Renamed(Judge):
     def __init__(self, backbone: Any) -> None:
         super().__init__(backbone)
@@ -242,6 +251,7 @@ CASES: list[tuple[Any, str, str]] = [
     (broken(FixedSeed), "seed", "the generator is the same with another seed"),
     (broken(Constant), "samples-differ", "the generator gives two inputs the same output"),
     (broken(judge=Deaf), "conditioning", "8 pixels, conditional: the class changes nothing in the discriminator"),
+    (broken(judge=Careless), "conditioning", "without labels it raises TypeError: .*; raise a ValueError that says"),
     (broken(widths={"generator": Width("discriminator_channels", 4)}), "widths", "makes the generator no bigger"),
     (broken(judge=Renamed), "stable-names", "are there with or without spectral norm only"),
     (broken(Forgetful), "state-round-trip", "the generator gives other outputs after its state was loaded"),

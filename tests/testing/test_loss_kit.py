@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
+from gancompress.components.contract import why_unusable
 from gancompress.components.registry import LOSSES
 from gancompress.objectives.base import DiscriminatorFn, Loss, LossConfig, input_gradients
 from gancompress.objectives.losses import Hinge
@@ -53,6 +54,11 @@ WRONG: dict[str, tuple[type[Good], str]] = {
     ),
     "penalty": (broken(penalty=without_graph), "no gradient in the discriminator's weights"),
 }
+
+
+@pytest.mark.parametrize("loss", LOSSES.names())
+def test_built_in_losses_would_load_as_plugins(loss: str) -> None:
+    assert why_unusable(LOSSES.get(loss), Loss) == ""
 
 
 @pytest.mark.parametrize("loss", LOSSES.names())
