@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,7 +11,7 @@ from gancompress.components.registry import BACKBONES
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError
 from gancompress.testing import networks
-from gancompress.testing.conformance import Check, ConfiguredSuite, Once, promise, promised, require
+from gancompress.testing.conformance import Check, ConfiguredSuite, Once, is_promise, promise, require
 from gancompress.testing.networks import CLASSES, Case, build
 
 if TYPE_CHECKING:
@@ -20,26 +21,8 @@ __all__ = ["BackboneSuite"]
 
 #: image sizes that are tried to find one that a backbone can make
 _SIZES: Final = (16, 32, 64, 28, 48, 8, 24, 96, 128, 256, 512, 1024)
-#: what is looked at; the first three at every size if that is wanted, the others at the smallest
-_LOOKS: Final[Mapping[str, Callable[[Case], None]]] = {
-    "shapes": networks.shapes,
-    "gradients": networks.gradients,
-    "prunable-weights": networks.listed_weights,
-    "seed": networks.seeded,
-    "samples-differ": networks.samples_differ,
-    "conditioning": networks.conditioning,
-    "widths": networks.narrower,
-    "stable-names": networks.stable_names,
-    "state-round-trip": networks.round_trip,
-    "deep-copy": networks.deep_copy,
-    "channels-last": networks.channels_last,
-    "bf16": networks.half_precision,
-    "evaluation": networks.leaves_no_trace,
-    "refusals": networks.refuses,
-    "compiles": networks.compiles,
-}
-_EVERY_SIZE: Final = ("shapes", "gradients", "prunable-weights")
-_SLOW: Final = ("compiles",)
+#: looked at in every size if that is wanted, all else in the smallest only
+_EVERY_SIZE: Final = ("shapes", "gradients", "prunable_weights")
 
 
 class BackboneSuite(ConfiguredSuite):
@@ -63,20 +46,16 @@ class BackboneSuite(ConfiguredSuite):
 
     def checks(self) -> list[Check]:
         """Return every check, each of which looks at networks with and without classes."""
-        looks = [
-            Check(
-                name,
-                promised(look),
-                partial(self._run, look, every_size=self.every_size and name in _EVERY_SIZE),
-                name in _SLOW,
-            )
-            for name, look in _LOOKS.items()
+        looks = filter(is_promise, vars(networks).values())
+        return [
+            *super().checks(),
+            *(dataclasses.replace(self.bound(look), run=partial(self._run, look)) for look in looks),
         ]
-        return [*super().checks(), *looks]
 
-    def _run(self, look: Callable[[Case], None], *, every_size: bool) -> None:
+    def _run(self, look: Callable[[Case], None]) -> None:
         cases = self.cases.need("builds")
         smallest = min(case.resolution for case in cases)
+        every_size = self.every_size and look.__name__ in _EVERY_SIZE
         for case in cases:
             if every_size or case.resolution == smallest:
                 try:

@@ -8,7 +8,7 @@ import functools
 import inspect
 import itertools
 import unittest
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar, get_args, overload
 
 from pydantic import BaseModel, ValidationError
 
@@ -28,8 +28,8 @@ __all__ = [
     "Outcome",
     "Suite",
     "chosen",
+    "is_promise",
     "promise",
-    "promised",
     "require",
     "run_checks",
     "skip_check",
@@ -127,7 +127,7 @@ class Conformance:
         return self
 
     def __str__(self) -> str:
-        counts = {state: sum(outcome.state == state for outcome in self.outcomes) for state in _STATES}
+        counts = {state: sum(outcome.state == state for outcome in self.outcomes) for state in get_args(State)}
         lines = [f"{self.component}: {', '.join(f'{count} {state}' for state, count in counts.items() if count)}"]
         width = max((len(outcome.name) for outcome in self.outcomes), default=0)
         for outcome in self.outcomes:
@@ -135,9 +135,6 @@ class Conformance:
             if outcome.reason:
                 lines.append(f"{'':{width + 13}}{outcome.reason}")
         return "\n".join(lines)
-
-
-_STATES: tuple[State, ...] = ("passed", "failed", "skipped")
 
 
 class ConformanceError(AssertionError):
@@ -249,10 +246,9 @@ def promise(check: Any = None, *, slow: bool = False) -> Any:
     return check
 
 
-def promised(check: Any) -> str:
-    """Return the docstring of a check as reports say it."""
-    said = " ".join((check.__doc__ or "").split()).removesuffix(".")
-    return said[:1].lower() + said[1:]
+def is_promise(value: Any) -> bool:
+    """Whether something stands under :func:`promise`."""
+    return hasattr(value, _SLOW)
 
 
 class Suite:
@@ -292,10 +288,8 @@ class Suite:
     @property
     def settings(self) -> dict[str, Any]:
         """What its ``Config`` is made of."""
-        return {
-            **{key: value for key, value in self.quick.items() if key in self.target.Config.model_fields},
-            **self.given,
-        }
+        quick = {key: value for key, value in self.quick.items() if key in self.target.Config.model_fields}
+        return {**quick, **self.given}
 
     def config(self, **more: Any) -> Any:
         """Return a ``Config`` of the settings and ``more``."""
@@ -316,13 +310,13 @@ class Suite:
         """Return every check, those of the base classes first, in the order in which they are written."""
         names = dict.fromkeys(name for base in reversed(type(self).__mro__) for name in vars(base))
         found = [getattr(type(self), name) for name in names]
-        return [self.bound(check) for check in found if hasattr(check, _SLOW)]
+        return [self.bound(check) for check in found if is_promise(check)]
 
     def bound(self, check: Any) -> Check:
         """Return one promise of this suite, to be run by itself."""
-        return Check(
-            check.__name__.replace("_", "-"), promised(check), functools.partial(check, self), getattr(check, _SLOW)
-        )
+        said = " ".join((check.__doc__ or "").split()).removesuffix(".")
+        name, said = check.__name__.replace("_", "-"), said[:1].lower() + said[1:]
+        return Check(name, said, functools.partial(check, self), getattr(check, _SLOW))
 
     @promise
     def documented(self) -> None:

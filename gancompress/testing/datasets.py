@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import pickle
@@ -15,10 +14,11 @@ import torch
 
 from gancompress.components.registry import DATASETS
 from gancompress.data.base import Dataset, ImageSpec
+from gancompress.evaluation.sandbox import forked_rng
 from gancompress.testing.conformance import ConfiguredSuite, Once, promise, require, skip_check
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
@@ -30,21 +30,6 @@ T = TypeVar("T")
 
 #: images that are looked at; of a larger dataset these many, spread over all of it
 _LOOKED_AT = 16
-
-
-@contextlib.contextmanager
-def _scrambled_everywhere(seed: int) -> Iterator[None]:
-    """Put the global random states of torch, NumPy and Python somewhere else inside."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        np.random.seed(seed)
-        random.seed(seed)
-        try:
-            yield
-        finally:
-            np.random.set_state(numpy_state)
-            random.setstate(python_state)
 
 
 def _random_states() -> str:
@@ -64,7 +49,7 @@ def from_two_random_states(compute: Callable[[], T], instead: str) -> tuple[T, T
     """
 
     def under(seed: int) -> T:
-        with _scrambled_everywhere(seed):
+        with forked_rng(seed):
             before = _random_states()
             value = compute()
             moved = _random_states() != before

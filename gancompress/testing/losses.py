@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gancompress.components.registry import LOSSES
+from gancompress.evaluation.sandbox import forked_rng
 from gancompress.objectives.base import Loss
 from gancompress.testing.conformance import ConfiguredSuite, Once, promise, require, skip_check
 from gancompress.testing.datasets import from_two_random_states
@@ -129,6 +130,5 @@ class LossSuite(ConfiguredSuite):
 
 
 def _discriminator() -> nn.Module:
-    with torch.random.fork_rng(devices=[]):  # modules draw from the global state, which is not the loss's doing
-        torch.default_generator.manual_seed(5)
+    with forked_rng(5):  # modules draw from the global state, which is not the loss's doing
         return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 1))

@@ -1,4 +1,4 @@
-"""What every sparsity method must do, shown on short real runs: both networks, checkpoints, processes and all."""
+"""What every sparsity method and pattern must do, shown on short real runs, checkpoints and processes included."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from gancompress.components.registry import METHODS
+from gancompress.components.registry import METHODS, PATTERNS
 from gancompress.experiment.budgets import ROLES
 from gancompress.methods.base import Method, Plan
 from gancompress.sparsity.state import SparseState
@@ -21,10 +21,16 @@ if TYPE_CHECKING:
 
     from gancompress.sparsity.state import Role
 
-__all__ = ["MethodSuite"]
+__all__ = ["MethodSuite", "PatternSuite"]
 
 #: discriminator steps per generator step for which updates are counted
 _DISCRIMINATOR_STEPS = (1, 2, 4, 5)
+
+
+class PatternSuite(ConfiguredSuite):
+    """All checks of one pattern: so far, that it says what it is, and holds on to its settings."""
+
+    registry = PATTERNS
 
 
 class MethodSuite(ConfiguredSuite):
@@ -117,11 +123,11 @@ class MethodSuite(ConfiguredSuite):
         trainer, done = self.bench.first_round()
         steps = trainer.position.step
         method = self.bench.method()
-        due = [(role, step) for step in range(1, steps + 1) for role in ROLES if _due(method, role, step, steps)]
+        asked = [(role, step) for step in range(1, steps + 1) for role in ROLES]
+        due = [key for key in asked if Plan.UPDATE in method.plan(*key, steps)]
         if not due:
-            idle = type(self.bench.method()).update is Method.update
             require(
-                idle,
+                type(method).update is Method.update,
                 f"it overrides update(), but none was due in a round of {steps} steps: give the kit settings that make "
                 "it act within these",
             )
@@ -201,10 +207,6 @@ class MethodSuite(ConfiguredSuite):
         require(not differing, f"two processes disagree about the {', '.join(differing)}")
 
 
-def _due(method: Method[Any], role: Role, step: int, total: int) -> bool:
-    return Plan.UPDATE in method.plan(role, step, total)
-
-
 def _stops(rounds: Sequence[int]) -> list[int]:
     """Return the middle and the end of every round but the last, whose end is the end of the run."""
     found, before = [], 0
@@ -242,10 +244,6 @@ def _same_state(role: Role, saved: SparseState, loaded: SparseState) -> None:
 
 def _same_value(a: Tensor | int | float, b: Tensor | int | float) -> bool:
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return a.dtype == b.dtype and a.shape == b.shape and _bytes(a) == _bytes(b)
+        bits = [x.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for x in (a, b)]
+        return a.dtype == b.dtype and a.shape == b.shape and torch.equal(*bits)
     return type(a) is type(b) and repr(a) == repr(b)
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return bytes(raw.tolist())

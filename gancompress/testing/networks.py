@@ -10,10 +10,12 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from gancompress.backbones.base import Backbone, Discriminator, Generator, prunable_weights
+from gancompress.backbones.base import Backbone, Discriminator, Generator
+from gancompress.backbones.base import prunable_weights as weights_of
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError
-from gancompress.testing.conformance import Suite, require, skip_check
+from gancompress.evaluation.sandbox import forked_rng
+from gancompress.testing.conformance import Suite, promise, require, skip_check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,26 +24,7 @@ if TYPE_CHECKING:
 
     from gancompress.sparsity.state import Role
 
-__all__ = [
-    "CLASSES",
-    "Case",
-    "build",
-    "channels_last",
-    "compiles",
-    "conditioning",
-    "deep_copy",
-    "gradients",
-    "half_precision",
-    "leaves_no_trace",
-    "listed_weights",
-    "narrower",
-    "refuses",
-    "round_trip",
-    "samples_differ",
-    "seeded",
-    "shapes",
-    "stable_names",
-]
+__all__ = ["CLASSES", "Case", "build"]
 
 #: classes of the images that networks are built for
 CLASSES = ("ant", "bee", "cat")
@@ -52,13 +35,7 @@ _LEARNING_RATE = 0.01
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One way to build a backbone.
-
-    Attributes:
-        suite: of the backbone.
-        resolution: of the images.
-        conditional: with classes.
-    """
+    """One way to build the backbone of a suite: for images of a resolution, with classes or without."""
 
     suite: Suite
     resolution: int
@@ -78,8 +55,7 @@ class Case:
 
     def networks(self, seed: int = 0) -> tuple[Generator, Discriminator]:
         """Build both networks; the seed is that of torch's global generator, which they draw from."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with forked_rng(seed):
             backbone = self.backbone()
             return backbone.generator(), backbone.discriminator()
 
@@ -111,6 +87,7 @@ def _roles(networks: tuple[Generator, Discriminator]) -> Iterator[tuple[Role, nn
     yield "discriminator", networks[1]
 
 
+@promise
 def shapes(case: Case) -> None:
     """Images and logits have the shape, type and range of the contract."""
     generator, discriminator = case.networks()
@@ -135,17 +112,57 @@ def shapes(case: Case) -> None:
     require(logits.dtype is torch.float32, f"logits are {logits.dtype}, expected float32")
 
 
-def samples_differ(case: Case) -> None:
-    """Other inputs give other outputs."""
+@promise
+def gradients(case: Case) -> None:
+    """Gradients reach every weight of both networks."""
+    generator, discriminator = case.networks()
+    rng = torch.Generator().manual_seed(2)
+    for _, network in _roles((generator, discriminator)):
+        for name, parameter in network.named_parameters():
+            if not name.endswith("bias") and not parameter.detach().any():
+                # a gate that starts closed lets nothing pass
+                nn.init.normal_(parameter, std=0.5, generator=rng)
+    z, labels = case.inputs(generator)
+    # a weighted sum: the plain sum of normalised maps has no gradient at all
+    weights = torch.tensor([1.0, -2.0, 0.5])
+    (discriminator(generator(z, labels), labels) * weights).sum().backward()
+    for role, network in _roles((generator, discriminator)):
+        for name, parameter in network.named_parameters():
+            if parameter.grad is None:
+                raise AssertionError(f"no gradient reaches {name} of the {role}")
+            require(parameter.grad.isfinite().all(), f"the gradient of {name} of the {role} is not finite")
+            require(parameter.grad.any(), f"the gradient of {name} of the {role} is 0")
+
+
+@promise
+def prunable_weights(case: Case) -> None:
+    """Every layer is listed, one of them as the output."""
     for role, network in _roles(case.networks()):
-        x, _ = case.inputs(network)
-        same = torch.zeros(_BATCH, dtype=torch.int64) if case.conditional else None
-        with torch.no_grad():
-            out = network.eval()(x, same)
-        require(float((out[0] - out[1]).abs().max()) > 1e-6, f"the {role} gives two inputs the same output")
+        weights = weights_of(network)
+        own = dict(network.named_parameters())
+        layers = [
+            module
+            for module in network.modules()
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and getattr(module, "prunable", True)
+        ]
+        require(len(weights) == len(layers), f"the {role} has {len(layers)} layers, {len(weights)} are listed")
+        outputs = [name for name, weight in weights.items() if weight.output]
+        require(
+            len(outputs) == 1, f"the {role} has {len(outputs)} output layers: output_layer() must return one of them"
+        )
+        for name, weight in weights.items():
+            require(own.get(weight.key) is weight.parameter, f"{name} of the {role} is no parameter of its own")
+            require(weight.parameter.is_leaf, f"{name} of the {role} is computed: use torch's parametrizations")
+            dimensions = 2 if weight.kind == "linear" else 4
+            require(
+                weight.parameter.dim() == dimensions, f"{name} of the {role} has {weight.parameter.dim()} dimensions"
+            )
+            odd = [word for word in ("norm", "embedding") if word in name]
+            require(not odd, f"{name} of the {role} belongs to a norm or an embedding: give its layer prunable = False")
 
 
-def seeded(case: Case) -> None:
+@promise
+def seed(case: Case) -> None:
     """The seed decides every weight, and nothing else does."""
     first, again, other = case.networks(0), case.networks(0), case.networks(1)
     for (role, a), (_, b), (_, c) in zip(_roles(first), _roles(again), _roles(other), strict=True):
@@ -164,6 +181,17 @@ def seeded(case: Case) -> None:
             require(torch.equal(a(x, labels), b(x, labels)), f"the {role} gives other outputs each time")
 
 
+@promise
+def samples_differ(case: Case) -> None:
+    """Other inputs give other outputs."""
+    for role, network, x, _ in case.each():
+        same = torch.zeros(_BATCH, dtype=torch.int64) if case.conditional else None
+        with torch.no_grad():
+            out = network.eval()(x, same)
+        require(float((out[0] - out[1]).abs().max()) > 1e-6, f"the {role} gives two inputs the same output")
+
+
+@promise
 def conditioning(case: Case) -> None:
     """Classes have an effect when asked for, and only then."""
     for role, network, x, labels in case.each():
@@ -194,55 +222,8 @@ def conditioning(case: Case) -> None:
             raise AssertionError(f"the {role} is conditional, but takes no labels for an answer: raise a ValueError")
 
 
-def gradients(case: Case) -> None:
-    """Gradients reach every weight of both networks."""
-    generator, discriminator = case.networks()
-    rng = torch.Generator().manual_seed(2)
-    for _, network in _roles((generator, discriminator)):
-        for name, parameter in network.named_parameters():
-            if not name.endswith("bias") and not parameter.detach().any():
-                # a gate that starts closed lets nothing pass
-                nn.init.normal_(parameter, std=0.5, generator=rng)
-    z, labels = case.inputs(generator)
-    # a weighted sum: the plain sum of normalised maps has no gradient at all
-    weights = torch.tensor([1.0, -2.0, 0.5])
-    (discriminator(generator(z, labels), labels) * weights).sum().backward()
-    for role, network in _roles((generator, discriminator)):
-        for name, parameter in network.named_parameters():
-            gradient = parameter.grad
-            require(gradient is not None, f"no gradient reaches {name} of the {role}")
-            assert gradient is not None
-            require(bool(torch.isfinite(gradient).all()), f"the gradient of {name} of the {role} is not finite")
-            require(bool(gradient.any()), f"the gradient of {name} of the {role} is 0")
-
-
-def listed_weights(case: Case) -> None:
-    """Every layer is listed, one of them as the output."""
-    for role, network in _roles(case.networks()):
-        weights = prunable_weights(network)
-        own = dict(network.named_parameters())
-        layers = [
-            module
-            for module in network.modules()
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and getattr(module, "prunable", True)
-        ]
-        require(len(weights) == len(layers), f"the {role} has {len(layers)} layers, {len(weights)} are listed")
-        outputs = [name for name, weight in weights.items() if weight.output]
-        require(
-            len(outputs) == 1, f"the {role} has {len(outputs)} output layers: output_layer() must return one of them"
-        )
-        for name, weight in weights.items():
-            require(own.get(weight.key) is weight.parameter, f"{name} of the {role} is no parameter of its own")
-            require(weight.parameter.is_leaf, f"{name} of the {role} is computed: use torch's parametrizations")
-            dimensions = 2 if weight.kind == "linear" else 4
-            require(
-                weight.parameter.dim() == dimensions, f"{name} of the {role} has {weight.parameter.dim()} dimensions"
-            )
-            odd = [word for word in ("norm", "embedding") if word in name]
-            require(not odd, f"{name} of the {role} belongs to a norm or an embedding: give its layer prunable = False")
-
-
-def narrower(case: Case) -> None:
+@promise
+def widths(case: Case) -> None:
     """A narrower network has fewer weights, the other one as many."""
     backbone = case.backbone()
     if not backbone.widths:
@@ -255,35 +236,28 @@ def narrower(case: Case) -> None:
         wider = width.channels + width.multiple
         # every width is given: one that follows the other by default would move with it
         settings = {one.field: one.channels for one in backbone.widths.values()} | {width.field: wider}
-        sizes = [
-            {
-                "generator": _parameters(built.generator()),
-                "discriminator": _parameters(built.discriminator()),
-            }
-            for built in (backbone, case.backbone(**settings))
-        ]
-        other = "discriminator" if role == "generator" else "generator"
-        require(sizes[1][role] > sizes[0][role], f"{width.field}={wider} makes the {role} no bigger")
-        require(
-            sizes[1][other] == sizes[0][other], f"{width.field} is the width of the {role}, but changes the {other}"
-        )
+        built = [(made.generator(), made.discriminator()) for made in (backbone, case.backbone(**settings))]
+        for (one, before), (_, after) in zip(*map(_roles, built), strict=True):
+            more = sum(p.numel() for p in after.parameters()) - sum(p.numel() for p in before.parameters())
+            if one == role:
+                require(more > 0, f"{width.field}={wider} makes the {role} no bigger")
+            else:
+                require(more == 0, f"{width.field} is the width of the {role}, but changes the {one}")
 
 
-def _parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
+@promise
 def stable_names(case: Case) -> None:
     """Names of weights do not depend on spectral norm."""
     if "spectral_norm" not in case.suite.target.Config.model_fields:
         skip_check("it has no setting 'spectral_norm'")
-    on, off = (prunable_weights(case.backbone(spectral_norm=flag).discriminator()) for flag in (True, False))
+    on, off = (weights_of(case.backbone(spectral_norm=flag).discriminator()) for flag in (True, False))
     require(list(on) == list(off), f"{sorted(set(on) ^ set(off))} are there with or without spectral norm only")
     for name, weight in on.items():
         require(weight.parameter.shape == off[name].parameter.shape, f"{name} has another shape with spectral norm")
 
 
-def round_trip(case: Case) -> None:
+@promise
+def state_round_trip(case: Case) -> None:
     """A saved and loaded state gives the same outputs."""
     for (role, network), (_, other) in zip(_roles(case.networks(0)), _roles(case.networks(1)), strict=True):
         x, labels = case.inputs(network)
@@ -295,6 +269,7 @@ def round_trip(case: Case) -> None:
         require(same, f"the {role} gives other outputs after its state was loaded: keep all of it in buffers")
 
 
+@promise
 def deep_copy(case: Case) -> None:
     """A copy made after training is equal and apart."""
     for role, network, x, labels in case.each():
@@ -304,7 +279,7 @@ def deep_copy(case: Case) -> None:
             before = network.eval()(x, labels)
             require(torch.equal(before, twin.eval()(x, labels)), f"a copy of the {role} gives other outputs")
             require(
-                list(prunable_weights(twin)) == list(prunable_weights(network)),
+                list(weights_of(twin)) == list(weights_of(network)),
                 f"a copy of the {role} lists other weights",
             )
             for parameter in twin.parameters():
@@ -313,6 +288,7 @@ def deep_copy(case: Case) -> None:
             require(not torch.equal(twin(x, labels), before), f"a copy of the {role} does not use its own weights")
 
 
+@promise
 def channels_last(case: Case) -> None:
     """The memory format changes nothing."""
     for role, network, x, labels in case.each():
@@ -327,16 +303,15 @@ def channels_last(case: Case) -> None:
         network.train()(x, labels).sum().backward()
 
 
-def half_precision(case: Case) -> None:
+@promise
+def bf16(case: Case) -> None:
     """Under bf16 outputs are float32 and close, gradients finite."""
     for role, network, x, labels in case.each():
         with torch.autocast("cpu", torch.bfloat16):
             out = network(x, labels)
         require(out.dtype is torch.float32, f"the {role} gives {out.dtype} under bf16: end in .float()")
         out.sum().backward()
-        bad = [
-            n for n, p in network.named_parameters() if p.grad is not None and not bool(torch.isfinite(p.grad).all())
-        ]
+        bad = [n for n, p in network.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
         require(not bad, f"the gradient of {', '.join(bad)} of the {role} is not finite under bf16")
         network.eval()
         with torch.no_grad():
@@ -348,11 +323,11 @@ def half_precision(case: Case) -> None:
         require(off <= bound, f"the {role} is off by {off:.3g} under bf16, more than {bound:.3g}")
 
 
-def leaves_no_trace(case: Case) -> None:
+@promise
+def evaluation(case: Case) -> None:
     """In eval mode nothing changes, no sample sees another."""
-    for role, network in _roles(case.networks()):
+    for role, network, x, labels in case.each():
         before = {name: value.clone() for name, value in network.state_dict().items()}
-        x, labels = case.inputs(network)
         network.eval()
         with torch.no_grad():
             first = network(x, labels)
@@ -366,7 +341,8 @@ def leaves_no_trace(case: Case) -> None:
         require(close, f"the {role} gives a sample alone another output than in a batch")
 
 
-def refuses(case: Case) -> None:
+@promise
+def refusals(case: Case) -> None:
     """What it cannot make is refused with a BackboneError."""
     odd = case.resolution + 1
     if odd not in case.backbone().resolutions:
@@ -388,6 +364,7 @@ def _refused(what: str, case: Case, image: ImageSpec) -> None:
     require(told, f"{what} are taken, and nothing says that they cannot be made")
 
 
+@promise(slow=True)
 def compiles(case: Case) -> None:
     """torch.compile gives the same outputs."""
     for role, network, x, labels in case.each():

@@ -14,6 +14,7 @@ import torch
 
 from gancompress.backbones.base import prunable_weights
 from gancompress.errors import InvariantError
+from gancompress.evaluation.sandbox import forked_rng
 from gancompress.experiment.assemble import build_dataset, build_trainer, declared_rounds
 from gancompress.experiment.budgets import ROLES, build_method
 from gancompress.experiment.run import Experiment
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from gancompress.training.groups import Group
     from gancompress.training.loop import Trainer
 
-__all__ = ["Bench", "Finished", "Watcher", "digest", "run_folder", "scrambled"]
+__all__ = ["Bench", "Finished", "Watcher", "digest", "run_folder"]
 
 #: small enough for a method to be judged in seconds: 4 steps of a DCGAN of 4 channels on 16 drawn shapes
 _RECIPE: Mapping[str, Any] = {
@@ -62,14 +63,6 @@ def run_folder() -> Iterator[Path]:
     memory = "/dev/shm"
     with tempfile.TemporaryDirectory(prefix="gancompress-", dir=memory if os.access(memory, os.W_OK) else None) as name:
         yield Path(name)
-
-
-@contextlib.contextmanager
-def scrambled(seed: int) -> Iterator[None]:
-    """Put torch's global random state somewhere else inside: nothing may depend on it."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 @dataclasses.dataclass
@@ -226,19 +219,19 @@ class Bench:
                 first = _Watched(recipe, folder, evaluates=False)
                 first.stop = stop
                 # a method may depend on nothing but what it is given: other random numbers in every process
-                with scrambled(index), contextlib.suppress(KeyboardInterrupt):
+                with forked_rng(index), contextlib.suppress(KeyboardInterrupt):
                     first.run()
                 if perturb and index == len(stops) - 1:
                     _perturb(first.directory.checkpoints / f"{stop:08d}")
             last = _Watched(recipe, folder, evaluates=False)
             last.watcher = Watcher(recipe.sparsity.moments == "dense")
-            with scrambled(len(stops)):
+            with forked_rng(len(stops)):
                 last.run()
             return _finished(last)
 
     def first_round(self, *overrides: str, scramble: int = 0) -> tuple[Trainer, list[tuple[Role, int]]]:
         """Train the first round in memory; return the trainer, and role and step of every topology update."""
-        with self.recipe(*overrides) as recipe, scrambled(scramble):
+        with self.recipe(*overrides) as recipe, forked_rng(scramble):
             trainer = build_trainer(recipe, build_dataset(recipe))
             current = declared_rounds(recipe, trainer)[0]
             trainer.engine.init(trainer.probe)
@@ -255,7 +248,7 @@ class Bench:
 
     def in_group(self, folder: Path, group: Group, *overrides: str) -> dict[str, str]:
         """Train every round as one of several processes; return a hash of everything that must agree."""
-        with self.recipe(*overrides) as recipe, scrambled(group.rank):
+        with self.recipe(*overrides) as recipe, forked_rng(group.rank):
             run = _Watched(recipe, folder, evaluates=False, group=group)
             run.run()
         hashes = {f"masks of the {role}": run.trainer.engine.state(role).hash() for role in ROLES}

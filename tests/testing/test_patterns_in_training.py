@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from gancompress.components.registry import METHODS
 from gancompress.experiment.budgets import ROLES
-from gancompress.testing.conformance import Subject
-from gancompress.testing.training_runs import Bench
+from gancompress.testing.methods import MethodSuite
 
 #: the kit's DCGAN has layers of 4 and 8 channels; its transposed convolutions come input first
 RUNS: list[tuple[str, str, dict[str, Any], tuple[str, ...]]] = [
@@ -22,11 +20,17 @@ RUNS: list[tuple[str, str, dict[str, Any], tuple[str, ...]]] = [
 ]  # fmt: skip
 
 
+class AsGiven(MethodSuite):
+    """With no settings but those that are given."""
+
+    quick: ClassVar = {}
+
+
 @pytest.mark.parametrize(("pattern", "method", "settings", "overrides"), RUNS, ids=[run[0] for run in RUNS])
 def test_a_pattern_is_held_and_a_run_resumes(
     pattern: str, method: str, settings: dict[str, Any], overrides: tuple[str, ...]
 ) -> None:
-    bench = Bench(Subject(METHODS, method, settings, quick={}), (f"sparsity.pattern={pattern}", *overrides))
+    bench = AsGiven(method, settings, overrides=(f"sparsity.pattern={pattern}", *overrides)).bench
     whole = bench.run()
     assert not whole.watcher.counts + whole.watcher.leaks
     for role in ROLES:
