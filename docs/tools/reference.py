@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["cli_page", "recipe_page"]
 
 #: key of a recipe, and what its page section is called when the key names a component
-COMPONENTS = {"data": "Data", "model": "Model", "loss": "Loss", "method": "Method"}
+COMPONENTS = {"data": "Data", "model": "Model", "loss": "Loss", "method": "Method", "pattern": "Pattern"}
 
 
 # --------------------------------------------------------------------------- recipes
@@ -60,7 +60,7 @@ def _sections(properties: Mapping[str, Any], path: str, schema: Mapping[str, Any
 
 
 def _component(where: str, node: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
-    union = next(option for option in node["anyOf"] if "enum" not in option)
+    union = next(option for option in node["anyOf"] if "oneOf" in option or "$ref" in option)
     yield from (
         "",
         f"## `{where}`",

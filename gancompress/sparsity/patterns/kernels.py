@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from gancompress.components.registry import PATTERNS
 from gancompress.sparsity.patterns.base import Pattern, PatternConfig
@@ -11,12 +11,18 @@ from gancompress.sparsity.units import Units
 if TYPE_CHECKING:
     from gancompress.sparsity.layers import Layer
 
-__all__ = ["Kernels"]
+__all__ = ["Kernels", "KernelsConfig"]
+
+
+class KernelsConfig(PatternConfig):
+    """Whole kernels, no settings."""
 
 
 @PATTERNS.register("kernels")
-class Kernels(Pattern[PatternConfig]):
+class Kernels(Pattern[KernelsConfig]):
     """Keep the whole kernel between an output and an input channel; 1x1 and linear layers keep single weights."""
+
+    Config: ClassVar[type[PatternConfig]] = KernelsConfig
 
     def units(self, layer: Layer) -> Units | None:
         """Return the kernels of one layer."""
