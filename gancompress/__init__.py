@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from gancompress.objectives.base import Loss, LossConfig
     from gancompress.recipe.load import LoadedRecipe, component_config, load_recipe, parse_recipe
     from gancompress.recipe.schema import Recipe
+    from gancompress.sparsity.layers import Layer
+    from gancompress.sparsity.patterns.base import Pattern, PatternConfig
     from gancompress.sparsity.state import Budget, SparseState
+    from gancompress.sparsity.units import Units
 
 __version__ = "0.1.0"
 
@@ -46,6 +49,7 @@ _HOMES = {
     "GancompressError": "gancompress.errors",
     "Generator": "gancompress.backbones.base",
     "ImageSpec": "gancompress.data.base",
+    "Layer": "gancompress.sparsity.layers",
     "LoadedRecipe": "gancompress.recipe.load",
     "Loss": "gancompress.objectives.base",
     "LossConfig": "gancompress.objectives.base",
@@ -53,11 +57,14 @@ _HOMES = {
     "Method": "gancompress.methods.base",
     "MethodConfig": "gancompress.methods.base",
     "NetView": "gancompress.methods.base",
+    "Pattern": "gancompress.sparsity.patterns.base",
+    "PatternConfig": "gancompress.sparsity.patterns.base",
     "Plan": "gancompress.methods.base",
     "Recipe": "gancompress.recipe.schema",
     "Round": "gancompress.methods.base",
     "RunOutcome": "gancompress.api.outcomes",
     "SparseState": "gancompress.sparsity.state",
+    "Units": "gancompress.sparsity.units",
     "bench_infer": "gancompress.api.benchmarks",
     "bench_train": "gancompress.api.benchmarks",
     "compare": "gancompress.api.commands",
@@ -93,6 +100,7 @@ __all__ = [
     "GancompressError",
     "Generator",
     "ImageSpec",
+    "Layer",
     "LoadedRecipe",
     "Loss",
     "LossConfig",
@@ -100,11 +108,14 @@ __all__ = [
     "Method",
     "MethodConfig",
     "NetView",
+    "Pattern",
+    "PatternConfig",
     "Plan",
     "Recipe",
     "Round",
     "RunOutcome",
     "SparseState",
+    "Units",
     "__version__",
     "bench_infer",
     "bench_train",

@@ -140,7 +140,7 @@ def peak_bytes(step: Callable[[], object], held: Iterable[Tensor] = ()) -> int:
     return int(alive.peak)
 
 
-class _Shapes(FakeTensorMode):
+class _Shapes(FakeTensorMode):  # type: ignore[no-untyped-call]
     """Tensors without values that leave the process as it was.
 
     torch's own mode puts a stand-in for CUDA's devices into a process that has none, for good; the next backward pass

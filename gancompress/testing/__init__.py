@@ -25,7 +25,8 @@ from gancompress.testing.conformance import Check, Conformance, ConformanceError
 from gancompress.testing.datasets import DatasetSuite
 from gancompress.testing.evaluation import ExtractorSuite, MetricSuite
 from gancompress.testing.losses import LossSuite
-from gancompress.testing.methods import MethodSuite, PatternSuite
+from gancompress.testing.methods import MethodSuite
+from gancompress.testing.patterns import PatternSuite
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

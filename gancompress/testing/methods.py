@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from gancompress.components.registry import METHODS, PATTERNS
+from gancompress.components.registry import METHODS
 from gancompress.experiment.budgets import ROLES
 from gancompress.methods.base import Method, Plan
 from gancompress.sparsity.state import SparseState
@@ -21,16 +21,10 @@ if TYPE_CHECKING:
 
     from gancompress.sparsity.state import Role
 
-__all__ = ["MethodSuite", "PatternSuite"]
+__all__ = ["MethodSuite"]
 
 #: discriminator steps per generator step for which updates are counted
 _DISCRIMINATOR_STEPS = (1, 2, 4, 5)
-
-
-class PatternSuite(ConfiguredSuite):
-    """All checks of one pattern: so far, that it says what it is, and holds on to its settings."""
-
-    registry = PATTERNS
 
 
 class MethodSuite(ConfiguredSuite):
