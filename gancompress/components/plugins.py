@@ -26,7 +26,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gancompress.components.registry import REGISTRIES
+from gancompress.components.registry import REGISTRIES, installed
 from gancompress.errors import ComponentError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ _RECIPE_GROUP = "gancompress.recipes"
 @dataclasses.dataclass(frozen=True)
 class _Loaded:
     digest: str
-    names: tuple[tuple[str, str], ...]
+    names: tuple[tuple[Registry[Any], str], ...]
 
 
 _LOADED: dict[Path, _Loaded] = {}
@@ -73,31 +73,30 @@ def load_plugin(path: str | Path) -> list[str]:
     """
     file = Path(path).resolve()
     try:
-        digest = _digest(file)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     except OSError as error:
         raise ComponentError(f"cannot be read: {error.strerror}", where=f"--plugin {path}") from None
     if file in _LOADED and _LOADED[file].digest == digest:
-        return [f"{REGISTRIES[plural].kind} {name}" for plural, name in _LOADED[file].names]
+        return [f"{registry.kind} {name}" for registry, name in _LOADED[file].names]
     _forget(file)
-    registered: dict[str, list[str]] = {}
+    registered: list[tuple[Registry[Any], list[str]]] = []
     try:
         with contextlib.ExitStack() as stack:
-            for plural, registry in REGISTRIES.items():
-                registered[plural] = stack.enter_context(registry.registering(str(path)))
+            registered += [(one, stack.enter_context(one.registering(str(path)))) for one in REGISTRIES.values()]
             _execute(file, path)
     except BaseException:
-        for plural, found in registered.items():
+        for registry, found in registered:
             for name in found:
-                REGISTRIES[plural].unregister(name)
+                registry.unregister(name)
         raise
-    names = tuple((plural, name) for plural, found in registered.items() for name in found)
+    names = tuple((registry, name) for registry, found in registered for name in found)
     if not names:
         raise ComponentError(
             'registers nothing; put a line such as @METHODS.register("my-method") above its class',
             where=f"--plugin {path}",
         )
     _LOADED[file] = _Loaded(digest, names)
-    return [f"{REGISTRIES[plural].kind} {name}" for plural, name in names]
+    return [f"{registry.kind} {name}" for registry, name in names]
 
 
 def forget_plugins() -> None:
@@ -107,10 +106,8 @@ def forget_plugins() -> None:
 
 
 def _forget(file: Path) -> None:
-    loaded = _LOADED.pop(file, None)
-    if loaded is not None:
-        for plural, name in loaded.names:
-            REGISTRIES[plural].unregister(name)
+    for registry, name in _LOADED.pop(file, _Loaded("", ())).names:
+        registry.unregister(name)
 
 
 def _execute(file: Path, shown: str | Path) -> None:
@@ -157,7 +154,7 @@ def provenance(used: Iterable[tuple[Registry[Any], str]]) -> list[dict[str, str]
         if entry.distribution == "gancompress":
             continue
         record = {"kind": entry.kind, "name": name, "from": entry.distribution, "version": entry.version}
-        file = next((file for file, loaded in _LOADED.items() if (_plural(registry), name) in loaded.names), None)
+        file = next((file for file, loaded in _LOADED.items() if (registry, name) in loaded.names), None)
         if file is not None:
             record |= {"file": str(file), "hash": _LOADED[file].digest}
         records.append(record)
@@ -186,8 +183,6 @@ def recipe_folders() -> list[Path]:
     A package brings recipes by an entry point of the group ``gancompress.recipes`` whose value is the package, and a
     folder ``recipes`` in it. ``GANCOMPRESS_PLUGINS`` counts here too.
     """
-    from gancompress.components.registry import installed
-
     folders = []
     for point, allowed in installed(_RECIPE_GROUP):
         if not allowed:
@@ -201,11 +196,3 @@ def recipe_folders() -> list[Path]:
             if folder.is_dir() and folder not in folders:
                 folders.append(folder)
     return folders
-
-
-def _plural(registry: Registry[Any]) -> str:
-    return next(plural for plural, other in REGISTRIES.items() if other is registry)
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]

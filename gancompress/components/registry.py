@@ -117,6 +117,11 @@ class Registry(Generic[T]):
         self._plugins: list[Entry] | None = None
 
     @property
+    def plural(self) -> str:
+        """What the entry-point group ends in, such as ``methods``."""
+        return self.group.rpartition(".")[2]
+
+    @property
     def _builtins(self) -> Mapping[str, str]:
         return self._declared()
 
@@ -293,9 +298,11 @@ class Registry(Generic[T]):
         return why_unusable(component, self.base(), makes_itself=self._makes_itself) if self._base else ""
 
     def _builtin_entries(self) -> Iterator[Entry]:
+        from gancompress import __version__
+
         for name, target in self._builtins.items():
             rivals = [entry.origin for entry in self._plugin_entries() if entry.name == name and not entry.left_out]
-            yield Entry(self.kind, name, target, _OWN, _own_version(), _clash(rivals))
+            yield Entry(self.kind, name, target, _OWN, __version__, _clash(rivals))
 
     def _registered_entries(self) -> Iterator[Entry]:
         for name, component in self._registered.items():
@@ -307,24 +314,20 @@ class Registry(Generic[T]):
         return self._plugins
 
     def _scan(self) -> list[Entry]:
-        found: list[Entry] = []
-        taken: list[Entry] = []
+        found: dict[Entry, bool] = {}  # one installation may be seen twice, through two entries of sys.path
         for point, allowed in installed(self.group):
             distribution = point.dist.name if point.dist is not None else "an unnamed distribution"
             version = point.dist.version if point.dist is not None else ""
             entry = Entry(self.kind, point.name, point.value.replace(" ", ""), distribution, version)
-            if entry not in found:  # one installation seen twice through two entries of sys.path
-                found.append(entry)
-                taken += [entry] if allowed else []
-        return [self._with_problem(entry, taken) for entry in found]
+            found.setdefault(entry, allowed)
+        return [dataclasses.replace(entry, problem=self._problem(entry, found)) for entry in found]
 
-    def _with_problem(self, entry: Entry, taken: list[Entry]) -> Entry:
-        if entry not in taken:
-            return dataclasses.replace(entry, problem=_LEFT_OUT)
-        rivals = [other.origin for other in taken if other.name == entry.name and other != entry]
-        if entry.name in self._builtins:
-            rivals.insert(0, "gancompress itself")
-        return dataclasses.replace(entry, problem=_clash(rivals))
+    def _problem(self, entry: Entry, found: Mapping[Entry, bool]) -> str:
+        if not found[entry]:
+            return _LEFT_OUT
+        own = ["gancompress itself"] if entry.name in self._builtins else []
+        taken = [other for other, allowed in found.items() if allowed and other != entry]
+        return _clash([*own, *(other.origin for other in taken if other.name == entry.name)])
 
 
 _OWN: Final = "gancompress"
@@ -351,7 +354,8 @@ def installed(group: str) -> list[tuple[EntryPoint, bool]]:
     """Return the entry points of ``group``, and whether ``GANCOMPRESS_PLUGINS`` lets their distributions count."""
     from importlib import metadata
 
-    allowed = _allowed_distributions()
+    variable = os.environ.get(PLUGINS_VARIABLE)
+    allowed = None if variable is None else {_normal(name) for name in variable.split(",") if name.strip()}
     points = sorted(metadata.entry_points(group=group), key=lambda point: (point.name, point.value))
     return [
         (point, allowed is None or _normal(point.dist.name if point.dist is not None else "") in allowed)
@@ -372,65 +376,23 @@ def _normal(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower().strip()
 
 
-def _allowed_distributions() -> frozenset[str] | None:
-    value = os.environ.get(PLUGINS_VARIABLE)
-    if value is None:
-        return None
-    return frozenset(_normal(name) for name in value.split(",") if name.strip())
+def _registry(kind: str, plural: str, base: str, *, makes_itself: bool = False) -> Registry[Any]:
+    """Return the registry of what subclasses ``base``; the built-ins lie in the folder of its module."""
+    builtins = functools.partial(declared, plural.upper(), base.rpartition(".")[0].replace(".", "/"))
+    return Registry(kind, f"gancompress.{plural}", builtins, f"gancompress.{base}", makes_itself=makes_itself)
 
 
-def _own_version() -> str:
-    from gancompress import __version__
-
-    return __version__
-
-
-METHODS: Registry[type[Method[Any]]] = Registry(
-    "method",
-    "gancompress.methods",
-    functools.partial(declared, "METHODS", "methods"),
-    base="gancompress.methods.base:Method",
-)
-PATTERNS: Registry[type[Any]] = Registry(
-    "pattern",
-    "gancompress.patterns",
-    functools.partial(declared, "PATTERNS", "sparsity/patterns"),
-    base="gancompress.sparsity.patterns.base:Pattern",
-)
-BACKBONES: Registry[type[Backbone[Any]]] = Registry(
-    "backbone",
-    "gancompress.backbones",
-    functools.partial(declared, "BACKBONES", "backbones"),
-    base="gancompress.backbones.base:Backbone",
-)
-DATASETS: Registry[type[Dataset[Any]]] = Registry(
-    "dataset",
-    "gancompress.datasets",
-    functools.partial(declared, "DATASETS", "data"),
-    base="gancompress.data.base:Dataset",
-)
-LOSSES: Registry[type[Any]] = Registry(
-    "loss",
-    "gancompress.losses",
-    functools.partial(declared, "LOSSES", "objectives"),
-    base="gancompress.objectives.base:Loss",
-)
-METRICS: Registry[type[Any]] = Registry(
-    "metric",
-    "gancompress.metrics",
-    functools.partial(declared, "METRICS", "evaluation"),
-    base="gancompress.evaluation.metrics:Metric",
-)
-EXTRACTORS: Registry[type[Any]] = Registry(
-    "extractor",
-    "gancompress.extractors",
-    functools.partial(declared, "EXTRACTORS", "evaluation"),
-    base="gancompress.evaluation.extractors:Extractor",
-    makes_itself=True,
+METHODS: Registry[type[Method[Any]]] = _registry("method", "methods", "methods.base:Method")
+PATTERNS: Registry[type[Any]] = _registry("pattern", "patterns", "sparsity.patterns.base:Pattern")
+BACKBONES: Registry[type[Backbone[Any]]] = _registry("backbone", "backbones", "backbones.base:Backbone")
+DATASETS: Registry[type[Dataset[Any]]] = _registry("dataset", "datasets", "data.base:Dataset")
+LOSSES: Registry[type[Any]] = _registry("loss", "losses", "objectives.base:Loss")
+METRICS: Registry[type[Any]] = _registry("metric", "metrics", "evaluation.metrics:Metric")
+EXTRACTORS: Registry[type[Any]] = _registry(
+    "extractor", "extractors", "evaluation.extractors:Extractor", makes_itself=True
 )
 
 #: every registry, by the plural that its entry-point group ends in
 REGISTRIES: Final[Mapping[str, Registry[Any]]] = {
-    registry.group.rpartition(".")[2]: registry
-    for registry in (METHODS, PATTERNS, BACKBONES, DATASETS, LOSSES, METRICS, EXTRACTORS)
+    registry.plural: registry for registry in (METHODS, PATTERNS, BACKBONES, DATASETS, LOSSES, METRICS, EXTRACTORS)
 }
