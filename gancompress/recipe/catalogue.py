@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from gancompress.errors import RecipeError
 from gancompress.recipe import shipped
+from gancompress.recipe.document import Document
 from gancompress.recipe.layers import compose
-from gancompress.recipe.published import PublishedFigure
+from gancompress.recipe.schema import PublishedFigure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,23 +63,22 @@ def variant_recipes(path_or_name: str | Path) -> list[ShippedRecipe]:
 
 
 def _shown(address: str | Path, name: str, path: Path) -> ShippedRecipe:
-    data: Mapping[str, Any]
     variants = 0
     try:
         composed = compose(address)
-        data, variants = composed.document.data, len(composed.variants)
+        document, variants = composed.document, len(composed.variants)
     except RecipeError as error:
-        data = {"description": f"cannot be read: {error}"}
-    steps = _at(data, "training", "steps")
+        document = Document({"description": f"cannot be read: {error}"}, {})
+    steps = document.value(("training", "steps"))
     return ShippedRecipe(
         name=name,
         path=path,
-        description=str(_at(data, "description") or ""),
-        data=str(_at(data, "data", "name") or "?"),
-        model=str(_at(data, "model", "name") or "?"),
-        method=str(_at(data, "sparsity", "method", "name") or "dense"),
+        description=str(document.value(("description",)) or ""),
+        data=str(document.value(("data", "name")) or "?"),
+        model=str(document.value(("model", "name")) or "?"),
+        method=str(document.value(("sparsity", "method", "name")) or "dense"),
         steps=steps if isinstance(steps, int) else None,
-        published=_figures(_at(data, "published")),
+        published=_figures(document.value(("published",))),
         variants=variants,
     )
 
@@ -92,9 +91,3 @@ def _figures(written: Any) -> str:
             figure = PublishedFigure.model_validate(item)
             texts.append(f"{figure.metric} {figure.text}")
     return ", ".join(dict.fromkeys(texts))
-
-
-def _at(data: Any, *keys: str) -> Any:
-    for key in keys:
-        data = data.get(key) if isinstance(data, Mapping) else None
-    return data

@@ -1,4 +1,4 @@
-"""Component nodes narrowed to the component they name, so that its ``Config`` checks their other keys.
+"""Documents checked: component nodes narrowed to the component they name, so that its ``Config`` checks their keys.
 
 ``sparsity.method: {name: dst, every: 50}`` becomes an instance of a model that is both a
 :class:`~gancompress.recipe.schema.Component` and the ``Config`` of DST. Only the components that a recipe names are
@@ -10,15 +10,17 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
-from gancompress.components.registry import BACKBONES, DATASETS, LOSSES, METHODS, PATTERNS
+from gancompress.components.registry import BACKBONES, DATASETS, EXTRACTORS, LOSSES, METHODS, METRICS, PATTERNS
 from gancompress.errors import ComponentError
+from gancompress.recipe.document import Document
 from gancompress.recipe.layers import COMPONENT_PATHS
+from gancompress.recipe.mistakes import InvalidRecipeError, Mistake, coerced, mistakes_of
 from gancompress.recipe.schema import Component, Recipe, owner_of, short_form
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from gancompress.components.registry import Registry
     from gancompress.recipe.document import KeyPath
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COMPONENT_REGISTRIES",
     "NarrowedComponent",
+    "check_document",
     "component_config",
     "config_type",
     "narrow_component",
@@ -131,3 +134,63 @@ def narrow_recipe(*nodes: Any) -> type[Recipe]:
 def _described(owner: type[BaseModel], field: str) -> Any:
     """Return a required field with the description of the one it narrows: the loader fills in default components."""
     return Field(description=owner.model_fields[field].description)
+
+
+def check_document(document: Document) -> Recipe:
+    """Return the recipe that a composed document is; only the components that it names are imported.
+
+    Raises:
+        InvalidRecipeError: every mistake found.
+    """
+    mistakes: list[Mistake] = []
+    for path in COMPONENT_REGISTRIES:
+        field = owner_of(path).model_fields[str(path[-1])]
+        if not field.is_required():
+            document = _with_default(document, path, field.default.name)
+    model = narrow_recipe(*(_narrow(document, path, mistakes) for path in COMPONENT_REGISTRIES))
+    try:
+        recipe = model.model_validate(document.data)
+    except ValidationError as error:
+        raise InvalidRecipeError([*mistakes, *mistakes_of(error, document, model)]) from None
+    mistakes += [*coerced(document.data, recipe, document), *_unknown_names(recipe, document)]
+    if mistakes:
+        raise InvalidRecipeError(mistakes)
+    return recipe
+
+
+def _with_default(document: Document, path: KeyPath, name: str) -> Document:
+    """Name the default component where the recipe names none, so that its other keys can be checked."""
+    above, key = map(str, path)
+    parent = document.data.get(above, {})
+    node = parent.get(key, {}) if isinstance(parent, dict) else None
+    if not isinstance(node, dict) or "name" in node:
+        return document
+    return Document({**document.data, above: {**parent, key: {"name": name, **node}}}, document.marks)
+
+
+def _narrow(document: Document, path: KeyPath, mistakes: list[Mistake]) -> type[NarrowedComponent] | None:
+    """Return the narrowed model of the node at ``path``; ``None`` leaves a malformed node to the open schema."""
+    node = document.value(path)
+    name = node.get("name") if isinstance(node, dict) else None
+    if not isinstance(name, str):
+        return None
+    registry = COMPONENT_REGISTRIES[path]
+    try:
+        return narrow_component(registry.kind, name, config_type(registry, name))
+    except ComponentError as error:
+        at = (*path, "name")
+        mistakes.append(Mistake(document.mark(at), at, error.message, "component"))
+        return None
+
+
+def _unknown_names(recipe: Recipe, document: Document) -> Iterator[Mistake]:
+    """Check the names that evaluation imports later, without importing anything now."""
+    extractor = recipe.evaluation.extractor.partition(":")[0]
+    named = [(("evaluation", "metrics", index), METRICS, name) for index, name in enumerate(recipe.evaluation.metrics)]
+    for path, registry, name in [*named, (("evaluation", "extractor"), EXTRACTORS, extractor)]:
+        others = ("auto",) if registry is EXTRACTORS else ()
+        if name not in others:
+            try:
+                registry.entry(name, others)
+            except ComponentError as error:
+                yield Mistake(document.mark(path), path, error.message, "component")

@@ -19,7 +19,18 @@ import yaml
 
 from gancompress.errors import RecipeError
 
-__all__ = ["Document", "KeyPath", "Mark", "dotted", "dump_yaml", "parse_value", "parse_yaml", "read_yaml", "show_path"]
+__all__ = [
+    "Document",
+    "KeyPath",
+    "Mark",
+    "dotted",
+    "dump_yaml",
+    "flat",
+    "parse_value",
+    "parse_yaml",
+    "read_yaml",
+    "show_path",
+]
 
 #: ``("training", "optimizers", "generator", "lr")``; integers are positions in lists
 KeyPath: TypeAlias = tuple[str | int, ...]
@@ -67,6 +78,14 @@ class Document:
                 return None
             value = value[step]
         return value
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings by dotted key; lists are leaves."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    below = (flat(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items())
+    return {key: leaf for part in below for key, leaf in part.items()}
 
 
 def dotted(path: KeyPath) -> str:

@@ -1,4 +1,4 @@
-"""Which run a recipe is: a short hash of what it says beyond the defaults, and the recipe written out.
+"""Which run a recipe is: a short hash of what it says beyond the defaults; and what it changes of a published row.
 
 The hash is of meaning, not of text: the order of keys, comments, ``extends``, variants, quoting and writing a default
 out do not change it; neither do the name, the description and what was published. A setting added to the schema later
@@ -13,17 +13,35 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
 
-from gancompress.recipe.document import dump_yaml
-from gancompress.recipe.schema import Component, ObjectiveConfig, Recipe, SparsityConfig
+from gancompress.recipe.document import dump_yaml, flat
+from gancompress.recipe.schema import ChangedSetting, Component, ObjectiveConfig, Recipe, SparsityConfig
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-__all__ = ["directory_name", "minimal", "resolved_yaml", "run_id"]
+__all__ = ["changed_settings", "directory_name", "minimal", "resolved_yaml", "run_id"]
 
 #: what a recipe says about itself and about others, not about the run
 _WORDS: Final = ("name", "description", "published", "changed")
 _ID_BYTES: Final = 5
+#: settings that change no number worth comparing, or that the protocol speaks for
+_BESIDE: Final = ("name", "description", "seed", "smoke", "published", "changed", "evaluation")
+_BESIDE_KEYS: Final = frozenset(
+    {
+        "data.path",
+        "data.download",
+        "data.memory_limit",
+        "sparsity.check_every",
+        "training.device",
+        "training.threads",
+        "training.kernels",
+        "training.channels_last",
+        "training.log_every",
+        "training.sample_every",
+        "training.checkpoint_every",
+        "training.keep_checkpoints",
+    }
+)
 _ABSENT: Final = object()
 
 
@@ -92,3 +110,24 @@ def resolved_yaml(recipe: Recipe, *, defaults: bool = True) -> str:
         defaults: write the defaults out too.
     """
     return dump_yaml(recipe.model_dump(mode="json") if defaults else minimal(recipe))
+
+
+def changed_settings(row: Recipe, recipe: Recipe) -> tuple[ChangedSetting, ...]:
+    """Return what ``recipe`` changes of the row that its published figures answer to.
+
+    A recipe that was already changed keeps what it knows of the row.
+    """
+    there, here = (flat({k: v for k, v in minimal(one).items() if k not in _BESIDE}) for one in (row, recipe))
+    changed = {key: _text(there.get(key)) for key in (*there, *here) if there.get(key) != here.get(key)}
+    known = {**changed, **{one.key: one.published for one in row.changed}}
+    return tuple(
+        ChangedSetting(key=key, published=text)
+        for key, text in known.items()
+        if key not in _BESIDE_KEYS and text != _text(here.get(key))
+    )
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "default"
+    return value if isinstance(value, str) else json.dumps(value)

@@ -2,8 +2,8 @@
 
 A recipe takes the same way wherever it comes from: its layers are **composed** into one document
 (:mod:`~gancompress.recipe.layers`), the document is **checked** against the schema and the components it names
-(:mod:`~gancompress.recipe.check`), compared with the published row it changes (:mod:`~gancompress.recipe.changes`), and
-shrunk if it is to be a smoke run (:mod:`~gancompress.recipe.smoke`).
+(:mod:`~gancompress.recipe.components`), compared with the published row it changes
+(:mod:`~gancompress.recipe.identity`), and shrunk if it is to be a smoke run (:mod:`~gancompress.recipe.smoke`).
 
 Loading imports the components that the recipe names (and with them torch); importing this module imports none.
 """
@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from gancompress.components.plugins import PLUGIN_RECORD, to_install
 from gancompress.errors import RecipeError
-from gancompress.recipe.changes import changed_settings
-from gancompress.recipe.check import check_document
-from gancompress.recipe.components import component_config
+from gancompress.recipe.components import check_document, component_config
 from gancompress.recipe.document import Document, dotted, dump_yaml, parse_yaml
+from gancompress.recipe.identity import changed_settings
 from gancompress.recipe.layers import apply_override, compose, with_short_components
 from gancompress.recipe.mistakes import InvalidRecipeError
 from gancompress.recipe.smoke import shrunk

@@ -256,19 +256,13 @@ def _range(model: type[BaseModel], path: KeyPath) -> str:
         return ""
     bounds: dict[str, Any] = {}
     for constraint in _constraints(field.annotation, field.metadata):
-        for name in ("gt", "ge", "lt", "le"):
-            value = getattr(constraint, name, None)
-            if value is not None:
-                bounds[name] = value
-    low = next((bounds[name] for name in ("gt", "ge") if name in bounds), None)
-    high = next((bounds[name] for name in ("lt", "le") if name in bounds), None)
+        found = {name: getattr(constraint, name, None) for name in ("gt", "ge", "lt", "le")}
+        bounds |= {name: value for name, value in found.items() if value is not None}
+    low, high = bounds.get("gt", bounds.get("ge")), bounds.get("lt", bounds.get("le"))
     if low is not None and high is not None:
         return f"must be in {'(' if 'gt' in bounds else '['}{low}, {high}{')' if 'lt' in bounds else ']'}"
-    if low is not None:
-        return f"must be greater than {low}" if "gt" in bounds else f"must be at least {low}"
-    if high is not None:
-        return f"must be less than {high}" if "lt" in bounds else f"must be at most {high}"
-    return ""
+    words = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at most"}
+    return next((f"must be {said} {bounds[name]}" for name, said in words.items() if name in bounds), "")
 
 
 # --------------------------------------------------------------------------- silent conversions

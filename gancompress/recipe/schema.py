@@ -4,6 +4,9 @@ Every key has a default or is required, a description, and a range; unknown keys
 *component* nodes (``data``, ``model``, ``objective.loss``, ``sparsity.method``, ``sparsity.pattern``) are written as
 ``{name: dst, …}`` or just ``dst``; their other keys belong to the component's own ``Config`` and are validated against
 it when a recipe is loaded (:mod:`gancompress.recipe.load`), which imports only the components that the recipe names.
+
+A recipe carries published figures as data; they change no number of a run. Figures that were measured under other
+conditions are not comparable, so a reader gets the conditions field by field and never a verdict.
 """
 
 from __future__ import annotations
@@ -13,12 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
-from gancompress.recipe.published import ChangedSetting, PublishedFigure  # noqa: TC001 - pydantic resolves it at run time
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "ChangedSetting",
     "Component",
     "EMAConfig",
     "EvaluationConfig",
@@ -28,6 +30,8 @@ __all__ = [
     "OptimizerConfig",
     "OptimizersConfig",
     "OrthogonalConfig",
+    "PublishedFigure",
+    "PublishedProtocol",
     "R1Config",
     "Recipe",
     "SparsityConfig",
@@ -41,6 +45,48 @@ __all__ = [
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class ChangedSetting(_Strict):
+    """One setting that is not what it is in the published row."""
+
+    key: str = Field(description="dotted, as --set takes it")
+    published: str = Field(description="its value there, as text")
+
+
+class PublishedProtocol(_Strict):
+    """How a published figure was measured; what is left out is not known."""
+
+    extractor: str | None = Field(None, description="network that made the features, such as inception")
+    samples: int | None = Field(None, ge=1, description="generated images")
+    reference_count: int | None = Field(None, ge=1, description="real images")
+    weights: Literal["ema", "live"] | None = Field(None, description="which generator was measured")
+    batch_norm: str | None = Field(
+        None, description="statistics of batch norm: 'running averages', or 'each batch of 100'"
+    )
+    selection: str | None = Field(None, description="which evaluation: 'last', or 'best of 20 by FID'")
+    seeds: int | None = Field(None, ge=1, description="runs that the figure is the mean of")
+
+
+class PublishedFigure(_Strict):
+    """One number of a published table or figure."""
+
+    metric: Literal["FID", "IS"] = Field(description="what was measured")
+    value: float = Field(description="the number")
+    spread: float | None = Field(None, ge=0, description="standard deviation over seeds")
+    bound: Literal["exact", "below"] = Field("exact", description="below: only said to be lower than the value")
+    protocol: PublishedProtocol = Field(PublishedProtocol(), description="how it was measured")
+    source: str = Field(description="where it stands")
+    note: str = Field("", description="what to know before trusting it")
+
+    @property
+    def text(self) -> str:
+        """The figure without its metric: ``10.11``, ``8.79 ± 0.37``, ``below 8.79``."""
+        below = "below " if self.bound == "below" else ""
+        if self.spread is None:
+            return f"{below}{self.value:g}"
+        digits = max(len(f"{number:g}".partition(".")[2]) for number in (self.value, self.spread))
+        return f"{below}{self.value:.{digits}f} ± {self.spread:.{digits}f}"
 
 
 class Component(BaseModel):

@@ -52,21 +52,17 @@ def shrunk(document: Document, recipe: Recipe) -> Document:
         "smoke": True,
         "data": data,
         "model": _widths(recipe, data),
-        "sparsity": {"method": _shortened(recipe, steps)},
+        "sparsity": {"method": fitted(recipe, steps)},
         "training": _training(recipe.training, steps, total),
         "evaluation": _evaluation(recipe, total),
     }
     return lay(document, top, "--smoke")
 
 
-def fitted(recipe: Recipe) -> dict[str, Any]:
-    """Return the settings of a smoke run's method that count steps, made to fit into its steps."""
-    return _shortened(recipe, recipe.training.steps)
-
-
-def _shortened(recipe: Recipe, steps: int) -> dict[str, Any]:
+def fitted(recipe: Recipe, steps: int | None = None) -> dict[str, Any]:
+    """Return the method's settings that count steps, made to fit into ``steps``; default: those of the recipe."""
     config: Any = component_config(recipe.sparsity.method)
-    return dict(config.shortened(steps))
+    return dict(config.shortened(recipe.training.steps if steps is None else steps))
 
 
 def longer(recipe: Recipe) -> tuple[int, ...]:
@@ -132,7 +128,7 @@ def _steps(recipe: Recipe) -> tuple[int, int]:
     config = component_config(sparsity.method)
     for steps in (_STEPS, 4 * _STEPS, 16 * _STEPS):
         try:
-            method = METHODS.get(sparsity.method.name)(config.model_copy(update=_shortened(recipe, steps)))
+            method = METHODS.get(sparsity.method.name)(config.model_copy(update=fitted(recipe, steps)))
             total = sum(int(current.steps) for current in method.rounds(steps, density))
         except RecipeError:  # more rounds than steps
             continue

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
-from gancompress.recipe.published import PublishedFigure, PublishedProtocol
+from gancompress.recipe.schema import PublishedFigure, PublishedProtocol
 from gancompress.report.words import metric_value
 from gancompress.runs.record import mapping
 

@@ -21,17 +21,16 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gancompress.errors import RecipeError, RunError
-from gancompress.recipe.document import dump_yaml, parse_yaml
+from gancompress.recipe.document import dump_yaml, flat, parse_yaml
 from gancompress.runs.status import State, Status, status_of
 from gancompress.storage.atomic import finite, write_file, write_json
 from gancompress.storage.locks import hold, is_alive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from gancompress.recipe.schema import Recipe
@@ -111,7 +110,7 @@ class RunDirectory:
 
     def _refuse_other(self, recipe: Mapping[str, Any], identity: str) -> None:
         mine, theirs = self._identity(identity), identity
-        old, new = _flat(self.recipe()), _flat(json.loads(json.dumps(recipe)))
+        old, new = flat(self.recipe()), flat(json.loads(json.dumps(recipe)))
         keys = (old.keys() | new.keys()) - _WORDS
         if mine == theirs:
             # Equal but for defaults. A setting that another version of gancompress has and this one lacks, or the other
@@ -383,15 +382,6 @@ _ABSENT = object()
 #: identity of a run whose status does not say it
 _UNKNOWN = "unknown"
 _log = logging.getLogger(__name__)
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested mappings by dotted key."""
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    return {
-        k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else str(key)).items()
-    }
 
 
 def _shown(flat: Mapping[str, Any], key: str) -> str:

@@ -11,7 +11,7 @@ from gancompress.errors import RecipeError
 from gancompress.recipe import catalogue, shipped
 from gancompress.recipe.identity import directory_name, resolved_yaml, run_id
 from gancompress.recipe.load import load_recipe, parse_recipe
-from gancompress.recipe.published import PublishedFigure
+from gancompress.recipe.schema import PublishedFigure
 from gancompress.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
