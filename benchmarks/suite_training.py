@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from gancompress import kernels
 from gancompress.bench.timing import alternate
 from gancompress.bench.train import _give_gradients, _step, _trainer, optimizer_operations
-from gancompress.cost.bytes import optimizer_bytes
+from gancompress.cost.summary import optimizer_bytes
 from gancompress.experiment.assemble import build_dataset, build_trainer
 from gancompress.experiment.budgets import ROLES, build_method, masked_weights
 from gancompress.kernels.layout import to_batch_last

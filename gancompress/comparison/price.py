@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gancompress.cost.flops import FLOPS_PER_MAC, sample_cost
 from gancompress.cost.ledger import TrainingLedger
-from gancompress.cost.profile import profile
+from gancompress.cost.profile import FLOPS_PER_MAC, profile, sample_cost
 from gancompress.cost.training import training_cost
 from gancompress.errors import RecipeError
 from gancompress.experiment.assemble import build_loss

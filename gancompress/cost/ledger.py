@@ -8,20 +8,18 @@ resumed run counts the same as one that was never stopped. Nothing here knows ab
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
 
 from gancompress.errors import CheckpointError
+from gancompress.sparsity.state import Role
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gancompress.sparsity.state import Role
-
 __all__ = ["Tally", "TrainingLedger"]
-
-_ROLES: tuple[Role, Role] = ("generator", "discriminator")
 
 
 @dataclasses.dataclass
@@ -34,9 +32,11 @@ class Tally:
         masked: per tensor, the amount during which it had a budget; for the rest it was dense.
     """
 
-    amount: int = 0
-    weights: dict[str, int] = dataclasses.field(default_factory=dict)
-    masked: dict[str, int] = dataclasses.field(default_factory=dict)
+    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid"}
+
+    amount: NonNegativeInt = 0
+    weights: dict[str, NonNegativeInt] = dataclasses.field(default_factory=dict)
+    masked: dict[str, NonNegativeInt] = dataclasses.field(default_factory=dict)
 
     def add(self, budgets: Mapping[str, int], amount: int = 1) -> None:
         """Count ``amount`` with ``budgets`` non-zeros per tensor; tensors that are not named were dense."""
@@ -52,8 +52,11 @@ class Tally:
         return self.weights.get(name, 0) + (self.amount - self.masked.get(name, 0)) * size
 
 
+_Tallies: TypeAlias = Annotated[dict[Role, Tally], Field(min_length=2)]
+
+
 def _tallies() -> dict[Role, Tally]:
-    return {role: Tally() for role in _ROLES}
+    return {"generator": Tally(), "discriminator": Tally()}
 
 
 @dataclasses.dataclass
@@ -72,12 +75,14 @@ class TrainingLedger:
         extra: per reason and role, forward-equivalents (samples) beyond the training steps; see :meth:`count_extra`.
     """
 
-    batch_size: int
-    generator_batch_size: int
-    discriminator_steps: int = 1
-    steps: dict[Role, Tally] = dataclasses.field(default_factory=_tallies)
-    dense_gradients: dict[Role, Tally] = dataclasses.field(default_factory=_tallies)
-    extra: dict[str, dict[Role, Tally]] = dataclasses.field(default_factory=dict)
+    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid"}
+
+    batch_size: NonNegativeInt
+    generator_batch_size: NonNegativeInt
+    discriminator_steps: NonNegativeInt = 1
+    steps: _Tallies = dataclasses.field(default_factory=_tallies)
+    dense_gradients: _Tallies = dataclasses.field(default_factory=_tallies)
+    extra: dict[str, _Tallies] = dataclasses.field(default_factory=dict)
 
     def advance(self, role: Role, budgets: Mapping[str, int], steps: int = 1) -> None:
         """Count ``steps`` training steps that ``role`` took with ``budgets`` non-zeros per tensor.
@@ -153,43 +158,14 @@ class TrainingLedger:
             CheckpointError: a key is missing or unknown, or a count is not an integer.
         """
         try:
-            read = _Record.model_validate(record)
+            read = _RECORD.validate_json(json.dumps(record), strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "its top"
             raise CheckpointError(f"the training ledger is damaged at {where}: {first['msg']}") from error
-        return cls(
-            batch_size=read.batch_size,
-            generator_batch_size=read.generator_batch_size,
-            discriminator_steps=read.discriminator_steps,
-            steps=read.steps.tallies(),
-            dense_gradients=read.dense_gradients.tallies(),
-            extra={reason: each.tallies() for reason, each in read.extra.items()},
-        )
+        if read.to_dict() != record:
+            raise CheckpointError("the training ledger is damaged: not everything is in it")
+        return read
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _TallyRecord(_Strict):
-    amount: NonNegativeInt
-    weights: dict[str, NonNegativeInt]
-    masked: dict[str, NonNegativeInt]
-
-
-class _RolesRecord(_Strict):
-    generator: _TallyRecord
-    discriminator: _TallyRecord
-
-    def tallies(self) -> dict[Role, Tally]:
-        return {role: Tally(**dict(getattr(self, role))) for role in _ROLES}
-
-
-class _Record(_Strict):
-    batch_size: NonNegativeInt
-    generator_batch_size: NonNegativeInt
-    discriminator_steps: NonNegativeInt
-    steps: _RolesRecord
-    dense_gradients: _RolesRecord
-    extra: dict[str, _RolesRecord]
+_RECORD = TypeAdapter(TrainingLedger)

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, Any, Final, Protocol
+import statistics
+import time
+from typing import TYPE_CHECKING, Any, Final
 
-from gancompress.cost.bytes import network_bytes, optimizer_bytes
-from gancompress.cost.flops import sample_cost
-from gancompress.cost.latency import measure_latency
-from gancompress.cost.profile import profile
+import torch
+from torch import Tensor
+
+from gancompress.backbones.base import Generator, prunable_weights
+from gancompress.cost.profile import evaluating, profile, sample_cost
 from gancompress.cost.training import training_cost
+from gancompress.seeds import generator as random_generator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from torch import nn
     from torch.optim import Optimizer
 
-    from gancompress.backbones.base import Discriminator, Generator
+    from gancompress.backbones.base import Discriminator
     from gancompress.cost.ledger import TrainingLedger
-    from gancompress.cost.profile import NetworkProfile
-    from gancompress.sparsity.state import Role, SparseState
+    from gancompress.cost.profile import LayerCost
+    from gancompress.sparsity.state import Role
 
-__all__ = ["CostReport", "cost_summary", "run_cost"]
+__all__ = ["measure_latency", "network_bytes", "optimizer_bytes", "run_cost"]
 
 _COUNTED: Final = (
     "MACs of kept weights at every position of the published architecture; biases and products without weights counted "
@@ -31,68 +35,53 @@ _COUNTED: Final = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class CostReport:
-    """What a run costs, as ``cost.json`` holds it.
-
-    Attributes:
-        theory: operations counted from shapes and masks; nothing was timed.
-        time: measured seconds.
-        bytes: sizes of tensors as allocated, and of a packed file.
-        layers: one record per layer: role, name, shape, numel, nonzeros, density, macs_dense, macs_sparse.
-    """
-
-    theory: Mapping[str, Any]
-    time: Mapping[str, Any]
-    bytes: Mapping[str, Any]
-    layers: tuple[Mapping[str, Any], ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the contents of ``cost.json``."""
-        return {
-            "theory": dict(self.theory),
-            "time": dict(self.time),
-            "bytes": dict(self.bytes),
-            "layers": [dict(layer) for layer in self.layers],
-        }
-
-
-def cost_summary(
-    profiles: Mapping[Role, NetworkProfile],
+def run_cost(
+    networks: Mapping[Role, Generator | Discriminator],
     budgets: Mapping[Role, Mapping[str, int]],
-    ledger: TrainingLedger | None = None,
-    *,
-    time: Mapping[str, Any] | None = None,
-    bytes: Mapping[str, Any] | None = None,
-) -> CostReport:
-    """Put the cost of a run together.
+    optimizers: Mapping[Role, Optimizer],
+    ledger: TrainingLedger,
+    training_seconds: float,
+) -> dict[str, Any]:
+    """Return ``cost.json`` of a run that ended.
+
+    The generator's forward pass is timed here, one image at a time, in this process.
 
     Args:
-        profiles: layers of both networks.
+        networks: both, as they are now.
         budgets: kept weights per tensor at the end of training; tensors that are not named are dense.
-        ledger: what training did; without it only inference is counted.
-        time: measured times, passed through.
-        bytes: sizes, passed through.
+        optimizers: of both.
+        ledger: what training did, up to its last step.
+        training_seconds: measured.
+
+    Returns:
+        ``theory`` (operations counted from shapes and masks), ``time`` (measured seconds), ``bytes`` (of tensors as
+        allocated, and of a packed file) and ``layers`` (one record per layer).
     """
-    theory: dict[str, Any] = {
-        "inference": {role: sample_cost(found, budgets.get(role)).to_dict() for role, found in profiles.items()},
-        "counted": _COUNTED,
+    generator = networks["generator"]
+    assert isinstance(generator, Generator)
+    profiles = {role: profile(network) for role, network in networks.items()}
+    training, executed = (training_cost(ledger, profiles, counting).to_dict() for counting in ("published", "executed"))
+    del executed["convention"]
+    return {
+        "theory": {
+            "inference": {role: sample_cost(found, budgets[role]).to_dict() for role, found in profiles.items()},
+            "counted": _COUNTED,
+            "training": {**training, "executed": executed},
+        },
+        "time": {"training_seconds": training_seconds, "generator_latency": measure_latency(generator)},
+        "bytes": {
+            role: {**network_bytes(network, budgets[role]), "optimizer": optimizer_bytes(optimizers[role])}
+            for role, network in networks.items()
+        },
+        "layers": [
+            _layer(role, layer, budgets[role].get(layer.name, layer.size))
+            for role, found in profiles.items()
+            for layer in found.layers
+        ],
     }
-    if ledger is not None:
-        executed = training_cost(ledger, profiles, counting="executed")
-        theory["training"] = {
-            **training_cost(ledger, profiles).to_dict(),
-            "executed": {key: value for key, value in executed.to_dict().items() if key != "convention"},
-        }
-    layers = [
-        _layer(role, layer, budgets.get(role, {}).get(layer.name, layer.size))
-        for role, found in profiles.items()
-        for layer in found.layers
-    ]
-    return CostReport(theory, time or {}, bytes or {}, tuple(layers))
 
 
-def _layer(role: Role, layer: Any, nonzeros: int) -> dict[str, Any]:
+def _layer(role: Role, layer: LayerCost, nonzeros: int) -> dict[str, Any]:
     return {
         "role": role,
         "name": layer.name,
@@ -106,52 +95,70 @@ def _layer(role: Role, layer: Any, nonzeros: int) -> dict[str, Any]:
     }
 
 
-class _Masks(Protocol):
-    """What is asked of the engine."""
+def network_bytes(network: nn.Module, budgets: Mapping[str, int]) -> dict[str, int]:
+    """Count the bytes of a network whose masks keep ``budgets`` weights per tensor (names as prunable weights).
 
-    def state(self, role: Role) -> SparseState:
-        """Return the masks of one network."""
-
-    def count_steps(self) -> None:
-        """Bring the ledger up to date."""
-
-
-class _Trained(Protocol):
-    """What is asked of a trainer; its module stays unknown to this room."""
-
-    @property
-    def generator(self) -> Generator: ...
-    @property
-    def discriminator(self) -> Discriminator: ...
-    @property
-    def engine(self) -> _Masks: ...
-    @property
-    def ledger(self) -> TrainingLedger: ...
-    @property
-    def optimizers(self) -> Mapping[Role, Optimizer]: ...
-
-
-def run_cost(trained: _Trained, training_seconds: float) -> dict[str, Any]:
-    """Return ``cost.json`` of a run that ended, given the measured seconds of its training.
-
-    The generator's forward pass is timed here, one image at a time, in this process.
+    Returns:
+        ``dense``: all parameters and buffers; ``packed``: the same with each masked weight as a bit per element and the
+        values of its kept weights, or dense where that is smaller; ``masks``: the bits alone.
     """
-    networks: dict[Role, Generator | Discriminator] = {
-        "generator": trained.generator,
-        "discriminator": trained.discriminator,
+    dense = sum(t.numel() * t.element_size() for t in [*network.parameters(), *network.buffers()])
+    weights = prunable_weights(network)
+    packed, masks = dense, 0
+    for name, nonzeros in budgets.items():
+        weight = weights[name].parameter
+        whole, bits = weight.numel() * weight.element_size(), -(-weight.numel() // 8)
+        if bits + nonzeros * weight.element_size() < whole:
+            packed -= whole - bits - nonzeros * weight.element_size()
+            masks += bits
+    return {"dense": dense, "packed": packed, "masks": masks}
+
+
+def optimizer_bytes(optimizer: Optimizer) -> int:
+    """Return the bytes of all tensors in the optimizer's state, as allocated."""
+    tensors = (value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor))
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def measure_latency(network: Generator, batch: int = 1, *, repeats: int = 11, warmup: int = 2) -> dict[str, Any]:
+    """Time the generator in evaluation mode on its present device and threads; its modes are restored.
+
+    Args:
+        network: the generator.
+        batch: images per pass.
+        repeats: timed passes, at least 2.
+        warmup: passes before them.
+
+    Returns:
+        Median and quartiles in seconds, with everything that was on. ``kernels`` is ``dense``: masked weights were
+        multiplied like any other.
+    """
+    if repeats < 2:
+        raise ValueError("quartiles need at least 2 repeats")
+    weight = next(network.parameters())
+    device = weight.device
+    rng = random_generator(0, "latency")
+    z = torch.randn(batch, network.latent_dim, generator=rng).to(device, weight.dtype)
+    labels = torch.arange(batch, device=device) % network.num_classes if network.num_classes else None
+    seconds: list[float] = []
+    with evaluating(network):
+        for index in range(warmup + repeats):
+            start = time.perf_counter()
+            network(z, labels)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if index >= warmup:
+                seconds.append(time.perf_counter() - start)
+    first, median, third = statistics.quantiles(seconds, n=4, method="inclusive")
+    autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+    return {
+        "median_seconds": median,
+        "quartiles_seconds": [first, third],
+        "batch": batch,
+        "repeats": repeats,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "dtype": str(weight.dtype).removeprefix("torch."),
+        "autocast": str(autocast).removeprefix("torch.") if autocast is not None else "off",
+        "kernels": "dense",
     }
-    trained.engine.count_steps()
-    budgets = {role: trained.engine.state(role).budgets for role in networks}
-    sizes: dict[str, Any] = {
-        role: {
-            **dataclasses.asdict(network_bytes(network, budgets[role])),
-            "optimizer": optimizer_bytes(trained.optimizers[role]),
-        }
-        for role, network in networks.items()
-    }
-    timed = {
-        "training_seconds": training_seconds,
-        "generator_latency": measure_latency(trained.generator).to_dict(),
-    }
-    profiles = {role: profile(network) for role, network in networks.items()}
-    return cost_summary(profiles, budgets, trained.ledger, time=timed, bytes=sizes).to_dict()

@@ -13,9 +13,9 @@ A step whose gradient is wanted at masked positions too also computes the weight
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
-from gancompress.cost.flops import FLOPS_PER_MAC
+from gancompress.cost.profile import FLOPS_PER_MAC
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,23 +24,16 @@ if TYPE_CHECKING:
     from gancompress.cost.profile import Counting, NetworkProfile
     from gancompress.sparsity.state import Role
 
-__all__ = ["Convention", "TrainingCost", "forward_equivalents", "training_cost"]
-
-#: ``steps`` counts what the steps do. ``adapt`` is the count that ADAPT (Wang et al., NeurIPS 2023) published: per
-#: step 3 b n_d + g for the discriminator, which leaves out half of its batch and the input gradient, taken n_d times
-#: too often; and neither dense gradients nor anything beyond the steps.
-Convention: TypeAlias = Literal["steps", "adapt"]
+__all__ = ["TrainingCost", "forward_equivalents", "training_cost"]
 
 #: extra work that dense training with the same objective does as well
 _SHARED = frozenset({"penalty", "real_logits"})
 
 
-def forward_equivalents(ledger: TrainingLedger, role: Role, convention: Convention = "steps") -> int:
+def forward_equivalents(ledger: TrainingLedger, role: Role) -> int:
     """Return the forward-equivalents (samples) of one training step of ``role``."""
     b, g, n_d = ledger.batch_size, ledger.generator_batch_size, ledger.discriminator_steps
-    if role == "generator":
-        return b * n_d + 3 * g
-    return 6 * b * n_d + 2 * g if convention == "steps" else n_d * (3 * b * n_d + g)
+    return b * n_d + 3 * g if role == "generator" else 6 * b * n_d + 2 * g
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,13 +41,11 @@ class TrainingCost:
     """MACs of a whole training run, exact.
 
     Attributes:
-        convention: how steps were counted.
         dense_macs: the same number of steps with dense networks and the same objective.
         parts: MACs by what they were spent on: ``generator`` and ``discriminator`` (the steps),
             ``dense_gradients``, and every reason of the ledger's extra work.
     """
 
-    convention: Convention
     dense_macs: int
     parts: Mapping[str, int]
 
@@ -69,20 +60,19 @@ class TrainingCost:
         return self.macs / self.dense_macs if self.dense_macs else 1.0
 
     def to_dict(self) -> dict[str, object]:
-        """Return FLOPs (2 per MAC), the parts and the convention, ready for JSON."""
+        """Return FLOPs (2 per MAC), the parts and how they were counted, ready for JSON."""
         return {
             "flops": FLOPS_PER_MAC * self.macs,
             "dense_flops": FLOPS_PER_MAC * self.dense_macs,
             "flops_ratio": self.ratio,
             "parts_flops": {name: FLOPS_PER_MAC * macs for name, macs in self.parts.items()},
-            "convention": self.convention,
+            "convention": "steps",
         }
 
 
 def training_cost(
     ledger: TrainingLedger,
     profiles: Mapping[Role, NetworkProfile],
-    convention: Convention = "steps",
     counting: Counting = "published",
 ) -> TrainingCost:
     """Count the MACs of the run that ``ledger`` describes.
@@ -90,17 +80,14 @@ def training_cost(
     Args:
         ledger: what was done; rounds and pre-training are in it when they used the same ledger.
         profiles: layers of both networks.
-        convention: ``steps`` for every report, ``adapt`` for comparing with ADAPT's tables.
         counting: the architecture as published, or as executed here.
     """
     parts: dict[str, int] = {}
     dense = 0
     for role, profile in profiles.items():
-        per_step = forward_equivalents(ledger, role, convention)
+        per_step = forward_equivalents(ledger, role)
         parts[role] = per_step * _forward(profile, ledger.steps[role], counting)
         dense += per_step * _dense_forward(profile, ledger.steps[role], counting)
-    if convention == "adapt":
-        return TrainingCost(convention, dense, parts)
     parts["dense_gradients"] = sum(
         _masked_gradients(ledger, role, profile, counting) for role, profile in profiles.items()
     )
@@ -108,7 +95,7 @@ def training_cost(
         parts[reason] = sum(_forward(profiles[role], tallies[role], counting) for role in profiles)
         if reason in _SHARED:
             dense += sum(_dense_forward(profiles[role], tallies[role], counting) for role in profiles)
-    return TrainingCost(convention, dense, parts)
+    return TrainingCost(dense, parts)
 
 
 def _forward(profile: NetworkProfile, tally: Tally, counting: Counting) -> int:

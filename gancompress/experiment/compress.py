@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from gancompress.architecture.description import Architecture
 from gancompress.backbones.base import prunable_weights
 from gancompress.components.registry import BACKBONES, METHODS
-from gancompress.cost.bytes import network_bytes
-from gancompress.cost.flops import FLOPS_PER_MAC, sample_cost
-from gancompress.cost.profile import profile
+from gancompress.cost.profile import FLOPS_PER_MAC, profile, sample_cost
+from gancompress.cost.summary import network_bytes
 from gancompress.errors import ComponentError, RecipeError, RunError
 from gancompress.experiment.acceleration import device_of
 from gancompress.experiment.assemble import build_dataset
@@ -264,5 +263,5 @@ def _before(recipe: Recipe, observer: Observer) -> dict[str, Any]:
         "weights": sum(counts.get(layer.name, layer.size) for layer in layers.layers),
         "weights_dense": sum(layer.size for layer in layers.layers),
         "flops": FLOPS_PER_MAC * sample_cost(layers, sparse).macs,
-        "bytes": network_bytes(network, sparse).packed,
+        "bytes": network_bytes(network, sparse)["packed"],
     }

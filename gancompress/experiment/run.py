@@ -14,6 +14,7 @@ from gancompress.cost.summary import run_cost
 from gancompress.errors import CheckpointError, RunError
 from gancompress.experiment.acceleration import device_of
 from gancompress.experiment.assemble import build_dataset, build_trainer, declared_rounds
+from gancompress.experiment.budgets import ROLES
 from gancompress.experiment.environment import environment
 from gancompress.experiment.history import History
 from gancompress.experiment.initial import load_initial
@@ -206,7 +207,11 @@ class Experiment:
             self.observer.message(f"warning: {line}")
         metrics = history.metrics()
         with trainer.engine.dense():
-            cost = run_cost(trainer, history.seconds)
+            engine = trainer.engine
+            engine.count_steps()
+            networks = {role: trainer.network(role) for role in ROLES}
+            budgets = {role: engine.state(role).budgets for role in ROLES}
+            cost = run_cost(networks, budgets, trainer.optimizers, trainer.ledger, history.seconds)
         if self._memory is not None:
             cost["bytes"]["training"] = self._memory.to_dict()
         if self.architecture.widths:

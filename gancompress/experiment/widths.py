@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from gancompress.backbones.base import prunable_weights
-from gancompress.cost.flops import sample_cost
-from gancompress.cost.profile import profile
+from gancompress.cost.profile import profile, sample_cost
 from gancompress.errors import BackboneError
 from gancompress.methods.base import Method, MethodConfig, Size
 

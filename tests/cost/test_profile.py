@@ -8,8 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gancompress.backbones.dcgan import DCGAN, DCGANConfig
 from gancompress.backbones.layers import LinearToMap, spectral
 from gancompress.backbones.sngan import SNGAN, SNGANConfig
-from gancompress.cost.flops import sample_cost
-from gancompress.cost.profile import profile, profile_call
+from gancompress.cost.profile import profile, profile_call, sample_cost
 from gancompress.data.base import ImageSpec
 
 CLASSES = tuple("abc")

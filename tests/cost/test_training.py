@@ -7,7 +7,7 @@ from gancompress.backbones.base import prunable_weights
 from gancompress.backbones.sngan import SNGAN, SNGANConfig
 from gancompress.cost.ledger import TrainingLedger
 from gancompress.cost.profile import LayerCost, NetworkProfile, profile
-from gancompress.cost.training import forward_equivalents, training_cost
+from gancompress.cost.training import TrainingCost, forward_equivalents, training_cost
 from gancompress.data.base import ImageSpec
 from gancompress.sparsity.allocate import allocate
 
@@ -80,7 +80,16 @@ def figures(found, generator: float | None, discriminator: float | None, convent
         shapes = {name: weight.parameter.shape for name, weight in prunable_weights(found[role]).items()}
         counts = allocate("erk", shapes, density).counts if density else {}
         book.advance(role, counts, 100_000)
-    return training_cost(book, {role: profile(network) for role, network in found.items()}, convention)
+    macs = dense = 0
+    for role, network in found.items():
+        cost = training_cost(book, {role: profile(network)})
+        b, g, n_d, ours = 64, 128, 5, forward_equivalents(book, role)
+        # ADAPT (Wang et al., NeurIPS 2023) leaves out half of the discriminator's batch and the input gradient, and
+        # takes the rest n_d times too often
+        adapts = ours if role == "generator" else n_d * (3 * b * n_d + g)
+        per_step = adapts if convention == "adapt" else ours
+        macs, dense = macs + cost.macs // ours * per_step, dense + cost.dense_macs // ours * per_step
+    return TrainingCost(dense, {"steps": macs})
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 from engine_toys import ROLES, Toy, ToyConfig, make
 from torch import nn
 
-from gancompress.cost.bytes import optimizer_bytes
+from gancompress.cost.summary import optimizer_bytes
 from gancompress.errors import CheckpointError, UnsupportedOptimizerError
 from gancompress.experiment.assemble import build_dataset, build_trainer
 from gancompress.methods.base import Round
