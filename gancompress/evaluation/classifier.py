@@ -120,30 +120,20 @@ class _Net(nn.Module):
 class Classifier(Extractor):
     """A small classifier trained on the real images of the run. Built by :meth:`prepare`."""
 
+    label = weights_hash = ""
+    notes: tuple[str, ...] = ()
+
     def __init__(self, net: nn.Module, settings: ClassifierSettings, key: str, accuracy: float) -> None:
         self.net = net.eval().requires_grad_(False)
         self.settings = settings
-        self.key = key
         self.accuracy = accuracy
         self.resize = f"area to {settings.resolution} px if larger"
         self.classes = settings.outputs if settings.task == "classes" else 0
-        self._hash = hash_tensors(net.state_dict())
         self.device = next(net.parameters()).device
-
-    @property
-    def label(self) -> str:
-        """``classifier-<hash>`` or ``rotation-<hash>``, of data and settings."""
-        return f"{'rotation' if self.settings.task == 'rotation' else 'classifier'}-{self.key[:8]}"
-
-    @property
-    def weights_hash(self) -> str:
-        """Hash of the trained weights. Other machines may round otherwise and get others under the same label."""
-        return self._hash[:16]
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Held-out accuracy."""
-        return (f"{100 * self.accuracy:.1f} % right on held-out images",)
+        self.label = f"{'rotation' if settings.task == 'rotation' else 'classifier'}-{key[:8]}"
+        #: other machines may round otherwise and get others under the same label
+        self.weights_hash = hash_tensors(net.state_dict())[:16]
+        self.notes = (f"{100 * accuracy:.1f} % right on held-out images",)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return features (B, d) and logits (B, k), see the base class."""
@@ -162,11 +152,7 @@ class Classifier(Extractor):
     ) -> Classifier:
         """Load the classifier of ``dataset`` from the cache, or train it and put it there.
 
-        Args:
-            dataset: the real images of the run.
-            option: ``rotation`` to ignore the labels.
-            device: where features are computed.
-            progress: told about the training.
+        The option ``rotation`` ignores the labels.
 
         Raises:
             EvaluationError: too few images, or an unknown option.

@@ -8,20 +8,21 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
+from gancompress.components.registry import METRICS
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.features import generated_features, reference_features
 from gancompress.evaluation.metrics import Metric, MetricResult
 from gancompress.evaluation.protocol import Protocol
-from gancompress.evaluation.sampler import open_sampler
+from gancompress.evaluation.sampler import device_of, open_sampler
 from gancompress.evaluation.sandbox import STANDING_BATCHES, BatchNormMode, forked_rng
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gancompress.backbones.base import Generator
     from gancompress.data.base import Dataset
-    from gancompress.evaluation.extractors import Extractor, Progress
+    from gancompress.evaluation.extractors import Extractor
 
 __all__ = ["Evaluation", "build_metrics", "evaluate"]
 
@@ -47,14 +48,6 @@ class Evaluation:
                 return result
         raise KeyError(key)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        return {
-            "results": [result.to_json() for result in self.results],
-            "protocol": self.protocol.to_json(),
-            "seconds": self.seconds,
-        }
-
 
 def build_metrics(names: Sequence[str | Metric]) -> list[Metric]:
     """Return the metrics registered under ``names``; instances are taken as they are.
@@ -63,8 +56,6 @@ def build_metrics(names: Sequence[str | Metric]) -> list[Metric]:
         ComponentError: nothing is registered under a name.
         EvaluationError: what is registered is no metric.
     """
-    from gancompress.components.registry import METRICS
-
     found = []
     for name in names:
         metric = name if isinstance(name, Metric) else METRICS.get(name)()
@@ -75,10 +66,8 @@ def build_metrics(names: Sequence[str | Metric]) -> list[Metric]:
 
 
 def evaluate(
-    network: nn.Module,
+    network: Generator,
     *,
-    latent_dim: int,
-    num_classes: int,
     dataset: Dataset[Any],
     extractor: Extractor,
     metrics: Sequence[str | Metric] = ("fd", "kd", "is", "pr"),
@@ -87,16 +76,12 @@ def evaluate(
     batch_norm: BatchNormMode = "running",
     seed: int = 0,
     weights_label: str = "ema",
-    device: torch.device | str = "cpu",
     reference_count: int | None = None,
-    progress: Progress | None = None,
 ) -> Evaluation:
     """Measure a generator. Modes, buffers and random states are as before on return, even after an error.
 
     Args:
-        network: maps latents (B, latent_dim) and labels (B,) or None to images (B, C, H, W) in [-1, 1].
-        latent_dim: size of a latent.
-        num_classes: 0 = unconditional.
+        network: the generator.
         dataset: the real images.
         extractor: from :func:`~gancompress.evaluation.extractors.build_extractor`.
         metrics: registered names, or instances.
@@ -105,27 +90,16 @@ def evaluate(
         batch_norm: ``running``, ``batch`` or ``standing``, see :func:`~gancompress.evaluation.sandbox.sampling`.
         seed: of the latents.
         weights_label: ``ema`` or ``live``: what ``network`` is.
-        device: where the network is.
         reference_count: real images used; None = all.
-        progress: told now and then.
 
     Raises:
         EvaluationError: a pixel, feature or result is not finite, or a metric cannot be computed.
     """
     begun = time.perf_counter()
-    measured = build_metrics(metrics)
+    measured, device = build_metrics(metrics), device_of(network)
     with forked_rng(seed, device):
-        real = reference_features(extractor, dataset, count=reference_count, progress=progress)
-    opened = open_sampler(
-        network,
-        latent_dim=latent_dim,
-        num_classes=num_classes,
-        seed=seed,
-        batch_size=batch_size,
-        batch_norm=batch_norm,
-        device=device,
-    )
-    with opened as sampler:
+        real = reference_features(extractor, dataset, count=reference_count)
+    with open_sampler(network, seed=seed, batch_size=batch_size, batch_norm=batch_norm) as sampler:
         fake = generated_features(
             extractor,
             sampler,
@@ -133,8 +107,12 @@ def evaluate(
             batch_size=batch_size,
             spec=dataset.spec,
             full=batch_norm == "batch",
-            progress=progress,
         )
+    described = {
+        "running": "running averages",
+        "batch": f"each batch of {batch_size}",
+        "standing": f"standing over {STANDING_BATCHES} batches of {batch_size}",
+    }
     protocol = Protocol(
         extractor=extractor.label,
         weights_hash=extractor.weights_hash,
@@ -143,8 +121,8 @@ def evaluate(
         reference_count=len(real),
         samples=samples,
         weights=weights_label,
-        batch_norm=_describe(batch_norm, batch_size),
-        labels="balanced" if num_classes else "none",
+        batch_norm=described[batch_norm],
+        labels="balanced" if network.num_classes else "none",
         seed=seed,
         libraries=f"torch-fidelity {version('torch-fidelity')}",
         notes=extractor.notes,
@@ -158,11 +136,3 @@ def evaluate(
             raise EvaluationError(f"{result.name} is {result.value}: the generated images are degenerate")
     finished = tuple(dataclasses.replace(result, protocol=protocol.for_metric(result.settings)) for result in results)
     return Evaluation(finished, protocol, time.perf_counter() - begun)
-
-
-def _describe(batch_norm: BatchNormMode, batch_size: int) -> str:
-    if batch_norm == "batch":
-        return f"each batch of {batch_size}"
-    if batch_norm == "standing":
-        return f"standing over {STANDING_BATCHES} batches of {batch_size}"
-    return "running averages"

@@ -6,6 +6,7 @@ import abc
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from gancompress.components.registry import EXTRACTORS
 from gancompress.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -101,8 +102,6 @@ def resolve_extractor(text: str, dataset: Dataset[Any]) -> str:
     """
     if text != "auto":
         return text
-    from gancompress.components.registry import EXTRACTORS
-
     fits = dataset.spec.channels == 3 and dataset.spec.resolution >= 32
     return "inception" if fits and EXTRACTORS.get("inception").available() is None else "classifier"
 
@@ -126,8 +125,6 @@ def build_extractor(
         ComponentError: nothing is registered under this name.
         EvaluationError: it cannot be used here.
     """
-    from gancompress.components.registry import EXTRACTORS
-
     name, option = parse_extractor(resolve_extractor(text, dataset))
     found = EXTRACTORS.get(name)
     if not (isinstance(found, type) and issubclass(found, Extractor)):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gancompress.data.base import Dataset, ImageSpec
-    from gancompress.evaluation.extractors import Extractor, Progress
+    from gancompress.evaluation.extractors import Extractor
     from gancompress.evaluation.sampler import Sampler
 
 __all__ = ["Features", "Statistics", "extract", "generated_features", "reference_features"]
@@ -82,8 +82,6 @@ def extract(
     extractor: Extractor,
     batches: Iterator[Tensor],
     what: str,
-    total: int,
-    progress: Progress | None = None,
 ) -> Features:
     """Return the features of batches of uint8 images.
 
@@ -91,8 +89,6 @@ def extract(
         extractor: the extractor.
         batches: uint8 images (B, C, H, W).
         what: the images in words, for messages.
-        total: number of images, for ``progress``.
-        progress: told after every batch.
 
     Raises:
         EvaluationError: a feature is not finite.
@@ -107,8 +103,6 @@ def extract(
         values.append(value.float().cpu())
         logits.append(logit.float().cpu())
         done += len(images)
-        if progress is not None:
-            progress(f"features of {what}", done, total)
     return Features(torch.cat(values), torch.cat(logits), extractor.label, extractor.official, extractor.classes)
 
 
@@ -120,7 +114,6 @@ def generated_features(
     batch_size: int,
     spec: ImageSpec,
     full: bool = False,
-    progress: Progress | None = None,
 ) -> Features:
     """Return the features of exactly ``count`` generated images, in order.
 
@@ -131,7 +124,6 @@ def generated_features(
         batch_size: images per forward pass; changes nothing in eval mode.
         spec: what the images must look like.
         full: see :meth:`Sampler.batches`.
-        progress: told after every batch.
 
     Raises:
         EvaluationError: wrong shape, NaN or infinite pixels or features.
@@ -146,7 +138,7 @@ def generated_features(
                 )
             yield images
 
-    return extract(extractor, checked(), "generated images", count, progress)
+    return extract(extractor, checked(), "generated images")
 
 
 #: the last reference features of this process: a run evaluates against the same ones again and again
@@ -159,7 +151,6 @@ def reference_features(
     *,
     count: int | None = None,
     batch_size: int = 250,
-    progress: Progress | None = None,
 ) -> Features:
     """Return the features of real images, from the cache when they were ever computed.
 
@@ -168,7 +159,6 @@ def reference_features(
         dataset: the real images.
         count: how many, drawn at random with a fixed seed; None = all, in order.
         batch_size: images per forward pass.
-        progress: told after every batch.
 
     Raises:
         EvaluationError: more images asked for than there are, or a feature that is not finite.
@@ -189,7 +179,7 @@ def reference_features(
             if number < len(dataset):
                 order = torch.randperm(len(dataset), generator=generator(0, "evaluation", "reference"))[:number]
             batches = (dataset.read(chunk).images for chunk in torch.split(order, batch_size))
-            found = extract(extractor, batches, "real images", number, progress)
+            found = extract(extractor, batches, "real images")
             store_tensors(path, {"values": found.values, "logits": found.logits}, {"identity": identity})
         else:
             found = Features(**cached[0], label=extractor.label, official=extractor.official, classes=extractor.classes)

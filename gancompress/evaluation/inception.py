@@ -44,20 +44,12 @@ class Inception(Extractor):
 
     official = True
     resize = "bilinear to 299 px as in TensorFlow 1"
+    label = "inception"
+    weights_hash = ""
 
     def __init__(self, net: nn.Module, weights_hash: str) -> None:
         self.net = net
-        self._hash = weights_hash
-
-    @property
-    def label(self) -> str:
-        """``inception``."""
-        return "inception"
-
-    @property
-    def weights_hash(self) -> str:
-        """Hash of the weights file."""
-        return self._hash
+        self.weights_hash = weights_hash
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return features (B, 2048) and unbiased logits (B, 1008)."""
@@ -84,11 +76,7 @@ class Inception(Extractor):
     ) -> Inception:
         """Load the weights.
 
-        Args:
-            dataset: unused.
-            option: ``download`` to fetch the weights if they are missing, or the path of the file.
-            device: where features are computed.
-            progress: unused.
+        The option ``download`` fetches them if they are missing; any other is the path of the file.
 
         Raises:
             EvaluationError: the file is missing, altered or no weights of Inception, or cannot be fetched.
@@ -101,7 +89,8 @@ class Inception(Extractor):
                     "or use the extractor 'classifier'"
                 )
             _download(path)
-        digest = _sha256(path)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         if not digest.startswith(SHA256_PREFIX):
             raise EvaluationError(
                 f"not Inception's weights: SHA-256 must start with {SHA256_PREFIX}, is {digest[:8]}", where=str(path)
@@ -123,11 +112,6 @@ def _build(path: Path) -> nn.Module:
     except Exception as error:
         raise EvaluationError(f"cannot be read as Inception's weights: {error}", where=str(path)) from error
     return net
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(path: Path) -> None:

@@ -1,9 +1,10 @@
-"""Fréchet distance, kernel distance, Inception score, precision and recall, under names that say whose features."""
+"""Distances and scores of features, under names that say whose features they are."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "KernelDistance",
     "Metric",
     "MetricResult",
+    "ModeCoverage",
     "PrecisionRecall",
     "frechet_distance",
 ]
@@ -60,11 +62,6 @@ class MetricResult:
     def is_better_than(self, other: float) -> bool:
         """Whether this value beats ``other``."""
         return self.value < other if self.better == "lower" else self.value > other
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        fields = dataclasses.asdict(self)
-        return {**fields, "protocol": None if self.protocol is None else self.protocol.to_json()}
 
 
 class Metric(abc.ABC):
@@ -196,6 +193,35 @@ class PrecisionRecall(Metric):
         return [
             MetricResult(key, fake.name(key, key), found[key], "higher", settings=settings)
             for key in ("precision", "recall")
+        ]
+
+
+@METRICS.register("coverage")
+class ModeCoverage(Metric):
+    """Classes covered, and how unevenly (cf. Lin et al., 2018, section 4.1), as the classifier sees the images.
+
+    A class is covered when it gets at least a tenth of an even share. The divergence is the KL of the predicted
+    classes to those that the classifier predicts for the real images, in nats: 0 = the same frequencies. Both say
+    most about unconditional generators: a conditional one is asked for every class in turn.
+    """
+
+    share = 0.1
+
+    def compute(self, real: Features, fake: Features) -> list[MetricResult]:
+        """Return two results, ``modes`` and ``mode-kl``."""
+        if not fake.classes:
+            raise EvaluationError(
+                f"mode coverage needs predictions of the data's own classes, {fake.label} has none; "
+                "use the extractor 'classifier' on labelled data"
+            )
+        made = fake.logits.argmax(1).bincount(minlength=fake.classes).double() / len(fake)
+        wanted = real.logits.argmax(1).bincount(minlength=fake.classes).double().add(1) / (len(real) + fake.classes)
+        covered = int((made >= self.share / fake.classes).sum().item())
+        kl = sum(p * math.log(p / q) for p, q in zip(made.tolist(), wanted.tolist(), strict=True) if p > 0)
+        settings = f"of {fake.classes} classes, covered from {self.share:g} of an even share"
+        return [
+            MetricResult("modes", fake.name("modes", "modes"), float(covered), "higher", settings=settings),
+            MetricResult("mode-kl", fake.name("mode KL", "mode KL"), max(kl, 0.0), "lower"),
         ]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from gancompress.data.transform import to_uint8
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.sandbox import BatchNormMode, sampling
 from gancompress.seeds import generator
@@ -15,7 +17,9 @@ from gancompress.seeds import generator
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Sampler", "open_sampler"]
+    from gancompress.backbones.base import Generator
+
+__all__ = ["Sampler", "device_of", "open_sampler"]
 
 #: latents are drawn in blocks of this many, so that image i is the same whatever the number and the batch size
 BLOCK = 1000
@@ -27,29 +31,15 @@ class Sampler:
     Latents are standard normal. Classes are balanced: image i has class ``i % num_classes``.
 
     Args:
-        network: maps latents (B, latent_dim) and labels (B,) or None to images in [-1, 1].
-        latent_dim: size of a latent.
-        num_classes: 0 = unconditional.
+        network: the generator.
         seed: of the latents.
-        device: where the generator is.
         stream: tells apart what the images are for.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        latent_dim: int,
-        num_classes: int,
-        seed: int,
-        device: torch.device | str = "cpu",
-        stream: str = "latent",
-    ) -> None:
+    def __init__(self, network: Generator, *, seed: int, stream: str = "latent") -> None:
         self.network = network
-        self.latent_dim = latent_dim
-        self.num_classes = num_classes
         self.seed = seed
-        self.device = torch.device(device)
+        self.device = device_of(network)
         self.stream = stream
         self._block: tuple[int, Tensor] = (-1, torch.empty(0))
 
@@ -59,16 +49,15 @@ class Sampler:
         for block in range(start // BLOCK, (stop - 1) // BLOCK + 1):
             if self._block[0] != block:
                 rng = generator(self.seed, "evaluation", self.stream, block)
-                self._block = (block, torch.randn(BLOCK, self.latent_dim, generator=rng))
+                self._block = (block, torch.randn(BLOCK, self.network.latent_dim, generator=rng))
             low = block * BLOCK
             parts.append(self._block[1][max(start - low, 0) : min(stop - low, BLOCK)])
         return torch.cat(parts).to(self.device)
 
     def labels(self, start: int, stop: int) -> Tensor | None:
         """Return the classes of images ``start`` to ``stop``, (stop - start,), None when unconditional."""
-        if not self.num_classes:
-            return None
-        return torch.arange(start, stop, device=self.device) % self.num_classes
+        classes = self.network.num_classes
+        return torch.arange(start, stop, device=self.device) % classes if classes else None
 
     def images(self, start: int, stop: int, labels: Tensor | None = None) -> Tensor:
         """Return images ``start`` to ``stop`` as the network gives them, checked to be finite.
@@ -93,54 +82,46 @@ class Sampler:
             )
         return images
 
-    def batches(self, count: int, batch_size: int, *, full: bool = False) -> Iterator[Tensor]:
+    def batches(
+        self, count: int, batch_size: int, *, full: bool = False, labels: Tensor | None = None
+    ) -> Iterator[Tensor]:
         """Yield ``count`` images as uint8 in batches.
 
         Args:
             count: images in all.
             batch_size: images per forward pass.
             full: make the last batch whole and cut it, for networks that see the batch (batch norm).
+            labels: classes to use instead of the balanced ones, (count,); not with ``full``.
         """
-        from gancompress.data.transform import to_uint8
-
         for start in range(0, count, batch_size):
             stop = min(start + batch_size, count)
-            made = self.images(start, start + batch_size if full else stop)
+            chosen = None if labels is None else labels[start:stop].to(self.device)
+            made = self.images(start, start + batch_size if full else stop, chosen)
             yield to_uint8(made[: stop - start])
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Return the device that a network is on; one without tensors of its own is on the CPU."""
+    return next((t.device for t in itertools.chain(network.parameters(), network.buffers())), torch.device("cpu"))
 
 
 @contextlib.contextmanager
 def open_sampler(
-    network: nn.Module,
-    *,
-    latent_dim: int,
-    num_classes: int,
-    seed: int,
-    batch_size: int,
-    batch_norm: BatchNormMode = "running",
-    device: torch.device | str = "cpu",
-    stream: str = "latent",
+    network: Generator, *, seed: int, batch_size: int, batch_norm: BatchNormMode = "running", stream: str = "latent"
 ) -> Iterator[Sampler]:
     """Bring ``network`` into the mode of ``batch_norm``, yield its sampler, and leave everything as it was.
 
     Args:
-        network: maps latents (B, latent_dim) and labels (B,) or None to images in [-1, 1].
-        latent_dim: size of a latent.
-        num_classes: 0 = unconditional.
+        network: the generator.
         seed: of the latents.
         batch_size: images per forward pass; matters for ``standing``.
         batch_norm: see :func:`~gancompress.evaluation.sandbox.sampling`.
-        device: where the generator is.
         stream: tells apart what the images are for.
     """
-
-    def sampler(of: str) -> Sampler:
-        return Sampler(network, latent_dim=latent_dim, num_classes=num_classes, seed=seed, device=device, stream=of)
-
-    warm = sampler("standing")
+    warm = Sampler(network, seed=seed, stream="standing")
 
     def warm_up(index: int) -> Tensor:
         return warm.images(index * batch_size, (index + 1) * batch_size)
 
-    with sampling(network, batch_norm=batch_norm, warm_up=warm_up, seed=seed, device=device):
-        yield sampler(stream)
+    with sampling(network, batch_norm=batch_norm, warm_up=warm_up, seed=seed, device=warm.device):
+        yield Sampler(network, seed=seed, stream=stream)

@@ -10,19 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from PIL import Image
+from torch import Tensor
 
 from gancompress.errors import EvaluationError
-from gancompress.evaluation.sampler import Sampler, open_sampler
+from gancompress.evaluation.sampler import open_sampler
 from gancompress.storage.atomic import sync_all, whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from PIL.Image import Image
-
-    from gancompress.evaluation.extractors import Progress
-    from gancompress.evaluation.sandbox import BatchNormMode
+    from gancompress.backbones.base import Generator
 
 __all__ = ["grid_scale", "sample_grid", "save_images", "tile"]
 
@@ -30,6 +28,8 @@ __all__ = ["grid_scale", "sample_grid", "save_images", "tile"]
 GAP = 2
 #: small images are enlarged to about this many pixels, by a whole factor
 READABLE = 64
+#: images per forward pass
+BATCH = 100
 
 
 def grid_scale(resolution: int) -> int:
@@ -59,33 +59,23 @@ def tile(images: Tensor, columns: int, scale: int = 1) -> Tensor:
 
 
 def sample_grid(
-    network: nn.Module,
+    network: Generator,
     path: Path,
     *,
-    latent_dim: int,
-    num_classes: int,
     columns: int = 10,
     rows: int | None = None,
     seed: int = 0,
     scale: int | None = None,
-    batch_norm: BatchNormMode = "running",
-    batch_size: int = 100,
-    device: torch.device | str = "cpu",
 ) -> Path:
     """Write a grid of samples as PNG. The latents are the same at every call, so that grids can be compared over time.
 
     Args:
-        network: maps latents (B, latent_dim) and labels (B,) or None to images in [-1, 1]; left as it was.
+        network: the generator; left as it was.
         path: file to write; it appears whole or not at all.
-        latent_dim: size of a latent.
-        num_classes: classes, one per row; 0 = unconditional.
         columns: images per row.
         rows: rows; default: the number of classes, at most 20 (evenly spread when there are more), or ``columns``.
         seed: of the latents.
         scale: whole factor of enlargement; default: :func:`grid_scale`.
-        batch_norm: statistics of batch norm while sampling.
-        batch_size: images per forward pass.
-        device: where the network is.
 
     Returns:
         ``path``.
@@ -93,23 +83,14 @@ def sample_grid(
     Raises:
         EvaluationError: pixels are not finite, or the file cannot be written.
     """
-    height = rows or (min(num_classes, 20) if num_classes else columns)
+    classes = network.num_classes
+    height = rows or (min(classes, 20) if classes else columns)
     labels = None
-    if num_classes:
-        shown = torch.arange(height) * max(1, num_classes // height) % num_classes
+    if classes:
+        shown = torch.arange(height) * max(1, classes // height) % classes
         labels = shown.repeat_interleave(columns)
-    opened = open_sampler(
-        network,
-        latent_dim=latent_dim,
-        num_classes=num_classes,
-        seed=seed,
-        batch_size=batch_size,
-        batch_norm=batch_norm,
-        device=device,
-        stream="grid",
-    )
-    with opened as sampler:
-        made = torch.cat(list(_draw(sampler, height * columns, labels, batch_size)))
+    with open_sampler(network, seed=seed, batch_size=BATCH, stream="grid") as sampler:
+        made = torch.cat(list(sampler.batches(height * columns, BATCH, labels=labels))).cpu()
     picture = tile(made, columns, grid_scale(made.shape[-1]) if scale is None else scale)
     with _whole_file(path) as temporary:
         _picture(picture).save(temporary, format="PNG")
@@ -117,37 +98,25 @@ def sample_grid(
 
 
 def save_images(
-    network: nn.Module,
+    network: Generator,
     out: Path,
     *,
     count: int,
-    latent_dim: int,
-    num_classes: int,
     classes: Sequence[str] = (),
     only_class: int | None = None,
     seed: int = 0,
-    batch_norm: BatchNormMode = "running",
-    batch_size: int = 100,
-    device: torch.device | str = "cpu",
-    progress: Progress | None = None,
 ) -> Path:
     """Write ``count`` samples as PNG files into a folder, or as one dataset when ``out`` ends in ``.zip``.
 
     The zip has the format that the dataset ``zip`` reads: stored images in numbered folders and a ``dataset.json``.
 
     Args:
-        network: maps latents (B, latent_dim) and labels (B,) or None to images in [-1, 1]; left as it was.
+        network: the generator; left as it was. Its classes take turns.
         out: the zip, or the folder, which is made when needed; files in it are replaced one by one.
         count: number of images.
-        latent_dim: size of a latent.
-        num_classes: 0 = unconditional; else classes take turns.
         classes: names of the classes, for the zip.
         only_class: make images of this class alone.
         seed: of the latents.
-        batch_norm: statistics of batch norm while sampling.
-        batch_size: images per forward pass.
-        device: where the network is.
-        progress: told after every batch.
 
     Returns:
         ``out``.
@@ -155,23 +124,15 @@ def save_images(
     Raises:
         EvaluationError: no such class, pixels are not finite, or a file cannot be written.
     """
-    if only_class is not None and not 0 <= only_class < num_classes:
-        known = f"0 to {num_classes - 1}" if num_classes else "none: the generator is unconditional"
-        raise EvaluationError(f"there is no class {only_class}; known: {known}")
-    labels = torch.arange(count) % num_classes if num_classes else None
+    known = network.num_classes
+    if only_class is not None and not 0 <= only_class < known:
+        listed = f"0 to {known - 1}" if known else "none: the generator is unconditional"
+        raise EvaluationError(f"there is no class {only_class}; known: {listed}")
+    labels = torch.arange(count) % known if known else None
     if labels is not None and only_class is not None:
         labels = torch.full_like(labels, only_class)
-    opened = open_sampler(
-        network,
-        latent_dim=latent_dim,
-        num_classes=num_classes,
-        seed=seed,
-        batch_size=batch_size,
-        batch_norm=batch_norm,
-        device=device,
-    )
-    with opened as sampler:
-        named = _named(_draw(sampler, count, labels, batch_size), count, progress)
+    with open_sampler(network, seed=seed, batch_size=BATCH) as sampler:
+        named = _named(sampler.batches(count, BATCH, labels=labels))
         if out.suffix == ".zip":
             _write_zip(out, named, None if labels is None else labels.tolist(), classes)
         else:
@@ -182,34 +143,17 @@ def save_images(
     return out
 
 
-def _draw(sampler: Sampler, count: int, labels: Tensor | None, batch_size: int) -> Iterator[Tensor]:
-    """Yield ``count`` images as uint8 on the CPU, batch by batch."""
-    from gancompress.data.transform import to_uint8
-
-    for start in range(0, count, batch_size):
-        stop = min(start + batch_size, count)
-        chosen = None if labels is None else labels[start:stop].to(sampler.device)
-        yield to_uint8(sampler.images(start, stop, chosen)).cpu()
-
-
-def _picture(image: Tensor) -> Image:
+def _picture(image: Tensor) -> Image.Image:
     """Turn (C, H, W) uint8 into a Pillow image, grey for one channel."""
-    from PIL import Image as pillow  # noqa: N813 (a module)
-
-    return pillow.fromarray(image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).contiguous().numpy())
+    return Image.fromarray(image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).contiguous().numpy())
 
 
-def _named(batches: Iterator[Tensor], count: int, progress: Progress | None) -> Iterator[tuple[str, bytes]]:
+def _named(batches: Iterator[Tensor]) -> Iterator[tuple[str, bytes]]:
     """Yield the name within a zip and the PNG of every image; a thousand images per folder."""
-    index = 0
-    for images in batches:
-        for image in images:
-            data = BytesIO()
-            _picture(image).save(data, format="PNG")
-            yield f"{index // 1000:05d}/img{index:08d}.png", data.getvalue()
-            index += 1
-        if progress is not None:
-            progress("writing samples", index, count)
+    for index, image in enumerate(image for images in batches for image in images.cpu()):
+        data = BytesIO()
+        _picture(image).save(data, format="PNG")
+        yield f"{index // 1000:05d}/img{index:08d}.png", data.getvalue()
 
 
 def _write_zip(out: Path, named: Iterator[tuple[str, bytes]], labels: list[int] | None, classes: Sequence[str]) -> None:

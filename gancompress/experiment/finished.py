@@ -118,24 +118,15 @@ class FinishedRun:
     ) -> Path:
         """Write images of the averaged generator: a grid into a ``.png``, single images into a folder or a ``.zip``."""
         network = self.generator(step)
-        latent_dim, classes = network.latent_dim, network.num_classes
+        classes = network.num_classes
         if label is not None and label >= classes:
             known = f"0 to {classes - 1}" if classes else "none: the generator is unconditional"
             raise RunError(f"there is no class {label}; known: {known}")
         if out.suffix != ".png":
-            return save_images(
-                network,
-                out,
-                count=count,
-                latent_dim=latent_dim,
-                num_classes=classes,
-                classes=network.image.classes,
-                only_class=label,
-                seed=seed,
-            )
+            return save_images(network, out, count=count, classes=network.image.classes, only_class=label, seed=seed)
         if label is not None:
             raise RunError("a grid shows every class; for one class give --out a folder or a .zip")
-        return sample_grid(network, out, latent_dim=latent_dim, num_classes=classes, rows=-(-count // 10), seed=seed)
+        return sample_grid(network, out, rows=-(-count // 10), seed=seed)
 
 
 def open_run(path: Path, overrides: Sequence[str] = ()) -> FinishedRun:

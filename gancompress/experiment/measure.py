@@ -53,8 +53,6 @@ class Evaluator:
         config = self.config
         return evaluate(
             network,
-            latent_dim=network.latent_dim,
-            num_classes=network.num_classes,
             dataset=self._dataset,
             extractor=self._extractor,
             metrics=config.metrics,
@@ -63,7 +61,6 @@ class Evaluator:
             batch_norm=config.batch_norm,
             seed=config.seed,
             weights_label=config.weights,
-            device=self._device,
         )
 
 

@@ -164,14 +164,7 @@ class Session:
         due = self._due(self.recipe.training.sample_every) or step == self.total
         if due and not self.history.sampled(step):
             path, generator = self.directory.sample_path(step), self.trainer.ema.module
-            sample_grid(
-                generator,
-                path,
-                latent_dim=generator.latent_dim,
-                num_classes=generator.num_classes,
-                seed=self.recipe.evaluation.seed,
-                device=self.trainer.device,
-            )
+            sample_grid(generator, path, seed=self.recipe.evaluation.seed)
             name = path.relative_to(self.directory.path).as_posix()
             self.history.log({"kind": "sample", "step": step, "file": name})
 

@@ -74,7 +74,7 @@ class LoadedGenerator:
             raise ExportError(f"n must be a number of images, at least 1, got {count!r}")
         labels = self._labels(classes, count)
         network = self.network
-        sampler = Sampler(network, latent_dim=network.latent_dim, num_classes=network.num_classes, seed=seed)
+        sampler = Sampler(network, seed=seed)
         image = network.image
         made = torch.empty(
             count, image.channels, image.resolution, image.resolution, dtype=torch.uint8 if uint8 else torch.float32

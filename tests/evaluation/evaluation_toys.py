@@ -56,11 +56,11 @@ class Generator(nn.Module):
         self.norm.running_mean.fill_(0.3)
         self.dropout = nn.Dropout(0.5)
         self.shape = (channels, resolution, resolution)
-        self.classes = classes
+        self.latent_dim, self.num_classes = latent_dim, classes
 
     def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        if self.classes:
-            z = torch.cat([z, nn.functional.one_hot(labels, self.classes).float()], 1)
+        if self.num_classes:
+            z = torch.cat([z, nn.functional.one_hot(labels, self.num_classes).float()], 1)
         return torch.tanh(self.norm(self.dropout(self.linear(z)).view(-1, *self.shape)))
 
 

@@ -72,7 +72,7 @@ def test_the_root_of_a_covariance_squares_to_it():
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 200])
 def test_generated_features_do_not_depend_on_the_batch_size(blobs, batch_size):
-    with open_sampler(Generator(), latent_dim=6, num_classes=4, seed=0, batch_size=batch_size) as sampler:
+    with open_sampler(Generator(), seed=0, batch_size=batch_size) as sampler:
         found = [
             generated_features(Pixels(), sampler, count=101, batch_size=size, spec=blobs.spec)
             for size in (batch_size, 101)
@@ -83,7 +83,7 @@ def test_generated_features_do_not_depend_on_the_batch_size(blobs, batch_size):
 
 
 def test_images_of_another_shape_than_the_data_are_refused(blobs):
-    opened = open_sampler(Generator(3), latent_dim=6, num_classes=4, seed=0, batch_size=10)
+    opened = open_sampler(Generator(3), seed=0, batch_size=10)
     with opened as sampler, pytest.raises(EvaluationError, match=r"\(3, 8, 8\), the data has \(1, 8, 8\)"):
         generated_features(Pixels(), sampler, count=10, batch_size=10, spec=blobs.spec)
 
@@ -100,4 +100,4 @@ def test_features_that_are_not_finite_name_the_images(blobs):
 
     extractor.features = bad
     with pytest.raises(EvaluationError, match="pixels-0 gave NaN or infinite features for real images 10 to 19"):
-        extract(extractor, batches, "real images", 20)
+        extract(extractor, batches, "real images")

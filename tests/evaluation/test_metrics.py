@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from gancompress.errors import EvaluationError
-from gancompress.evaluation.coverage import ModeCoverage
 from gancompress.evaluation.features import Features, Statistics
 from gancompress.evaluation.metrics import (
     FrechetDistance,
     InceptionScore,
     KernelDistance,
+    ModeCoverage,
     PrecisionRecall,
     frechet_distance,
 )

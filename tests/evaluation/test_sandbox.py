@@ -59,7 +59,7 @@ def test_modes_and_buffers_are_put_back(network, mode, fails):
     network.dropout.eval()  # a mixture of modes comes back as it was
     before, rng = snapshot(network), draws()
     pointers = [buffer.data_ptr() for buffer in network.buffers()]
-    opened = open_sampler(network, latent_dim=6, num_classes=4, seed=0, batch_size=8, batch_norm=mode)
+    opened = open_sampler(network, seed=0, batch_size=8, batch_norm=mode)
     try:
         with opened as sampler:
             sampler.images(0, 8)
