@@ -57,24 +57,17 @@ def rows_of(x: Tensor) -> Tensor:
     return x.permute(1, 2, 3, 0).reshape(1, c, h * w, n)
 
 
-class _ToBatchLast(torch.autograd.Function):
+class _Laid(torch.autograd.Function):
+    """A map in the other format; so is its gradient, the other way round."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return _copied(x, batch_last=True)
+    def forward(ctx: Any, x: Tensor, batch_last: bool) -> Tensor:
+        ctx.batch_last = batch_last
+        return _copied(x, batch_last)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        return to_images(gradients[0])
-
-
-class _ToImages(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return _copied(x, batch_last=False)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        return to_batch_last(gradients[0])
+        return to_images(gradients[0]) if ctx.batch_last else to_batch_last(gradients[0]), None
 
 
 def _copied(x: Tensor, batch_last: bool) -> Tensor:
@@ -93,7 +86,7 @@ def to_batch_last(x: Tensor) -> Tensor:
     """Lay a map (N a multiple of 16) out batch last; one that is is returned as it is."""
     if is_batch_last(x):
         return x
-    out: Tensor = _ToBatchLast.apply(x)
+    out: Tensor = _Laid.apply(x, True)
     return out
 
 
@@ -101,7 +94,7 @@ def to_images(x: Tensor) -> Tensor:
     """Lay a batch-last map out as ``[N, C, H, W]``; any other is returned as it is."""
     if not is_batch_last(x):
         return x
-    out: Tensor = _ToImages.apply(x)
+    out: Tensor = _Laid.apply(x, False)
     return out
 
 

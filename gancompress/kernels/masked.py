@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gancompress.kernels import calls
 from gancompress.kernels.layout import LANES, is_batch_last, rows_of, to_batch_last, to_images
+from gancompress.kernels.native_library import DIRECT, PHASED, WEIGHTS
 
 if TYPE_CHECKING:
     from gancompress.kernels.layer import Layer
@@ -31,7 +32,7 @@ class _Keep(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, mask: Tensor, dense_gradient: bool) -> Tensor:
         ctx.dense_gradient = dense_gradient
         ctx.save_for_backward(mask)
-        return torch.where(mask, weight, torch.zeros((), dtype=weight.dtype, device=weight.device))
+        return torch.where(mask, weight, 0.0)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
@@ -39,7 +40,7 @@ class _Keep(torch.autograd.Function):
         if ctx.dense_gradient:
             return gradient, None, None
         (mask,) = ctx.saved_tensors
-        return torch.where(mask, gradient, torch.zeros((), dtype=gradient.dtype, device=gradient.device)), None, None
+        return torch.where(mask, gradient, 0.0), None, None
 
 
 def keep(weight: Tensor, pattern: Pattern, dense_gradient: bool = False) -> Tensor:
@@ -50,9 +51,7 @@ def keep(weight: Tensor, pattern: Pattern, dense_gradient: bool = False) -> Tens
         pattern: what is kept.
         dense_gradient: let the gradient through at masked positions too.
     """
-    if pattern.mask.device != weight.device:
-        return _apply(_Keep, weight, pattern.mask.to(weight.device), dense_gradient)
-    return _apply(_Keep, weight, pattern.mask, dense_gradient)
+    return _apply(_Keep, weight, pattern.mask.to(weight.device), dense_gradient)
 
 
 def _apply(function: type[torch.autograd.Function], *args: Any) -> Tensor:
@@ -69,30 +68,35 @@ def _dense(layer: Layer, x: Tensor, kept: Tensor, bias: Tensor | None) -> Tensor
 
 
 def _dense_gradients(
-    layer: Layer, gradient: Tensor, x: Tensor, kept: Tensor, want: tuple[bool, bool]
+    ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor, want: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients towards the input and the whole weight, differentiable themselves."""
+    """Gradients towards the input and the weight, differentiable themselves."""
+    layer: Layer = ctx.layer
+    kept, inside = keep(weight, ctx.pattern), torch.relu(x) if ctx.pre_relu else x
+    for_x: Tensor | None
+    for_w: Tensor | None
     if layer.op == "linear":
-        return gradient @ kept if want[0] else None, gradient.t() @ x if want[1] else None
-    s, p, o = [layer.stride] * 2, [layer.padding] * 2, [layer.output_padding] * 2
-    result = torch.ops.aten.convolution_backward(
-        gradient, x, kept, None, s, p, [1, 1], layer.op == "transpose", o, 1, [*want, False]
-    )
-    return result[0], result[1]
-
-
-def _forward_plan(lib: Library, layer: Layer, pattern: Pattern) -> Plan:
-    make = pattern.phased if layer.op == "transpose" else pattern.direct
-    return make(lib, layer.stride, layer.padding, _grid(layer, layer.out_size))
+        for_x, for_w = gradient @ kept if want[0] else None, gradient.t() @ inside if want[1] else None
+    else:
+        s, p, o = [layer.stride] * 2, [layer.padding] * 2, [layer.output_padding] * 2
+        for_x, for_w, _ = torch.ops.aten.convolution_backward(
+            gradient, inside, kept, None, s, p, [1, 1], layer.op == "transpose", o, 1, [*want, False]
+        )
+    if for_x is not None and ctx.pre_relu:
+        for_x = torch.where(x <= 0, 0.0, for_x)
+    if for_w is not None and not ctx.dense_gradient:
+        for_w = keep(for_w, ctx.pattern)
+    return for_x, for_w
 
 
 def _backward_plans(lib: Library, layer: Layer, pattern: Pattern) -> tuple[Plan, Plan]:
     """The plans of the gradients towards the input and towards the weight."""
     here, there = (_grid(layer, size) for size in ((layer.height, layer.width), layer.out_size))
-    stride, padding = layer.stride, layer.padding
-    if layer.op == "transpose":
-        return pattern.direct(lib, stride, padding, here), pattern.weights(lib, stride, padding, here)
-    return pattern.phased(lib, stride, padding, here), pattern.weights(lib, stride, padding, there)
+    transpose = layer.op == "transpose"
+    return (
+        pattern.plan(lib, DIRECT if transpose else PHASED, layer.stride, layer.padding, here),
+        pattern.plan(lib, WEIGHTS, layer.stride, layer.padding, here if transpose else there),
+    )
 
 
 def _grid(layer: Layer, size: tuple[int, int]) -> tuple[int, int]:
@@ -105,15 +109,16 @@ class _Sparse(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Pattern, layer: Layer, lib: Library,
-        dense_gradient: bool, batch_last: bool, pre_relu: bool,
+        dense_gradient: bool, pre_relu: bool,
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(x, weight)
         ctx.pattern, ctx.layer, ctx.lib, ctx.dense_gradient = pattern, layer, lib, dense_gradient
         ctx.pre_relu = pre_relu
-        plan = _forward_plan(lib, layer, pattern)
+        kind = PHASED if layer.op == "transpose" else DIRECT
+        plan = pattern.plan(lib, kind, layer.stride, layer.padding, _grid(layer, layer.out_size))
         x, weight = _taken(x.detach()), weight.detach().contiguous()
         bias = None if bias is None else bias.detach().contiguous()
-        out = calls.conv(lib, plan, x, weight, bias, layer.out_shape, batch_last=batch_last, pre_relu=pre_relu)
+        out = calls.conv(lib, plan, x, weight, bias, layer.out_shape, batch_last=layer.batch_last, pre_relu=pre_relu)
         return _dense(layer, torch.relu(x) if pre_relu else x, keep(weight, pattern), bias) if out is None else out
 
     @staticmethod
@@ -122,18 +127,11 @@ class _Sparse(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         for_bias = _bias_gradient(gradient) if need_b else None
-        layer: Layer = ctx.layer
         if torch.is_grad_enabled():  # a graph of the gradient is wanted: dense operations record one
-            kept = keep(weight, ctx.pattern)
-            inside = torch.relu(x) if ctx.pre_relu else x
-            for_x, for_w = _dense_gradients(layer, gradient, inside, kept, (need_x, need_w))
-            if for_x is not None and ctx.pre_relu:
-                for_x = torch.where(x <= 0, 0.0, for_x)
-            if for_w is not None and not ctx.dense_gradient:
-                for_w = keep(for_w, ctx.pattern)
+            for_x, for_w = _dense_gradients(ctx, gradient, x, weight, (need_x, need_w))
         else:
             for_x, for_w = _sparse_gradients(ctx, _taken(gradient), _taken(x), weight.contiguous())
-        return for_x, for_w, for_bias, None, None, None, None, None, None
+        return for_x, for_w, for_bias, None, None, None, None, None
 
 
 def _taken(x: Tensor) -> Tensor:
@@ -149,29 +147,17 @@ def _bias_gradient(gradient: Tensor) -> Tensor:
 
 def _sparse_gradients(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor | None, Tensor | None]:
     need_x, need_w = ctx.needs_input_grad[:2]
-    lib: Library = ctx.lib
     layer: Layer = ctx.layer
-    pattern: Pattern = ctx.pattern
     for_x = for_w = None
     want = (need_x, need_w and not ctx.dense_gradient)
     if any(want):
-        plans = _backward_plans(lib, layer, pattern)
-        transpose = layer.op == "transpose"
-        done = calls.backward(
-            lib, plans, x, gradient, weight, transpose=transpose, want=want, pre_relu=ctx.pre_relu
-        )  # fmt: skip
-        for_x, for_w = done or (None, None)
+        plans, transpose = _backward_plans(ctx.lib, layer, ctx.pattern), layer.op == "transpose"
+        how = {"transpose": transpose, "want": want, "pre_relu": ctx.pre_relu}
+        for_x, for_w = calls.backward(ctx.lib, plans, x, gradient, weight, **how) or (None, None)
     missing = (need_x and for_x is None, need_w and for_w is None)
     if any(missing):  # asked for, or something is not finite
-        images = to_images(x)
-        inside = torch.relu(images) if ctx.pre_relu else images
-        dense_x, dense_w = _dense_gradients(layer, to_images(gradient), inside, keep(weight, pattern), missing)
-        if dense_x is not None and ctx.pre_relu:
-            dense_x = torch.where(images <= 0, 0.0, dense_x)
-        if dense_w is not None and not ctx.dense_gradient:
-            dense_w = keep(dense_w, pattern)
-        for_x = dense_x if missing[0] else for_x
-        for_w = dense_w if missing[1] else for_w
+        dense_x, dense_w = _dense_gradients(ctx, to_images(gradient), to_images(x), weight, missing)
+        for_x, for_w = dense_x if missing[0] else for_x, dense_w if missing[1] else for_w
     return for_x, for_w
 
 
@@ -193,7 +179,7 @@ def sparse(
     """
     inside = pre_relu and layer.op == "conv"
     x = torch.relu(x) if pre_relu and not inside else x
-    return _apply(_Sparse, x, weight, bias, pattern, layer, lib, dense_gradient, layer.batch_last, inside)
+    return _apply(_Sparse, x, weight, bias, pattern, layer, lib, dense_gradient, inside)
 
 
 def dense(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, *, pre_relu: bool = False) -> Tensor:

@@ -14,7 +14,7 @@ of a sparse call lies as its input does, or batch last when ``batch_last`` asks 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -32,7 +32,28 @@ if TYPE_CHECKING:
     from gancompress.kernels.pattern import Pattern
     from gancompress.kernels.tuning import Mode
 
-__all__ = ["conv2d", "conv_transpose2d", "keep", "linear"]
+__all__ = ["Options", "conv2d", "conv_transpose2d", "keep", "linear"]
+
+
+class Options(TypedDict, total=False):
+    """How a layer is computed; every operator takes these as keywords.
+
+    Attributes:
+        dense_gradient: give the gradient at masked positions too, as growth criteria need; else it is exactly 0 there.
+        sparse: ``"always"``, ``"never"`` or ``"auto"``; default: ``GANCOMPRESS_SPARSE``, else ``"auto"``.
+        masked: the weight is exactly 0 off the mask already and the caller masks its gradient, so that dense arithmetic
+            is the plain operation and its gradient always whole.
+        table: see :func:`gancompress.kernels.break_even`.
+        batch_last: when computed sparse, lay the result out batch last, if the batch is a multiple of 16.
+        pre_relu: take ``relu(x)``.
+    """
+
+    dense_gradient: bool
+    sparse: Mode | None
+    masked: bool
+    table: dict[str, float] | None
+    batch_last: bool
+    pre_relu: bool
 
 
 def _plain(t: Tensor) -> bool:
@@ -54,24 +75,31 @@ def _may_run_sparse(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 
 def _run(
-    layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Pattern, dense_gradient: bool,
-    sparse: Mode | None, masked: bool, table: dict[str, float] | None, batch_last: bool = False,
-    pre_relu: bool = False,
+    layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Pattern, options: Options,
 ) -> Tensor:  # fmt: skip
     lib = library()
+    dense_gradient, pre_relu = options.get("dense_gradient", False), options.get("pre_relu", False)
     if lib is not None and _may_run_sparse(x, weight, bias):
-        last = x.dim() == 4 and x.shape[0] % LANES == 0 and (batch_last or is_batch_last(x))
+        last = x.dim() == 4 and x.shape[0] % LANES == 0 and (options.get("batch_last", False) or is_batch_last(x))
         layer = replace(layer, batch_last=last)
         training = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-        if tuning.choose(layer, pattern.density, training=training, mode=sparse, table=table) == "sparse":
+        mode, table = options.get("sparse"), options.get("table")
+        if tuning.choose(layer, pattern.density, training=training, mode=mode, table=table) == "sparse":
             how = {"dense_gradient": dense_gradient, "pre_relu": pre_relu}
             return arithmetic.sparse(lib, layer, x, weight, bias, pattern, **how)
-    kept = weight if masked else keep(weight, pattern, dense_gradient)
+    kept = weight if options.get("masked") else keep(weight, pattern, dense_gradient)
     return arithmetic.dense(layer, x, kept, bias, pre_relu=pre_relu)
 
 
 def _check(
-    name: str, x: Tensor, weight: Tensor, pattern: Pattern, bias: Tensor | None, dims: int, transpose: bool
+    name: str,
+    x: Tensor,
+    weight: Tensor,
+    pattern: Pattern,
+    bias: Tensor | None,
+    *,
+    dims: int = 4,
+    transpose: bool = False,
 ) -> None:
     if tuple(weight.shape) != pattern.shape:
         raise KernelError(f"{name}: the mask has shape {pattern.shape}, the weight {tuple(weight.shape)}")
@@ -92,12 +120,7 @@ def conv2d(
     *,
     stride: int = 1,
     padding: int = 0,
-    dense_gradient: bool = False,
-    sparse: Mode | None = None,
-    masked: bool = False,
-    table: dict[str, float] | None = None,
-    batch_last: bool = False,
-    pre_relu: bool = False,
+    **options: Unpack[Options],
 ) -> Tensor:
     """``F.conv2d(x, where(mask, weight, 0), bias, stride, padding)``.
 
@@ -109,13 +132,7 @@ def conv2d(
         bias: ``[R]`` or None.
         stride: of both dimensions.
         padding: zeros on every side.
-        dense_gradient: give the gradient at masked positions too, as growth criteria need; else it is exactly 0 there.
-        sparse: ``"always"``, ``"never"`` or ``"auto"``; default: ``GANCOMPRESS_SPARSE``, else ``"auto"``.
-        masked: the weight is exactly 0 off the mask already and the caller masks its gradient, so that dense arithmetic
-            is the plain operation and its gradient always whole.
-        table: see :func:`gancompress.kernels.break_even`.
-        batch_last: when computed sparse, lay the result out batch last, if the batch is a multiple of 16.
-        pre_relu: take ``relu(x)``.
+        **options: see :class:`Options`.
 
     Returns:
         ``[N, R, Ho, Wo]``; when computed sparse it lies in memory as ``x`` does, contiguous or batch last.
@@ -124,11 +141,11 @@ def conv2d(
         KernelError: shapes do not fit, or the mask is no bool mask.
     """
     pattern = as_pattern(mask)
-    _check("conv2d", x, weight, pattern, bias, 4, transpose=False)
+    _check("conv2d", x, weight, pattern, bias)
     layer = Layer("conv", tuple(weight.shape), x.shape[0], x.shape[2], x.shape[3], stride, padding)
     if min(layer.out_size) < 1:
         raise KernelError(f"conv2d: x {tuple(x.shape)} is smaller than the kernel {tuple(weight.shape[2:])}")
-    return _run(layer, x, weight, bias, pattern, dense_gradient, sparse, masked, table, batch_last, pre_relu)
+    return _run(layer, x, weight, bias, pattern, options)
 
 
 def conv_transpose2d(
@@ -140,68 +157,31 @@ def conv_transpose2d(
     stride: int = 1,
     padding: int = 0,
     output_padding: int = 0,
-    dense_gradient: bool = False,
-    sparse: Mode | None = None,
-    masked: bool = False,
-    table: dict[str, float] | None = None,
-    batch_last: bool = False,
+    **options: Unpack[Options],
 ) -> Tensor:
-    """``F.conv_transpose2d(x, where(mask, weight, 0), bias, stride, padding, output_padding)``.
+    """``F.conv_transpose2d(x, where(mask, weight, 0), bias, stride, padding, output_padding)``, see :func:`conv2d`.
 
-    Args:
-        x: ``[N, C, H, W]``.
-        weight: dense, ``[C, R, kh, kw]``.
-        mask: as for :func:`conv2d`.
-        bias: ``[R]`` or None.
-        stride: of both dimensions.
-        padding: cut from every side of the result.
-        output_padding: rows and columns added at its end.
-        dense_gradient: as for :func:`conv2d`.
-        sparse: as for :func:`conv2d`.
-        masked: as for :func:`conv2d`.
-        table: as for :func:`conv2d`.
-        batch_last: as for :func:`conv2d`.
-
-    Raises:
-        KernelError: as :func:`conv2d`.
+    The weight is ``[C, R, kh, kw]``; ``padding`` is cut from every side of the result, and ``output_padding`` rows and
+    columns are added at its end.
     """
     pattern = as_pattern(mask)
-    _check("conv_transpose2d", x, weight, pattern, bias, 4, transpose=True)
+    _check("conv_transpose2d", x, weight, pattern, bias, transpose=True)
     layer = Layer("transpose", tuple(weight.shape), x.shape[0], x.shape[2], x.shape[3], stride, padding, output_padding)
     if min(layer.out_size) < 1:
         raise KernelError(f"conv_transpose2d: padding {padding} leaves nothing of x {tuple(x.shape)}")
-    return _run(layer, x, weight, bias, pattern, dense_gradient, sparse, masked, table, batch_last)
+    return _run(layer, x, weight, bias, pattern, options)
 
 
 def linear(
-    x: Tensor,
-    weight: Tensor,
-    mask: Tensor | Pattern,
-    bias: Tensor | None = None,
-    *,
-    dense_gradient: bool = False,
-    sparse: Mode | None = None,
-    masked: bool = False,
-    table: dict[str, float] | None = None,
+    x: Tensor, weight: Tensor, mask: Tensor | Pattern, bias: Tensor | None = None, **options: Unpack[Options]
 ) -> Tensor:
-    """``F.linear(x, where(mask, weight, 0), bias)``.
+    """``F.linear(x, where(mask, weight, 0), bias)`` for ``x`` ``[..., in]`` and a weight ``[out, in]``.
 
-    Args:
-        x: ``[..., in]``.
-        weight: dense, ``[out, in]``.
-        mask: as for :func:`conv2d`.
-        bias: ``[out]`` or None.
-        dense_gradient: as for :func:`conv2d`.
-        sparse: as for :func:`conv2d`.
-        masked: as for :func:`conv2d`.
-        table: as for :func:`conv2d`.
-
-    Raises:
-        KernelError: as :func:`conv2d`.
+    All else is as for :func:`conv2d`.
     """
     pattern = as_pattern(mask)
     points = x.reshape(-1, x.shape[-1]) if x.dim() != 2 else x
-    _check("linear", points, weight, pattern, bias, 2, transpose=False)
+    _check("linear", points, weight, pattern, bias, dims=2)
     layer = Layer("linear", tuple(weight.shape), points.shape[0])
-    out = _run(layer, points, weight, bias, pattern, dense_gradient, sparse, masked, table)
+    out = _run(layer, points, weight, bias, pattern, options)
     return out if x.dim() == 2 else out.reshape(*x.shape[:-1], weight.shape[0])

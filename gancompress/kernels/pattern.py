@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gancompress.errors import KernelError
-from gancompress.kernels.native_library import DIRECT, PHASED, WEIGHTS, Library, PlanShape
+from gancompress.kernels.native_library import PHASED, Library, PlanShape
 
 __all__ = ["Pattern", "as_pattern"]
 
@@ -32,7 +32,6 @@ class PlanKey:
     grid_w: int
     isa: str
     flat: bool = False
-    tile: tuple[int, int, int] = (0, 0, 0)
 
 
 class Plan:
@@ -40,9 +39,8 @@ class Plan:
 
     def __init__(self, lib: Library, mask: Tensor, key: PlanKey) -> None:
         dim0, dim1, kh, kw = mask.shape
-        shape = PlanShape(
-            key.kind, dim0, dim1, kh, kw, key.stride, key.padding, int(key.flat), key.grid_h, key.grid_w, *key.tile
-        )  # fmt: skip
+        # without tiles and chunk: the library chooses them
+        shape = PlanShape(key.kind, dim0, dim1, kh, kw, key.stride, key.padding, int(key.flat), key.grid_h, key.grid_w)
         address = lib.raw.gc_plan_new(mask.data_ptr(), ctypes.byref(shape), lib.isa_index)
         if not address:
             raise KernelError(f"no sparse plan for a weight of shape {tuple(mask.shape)} with {key}")
@@ -80,37 +78,27 @@ class Pattern:
         return self.kept / self.mask.numel()
 
     def plan(
-        self, lib: Library, kind: int, stride: int, padding: int, grid: tuple[int, int], flat: bool = False
+        self, lib: Library, kind: int, stride: int, padding: int, out: tuple[int, int], flat: bool = False
     ) -> Plan:
         """Return the plan of one direction, building it when it is first needed.
 
         Args:
             lib: the loaded kernels.
-            kind: ``DIRECT``, ``PHASED`` or ``WEIGHTS`` (see ``native/plan.h``).
+            kind: ``DIRECT``: a convolution, or a transposed one's input gradient; ``PHASED``: a transposed
+                convolution, or a plain one's input gradient; ``WEIGHTS``: the weight gradient of either.
             stride: of the layer, both dimensions.
             padding: of the layer, both dimensions.
-            grid: positions of one output phase: rows and columns.
+            out: rows and columns of what a convolution makes, or of what a transposed one reads for ``WEIGHTS``.
             flat: for the kernel that takes one image with pixels in the lanes.
         """
-        key = PlanKey(kind, stride, padding, *grid, lib.isa, flat)
+        rows, columns = (-(-side // stride) if kind == PHASED else side for side in out)  # of one phase
+        key = PlanKey(kind, stride, padding, rows, columns, lib.isa, flat)
         plan = self._plans.get(key)
         if plan is None:
             with self._lock:
                 plan = self._plans.get(key) or Plan(lib, self._host, key)
                 self._plans[key] = plan
         return plan
-
-    def direct(self, lib: Library, stride: int, padding: int, out: tuple[int, int], flat: bool = False) -> Plan:
-        """The plan of a convolution (or of a transposed one's input gradient) onto ``out`` pixels."""
-        return self.plan(lib, DIRECT, stride, padding, out, flat)
-
-    def weights(self, lib: Library, stride: int, padding: int, out: tuple[int, int]) -> Plan:
-        """The plan of the weight gradient of what :meth:`direct` computes."""
-        return self.plan(lib, WEIGHTS, stride, padding, out)
-
-    def phased(self, lib: Library, stride: int, padding: int, out: tuple[int, int], flat: bool = False) -> Plan:
-        """The plan of a transposed convolution (or of a plain one's input gradient) onto ``out`` pixels."""
-        return self.plan(lib, PHASED, stride, padding, (-(-out[0] // stride), -(-out[1] // stride)), flat)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Pattern:
         return self  # never changes: copies of a model may share it

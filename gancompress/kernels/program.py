@@ -24,7 +24,7 @@ import torch.nn.functional as F
 
 from gancompress.errors import KernelError
 from gancompress.kernels.layer import Layer
-from gancompress.kernels.native_library import Library, RunArgs, StepArgs, library
+from gancompress.kernels.native_library import DIRECT, PHASED, Library, RunArgs, StepArgs, library
 from gancompress.kernels.pattern import Pattern, Plan, as_pattern
 from gancompress.kernels.upsampling import fold_upsampling
 
@@ -71,21 +71,21 @@ class Affine:
 
 @dataclass
 class _Step:
-    transpose: bool
+    src: Value
     weight: Tensor
     pattern: Pattern
-    bias: Tensor | None
-    stride: int
-    padding: int
-    scale: Tensor | None
-    shift: Tensor | None
-    affine: Affine | None
-    pre_relu: bool
-    upsample: bool
-    add: Value | None
-    add_upsample: bool
-    relu: bool
-    src: Value
+    bias: Tensor | None = None
+    stride: int = 1
+    padding: int = 0
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    affine: Affine | None = None
+    pre_relu: bool = False
+    upsample: bool = False
+    add: Value | None = None
+    add_upsample: bool = False
+    relu: bool = False
+    transpose: bool = False
     dst: Value = Value(-1, (0, 0, 0))  # given when it is added
 
 
@@ -161,34 +161,18 @@ class Program:
         """
         return self._add(
             _Step(
-                False, weight, as_pattern(mask), bias, stride, padding, scale, shift, affine, pre_relu, upsample, add,
-                add_upsample, relu, x,
+                x, weight, as_pattern(mask), bias, stride, padding, scale, shift, affine, pre_relu, upsample, add,
+                add_upsample, relu,
             )
         )  # fmt: skip
 
     def conv_transpose(
-        self,
-        x: Value,
-        weight: Tensor,
-        mask: Tensor | Pattern,
-        bias: Tensor | None = None,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        scale: Tensor | None = None,
-        shift: Tensor | None = None,
-        affine: Affine | None = None,
-        pre_relu: bool = False,
-        add: Value | None = None,
-        relu: bool = False,
+        self, x: Value, weight: Tensor, mask: Tensor | Pattern, bias: Tensor | None = None, **around: Any
     ) -> Value:
-        """Add a transposed convolution, ``[C, R, kh, kw]``; arguments as for :meth:`conv`."""
-        return self._add(
-            _Step(
-                True, weight, as_pattern(mask), bias, stride, padding, scale, shift, affine, pre_relu, False, add,
-                False, relu, x,
-            )
-        )  # fmt: skip
+        """Add a transposed convolution, ``[C, R, kh, kw]``; arguments as for :meth:`conv`, but no upsampling."""
+        if around.keys() & {"upsample", "add_upsample"}:
+            raise KernelError("program: a transposed convolution does not upsample")
+        return self._add(_Step(x, weight, as_pattern(mask), bias, transpose=True, **around))
 
     def _add(self, s: _Step) -> Value:
         if self._output is not None:
@@ -282,8 +266,8 @@ class Program:
             weakref.finalize(self, lib.raw.gc_program_free, address)
             native = _Native(address, [], place)
             for step in self._steps if flat else map(_folded, self._steps):
-                make = step.pattern.phased if step.transpose else step.pattern.direct
-                plan = make(lib, step.stride, step.padding, step.dst.shape[1:], flat)
+                kind = PHASED if step.transpose else DIRECT
+                plan = step.pattern.plan(lib, kind, step.stride, step.padding, step.dst.shape[1:], flat)
                 native.plans.append(plan)
                 lib.check(lib.raw.gc_program_add(address, ctypes.byref(_arguments(step, plan, place))))
             self._built[key] = native

@@ -59,32 +59,24 @@ def _sum(x: Tensor) -> Tensor:
     return rows[..., ::2] + rows[..., 1::2]
 
 
-# Each is the other's transpose, so their gradients are written with each other and have gradients themselves.
-class _Upsample(torch.autograd.Function):
+class _Resample(torch.autograd.Function):
+    """Repeats pixels (up) or adds them up: each is the other's transpose, so gradients of any order are right."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return _repeat(x)
+    def forward(ctx: Any, x: Tensor, up: bool) -> Tensor:
+        ctx.up = up
+        return _repeat(x) if up else _sum(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        return _Pool.apply(gradients[0])
-
-
-class _Pool(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return _sum(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        return _Upsample.apply(gradients[0])
+        return _Resample.apply(gradients[0], not ctx.up), None
 
 
 def upsample2(x: Tensor) -> Tensor:
     """Return ``[N, C, 2H, 2W]`` with every pixel of ``[N, C, H, W]`` repeated in a 2x2 box."""
     if not _ours(x):
         return F.interpolate(x, scale_factor=2.0, mode="nearest")
-    out: Tensor = _Upsample.apply(x)
+    out: Tensor = _Resample.apply(x, True)
     return out
 
 
@@ -92,7 +84,7 @@ def average2(x: Tensor) -> Tensor:
     """Return the means of the 2x2 boxes of ``[N, C, H, W]``; an odd last row or column is left out."""
     if not _ours(x) or x.shape[2] % 2 or x.shape[3] % 2:
         return F.avg_pool2d(x, 2)
-    out: Tensor = _Pool.apply(x)
+    out: Tensor = _Resample.apply(x, False)
     return out * 0.25
 
 
