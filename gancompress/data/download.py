@@ -252,9 +252,9 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _say(text: str) -> None:
+def _say(text: str, end: str = "\n") -> None:
     with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+        print(text, end=end, file=sys.stderr, flush=True)
 
 
 class _Progress:
@@ -274,23 +274,17 @@ class _Progress:
         if self._live:
             if now - self._shown >= 0.2:
                 self._shown = now
-                self._write(f"\r{self._words(done, now)}\x1b[K")
+                _say(f"\r{self._words(done, now)}\x1b[K", end="")
         elif 10 * done // self._size > self._tenth:
             self._tenth = 10 * done // self._size
-            self._write(f"  {self._words(done, now)}\n")
+            _say(f"  {self._words(done, now)}")
 
     def end(self, done: int) -> None:
         """Leave the live line."""
         if self._live and self._first >= 0:
-            self._write(f"\r{self._words(done, time.monotonic())}\x1b[K\n")
+            _say(f"\r{self._words(done, time.monotonic())}\x1b[K")
 
     def _words(self, done: int, now: float) -> str:
         speed = (done - self._first) / max(now - self._began, 1e-9)
         left = f", {round((self._size - done) / speed)} s left" if speed > 0 and done < self._size else ""
         return f"{size(done)} of {size(self._size)} ({done / self._size:.0%}), {size(speed)}/s{left}"
-
-    @staticmethod
-    def _write(text: str) -> None:
-        with contextlib.suppress(OSError):
-            sys.stderr.write(text)
-            sys.stderr.flush()

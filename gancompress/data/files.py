@@ -5,8 +5,9 @@ from __future__ import annotations
 import abc
 import dataclasses
 import os
+import zlib
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import IO, TYPE_CHECKING, Literal, TypeVar
 
 import torch
 from pydantic import Field
@@ -14,7 +15,6 @@ from torch import Tensor
 
 from gancompress.data.base import Batch, Dataset, DatasetConfig, ImageSpec
 from gancompress.data.images import decode, is_grey, to_array
-from gancompress.data.labels import parse_labels
 from gancompress.data.memory import digest
 from gancompress.errors import DataError
 
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["FilesConfig", "FilesDataset", "Listing", "label_all", "label_by_folder"]
+__all__ = ["FilesConfig", "FilesDataset", "Listing", "probe"]
 
 # Below this size of the stored images threads lose: the interpreter lock changes hands more than Pillow decodes
 # (32×32 JPEG: 12,000 a second with one thread, fewer with two; 256×256: 2,600 with one, 6,000 with two).
 _THREADS_FROM = 128 * 128
 _CHUNK = 64
+_PROBE = 4096  # bytes hashed at each end of a file
 
 
 class FilesConfig(DatasetConfig):
@@ -67,57 +68,13 @@ class Listing:
     content: str
 
 
-def label_all(
-    names: Iterable[str], document: bytes | None, where: str, ignore: str
-) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
-    """Return labels in the order of ``names`` and the classes, from the bytes of a ``dataset.json`` if there is one.
-
-    Args:
-        names: of the images.
-        document: the ``dataset.json``.
-        where: its path, for errors.
-        ignore: how to ignore labels, for errors.
-
-    Raises:
-        DataError: the document is wrong, or an image has no label while others have.
-    """
-    names = tuple(names)
-    parsed = None if document is None else parse_labels(document, frozenset(names), where)
-    if parsed is None:
-        return None, ()
-    labels, classes = parsed
-    missing = [name for name in names if name not in labels]
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise DataError(f"no label for {missing[0]!r}{more}: label every image, or {ignore}", where=where)
-    return tuple(labels[name] for name in names), classes
-
-
-def label_by_folder(names: Iterable[str], where: str, ignore: str) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
-    """Return labels and classes from the first folder in each name; no labels when all names have none.
-
-    Args:
-        names: of the images.
-        where: their folder or zip, for errors.
-        ignore: how to ignore labels, for errors.
-
-    Raises:
-        DataError: some names have a folder and some have not.
-    """
-    names = tuple(names)
-    loose = [name for name in names if "/" not in name]
-    if loose and len(loose) < len(names):
-        nested = next(name for name in names if "/" in name)
-        raise DataError(
-            f"has images both at its top ({loose[0]!r}) and in subfolders ({nested!r}): "
-            f"put all into class subfolders, or {ignore}",
-            where=where,
-        )
-    if loose or not names:
-        return None, ()
-    classes = tuple(sorted({name.split("/", 1)[0] for name in names}))
-    number = {name: index for index, name in enumerate(classes)}
-    return tuple(number[name.split("/", 1)[0]] for name in names), classes
+def probe(file: IO[bytes]) -> tuple[int, int]:
+    """Return the size of an open file and a checksum of both its ends."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    check = zlib.crc32(file.read(_PROBE))
+    file.seek(max(_PROBE, size - _PROBE))
+    return size, zlib.crc32(file.read(), check)
 
 
 C = TypeVar("C", bound=FilesConfig)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import zlib
-from typing import TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from pydantic import Field
 
 from gancompress.components.registry import DATASETS
-from gancompress.data.files import FilesConfig, FilesDataset, Listing, label_all, label_by_folder
+from gancompress.data.files import FilesConfig, FilesDataset, Listing, probe
 from gancompress.data.images import is_image_name
-from gancompress.data.labels import NAME
+from gancompress.data.labels import NAME, Labels, label_by_folder, read_labels
 from gancompress.data.memory import digest
 from gancompress.errors import DataError
 
-__all__ = ["ClassFolder", "Folder", "FolderConfig"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-_PROBE = 4096  # bytes hashed at each end of a file
+__all__ = ["ClassFolder", "Folder", "FolderConfig"]
 
 
 class FolderConfig(FilesConfig):
@@ -27,6 +28,7 @@ class FolderConfig(FilesConfig):
 
 
 C = TypeVar("C", bound=FilesConfig)
+T = TypeVar("T")
 
 
 class ClassFolder(FilesDataset[C]):
@@ -42,26 +44,26 @@ class ClassFolder(FilesDataset[C]):
             raise DataError("no such folder: set data.path to the folder of images", where=self.where)
         names = sorted(self._walk())
         document = os.path.join(self.where, NAME)
-        labels: tuple[int, ...] | None
-        if os.path.isfile(document) and self.config.labelled is not False:
-            labels, classes = label_all(names, self._bytes(NAME), document, self.ignore_hint)
+        labelled: Labels
+        if self.config.labelled is False:
+            labelled = None, ()
+        elif os.path.isfile(document):
+            labelled = read_labels(names, self._read(NAME, lambda file: file.read()), document, self.ignore_hint)
         else:
-            labels, classes = (
-                (None, ()) if self.config.labelled is False else label_by_folder(names, self.where, self.ignore_hint)
-            )
-        self._names = names
-        self._content: str | None = None
-        return Listing(tuple(names), labels, classes, "")
+            labelled = label_by_folder(names, self.where, self.ignore_hint)
+        return Listing(tuple(names), *labelled, "")
 
     def read_bytes(self, index: int) -> bytes:
         """Return one image file."""
-        return self._bytes(self._names[index])
+        return self._read(self.names[index], lambda file: file.read())
 
     def fingerprint(self) -> str:
         """Return a hash of names, sizes, both ends of every file, labels and settings."""
-        if self._content is None:
-            self._content = digest([(name, *self._probe(name)) for name in self._names])
         return digest(super().fingerprint(), self._content)
+
+    @functools.cached_property
+    def _content(self) -> str:
+        return digest([(name, *self._read(name, probe)) for name in self.names])
 
     def _walk(self) -> list[str]:
         def stop(error: OSError) -> None:
@@ -75,22 +77,10 @@ class ClassFolder(FilesDataset[C]):
             names += [prefix + name for name in files if is_image_name(name)]
         return names
 
-    def _bytes(self, name: str) -> bytes:
+    def _read(self, name: str, read: Callable[[IO[bytes]], T]) -> T:
         try:
             with open(os.path.join(self.where, name), "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise DataError(f"cannot read {name!r} ({error.strerror})", where=self.where) from error
-
-    def _probe(self, name: str) -> tuple[int, int]:
-        try:
-            with open(os.path.join(self.where, name), "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                check = zlib.crc32(file.read(_PROBE))
-                if size > _PROBE:
-                    file.seek(max(_PROBE, size - _PROBE))
-                    check = zlib.crc32(file.read(), check)
-                return size, check
+                return read(file)
         except OSError as error:
             raise DataError(f"cannot read {name!r} ({error.strerror})", where=self.where) from error
 

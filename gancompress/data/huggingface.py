@@ -7,14 +7,15 @@ it to what is cached, ``HF_HOME`` says where that is.
 
 from __future__ import annotations
 
+import functools
+import io
 import os
-import zlib
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from gancompress.components.registry import DATASETS
-from gancompress.data.files import FilesConfig, FilesDataset, Listing
+from gancompress.data.files import FilesConfig, FilesDataset, Listing, probe
 from gancompress.data.memory import digest
 from gancompress.errors import DataError
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["HuggingFace", "HuggingFaceConfig"]
 
 _OLDEST = 4
-#: bytes hashed of each end of an image
-_PROBE = 4096
 
 
 class HuggingFaceConfig(FilesConfig):
@@ -68,7 +67,6 @@ class HuggingFace(FilesDataset[HuggingFaceConfig]):
         """
         loaded = self._load()
         image = self._image_column(loaded)
-        self._content: str | None = None
         labels, classes = self._labels_of(loaded, image)
         # as stored: decoding is ours, with the same rules for every source
         self._rows = loaded.select_columns([image]).cast_column(image, _library().Image(decode=False))
@@ -90,14 +88,11 @@ class HuggingFace(FilesDataset[HuggingFaceConfig]):
 
     def fingerprint(self) -> str:
         """Return a hash of the size and both ends of every image, labels and settings."""
-        if self._content is None:
-            probes = []
-            for index in range(len(self)):
-                data = self.read_bytes(index)
-                ends = data[:_PROBE] + data[max(_PROBE, len(data) - _PROBE) :]
-                probes.append((len(data), zlib.crc32(ends)))
-            self._content = digest(probes)
         return digest(super().fingerprint(), self._content)
+
+    @functools.cached_property
+    def _content(self) -> str:
+        return digest([probe(io.BytesIO(self.read_bytes(index))) for index in range(len(self))])
 
     # ------------------------------------------------------------------ loading
 

@@ -1,39 +1,42 @@
-"""``dataset.json``: labels and class names beside images, in the convention of StyleGAN's datasets."""
+"""Labels of image files: from a ``dataset.json``, in the convention of StyleGAN's datasets, or from their folders."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gancompress.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Iterable
 
-__all__ = ["NAME", "parse_labels"]
+__all__ = ["NAME", "Labels", "label_by_folder", "read_labels"]
 
 NAME = "dataset.json"
+#: class of every image, or None, and names of the classes, none without labels
+Labels: TypeAlias = tuple[tuple[int, ...] | None, tuple[str, ...]]
 
 
-def parse_labels(
-    document: bytes, present: Collection[str], where: str
-) -> tuple[dict[str, int], tuple[str, ...]] | None:
+def read_labels(names: Iterable[str], document: bytes, where: str, ignore: str) -> Labels:
     """Read a ``dataset.json``: ``{"labels": [[file, class], …] or null, "classes": [name, …]}``.
 
     ``labels`` may also be an object from file to class. ``classes`` may be left out; the classes are then named by
     their numbers, from 0 to the largest. A class without images is allowed.
 
     Args:
+        names: of the images beside it.
         document: the file's bytes.
-        present: names of the images beside it.
         where: path of the file, for errors.
+        ignore: how to ignore labels, for errors.
 
     Returns:
-        Class of every labelled file and names of the classes; ``None`` when ``labels`` is null or missing.
+        Labels in the order of ``names`` and the classes; no labels when ``labels`` is null or missing.
 
     Raises:
-        DataError: not JSON, not of that form, a label that is no class, a file that is not there.
+        DataError: not JSON, not of that form, a label that is no class, a file that is not there, or an image without a
+            label.
     """
+    names = tuple(names)
     try:
         content = json.loads(document)
     except ValueError as error:
@@ -43,7 +46,7 @@ def parse_labels(
         raise DataError(form, where=where)
     pairs = content.get("labels")
     if pairs is None:
-        return None
+        return None, ()
     if isinstance(pairs, dict):
         pairs = list(pairs.items())
     if not isinstance(pairs, list):
@@ -53,17 +56,49 @@ def parse_labels(
         name, label = _pair(pair, where)
         if labels.setdefault(name, label) != label:
             raise DataError(f"image {name!r} has two labels, {labels[name]} and {label}", where=where)
-    absent = [name for name in labels if name not in present]
-    if absent:
-        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-        raise DataError(f"names {absent[0]!r}{more}, but there is no such image beside it", where=where)
+    present = frozenset(names)
+    if absent := [name for name in labels if name not in present]:
+        raise DataError(f"names {_first(absent)}, but there is no such image beside it", where=where)
     classes = _classes(content.get("classes"), max(labels.values(), default=-1) + 1, where)
     for name, label in labels.items():
         if label >= len(classes):
             raise DataError(
                 f"label {label} of {name!r} is out of range: classes are 0 to {len(classes) - 1}", where=where
             )
-    return labels, classes
+    if missing := [name for name in names if name not in labels]:
+        raise DataError(f"no label for {_first(missing)}: label every image, or {ignore}", where=where)
+    return tuple(labels[name] for name in names), classes
+
+
+def _first(names: list[str]) -> str:
+    return repr(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def label_by_folder(names: Iterable[str], where: str, ignore: str) -> Labels:
+    """Return labels and classes from the first folder in each name; no labels when all names have none.
+
+    Args:
+        names: of the images.
+        where: their folder or zip, for errors.
+        ignore: how to ignore labels, for errors.
+
+    Raises:
+        DataError: some names have a folder and some have not.
+    """
+    names = tuple(names)
+    loose = [name for name in names if "/" not in name]
+    if loose and len(loose) < len(names):
+        nested = next(name for name in names if "/" in name)
+        raise DataError(
+            f"has images both at its top ({loose[0]!r}) and in subfolders ({nested!r}): "
+            f"put all into class subfolders, or {ignore}",
+            where=where,
+        )
+    if loose or not names:
+        return None, ()
+    classes = tuple(sorted({name.split("/", 1)[0] for name in names}))
+    number = {name: index for index, name in enumerate(classes)}
+    return tuple(number[name.split("/", 1)[0]] for name in names), classes
 
 
 def _pair(pair: Any, where: str) -> tuple[str, int]:

@@ -14,14 +14,14 @@ import json
 import os
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from PIL import Image
 
-from gancompress.data.files import Listing, label_by_folder
+from gancompress.data.files import Listing
 from gancompress.data.folder import Folder, FolderConfig
 from gancompress.data.images import Filter, decode, is_grey, squeeze, to_array
-from gancompress.data.labels import NAME
+from gancompress.data.labels import NAME, label_by_folder
 from gancompress.data.zipped import Zip, ZipConfig
 from gancompress.errors import DataError
 from gancompress.storage.atomic import whole_file
@@ -37,6 +37,8 @@ __all__ = ["BrokenImagesError", "Crop", "Format", "Prepared", "prepare"]
 Crop: TypeAlias = Literal["center", "none"]
 #: ``png`` loses nothing; ``jpg`` (quality 95, colours whole) is several times smaller and changes the pixels a little
 Format: TypeAlias = Literal["png", "jpg"]
+
+T = TypeVar("T")
 
 _PER_FOLDER = 1000
 _PILLOW = {"png": "PNG", "jpg": "JPEG"}
@@ -119,38 +121,6 @@ def _open(source: Path, labelled: bool) -> _Folder | _Zip:
     return _Zip(ZipConfig(path=str(source), labelled=wanted))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Made:
-    data: bytes
-    enlarged: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class _Maker:
-    """Turns one image into one file of the zip; used by several threads."""
-
-    files: _Folder | _Zip
-    resolution: int
-    crop: Crop
-    format: Format
-    resample: Filter
-    channels: int
-
-    def __call__(self, index: int) -> _Made | DataError:
-        name, where = self.files.names[index], self.files.where
-        try:
-            image = decode(self.files.read_bytes(index), name, where)
-            cropped = self.resolution if self.crop == "center" else None
-            array = to_array(image, self.channels, cropped, self.resample, name, where)
-        except DataError as error:
-            return error
-        square = Image.fromarray(array[0] if self.channels == 1 else array.transpose(1, 2, 0))
-        buffer = io.BytesIO()
-        options: dict[str, Any] = {"quality": 95, "subsampling": 0} if self.format == "jpg" else {}
-        squeeze(square, self.resolution, self.resample).save(buffer, _PILLOW[self.format], **options)
-        return _Made(buffer.getvalue(), min(image.size) < self.resolution)
-
-
 def prepare(
     source: Path,
     target: Path,
@@ -189,30 +159,46 @@ def prepare(
     _refuse_existing(target)
     files = _open(source, labelled)
     count, classes_of = len(files), files.labels().tolist()
-    maker = _Maker(files, resolution, crop, format, resample, channels or _channels(files))
+    channels = channels or _channels(files)
+    cropped = resolution if crop == "center" else None
+    options: dict[str, Any] = {"quality": 95, "subsampling": 0} if format == "jpg" else {}
+
+    def make(index: int) -> tuple[bytes, bool] | DataError:
+        """Return a file of the zip and whether its image was enlarged; called on several threads."""
+        name = files.names[index]
+        try:
+            image = decode(files.read_bytes(index), name, files.where)
+            array = to_array(image, channels, cropped, resample, name, files.where)
+        except DataError as error:
+            return error
+        square = Image.fromarray(array[0] if channels == 1 else array.transpose(1, 2, 0))
+        buffer = io.BytesIO()
+        squeeze(square, resolution, resample).save(buffer, _PILLOW[format], **options)
+        return buffer.getvalue(), min(image.size) < resolution
+
     target.parent.mkdir(parents=True, exist_ok=True)
     broken: list[str] = []
     labels: list[tuple[str, int]] = []
     done = enlarged = 0
     with whole_file(target) as aside:
         with zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as packed:
-            for index, made in enumerate(_in_order(maker, count)):
+            for index, made in enumerate(_in_order(make, count)):
                 if progress is not None:
                     progress(index + 1, count)
                 if isinstance(made, DataError):
                     broken.append(made.message)
                 elif not broken or skip_broken:
                     name = f"{done // _PER_FOLDER:05d}/img{done:08d}.{format}"
-                    packed.writestr(_entry(name), made.data)
+                    packed.writestr(_entry(name), made[0])
                     labels.append((name, classes_of[index]))
-                    done, enlarged = done + 1, enlarged + made.enlarged
+                    done, enlarged = done + 1, enlarged + made[1]
             document = {"labels": labels, "classes": files.classes} if files.classes else {"labels": None}
             packed.writestr(_entry(NAME), json.dumps(document, ensure_ascii=False))
         if broken and (not skip_broken or not done):
             raise BrokenImagesError(tuple(broken), count, str(source))
         _refuse_existing(target)
         size = aside.stat().st_size
-    return Prepared(done, files.classes, maker.channels, enlarged, tuple(broken), size)
+    return Prepared(done, files.classes, channels, enlarged, tuple(broken), size)
 
 
 def _refuse_existing(target: Path) -> None:
@@ -232,14 +218,14 @@ def _channels(files: _Folder | _Zip) -> Literal[1, 3]:
     return 1
 
 
-def _in_order(maker: _Maker, count: int) -> Iterator[_Made | DataError]:
+def _in_order(make: Callable[[int], T], count: int) -> Iterator[T]:
     """Make files on several threads and yield them in order, not many ahead of the one that is due."""
     threads = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads, thread_name_prefix="prepare") as pool:
-        waiting: collections.deque[Future[_Made | DataError]] = collections.deque()
+        waiting: collections.deque[Future[T]] = collections.deque()
         try:
             for index in range(count):
-                waiting.append(pool.submit(maker, index))
+                waiting.append(pool.submit(make, index))
                 if len(waiting) > 8 * threads:
                     yield waiting.popleft().result()
             while waiting:

@@ -9,9 +9,9 @@ import zlib
 from pydantic import Field
 
 from gancompress.components.registry import DATASETS
-from gancompress.data.files import FilesConfig, FilesDataset, Listing, label_all
+from gancompress.data.files import FilesConfig, FilesDataset, Listing
 from gancompress.data.images import is_image_name
-from gancompress.data.labels import NAME
+from gancompress.data.labels import NAME, read_labels
 from gancompress.data.memory import digest
 from gancompress.errors import DataError
 
@@ -69,7 +69,7 @@ class Zip(FilesDataset[ZipConfig]):
             images = [name for name in images if name.startswith(base)]
             document = self._member(members[documents[0]])
             where = f"{self.where}/{documents[0]}"
-            labels, classes = label_all((name[len(base) :] for name in images), document, where, self.ignore_hint)
+            labels, classes = read_labels((name[len(base) :] for name in images), document, where, self.ignore_hint)
         limit = self.config.limit if self.config.limit is not None else len(images)
         images = images[:limit]
         self._members = [members[name] for name in images]
