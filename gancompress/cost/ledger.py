@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Annotated, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
 
 from gancompress.errors import CheckpointError
-from gancompress.sparsity.state import Role
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from gancompress.sparsity.state import Role
 
 __all__ = ["Tally", "TrainingLedger"]
 
@@ -52,7 +53,7 @@ class Tally:
         return self.weights.get(name, 0) + (self.amount - self.masked.get(name, 0)) * size
 
 
-_Tallies: TypeAlias = Annotated[dict[Role, Tally], Field(min_length=2)]
+_Tallies: TypeAlias = Annotated[dict[Literal["generator", "discriminator"], Tally], Field(min_length=2)]
 
 
 def _tallies() -> dict[Role, Tally]:
