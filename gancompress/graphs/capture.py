@@ -56,13 +56,29 @@ def capture(
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            exported = torch.export.export(module, tuple(example.values()), dynamic_shapes=shapes)
-            program = exported.run_decompositions({})
+            program = _exported(module, tuple(example.values()), shapes).run_decompositions({})
     except Exception as error:  # symbols went through someone's code: anything may be raised
         raise ExportError(f"{type(error).__name__}: {' '.join(str(error).split())[:160]}") from error
     finally:
         loud.setLevel(level)
     return _Reader(program).read(example, dynamic)
+
+
+def _exported(
+    module: nn.Module, example: tuple[Tensor, ...], shapes: tuple[dict[int, Any], ...]
+) -> torch.export.ExportedProgram:
+    """Run the module once, or, where that fixes a size that may change, read its bytecode: ``len(z)`` is an int.
+
+    The second takes seconds, so it is not the first.
+    """
+    try:
+        return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
+    except Exception:
+        try:
+            return torch.export.export(module, example, dynamic_shapes=shapes, strict=True)
+        except Exception:  # the first says what is wrong in words of torch, this one in those of its compiler
+            logging.getLogger(__name__).debug("nor from its bytecode", exc_info=True)
+        raise
 
 
 class _Reader:

@@ -55,6 +55,16 @@ def test_a_captured_module_computes_the_same_for_any_batch(captured: tuple[Toy, 
                 torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
 
 
+def test_a_size_that_the_code_takes_as_an_int_may_still_change() -> None:
+    class Folded(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.view(len(x), -1, 2) * 2
+
+    graph, tensors = capture(Folded().eval(), {"x": torch.randn(2, 4)}, [{0: "N"}])
+    x = torch.randn(5, 4)
+    assert torch.equal(build(graph, tensors, {"N": 2})(x), Folded()(x))
+
+
 def test_layers_are_real_ones_under_their_names(captured: tuple[Toy, Graph, dict[str, Tensor]]) -> None:
     _, graph, tensors = captured
     rebuilt = build(graph, tensors, {"N": 2})
