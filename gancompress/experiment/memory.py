@@ -1,17 +1,17 @@
 """How much memory a run will take, before it takes any: a run that clearly cannot fit is refused.
 
-The largest step is played through on copies of the networks whose tensors have shapes and no values, and what is alive
-at once is added up: activations, gradients, images. Weights, moments, average, masks and images held in memory come
-from their sizes.
+One step is played through on copies of the networks whose tensors have shapes and no values, and what is alive at once
+is added up. Only tensors count: the process takes 30 to 130 MB more, for libraries, workspaces and fragments, so the
+estimate of a small run says little (quickstart: 7.6 MB of tensors, 39 measured; sngan_cifar10 with 64 channels: 362 of
+465; CPU, float32, torch 2.15). Folding takes up to a tenth off it.
 
-This counts tensors. A process takes 30 to 130 MB beyond them for libraries, workspaces of the convolutions and
-fragments, so the estimate of a small run says little: quickstart's tensors are 7.6 MB, and its first three steps made
-the process 39 MB larger. That of sngan_cifar10 with 64 channels is 362 MB, of measured 465; stgan_biggan with 32
-channels at batch 20, 188 of 321 MB (CPU, float32, one thread, torch 2.15). Folding takes up to a tenth off it.
+Everywhere below, ``trainer`` is not used yet, ``images`` are bytes of decoded images, and ``processes`` counts those of
+the run on this machine.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import os
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -46,6 +46,7 @@ __all__ = ["MemoryEstimate", "available_memory", "check_images", "check_memory",
 MARGIN = 1.25
 #: bytes per masked weight: mask, its complement, the mask in the weight's own width, and what was ever kept
 _MASK_BYTES = 1 + 1 + 4 + 1
+_CPU = torch.device("cpu")
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -115,20 +116,15 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
-                storage = leaf.untyped_storage()
-                if storage._cdata not in self._known:
-                    self._add(storage._cdata, storage.nbytes())
-                    weakref.finalize(storage, self._remove, storage._cdata, storage.nbytes())
+        for storage in (leaf.untyped_storage() for leaf in tree_leaves(out) if isinstance(leaf, Tensor)):
+            if storage._cdata not in self._known:
+                self._known.add(storage._cdata)
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._freed, storage._cdata, storage.nbytes())
         return out
 
-    def _add(self, key: int, size: int) -> None:
-        self._known.add(key)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-
-    def _remove(self, key: int, size: int) -> None:
+    def _freed(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.now -= size
 
@@ -147,70 +143,52 @@ class _Shapes(FakeTensorMode):  # type: ignore[no-untyped-call]
     then starts a thread for them, and a process forked after that cannot differentiate.
     """
 
-    @property
-    def avoid_device_init(self) -> bool:
-        """Whether other devices than the CPU are to be left alone: the networks say where they are."""
-        return False
-
-    @avoid_device_init.setter
-    def avoid_device_init(self, value: bool) -> None:  # an attribute in older versions of torch
-        pass
+    #: False whatever torch sets it to
+    avoid_device_init = property(lambda self: False, lambda self, value: None)
 
 
 def _without_values(network: N, mode: FakeTensorMode) -> N:
     """Return a copy of a network whose tensors have shapes and take no memory."""
-    shapes: dict[int, Any] = {id(buffer): mode.from_tensor(buffer) for buffer in network.buffers()}
-    for parameter in network.parameters():
-        shapes[id(parameter)] = nn.Parameter(mode.from_tensor(parameter.detach()), parameter.requires_grad)
-    return copy.deepcopy(network, shapes)
+    with FakeCopyMode(mode):
+        return copy.deepcopy(network)
 
 
 def _largest_step(trainer: Trainer) -> int | None:
     """Play one discriminator step and one generator step through; None when a network needs values for its shapes."""
     config = trainer.config.model_copy(update={"compile": False, "cuda_graphs": False})
-    source, device, world = trainer.generator, trainer.device, trainer.group.world
-    reals, fakes = config.batch_size // world, (config.generator_batch_size or config.batch_size) // world
+    source, image = trainer.generator, trainer.generator.image
 
-    def labels(count: int) -> Tensor | None:
-        return torch.zeros(count, dtype=torch.int64, device=device) if source.num_classes else None
+    def batch(kind: type[Any], size: int, *shape: int) -> Any:
+        count = size // trainer.group.world
+        labels = torch.zeros(count, dtype=torch.int64, device=trainer.device) if source.num_classes else None
+        return kind(torch.empty(count, *shape, device=trainer.device), labels)
 
-    def real(count: int) -> RealBatch:
-        size = source.image.resolution
-        return RealBatch(torch.empty(count, source.image.channels, size, size, device=device), labels(count))
-
-    def latents(count: int) -> Latents:
-        return Latents(torch.empty(count, source.latent_dim, device=device), labels(count))
+    def play(passes: ForwardBackward) -> None:
+        pixels = (image.channels, image.resolution, image.resolution)
+        size, of_generator = config.batch_size, config.generator_batch_size or config.batch_size
+        passes.discriminator(batch(RealBatch, size, *pixels), batch(Latents, size, source.latent_dim), 0)
+        real = batch(RealBatch, of_generator, *pixels) if trainer.objective.loss.compares else None
+        passes.generator(batch(Latents, of_generator, source.latent_dim), 0, real)
 
     try:
         with _Shapes(allow_non_fake_inputs=True) as mode:
             networks = _without_values(trainer.generator, mode), _without_values(trainer.discriminator, mode)
             passes = ForwardBackward(*networks, trainer.objective, config)
-
-            def play() -> None:
-                passes.discriminator(real(reals), latents(reals), 0)
-                passes.generator(latents(fakes), 0, real(fakes) if trainer.objective.loss.compares else None)
-
-            return peak_bytes(play, [t for net in networks for t in (*net.parameters(), *net.buffers())])
+            return peak_bytes(lambda: play(passes), [t for net in networks for t in _tensors(net)])
     except Exception:  # a plugin's network may do anything, and an estimate is no reason to stop it
         return None
 
 
 def estimate_memory(recipe: Recipe, trainer: Trainer, *, images: int = 0, processes: int = 1) -> MemoryEstimate:
-    """Estimate what a run of ``recipe`` takes; seconds at most, and no memory to speak of.
-
-    Args:
-        recipe: a checked recipe.
-        trainer: built from it, and not used yet.
-        images: bytes of the images held in memory.
-        processes: processes of the run on this machine.
-    """
+    """Estimate what a run of ``recipe`` takes; seconds at most, and no memory to speak of."""
     moments = masks = 0
     for role in trainer.engine.roles:
-        budget, size = trainer.engine.budget(role), _stored(trainer.network(role), buffers=False)
+        budget = trainer.engine.budget(role)
+        size, masked = sum(p.nbytes for p in trainer.network(role).parameters()), sum(budget.sizes.values())
         if recipe.sparsity.moments == "compact":
-            size -= 4 * (sum(budget.sizes.values()) - budget.total)
+            size -= 4 * (masked - budget.total)
         moments += round(size * _state_ratio(getattr(recipe.training.optimizers, role)))
-        masks += _MASK_BYTES * sum(budget.sizes.values()) if budget.density < 1 else 0
+        masks += _MASK_BYTES * masked if budget.density < 1 else 0
     return MemoryEstimate(
         weights=_stored(trainer.generator) + _stored(trainer.discriminator),
         average=_stored(trainer.ema.module),
@@ -222,9 +200,12 @@ def estimate_memory(recipe: Recipe, trainer: Trainer, *, images: int = 0, proces
     )
 
 
-def _stored(network: nn.Module, *, buffers: bool = True) -> int:
-    tensors = [*network.parameters(), *(network.buffers() if buffers else ())]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+def _tensors(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]
+
+
+def _stored(network: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in _tensors(network))
 
 
 def _state_ratio(config: OptimizerConfig) -> float:
@@ -237,7 +218,12 @@ def _state_ratio(config: OptimizerConfig) -> float:
     return sum(t.numel() for t in state if t.numel() > 1) / probe.weight.numel()  # not the count of steps
 
 
-# --------------------------------------------------------------------------- refusals
+def _lacking(needed: float, device: torch.device) -> str:
+    """Begin the message that a refusal gives; an empty string when it fits or nobody says what is free."""
+    free = available_memory(device)
+    if free is None or needed <= MARGIN * free:
+        return ""
+    return f"not enough {'GPU memory' if device.type == 'cuda' else 'memory'}: {size_of(free)} are free"
 
 
 def check_images(dataset: Dataset[DatasetConfig], processes: int = 1) -> int:
@@ -246,12 +232,11 @@ def check_images(dataset: Dataset[DatasetConfig], processes: int = 1) -> int:
     Raises:
         RunError: they clearly do not fit.
     """
-    images, free = dataset.bytes_to_prepare(), available_memory()
-    if free is not None and processes * images > MARGIN * free:
+    images = dataset.bytes_to_prepare()
+    if lacking := _lacking(processes * images, _CPU):
         raise RunError(
-            f"not enough memory: {size_of(free)} are free, the images take {size_of(images)} decoded"
-            f"{_each(processes)}; decode them when they are needed with --set data.memory_limit=0, "
-            "or lower data.resolution"
+            f"{lacking}, the images take {size_of(images)} decoded{_each(processes)}; "
+            "decode them when they are needed with --set data.memory_limit=0, or lower data.resolution"
         )
     return images
 
@@ -261,12 +246,6 @@ def check_networks(
 ) -> None:
     """Refuse networks that clearly do not fit, before they are built: drawing them could take hours, or all memory.
 
-    Args:
-        recipe: a checked recipe.
-        backbone: of the recipe, not built yet.
-        device: where the networks will be.
-        processes: processes of the run on this machine.
-
     Raises:
         RunError: they do not fit even without activations; the message says what to lower.
     """
@@ -275,44 +254,34 @@ def check_networks(
             sizes = {"generator": _stored(backbone.generator()), "discriminator": _stored(backbone.discriminator())}
     except Exception:  # a plugin's network may do anything, and an estimate is no reason to stop it
         return
-    weights, compact = sum(sizes.values()), recipe.sparsity.moments == "compact"
+    weights = sum(sizes.values())
     moments = sum(size * _state_ratio(getattr(recipe.training.optimizers, role)) for role, size in sizes.items())
     parts = {
         "weights": weights,
         "gradients": weights,
         "average": sizes["generator"],
-        "moments": 0 if compact else round(moments),
+        "moments": 0 if recipe.sparsity.moments == "compact" else round(moments),
     }
     total = sum(parts.values())
-    # networks are built on the CPU wherever they go
-    places = [(torch.device("cpu"), processes * (weights if device.type == "cuda" else total))]
-    if device.type == "cuda":
-        places.append((device, total))
-    for place, needed in places:
-        free = available_memory(place)
-        if free is not None and needed > MARGIN * free:
-            raise RunError(
-                f"not enough {_memory(place)}: {size_of(free)} are free, and the networks alone take {size_of(total)}"
-                f"{_each(processes)}: {_listed(parts)}; lower model.channels"
-            )
+    on_gpu = device.type == "cuda"  # networks are built on the CPU wherever they go
+    lacking = _lacking(processes * (weights if on_gpu else total), _CPU) or (on_gpu and _lacking(total, device))
+    if lacking:
+        raise RunError(
+            f"{lacking}, and the networks alone take {size_of(total)}{_each(processes)}: {_listed(parts)}; "
+            "lower model.channels"
+        )
 
 
 def check_memory(recipe: Recipe, trainer: Trainer, *, images: int = 0, processes: int = 1) -> MemoryEstimate:
     """Estimate, compare what is still to come with what is free now, and return the estimate.
-
-    Args:
-        recipe: a checked recipe.
-        trainer: built from it, and not used yet.
-        images: bytes of the images, which are held already.
-        processes: processes of the run on this machine.
 
     Raises:
         RunError: it clearly does not fit; the message says what to lower.
     """
     estimate = estimate_memory(recipe, trainer, images=images, processes=processes)
     on_gpu = trainer.device.type == "cuda"
-    free = available_memory(trainer.device)
-    if free is None or estimate.to_come * (1 if on_gpu else processes) <= MARGIN * free:
+    lacking = _lacking(estimate.to_come * (1 if on_gpu else processes), trainer.device)
+    if not lacking:
         return estimate
     ways = [
         "lower training.batch_size or model.channels",
@@ -322,67 +291,48 @@ def check_memory(recipe: Recipe, trainer: Trainer, *, images: int = 0, processes
         ways.append("--set training.precision=bf16")
     if processes > 1 and not on_gpu:
         ways.append("start fewer processes")
-    raise RunError(
-        f"not enough {_memory(trainer.device)}: {size_of(free)} are free, and this run takes {estimate.describe()}; "
-        f"{', or '.join(ways)}"
-    )
+    raise RunError(f"{lacking}, and this run takes {estimate.describe()}; {', or '.join(ways)}")
 
 
-def _memory(device: torch.device) -> str:
-    return "GPU memory" if device.type == "cuda" else "memory"
-
-
-# --------------------------------------------------------------------------- what there is
-
-
-def available_memory(device: torch.device | str = "cpu") -> int | None:
+def available_memory(device: torch.device = _CPU) -> int | None:
     """Return the bytes that can be had now, or None where nobody says: swap counts, and the limits of containers."""
-    if torch.device(device).type == "cuda":
+    if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return min((free for free in (_free_in_machine(), _free_in_container()) if free is not None), default=None)
 
 
 def _free_in_machine(path: Path = Path("/proc/meminfo")) -> int | None:
-    try:
+    with contextlib.suppress(OSError, KeyError, ValueError):
         fields = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
         return sum(int(fields[key].split()[0]) * 1024 for key in ("MemAvailable", "SwapFree"))
-    except (OSError, KeyError, ValueError):
-        try:
-            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # at most that
-        except (AttributeError, OSError, ValueError):
-            return None
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # at most that
+    return None
 
 
 def _free_in_container(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
     """Return what the control groups (version 2) above this process leave it; caches of files can be given up."""
-    try:
-        path = next(line[3:] for line in own.read_text().splitlines() if line.startswith("0::")).strip("/")
-    except (OSError, StopIteration):
-        path = ""
+    path = ""
+    with contextlib.suppress(OSError):
+        path = next((line[3:] for line in own.read_text().splitlines() if line.startswith("0::")), "").strip("/")
     free: list[int] = []
     for folder in (root / path, *(root / path).parents):
-        if folder != root and root not in folder.parents:
+        if not folder.is_relative_to(root):
             break
-        try:
+        with contextlib.suppress(OSError, ValueError):
             left = _left(folder, "memory")
             if left is not None:
                 stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-                cached = int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))
-                free.append(max(0, left + cached) + _swap(folder))
-        except (OSError, ValueError):
-            continue
-    return min(free) if free else None
+                left += int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))
+                swap: int | None = 0
+                with contextlib.suppress(OSError, ValueError):
+                    swap = _left(folder, "memory.swap")
+                # with swap and no limit to it the machine's own figure decides
+                free.append(max(0, left) + (2**63 if swap is None else max(0, swap)))
+    return min(free, default=None)
 
 
 def _left(folder: Path, what: str) -> int | None:
     """Return what a control group leaves of its limit, which may be less than nothing; None without a limit."""
     limit = (folder / f"{what}.max").read_text().strip()
     return None if limit == "max" else int(limit) - int((folder / f"{what}.current").read_text())
-
-
-def _swap(folder: Path) -> int:
-    try:
-        left = _left(folder, "memory.swap")
-        return 2**63 if left is None else max(0, left)  # without a limit the machine's own figure decides
-    except (OSError, ValueError):
-        return 0
