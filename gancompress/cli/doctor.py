@@ -34,7 +34,7 @@ def _findings() -> Iterator[tuple[str, str, str]]:
     import torch
 
     from gancompress import __version__
-    from gancompress.experiment.environment import environment
+    from gancompress.experiment.provenance import environment
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = environment(device)

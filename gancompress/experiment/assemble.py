@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gancompress.data.base import Dataset, DatasetConfig
     from gancompress.methods.base import Round
     from gancompress.objectives.base import Loss, LossConfig
-    from gancompress.recipe.schema import Component, Recipe
+    from gancompress.recipe.schema import Component, Recipe, TrainingConfig
 
 __all__ = ["build_dataset", "build_loss", "build_trainer", "declared_rounds"]
 
@@ -60,12 +60,16 @@ def build_loss(recipe: Recipe) -> Loss[LossConfig]:
     return cast("Loss[LossConfig]", _make(LOSSES, recipe.objective.loss))
 
 
+def _batches(training: TrainingConfig) -> dict[str, int]:
+    return {
+        "batch_size": training.batch_size,
+        "generator_batch_size": training.generator_batch_size or training.batch_size,
+    }
+
+
 def _check_batches(recipe: Recipe, world: int) -> None:
     training = recipe.training
-    for key, batch in (
-        ("batch_size", training.batch_size),
-        ("generator_batch_size", training.generator_batch_size or training.batch_size),
-    ):
+    for key, batch in _batches(training).items():
         parts = world * training.accumulate
         if batch % parts:
             named = {"processes": world, "micro-batches": training.accumulate}
@@ -87,10 +91,7 @@ def _check_batch_norm(recipe: Recipe, networks: Networks) -> None:
         if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in networks.of(role).modules())
     ]
     training = recipe.training
-    for key, batch in (
-        ("batch_size", training.batch_size),
-        ("generator_batch_size", training.generator_batch_size or training.batch_size),
-    ):
+    for key, batch in _batches(training).items():
         if normed and batch // training.accumulate < 2:
             seen = f"{batch} in {training.accumulate} micro-batches" if training.accumulate > 1 else f"{batch}"
             raise RecipeError(
@@ -150,12 +151,7 @@ def build_trainer(
     execution = build_execution(recipe, group.world)
     engine = Engine(
         method,
-        {
-            role: RoleParts(
-                network=networks.of(role), optimizer=optimizers[role], budget=budgets[role], weights=weights[role]
-            )
-            for role in ROLES
-        },
+        {role: RoleParts(networks.of(role), optimizers[role], budgets[role], weights[role]) for role in ROLES},
         seed=recipe.seed,
         moments=recipe.sparsity.moments,
         check_every=recipe.sparsity.check_every,

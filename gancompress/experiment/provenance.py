@@ -1,11 +1,17 @@
-"""What a run took from elsewhere: components of installed plugins and of plugin files, noted in its directory."""
+"""What a run ran on and took from elsewhere: versions, hardware, and components of plugins."""
 
 from __future__ import annotations
 
+import os
+import platform
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from gancompress.components.plugins import PLUGIN_RECORD, provenance
 from gancompress.components.registry import EXTRACTORS, METRICS
+from gancompress.kernels.processor import processor_name
 from gancompress.recipe.components import COMPONENT_REGISTRIES
 
 if TYPE_CHECKING:
@@ -15,10 +21,31 @@ if TYPE_CHECKING:
     from gancompress.recipe.schema import Recipe
     from gancompress.runs.directory import RunDirectory
 
-__all__ = ["note_plugins", "used_components"]
+__all__ = ["environment", "note_plugins"]
+
+_PACKAGES = ("gancompress", "torch", "torchvision", "timm", "torch-fidelity", "torch-pruning", "numpy")
 
 
-def used_components(recipe: Recipe) -> Iterator[tuple[Registry[Any], str]]:
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return versions, processor and device as JSON-able values."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "versions": versions,
+    }
+
+
+def _used_components(recipe: Recipe) -> Iterator[tuple[Registry[Any], str]]:
     """Yield registry and name of every component that a recipe names."""
     for path, registry in COMPONENT_REGISTRIES.items():
         node: Any = recipe
@@ -38,7 +65,7 @@ def note_plugins(directory: RunDirectory, recipe: Recipe) -> list[str]:
     Returns:
         What is not as it was when the run began, one line each: its numbers may be those of two programs.
     """
-    records = provenance(used_components(recipe))
+    records = provenance(_used_components(recipe))
     before = {_key(record): record for record in directory.read_json(PLUGIN_RECORD).get("components", ())}
     changes = []
     for record in records:

@@ -15,14 +15,13 @@ from gancompress.errors import CheckpointError, RunError
 from gancompress.experiment.acceleration import device_of
 from gancompress.experiment.assemble import build_dataset, build_trainer, declared_rounds
 from gancompress.experiment.budgets import ROLES
-from gancompress.experiment.environment import environment
 from gancompress.experiment.history import History
 from gancompress.experiment.initial import load_initial
 from gancompress.experiment.interrupt import Interruption
 from gancompress.experiment.measure import Evaluator, check_evaluation
 from gancompress.experiment.memory import MemoryEstimate, check_images, check_memory, check_networks
 from gancompress.experiment.networks import build_architecture, last_architecture
-from gancompress.experiment.provenance import note_plugins
+from gancompress.experiment.provenance import environment, note_plugins
 from gancompress.experiment.session import Session
 from gancompress.experiment.shortfall import shortfalls
 from gancompress.progress import Observer, Silent
@@ -164,13 +163,12 @@ class Experiment:
         self.observer.start(self.recipe.name, str(self.directory.path), total, trainer.position.total)
         evaluator = Evaluator(self.recipe.evaluation, dataset, trainer.device, self.observer)
         session = Session(
-            self.recipe,
-            self.architecture,
-            dataset,
-            trainer,
-            rounds,
-            history,
-            evaluator if self.evaluates else None,
+            recipe=self.recipe,
+            architecture=self.architecture,
+            trainer=trainer,
+            rounds=rounds,
+            history=history,
+            evaluator=evaluator if self.evaluates else None,
             observer=self.observer,
             group=self.group,
             interruption=interruption,

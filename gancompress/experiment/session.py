@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gancompress.architecture.description import Architecture
-    from gancompress.data.base import Dataset, DatasetConfig
     from gancompress.experiment.history import History
     from gancompress.experiment.interrupt import Interruption
     from gancompress.experiment.measure import Evaluator
@@ -35,13 +35,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
+#: of every topology update
+_LOGGED = ("role", "round", "updates", "grown", "dropped", "churn", "exploration", "density")
 
+
+@dataclasses.dataclass(kw_only=True)
 class Session:
     """The part of a run that happens between two calls of ``Trainer.step``.
 
-    Args:
+    Attributes:
         recipe: what is run.
-        dataset: what is trained on and compared with.
+        architecture: what the networks are.
         trainer: its position is where the run is.
         rounds: all of them.
         history: the log of the run, in its directory.
@@ -51,35 +55,21 @@ class Session:
         interruption: signals that came.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        architecture: Architecture,
-        dataset: Dataset[DatasetConfig],
-        trainer: Trainer,
-        rounds: Sequence[Round],
-        history: History,
-        evaluator: Evaluator | None,
-        *,
-        observer: Observer,
-        group: Group,
-        interruption: Interruption,
-    ) -> None:
-        self.recipe = recipe
-        self.architecture = architecture
-        self.dataset = dataset
-        self.trainer = trainer
-        self.history = history
-        self.directory = history.directory
-        self.evaluator = evaluator
-        self.observer = observer
-        self.group = group
-        self.rounds = rounds
-        self.interruption = interruption
-        self.total = sum(current.steps for current in rounds)
-        self._mark = time.perf_counter()
-        self._began = self._mark
-        self._first = trainer.position.total
+    recipe: Recipe
+    architecture: Architecture
+    trainer: Trainer
+    rounds: Sequence[Round]
+    history: History
+    evaluator: Evaluator | None
+    observer: Observer
+    group: Group
+    interruption: Interruption
+
+    def __post_init__(self) -> None:
+        self.directory = self.history.directory
+        self.total = sum(current.steps for current in self.rounds)
+        self._began = self._mark = time.perf_counter()
+        self._first = self.position.total
 
     @property
     def position(self) -> Position:
@@ -112,7 +102,8 @@ class Session:
         training, step = self.recipe.training, self.position.total
         ends = self.position.step == current.steps
         for report in reports:
-            self.history.log({"kind": "update", "step": step, **_update_record(report), **report.notes})
+            record = {name: getattr(report, name) for name in _LOGGED}
+            self.history.log({"kind": "update", "step": step, **record, **report.notes})
         if step % training.log_every == 0 or ends:
             self._log_training()
         if ends:
@@ -294,16 +285,3 @@ class Session:
         teacher = build_networks(self.architecture, self.recipe.seed).discriminator
         teacher.load_state_dict(saved.groups["discriminator"])
         self.trainer.objective.teacher = teacher.to(self.trainer.device).eval().requires_grad_(False)
-
-
-def _update_record(report: UpdateReport) -> dict[str, Any]:
-    return {
-        "role": report.role,
-        "round": report.round,
-        "updates": report.updates,
-        "grown": report.grown,
-        "dropped": report.dropped,
-        "churn": report.churn,
-        "exploration": report.exploration,
-        "density": report.density,
-    }

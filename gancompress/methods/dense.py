@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import torch
+from typing import TYPE_CHECKING, ClassVar
 
 from gancompress.components.registry import METHODS
 from gancompress.methods.base import Method, MethodConfig, NetView
-from gancompress.sparsity.state import Budget, SparseState
+from gancompress.methods.pruning import everything
 
 if TYPE_CHECKING:
-    from typing import ClassVar
+    import torch
+
+    from gancompress.sparsity.state import Budget, SparseState
 
 __all__ = ["Dense", "DenseConfig"]
 
@@ -30,5 +30,4 @@ class Dense(Method[DenseConfig]):
 
     def init(self, net: NetView, budget: Budget, rng: torch.Generator) -> SparseState:
         """Return masks that keep everything."""
-        masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in net.weights.items()}
-        return SparseState(masks, {name: mask.numel() for name, mask in masks.items()})
+        return everything(net)

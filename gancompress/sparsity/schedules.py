@@ -9,28 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gancompress.sparsity.rounding import ceil_share
 
-__all__ = [
-    "Constant",
-    "Cosine",
-    "Cubic",
-    "Linear",
-    "Schedule",
-    "cosine",
-    "cubic",
-    "is_due",
-    "linear",
-    "update_steps",
-]
-
-
-def linear(start: float, end: float, progress: float) -> float:
-    """Return ``start + (end - start) * p`` with ``p`` clamped to [0, 1]."""
-    return start + (end - start) * min(max(progress, 0.0), 1.0)
-
-
-def cosine(start: float, end: float, progress: float) -> float:
-    """Return ``end + (start - end) * (1 + cos(pi * p)) / 2`` with ``p`` clamped to [0, 1] (RigL, section 3)."""
-    return end + (start - end) * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0))) / 2
+__all__ = ["Constant", "Cosine", "Cubic", "Linear", "Schedule", "cubic", "is_due", "update_steps"]
 
 
 def cubic(start: float, end: float, progress: float) -> float:
@@ -68,17 +47,17 @@ class Linear(_FromTo):
 
     def at(self, progress: float) -> float:
         """Return the value at ``progress`` (0 = first step, 1 = end)."""
-        return linear(self.start, self.end, progress)
+        return self.start + (self.end - self.start) * min(max(progress, 0.0), 1.0)
 
 
 class Cosine(_FromTo):
-    """Half a period of a cosine: slow, fast, slow."""
+    """Half a period of a cosine (RigL, section 3): slow, fast, slow."""
 
     name: Literal["cosine"] = "cosine"
 
     def at(self, progress: float) -> float:
         """Return the value at ``progress`` (0 = first step, 1 = end)."""
-        return cosine(self.start, self.end, progress)
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0))) / 2
 
 
 class Cubic(_FromTo):

@@ -27,7 +27,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -43,29 +43,12 @@ from gancompress.training.signals import Signals
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from gancompress.cost.ledger import TrainingLedger
     from gancompress.sparsity.state import Budget, Role, SparseState
     from gancompress.training.ema import SparseEMA
     from gancompress.training.execution import Execution
 
-__all__ = ["Engine", "Ledger", "RoleParts", "UpdateReport"]
-
-
-class Ledger(Protocol):
-    """What the engine counts (see ``cost.ledger.TrainingLedger``)."""
-
-    discriminator_steps: int
-
-    def advance(self, role: Role, budgets: Mapping[str, int], steps: int = 1) -> None:
-        """Count training steps at these non-zeros."""
-
-    def dense_gradient(self, role: Role, budgets: Mapping[str, int], times: int = 1) -> None:
-        """Count optimizer steps whose dense gradient was wanted."""
-
-    def measure(self, budgets: Mapping[Role, Mapping[str, int]], times: int = 1) -> None:
-        """Count measurements of signals."""
-
-    def probe(self, role: Role, times: int = 1) -> None:
-        """Count dense gradients before initialisation."""
+__all__ = ["Engine", "RoleParts", "UpdateReport"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +118,7 @@ class Engine:
         check_every: int = 1,
         group: Group | None = None,
         ema: SparseEMA | None = None,
-        ledger: Ledger | None = None,
+        ledger: TrainingLedger | None = None,
         execution: Execution | None = None,
     ) -> None:
         self.method = method
@@ -311,16 +294,23 @@ class Engine:
         net.gradients = None
         if net.state.updates % self.check_every == 0:
             self.check((role,))
-        return self._report(net, change, round, step, notes)
+        size = sum(p.numel() for p in net.parameters.values())
+        return UpdateReport(
+            role=role,
+            round=round,
+            step=step,
+            updates=net.state.updates,
+            grown=change.grown,
+            dropped=change.dropped,
+            nonzeros=net.state.nonzeros,
+            size=size,
+            exploration=change.ever / size,
+            layers=dict(net.state.budgets),
+            notes=notes,
+        )
 
     def observe(self, role: Role, *, step: int, total_steps: int, round: int = 0) -> None:
         """Let the method look at ``role`` right after a step whose plan says ``OBSERVE``; waits for the device.
-
-        Args:
-            role: which network.
-            step: training step of the round.
-            total_steps: training steps of the round.
-            round: index of the round.
 
         Raises:
             InvariantError: a dense gradient that was never computed, or memory that cannot be saved.
@@ -397,24 +387,6 @@ class Engine:
 
     def _decide(self, net: MaskedNetwork, view: NetView, decide: Callable[[], SparseState]) -> SparseState:
         return decide_together(self.group, type(self.method).__name__, net, view, decide)
-
-    def _report(
-        self, net: MaskedNetwork, change: Change, round: int, step: int, notes: dict[str, float]
-    ) -> UpdateReport:
-        size = sum(p.numel() for p in net.parameters.values())
-        return UpdateReport(
-            role=net.role,
-            round=round,
-            step=step,
-            updates=net.state.updates,
-            grown=change.grown,
-            dropped=change.dropped,
-            nonzeros=net.state.nonzeros,
-            size=size,
-            exploration=change.ever / size,
-            layers=dict(net.state.budgets),
-            notes=notes,
-        )
 
     # ------------------------------------------------------------------ trust
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -18,12 +17,12 @@ from gancompress.objectives.r1 import r1_penalty
 from gancompress.seeds import generator as seeded
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gancompress.sparsity.state import Role
     from gancompress.training.batches import Latents, RealBatch
 
 __all__ = ["DiscriminatorTerms", "Objective", "frozen", "written"]
-
-Logits = Callable[[Tensor], Tensor]
 
 
 class DiscriminatorTerms(NamedTuple):
@@ -110,21 +109,22 @@ class Objective:
             draw: index of the discriminator step in the run; R1 falls on multiples of ``r1_every``.
             micro: index of the micro-batch.
         """
+
+        def judge(images: Tensor) -> Tensor:  # penalties need second derivatives, in float32
+            out: Tensor = written(network)(images, real.labels)
+            return out
+
         real_images = self._augment(real.images, "real", draw, micro)
         fake_images = self._augment(fake, "fake", draw, micro)
         real_logits, fake_logits = self._both(network, real_images, real.labels, fake_images, fake_labels)
         loss = self.loss.discriminator(real_logits, fake_logits)
         penalty = self.loss.penalty(
-            _closed(written(network), real.labels),
-            real_images,
-            fake_images,
-            seeded(self.seed, "penalty", draw, micro, self.rank),
+            judge, real_images, fake_images, seeded(self.seed, "penalty", draw, micro, self.rank)
         )
         if penalty is not None:
             loss = loss + penalty
         if self._r1_due(draw):
-            penalty = r1_penalty(_closed(written(network), real.labels), real_images)
-            loss = loss + 0.5 * self.r1_weight * self.r1_every * penalty
+            loss = loss + 0.5 * self.r1_weight * self.r1_every * r1_penalty(judge, real_images)
         loss = self._regularised(loss, "discriminator", written(network))
         if self.teacher is not None and self.distillation:
             with torch.no_grad():
@@ -199,16 +199,6 @@ class Objective:
         labels = None if real_labels is None or fake_labels is None else torch.cat((real_labels, fake_labels))
         logits = self.logits(network, torch.cat((real, fake)), labels)
         return logits[: len(real)], logits[len(real) :]
-
-
-def _closed(network: nn.Module, labels: Tensor | None) -> Logits:
-    """Close ``network`` over its labels, in float32: penalties need second derivatives."""
-
-    def logits(images: Tensor) -> Tensor:
-        out: Tensor = network(images, labels)
-        return out
-
-    return logits
 
 
 def _bernoulli_divergence(student: Tensor, teacher: Tensor) -> Tensor:
