@@ -11,7 +11,7 @@ from gancompress.errors import InvariantError
 from gancompress.methods.base import Method, MethodConfig, NetView
 from gancompress.sparsity import scores
 from gancompress.sparsity.allocate import allocate
-from gancompress.sparsity.shrink import shrink
+from gancompress.sparsity.rounding import shrink
 from gancompress.sparsity.state import SparseState
 
 if TYPE_CHECKING:

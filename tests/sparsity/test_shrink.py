@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gancompress.errors import InvariantError
-from gancompress.sparsity.shrink import shrink
+from gancompress.sparsity.rounding import shrink
 
 
 @pytest.mark.parametrize(
