@@ -89,7 +89,7 @@ class ForwardBackward:
     def _work_of_discriminator(self, inputs: Sequence[Tensor | None]) -> list[Tensor]:
         real, latents = RealBatch(*inputs[:2]), Latents(*inputs[2:])  # type: ignore[arg-type]
         parts = self._config.accumulate
-        self._discriminator.zero_grad(set_to_none=True)
+        _forget_gradients(self._discriminator)
         found: list[Tensor] = []
         micros = zip(_chunks(real, parts), _chunks(latents, parts), strict=True)
         for micro, (real_part, latent_part) in enumerate(micros):
@@ -107,7 +107,7 @@ class ForwardBackward:
         latents = Latents(*inputs[:2])  # type: ignore[arg-type]
         parts = self._config.accumulate
         reals = _chunks(RealBatch(*inputs[2:]), parts) if inputs[2:] else [None] * parts  # type: ignore[arg-type]
-        self._generator.zero_grad(set_to_none=True)
+        _forget_gradients(self._generator)
         found: list[Tensor] = []
         with frozen(self._discriminator), _explained(self._config.compile):
             for micro, (part, real) in enumerate(zip(_chunks(latents, parts), reals, strict=True)):
@@ -165,6 +165,11 @@ def _explained(compiles: bool) -> Iterator[None]:
         raise RunError(
             f"torch.compile cannot compile these networks here ({reason}); use --set training.compile=false"
         ) from error
+
+
+def _forget_gradients(network: nn.Module) -> None:
+    for parameter in network.parameters():
+        parameter.grad = None
 
 
 def _chunks(batch: Any, parts: int) -> list[Any]:
