@@ -62,7 +62,7 @@ def test_those_that_keep_another_number_keep_the_right_one(method: str) -> None:
         if method in WHOLE:
             assert state.density == 1
         elif role == "generator":
-            assert state.nonzeros == finished.budgets[role]
+            assert state.nonzeros == finished.budgets[role].total
         else:
             # one decision, after step 2, the first with a full window
             sizes = sum(mask.numel() for mask in state.masks.values())

@@ -11,7 +11,7 @@ from gancompress import kernels
 from gancompress.errors import InvariantError, RecipeError
 from gancompress.experiment.acceleration import build_execution
 from gancompress.experiment.assemble import build_dataset, build_trainer
-from gancompress.kernels import native_library, ops, tuning
+from gancompress.kernels import calls, native_library, tuning
 from gancompress.methods.base import Plan
 from gancompress.recipe.load import load_recipe
 from gancompress.training import folding
@@ -199,8 +199,8 @@ def test_networks_train_alike_with_batches_that_fill_the_lanes(model, fold, tmp_
         "training.optimizers.discriminator={name: sgd, lr: 0.001, betas: null, eps: null}",
     )  # fmt: skip
     seen = []
-    is_last = ops.is_batch_last
-    monkeypatch.setattr(ops, "is_batch_last", lambda x: (seen.append(is_last(x)), seen[-1])[1])
+    is_last = calls.is_batch_last
+    monkeypatch.setattr(calls, "is_batch_last", lambda x: (seen.append(is_last(x)), seen[-1])[1])
     found = []
     for mode in ("dense", "sparse"):
         trainer, current = trainer_of(tmp_path, *overrides, f"training.kernels={mode}")
