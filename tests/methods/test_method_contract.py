@@ -66,7 +66,7 @@ def test_those_that_keep_another_number_keep_the_right_one(method: str) -> None:
         else:
             # one decision, after step 2, the first with a full window
             sizes = sum(mask.numel() for mask in state.masks.values())
-            assert abs(state.nonzeros - finished.budgets[role]) == round(0.05 * sizes)
+            assert abs(state.nonzeros - finished.budgets[role].total) == round(0.05 * sizes)
 
 
 def test_what_methods_say_about_themselves() -> None:
