@@ -51,12 +51,14 @@ class Exported:
         size: bytes of the file.
         tensors: what became of every tensor; of a packed file only.
         difference: the largest difference of a pixel to the network's own images; of an ONNX file only.
+        needs: what has to be installed where the file is loaded, and why; empty for files that need gancompress alone.
     """
 
     file: Path
     size: int
     tensors: Mapping[str, TensorSize] = dataclasses.field(default_factory=dict)
     difference: float | None = None
+    needs: str = ""
 
 
 def evaluate(
@@ -159,10 +161,13 @@ def export(
             raise ExportError("--values is for --format packed; an ONNX file holds float32")
         difference = export_onnx(open_run(directory).generator(str(step)), file)
         return Exported(file, file.stat().st_size, difference=difference)
-    from gancompress.export.packed import export_run
+    from gancompress.export.packed import export_run, load_packed
 
     tensors = export_run(open_run(directory), file, step=str(step), values=values)
-    return Exported(file, file.stat().st_size, tensors)
+    packed = load_packed(file)
+    origin, why = packed.architecture.origin, packed.missing
+    needs = f"{origin or packed.architecture.backbone} (no graph could be stored: {why})" if why else ""
+    return Exported(file, file.stat().st_size, tensors, needs=needs)
 
 
 def _directory(run: str | Path | RunOutcome) -> Path:

@@ -58,6 +58,8 @@ def export(
     else:
         _line("whole file", sum(one.dense for one in tensors), made.size, "")
     typer.echo(f"written: {made.file}{about}")
+    if made.needs:
+        typer.echo(f"note: it loads only together with {made.needs}", err=True)
 
 
 def _line(title: str, dense: int, packed: int, more: str) -> None:

@@ -10,15 +10,17 @@ import torch
 from architecture_toys import Plug
 
 import gancompress
+from gancompress import api
 from gancompress.architecture.description import Architecture, shapes_of
 from gancompress.components.registry import BACKBONES
-from gancompress.errors import RecipeError
+from gancompress.errors import ComponentError, ExportError, RecipeError
 from gancompress.experiment.assemble import build_dataset
 from gancompress.experiment.compress import compress, open_source, plan_compression
 from gancompress.experiment.finished import open_run
 from gancompress.experiment.networks import build_architecture, build_networks
 from gancompress.experiment.run import Experiment
-from gancompress.export.packed import export_run, load_packed
+from gancompress.export.container import read_container, write_container
+from gancompress.export.packed import FORMAT, KIND, export_run, load_packed
 from gancompress.recipe.load import parse_recipe
 from gancompress.storage.checkpoint import Snapshot, checkpoints, load, save
 
@@ -101,6 +103,48 @@ def test_a_plugins_file_loads_where_nobody_knows_the_plugin(tmp_path: Path) -> N
     assert runs == {"first": "dense", "body.3": "sparse", "up": "sparse"}
     assert loaded.packed.density == pytest.approx(0.3, abs=0.02)
     assert loaded(2, classes=[0, 1]).shape == (2, 3, 16, 16)
+
+
+def test_a_file_without_a_graph_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(network: Any) -> Any:
+        raise ExportError("its forward draws noise")
+
+    monkeypatch.setattr("gancompress.export.packed.capture_generator", fails)
+    with BACKBONES.registered("plug", Plug):
+        made = api.export(run(PLUGIN, tmp_path / "runs"), tmp_path / "g.safetensors")
+        assert made.needs == "(this program) (no graph could be stored: its forward draws noise)"
+        assert gancompress.load(made.file)(2, classes=[0, 1]).shape == (2, 3, 16, 16)
+    with pytest.raises(ComponentError) as caught:
+        gancompress.load(made.file)
+    assert str(caught.value).startswith("unknown backbone 'plug'")
+    assert str(caught.value).endswith(
+        "; it came from (this program): give --plugin FILE (the file has no graph of it: its forward draws noise)"
+    )
+
+
+def test_a_forged_graph_in_a_file_is_one_line(tmp_path: Path) -> None:
+    with BACKBONES.registered("plug", Plug):
+        export_run(open_run(run(PLUGIN, tmp_path / "runs")), tmp_path / "g.safetensors")
+    stored, document = read_container(tmp_path / "g.safetensors", kind=KIND, format=FORMAT)
+    sound = json.dumps(document)
+
+    def forged(change: Any) -> str:
+        changed = json.loads(sound)
+        change(changed["captured"]["graph"]["nodes"])
+        write_container(tmp_path / "forged.safetensors", stored, changed, kind=KIND, format=FORMAT)
+        with pytest.raises(ExportError) as caught:
+            load_packed(tmp_path / "forged.safetensors")
+        return str(caught.value)
+
+    def ask_for_another_operation(nodes: Any) -> None:
+        nodes[0][1] = "aten.from_file.default"
+
+    def ask_before_it_is_there(nodes: Any) -> None:
+        nodes.insert(0, nodes.pop())
+
+    assert "asks for 'aten.from_file.default', which is not one of its operations" in forged(ask_for_another_operation)
+    assert "before it is there" in forged(ask_before_it_is_there)
+    assert "does not compute its result" in forged(lambda nodes: nodes.pop())
 
 
 def test_every_checkpoint_describes_both_networks(narrow: Path) -> None:
