@@ -16,15 +16,17 @@ __all__ = ["planned_shortfalls", "shortfalls"]
 
 
 def planned_shortfalls(method: Method[MethodConfig], rounds: Sequence[Round], engine: Engine) -> list[str]:
-    """Return a line if no update is due in a whole run of a method that plans updates.
+    """Return what is known before the first step: no update is due, or the masks that stay miss what was asked.
 
     Args:
         method: asked for nothing but its plans.
         rounds: all rounds of the run.
         engine: initialised, so that the densities at the start are known.
     """
-    if type(method).plan is Method.plan or len(rounds) > 1:
+    if len(rounds) > 1:
         return []
+    if type(method).plan is Method.plan:
+        return shortfalls(engine)
     steps = rounds[0].steps
     if any(Plan.UPDATE in method.plan(role, step, steps) for role in engine.roles for step in range(1, steps + 1)):
         return []
@@ -35,11 +37,16 @@ def planned_shortfalls(method: Method[MethodConfig], rounds: Sequence[Round], en
 
 
 def shortfalls(engine: Engine) -> list[str]:
-    """Return a line for every network off its density, unless the method chooses it, and for every empty layer."""
+    """Return a line for every network off its density, unless the method chooses it, and for every empty layer.
+
+    Less than a unit of the pattern is no miss: whole units cannot come nearer.
+    """
     lines = []
     for role in engine.roles:
         state, budget = engine.state(role), engine.budget(role)
-        if engine.method.meets_density(role) and state.nonzeros != budget.total:
+        if engine.method.meets_density(role) and abs(state.nonzeros - budget.total) >= max(
+            map(budget.step, budget.sizes)
+        ):
             lines.append(f"the {role} has density {state.density:.4f}, {budget.exact_density:.4f} was asked")
         lines += [f"{name} of the {role} keeps no weight" for name, kept in state.budgets.items() if not kept]
     return lines

@@ -7,6 +7,7 @@ so that whatever looks for such layers (pruning, compilation to sparse programs,
 from __future__ import annotations
 
 import operator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +26,7 @@ __all__ = ["CapturedModule", "build", "check"]
 
 #: Elements of one value while a graph is tried on empty tensors: 1 GB of float32 for two images.
 _LARGEST = 2**28
+_NO_SIZE = 2**62
 
 
 #: what settings that make no sense raise, somewhere in torch
@@ -90,6 +92,7 @@ class CapturedModule(nn.Module):
         self.captured = graph
         #: name of the last convolution or linear layer, empty without any
         self.last_layer = ""
+        self._last_use: dict[str, int] = {}
         wanted = graph.tensors
         for name in wanted:
             if name not in tensors:
@@ -291,8 +294,15 @@ def _function(op: str) -> Callable[..., Any]:
     module, name, *overload = op.split(".")
     if module == "operator":
         found: Callable[..., Any] = getattr(operator, name)
-        return found
+        return found if name == "getitem" else partial(_of_sizes, found)
     return getattr(getattr(torch.ops.aten, name), overload[0])  # type: ignore[no-any-return]
+
+
+def _of_sizes(function: Callable[..., Any], *sizes: Any) -> Any:
+    """Compute with sizes, not with lists or text, which a forged graph would make grow without end."""
+    if any(isinstance(one, list | str) or (isinstance(one, int) and abs(one) >= _NO_SIZE) for one in sizes):
+        raise ValueError("a list, a text or a huge number is no size")
+    return function(*sizes)
 
 
 def _line(error: Exception) -> str:

@@ -40,6 +40,8 @@ OPERATIONS = frozenset(f"aten.{name}" if "." in name else f"aten.{name}.default"
 #: arithmetic on sizes that are not known before the inputs are, and choosing one of several results
 SIZES = frozenset(f"operator.{name}" for name in ("add", "sub", "mul", "floordiv", "neg", "getitem"))
 
+#: keywords that no operation of a graph has: where results lie is decided where it runs, and it writes to nothing
+_NEVER = frozenset({"device", "layout", "pin_memory", "memory_format", "out", "generator"})
 _LARGEST = 50_000  # nodes
 _DEEPEST = 4  # lists in lists
 _DTYPES = {
@@ -159,6 +161,8 @@ class Graph:
                 node = Node(
                     _name(name), op, tuple(map(_parsed, args)), {str(k): _parsed(v) for k, v in dict(kwargs).items()}
                 )
+                if _NEVER & node.kwargs.keys():
+                    raise ExportError(f"operation {node.name} sets {', '.join(sorted(_NEVER & node.kwargs.keys()))}")
                 for reference in node.references():
                     if isinstance(reference, Value) and reference.name not in known:
                         raise ExportError(f"operation {node.name} reads {reference.name[:80]!r} before it is there")

@@ -130,13 +130,15 @@ class DST(Method[DSTConfig]):
         """Replace the same number of weights in every group; a group is a layer, or under global scope all of them.
 
         Of a pattern whose units differ in size between layers, those of one size make a group: only they can be
-        exchanged for each other. A layer that is kept whole in spite of an N:M pattern stays so.
+        exchanged for each other. A layer that the recipe keeps whole, or that is whole in spite of an N:M pattern,
+        stays so.
         """
         grow_by = GROWTH_SCORES[self.config.growth_of(net.role)](state, net, rng)
         fraction = self.drop_fraction(net.step, net.total_steps)
         apart = net.protected if self.config.protect_output else frozenset()
         budget = net.budget
-        still = {n for n, own in budget.units.items() if own.group and state.budgets[n] == budget.sizes[n]}
+        limited = {name for name, own in budget.units.items() if own.group}
+        still = {n for n in {*limited, *budget.dense} if state.budgets[n] == budget.sizes[n]}
         pooled = [n for n in state.masks if self.config.scope == "global" and n not in apart | still]
         groups = [[n for n in pooled if budget.step(n) == step] for step in dict.fromkeys(map(budget.step, pooled))]
         groups += [[n] for n in state.masks if n not in pooled and n not in still]

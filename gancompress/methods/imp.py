@@ -112,7 +112,7 @@ class IMP(Pruning[IMPConfig]):
             return state
         if upcoming.name == CONTROL:
             return state.replace(masks=net.random(state.budgets, rng))
-        total = self.kept(net.budget, net.round)
+        total = min(self.kept(net.budget, net.round), state.nonzeros)  # whole units may have come to fewer already
         if total == size_of(net):
             return state
         return cut(state, net, magnitudes(net), total, self.config, self.config.scope)

@@ -119,6 +119,11 @@ def cut(
         counts = shrink(at_most, budget.counts, total, {name: budget.step(name) for name in at_most})
     else:
         one_each = 1 / max(budget.sizes.values()) if floors.layer_floor > 0 else 0.0
+        if (
+            budget.units
+            and sum(n if name in budget.dense else budget.step(name) for name, n in at_most.items()) > total
+        ):
+            one_each = 0.0  # units are too large for one in every layer
         counts = dict(
             allocate(
                 "global",

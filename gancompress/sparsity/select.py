@@ -92,6 +92,9 @@ def best_overall(
     free: Tensors = {}
     for name, score in pooled.items():
         among = torch.ones_like(score, dtype=torch.bool) if candidates is None else own[name].chosen(candidates[name])
+        if floors and floors.get(name) == scores[name].numel():  # kept whole, which has no limit
+            free[name] = among
+            continue
         room = own[name].room(score, among, None if beside is None else own[name].chosen(beside[name]))
         free[name] = among if room is None else room
     # everything that is left may be kept, but groups may have room for less

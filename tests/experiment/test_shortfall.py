@@ -12,6 +12,7 @@ from gancompress.methods.base import Round
 from gancompress.methods.dst import DST, DSTConfig
 from gancompress.methods.static import Static, StaticConfig
 from gancompress.sparsity.state import Budget, SparseState
+from gancompress.sparsity.units import Units
 
 if TYPE_CHECKING:
     from gancompress.methods.base import Method
@@ -41,3 +42,19 @@ def test_an_interval_longer_than_the_run() -> None:
     ]
     assert planned_shortfalls(due, rounds, engine(due, (2, 3))) == []
     assert planned_shortfalls(Static(StaticConfig()), rounds, engine(due, (2, 3))) == []
+
+
+def test_masks_that_stay_are_judged_before_the_first_step() -> None:
+    static = Static(StaticConfig())
+    assert planned_shortfalls(static, [Round("train", 12)], engine(static, (5, 0))) == [
+        "b of the generator keeps no weight"
+    ]
+
+
+def test_less_than_a_unit_of_the_pattern_is_no_miss() -> None:
+    static = Static(StaticConfig())
+    in_units = engine(static, (2, 2))
+    budget = Budget(0.25, {"a": 2, "b": 3}, {"a": 10, "b": 10}, "uniform", units={"a": Units((10,), (2,))})
+    in_units.budget = lambda role: budget
+    assert shortfalls(in_units) == []
+    assert shortfalls(engine(static, (2, 2))) == ["the generator has density 0.2000, 0.2500 was asked"]

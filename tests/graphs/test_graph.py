@@ -106,7 +106,11 @@ def small(**changes: Any) -> dict[str, Any]:
     return {"inputs": [["x", ["N", 3], "float32"]], "nodes": nodes, "outputs": ["relu"], **changes}
 
 
-TENSORS = {"fc.weight": torch.tensor([[1.0, 0, 0], [0, -1, 0]]), "fc.bias": torch.tensor([0.5, 0.5])}
+TENSORS = {
+    "_last_use.x": torch.zeros(2),
+    "fc.weight": torch.tensor([[1.0, 0, 0], [0, -1, 0]]),
+    "fc.bias": torch.tensor([0.5, 0.5]),
+}
 
 
 def test_a_graph_by_hand() -> None:
@@ -150,6 +154,22 @@ FORGED: dict[str, tuple[Any, str]] = {
     "a value of gigabytes": (after(["last", "aten.repeat.default", [X, [2**17, 2**17]], {}]), "too large"),
     "a picture of gigabytes": (after(["last", "aten.zeros.default", [[2**20, 2**20]], {}]), "too large"),
     "a size beyond numbers": (after(["last", "aten.zeros.default", [[2**62, 2**62]], {}]), "cannot run"),
+    "memory of a real device": (after(["last", "aten.zeros.default", [[2]], {"device": "cpu"}]), "last sets device"),
+    "a result in a weight": (after(["last", "aten.add.Tensor", [X, X], {"out": WEIGHT}]), "last sets out"),
+    "a list of gigabytes": (after(["last", "operator.mul", [[1], 2**40], {}]), "cannot run"),
+    "a text of gigabytes": (after(["last", "operator.mul", ["x", 2**40], {}]), "cannot run"),
+    "a number without end": (
+        after(
+            ["p0", "operator.mul", [10**9, 10**9], {}],
+            *(["p" + str(k + 1), "operator.mul", [{"value": f"p{k}"}] * 2, {}] for k in range(60)),
+            ["last", "aten.mul.Scalar", [X, {"value": "p60"}], {}],
+        ),
+        "cannot run",
+    ),
+    "a tensor called like what runs the graph": (
+        after(["last", "aten.add.Tensor", [X, {"tensor": "_last_use.x"}], {}]),
+        "no tensor can be called",
+    ),
     "a convolution of a matrix": (
         after(["last", "aten.conv2d.default", [X, WEIGHT], {}]),
         UNFIT,

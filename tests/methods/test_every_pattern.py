@@ -28,14 +28,14 @@ CHOICES: dict[str, tuple[str, dict[str, int]]] = {
 STEPS = 12
 
 
-def budget_of(choice: str, density: float) -> Budget:
+def budget_of(choice: str, density: float, dense: tuple[str, ...] = ()) -> Budget:
     name, settings = CHOICES[choice]
     kind: Any = PATTERNS.get(name)
     pattern = kind(kind.Config(**settings))
     layers = {key: Layer("convolution", shape, output=key == "output") for key, shape in SHAPES.items()}
     units = {key: own for key, layer in layers.items() if (own := pattern.units(layer)) is not None}
     assert units
-    return allocate("erk", SHAPES, density, units=units, pattern=str(pattern))
+    return allocate("erk", SHAPES, density, dense=dense, units=units, pattern=str(pattern))
 
 
 def states(name: str, settings: dict[str, Any], budget: Budget, role: str) -> list[SparseState]:
@@ -75,6 +75,7 @@ METHOD_CHOICES: list[tuple[str, dict[str, Any]]] = [
     ("magnitude", {"scope": "global"}),
     ("gmp", {"every": 2}),
     ("gmp", {"every": 2, "scope": "layer"}),
+    ("granet", EVERY),
     ("snip", {}),
     ("imp", {"control": "random"}),
 ]
@@ -98,6 +99,23 @@ def test_masks_hold_the_pattern_and_end_at_the_budget(name: str, settings: dict[
             assert {state.nonzeros for state in found} == {budget.total}
             # of channels the layers have too few here for a share of them to be one
             assert len({state.hash() for state in found}) > len(found) // 2
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_layer_that_the_recipe_keeps_whole_stays_whole(choice: str) -> None:
+    budget = budget_of(choice, 0.7, dense=("second",))
+    for name, settings in METHOD_CHOICES:
+        if name != "adapt":
+            last = states(name, settings, budget, "generator")[-1]
+            assert last.budgets["second"] == budget.sizes["second"], (name, settings)
+
+
+def test_units_too_large_for_one_in_every_layer_do_not_stop_a_run() -> None:
+    budget = budget_of("channels", 0.05)
+    assert budget.total < sum(budget.step(name) for name in budget.sizes)
+    for name in ("gmp", "granet", "snip", "imp", "magnitude"):
+        last = states(name, {"scope": "global"}, budget, "generator")[-1]
+        assert abs(last.nonzeros - budget.total) < max(unit.size for unit in budget.units.values()), name
 
 
 def test_a_variant_inherits_the_exchange_in_units() -> None:
