@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import kernel_reference as reference
 import pytest
-import reference
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import kernel_reference as reference
 import pytest
-import reference
 import torch
 import torch.nn.functional as F
 from hypothesis import given

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 
+import kernel_reference as reference
 import pytest
-import reference
 import torch
 import torch.nn.functional as F
 
