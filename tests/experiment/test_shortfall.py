@@ -9,6 +9,7 @@ import torch
 
 from gancompress.experiment.shortfall import planned_shortfalls, shortfalls
 from gancompress.methods.base import Round
+from gancompress.methods.dense import Dense, DenseConfig
 from gancompress.methods.dst import DST, DSTConfig
 from gancompress.methods.static import Static, StaticConfig
 from gancompress.sparsity.state import Budget, SparseState
@@ -32,6 +33,10 @@ def test_a_density_that_is_missed_and_a_layer_that_is_empty() -> None:
         "the generator has density 0.5000, 0.2500 was asked",
         "b of the generator keeps no weight",
     ]
+
+
+def test_a_method_that_chooses_its_density_misses_none() -> None:
+    assert shortfalls(engine(Dense(DenseConfig()), (10, 10))) == []
 
 
 def test_an_interval_longer_than_the_run() -> None:

@@ -165,3 +165,13 @@ def test_dense_tensors_stay_whole_under_global_scope() -> None:
     state = cut(everything(net), net, {n: w.abs() for n, w in tiny.items()}, budget.total, PruningConfig())
     assert state.budgets["shortcut"] == 144
     assert all(state.budgets[name] >= 0.05 * budget.sizes[name] for name in SHAPES)
+
+
+def test_nan_counts_as_zero_among_several_layers() -> None:
+    """Of two weights that are worth nothing the one of the earlier layer stays; what is masked is worth less still."""
+    net = net_of({"a": [float("nan"), 7.0], "b": [0.0, 3.0]}, 0.5)
+    masks = {"a": torch.tensor([True, False]), "b": torch.tensor([True, True])}
+    state = everything(net).replace(masks=masks, budgets={"a": 1, "b": 2})
+    config = PruningConfig(layer_floor=0, protect_output=False)
+    found = cut(state, net, magnitudes(net), 2, config, "global").masks
+    assert {name: mask.tolist() for name, mask in found.items()} == {"a": [True, False], "b": [False, True]}
