@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gancompress.cost.ledger import TrainingLedger
     from gancompress.cost.profile import LayerCost
     from gancompress.sparsity.state import Role
+    from gancompress.sparsity.units import Units
 
 __all__ = ["measure_latency", "network_bytes", "optimizer_bytes", "run_cost"]
 
@@ -41,6 +42,7 @@ def run_cost(
     optimizers: Mapping[Role, Optimizer],
     ledger: TrainingLedger,
     training_seconds: float,
+    units: Mapping[Role, Mapping[str, Units]] | None = None,
 ) -> dict[str, Any]:
     """Return ``cost.json`` of a run that ended.
 
@@ -52,6 +54,8 @@ def run_cost(
         optimizers: of both.
         ledger: what training did, up to its last step.
         training_seconds: measured.
+        units: per network, what is kept or dropped as one in the tensors that hold the recipe's pattern; without any of
+            a network, its layers keep single weights.
 
     Returns:
         ``theory`` (operations counted from shapes and masks), ``time`` (measured seconds), ``bytes`` (of tensors as
@@ -74,14 +78,16 @@ def run_cost(
             for role, network in networks.items()
         },
         "layers": [
-            _layer(role, layer, budgets[role].get(layer.name, layer.size))
+            _layer(role, layer, budgets[role].get(layer.name, layer.size), (units or {}).get(role, {}))
             for role, found in profiles.items()
             for layer in found.layers
         ],
     }
 
 
-def _layer(role: Role, layer: LayerCost, nonzeros: int) -> dict[str, Any]:
+def _layer(role: Role, layer: LayerCost, nonzeros: int, units: Mapping[str, Units]) -> dict[str, Any]:
+    # recipes without a pattern keep their bytes
+    own = {"unit": list(units[layer.name].box) if layer.name in units else None} if units and layer.prunable else {}
     return {
         "role": role,
         "name": layer.name,
@@ -92,6 +98,7 @@ def _layer(role: Role, layer: LayerCost, nonzeros: int) -> dict[str, Any]:
         "macs_dense": layer.macs(),
         "macs_sparse": layer.macs(nonzeros),
         "prunable": layer.prunable,
+        **own,
     }
 
 

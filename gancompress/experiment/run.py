@@ -209,7 +209,8 @@ class Experiment:
             engine.count_steps()
             networks = {role: trainer.network(role) for role in ROLES}
             budgets = {role: engine.state(role).budgets for role in ROLES}
-            cost = run_cost(networks, budgets, trainer.optimizers, trainer.ledger, history.seconds)
+            units = {role: engine.budget(role).units for role in ROLES}
+            cost = run_cost(networks, budgets, trainer.optimizers, trainer.ledger, history.seconds, units)
         if self._memory is not None:
             cost["bytes"]["training"] = self._memory.to_dict()
         if self.architecture.widths:

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from gancompress.sparsity import select
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     import torch
     from torch import Tensor
@@ -171,6 +171,23 @@ class NetView:
         return select.best_overall(
             self.budget.units, scores, total, floors=floors, candidates=candidates, beside=beside
         )
+
+    def exchangeable(self, state: SparseState, apart: Collection[str] = ()) -> list[list[str]]:
+        """Return the masked tensors in groups within which an update may drop in one and grow in another.
+
+        Units of a group have one size, so that any can take another's place. A tensor that the recipe keeps whole, or
+        that is whole in spite of an N:M limit, is in no group: it stays as it is.
+
+        Args:
+            state: the masks so far.
+            apart: tensors to be updated by themselves, each in a group of its own.
+        """
+        limited = {name for name, own in self.budget.units.items() if own.group}
+        whole = {n for n in {*limited, *self.budget.dense} if state.budgets[n] == self.budget.sizes[n]}
+        groups: dict[object, list[str]] = {}
+        for name in (name for name in state.masks if name not in whole):
+            groups.setdefault(name if name in apart else self.budget.step(name), []).append(name)
+        return list(groups.values())
 
     def random(self, counts: Mapping[str, int], rng: torch.Generator) -> dict[str, Tensor]:
         """Return masks of ``counts[name]`` weights of every tensor, drawn in units of the recipe's pattern.

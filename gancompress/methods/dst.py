@@ -126,27 +126,26 @@ class DST(Method[DSTConfig]):
         stop = 1.0 if self.config.stop is None else self.config.stop
         return self.config.drop_fraction.at(step / max(stop * total_steps, 1))
 
+    def growth_scores(self, state: SparseState, net: NetView, rng: torch.Generator) -> Mapping[str, Tensor]:
+        """Return what ranks the weights to grow, of every masked tensor and in its shape; a variant overrides it."""
+        return GROWTH_SCORES[self.config.growth_of(net.role)](state, net, rng)
+
     def update(self, state: SparseState, net: NetView, rng: torch.Generator) -> SparseState:
         """Replace the same number of weights in every group; a group is a layer, or under global scope all of them.
 
-        Of a pattern whose units differ in size between layers, those of one size make a group: only they can be
-        exchanged for each other. A layer that the recipe keeps whole, or that is whole in spite of an N:M pattern,
-        stays so.
+        See :meth:`~gancompress.methods.NetView.exchangeable` for patterns and layers that are kept whole.
         """
-        grow_by = GROWTH_SCORES[self.config.growth_of(net.role)](state, net, rng)
+        grow_by = self.growth_scores(state, net, rng)
         fraction = self.drop_fraction(net.step, net.total_steps)
-        apart = net.protected if self.config.protect_output else frozenset()
-        budget = net.budget
-        limited = {name for name, own in budget.units.items() if own.group}
-        still = {n for n in {*limited, *budget.dense} if state.budgets[n] == budget.sizes[n]}
-        pooled = [n for n in state.masks if self.config.scope == "global" and n not in apart | still]
-        groups = [[n for n in pooled if budget.step(n) == step] for step in dict.fromkeys(map(budget.step, pooled))]
-        groups += [[n] for n in state.masks if n not in pooled and n not in still]
-        masks = {n: state.masks[n] for n in still}
-        for group in groups:
+        if self.config.scope == "global":
+            apart = net.protected if self.config.protect_output else frozenset()
+        else:
+            apart = frozenset(state.masks)
+        masks, budgets = dict(state.masks), dict(state.budgets)
+        for group in net.exchangeable(state, apart):
             masks |= self.replaced(group, fraction, state, net, grow_by)
-        budgets = {name: int(masks[name].sum()) if name in pooled else kept for name, kept in state.budgets.items()}
-        return state.replace(masks={name: masks[name] for name in state.masks}, budgets=budgets)
+            budgets |= {name: int(masks[name].sum()) for name in group if name not in apart}
+        return state.replace(masks=masks, budgets=budgets)
 
     def replaced(
         self, group: Sequence[str], fraction: float, state: SparseState, net: NetView, grow_by: Mapping[str, Tensor]

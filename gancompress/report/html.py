@@ -187,6 +187,8 @@ def _network(run: RunRecord, role: str) -> dict[str, Any] | None:
         rows.append(
             {
                 "name": str(layer.get("name", "")),
+                # a layer that the pattern of the recipe does not fit; without a pattern there is no such key
+                "single": "unit" in layer and layer["unit"] is None,
                 "shape": "×".join(map(str, layer["shape"])) if isinstance(layer.get("shape"), list) else "—",
                 "numel": count(all_) if all_ is not None else "—",
                 "nonzeros": count(kept) if kept is not None else "—",

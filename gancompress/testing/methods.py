@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from gancompress.components.registry import METHODS
+from gancompress.errors import InvariantError
 from gancompress.experiment.budgets import ROLES
 from gancompress.methods.base import Method, Plan
 from gancompress.sparsity.state import SparseState
@@ -79,6 +80,19 @@ class MethodSuite(ConfiguredSuite):
                 abs(kept - asked) < unit,
                 f"the {role} keeps {kept} weights, the recipe asks for {asked}; a method that chooses its own density "
                 "says so with meets_density",
+            )
+
+    @promise
+    def holds_a_pattern(self) -> None:
+        """Its masks hold a pattern of blocks too: whole units, at every step of the first round."""
+        self.whole.need("trains")
+        try:
+            self.bench.first_round("sparsity.pattern=2x2")
+        except InvariantError as error:
+            require(
+                False,
+                f"with sparsity.pattern=2x2: {error}; choose with net.top, net.top_overall and net.random, count in "
+                "budget.step(name), or leave this check out with skip if it is made for single weights",
             )
 
     @promise

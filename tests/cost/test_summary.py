@@ -11,6 +11,7 @@ from gancompress.cost.ledger import TrainingLedger
 from gancompress.cost.profile import profile
 from gancompress.cost.summary import measure_latency, network_bytes, optimizer_bytes, run_cost
 from gancompress.data.base import ImageSpec
+from gancompress.sparsity.units import Units
 
 
 @pytest.fixture
@@ -57,10 +58,26 @@ def test_summary_keeps_theory_time_and_bytes_apart(pair):
     record = next(layer for layer in content["layers"] if layer["name"] == name)
     assert record["nonzeros"] == 3
     assert record["macs_sparse"] == 3  # a linear layer uses each weight once
+    assert "unit" not in record  # a recipe without a pattern
     for role, found in profiles.items():
         mine = [layer for layer in content["layers"] if layer["role"] == role]
         assert sum(layer["macs_dense"] for layer in mine) == found.weight_macs()
         assert sum(layer["macs_sparse"] for layer in mine) == content["theory"]["inference"][role]["macs"]
+
+
+def test_layers_say_in_which_units_they_keep_weights(pair):
+    networks = dict(zip(("generator", "discriminator"), pair, strict=True))
+    name, other = list(prunable_weights(pair[0]))[:2]
+    shape = tuple(prunable_weights(pair[0])[name].parameter.shape)
+    units = {"generator": {name: Units(shape, (1, 4, *shape[2:]))}}
+    optimizers = {role: torch.optim.SGD(network.parameters()) for role, network in networks.items()}
+    budgets = {role: {} for role in networks}
+    layers = run_cost(networks, budgets, optimizers, TrainingLedger(4, 4), 1.5, units)["layers"]
+    found = {layer["name"]: layer for layer in layers if layer["role"] == "generator"}
+    assert found[name]["unit"] == [1, 4, *shape[2:]]
+    assert found[other]["unit"] is None  # the pattern does not fit it
+    assert all(("unit" in layer) == layer["prunable"] for layer in found.values())
+    assert not any("unit" in layer for layer in layers if layer["role"] == "discriminator")
 
 
 def test_latency_records_what_was_on_and_restores_modes(pair):

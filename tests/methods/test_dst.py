@@ -8,10 +8,11 @@ from method_views import SHAPES, one, random_tensors, rng, view
 from pydantic import ValidationError
 
 from gancompress.errors import InvariantError, RecipeError
-from gancompress.methods.base import Plan, Round
+from gancompress.methods.base import NetView, Plan, Round
 from gancompress.methods.dst import DST, DSTConfig, RoleGrowth
 from gancompress.sparsity.schedules import Constant, Cosine
 from gancompress.sparsity.state import Budget, SparseState
+from gancompress.sparsity.units import Units
 
 if TYPE_CHECKING:
     from gancompress.sparsity.state import Role
@@ -320,3 +321,28 @@ def test_config_defaults_and_mistakes() -> None:
         with pytest.raises(ValidationError):
             DSTConfig.model_validate(wrong)
     assert all(field.description for field in DSTConfig.model_fields.values())
+
+
+def test_a_variant_says_what_it_grows_by() -> None:
+    class Last(DST):
+        """Grows the last masked weights."""
+
+        def growth_scores(self, state: SparseState, net: NetView, rng: torch.Generator) -> dict[str, torch.Tensor]:
+            return {name: torch.arange(float(mask.numel())) for name, mask in state.masks.items()}
+
+    method = Last(DSTConfig.model_validate({"drop_fraction": fixed(0.25)}))
+    assert kept(method.update(state(KEPT), one(WEIGHTS), rng())) == [1, 0, 0, 0, 1, 0, 1, 1]
+
+
+def test_tensors_are_exchanged_in_groups_of_one_unit_size() -> None:
+    sizes = dict.fromkeys(("single", "pair", "other", "out", "whole", "limited"), 4)
+    pairs = Units((4,), (2,))
+    units = {"pair": pairs, "other": pairs, "out": pairs, "limited": Units((4,), (1,), (4,), 2)}
+    counts = {**dict.fromkeys(sizes, 2), "whole": 4}
+    budget = Budget(0.5, counts, sizes, "uniform", dense=("whole",), units=units, pattern="odd")
+    masks = {name: torch.arange(4) < counts[name] for name in sizes}
+    net = NetView("generator", {name: mask.float() for name, mask in masks.items()}, budget)
+    assert net.exchangeable(SparseState(masks, counts), {"out"}) == [["single", "limited"], ["pair", "other"], ["out"]]
+    # whole in spite of its limit: nothing could come back
+    full = SparseState({**masks, "limited": torch.ones(4, dtype=torch.bool)}, {**counts, "limited": 4})
+    assert net.exchangeable(full, sizes) == [["single"], ["pair"], ["other"], ["out"]]

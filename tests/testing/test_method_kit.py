@@ -35,8 +35,9 @@ class Good(Method[Config]):
         return Plan.UPDATE if step % self.config.every == 0 else Plan.NOTHING
 
     def update(self, state: SparseState, net: NetView, rng: torch.Generator) -> SparseState:
-        masks = {name: random_mask(mask.shape, state.budgets[name], rng) for name, mask in state.masks.items()}
-        return state.replace(masks=masks, memory={"steps": net.step, "last": torch.tensor([0.5])})
+        return state.replace(
+            masks=net.random(state.budgets, rng), memory={"steps": net.step, "last": torch.tensor([0.5])}
+        )
 
 
 def outcomes(method: Any, settings: Any = None, **more: Any) -> dict[str, str]:
@@ -149,6 +150,14 @@ class OwnSeed(Good):
         return super().update(state, net, torch.Generator().manual_seed(0))
 
 
+class Splitting(Good):
+    """Chooses single weights, whatever the recipe's pattern is."""
+
+    def update(self, state: SparseState, net: NetView, rng: torch.Generator) -> SparseState:
+        masks = {name: random_mask(mask.shape, state.budgets[name], rng) for name, mask in state.masks.items()}
+        return state.replace(masks=masks)
+
+
 @dataclasses.dataclass(frozen=True)
 class MyState(SparseState):
     age: int = 0
@@ -192,6 +201,7 @@ class Meddling(Good):
         (Aliased, "exact-counts", "after step 3 the mask of the discriminator's .* keeps"),
         (Swapped, "zero-off-mask", "after step 3 the discriminator's weight .* is not 0 at . masked positions"),
         (Generous, "budget-met", "the generator keeps .* the recipe asks for"),
+        (Splitting, "holds-a-pattern", "with sparsity.pattern=2x2: .*splits a unit of .* net.random"),
         (Counting, "pure-plan", "it counts its calls, or draws at random"),
         (Counting, "one-update-per-due-step", "with . discriminator steps per training step the updates were"),
         (Global, "same-seed-same-masks", "other masks of the generator"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from gancompress_snfs import SNFS, SNFSConfig, share_out
@@ -7,6 +9,7 @@ from gancompress_snfs import SNFS, SNFSConfig, share_out
 from gancompress.errors import RecipeError
 from gancompress.methods import Budget, NetView, SparseState
 from gancompress.sparsity.schedules import Constant
+from gancompress.sparsity.units import Units
 from gancompress.testing import Check, checks
 
 
@@ -70,6 +73,17 @@ def test_a_layer_keeps_one_weight() -> None:
     new = everything.update(state, net, torch.Generator())
     assert new.budgets == {"a": 2, "b": 6}  # five grow in b, which is full then; the sixth comes back to a
     assert new.masks["a"][0]
+
+
+def test_whole_units_are_exchanged() -> None:
+    # pairs of neighbours: layer a has the momentum, so b's smallest pair grows again in a
+    state, net = view({"a": [4, 4, 4, 4, 1, 9], "b": [1, 1, 1, 1, 1, 1]})
+    budget = dataclasses.replace(net.budget, units={name: Units((6,), (2,)) for name in state.masks}, pattern="pairs")
+    new = METHOD.update(state, dataclasses.replace(net, budget=budget), torch.Generator())
+    assert new.masks["a"].tolist() == [True] * 6  # its second pair by 4, the third by 5
+    assert new.masks["b"].tolist() == [False, False, False, False, True, True]
+    assert new.budgets == {"a": 6, "b": 2}
+    budget.check_units(new.masks, "here")
 
 
 def test_an_optimizer_without_momentum_is_refused() -> None:

@@ -8,7 +8,6 @@ from pydantic import Field
 
 from gancompress.errors import RecipeError
 from gancompress.methods import Method, MethodConfig, Plan, SparseState
-from gancompress.sparsity.masks import random_mask, topk_mask
 from gancompress.sparsity.rounding import ceil_share
 from gancompress.sparsity.schedules import Cosine, Schedule, is_due
 
@@ -56,11 +55,7 @@ class SNFS(Method[SNFSConfig]):
 
     def init(self, net: NetView, budget: Budget, rng: torch.Generator) -> SparseState:
         """Draw random masks; the paper has the same density in every layer (``allocation: uniform``)."""
-        masks = {
-            name: random_mask(weight.shape, budget.counts[name], rng, device=weight.device)
-            for name, weight in net.weights.items()
-        }
-        return SparseState(masks, dict(budget.counts))
+        return SparseState(net.random(budget.counts, rng), dict(budget.counts))
 
     def plan(self, role: Role, step: int, total_steps: int) -> Plan:
         """Ask for an update on every due step; dense gradients are in the momentum already."""
@@ -77,31 +72,35 @@ class SNFS(Method[SNFSConfig]):
             )
         stop = 1.0 if self.config.stop is None else self.config.stop
         fraction = self.config.drop_fraction.at(net.step / max(stop * net.total_steps, 1))
-        pooled = [name for name in state.masks if name not in net.protected]
-        groups = [group for group in (pooled, *([name] for name in state.masks if name in net.protected)) if group]
-        masks: dict[str, Tensor] = {}
-        for group in groups:
+        masks = dict(state.masks)
+        for group in net.exchangeable(state, net.protected):
             masks |= self._replace(group, fraction, state, net)
-        masks = {name: masks[name] for name in state.masks}
         return state.replace(masks=masks, budgets={name: int(mask.sum()) for name, mask in masks.items()})
 
     def _replace(self, group: Sequence[str], fraction: float, state: SparseState, net: NetView) -> dict[str, Tensor]:
+        # counted in units of the recipe's pattern, which have one size within a group
+        size = net.budget.step(group[0])
         momentum = {name: net.momentum[name].abs() for name in group}
-        kept = {name: state.budgets[name] for name in group}
-        # the published code may empty a layer; here one weight always stays
+        kept = {name: state.budgets[name] // size for name in group}
+        # the published code may empty a layer; here one unit always stays
         dropped = {name: max(0, min(ceil_share(fraction, kept[name]), kept[name] - 1)) for name in group}
-        survivors = {
-            name: topk_mask(net.weights[name].abs(), kept[name] - dropped[name], candidates=state.masks[name])
-            for name in group
-        }
+        survivors = net.top(
+            {name: net.weights[name].abs() for name in group},
+            {name: (kept[name] - dropped[name]) * size for name in group},
+            candidates=state.masks,
+        )
         means = {
             name: float(momentum[name][state.masks[name]].double().mean()) if kept[name] else 0.0 for name in group
         }
-        room = {name: mask.numel() - kept[name] + dropped[name] for name, mask in survivors.items()}
+        room = {name: net.budget.most(name) // size - kept[name] + dropped[name] for name in group}
         grown = share_out(sum(dropped.values()), means, room)
-        return {
-            name: mask | topk_mask(momentum[name], grown[name], candidates=~mask) for name, mask in survivors.items()
-        }
+        masks: dict[str, Tensor] = {}
+        for name, mask in survivors.items():
+            more = net.top_overall(
+                {name: momentum[name]}, grown[name] * size, candidates={name: ~mask}, beside={name: mask}
+            )
+            masks[name] = mask | more[name]
+        return masks
 
 
 def share_out(total: int, shares: Mapping[str, float], room: Mapping[str, int]) -> dict[str, int]:
