@@ -150,15 +150,17 @@ class Lines:
 
     def __init__(self, interval: float = 5.0, *, at_once: bool = True) -> None:
         self._pause = _Pause(interval, at_once=at_once)
+        self._last = ""
 
     def say(self, text: str) -> None:
         """Print a line."""
         print(text, file=sys.stderr, flush=True)
 
     def show(self, text: str, done: int, total: int) -> None:
-        """Print a line now and then."""
-        if self._pause.over() or done == total:
-            self.say(f"{text}".rstrip())
+        """Print a line now and then, and never the same one twice: a run at its last step still has to be measured."""
+        if text != self._last and (self._pause.over() or done == total):
+            self._last = text
+            self.say(text.rstrip())
 
     def end(self, text: str = "") -> None:
         """Nothing to tidy."""

@@ -353,6 +353,15 @@ def test_the_protocol_is_changed_with_or_without_its_section(opened: Opened) -> 
 # --------------------------------------------------------------------------- progress
 
 
+def test_a_line_that_says_nothing_new_is_not_printed_again(capsys: pytest.CaptureFixture[str]) -> None:
+    from gancompress.progress import Lines
+
+    lines = Lines(interval=0.0)
+    for done in (8, 9, 9, 9):  # trained, but not measured yet
+        lines.show(f"tiny {done}/9", done, 9)
+    assert capsys.readouterr().err.splitlines() == ["tiny 8/9", "tiny 9/9"]
+
+
 def test_lines_of_progress_say_the_step_of_their_record(capsys: pytest.CaptureFixture[str]) -> None:
     from gancompress.progress import Lines, RunProgress
 
