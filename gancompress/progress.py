@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import sys
 import time
@@ -153,8 +154,9 @@ class Lines:
         self._last = ""
 
     def say(self, text: str) -> None:
-        """Print a line."""
-        print(text, file=sys.stderr, flush=True)
+        """Print a line, if anybody still reads: Ctrl-C ends the `tee` behind a run before it ends the run."""
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
 
     def show(self, text: str, done: int, total: int) -> None:
         """Print a line now and then, and never the same one twice: a run at its last step still has to be measured."""
@@ -307,6 +309,7 @@ class ComparisonProgress:
 
     def __init__(self, grid: Grid, folder: ComparisonFolder, on: Display | None = None) -> None:
         self._on = on if on is not None else display(20.0, at_once=False)
+        self._folder = folder
         self._steps = {cell.name: row.price.steps for row in grid.rows for cell in row.cells}
         self._already = {
             cell.name: self._steps[cell.name] if folder.status(cell).state == "done" else folder.step(cell)
@@ -317,8 +320,10 @@ class ComparisonProgress:
         self._began = time.monotonic()
 
     def started(self, cell: Cell) -> None:
-        """Say which run starts or goes on."""
-        already = self._already[cell.name]
+        """Say which run starts or goes on, or that another process has it."""
+        already, status = self._already[cell.name], self._folder.status(cell)
+        if status.state == "running":
+            self._on.say(f"{cell.name}: process {status.pid} on {status.host} runs it: waiting for it to end")
         self._on.say(f"{cell.name}: {self._steps[cell.name]} steps{f', from step {already}' if already else ''}")
 
     def ended(self, outcome: Outcome) -> None:

@@ -46,7 +46,7 @@ for room in ("comparison", "bench", "testing"):
     ALLOWED[room] = {*ALLOWED} - {"comparison", "bench"}
 ALLOWED["report"] = {"errors", "units", "charts", "storage", "runs", "recipe", "comparison"}
 ALLOWED["api"] = {*ALLOWED} - {"testing"}
-ALLOWED["scaffold"] = {"errors", "components"}
+ALLOWED["scaffold"] = {"errors", "components", "storage"}
 ALLOWED["cli"] = {*ALLOWED}
 
 #: Importing these rooms, all of their files, must import nothing heavy.

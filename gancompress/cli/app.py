@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
@@ -66,7 +67,8 @@ def fail(message: str) -> None:
     rank = os.environ.get("RANK", "0")
     if rank != "0" and "WORLD_SIZE" in os.environ:
         message = f"rank {rank}: {message.removeprefix(f'rank {rank} ')}"
-    typer.secho(message, fg="red" if color(sys.stderr) else None, err=True)
+    with contextlib.suppress(OSError):  # nobody reads it: the exit code says it still
+        typer.secho(message, fg="red" if color(sys.stderr) else None, err=True)
 
 
 _ASKED = re.compile(r"allocate ([\d.]+) ?(bytes|B|[KMGT]i?B)\b")

@@ -11,6 +11,7 @@ import typer
 
 from gancompress.cli.app import RecipeArgument, SetOption, with_plugins
 from gancompress.errors import RecipeError
+from gancompress.storage.atomic import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -196,5 +197,5 @@ def _cell(ratio: Ratio) -> str:
 
 def _write(path: Path | None, content: dict[str, Any]) -> None:
     if path is not None:
-        path.write_text(json.dumps(content, indent=1))
+        write_json(path, content)
         typer.echo(f"\nwritten: {path}")

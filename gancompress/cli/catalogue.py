@@ -10,6 +10,7 @@ import typer
 
 from gancompress.cli.app import print_table
 from gancompress.errors import RecipeError
+from gancompress.storage.atomic import write_file
 
 if TYPE_CHECKING:
     from gancompress.recipe.catalogue import ShippedRecipe
@@ -72,12 +73,9 @@ def cp(
         target = target / file_name
     if not target.parent.is_dir():
         raise RecipeError(f"there is no directory {target.parent}", where=str(target))
-    try:
-        # "x" refuses an existing file in the same breath as it makes a new one
-        with target.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise RecipeError("already there; choose another name or use --force", where=str(target)) from None
+    if not force and target.exists() and target.read_bytes() != text.encode():
+        raise RecipeError("already there; choose another name or use --force", where=str(target))
+    write_file(target, text)
     typer.echo(f"{target}: copied from {name}; run it with: gancompress run {target}")
 
 

@@ -19,6 +19,7 @@ from gancompress.cli.run import run, train
 from gancompress.cli.sample import sample
 from gancompress.cli.show import show
 from gancompress.cli.validate import validate
+from gancompress.experiment.interrupt import end_with_stdin
 
 __all__ = ["app", "main"]
 
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: the arguments after the program's name; by default those it was started with.
     """
+    end_with_stdin()
     arguments = list(sys.argv[1:] if argv is None else argv)
     # `--debug` is wanted after something failed, and then it is typed at the end of the same line.
     if "--debug" in arguments[1:]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gancompress.components.plugins import plugin_options
 from gancompress.errors import GancompressError, RunError
-from gancompress.experiment.interrupt import Interruption
+from gancompress.experiment.interrupt import ENDS_WITH_STDIN, Interruption
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -143,7 +144,10 @@ class LocalProcesses:
 
 
 class _Process:
-    """One cell's process, in a session of its own: Ctrl-C at the terminal reaches the comparison alone."""
+    """One cell's process, in a session of its own: Ctrl-C at the terminal reaches the comparison alone.
+
+    It ends with this process, however that ends: its standard input is a pipe that closes then.
+    """
 
     def __init__(self, folder: ComparisonFolder, cell: Cell, threads: int) -> None:
         self.folder, self.cell = folder, cell
@@ -151,10 +155,11 @@ class _Process:
         self._began = time.monotonic()
         try:
             with folder.log_path(cell).open("ab") as log:
+                self._log_start = log.tell()
                 self._process = subprocess.Popen(
                     cell_command(folder, cell),
-                    env=cell_environment(threads),
-                    stdin=subprocess.DEVNULL,
+                    env={**cell_environment(threads), ENDS_WITH_STDIN: "1"},
+                    stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
@@ -178,29 +183,36 @@ class _Process:
             self._process.wait()
 
     def outcome(self) -> Outcome:
-        return outcome_of(self.folder, self.cell, self._process.returncode, time.monotonic() - self._began)
+        """Return how the process ended: from its exit code, else from its own status, else from its own last words."""
+        code, seconds = self._process.returncode, time.monotonic() - self._began
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        if code == 0:
+            return Outcome(self.cell, "done", "", seconds)
+        if code == _INTERRUPTED:
+            return Outcome(self.cell, "interrupted", "stopped by a signal", seconds)
+        if code < 0:
+            name = signal.Signals(-code).name
+            reason = f"killed by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
+        else:
+            reason = self._own_status() or self._last_words() or f"exit code {code}"
+        return Outcome(self.cell, "failed", reason, seconds)
 
+    def _own_status(self) -> str:
+        """Return why this very process failed, as it wrote down; another may have written there before it."""
+        status = self.folder.status(self.cell)
+        own = status.state == "failed" and (status.pid, status.host) == (self._process.pid, socket.gethostname())
+        return (status.reason or "") if own else ""
 
-def outcome_of(folder: ComparisonFolder, cell: Cell, code: int, seconds: float) -> Outcome:
-    """Return how a cell's process ended, from its exit code, its status and the last thing it said."""
-    if code == 0:
-        return Outcome(cell, "done", "", seconds)
-    if code == _INTERRUPTED:
-        return Outcome(cell, "interrupted", "stopped by a signal", seconds)
-    status = folder.status(cell)
-    said = _last_line(folder.log_path(cell))
-    if code < 0:
-        name = signal.Signals(-code).name
-        return Outcome(cell, "failed", f"killed by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}", seconds)
-    return Outcome(cell, "failed", said or status.reason or f"exit code {code}", seconds)
-
-
-def _last_line(path: Path) -> str:
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    def _last_words(self) -> str:
+        """Return the last line of what this very process said; the log holds what others said before it."""
+        try:
+            with self.folder.log_path(self.cell).open("rb") as log:
+                log.seek(self._log_start)
+                lines = log.read().decode(errors="replace").splitlines()
+        except OSError:
+            return ""
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 class InThisProcess:

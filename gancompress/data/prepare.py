@@ -8,11 +8,13 @@ same bytes (with the same Pillow), so a zip can be made again rather than sent.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import io
 import json
 import os
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
@@ -153,10 +155,10 @@ def prepare(
 
     Raises:
         BrokenImagesError: images cannot be read and may not be left out; nothing is written.
-        DataError: the source is not there or holds no images, or the target is there already.
+        DataError: the source is not there or holds no images, or the target is there already and holds anything else
+            than what would be made.
         OSError: the disk refuses.
     """
-    _refuse_existing(target)
     files = _open(source, labelled)
     count, classes_of = len(files), files.labels().tolist()
     channels = channels or _channels(files)
@@ -180,30 +182,64 @@ def prepare(
     broken: list[str] = []
     labels: list[tuple[str, int]] = []
     done = enlarged = 0
-    with whole_file(target) as aside:
-        with zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as packed:
-            for index, made in enumerate(_in_order(make, count)):
-                if progress is not None:
-                    progress(index + 1, count)
-                if isinstance(made, DataError):
-                    broken.append(made.message)
-                elif not broken or skip_broken:
-                    name = f"{done // _PER_FOLDER:05d}/img{done:08d}.{format}"
-                    packed.writestr(_entry(name), made[0])
-                    labels.append((name, classes_of[index]))
-                    done, enlarged = done + 1, enlarged + made[1]
-            document = {"labels": labels, "classes": files.classes} if files.classes else {"labels": None}
-            packed.writestr(_entry(NAME), json.dumps(document, ensure_ascii=False))
+    with _packed(target) as packed:
+        for index, made in enumerate(_in_order(make, count)):
+            if progress is not None:
+                progress(index + 1, count)
+            if isinstance(made, DataError):
+                broken.append(made.message)
+            elif not broken or skip_broken:
+                name = f"{done // _PER_FOLDER:05d}/img{done:08d}.{format}"
+                packed.writestr(_entry(name), made[0])
+                labels.append((name, classes_of[index]))
+                done, enlarged = done + 1, enlarged + made[1]
+        document = {"labels": labels, "classes": files.classes} if files.classes else {"labels": None}
+        packed.writestr(_entry(NAME), json.dumps(document, ensure_ascii=False).encode())
         if broken and (not skip_broken or not done):
             raise BrokenImagesError(tuple(broken), count, str(source))
-        _refuse_existing(target)
-        size = aside.stat().st_size
-    return Prepared(done, files.classes, channels, enlarged, tuple(broken), size)
+    return Prepared(done, files.classes, channels, enlarged, tuple(broken), target.stat().st_size)
 
 
-def _refuse_existing(target: Path) -> None:
+@contextlib.contextmanager
+def _packed(target: Path) -> Iterator[zipfile.ZipFile | _Existing]:
+    """Yield what takes the files of the zip: a new one, or one that is there already, if it holds the very same."""
     if target.exists():
-        raise DataError("is there already: choose another --out, or remove it", where=str(target))
+        existing = _Existing(target)
+        yield existing
+        existing.end()
+        return
+    with whole_file(target) as aside:
+        with zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as packed:
+            yield packed
+        if target.exists():
+            raise _is_there(target)
+
+
+class _Existing:
+    """A zip that is there already: so a preparation that was killed as it ended can be repeated like any other."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            with zipfile.ZipFile(path) as packed:
+                self._left = packed.infolist()[::-1]
+        except (zipfile.BadZipFile, OSError, ValueError):
+            raise _is_there(path) from None
+
+    def writestr(self, entry: zipfile.ZipInfo, content: bytes) -> None:
+        """Hold a file against the next one of the zip, by name, size and checksum."""
+        found = self._left.pop() if self._left else entry
+        if (found.filename, found.file_size, found.CRC) != (entry.filename, len(content), zlib.crc32(content)):
+            raise _is_there(self._path)
+
+    def end(self) -> None:
+        """There is nothing more to come."""
+        if self._left:
+            raise _is_there(self._path)
+
+
+def _is_there(target: Path) -> DataError:
+    return DataError("is there already and holds something else: choose another --out, or remove it", where=str(target))
 
 
 def _channels(files: _Folder | _Zip) -> Literal[1, 3]:

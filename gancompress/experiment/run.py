@@ -117,7 +117,7 @@ class Experiment:
                 self._run(dataset, trainer, rounds, interruption)
             return RunRecord(self.directory.path)
         self._directory = RunDirectory.open(self._root, self.recipe)
-        with self.directory.lock(), Interruption(self._say_stopping) as interruption:
+        with self.directory.lock(self._say_waiting), Interruption(self._say_stopping) as interruption:
             self.directory.status("running")
             for change in note_plugins(self.directory, self.recipe):
                 self.observer.message(f"note: {change}")
@@ -150,6 +150,11 @@ class Experiment:
     def _say_stopping(self) -> None:
         self.observer.message("stopping after this step (after its evaluation, if one runs); again to stop at once")
 
+    def _say_waiting(self, holder: str) -> None:
+        self.observer.message(
+            f"{self.directory.path} is being run by {holder}: waiting for it to end (Ctrl-C gives up)"
+        )
+
     def _run(
         self,
         dataset: Dataset[DatasetConfig],
@@ -176,6 +181,8 @@ class Experiment:
         if resumed:
             session.catch_up()
         session.train()
+        if self.group.is_main:
+            self.directory.sync_log()
         self._finish(trainer, history)
 
     def _resume(self, trainer: Trainer, history: History) -> bool:

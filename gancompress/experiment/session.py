@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -9,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gancompress.errors import RunError
+from gancompress.errors import CheckpointError, RunError
 from gancompress.evaluation.samples import sample_grid
 from gancompress.experiment.budgets import ROLES
 from gancompress.experiment.initial import load_initial
 from gancompress.experiment.measure import metric_record
 from gancompress.experiment.networks import build_networks
-from gancompress.storage.checkpoint import Snapshot, load, save
+from gancompress.storage.checkpoint import Snapshot, checkpoints, load, prune, remove, save
 from gancompress.training.loop import Position, Trainer
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
+#: seconds between two checkpoints where the recipe does not count steps
+CHECKPOINT_SECONDS = 600.0
+#: between two looks at the clock that processes must agree about
+_CLOCK_STEPS = 10
+#: scalar of a checkpoint that the next one replaces
+_PASSING = "passing"
 #: of every topology update
 _LOGGED = ("role", "round", "updates", "grown", "dropped", "churn", "exploration", "density")
 
@@ -68,8 +75,9 @@ class Session:
     def __post_init__(self) -> None:
         self.directory = self.history.directory
         self.total = sum(current.steps for current in self.rounds)
-        self._began = self._mark = time.perf_counter()
+        self._began = self._mark = self._saved = time.perf_counter()
         self._first = self.position.total
+        self._passing: set[int] = set()
 
     @property
     def position(self) -> Position:
@@ -78,6 +86,9 @@ class Session:
 
     def train(self) -> None:
         """Train every round that is left."""
+        if self.group.is_main:
+            self._passing = self._passing_on_disk()
+            self._forget()
         if self.position.total < self.total:
             self.trainer.choose(self.observer.message)
         self._mark = self._began = time.perf_counter()  # timing kernels is no training
@@ -111,8 +122,11 @@ class Session:
         self.observer.step(step, self._rate())
         stop = self._asked_to_stop()
         looks = self._due(training.sample_every) or self._evaluation_due(ends)
-        if ends or stop or looks or self._due(training.checkpoint_every) or self._rewound_to():
+        if ends or looks or self._due(training.checkpoint_every) or self._rewound_to():
             self.checkpoint()
+        elif stop or self._checkpoint_time():
+            # when it comes is chance, so it must leave no trace: neither in the numbers nor in what is kept at the end
+            self.checkpoint(passing=True)
         if (looks or ends) and not stop:
             self.history.trained(time.perf_counter() - self._mark)
             self._look(ends)
@@ -132,6 +146,12 @@ class Session:
 
     def _due(self, every: int) -> bool:
         return bool(every) and self.position.total % every == 0
+
+    def _checkpoint_time(self) -> bool:
+        """Whether the last checkpoint is so old that losing all since would hurt; the first rank's clock decides."""
+        if self.recipe.training.checkpoint_every or (self.group.world > 1 and self.position.total % _CLOCK_STEPS):
+            return False
+        return self.group.any(self.group.is_main and time.perf_counter() - self._saved >= CHECKPOINT_SECONDS)
 
     def _ends_round(self) -> bool:
         return self.position.step == self.rounds[self.position.round].steps
@@ -216,9 +236,15 @@ class Session:
 
     # ------------------------------------------------------------------ checkpoints and rounds
 
-    def checkpoint(self) -> None:
-        """Write the state of the run; every rank calls it, the first one writes."""
-        self.trainer.synchronise()
+    def checkpoint(self, *, passing: bool = False) -> None:
+        """Write the state of the run; every rank calls it, the first one writes.
+
+        Args:
+            passing: the next checkpoint replaces this one.
+        """
+        self._saved = time.perf_counter()
+        if not passing:
+            self.trainer.synchronise()
         if not self.trainer.is_finite():
             # a checkpoint of it would push the good ones out
             raise self._diverged(f"a weight is not finite at step {self.position.total}")
@@ -227,14 +253,37 @@ class Session:
         groups, scalars = self.trainer.snapshot()
         networks = {role: self.trainer.network(role) for role in ROLES}
         scalars["architecture"] = self.architecture.built(networks).to_json()
+        self.directory.sync_log()
         self._keep_aside(groups)
-        best = self.history.best_step
-        save(
-            self.directory.checkpoints,
-            Snapshot(self.position.total, groups, scalars),
-            keep=self.recipe.training.keep_checkpoints,
-            protect=() if best is None else (best,),
-        )
+        if passing:
+            scalars[_PASSING] = True
+        save(self.directory.checkpoints, Snapshot(self.position.total, groups, scalars))
+        self._forget(passing=passing)
+        if passing:
+            self._passing.add(self.position.total)
+
+    def _forget(self, *, passing: bool = False) -> None:
+        """Delete the checkpoints that are no longer needed.
+
+        Args:
+            passing: the newest is one that passes, which pushes no other one out.
+        """
+        for step in self._passing - {self.position.total}:
+            remove(self.directory.checkpoints / f"{step:08d}")
+            self._passing.remove(step)
+        if not passing and self.position.total not in self._passing:
+            best = self.history.best_step
+            keep, protect = self.recipe.training.keep_checkpoints, () if best is None else (best,)
+            prune(self.directory.checkpoints, keep, protect=protect)
+
+    def _passing_on_disk(self) -> set[int]:
+        """Return the steps of the checkpoints that were to be replaced by the next one."""
+        found = set()
+        for path in checkpoints(self.directory.checkpoints):
+            with contextlib.suppress(CheckpointError):  # left for a person to look at
+                if _PASSING in load(path, groups=()).scalars:
+                    found.add(int(path.name))
+        return found
 
     def _keep_aside(self, groups: dict[str, dict[str, Tensor]]) -> None:
         """Keep what later rounds need; before the checkpoint, so that none is resumed from without it."""

@@ -289,7 +289,7 @@ class TrainingConfig(_Strict):
     )
     log_every: Steps = Field(50, description="steps between two lines of log.jsonl")
     sample_every: int = Field(0, ge=0, description="steps between two sample grids; 0 = only at the end")
-    checkpoint_every: int = Field(0, ge=0, description="steps between two checkpoints; 0 = only at the end")
+    checkpoint_every: int = Field(0, ge=0, description="steps between two checkpoints; 0 = every ten minutes")
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept beside the best one")
 
 

@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any
 from gancompress.errors import RecipeError, RunError
 from gancompress.recipe.document import dump_yaml, flat, parse_yaml
 from gancompress.runs.status import State, Status, status_of
-from gancompress.storage.atomic import finite, write_file, write_json
+from gancompress.storage.atomic import finite, sweep, sync, write_file, write_json
 from gancompress.storage.locks import hold, is_alive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from gancompress.recipe.schema import Recipe
@@ -97,16 +97,37 @@ class RunDirectory:
             directory._refuse_other(recipe, identity)
             directory._restore_status(identity)
             return directory
-        if path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
-            raise RunError(f"this directory is not empty and has no {_RECIPE}; choose another", where=str(path))
+        status = cls._status_left(path, identity)
         try:
             path.mkdir(parents=True, exist_ok=True)
             # The status first: what has a recipe is a run, and a run always has an id.
-            write_json(path / _STATUS, dataclasses.asdict(Status(id=identity, updated=_now())))
+            if status is None:
+                write_json(path / _STATUS, dataclasses.asdict(Status(id=identity, updated=_now())))
             write_file(path / _RECIPE, dump_yaml(recipe))
         except OSError as error:
             raise RunError(f"cannot make the run directory: {error.strerror}", where=str(path)) from error
         return cls(path)
+
+    @staticmethod
+    def _status_left(path: Path, identity: str) -> Status | None:
+        """Return the status of a directory without a recipe: its maker died, or somebody removed the recipe.
+
+        Raises:
+            RunError: the directory holds something else.
+        """
+        names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")} if path.is_dir() else set()
+        status = Status()
+        with contextlib.suppress(RunError):
+            status = status_of(_read_object(path / _STATUS), str(path / _STATUS))
+        if status.id not in ("", identity):
+            raise RunError(
+                f"this directory belongs to another recipe ({status.id}, not {identity}) whose {_RECIPE} is gone; "
+                "choose another directory for runs, or remove this one",
+                where=str(path),
+            )
+        if names - {_STATUS} and not status.id:
+            raise RunError(f"this directory is not empty and has no {_RECIPE}; choose another", where=str(path))
+        return status if status.id else None
 
     def _refuse_other(self, recipe: Mapping[str, Any], identity: str) -> None:
         mine, theirs = self._identity(identity), identity
@@ -169,13 +190,24 @@ class RunDirectory:
     # ------------------------------------------------------------------ one process at a time
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run, so that no other process can run it. The lock of a process that died is free.
+    def lock(self, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+        """Hold the run, so that no other process can run it, and remove what dead processes left half-written.
+
+        The lock of a process that died is free.
+
+        Args:
+            waiting: told who runs it, and then it is waited for; None refuses instead.
 
         Raises:
-            RunError: another process runs it; the message names it.
+            RunError: another process runs it and is not waited for; the message names it.
         """
-        with hold(self.path / ".lock"):
+        from gancompress.storage.checkpoint import clean
+
+        with hold(self.path / ".lock", waiting):
+            for name in (".", "samples", "evaluations", "export"):
+                sweep(self.path / name)
+            for name in ("checkpoints", "rewind", "rounds"):
+                clean(self.path / name)
             yield
 
     def status(self, state: State, reason: str | None = None) -> None:
@@ -222,16 +254,7 @@ class RunDirectory:
         Raises:
             RunError: it is damaged.
         """
-        path = self.path / name
-        try:
-            value = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            raise RunError(f"cannot be read as JSON: {error}", where=str(path)) from error
-        if not isinstance(value, dict):
-            raise RunError("cannot be read: expected a JSON object", where=str(path))
-        return value
+        return _read_object(self.path / name)
 
     def recipe(self) -> dict[str, Any]:
         """Return the resolved recipe as plain values.
@@ -265,6 +288,20 @@ class RunDirectory:
         try:
             with path.open("ab", buffering=0) as file:
                 file.write(line.encode())
+        except OSError as error:
+            raise RunError(f"cannot write: {error.strerror}", where=str(path)) from error
+
+    def sync_log(self) -> None:
+        """Wait until the disk has the log: a checkpoint that outlives a power cut needs what was logged before it.
+
+        Raises:
+            RunError: the disk refuses.
+        """
+        path = self.path / _LOG
+        try:
+            if path.exists():
+                sync(path)
+                sync(self.path)
         except OSError as error:
             raise RunError(f"cannot write: {error.strerror}", where=str(path)) from error
 
@@ -365,6 +402,19 @@ def directories(root: Path) -> list[RunDirectory]:
             return "", run.path.name
 
     return sorted(runs, key=touched, reverse=True)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file, an empty one where there is none."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot be read as JSON: {error}", where=str(path)) from error
+    if not isinstance(value, dict):
+        raise RunError("cannot be read: expected a JSON object", where=str(path))
+    return value
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

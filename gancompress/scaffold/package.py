@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gancompress.components.registry import REGISTRIES
 from gancompress.errors import ComponentError, RunError
+from gancompress.storage.atomic import ASIDE, put_in_place, remove_tree, sync_all
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,13 +82,16 @@ def scaffold(distribution: str, kind: str, parent: Path) -> list[Path]:
         "RECIPES": _template("recipes.toml") if any(path.endswith(".yaml") for path in files) else "",
         **{key.upper(): value for key, value in words._asdict().items()},
     }
-    directory = parent / distribution
+    directory, aside = parent / distribution, parent / f"{ASIDE}{distribution}"
     if directory.exists():
         raise RunError("is already there; choose another name, or --out another directory", where=str(directory))
     try:
+        remove_tree(aside)  # of one who died while writing it
         for path, text in files.items():
-            (directory / path).parent.mkdir(parents=True, exist_ok=True)
-            (directory / path).write_text(_filled(text, filling), encoding="utf-8")
+            (aside / path).parent.mkdir(parents=True, exist_ok=True)
+            (aside / path).write_text(_filled(text, filling), encoding="utf-8")
+        sync_all()
+        put_in_place(aside, directory)
     except OSError as error:
         raise RunError(f"cannot be written: {error.strerror}", where=str(directory)) from error
     return [directory / path for path in files]

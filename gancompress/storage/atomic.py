@@ -1,19 +1,25 @@
 """Writing files so that a reader, or the next process, never meets half of one. Imports no torch.
 
 A file appears under its name only when it is complete and on the disk: it is written aside in the same directory,
-synced, and renamed. Whatever kills the process leaves the old file or the new one.
+synced, and renamed. Whatever kills the process leaves the old file or the new one, and at most a file aside, which is
+locked while its process lives and removed by whoever comes next.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+if sys.platform != "win32":
+    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +31,7 @@ __all__ = [
     "finite",
     "put_in_place",
     "remove_tree",
+    "sweep",
     "sync",
     "sync_all",
     "whole_file",
@@ -78,16 +85,77 @@ def whole_file(path: Path, *, one_of_many: bool = False) -> Iterator[Path]:
         one_of_many: leave syncing to the caller, who calls :func:`sync_all` after the last.
 
     Raises:
-        OSError: the disk is full or refuses; as after any error, what was at ``path`` is untouched and nothing is left
-            aside.
+        OSError: the disk is full or refuses, or nothing was written; as after any error, what was at ``path`` is
+            untouched and nothing is left aside.
     """
+    if not one_of_many:
+        sweep(path.parent, f"{path.name}-")
     aside = path.with_name(f"{ASIDE}{path.name}-{os.getpid()}-{threading.get_ident()}")
+    with _marked(aside):
+        try:
+            yield aside
+            if aside.stat().st_size == 0:
+                raise FileNotFoundError(errno.ENOENT, "nothing was written", str(path))
+            (os.replace if one_of_many else put_in_place)(aside, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def _marked(aside: Path) -> Iterator[None]:
+    """Make a file and hold a lock on it, by which :func:`sweep` knows that its process lives.
+
+    Windows needs none: there, a file that is being written cannot be removed.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    while True:
+        descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:  # else it was swept away before it was locked
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def sweep(directory: Path, of: str = "") -> list[str]:
+    """Remove the files aside that dead processes left in a directory; those of living ones stay.
+
+    Args:
+        directory: may be missing.
+        of: beginning of the names that were written.
+
+    Returns:
+        The names that were removed.
+    """
     try:
-        yield aside
-        (os.replace if one_of_many else put_in_place)(aside, path)
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
+        found = [entry.name for entry in os.scandir(directory) if entry.name.startswith(f"{ASIDE}{of}")]
+    except OSError:
+        return []
+    return [name for name in sorted(found) if _remove_dead(directory / name)]
+
+
+def _remove_dead(aside: Path) -> bool:
+    """Remove a file aside unless a process holds it; return whether it was removed."""
+    try:
+        if sys.platform == "win32":
+            aside.unlink()
+            return True
+        descriptor = os.open(aside, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            aside.unlink()
+        finally:
+            os.close(descriptor)
+    except OSError:  # it is held, a directory, or somebody else's
+        return False
+    return True
 
 
 def write_file(path: Path, content: bytes | str) -> None:

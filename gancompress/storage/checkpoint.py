@@ -47,6 +47,7 @@ __all__ = [
     "latest",
     "load",
     "prune",
+    "remove",
     "save",
 ]
 
@@ -148,8 +149,8 @@ def save(directory: Path, snapshot: Snapshot, *, keep: int | None = None, protec
 def prune(directory: Path, keep: int, *, protect: Collection[int] = ()) -> list[int]:
     """Delete all but the newest ``keep`` checkpoints and the protected ones.
 
-    A checkpoint first loses its name and then its files, so that a half-deleted one is never met. Only complete
-    checkpoints count towards ``keep`` as far as their manifest tells; broken ones are left for a person to look at.
+    Only complete checkpoints count towards ``keep`` as far as their manifest tells; broken ones are left for a person
+    to look at.
 
     Args:
         directory: the run's ``checkpoints`` directory.
@@ -167,14 +168,23 @@ def prune(directory: Path, keep: int, *, protect: Collection[int] = ()) -> list[
     complete = [path for path in checkpoints(directory) if (path / _MANIFEST).is_file()]
     doomed = [path for path in complete[: max(0, len(complete) - keep)] if int(path.name) not in set(protect)]
     for path in doomed:
-        aside = path.with_name(f"{ASIDE}{path.name}")
-        try:
-            remove_tree(aside)
-            os.rename(path, aside)
-            remove_tree(aside)
-        except OSError as error:
-            raise CheckpointError(f"cannot delete this old checkpoint: {error.strerror}", where=str(path)) from error
+        remove(path)
     return [int(path.name) for path in doomed]
+
+
+def remove(path: Path) -> None:
+    """Delete a checkpoint. It first loses its name and then its files, so that a half-deleted one is never met.
+
+    Raises:
+        CheckpointError: the disk refuses.
+    """
+    aside = path.with_name(f"{ASIDE}{path.name}")
+    try:
+        remove_tree(aside)
+        os.rename(path, aside)
+        remove_tree(aside)
+    except OSError as error:
+        raise CheckpointError(f"cannot delete this old checkpoint: {error.strerror}", where=str(path)) from error
 
 
 def clean(directory: Path) -> list[str]:

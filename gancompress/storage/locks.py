@@ -35,17 +35,27 @@ def is_alive(pid: int | None) -> bool:
 
 
 @contextlib.contextmanager
-def hold(path: Path) -> Iterator[None]:
+def hold(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold the lock file at ``path``, made if missing; ``<path>.holder`` names the holder.
 
+    Args:
+        path: the lock file, in an existing directory.
+        waiting: told who has it, once, and then it is waited for; None refuses instead.
+
     Raises:
-        RunError: another process holds it, or the file cannot be locked.
+        RunError: another process holds it and is not waited for, or the file cannot be locked.
     """
     from filelock import FileLock, Timeout
 
     lock, holder = FileLock(path), path.with_name(f"{path.name}.holder")
     try:
-        lock.acquire(timeout=0)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if waiting is None:
+                raise
+            waiting(_named(holder))
+            lock.acquire()
         holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n", encoding="utf-8")
     except Timeout:
         raise RunError(

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gancompress.comparison import runner
 from gancompress.comparison.choices import parse_methods
 from gancompress.comparison.folder import ComparisonFolder
 from gancompress.comparison.grid import Cell, Grid, build_grid
 from gancompress.comparison.results import collect
 from gancompress.comparison.runner import InThisProcess, LocalProcesses, Outcome, Submitted, run_missing
 from gancompress.errors import RunError
+from gancompress.experiment.interrupt import ENDS_WITH_STDIN
+from gancompress.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -104,6 +108,54 @@ def test_a_failing_cell_in_this_process_keeps_no_other(
     notes = Notes()
     run_missing(opened(grid, tmp_path), grid.cells, InThisProcess(), notes)
     assert [state for _, state in notes.ends] == ["failed", "done"]
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("sys.exit(3)", "exit code 3"),
+        ("print('first'); print('its own words'); sys.exit(1)", "its own words"),
+        ("run.status('failed', 'RunError: no luck'); print('noise'); sys.exit(1)", "RunError: no luck"),
+    ],
+)
+def test_the_reason_of_a_failure_is_its_own_and_not_what_others_left(
+    grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, reason: str
+) -> None:
+    folder, cell = opened(grid, tmp_path), grid.cells[0]
+    folder.log_path(cell).write_text("the last words of a stranger")
+    strangers = RunDirectory.open(folder.runs, cell.recipe)
+    strangers.status("failed", "RunError: the reason of a stranger")
+    opening = "import sys, pathlib\nfrom gancompress.runs.directory import RunDirectory\n"
+    opening += f"run = RunDirectory(pathlib.Path({str(strangers.path)!r}))\n"
+    monkeypatch.setattr(runner, "cell_command", lambda *_: [sys.executable, "-c", opening + program])
+    (outcome,) = run_missing(folder, [cell], LocalProcesses(1, threads=1), Notes())
+    assert (outcome.state, outcome.reason) == ("failed", reason)
+
+
+def test_a_cell_has_what_tells_it_that_the_comparison_is_gone(
+    grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = "import os, stat, sys; sys.exit(not (sys.argv[1] in os.environ and stat.S_ISFIFO(os.fstat(0).st_mode)))"
+    monkeypatch.setattr(runner, "cell_command", lambda *_: [sys.executable, "-c", program, ENDS_WITH_STDIN])
+    (outcome,) = run_missing(opened(grid, tmp_path), grid.cells[:1], LocalProcesses(1, threads=1), Notes())
+    assert outcome.state == "done"
+    assert ENDS_WITH_STDIN not in runner.cell_environment(1)  # a job of a cluster outlives whoever submitted it
+
+
+def test_a_run_that_another_process_has_is_named(grid: Grid, tmp_path: Path) -> None:
+    from gancompress.progress import ComparisonProgress, Lines
+
+    folder, (cell, free) = opened(grid, tmp_path), grid.cells
+    RunDirectory.open(folder.runs, cell.recipe).status("running")
+    said: list[str] = []
+    shown = Lines()
+    shown.say = said.append  # type: ignore[method-assign]
+    progress = ComparisonProgress(grid, folder, shown)
+    progress.started(cell)
+    progress.started(free)
+    assert [line for line in said if "waiting" in line] == [
+        f"{cell.name}: process {os.getpid()} on {socket.gethostname()} runs it: waiting for it to end"
+    ]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as on POSIX")

@@ -236,7 +236,7 @@ def test_nothing_but_broken_images_is_an_error_even_if_they_may_be_skipped(tmp_p
 def test_what_is_there_is_never_replaced(tmp_path: Path) -> None:
     source = write(tmp_path / "in", {"1.png": encode(plain())})
     (tmp_path / "out.zip").write_text("mine")
-    with pytest.raises(DataError, match=r"out\.zip: is there already: choose another --out, or remove it"):
+    with pytest.raises(DataError, match=r"out\.zip: is there already and holds something else: choose another"):
         prepare(source, tmp_path / "out.zip", resolution=8)
     (tmp_path / "out.zip").unlink()
 
@@ -246,6 +246,31 @@ def test_what_is_there_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is there already"):
         prepare(source, tmp_path / "out.zip", resolution=8, progress=meanwhile)
     assert (tmp_path / "out.zip").read_text() == "theirs"
+
+
+def test_the_same_preparation_again_finds_its_zip_and_any_other_is_refused(tmp_path: Path) -> None:
+    source = write(tmp_path / "in", {f"{n}.png": encode(plain((n, 0, 0))) for n in range(3)})
+    target = tmp_path / "out.zip"
+    first = prepare(source, target, resolution=8)
+    before = target.read_bytes(), target.stat().st_mtime_ns
+    assert prepare(source, target, resolution=8) == first
+    write(source, {"3.png": encode(plain(BLUE))})
+    with pytest.raises(DataError, match="holds something else"):
+        prepare(source, target, resolution=8)
+    (source / "3.png").unlink()
+    with pytest.raises(DataError, match="holds something else"):
+        prepare(source, target, resolution=4)
+    (source / "2.png").unlink()
+    with pytest.raises(DataError, match="holds something else"):
+        prepare(source, target, resolution=8)
+    assert (target.read_bytes(), target.stat().st_mtime_ns) == before
+
+
+def test_what_a_killed_preparation_left_beside_the_zip_goes_with_the_next(tmp_path: Path) -> None:
+    source = write(tmp_path / "in", {"1.png": encode(plain())})
+    (tmp_path / ".tmp-out.zip-1-2").write_bytes(b"half a zip")
+    prepare(source, tmp_path / "out.zip", resolution=8)
+    assert sorted(os.listdir(tmp_path)) == ["in", "out.zip"]
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:

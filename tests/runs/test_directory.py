@@ -138,6 +138,33 @@ def test_a_crash_while_making_the_directory_is_made_good(tmp_path: Path) -> None
     assert RunDirectory.claim(path, RECIPE, "ab12").recipe()["name"] == "digits"
 
 
+@pytest.mark.parametrize("status", ["ours", b"", b"{", b"\0" * 64, b"[]"])
+def test_a_death_between_status_and_recipe_is_made_good(tmp_path: Path, status: str | bytes) -> None:
+    whole = RunDirectory.claim(tmp_path / "whole-ab12", RECIPE, "ab12")
+    path = tmp_path / "digits-ab12"
+    path.mkdir()
+    (path / "status.json").write_bytes((whole.path / "status.json").read_bytes() if status == "ours" else status)
+    run = RunDirectory.claim(path, RECIPE, "ab12")
+    assert (run.read_status().id, run.read_status().state) == ("ab12", "pending")
+    assert (path / "recipe.yaml").read_bytes() == (whole.path / "recipe.yaml").read_bytes()
+
+
+def test_a_recipe_that_is_gone_is_written_again_for_its_own_run_only(run: RunDirectory) -> None:
+    (run.path / "checkpoints").mkdir()
+    recipe = (run.path / "recipe.yaml").read_bytes()
+    run.status("interrupted", "stopped")
+    (run.path / "recipe.yaml").unlink()
+    with pytest.raises(RunError, match=r"belongs to another recipe \(ab12, not cd34\)"):
+        RunDirectory.claim(run.path, changed(density=0.3), "cd34")
+    again = RunDirectory.claim(run.path, RECIPE, "ab12")
+    assert (again.path / "recipe.yaml").read_bytes() == recipe
+    assert again.read_status().reason == "stopped"
+    (run.path / "recipe.yaml").unlink()
+    (run.path / "status.json").unlink()
+    with pytest.raises(RunError, match="not empty"):
+        RunDirectory.claim(run.path, RECIPE, "ab12")
+
+
 # ------------------------------------------------------------------------------------------- status and lock
 
 
@@ -198,6 +225,48 @@ def test_the_lock_of_a_killed_process_is_taken_over(run: RunDirectory) -> None:
         holder.wait()
         with run.lock():
             assert str(os.getpid()) in (run.path / ".lock.holder").read_text()
+
+
+def test_a_held_lock_is_waited_for_and_the_holder_named(run: RunDirectory) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        told: list[str] = []
+
+        def waiting(name: str) -> None:
+            told.append(name)
+            holder.kill()
+
+        with run.lock(waiting):
+            assert told == [f"process {holder.pid} on {socket.gethostname()}"]
+
+
+def test_the_next_owner_removes_what_dead_processes_left_and_nothing_that_a_living_one_writes(
+    run: RunDirectory,
+) -> None:
+    from gancompress.storage.atomic import whole_file
+
+    for name in (".", "samples", "evaluations", "export", "checkpoints/.tmp-00000012"):
+        (run.path / name).mkdir(parents=True, exist_ok=True)
+        (run.path / name / ".tmp-half-1-2").write_text("ha")
+    (run.path / "notes.txt").write_text("a person's")
+    (run.path / "checkpoints" / "00000008").mkdir()
+    with whole_file(run.path / "export" / "generator.safetensors") as aside:
+        aside.write_bytes(b"half")
+        with run.lock():
+            pass
+        left = sorted(str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file())
+        assert [name for name in left if not name.startswith(".lock")] == [
+            f"export/{aside.name}",
+            "notes.txt",
+            "recipe.yaml",
+            "status.json",
+        ]
+        aside.write_bytes(b"whole")
+    assert (run.path / "export" / "generator.safetensors").read_bytes() == b"whole"
+    assert sorted(os.listdir(run.path / "checkpoints")) == ["00000008"]
 
 
 def test_a_lock_whose_holder_is_not_named_still_locks(tmp_path: Path) -> None:

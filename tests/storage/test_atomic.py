@@ -57,6 +57,19 @@ def test_what_was_there_survives_an_error(tmp_path: Path) -> None:
     assert (os.listdir(tmp_path), path.read_text()) == (["a"], "old")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="locks as on POSIX")
+def test_what_a_dead_writer_left_goes_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-a.zip-1-2").write_text("of a dead process")
+    (tmp_path / ".tmp-b.zip-1-2").write_text("of a dead process, another file")
+    with atomic.whole_file(tmp_path / "a.zip") as mine:
+        mine.write_text("mine")
+        assert sorted(os.listdir(tmp_path)) == sorted([mine.name, ".tmp-b.zip-1-2"])
+        assert atomic.sweep(tmp_path) == [".tmp-b.zip-1-2"]
+        assert mine.read_text() == "mine"
+    assert os.listdir(tmp_path) == ["a.zip"]
+    assert atomic.sweep(tmp_path / "missing") == []
+
+
 def test_a_directory_gets_its_name_with_all_that_is_in_it(tmp_path: Path, synced: list[str]) -> None:
     (tmp_path / "aside" / "deep").mkdir(parents=True)
     (tmp_path / "aside" / "deep" / "file").write_text("x")
