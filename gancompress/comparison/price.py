@@ -20,7 +20,6 @@ from gancompress.experiment.assemble import build_loss
 from gancompress.experiment.budgets import ROLES, build_budgets, build_method, connected_weights
 from gancompress.experiment.networks import Networks, build_backbone, build_networks
 from gancompress.methods.base import NetView, Plan
-from gancompress.objectives.base import Loss
 from gancompress.seeds import generator as seeded
 
 if TYPE_CHECKING:
@@ -235,7 +234,7 @@ class _Play:
         n_d, objective = self.recipe.training.discriminator_steps, self.recipe.objective
         first, last = before * n_d, (before + current.steps) * n_d
         draws = range(first, last)
-        times = len(draws) if type(self.loss).penalty is not Loss.penalty else 0
+        times = len(draws) if self.loss.penalises else 0
         if objective.r1.weight:
             times += sum(1 for draw in draws if draw % objective.r1.every == 0)
         if times:

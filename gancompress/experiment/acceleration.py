@@ -11,13 +11,12 @@ import torch
 
 from gancompress import kernels
 from gancompress.errors import RecipeError
-from gancompress.objectives.base import Loss
 from gancompress.training.execution import Execution, why_dense
 from gancompress.training.folding import Folding
 from gancompress.training.graphs import why_no_graphs
 
 if TYPE_CHECKING:
-    from gancompress.objectives.base import LossConfig
+    from gancompress.objectives.base import Loss, LossConfig
     from gancompress.recipe.schema import Recipe
 
 __all__ = ["build_execution", "build_folding", "check_accelerations", "device_of", "numbered", "why_not_recorded"]
@@ -116,6 +115,6 @@ def why_not_recorded(recipe: Recipe, loss: Loss[LossConfig], *, device: str, wor
     return why_no_graphs(
         device=device,
         augments=bool(recipe.objective.diffaugment),
-        penalises=type(loss).penalty is not Loss.penalty,
+        penalises=loss.penalises,
         world=world,
     )

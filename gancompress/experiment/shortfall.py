@@ -26,21 +26,29 @@ def planned_shortfalls(method: Method[MethodConfig], rounds: Sequence[Round], en
     if len(rounds) > 1:
         return []
     if type(method).plan is Method.plan:
-        return shortfalls(engine)
+        return _off_density(engine)
     steps = rounds[0].steps
     if any(Plan.UPDATE in method.plan(role, step, steps) for role in engine.roles for step in range(1, steps + 1)):
         return []
     return [
         f"no topology update is due in {steps:,} steps: give sparsity.method a shorter interval",
-        *shortfalls(engine),
+        *_off_density(engine),
     ]
 
 
 def shortfalls(engine: Engine) -> list[str]:
-    """Return a line for every network off its density, unless the method chooses it, and for every empty layer.
+    """Return what is known after the last step: masks that were never updated by a method that updates some.
 
-    Less than a unit of the pattern is no miss: whole units cannot come nearer.
+    And a line for every network off its density, unless the method chooses it, and for every empty layer. Less than a
+    unit of the pattern is no miss: whole units cannot come nearer.
     """
+    updates = type(engine.method).update is not Method.update
+    if updates and not any(engine.state(role).updates for role in engine.roles):
+        return ["no mask was ever updated: give sparsity.method a shorter interval", *_off_density(engine)]
+    return _off_density(engine)
+
+
+def _off_density(engine: Engine) -> list[str]:
     lines = []
     for role in engine.roles:
         state, budget = engine.state(role), engine.budget(role)

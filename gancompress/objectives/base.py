@@ -56,6 +56,11 @@ class Loss(abc.ABC, Generic[C]):
         given = inspect.signature(self.generator).parameters.values()
         return len([p for p in given if p.kind <= p.POSITIONAL_OR_KEYWORD and p.default is p.empty]) > 1
 
+    @property
+    def penalises(self) -> bool:
+        """Whether every discriminator step computes :meth:`penalty`, which costs and is counted."""
+        return type(self).penalty is not Loss.penalty
+
     def penalty(
         self, discriminator: DiscriminatorFn, real: Tensor, fake: Tensor, rng: torch.Generator
     ) -> Tensor | None:

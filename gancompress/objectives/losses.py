@@ -128,6 +128,11 @@ class WGANGP(Loss[WGANGPConfig]):
         """Return minus the mean logit."""
         return -fake_logits.float().mean()
 
+    @property
+    def penalises(self) -> bool:
+        """Not with a weight of 0."""
+        return self.config.weight > 0
+
     def penalty(
         self, discriminator: DiscriminatorFn, real: Tensor, fake: Tensor, rng: torch.Generator
     ) -> Tensor | None:
@@ -138,7 +143,7 @@ class WGANGP(Loss[WGANGPConfig]):
         Raises:
             ValueError: the two batches differ in shape.
         """
-        if self.config.weight == 0:
+        if not self.penalises:
             return None
         if real.shape != fake.shape:
             raise ValueError(f"wgan-gp pairs real and fake images: got {tuple(real.shape)} and {tuple(fake.shape)}")

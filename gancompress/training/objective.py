@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gancompress.objectives.augment import Policy, diffaugment
-from gancompress.objectives.base import Loss, LossConfig
 from gancompress.objectives.orthogonal import filter_matrices, orthogonal_penalty
 from gancompress.objectives.r1 import r1_penalty
 from gancompress.seeds import generator as seeded
@@ -19,6 +18,7 @@ from gancompress.seeds import generator as seeded
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gancompress.objectives.base import Loss, LossConfig
     from gancompress.sparsity.state import Role
     from gancompress.training.batches import Latents, RealBatch
 
@@ -135,8 +135,7 @@ class Objective:
 
     def penalties(self, draw: int) -> int:
         """Return how many gradient penalties the ``draw``-th discriminator step computes."""
-        has_penalty = type(self.loss).penalty is not Loss.penalty
-        return int(has_penalty) + int(self._r1_due(draw))
+        return int(self.loss.penalises) + int(self._r1_due(draw))
 
     def generator(
         self,

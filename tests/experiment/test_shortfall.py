@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from gancompress.methods.base import Method
 
 
-def engine(method: Method[Any], kept: tuple[int, int]) -> Any:
+def engine(method: Method[Any], kept: tuple[int, int], updates: int = 0) -> Any:
     masks = {name: torch.arange(10) < count for name, count in zip("ab", kept, strict=True)}
-    state = SparseState(masks, dict(zip("ab", kept, strict=True)))
+    state = SparseState(masks, dict(zip("ab", kept, strict=True)), updates)
     budget = Budget(0.25, {"a": 2, "b": 3}, {"a": 10, "b": 10}, "uniform")
     return SimpleNamespace(roles=("generator",), method=method, state=lambda role: state, budget=lambda role: budget)
 
@@ -33,6 +33,12 @@ def test_a_density_that_is_missed_and_a_layer_that_is_empty() -> None:
         "the generator has density 0.5000, 0.2500 was asked",
         "b of the generator keeps no weight",
     ]
+
+
+def test_a_method_whose_updates_never_came() -> None:
+    told = "no mask was ever updated: give sparsity.method a shorter interval"
+    assert shortfalls(engine(DST(DSTConfig()), (2, 3))) == [told]
+    assert shortfalls(engine(DST(DSTConfig()), (2, 3), updates=1)) == []
 
 
 def test_a_method_that_chooses_its_density_misses_none() -> None:

@@ -19,6 +19,7 @@ from gancompress.objectives.losses import (
 )
 from gancompress.objectives.r1 import r1_penalty
 from gancompress.seeds import generator
+from gancompress.training.objective import Objective
 
 if TYPE_CHECKING:
     from gancompress.objectives.base import Loss
@@ -119,7 +120,18 @@ def test_non_saturating_survives_extreme_logits():
 @pytest.mark.parametrize("kind", [Hinge, NonSaturating, LeastSquares])
 def test_no_penalty_by_default(kind: type[Loss]):
     images = torch.zeros(2, 1, 2, 2)
-    assert kind(kind.Config()).penalty(lambda x: x.sum((1, 2, 3)), images, images, generator(0, "penalty")) is None
+    loss = kind(kind.Config())
+    assert not loss.penalises
+    assert loss.penalty(lambda x: x.sum((1, 2, 3)), images, images, generator(0, "penalty")) is None
+
+
+def test_a_penalty_of_weight_0_is_not_computed_and_not_counted():
+    images = torch.zeros(2, 1, 2, 2)
+    loss = WGANGP(WGANGPConfig(weight=0))
+    assert loss.penalty(lambda x: x.sum((1, 2, 3)), images, images, generator(0, "penalty")) is None
+    for each, count in ((loss, 0), (WGANGP(WGANGPConfig()), 1)):
+        assert each.penalises == bool(count)
+        assert Objective(each, seed=0).penalties(draw=0) == count
 
 
 def test_unknown_settings_are_refused():
