@@ -31,17 +31,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "bench_infer": "gancompress.api.benchmarks",
-    "bench_train": "gancompress.api.benchmarks",
-    "compare": "gancompress.api.commands",
-    "compress": "gancompress.api.commands",
-    "evaluate": "gancompress.api.finished",
-    "export": "gancompress.api.finished",
-    "prepare_data": "gancompress.data.prepare",
-    "run": "gancompress.api.commands",
-    "sample": "gancompress.api.finished",
-    "shipped_recipes": "gancompress.recipe.catalogue",
-    "train": "gancompress.api.commands",
+    name: f"gancompress.{home}"
+    for home, names in {
+        "api.benchmarks": "bench_infer bench_train",
+        "api.commands": "compare compress run train",
+        "api.finished": "evaluate export sample",
+        "data.prepare": "prepare_data",
+        "recipe.catalogue": "shipped_recipes",
+    }.items()
+    for name in names.split()
 }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from gancompress.api.commands import expressions
 from gancompress.api.outcomes import RunOutcome
 from gancompress.errors import ExportError, RunError
-from gancompress.report.tables import plain_metrics
+from gancompress.report.summary import plain_metrics
 from gancompress.runs.record import metrics_of
 
 if TYPE_CHECKING:

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from gancompress.errors import RunError, did_you_mean
-from gancompress.report.comparison_table import drawn_comparison, plain_comparison
-from gancompress.report.compression import drawn_compression, plain_compression
-from gancompress.report.notebook import comparison_html, compression_html, summary_html
-from gancompress.report.tables import drawn_summary, plain_summary, summary_of
+from gancompress.report.comparison_table import shown_comparison
+from gancompress.report.compression import shown_compression
+from gancompress.report.summary import shown_run
 from gancompress.report.words import metric_value
 from gancompress.runs.record import ROLES, Metric, mapping, metrics_of, number, read_run
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from gancompress.comparison.results import CellResult, Results, RowResult
-    from gancompress.report.tables import Summary
+    from gancompress.report.shown import Shown
     from gancompress.runs.record import RunRecord
 
 __all__ = [
@@ -39,6 +38,28 @@ __all__ = [
     "RunOutcome",
     "print_outcome",
 ]
+
+
+class _Outcome:
+    """A value that says what it is wherever it is looked at."""
+
+    @property
+    def _shown(self) -> Shown:
+        raise NotImplementedError
+
+    @property
+    def _picture(self) -> Path | None:
+        """What a notebook shows below it."""
+        return None
+
+    def __str__(self) -> str:
+        return self._shown.plain()
+
+    def __rich__(self) -> RenderableType:
+        return self._shown.drawn()
+
+    def _repr_html_(self) -> str:
+        return self._shown.html(self._picture)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +104,7 @@ class Cost:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class RunOutcome:
+class RunOutcome(_Outcome):
     """A run, as its directory tells it.
 
     Attributes:
@@ -166,8 +187,12 @@ class RunOutcome:
         return self.best.metrics if self.best is not None else _Metrics()
 
     @property
-    def _summary(self) -> Summary:
-        return summary_of(self.record)
+    def _shown(self) -> Shown:
+        return shown_run(self.record)
+
+    @property
+    def _picture(self) -> Path | None:
+        return self.samples
 
     def export(
         self, path: str | Path | None = None, *, step: str = "last", values: Literal["float32", "bf16"] = "float32"
@@ -193,24 +218,15 @@ class RunOutcome:
         export_run(open_run(self.directory), file, step=step, values=values)
         return file
 
-    def __str__(self) -> str:
-        return plain_summary(self._summary.title, self._summary.facts, self._summary.lines)
-
     def __repr__(self) -> str:
         first = next(iter(self.metrics.values()), None)
         facts = [f"{first.label} {metric_value(first.value, first.std)}"] if first is not None else []
         facts += [f"{role} density {found:.4g}" for role, found in self.densities.items() if role == "generator"]
         return f"<{type(self).__name__} {self.name}: {', '.join([self.state, *facts])}; {self.directory}>"
 
-    def __rich__(self) -> RenderableType:
-        return drawn_summary(self._summary)
-
-    def _repr_html_(self) -> str:
-        return summary_html(self._summary, self.samples)
-
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class ComparisonOutcome:
+class ComparisonOutcome(_Outcome):
     """A comparison: its runs, and what they come to per method and density.
 
     Attributes:
@@ -254,19 +270,14 @@ class ComparisonOutcome:
         """The runs without numbers, each with its reason; comparing again finishes them."""
         return self.results.missing
 
-    def __str__(self) -> str:
-        return plain_comparison(self.results)
+    @property
+    def _shown(self) -> Shown:
+        return shown_comparison(self.results)
 
     def __repr__(self) -> str:
         cells = self.results.cells
         done = len(cells) - len(self.missing)
         return f"<{type(self).__name__} {done} of {len(cells)} runs; {self.directory}>"
-
-    def __rich__(self) -> RenderableType:
-        return drawn_comparison(self.results)
-
-    def _repr_html_(self) -> str:
-        return comparison_html(self.results)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,7 +300,7 @@ class GeneratorFacts:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class CompressionOutcome:
+class CompressionOutcome(_Outcome):
     """A trained generator made sparse, measured before and after under one protocol.
 
     Attributes:
@@ -317,8 +328,13 @@ class CompressionOutcome:
         """The run directory."""
         return self.run.directory
 
-    def __str__(self) -> str:
-        return plain_compression(self.source, *self._records)
+    @property
+    def _shown(self) -> Shown:
+        return shown_compression(self.source, *self._records)
+
+    @property
+    def _picture(self) -> Path | None:
+        return self.run.samples
 
     def __repr__(self) -> str:
         change = f"density {self.before.density:.4g} to {self.after.density:.4g}"
@@ -327,14 +343,8 @@ class CompressionOutcome:
             change += f", {new.label} {metric_value(old.value)} to {metric_value(new.value)}"
         return f"<{type(self).__name__} {self.source}: {change}; {self.directory}>"
 
-    def __rich__(self) -> RenderableType:
-        return drawn_compression(self.source, *self._records)
 
-    def _repr_html_(self) -> str:
-        return compression_html(self.source, *self._records, self.run.samples)
-
-
-def print_outcome(outcome: RunOutcome | ComparisonOutcome | CompressionOutcome, file: TextIO | None = None) -> None:
+def print_outcome(outcome: _Outcome, file: TextIO | None = None) -> None:
     """Print an outcome: drawn on a terminal, plain lines in a file or a pipe.
 
     Args:

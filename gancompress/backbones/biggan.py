@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gancompress.backbones.attention import SelfAttention, attention_multiple, require_attention
-from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator, Width
-from gancompress.backbones.checks import conditional_classes, require_multiple, require_resolution
+from gancompress.backbones.base import BackboneConfig, Discriminator, Generator, Width
+from gancompress.backbones.checks import SizedBackbone, require_multiple
 from gancompress.backbones.layers import (
     ConditionalBatchNorm2d,
     DownBlock,
@@ -22,6 +22,7 @@ from gancompress.backbones.layers import (
     Initialiser,
     LinearToMap,
     ProjectedBatchNorm2d,
+    ProjectionDiscriminator,
     ProjectionHead,
     UpBlock,
     finish,
@@ -237,9 +238,7 @@ class _BigGANGenerator(Generator):
         return first, [torch.cat((shared, piece), dim=1) for piece in pieces if shared is not None]
 
 
-class _BigGANDiscriminator(Discriminator):
-    any_memory_format = True
-
+class _BigGANDiscriminator(ProjectionDiscriminator):
     def __init__(self, config: BigGANConfig, image: ImageSpec, num_classes: int, plan: _Plan) -> None:
         super().__init__()
         self.image, self.num_classes = image, num_classes
@@ -258,24 +257,17 @@ class _BigGANDiscriminator(Discriminator):
         self.output = finish(nn.Linear(widths[-1], 1), draw, normed)
         self.projection = ProjectionHead(widths[-1], num_classes, draw, spectral_norm=normed) if num_classes else None
 
-    def output_layer(self) -> nn.Module:
-        return self.output
-
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         h = x
         for index, block in enumerate(self.blocks):
             h = block(h)
             if self.attention is not None and index == self.attending:
                 h = self.attention(h)
-        features = F.relu(h).float().sum((2, 3))
-        logits: Tensor = self.output(features).float().squeeze(1)
-        if self.projection is not None:
-            logits = logits + self.projection(features, labels)
-        return logits
+        return self.logits(F.relu(h).float().sum((2, 3)), labels)
 
 
 @BACKBONES.register("biggan")
-class BigGAN(Backbone[BigGANConfig]):
+class BigGAN(SizedBackbone[BigGANConfig]):
     """BigGAN for 32, 64, 96 or 128 pixels (Brock et al., 2019), conditional unless the config says otherwise.
 
     At 32 pixels the defaults are the published CIFAR-10 networks, in which neither embedding nor latent is shared out
@@ -283,22 +275,11 @@ class BigGAN(Backbone[BigGANConfig]):
     """
 
     Config: ClassVar[type[BackboneConfig]] = BigGANConfig
+    _name, _sizes = "biggan", _LAYOUTS
 
     def __init__(self, config: BigGANConfig, image: ImageSpec) -> None:
         super().__init__(config, image)
-        require_resolution("biggan", image, _LAYOUTS)
-        self._classes = conditional_classes("biggan", image, config.conditional)
         self._plan = self._resolve()
-
-    @property
-    def resolutions(self) -> tuple[int, ...]:
-        """32, 64, 96 and 128 pixels."""
-        return tuple(_LAYOUTS)
-
-    @property
-    def conditional(self) -> bool:
-        """Whether the networks take class labels."""
-        return self._classes > 0
 
     @property
     def widths(self) -> Mapping[Role, Width]:

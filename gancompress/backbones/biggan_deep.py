@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gancompress.backbones.attention import SelfAttention, attention_multiple, require_attention
-from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator, Width
+from gancompress.backbones.base import BackboneConfig, Discriminator, Generator, Width
 from gancompress.backbones.biggan import NormFactory, conditional_norm, resolve_embedding
-from gancompress.backbones.checks import conditional_classes, require_multiple, require_resolution
+from gancompress.backbones.checks import SizedBackbone, require_multiple
 from gancompress.backbones.layers import (
     Initialiser,
     LinearToMap,
+    ProjectionDiscriminator,
     ProjectionHead,
     finish,
     initialiser,
@@ -188,9 +189,7 @@ class _DeepGenerator(Generator):
         return torch.tanh(h.float())
 
 
-class _DeepDiscriminator(Discriminator):
-    any_memory_format = True
-
+class _DeepDiscriminator(ProjectionDiscriminator):
     def __init__(self, config: BigGANDeepConfig, image: ImageSpec, num_classes: int) -> None:
         super().__init__()
         self.image, self.num_classes = image, num_classes
@@ -210,33 +209,25 @@ class _DeepDiscriminator(Discriminator):
         self.output = finish(nn.Linear(widths[-1], 1), draw, normed)
         self.projection = ProjectionHead(widths[-1], num_classes, draw, spectral_norm=normed) if num_classes else None
 
-    def output_layer(self) -> nn.Module:
-        return self.output
-
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         h: Tensor = self.input(x)
         for block in self.blocks:
             h = block(h)
-        features = F.relu(h).float().sum((2, 3))
-        logits: Tensor = self.output(features).float().squeeze(1)
-        if self.projection is not None:
-            logits = logits + self.projection(features, labels)
-        return logits
+        return self.logits(F.relu(h).float().sum((2, 3)), labels)
 
 
 @BACKBONES.register("biggan-deep")
-class BigGANDeep(Backbone[BigGANDeepConfig]):
+class BigGANDeep(SizedBackbone[BigGANDeepConfig]):
     """BigGAN-deep for 128 pixels (Brock et al., 2019, appendix B), conditional unless the config says otherwise.
 
     Every norm sees the class embedding joined to the whole latent; without classes, the latent alone.
     """
 
     Config: ClassVar[type[BackboneConfig]] = BigGANDeepConfig
+    _name, _sizes = "biggan-deep", _LAYOUTS
 
     def __init__(self, config: BigGANDeepConfig, image: ImageSpec) -> None:
         super().__init__(config, image)
-        require_resolution("biggan-deep", image, _LAYOUTS)
-        self._classes = conditional_classes("biggan-deep", image, config.conditional)
         self._embedding = resolve_embedding("biggan-deep", config.shared_embedding, 128, self._classes)
         self._check_widths(_LAYOUTS[image.resolution])
 
@@ -264,16 +255,6 @@ class BigGANDeep(Backbone[BigGANDeepConfig]):
         size = self._attention()
         widths = [("channels", config.channels, generator.get(size, 1)), (key, judge, discriminator.get(size, 1))]
         require_attention("biggan-deep", size, generator.keys() & discriminator.keys(), widths)
-
-    @property
-    def resolutions(self) -> tuple[int, ...]:
-        """128 pixels."""
-        return tuple(_LAYOUTS)
-
-    @property
-    def conditional(self) -> bool:
-        """Whether the networks take class labels."""
-        return self._classes > 0
 
     @property
     def widths(self) -> Mapping[Role, Width]:

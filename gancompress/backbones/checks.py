@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from gancompress.backbones.base import Backbone, BackboneConfig
 from gancompress.errors import BackboneError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from gancompress.data.base import ImageSpec
 
-__all__ = ["conditional_classes", "require_multiple", "require_resolution"]
+__all__ = ["SizedBackbone", "conditional_classes", "require_multiple", "require_resolution"]
+
+C = TypeVar("C", bound=BackboneConfig)
 
 
 def require_resolution(name: str, image: ImageSpec, resolutions: Iterable[int]) -> None:
@@ -59,3 +62,28 @@ def require_multiple(key: str, channels: int, divisor: int, why: str) -> None:
     raise BackboneError(
         f"{key}={channels} cannot be split: {why}, so it must be a multiple of {divisor} (--set model.{key}={nearest})"
     )
+
+
+class SizedBackbone(Backbone[C]):
+    """A backbone for some sizes of images, with classes where its config says ``conditional``."""
+
+    #: what messages call it
+    _name: ClassVar[str]
+    #: image sizes that it makes
+    _sizes: ClassVar[Collection[int]]
+
+    def __init__(self, config: C, image: ImageSpec) -> None:
+        super().__init__(config, image)
+        settings: Any = config
+        require_resolution(self._name, image, self._sizes)
+        self._classes = conditional_classes(self._name, image, settings.conditional)
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """Image sizes that this backbone can make."""
+        return tuple(self._sizes)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the networks take class labels."""
+        return self._classes > 0

@@ -10,9 +10,17 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator, Width
-from gancompress.backbones.checks import conditional_classes, require_resolution
-from gancompress.backbones.layers import LinearToMap, ProjectionHead, batch_norm, finish, initialiser, normalise
+from gancompress.backbones.base import BackboneConfig, Discriminator, Generator, Width
+from gancompress.backbones.checks import SizedBackbone
+from gancompress.backbones.layers import (
+    LinearToMap,
+    ProjectionDiscriminator,
+    ProjectionHead,
+    batch_norm,
+    finish,
+    initialiser,
+    normalise,
+)
 from gancompress.components.registry import BACKBONES
 
 if TYPE_CHECKING:
@@ -82,9 +90,7 @@ class _DCGANGenerator(Generator):
         return torch.tanh(h.float())
 
 
-class _DCGANDiscriminator(Discriminator):
-    any_memory_format = True
-
+class _DCGANDiscriminator(ProjectionDiscriminator):
     def __init__(self, config: DCGANConfig, image: ImageSpec, num_classes: int) -> None:
         super().__init__()
         self.image, self.num_classes = image, num_classes
@@ -101,9 +107,6 @@ class _DCGANDiscriminator(Discriminator):
             ProjectionHead(widths[-1], num_classes, draw, spectral_norm=config.spectral_norm) if num_classes else None
         )
 
-    def output_layer(self) -> nn.Module:
-        return self.output
-
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         h = x
         for index, conv in enumerate(self.convs):
@@ -111,35 +114,21 @@ class _DCGANDiscriminator(Discriminator):
             if self.norms is not None and index > 0:
                 h = self.norms[index - 1](h)
             h = F.leaky_relu(h, 0.2)
-        logits: Tensor = self.output(h.flatten(1)).float().squeeze(1)
-        if self.projection is not None:
-            logits = logits + self.projection(h.float().sum((2, 3)), labels)
-        return logits
+        return self.logits(h.flatten(1), labels, h.float().sum((2, 3)))
 
 
 @BACKBONES.register("dcgan")
-class DCGAN(Backbone[DCGANConfig]):
+class DCGAN(SizedBackbone[DCGANConfig]):
     """DCGAN for 16, 32 or 64 pixels, grey or colour, conditional or not (Radford et al., 2016, section 3).
 
     The discriminator is spectrally normalised instead of batch-normalised unless the config says otherwise.
     """
 
     Config: ClassVar[type[BackboneConfig]] = DCGANConfig
+    _name, _sizes = "dcgan", _RESOLUTIONS
 
     def __init__(self, config: DCGANConfig, image: ImageSpec) -> None:
         super().__init__(config, image)
-        require_resolution("dcgan", image, _RESOLUTIONS)
-        self._classes = conditional_classes("dcgan", image, config.conditional)
-
-    @property
-    def resolutions(self) -> tuple[int, ...]:
-        """16, 32 and 64 pixels."""
-        return _RESOLUTIONS
-
-    @property
-    def conditional(self) -> bool:
-        """Whether the networks take class labels."""
-        return self._classes > 0
 
     @property
     def widths(self) -> Mapping[Role, Width]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from gancompress.backbones import folding
+from gancompress.backbones.base import Discriminator
 from gancompress.kernels.layout import scale_and_shift
 from gancompress.kernels.modules import after_relu
 from gancompress.kernels.resample import average2, upsample2
@@ -25,6 +26,7 @@ __all__ = [
     "LinearToMap",
     "PointwiseShortcut",
     "ProjectedBatchNorm2d",
+    "ProjectionDiscriminator",
     "ProjectionHead",
     "UpBlock",
     "averaged",
@@ -314,3 +316,28 @@ class ProjectionHead(nn.Module):
             raise ValueError("this network is conditional: give it labels")
         product: Tensor = self.embedding(labels) * features
         return product.sum(1)
+
+
+class ProjectionDiscriminator(Discriminator):
+    """A discriminator whose logit is linear in features, plus the class's part where it is conditional."""
+
+    any_memory_format = True
+    output: nn.Module
+    projection: ProjectionHead | None
+
+    def output_layer(self) -> nn.Module:
+        """Return the linear layer that makes the logit."""
+        return self.output
+
+    def logits(self, features: Tensor, labels: Tensor | None, pooled: Tensor | None = None) -> Tensor:
+        """Map features (B, features) and labels (B,) or None to logits (B,).
+
+        Args:
+            features: what the linear layer takes.
+            labels: classes, of a conditional network.
+            pooled: what the class's part takes, where that is something else.
+        """
+        logits: Tensor = self.output(features).float().squeeze(1)
+        if self.projection is not None:
+            logits = logits + self.projection(features if pooled is None else pooled, labels)
+        return logits

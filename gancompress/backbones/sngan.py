@@ -11,12 +11,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator, Width
-from gancompress.backbones.checks import conditional_classes, require_multiple, require_resolution
+from gancompress.backbones.base import BackboneConfig, Discriminator, Generator, Width
+from gancompress.backbones.checks import SizedBackbone, require_multiple
 from gancompress.backbones.layers import (
     DownBlock,
     FirstDownBlock,
     LinearToMap,
+    ProjectionDiscriminator,
     ProjectionHead,
     UpBlock,
     batch_norm,
@@ -117,9 +118,7 @@ class _SNGANGenerator(Generator):
         return torch.tanh(h.float())
 
 
-class _SNGANDiscriminator(Discriminator):
-    any_memory_format = True
-
+class _SNGANDiscriminator(ProjectionDiscriminator):
     def __init__(self, config: SNGANConfig, image: ImageSpec, num_classes: int, layout: _Layout, channels: int) -> None:
         super().__init__()
         self.image, self.num_classes = image, num_classes
@@ -135,22 +134,15 @@ class _SNGANDiscriminator(Discriminator):
         self.output = finish(nn.Linear(widths[-1], 1, bias=False), draw, normed)
         self.projection = ProjectionHead(widths[-1], num_classes, draw, spectral_norm=normed) if num_classes else None
 
-    def output_layer(self) -> nn.Module:
-        return self.output
-
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         h = x
         for block in self.blocks:
             h = block(h)
-        features = F.relu(h).float().sum((2, 3))
-        logits: Tensor = self.output(features).float().squeeze(1)
-        if self.projection is not None:
-            logits = logits + self.projection(features, labels)
-        return logits
+        return self.logits(F.relu(h).float().sum((2, 3)), labels)
 
 
 @BACKBONES.register("sngan")
-class SNGAN(Backbone[SNGANConfig]):
+class SNGAN(SizedBackbone[SNGANConfig]):
     """SNGAN for 32, 48, 64 or 128 pixels, conditional or not (Miyato et al., 2018, appendix B.4).
 
     Conditional networks use batch norm per class in the generator and a projection in the discriminator (Miyato &
@@ -158,11 +150,10 @@ class SNGAN(Backbone[SNGANConfig]):
     """
 
     Config: ClassVar[type[BackboneConfig]] = SNGANConfig
+    _name, _sizes = "sngan", _LAYOUTS
 
     def __init__(self, config: SNGANConfig, image: ImageSpec) -> None:
         super().__init__(config, image)
-        require_resolution("sngan", image, _LAYOUTS)
-        self._classes = conditional_classes("sngan", image, config.conditional)
         self._layout = _LAYOUTS[image.resolution]
         self._channels = config.channels or self._layout.channels
         self._discriminator_channels = config.discriminator_channels or self._layout.discriminator_channels
@@ -172,16 +163,6 @@ class SNGAN(Backbone[SNGANConfig]):
         ):
             why = f"at {image.resolution} pixels the width is divided by up to {max(divisors)}"
             require_multiple(key, width, max(divisors), why)
-
-    @property
-    def resolutions(self) -> tuple[int, ...]:
-        """32, 48, 64 and 128 pixels."""
-        return tuple(_LAYOUTS)
-
-    @property
-    def conditional(self) -> bool:
-        """Whether the networks take class labels."""
-        return self._classes > 0
 
     @property
     def widths(self) -> Mapping[Role, Width]:

@@ -18,7 +18,7 @@ from gancompress.bench.styles import fold
 from gancompress.bench.timing import Ratio, alternate, keep_memory, machine, ratios
 from gancompress.cost.profile import profile
 from gancompress.experiment.assemble import build_dataset
-from gancompress.experiment.budgets import ROLES, build_budgets, masked_weights
+from gancompress.experiment.budgets import ROLES, build_budgets, masked_weights, with_densities
 from gancompress.experiment.networks import build_backbone, build_networks
 from gancompress.export.compiled import compile_generator
 from gancompress.export.folding import folded
@@ -70,14 +70,11 @@ class BenchInfer:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it, ready for JSON."""
-        rows = {
-            str(batch): {
-                name: {**row.to_dict(), **({"gflops": self.gflops(batch, name)} if name in self.macs else {})}
-                for name, row in found.items()
-            }
-            for batch, found in self.batches.items()
-        }
-        return {**dataclasses.asdict(self), "batches": rows}
+        found = dataclasses.asdict(self)
+        for batch, rows in found["batches"].items():
+            for name in self.macs:
+                rows[name]["gflops"] = self.gflops(batch, name)
+        return {**found, "batches": {str(batch): rows for batch, rows in found["batches"].items()}}
 
 
 def bench_infer(
@@ -138,12 +135,9 @@ def _kept(masks: dict[str, Tensor]) -> dict[str, int]:
 
 def _masked(recipe: Recipe, density: float) -> tuple[Generator, dict[str, Tensor]]:
     """Return a generator with random masks at this density, its weights 0 off them."""
-    nets = recipe.sparsity
-    changed: dict[str, Any] = {role: getattr(nets, role).model_copy(update={"density": density}) for role in ROLES}
-    sparsity = nets.model_copy(update={"density": None, "total_density": None, **changed})
-    recipe = recipe.model_copy(update={"sparsity": sparsity})
+    recipe = with_densities(recipe, density, density)
     networks = build_networks(build_backbone(recipe, build_dataset(recipe).spec), recipe.seed)
-    weights = {role: masked_weights(networks.of(role), sparsity) for role in ROLES}
+    weights = {role: masked_weights(networks.of(role), recipe.sparsity) for role in ROLES}
     counts = build_budgets(recipe, weights)["generator"].counts
     rng = seeded(recipe.seed, "bench", "masks")
     masks = {name: random_mask(tuple(w.parameter.shape), counts[name], rng) for name, w in weights["generator"].items()}

@@ -44,10 +44,6 @@ class Ratio:
     quartiles: tuple[float, float]
     wall: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return all of it, ready for JSON."""
-        return {**dataclasses.asdict(self), "quartiles": list(self.quartiles)}
-
 
 def keep_memory() -> None:
     """Tell glibc not to give freed tensors back to the system: page faults would blur every variant alike."""

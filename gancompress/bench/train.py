@@ -17,7 +17,7 @@ from gancompress.bench.timing import Ratio, alternate, keep_memory, machine, rat
 from gancompress.errors import RecipeError
 from gancompress.experiment.acceleration import why_not_recorded
 from gancompress.experiment.assemble import build_dataset, build_loss, build_trainer
-from gancompress.experiment.budgets import ROLES, masked_weights
+from gancompress.experiment.budgets import ROLES, masked_weights, with_densities
 from gancompress.methods.base import Plan
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ class BenchTrain:
     Attributes:
         settings: the recipe's name, widths, batch and rounds, real images per step, and the machine in words.
         against_plain: every variant against the plain style: each switch alone, all together, and sparse.
+        folded: by layer, the density above which it was measured to be folded (0 always, 1 never).
         best_dense: name of the best float32 dense variant, everything exact together.
         against_best: every variant against that one.
-        folded: by layer, the density above which it was measured to be folded (0 always, 1 never).
         masking: our dense step with masks over the one without, as a ratio of times (1.02: masks cost 2 %), and
             ``alone``: what masks add to the optimizers' steps of one D+G pair, as a share of a whole step.
         optimizer: default ``Adam(foreach)``, our optimizer without masks, and with them, per D+G pair.
@@ -66,9 +66,9 @@ class BenchTrain:
 
     settings: dict[str, Any]
     against_plain: dict[str, Ratio]
+    folded: dict[str, float]
     best_dense: str
     against_best: dict[str, Ratio]
-    folded: dict[str, float]
     masking: dict[str, float]
     optimizer: dict[str, Ratio]
     operations: dict[str, int]
@@ -79,19 +79,10 @@ class BenchTrain:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it, ready for JSON."""
-        return {
-            "settings": self.settings,
-            "against_plain": {
-                name: {**ratio.to_dict(), "images_per_second": self.images_per_second(name)}
-                for name, ratio in self.against_plain.items()
-            },
-            "folded": self.folded,
-            "best_dense": self.best_dense,
-            "against_best": {name: ratio.to_dict() for name, ratio in self.against_best.items()},
-            "masking": self.masking,
-            "optimizer": {name: ratio.to_dict() for name, ratio in self.optimizer.items()},
-            "operations": self.operations,
-        }
+        found = dataclasses.asdict(self)
+        for name, row in found["against_plain"].items():
+            row["images_per_second"] = self.images_per_second(name)
+        return found
 
 
 def parse_densities(text: str) -> list[tuple[float, float]]:
@@ -210,16 +201,8 @@ def _settings(recipe: Recipe, rounds: int, gpu: bool) -> dict[str, Any]:
 
 
 def _trainer(recipe: Recipe, dataset: Dataset[DatasetConfig], pair: tuple[float, float], **training: Any) -> Trainer:
-    sparsity = recipe.sparsity.model_copy(
-        update={
-            "density": None,
-            "total_density": None,
-            "generator": recipe.sparsity.generator.model_copy(update={"density": pair[0]}),
-            "discriminator": recipe.sparsity.discriminator.model_copy(update={"density": pair[1]}),
-        }
-    )
     changed = recipe.training.model_copy(update=training)
-    trainer = build_trainer(recipe.model_copy(update={"sparsity": sparsity, "training": changed}), dataset)
+    trainer = build_trainer(with_densities(recipe, *pair).model_copy(update={"training": changed}), dataset)
     trainer.engine.init(trainer.probe)
     return trainer
 

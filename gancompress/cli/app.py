@@ -8,14 +8,14 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from gancompress.errors import GancompressError
+from gancompress.errors import GancompressError, RecipeError
 
 __all__ = [
     "PluginOption",
@@ -26,6 +26,8 @@ __all__ = [
     "app",
     "color",
     "fail",
+    "group",
+    "key_values",
     "memory_words",
     "print_table",
     "with_plugins",
@@ -198,7 +200,7 @@ def print_table(
             left = ", ".join(column for index, column in enumerate(header) if index not in shown)
             console.print(f"(a wider terminal also shows: {left})", style="dim")
         return
-    from gancompress.report.text import aligned
+    from gancompress.report.shown import aligned
 
     for line in (title, *aligned([header, *rows])):
         typer.echo(line)
@@ -236,16 +238,47 @@ def with_plugins(function: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def add_command(name: str, function: Callable[..., Any], *, plugins: bool = True) -> None:
-    """Add a command to the application.
+def key_values(option: str, items: Iterable[str], example: str) -> dict[str, Any]:
+    """Read the ``KEY=VALUE`` of an option, values in YAML.
+
+    Raises:
+        RecipeError: one is none, or its value is no YAML.
+    """
+    from gancompress.recipe.document import parse_value
+
+    settings = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not (key and equals):
+            raise RecipeError(f"{option} {item!r}: expected KEY=VALUE, such as {example}")
+        settings[key] = parse_value(value, f"{option} {item}")
+    return settings
+
+
+def group(name: str, help: str, example: str) -> typer.Typer:
+    """Return a command that holds others, with its help text and a line that can be pasted."""
+    return typer.Typer(
+        name=name,
+        help=help,
+        short_help=help,
+        epilog=f"Example: {example}",
+        rich_markup_mode=None,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def add_command(name: str, function: Callable[..., Any], *, to: typer.Typer = app, plugins: bool = True) -> None:
+    """Add a command to the application, or to a group of it.
 
     Args:
         name: what the user types.
         function: typer command. Its docstring is the help text and must end in a paragraph ``Example: …``, a line
             that can be pasted, which is set apart at the end of the help.
+        to: what it is added to.
         plugins: it takes ``--plugin``.
     """
     text, _, example = inspect.cleandoc(function.__doc__ or "").rpartition("\n\nExample: ")
     # The summary is given whole: left to itself the list of commands would cut it short.
-    register = app.command(name, help=text, short_help=text.partition("\n")[0], epilog=f"Example: {example}")
+    register = to.command(name, help=text, short_help=text.partition("\n")[0], epilog=f"Example: {example}")
     register(with_plugins(function) if plugins else function)

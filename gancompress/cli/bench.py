@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gancompress.cli.app import RecipeArgument, SetOption, with_plugins
+from gancompress.cli.app import RecipeArgument, SetOption, add_command, group
 from gancompress.errors import RecipeError
 from gancompress.storage.atomic import write_json
 
@@ -20,24 +20,16 @@ if TYPE_CHECKING:
 
 __all__ = ["bench", "infer", "numbers", "train"]
 
-_HELP = "Time this machine: sparse against the dense alternatives, side by side in one run."
-_TRAIN = "Time one training step of a recipe: the plain style of the field, each switch alone, all together, sparse."
-_INFER = "Time the generator of a recipe: dense in every way that is installed, and compiled sparse."
-
 
 class _Device(StrEnum):
     cpu = "cpu"
     cuda = "cuda"
 
 
-bench = typer.Typer(
-    name="bench",
-    help=_HELP,
-    short_help=_HELP,
-    epilog="Example: gancompress bench train quickstart --rounds 3",
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+bench = group(
+    "bench",
+    "Time this machine: sparse against the dense alternatives, side by side in one run.",
+    "gancompress bench train quickstart --rounds 3",
 )
 
 RoundsOption = Annotated[int, typer.Option("--rounds", min=2, help="Timed turns of every variant.")]
@@ -48,8 +40,6 @@ ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="CPU thread
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures here too.")]
 
 
-@bench.command("train", help=_TRAIN, short_help=_TRAIN, epilog="Example: gancompress bench train quickstart --rounds 3")
-@with_plugins
 def train(
     recipe: RecipeArgument,
     set_: SetOption = None,
@@ -62,7 +52,10 @@ def train(
     device: Annotated[_Device, typer.Option("--device", help="Where to train.")] = _Device.cpu,
     json_: JsonOption = None,
 ) -> None:
-    """Time one training step in every way and print tables."""
+    """Time one training step of a recipe: the plain style of the field, each switch alone, all together, sparse.
+
+    Example: gancompress bench train quickstart --rounds 3
+    """
     from gancompress import api
     from gancompress.bench.train import parse_densities
 
@@ -97,13 +90,6 @@ def train(
     _write(json_, result.to_dict())
 
 
-@bench.command(
-    "infer",
-    help=_INFER,
-    short_help=_INFER,
-    epilog="Example: gancompress bench infer quickstart --batch 1,16 --rounds 3",
-)
-@with_plugins
 def infer(
     recipe: RecipeArgument,
     set_: SetOption = None,
@@ -114,7 +100,10 @@ def infer(
     compile_: Annotated[bool, typer.Option("--compile", help="Time torch.compile too (minutes to start).")] = False,
     json_: JsonOption = None,
 ) -> None:
-    """Time a generator in every way and print tables."""
+    """Time the generator of a recipe: dense in every way that is installed, and compiled sparse.
+
+    Example: gancompress bench infer quickstart --batch 1,16 --rounds 3
+    """
     from gancompress import api
 
     _check_place("--json", json_)
@@ -141,6 +130,10 @@ def infer(
     if result.missing:
         typer.echo(f"not installed: {', '.join(result.missing)}; pip install 'gancompress[bench]'")
     _write(json_, result.to_dict())
+
+
+add_command("train", train, to=bench)
+add_command("infer", infer, to=bench)
 
 
 def numbers(text: str, option: str, kind: type, largest: float) -> list[float]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gancompress.cli.app import SetOption, SmokeOption
+from gancompress.cli.app import SetOption, SmokeOption, key_values
 from gancompress.errors import GancompressError, RecipeError
 
 if TYPE_CHECKING:
@@ -98,17 +98,9 @@ def compare(
 
 
 def _cluster_settings(items: list[str] | None, executor: ExecutorName) -> dict[str, Any]:
-    from gancompress.recipe.document import parse_value
-
     if items and executor is ExecutorName.local:
         raise RecipeError("--cluster says how jobs are submitted, but --executor is local; add --executor slurm")
-    settings = {}
-    for item in items or ():
-        key, equals, value = item.partition("=")
-        if not (key and equals):
-            raise RecipeError(f"--cluster {item!r}: expected KEY=VALUE, such as slurm_partition=gpu")
-        settings[key] = parse_value(value, f"--cluster {item}")
-    return settings
+    return key_values("--cluster", items or (), "slurm_partition=gpu")
 
 
 def _runner(executor: ExecutorName, jobs: int, settings: Mapping[str, Any]) -> Runner:
@@ -160,7 +152,7 @@ def _show_plan(grid: Grid, folder: ComparisonFolder, jobs: int) -> None:
     from gancompress.comparison.timing import estimate
     from gancompress.progress import duration
     from gancompress.report.comparison_table import held_equal
-    from gancompress.report.text import aligned
+    from gancompress.report.shown import aligned
     from gancompress.report.words import scaled
 
     smoke = " (smoke runs: their numbers will mean nothing)" if grid.base.smoke else ""

@@ -10,17 +10,10 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from gancompress.cli.app import fail
+from gancompress.cli.app import add_command, fail, group
 
 __all__ = ["data", "prepare"]
 
-_HELP = "Make images ready for training."
-_PREPARE = """Resize a folder or zip of images into one zip, which trains fastest.
-
-SOURCE holds images in class folders, flat, or with a dataset.json; the zip keeps the labels. The same images and
-settings give the same bytes.
-"""
-_EXAMPLE = "Example: gancompress data prepare photos --out photos64.zip --resolution 64"
 #: broken images that are listed; the rest is counted
 _LISTED = 20
 
@@ -40,14 +33,10 @@ class _Filter(StrEnum):
     box = "box"
 
 
-data = typer.Typer(
-    name="data",
-    help=_HELP,
-    short_help=_HELP,
-    epilog=_EXAMPLE,
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+data = group(
+    "data",
+    "Make images ready for training.",
+    "gancompress data prepare photos --out photos64.zip --resolution 64",
 )
 
 
@@ -56,7 +45,6 @@ def _group() -> None:
     """Keep ``prepare`` a command of its own while it is the only one."""
 
 
-@data.command("prepare", help=_PREPARE, short_help=_PREPARE.partition("\n")[0], epilog=_EXAMPLE)
 def prepare(
     source: Annotated[Path, typer.Argument(help="A folder or a zip of images.", metavar="SOURCE")],
     out: Annotated[Path, typer.Option("--out", help="The zip to make; one that is there is never replaced.")],
@@ -76,7 +64,13 @@ def prepare(
         bool, typer.Option("--skip-broken", help="Leave out images that cannot be read; they are listed.")
     ] = False,
 ) -> None:
-    """Resize a folder or zip of images into one zip."""
+    """Resize a folder or zip of images into one zip, which trains fastest.
+
+    SOURCE holds images in class folders, flat, or with a dataset.json; the zip keeps the labels. The same images and
+    settings give the same bytes.
+
+    Example: gancompress data prepare photos --out photos64.zip --resolution 64
+    """
     from gancompress.data import prepare as work
     from gancompress.progress import display, duration
     from gancompress.report.words import size
@@ -123,6 +117,9 @@ def prepare(
     colours = "grey" if made.channels == 1 else "RGB"
     typer.echo(f"{out}: {made.images:,} images, {resolution}x{resolution}, {colours}, {classes}, {size(made.size)}")
     typer.echo(f"train on it: gancompress run RECIPE --set data.name=zip --set {shlex.quote(f'data.path={out}')}")
+
+
+add_command("prepare", prepare, to=data, plugins=False)
 
 
 def _list(broken: tuple[str, ...]) -> None:

@@ -8,30 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gancompress.cli.app import color, print_table, with_plugins
+from gancompress.cli.app import add_command, color, group, key_values, print_table
 from gancompress.errors import ComponentError, RecipeError, RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from gancompress.components.registry import Entry, Registry
     from gancompress.testing import Check, Outcome
 
 __all__ = ["check", "list_", "new", "plugins"]
 
-_HELP = "Components of your own: list them, hold them to their contract, start a new one."
-_LIST = "List every component: where it comes from, and whether it loads."
-_CHECK = "Run the conformance kit on a component; without NAME on every plugin. Exits 1 when a check fails."
-_NEW = "Write a package for a component of your own, which passes its own tests at once."
-
-plugins = typer.Typer(
-    name="plugins",
-    help=_HELP,
-    short_help=_HELP,
-    epilog="Example: gancompress plugins new my-method",
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+plugins = group(
+    "plugins",
+    "Components of your own: list them, hold them to their contract, start a new one.",
+    "gancompress plugins new my-method",
 )
 
 
@@ -64,14 +53,15 @@ KindOption = Annotated[Kind | None, typer.Option("--kind", help="Only components
 # --------------------------------------------------------------------------- list
 
 
-@plugins.command("list", help=_LIST, short_help=_LIST, epilog="Example: gancompress plugins list --kind method")
-@with_plugins
 def list_(
     kind: KindOption = None,
     mine: Annotated[bool, typer.Option("--plugins", help="Leave out what is built in.")] = False,
 ) -> None:
-    """Print a table of all components; importing each is what tells whether it loads."""
-    rows = []
+    """List every component: where it comes from, and whether it loads.
+
+    Example: gancompress plugins list --kind method
+    """
+    rows = []  # importing each is what tells whether it loads
     for registry in _registries(kind):
         for entry in registry.entries():
             if not (mine and _is_built_in(entry)):
@@ -97,8 +87,6 @@ def _is_built_in(entry: Entry) -> bool:
 # --------------------------------------------------------------------------- check
 
 
-@plugins.command("check", help=_CHECK, short_help=_CHECK, epilog="Example: gancompress plugins check rigl")
-@with_plugins
 def check(
     name: Annotated[
         str | None, typer.Argument(help="A component. [default: every plugin]", metavar="[NAME]", show_default=False)
@@ -113,11 +101,14 @@ def check(
     ] = None,
     slow: Annotated[bool, typer.Option("--slow", help="Run the slow checks too.")] = False,
 ) -> None:
-    """Run the kit and print how every check went."""
+    """Run the conformance kit on a component; without NAME on every plugin. Exits 1 when a check fails.
+
+    Example: gancompress plugins check rigl
+    """
     chosen = _chosen(name, kind)
     if name is None and (set_ or skip):
         raise RecipeError("--set and --skip are for one component: give its NAME")
-    settings = _settings(set_ or [])
+    settings = key_values("--set", set_ or (), "every=2")
     if not chosen:
         typer.echo("no plugins are installed that count; name a component to check one that is built in")
         return
@@ -152,18 +143,6 @@ def _chosen(name: str | None, kind: Kind | None) -> list[tuple[Registry[Any], En
             f"unknown {'component' if kind is None else kind.value} {name!r}{did_you_mean(name, known)}"
         )
     return found[:1]
-
-
-def _settings(items: Sequence[str]) -> dict[str, Any]:
-    from gancompress.recipe.document import parse_value
-
-    settings = {}
-    for item in items:
-        key, equals, value = item.partition("=")
-        if not (key and equals):
-            raise RecipeError(f"--set {item!r}: expected KEY=VALUE, such as every=2")
-        settings[key] = parse_value(value, f"--set {item}")
-    return settings
 
 
 def _report(registry: Registry[Any], entry: Entry, settings: dict[str, Any], skip: list[str], slow: bool) -> int:
@@ -234,13 +213,15 @@ def _line(name: str, promise: str, state: str, reason: str) -> int:
 # --------------------------------------------------------------------------- new
 
 
-@plugins.command("new", help=_NEW, short_help=_NEW, epilog="Example: gancompress plugins new my-method")
 def new(
     name: Annotated[str, typer.Argument(help="Name of the package, such as my-method.", metavar="NAME")],
     kind: Annotated[NewKind, typer.Option("--kind", help="What it adds.")] = NewKind.method,
     out: Annotated[Path, typer.Option("--out", help="Directory that the new one goes into.")] = Path(),
 ) -> None:
-    """Write the package and say what to do with it."""
+    """Write a package for a component of your own, which passes its own tests at once.
+
+    Example: gancompress plugins new my-method
+    """
     from gancompress.scaffold.package import scaffold
 
     if not out.is_dir():
@@ -249,3 +230,8 @@ def new(
     for path in written:
         typer.echo(f"written: {path}")
     typer.echo(f"next: cd {out / name} && pip install -e '.[test]' && pytest")
+
+
+add_command("list", list_, to=plugins)
+add_command("check", check, to=plugins)
+add_command("new", new, to=plugins, plugins=False)

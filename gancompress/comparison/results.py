@@ -47,10 +47,6 @@ class Spread:
     high: float
     count: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return it ready for JSON."""
-        return dataclasses.asdict(self)
-
 
 def spread(values: Iterable[float | None]) -> Spread | None:
     """Return mean and spread of what is there; ``None`` when nothing finite is."""

@@ -29,9 +29,20 @@ __all__ = [
     "connected_weights",
     "densities",
     "masked_weights",
+    "with_densities",
 ]
 
 ROLES: tuple[Role, Role] = ("generator", "discriminator")
+
+
+def with_densities(recipe: Recipe, generator: float, discriminator: float) -> Recipe:
+    """Return a recipe that asks these densities of its networks, whatever it asked before."""
+    sparsity, asked = recipe.sparsity, {"generator": generator, "discriminator": discriminator}
+    networks: dict[str, object] = {
+        role: getattr(sparsity, role).model_copy(update={"density": asked[role]}) for role in ROLES
+    }
+    changed = sparsity.model_copy(update={"density": None, "total_density": None, **networks})
+    return recipe.model_copy(update={"sparsity": changed})
 
 
 def build_method(recipe: Recipe) -> Method[MethodConfig]:

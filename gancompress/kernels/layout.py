@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "empty_batch_last",
     "is_batch_last",
+    "is_eager",
     "norm_forward",
     "rows_of",
     "scale_and_shift",
@@ -31,6 +32,16 @@ __all__ = [
 #: images that the kernels take at a time
 LANES = 16
 _ALIGNMENT = 64
+
+
+def is_eager() -> bool:
+    """Whether operations run as they are called: nothing compiles, traces, transforms or watches them."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack()  # whoever watches operations is to see them
+        or torch._C._is_tracing()
+        or torch._C._are_functorch_transforms_active()
+    )
 
 
 def is_batch_last(x: Tensor) -> bool:

@@ -47,72 +47,85 @@ class Status:
     reason: str
 
 
+def _fields(*names_by_type: tuple[type, str]) -> list[tuple[str, type]]:
+    """Return the fields of a structure: names in their order, after the type that they share."""
+    return [(name, kind) for kind, names in names_by_type for name in names.split()]
+
+
 class PlanShape(ctypes.Structure):
     """``gc::PlanShape`` in ``native/plan.h``."""
 
-    _fields_ = [
-        (name, c_int32)
-        for name in (
-            "kind", "dim0", "dim1", "kh", "kw", "stride", "padding", "flat", "grid_h", "grid_w", "tile_h",
-            "tile_w", "chunk",
-        )
-    ]  # fmt: skip
+    _fields_ = _fields(
+        (c_int32, "kind dim0 dim1 kh kw stride padding flat grid_h grid_w tile_h tile_w chunk"),
+    )
 
 
 class ConvArgs(ctypes.Structure):
     """``GcConv`` in ``native/api.h``."""
 
-    _fields_ = [
-        *((name, c_void_p) for name in ("plan", "weight", "x", "bias", "out")),
-        ("batch", c_int64),
-        *((name, c_int32) for name in ("hi", "wi", "ho", "wo", "layout_x", "layout_out", "pre_relu", "threads")),
-    ]
+    _fields_ = _fields(
+        (c_void_p, "plan weight x bias out"),
+        (c_int64, "batch"),
+        (c_int32, "hi wi ho wo layout_x layout_out pre_relu threads"),
+    )
 
 
 class BackwardArgs(ctypes.Structure):
     """``GcBackward`` in ``native/api.h``."""
 
-    _fields_ = [
-        *((name, c_void_p) for name in ("plan_x", "plan_weight", "weight", "x", "gradient", "for_x", "for_weight")),
-        ("batch", c_int64),
-        *(
-            (name, c_int32)
-            for name in ("hi", "wi", "ho", "wo", "layout_x", "layout_gradient", "transpose", "pre_relu", "threads")
-        ),
-    ]
+    _fields_ = _fields(
+        (c_void_p, "plan_x plan_weight weight x gradient for_x for_weight"),
+        (c_int64, "batch"),
+        (c_int32, "hi wi ho wo layout_x layout_gradient transpose pre_relu threads"),
+    )
 
 
 class BoxesArgs(ctypes.Structure):
     """``GcBoxes`` in ``native/api.h``."""
 
-    _fields_ = [
-        *((name, c_void_p) for name in ("x", "gate", "out")),
-        *((name, c_int64) for name in ("planes", "height", "width", "inner")),
-        ("scale", c_float),
-        *((name, c_int32) for name in ("widen", "relu", "threads")),
-    ]
+    _fields_ = _fields(
+        (c_void_p, "x gate out"),
+        (c_int64, "planes height width inner"),
+        (c_float, "scale"),
+        (c_int32, "widen relu threads"),
+    )
 
 
 class StepArgs(ctypes.Structure):
     """``GcStep`` in ``native/api.h``."""
 
-    _fields_ = [
-        *((name, c_void_p) for name in ("plan", "weight", "bias", "scale", "shift")),
-        *(
-            (name, c_int32)
-            for name in ("src", "dst", "add", "hi", "wi", "ho", "wo", "up", "pre_relu", "relu", "add_up", "affine")
-        ),
-    ]
+    _fields_ = _fields(
+        (c_void_p, "plan weight bias scale shift"),
+        (c_int32, "src dst add hi wi ho wo up pre_relu relu add_up affine"),
+    )
 
 
 class RunArgs(ctypes.Structure):
     """``GcRun`` in ``native/api.h``."""
 
-    _fields_ = [
-        *((name, c_void_p) for name in ("x", "out", "affines")),
-        *((name, c_int64) for name in ("in_count", "out_count", "batch")),
-        *((name, c_int32) for name in ("input", "output", "affine_count", "threads")),
-    ]
+    _fields_ = _fields(
+        (c_void_p, "x out affines"),
+        (c_int64, "in_count out_count batch"),
+        (c_int32, "input output affine_count threads"),
+    )
+
+
+#: what functions give, where that is no status code, and what they take, where ctypes cannot tell it from the values
+_RESULTS = {"gc_isa_name": c_char_p, "gc_plan_new": c_void_p, "gc_program_new": c_void_p, "gc_plan_free": None,
+            "gc_program_free": None}  # fmt: skip
+_ARGUMENTS = {
+    "gc_plan_new": [c_void_p, POINTER(PlanShape), c_int32],
+    "gc_plan_free": [c_void_p],
+    "gc_conv": [POINTER(ConvArgs)],
+    "gc_backward": [POINTER(BackwardArgs)],
+    "gc_boxes": [POINTER(BoxesArgs)],
+    "gc_to_batch_last": [c_void_p, c_int64, c_int64, c_void_p],
+    "gc_from_batch_last": [c_void_p, c_int64, c_int64, c_void_p],
+    "gc_program_new": [c_int32, POINTER(c_int64), c_int32],
+    "gc_program_free": [c_void_p],
+    "gc_program_add": [c_void_p, POINTER(StepArgs)],
+    "gc_program_run": [c_void_p, POINTER(RunArgs)],
+}
 
 
 class Library:
@@ -136,22 +149,10 @@ class Library:
             raise KernelError(
                 f"native kernels have interface {abi}, this version needs {_ABI}: reinstall", where=str(path)
             )
-        lib.gc_isa_name.restype = c_char_p
-        lib.gc_plan_new.restype = c_void_p
-        lib.gc_plan_new.argtypes = [c_void_p, POINTER(PlanShape), c_int32]
-        lib.gc_plan_free.restype = None
-        lib.gc_plan_free.argtypes = [c_void_p]
-        lib.gc_conv.argtypes = [POINTER(ConvArgs)]
-        lib.gc_backward.argtypes = [POINTER(BackwardArgs)]
-        lib.gc_boxes.argtypes = [POINTER(BoxesArgs)]
-        lib.gc_to_batch_last.argtypes = [c_void_p, c_int64, c_int64, c_void_p]
-        lib.gc_from_batch_last.argtypes = [c_void_p, c_int64, c_int64, c_void_p]
-        lib.gc_program_new.restype = c_void_p
-        lib.gc_program_new.argtypes = [c_int32, POINTER(c_int64), c_int32]
-        lib.gc_program_free.restype = None
-        lib.gc_program_free.argtypes = [c_void_p]
-        lib.gc_program_add.argtypes = [c_void_p, POINTER(StepArgs)]
-        lib.gc_program_run.argtypes = [c_void_p, POINTER(RunArgs)]
+        for name, result in _RESULTS.items():
+            getattr(lib, name).restype = result
+        for name, arguments in _ARGUMENTS.items():
+            getattr(lib, name).argtypes = arguments
         self.path = path
         self.raw = lib
         self.built_for = self._names()

@@ -23,7 +23,7 @@ from gancompress.errors import KernelError
 from gancompress.kernels import masked as arithmetic
 from gancompress.kernels import tuning
 from gancompress.kernels.layer import Layer
-from gancompress.kernels.layout import LANES, is_batch_last
+from gancompress.kernels.layout import LANES, is_batch_last, is_eager
 from gancompress.kernels.masked import keep
 from gancompress.kernels.native_library import library
 from gancompress.kernels.pattern import as_pattern
@@ -67,10 +67,7 @@ def _may_run_sparse(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and (bias is None or _plain(bias))
         and x.shape[0] > 0
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-        and not torch._C._len_torch_dispatch_stack()  # whoever watches operations is to see them
-        and not torch._C._is_tracing()
-        and not torch._C._are_functorch_transforms_active()
+        and is_eager()
     )
 
 

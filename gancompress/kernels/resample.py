@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gancompress.kernels import calls
-from gancompress.kernels.layout import is_batch_last, to_batch_last
+from gancompress.kernels.layout import is_batch_last, is_eager, to_batch_last
 from gancompress.kernels.native_library import library
 
 __all__ = ["average2", "box_means", "box_sums", "upsample2"]
@@ -28,15 +28,7 @@ def _ours(x: Tensor) -> bool:
 
 
 def _plain(x: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dim() == 4
-        and type(x) is Tensor
-        and not torch.compiler.is_compiling()
-        and not torch._C._is_tracing()
-        and not torch._C._len_torch_dispatch_stack()
-        and not torch._C._are_functorch_transforms_active()
-    )
+    return x.device.type == "cpu" and x.dim() == 4 and type(x) is Tensor and is_eager()
 
 
 def _repeat(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A comparison as numbers: the terminal's table, ``compare.csv``, ``cells.csv`` and ``compare.json``."""
+"""A comparison as numbers: its tables, ``compare.csv``, ``cells.csv`` and ``compare.json``."""
 
 from __future__ import annotations
 
@@ -8,32 +8,17 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from gancompress.report.published import answers_of_comparison
-from gancompress.report.text import aligned
+from gancompress.report.shown import Shown, Table
 from gancompress.report.words import density, duration, metric_value, scaled, size
 from gancompress.storage.atomic import write_file, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import RenderableType
-
     from gancompress.comparison.grid import Grid
     from gancompress.comparison.results import CellResult, Results, RowResult, Spread
 
-__all__ = [
-    "COLUMNS",
-    "drawn_comparison",
-    "held_equal",
-    "how_best_is_picked",
-    "notes",
-    "plain_comparison",
-    "row_texts",
-    "say_spread",
-    "table_title",
-    "text_table",
-    "winner",
-    "write_tables",
-]
+__all__ = ["COLUMNS", "held_equal", "how_best_is_picked", "row_texts", "say_spread", "shown_comparison", "write_tables"]
 
 #: heading, and what is in the column
 COLUMNS = (
@@ -113,37 +98,9 @@ def row_texts(row: RowResult, seeds: int) -> list[str]:
     ]
 
 
-def text_table(results: Results, rows: Sequence[RowResult]) -> str:
-    """Return rows as aligned plain text."""
-    seeds = len(results.grid.seeds)
-    lines = [[name for name, _ in COLUMNS], *(row_texts(row, seeds) for row in rows)]
-    return "\n".join(aligned(lines, numbers=range(1, len(COLUMNS))))
-
-
-def plain_comparison(results: Results) -> str:
-    """Return a comparison as aligned plain text."""
-    above, below = notes(results)
-    parts = list(above)
-    for hash_, rows in results.tables.items():
-        parts += ["", table_title(results, hash_), text_table(results, rows)]
-    return "\n".join([*parts, *below])
-
-
-def drawn_comparison(results: Results) -> RenderableType:
-    """Return a comparison as tables for ``rich``."""
-    from rich.console import Group
-    from rich.text import Text
-
-    above, below = notes(results)
-    parts: list[RenderableType] = [Text(line) for line in above]
-    for hash_, rows in results.tables.items():
-        parts += [Text(f"\n{table_title(results, hash_)}"), _drawn_table(results, rows)]
-    return Group(*parts, *(Text(line) for line in below))
-
-
-def notes(results: Results) -> tuple[list[str], list[str]]:
-    """Return the lines above the tables of a comparison, and those below them."""
-    above = [_title(results), held_equal(results.grid)]
+def shown_comparison(results: Results) -> Shown:
+    """Return a comparison as it is written everywhere but on its own page; the best sparse row of each stands out."""
+    above = [held_equal(results.grid)]
     if len(results.tables) > 1:
         above.append(
             "The runs were evaluated under different protocols: their values must not be compared across the tables."
@@ -159,13 +116,12 @@ def notes(results: Results) -> tuple[list[str], list[str]]:
     below += [
         f"missing: {cell.name} ({cell.state}{f': {cell.reason}' if cell.reason else ''})" for cell in results.missing
     ]
-    return above, below
-
-
-def table_title(results: Results, protocol_hash: str) -> str:
-    """Return the line above one table: the metric, which way is up, and the protocol."""
     way = "higher is better" if results.higher else "lower is better"
-    return f"{results.primary} ({way}): {results.protocols[protocol_hash]}"
+    tables = [
+        _table(results, rows, f"{results.primary} ({way}): {results.protocols[key]}")
+        for key, rows in results.tables.items()
+    ]
+    return Shown(_title(results), tables, above, below)
 
 
 def _title(results: Results) -> str:
@@ -175,27 +131,18 @@ def _title(results: Results) -> str:
     return f"{grid.base.name}{smoke}: densities are those of {of}"
 
 
-def _drawn_table(results: Results, rows: Sequence[RowResult]) -> RenderableType:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for index, (name, _) in enumerate(COLUMNS):
-        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index > 2, overflow="fold")
-    best = winner(results, rows)
-    for row in rows:
-        style = "bold green" if row is best else "dim" if row.baseline else ""
-        table.add_row(*(Text(text, style=style) for text in row_texts(row, len(results.grid.seeds))))
-    return table
-
-
-def winner(results: Results, rows: Sequence[RowResult]) -> RowResult | None:
-    """Return the sparse row with the best mean, where there are two to choose from."""
-    contenders = [row for row in rows if not row.baseline and row.best is not None]
-    if len(contenders) < 2:
-        return None
-    return (max if results.higher else min)(contenders, key=lambda row: row.best.mean if row.best else 0.0)
+def _table(results: Results, rows: Sequence[RowResult], title: str) -> Table:
+    means = {i: row.best.mean for i, row in enumerate(rows) if not row.baseline and row.best is not None}
+    winner = (max if results.higher else min)(means, key=means.__getitem__, default=0)
+    return Table(
+        [row_texts(row, len(results.grid.seeds)) for row in rows],
+        [name for name, _ in COLUMNS],
+        title,
+        numbers=range(1, len(COLUMNS)),
+        wraps=range(3),
+        bold={winner} if len(means) > 1 else (),
+        dim=[index for index, row in enumerate(rows) if row.baseline],
+    )
 
 
 # --------------------------------------------------------------------------- files
@@ -238,7 +185,7 @@ def to_json(results: Results) -> dict[str, Any]:
 
 def _row_json(row: RowResult) -> dict[str, Any]:
     def plain(found: Spread | None) -> dict[str, Any] | None:
-        return found.to_dict() if found is not None else None
+        return dataclasses.asdict(found) if found is not None else None
 
     return {
         "method": row.method,

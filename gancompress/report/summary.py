@@ -1,21 +1,23 @@
-"""The few numbers that a run comes down to, the same in the report and on the terminal."""
+"""The few numbers that a run comes down to, the same in the report, on the terminal and in a notebook."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from gancompress.recipe.document import flat
 from gancompress.report.protocols import few_images, shared_protocol
+from gancompress.report.published import answers_of_run
+from gancompress.report.shown import Shown, Table, aligned
 from gancompress.report.words import count, density, duration, metric_value, quantity, ratio, scaled
 from gancompress.runs.record import ROLES, mapping, number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from gancompress.runs.record import Metric, RunRecord
 
-__all__ = ["Fact", "cost_rows", "flat", "headline", "metric_facts"]
+__all__ = ["Fact", "cost_rows", "headline", "metric_facts", "plain_metrics", "shown_facts", "shown_run"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +44,45 @@ def headline(run: RunRecord) -> list[Fact]:
     return [*_densities(run), *_theory(run), *_time(run), *_bytes(run), *_metrics(run)]
 
 
+def shown_run(run: RunRecord) -> Shown:
+    """Return densities, FLOPs against dense, time, bytes, and every metric of the best evaluation.
+
+    What is a metric's own stands beside it, what holds for all of them below: the protocol that they share, a warning
+    where there is one to give, and the published figures that they answer to.
+    """
+    facts, lines = headline(run), list[str]()
+    chosen = run.best if run.best is not None else run.last
+    if chosen is not None:
+        # The headline's own metric is the first of these, and says of which step it is and what came last.
+        of_step = "".join(fact.detail for fact in facts if fact.group == "metric")
+        measured, lines = metric_facts(chosen[1], of_step)
+        facts = [*(fact for fact in facts if fact.group != "metric"), *measured]
+    unfinished = "" if run.status.state in ("done", "running") else f" ({run.status.state})"
+    smoke = " (smoke run: the numbers mean nothing)" if run.is_smoke else ""
+    lines += [answer.line for answer in answers_of_run(run)]
+    return shown_facts(f"{run.name}{unfinished}{smoke}", facts, lines)
+
+
+def shown_facts(title: str, facts: Sequence[Fact], lines: Sequence[str]) -> Shown:
+    """Return facts one below the other, a group of a kind each, and ``lines`` below them."""
+    if not facts:
+        return Shown(f"{title}: nothing measured yet")
+    groups = [index for index in range(1, len(facts)) if facts[index].group != facts[index - 1].group]
+    rows = [(fact.label, fact.value, fact.detail) for fact in facts]
+    table = Table(rows, numbers={1}, strong={1}, soft={2}, sections=groups)
+    return Shown(title, [table], below=lines, indent="  ")
+
+
+def plain_metrics(metrics: Sequence[Metric]) -> list[str]:
+    """Return the metrics of one evaluation as lines, what is each one's own beside it, and what they share below."""
+    facts, lines = metric_facts(metrics)
+    return [*aligned([(fact.label, fact.value, fact.detail) for fact in facts], numbers={1}), *lines]
+
+
 def _densities(run: RunRecord) -> Iterator[Fact]:
     for role in ROLES:
-        exact, asked, counted, counts = (
-            run.exact_density(role),
-            run.asked_density(role),
-            run.counted(role),
-            run.counts(role),
-        )
+        exact, asked = run.exact_density(role), run.asked_density(role)
+        counted, counts = run.counted(role), run.counts(role)
         if exact is None:
             continue
         wish = f"asked {density(asked)}" if asked is not None else "asked through the total density"
@@ -85,7 +118,7 @@ def _theory(run: RunRecord) -> Iterator[Fact]:
 def _training_flops(theory: Mapping[str, Any]) -> tuple[float, float] | None:
     """Find the FLOPs of the whole training, sparse and dense, in the theory part of ``cost.json``."""
     training = mapping(theory.get("training"))
-    leaves = {key: number(value) for key, value in flat(training)}
+    leaves = {key: number(value) for key, value in flat(training).items()}
     for sparse_key, dense_key in (
         ("flops", "dense_flops"),
         ("sparse_flops", "dense_flops"),
@@ -115,7 +148,7 @@ def _time(run: RunRecord) -> Iterator[Fact]:
 def _bytes(run: RunRecord) -> Iterator[Fact]:
     sizes = mapping(run.cost.get("bytes"))
     generator = mapping(sizes.get("generator")) or sizes
-    leaves = {key: number(value) for key, value in flat(generator)}
+    leaves = {key: number(value) for key, value in flat(generator).items()}
     dense = next((leaves[key] for key in ("dense", "dense_bytes") if leaves.get(key)), None)
     packed = next(
         (leaves[key] for key in ("packed", "packed_bytes", "bitmask", "bitmask_bytes") if leaves.get(key)), None
@@ -168,15 +201,6 @@ def _metric(metric: Metric, detail: str) -> Fact:
     return Fact("metric", metric.label, metric_value(metric.value, metric.std), detail, protocol)
 
 
-def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested mappings with their dotted paths, in order."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from flat(item, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, value
-
-
 def cost_rows(value: Mapping[str, Any], unit: str = "") -> list[tuple[str, str]]:
     """Return every number of a group of ``cost.json`` with words for its key and the unit that the key names.
 
@@ -185,13 +209,8 @@ def cost_rows(value: Mapping[str, Any], unit: str = "") -> list[tuple[str, str]]
         unit: the group's own unit (``bytes``), for keys that name none.
     """
     rows = []
-    for path, item in flat(value):
-        key = path
-        if (
-            unit == "bytes"
-            and isinstance(item, int)
-            and not {"ratio", "share"} & set(path.replace(".", "_").split("_"))
-        ):
-            key = f"{path}_bytes"
+    for path, item in flat(value).items():
+        share = {"ratio", "share"} & set(path.replace(".", "_").split("_"))
+        key = f"{path}_bytes" if unit == "bytes" and isinstance(item, int) and not share else path
         rows.append((path.replace("_", " ").replace(".", " › "), quantity(key, item)))
     return rows

@@ -249,16 +249,14 @@ def test_a_run_prints_itself_in_four_ways(finished: RunOutcome) -> None:
 
 
 def test_html_escapes_what_a_recipe_says(tmp_path: Path) -> None:
-    from gancompress.report.notebook import summary_html
-    from gancompress.report.summary import Fact
-    from gancompress.report.tables import Summary
+    from gancompress.report.summary import Fact, shown_facts
 
     nasty = "<b onload=x>&"
-    page = summary_html(Summary(nasty, (Fact("metric", nasty, nasty, nasty),), (nasty,)), tmp_path / "missing.png")
+    page = shown_facts(nasty, (Fact("metric", nasty, nasty, nasty),), (nasty,)).html(tmp_path / "missing.png")
     assert nasty not in page
     assert page.count("&lt;b onload=x&gt;&amp;") == 5
     assert "<img" not in page
-    assert "nothing measured yet" in summary_html(Summary("new", (), ()))
+    assert "nothing measured yet" in shown_facts("new", (), ()).html()
 
 
 def test_outcomes_cannot_be_changed(finished: RunOutcome) -> None:

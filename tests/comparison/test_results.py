@@ -15,7 +15,7 @@ from gancompress.comparison.grid import Grid, build_grid
 from gancompress.comparison.results import CellResult, Evaluated, Results, collect, short_names, spread
 from gancompress.report.comparison import build_comparison
 from gancompress.report.comparison_charts import pareto_front, styles
-from gancompress.report.comparison_table import plain_comparison
+from gancompress.report.comparison_table import shown_comparison
 from gancompress.runs.best import same_density
 from gancompress.runs.directory import RunDirectory
 
@@ -166,7 +166,7 @@ def test_files_and_page(comparison: tuple[Grid, ComparisonFolder], capsys: pytes
         assert len(list(csv.DictReader(file))) == 6
     record = json.loads((results.path / "compare.json").read_text())
     assert record["tables"][0]["rows"][1]["best"]["mean"] == 10.0
-    print(plain_comparison(results))
+    print(shown_comparison(results).plain())
     out = capsys.readouterr().out
     assert "12 training steps for every run, all rounds and pre-training included" in out
     assert "over 2 seeds" in out
@@ -184,7 +184,7 @@ def test_protocols_are_never_mixed(
         "p1": ["dense"],
         "p2": ["static"],
     }
-    print(plain_comparison(results))
+    print(shown_comparison(results).plain())
     assert "must not be compared across the tables" in capsys.readouterr().out
     assert "different protocols" in build_comparison(results).read_text()
 
@@ -194,7 +194,7 @@ def test_what_is_missing_is_said(comparison: tuple[Grid, ComparisonFolder], caps
     fake_run(folder, grid, "dense-s0", [4.0])
     results = collect(grid, folder)
     assert len(results.missing) == 5
-    print(plain_comparison(results))
+    print(shown_comparison(results).plain())
     assert "missing: dst-d0.25-s1 (pending)" in capsys.readouterr().out
     (row,) = results.tables["p1"]
     assert len(row.cells) == 1

@@ -12,7 +12,7 @@ from report_fake_run import PROTOCOL, RECIPE, metrics_at
 
 from gancompress.api.outcomes import RunOutcome, print_outcome
 from gancompress.report.protocols import few_images, shared_protocol
-from gancompress.report.tables import plain_metrics
+from gancompress.report.summary import plain_metrics
 from gancompress.runs.directory import RunDirectory
 from gancompress.runs.record import Metric, metrics_of
 
@@ -111,7 +111,7 @@ def test_a_run_with_nothing_yet(tmp_path: Path, out: type[io.StringIO]) -> None:
 
 def test_the_table_and_the_page_need_no_torch() -> None:
     code = (
-        "import sys; import gancompress.report.html, gancompress.report.tables;"
+        "import sys; import gancompress.report.html, gancompress.report.summary;"
         "print([m for m in ('torch', 'numpy', 'jinja2', 'rich') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
