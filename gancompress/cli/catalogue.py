@@ -131,7 +131,7 @@ def _run_row(run: RunRecord) -> tuple[str, str, str, str, str]:
     if run.noted_best is not None:
         metric = run.noted_best[1][0]
         best = f"{metric.label} {metric.value:.4g}" if metric.value is not None else ""
-    smoke = bool(run.metrics.get("smoke")) or "-smoke-" in run.path.name
+    smoke = run.noted_smoke or "-smoke-" in run.path.name
     damaged = "metrics.json is damaged; run the recipe again to rebuild it" if run.notices else ""
     note = plain_reason(run.status.reason or damaged)
     return run.path.name, f"{run.status.state}{', smoke' if smoke else ''}", f"{run.last_step:,}", best, note

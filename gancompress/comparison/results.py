@@ -304,7 +304,7 @@ def _read(known: CellResult, metrics: dict[str, bool], hardware: dict[str, None]
 
 
 def _with_numbers(known: CellResult, run: RunRecord, metrics: dict[str, bool], hardware: dict[str, None]) -> CellResult:
-    records = run.records("evaluation")
+    records = run.log.evaluations
     if not records:
         return known
     records = [record for record, same in zip(records, same_protocol(records), strict=True) if same]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gancompress.runs.best import best_evaluation, of_other_protocol
+from gancompress.runs.log import digest
+from gancompress.runs.record import metrics_of
 
 if TYPE_CHECKING:
     from gancompress.progress import Observer
@@ -35,13 +37,11 @@ class History:
         if not self._writes:
             return
         self.directory.truncate_log(step)
-        for record in self.directory.read_log():
-            if record["kind"] == "train":
-                self.seconds = record["seconds"]
-            elif record["kind"] == "evaluation":
-                self._evaluated[record["step"]] = record
-            elif record["kind"] == "sample":
-                self._sampled.add(record["step"])
+        said = digest(self.directory.log_path)
+        self.seconds = said.last("seconds") or 0.0
+        # One that another hand has changed beyond use counts as not done.
+        self._evaluated |= {record.get("step", 0): record for record in said.evaluations if metrics_of(record)}
+        self._sampled |= said.samples.keys()
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one record to ``log.jsonl`` and show it."""
@@ -87,10 +87,10 @@ class History:
             return {}
         last, others = evaluations[-1], of_other_protocol(evaluations)
         return {
-            "primary": last["metrics"][0]["label"],
+            "primary": metrics_of(last)[0].label,
             "best": best_evaluation(evaluations) or last,
             "last": last,
             "evaluations": evaluations,
-            "protocol": last["protocol"],
+            "protocol": last.get("protocol"),
             **({"of_other_protocol": others} if others else {}),
         }

@@ -20,6 +20,7 @@ import yaml
 from gancompress.errors import RecipeError
 
 __all__ = [
+    "LARGEST_RECIPE",
     "Document",
     "KeyPath",
     "Mark",
@@ -35,6 +36,8 @@ __all__ = [
 #: ``("training", "optimizers", "generator", "lr")``; integers are positions in lists
 KeyPath: TypeAlias = tuple[str | int, ...]
 
+#: bytes of a recipe's file; none has a tenth of it, and YAML is read slowly
+LARGEST_RECIPE: Final = 1 << 20
 #: more nodes than any recipe has, far fewer than a file of nested aliases can unfold to
 _MAX_NODES: Final = 100_000
 
@@ -293,7 +296,11 @@ def read_yaml(path: Path) -> Document:
     """
     source = show_path(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:
+            content = file.read(LARGEST_RECIPE + 1)
+        if len(content) > LARGEST_RECIPE:
+            raise RecipeError(f"larger than {LARGEST_RECIPE // 1024} KiB: this is no recipe", where=source)
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecipeError(f"not a text file: byte {error.start} is not UTF-8", where=source) from None
     except (OSError, ValueError) as error:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gancompress.charts.axis import tick_label
 from gancompress.charts.figure import Figure, spans_decades
 from gancompress.charts.lines import Mark, Series, line_chart
 from gancompress.report.words import metric_value
-from gancompress.runs.record import ROLES, number
+from gancompress.runs.record import ROLES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gancompress.runs.record import Metric, Record, RunRecord
+    from gancompress.runs.record import Metric, RunRecord
 
 __all__ = ["metric_charts", "training_charts"]
 
 #: what is known of an update's record besides the method's own notes: no chart, or one of its own
-_RECORDED = frozenset(
-    ("kind", "step", "role", "round", "updates", "grown", "dropped", "density", "exploration", "churn")
-)
+_RECORDED = frozenset(("round", "updates", "grown", "dropped", "density", "exploration", "churn"))
 #: notes of built-in methods in words; any other is called by its own name
 _NOTES = {
     "drop_fraction": "share that an update may replace",
@@ -60,7 +58,6 @@ def metric_charts(run: RunRecord) -> list[Figure]:
 
 def training_charts(run: RunRecord) -> list[Figure]:
     """Return the charts of the training itself: losses, logits, density, topology updates, notes, schedules."""
-    train, updates = run.records("train"), run.records("update")
     bounds = _rounds(run)
     charts: list[Figure] = []
 
@@ -72,49 +69,37 @@ def training_charts(run: RunRecord) -> list[Figure]:
             charts.append(Figure(title, note, svg, legend))
 
     def of_training(key: str) -> list[Series]:
-        return [Series(role, _points(train, f"{key}_{role}"), color) for color, role in enumerate(ROLES)]
+        return [Series(role, run.log.curve("train", f"{key}_{role}"), color) for color, role in enumerate(ROLES)]
 
     def of_updates(key: str) -> list[Series]:
-        return [
-            Series(role, _points([one for one in updates if one.get("role") == role], key), color)
-            for color, role in enumerate(ROLES)
-        ]
+        return [Series(role, run.log.curve("update", key, role), color) for color, role in enumerate(ROLES)]
 
     chart("Losses", "mean since the line before", of_training("loss"), from_zero=False)
     logits = [
-        Series("real images", _points(train, "d_real"), 2),
-        Series("generated images", _points(train, "d_fake"), 3),
+        Series("real images", run.log.curve("train", "d_real"), 2),
+        Series("generated images", run.log.curve("train", "d_fake"), 3),
     ]
     chart("Discriminator output", "mean logit on real and on generated images", logits, from_zero=False)
     chart("Density", "share of prunable weights kept, as counted", of_training("density"))
     ever = "weights that were ever kept, as a share of all prunable weights"
     chart("Exploration rate", ever, of_updates("exploration"))
     chart("Churn", "kept weights replaced by a topology update", of_updates("churn"))
-    for key in dict.fromkeys(key for record in updates for key in record if key not in _RECORDED):
+    for key in run.log.keys("update"):
+        if key in _RECORDED:
+            continue
         series = of_updates(key)
         negative = any(value < 0 for one in series for _, value in one.points)
         chart(_heading(key), _NOTES.get(key, "as the method notes it"), series, from_zero=not negative)
-    rate = _points(train, "learning_rate")
+    rate = run.log.curve("train", "learning_rate")
     if len({value for _, value in rate}) > 1:  # a horizontal line is in the recipe already
         chart("Learning rate", "of the generator", [Series("learning rate", rate)])
     measured = "training steps per second, as measured; evaluations included"
-    chart("Speed", measured, [Series("steps per second", _points(train, "rate"))])
+    chart("Speed", measured, [Series("steps per second", run.log.curve("train", "rate"))])
     return charts
 
 
 def _heading(key: str) -> str:
     return key.replace("_", " ").strip().capitalize() or key
-
-
-def _points(records: Sequence[Record], key: str) -> list[tuple[float, float]]:
-    """Return (step, value); a value that was not finite becomes a gap, a record without the key is no point."""
-    points = []
-    for record in records:
-        step = number(record.get("step"))
-        if step is not None and key in record:
-            value: Any = number(record[key])
-            points.append((float(step), float(value) if value is not None else math.nan))
-    return points
 
 
 def _best_mark(run: RunRecord, label: str) -> tuple[Mark, ...]:
@@ -129,5 +114,4 @@ def _best_mark(run: RunRecord, label: str) -> tuple[Mark, ...]:
 
 def _rounds(run: RunRecord) -> list[float]:
     """Return the steps after which a later round began; the end of the last round is the end of the chart."""
-    steps = [number(record.get("step")) for record in run.records("round")]
-    return [float(step) for step in steps if step and step < run.last_step]
+    return [float(step) for step in run.log.rounds if 0 < step < run.last_step]

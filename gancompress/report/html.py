@@ -5,6 +5,7 @@ It can be made again at any time, also from a copied directory, and at any stage
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
@@ -155,10 +156,11 @@ def _samples(run: RunRecord) -> tuple[list[_Grid], int]:
     """Return the grids to show, oldest first, and how many there are. Only PNG files inside the directory are shown."""
     root = run.path.resolve()
     found: dict[int, Path] = {}
-    for record in run.records("sample"):
-        path = (root / str(record.get("file", ""))).resolve()
-        if path.is_relative_to(root) and path.is_file():
-            found[int(number(record.get("step")) or 0)] = path
+    for step, file in run.log.samples.items():
+        with contextlib.suppress(OSError, ValueError):  # names that no file can have
+            path = (root / file).resolve()
+            if path.is_relative_to(root) and path.is_file():
+                found[step] = path
     steps = sorted(found)
     if len(steps) > _GRIDS:
         chosen = [steps[round(i * (len(steps) - 1) / (_GRIDS - 1))] for i in range(_GRIDS)]

@@ -144,7 +144,7 @@ def answers_of_run(run: RunRecord) -> list[Answer]:
     if run.best is None or not run.best[1]:
         return []
     step, metrics = run.best
-    records = run.records("evaluation")
+    records = run.log.evaluations
     record = next((one for one in records if one.get("step") == step), {})
     last = records[-1] if records else {}
     alike = [one for one in records if one.get("density_generator") == last.get("density_generator")]

@@ -24,10 +24,12 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from gancompress.errors import RecipeError, RunError
-from gancompress.recipe.document import dump_yaml, flat, parse_yaml
+from gancompress.recipe.document import LARGEST_RECIPE, dump_yaml, flat, parse_yaml
+from gancompress.runs.log import last_step, lines
 from gancompress.runs.status import State, Status, status_of
 from gancompress.storage.atomic import finite, sweep, sync, write_file, write_json
-from gancompress.storage.locks import hold, is_alive
+from gancompress.storage.locks import hold, is_held
+from gancompress.storage.reading import parse_head, parse_json, read_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -37,9 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RunDirectory", "directories"]
 
-#: bytes at the end of a log in which its last whole record lies; the longest line has a few kilobytes
-_TAIL = 1 << 16
-_RECIPE, _STATUS, _LOG = "recipe.yaml", "status.json", "log.jsonl"
+_RECIPE, _STATUS, _LOG, _LOCK = "recipe.yaml", "status.json", "log.jsonl", ".lock"
 #: Recipe keys that change no number, so that they may differ between a directory and the recipe that opens it.
 _WORDS = {"name", "description", "training.init_from.path", "published", "changed"}
 
@@ -187,6 +187,11 @@ class RunDirectory:
         self.samples.mkdir(exist_ok=True)
         return self.samples / f"{step:08d}.png"
 
+    @property
+    def log_path(self) -> Path:
+        """The log; may not exist yet."""
+        return self.path / _LOG
+
     # ------------------------------------------------------------------ one process at a time
 
     @contextlib.contextmanager
@@ -203,7 +208,7 @@ class RunDirectory:
         """
         from gancompress.storage.checkpoint import clean
 
-        with hold(self.path / ".lock", waiting):
+        with hold(self.path / _LOCK, waiting):
             for name in (".", "samples", "evaluations", "export"):
                 sweep(self.path / name)
             for name in ("checkpoints", "rewind", "rounds"):
@@ -225,13 +230,14 @@ class RunDirectory:
         self.write_json(_STATUS, dataclasses.asdict(status))
 
     def read_status(self) -> Status:
-        """Return how the run is doing; one that says running on this machine without its process was interrupted.
+        """Return how the run is doing; one that says running while nobody holds its lock was interrupted.
 
         Raises:
             RunError: ``status.json`` is damaged.
         """
         status = status_of(self.read_json(_STATUS), str(self.path / _STATUS))
-        if status.state == "running" and status.host == socket.gethostname() and not is_alive(status.pid):
+        # Not its process: another may have its number by now, and another machine's cannot be seen.
+        if status.state == "running" and not is_held(self.path / _LOCK):
             return dataclasses.replace(status, state="interrupted", reason="its process is gone")
         return status
 
@@ -248,13 +254,17 @@ class RunDirectory:
         except OSError as error:
             raise RunError(f"cannot write: {error.strerror}", where=str(self.path / name)) from error
 
-    def read_json(self, name: str) -> dict[str, Any]:
+    def read_json(self, name: str, until: str = "") -> dict[str, Any]:
         """Return a JSON file of the run; empty when it is not there.
+
+        Args:
+            name: of the file.
+            until: of a large file, what stands before this key is enough: the rest is not looked at.
 
         Raises:
             RunError: it is damaged.
         """
-        return _read_object(self.path / name)
+        return _read_object(self.path / name, until)
 
     def recipe(self) -> dict[str, Any]:
         """Return the resolved recipe as plain values.
@@ -264,12 +274,12 @@ class RunDirectory:
         """
         path = self.path / _RECIPE
         try:
-            value = parse_yaml(path.read_text(encoding="utf-8"), str(path)).data
+            return parse_yaml(read_whole(path, LARGEST_RECIPE).decode(), str(path)).data
         except (OSError, ValueError) as error:
-            raise RunError(f"cannot be read: {error}", where=str(path)) from error
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise RunError(f"cannot be read: {reason}", where=str(path)) from error
         except RecipeError as error:
             raise RunError(error.message, where=error.where) from error
-        return dict(value)
 
     # ------------------------------------------------------------------ log
 
@@ -282,7 +292,7 @@ class RunDirectory:
         Raises:
             RunError: the disk is full or refuses.
         """
-        path = self.path / _LOG
+        path = self.log_path
         # A null for NaN: a log that only Python can parse is no log.
         line = json.dumps(finite(record), ensure_ascii=False, allow_nan=False) + "\n"
         try:
@@ -311,22 +321,11 @@ class RunDirectory:
         Raises:
             RunError: a line before the last whole one is damaged; the message names it.
         """
-        records = [record for record, _ in self._lines()]
-        return [record for record in records if record.get("kind") in kinds] if kinds else records
+        return [record for record, _ in lines(self.log_path) if not kinds or record["kind"] in kinds]
 
     def last_step(self) -> int:
         """Return the step of the last whole record; 0 without one. Reads the end of the log only."""
-        try:
-            with (self.path / _LOG).open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
-                lines = file.read().splitlines(keepends=True)
-        except OSError:
-            return 0
-        for line in reversed(lines):
-            step = (_record(line) or {}).get("step")
-            if isinstance(step, int | float):
-                return int(step)
-        return 0
+        return last_step(self.log_path)
 
     def truncate_log(self, step: int) -> int:
         """Cut the log off at the first record of a later step, or at a torn end, so that the run can go on from there.
@@ -342,40 +341,18 @@ class RunDirectory:
         Raises:
             RunError: a line before the last whole one is damaged.
         """
-        path = self.path / _LOG
+        path, end, kept = self.log_path, 0, step > 0
         if not path.exists():
             return 0
-        end = 0
-        for record, stop in self._lines():
-            if record.get("step", 0) > step or step == 0:
-                break
-            end = stop
+        for record, stop in lines(path):
+            kept = kept and record.get("step", 0) <= step
+            end = stop if kept else end
         size = path.stat().st_size
         if size > end:
             with path.open("r+b") as file:
                 file.truncate(end)
                 os.fsync(file.fileno())
         return size - end
-
-    def _lines(self) -> list[tuple[dict[str, Any], int]]:
-        """Return every whole record and the position of its end in the file.
-
-        What a crash leaves is damage at the end, which is left out; damage with whole records behind it is not ours.
-        """
-        path, stop = self.path / _LOG, 0
-        content = path.read_bytes() if path.exists() else b""
-        whole: list[tuple[dict[str, Any], int]] = []
-        damaged = 0
-        for number, line in enumerate(content.splitlines(keepends=True), start=1):
-            stop += len(line)
-            record = _record(line)
-            if record is None:
-                damaged = damaged or number
-            elif damaged:
-                raise RunError("damaged line in the log; delete that line to go on", where=f"{path}:{damaged}")
-            else:
-                whole.append((record, stop))
-        return whole
 
 
 def _instead_of(path: Path) -> str:
@@ -404,28 +381,16 @@ def directories(root: Path) -> list[RunDirectory]:
     return sorted(runs, key=touched, reverse=True)
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def _read_object(path: Path, until: str = "") -> dict[str, Any]:
     """Return the JSON object in a file, an empty one where there is none."""
     try:
-        value = json.loads(path.read_bytes())
+        return parse_head(path, until) if until else parse_json(read_whole(path))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise RunError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    except ValueError as error:
         raise RunError(f"cannot be read as JSON: {error}", where=str(path)) from error
-    if not isinstance(value, dict):
-        raise RunError("cannot be read: expected a JSON object", where=str(path))
-    return value
-
-
-def _record(line: bytes) -> dict[str, Any] | None:
-    """Return what a line of the log says, or None when it is torn or damaged."""
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
 
 
 _ABSENT = object()

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gancompress.errors import RunError
 from gancompress.runs.best import best_evaluation, of_other_protocol
 from gancompress.runs.directory import RunDirectory, directories
+from gancompress.runs.log import LogDigest, Record, digest
 from gancompress.runs.status import Status
+from gancompress.storage.reading import LARGEST_NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Metric", "RunRecord", "list_runs", "mapping", "metrics_of", "number", "read_run"]
 
 T = TypeVar("T")
-Record = dict[str, Any]
 ROLES = ("generator", "discriminator")
 #: what is read of a run, as attributes of :class:`RunRecord`
 PARTS = ("status", "recipe", "log", "metrics", "cost", "environment", "last_step")
@@ -84,9 +85,9 @@ class RunRecord:
         return self._read(RunDirectory.recipe, {})
 
     @functools.cached_property
-    def log(self) -> list[Record]:
-        """Records of ``log.jsonl``."""
-        return self._read(RunDirectory.read_log, [])
+    def log(self) -> LogDigest:
+        """What ``log.jsonl`` says; :meth:`RunDirectory.read_log` returns its records."""
+        return self._read(lambda run: digest(run.log_path), LogDigest())
 
     @functools.cached_property
     def metrics(self) -> Mapping[str, Any]:
@@ -113,10 +114,6 @@ class RunRecord:
         """Name of the recipe."""
         return str(self.recipe.get("name", self.path.name))
 
-    def records(self, kind: str) -> list[Record]:
-        """Return the log's records of one kind."""
-        return [record for record in self.log if record.get("kind") == kind]
-
     @property
     def is_smoke(self) -> bool:
         """Whether this run only shows that everything works, so that its numbers mean nothing."""
@@ -126,8 +123,7 @@ class RunRecord:
     @functools.cached_property
     def _evaluations(self) -> list[Record]:
         """Records of the evaluations; from the log, or from ``metrics.json`` when the log has none."""
-        found = self.records("evaluation") or self.metrics.get("evaluations") or []
-        return [record for record in found if isinstance(record, dict)]
+        return self.log.evaluations or _records(self.metrics.get("evaluations"))
 
     @functools.cached_property
     def evaluations(self) -> list[tuple[int, list[Metric]]]:
@@ -142,10 +138,20 @@ class RunRecord:
         found = best_evaluation(self._evaluations)
         return _evaluation(found) if found is not None else None
 
+    @functools.cached_property
+    def _noted(self) -> Mapping[str, Any]:
+        """What ``metrics.json`` says before it lists every evaluation."""
+        return self._read(lambda run: run.read_json("metrics.json", until="evaluations"), {})
+
+    @property
+    def noted_smoke(self) -> bool:
+        """Whether ``metrics.json`` is marked as a smoke run's."""
+        return bool(self._noted.get("smoke"))
+
     @property
     def noted_best(self) -> tuple[int, list[Metric]] | None:
         """The best evaluation as ``metrics.json`` has it, which was found by the same rule; needs no log."""
-        found = mapping(self.metrics.get("best"))
+        found = mapping(self._noted.get("best"))
         return _evaluation(found) if metrics_of(found) else None
 
     @property
@@ -171,8 +177,7 @@ class RunRecord:
 
     def layers(self, role: str) -> list[Record]:
         """Return the layers of one network from ``cost.json``."""
-        layers = self.cost.get("layers")
-        return [x for x in layers if isinstance(x, dict) and x.get("role") == role] if isinstance(layers, list) else []
+        return [layer for layer in _records(self.cost.get("layers")) if layer.get("role") == role]
 
     def counts(self, role: str) -> tuple[int, int] | None:
         """Return (non-zeros, weights) over the layers of one network, or None when unknown."""
@@ -201,9 +206,8 @@ class RunRecord:
 
         The layers of ``cost.json`` only stand in for a missing log: layers outside the budget are among them.
         """
-        found = [value for r in self.records("train") if (value := number(r.get(f"density_{role}"))) is not None]
-        if found:
-            return found[-1]
+        if (found := self.log.last(f"density_{role}")) is not None:
+            return found
         counts = self.counts(role)
         return counts[0] / counts[1] if counts is not None else None
 
@@ -216,8 +220,7 @@ class RunRecord:
     @property
     def training_seconds(self) -> float | None:
         """Measured seconds of training, evaluations left out."""
-        found = [number(record.get("seconds")) for record in self.records("train")]
-        return found[-1] if found else None
+        return self.log.last("seconds")
 
 
 def read_run(path: Path) -> RunRecord:
@@ -243,19 +246,23 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 
 def number(value: Any) -> float | None:
-    """Return ``value`` if it is a number, else None."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """Return ``value`` if it is a number that something may have measured, else None."""
+    return value if type(value) in (float, int) and abs(value) <= LARGEST_NUMBER else None
 
 
 def metrics_of(record: Mapping[str, Any]) -> list[Metric]:
     """Return the metrics of one evaluation's record, in order."""
-    found = record.get("metrics")
-    return [_metric(item, record) for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    return [_metric(item, record) for item in _records(record.get("metrics"))]
+
+
+def _records(value: Any) -> list[Record]:
+    """Return the objects in a JSON list; none when it is no list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _counts(layers: list[Record]) -> tuple[int, int] | None:
     pairs = [(number(x.get("nonzeros")), number(x.get("numel"))) for x in layers]
-    whole = [(int(kept), int(all_)) for kept, all_ in pairs if kept is not None and all_]
+    whole = [(int(kept), int(all_)) for kept, all_ in pairs if kept is not None and all_ and all_ > 0]
     return (sum(kept for kept, _ in whole), sum(all_ for _, all_ in whole)) if whole else None
 
 

@@ -20,8 +20,8 @@ class Status:
     """How a run is doing.
 
     Attributes:
-        state: what it is doing; ``interrupted`` also when it says running but its process is gone; ``unknown`` when its
-            ``status.json`` is damaged.
+        state: what it is doing; ``interrupted`` also when it says running but nobody holds its lock; ``unknown`` when
+            its ``status.json`` is damaged.
         reason: why it failed or stopped, or None.
         id: identity of the recipe (see :mod:`gancompress.recipe.identity`).
         pid: process that runs or ran it, or None.

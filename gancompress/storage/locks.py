@@ -10,28 +10,49 @@ import contextlib
 import json
 import os
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 from gancompress.errors import RunError
+from gancompress.storage.reading import open_regular, parse_json, read_whole
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["hold", "in_turn", "is_alive"]
+#: seconds: somebody who asks :func:`is_held` has the lock for an instant
+_INSTANT = 0.2
+
+__all__ = ["hold", "in_turn", "is_held"]
 
 
-def is_alive(pid: int | None) -> bool:
-    """Return whether a process of this machine exists."""
-    if pid is None or pid <= 0:
-        return False
+def is_held(path: Path) -> bool:
+    """Return whether a process holds the lock file at ``path``, on this machine or another that shares the disk.
+
+    One that exists but cannot be asked counts as held.
+    """
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        descriptor = open_regular(path)
+    except FileNotFoundError:
         return False
-    except PermissionError:  # somebody else's, so it exists
+    except OSError:
         return True
-    return True
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            # A shared lock, for an instant: several may ask at once, and whoever may read may ask.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 @contextlib.contextmanager
@@ -50,7 +71,7 @@ def hold(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[N
     lock, holder = FileLock(path), path.with_name(f"{path.name}.holder")
     try:
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_INSTANT, poll_interval=0.01)
         except Timeout:
             if waiting is None:
                 raise
@@ -97,7 +118,7 @@ def in_turn(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
 
 def _named(holder: Path) -> str:
     try:
-        record = json.loads(holder.read_bytes())
+        record = parse_json(read_whole(holder))
         return f"process {record['pid']} on {record['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError):
         return "another process"

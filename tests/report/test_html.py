@@ -275,7 +275,8 @@ def test_an_unfinished_run_is_marked(tmp_path: Path) -> None:
     assert "Unfinished: this run has not been started at step 0" in page.text
     run.status("running")
     write_log(run, last=700)
-    _, page = page_of(run)
+    with run.lock():
+        _, page = page_of(run)
     assert "Unfinished: this run is still running at step 700. The numbers are those so far." in page.text
     assert "steps 700 of 2,000" in page.text
     assert "Layers are counted when the run is done." in page.text

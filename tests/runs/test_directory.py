@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +20,7 @@ import pytest
 from gancompress.errors import RunError
 from gancompress.runs.directory import RunDirectory
 from gancompress.runs.record import RunRecord, list_runs
-from gancompress.storage.locks import hold, is_alive
+from gancompress.storage.locks import hold
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,7 +172,8 @@ def test_a_recipe_that_is_gone_is_written_again_for_its_own_run_only(run: RunDir
 
 def test_status_keeps_the_first_start_and_the_id(run: RunDirectory) -> None:
     run.status("running")
-    first = run.read_status()
+    with run.lock():
+        first = run.read_status()
     assert (first.state, first.pid, first.host) == ("running", os.getpid(), socket.gethostname())
     assert first.started is not None
     run.status("failed", "loss is nan")
@@ -180,18 +183,26 @@ def test_status_keeps_the_first_start_and_the_id(run: RunDirectory) -> None:
     assert (last.state, last.reason, last.id, last.started) == ("done", None, "ab12", first.started)
 
 
-def test_running_without_its_process_is_interrupted(run: RunDirectory) -> None:
+@pytest.mark.parametrize("change", [{}, {"pid": 1}, {"pid": 10**20}, {"host": "another-machine"}, {"pid": None}])
+def test_running_is_what_holds_the_lock_whatever_process_the_status_names(run: RunDirectory, change: dict) -> None:
     run.status("running")
-    record = run.read_json("status.json")
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    run.write_json("status.json", {**record, "pid": dead.pid, "unknown": 1})
+    run.write_json("status.json", {**run.read_json("status.json"), **change, "unknown": 1})
+    assert (run.read_status().state, run.read_status().reason) == ("interrupted", "its process is gone")
+    with run.lock():
+        assert run.read_status().state == "running"
+        assert run.read_status().state == "running"  # asking took nothing away
     assert run.read_status().state == "interrupted"
-    run.write_json("status.json", {**record, "pid": dead.pid, "host": "another-machine"})
-    assert run.read_status().state == "running"
-    assert is_alive(os.getpid())
-    assert not is_alive(None)
-    assert not is_alive(-1)
+
+
+def test_a_run_starts_while_somebody_asks_for_its_lock(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = run.path / ".lock"
+    with run.lock():
+        pass
+    with path.open("rb") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        threading.Timer(0.05, asking.close).start()
+        with run.lock():
+            assert run.path.is_dir()
 
 
 def test_two_cannot_hold_the_lock_and_the_message_names_the_first(run: RunDirectory) -> None:
@@ -448,7 +459,7 @@ def test_the_last_step_is_read_from_the_end_of_the_log(run: RunDirectory, monkey
     assert run.last_step() == 0
     (run.path / "log.jsonl").write_text("".join(json.dumps(train(step)) + "\n" for step in range(100_000)))
     parsed: list[bytes] = []
-    monkeypatch.setattr("gancompress.runs.directory._record", lambda line: (parsed.append(line), json.loads(line))[1])
+    monkeypatch.setattr("gancompress.runs.log._record", lambda line: (parsed.append(line), json.loads(line))[1])
     assert run.last_step() == RunRecord(run.path).last_step == 99_999
     assert len(parsed) == 2  # one line each
 
@@ -463,8 +474,8 @@ def test_a_torn_end_does_not_hide_the_last_step(run: RunDirectory) -> None:
 
 def test_listing_a_run_reads_neither_its_recipe_nor_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     RunDirectory.claim(tmp_path / "a", RECIPE, "1").log(train(70))
-    for part in ("recipe", "read_log"):
-        monkeypatch.setattr(RunDirectory, part, lambda run, part=part: pytest.fail(f"read {part}"))
+    monkeypatch.setattr(RunDirectory, "recipe", lambda run: pytest.fail("read the recipe"))
+    monkeypatch.setattr("gancompress.runs.log.lines", lambda path: pytest.fail("read the log"))
     (found,) = list_runs(tmp_path)
     assert (found.status.state, found.last_step, found.noted_best, found.notices) == ("pending", 70, None, ())
 
