@@ -219,7 +219,7 @@ def test_ls_lists_recipes_and_runs(here: Path) -> None:
     (run / "recipe.yaml").write_text(TINY)
     (run / "status.json").write_text(json.dumps({"state": "failed", "reason": "out of luck", "id": "1234"}))
     (run / "metrics.json").write_text(json.dumps({"best": {"metrics": [{"label": "FD[x]", "value": 12.3456}]}}))
-    (run / "log.jsonl").write_text('{"step": 1500}\n')
+    (run / "log.jsonl").write_text('{"kind": "train", "step": 1500}\n')
     broken = here / "runs" / "b-5678"
     broken.mkdir()
     (broken / "recipe.yaml").write_text("[")
