@@ -80,7 +80,7 @@ class Architecture:
             "backbone": self.backbone,
             "origin": self.origin,
             "config": dict(self.config),
-            "image": {**dataclasses.asdict(self.image), "classes": list(self.image.classes)},
+            "image": self.image.to_json(),
             "shapes": {role: {name: list(shape) for name, shape in own.items()} for role, own in self.shapes.items()},
             "widths": {role: dict(width) for role, width in self.widths.items()},
         }
@@ -97,11 +97,9 @@ class Architecture:
                 role: {str(name): tuple(map(int, shape)) for name, shape in own.items()}
                 for role, own in content.get("shapes", {}).items()
             }
-            image = content["image"]
             return cls(
                 str(content["backbone"]), str(content.get("origin", "")), dict(content["config"]),
-                ImageSpec(int(image["channels"]), int(image["resolution"]), tuple(map(str, image["classes"]))),
-                shapes, dict(content.get("widths", {})),
+                ImageSpec.from_json(content["image"]), shapes, dict(content.get("widths", {})),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BackboneError(f"not the description of an architecture ({error!r})") from error

@@ -78,8 +78,7 @@ def _check(address: str, overrides: list[str], smoke: bool) -> LoadedRecipe:
 
 def _data(loaded: LoadedRecipe) -> tuple[Dataset[Any], int, list[str]]:
     """Open the images, read every one of them, and count their classes; also return the bytes they take."""
-    import torch
-
+    from gancompress.data.classes import class_counts, class_warnings
     from gancompress.experiment.assemble import build_dataset
     from gancompress.experiment.memory import check_images
 
@@ -90,12 +89,13 @@ def _data(loaded: LoadedRecipe) -> tuple[Dataset[Any], int, list[str]]:
     lines = [f"{len(dataset):,} images, {spec.resolution}x{spec.resolution}, {'grey' if spec.channels == 1 else 'RGB'}"]
     if not spec.num_classes:
         return dataset, images, [*lines, "no classes"]
-    counts = torch.bincount(dataset.labels(), minlength=spec.num_classes).tolist()
+    counts = class_counts(dataset)
     lines.append(f"{spec.num_classes} classes, {min(counts):,} to {max(counts):,} images each")
-    return dataset, images, [*lines, *_histogram(spec.classes, counts)]
+    lines += _histogram(spec.classes, counts)
+    return dataset, images, [*lines, *(f"warning: {line}" for line in class_warnings(spec, counts))]
 
 
-def _histogram(names: tuple[str, ...], counts: list[int], most: int = 20) -> list[str]:
+def _histogram(names: tuple[str, ...], counts: tuple[int, ...], most: int = 20) -> list[str]:
     """Return a bar per class; of many classes only the largest and the smallest."""
     shown = list(range(len(names)))
     if len(names) > most:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import ClassVar, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["Batch", "Dataset", "DatasetConfig", "ImageSpec"]
 
@@ -21,16 +24,37 @@ class ImageSpec:
         channels: 1 (grey) or 3 (RGB).
         resolution: height and width in pixels; images are square.
         classes: names of the classes, empty when the images have no labels.
+        counts: images of each class where they are not equally many; what a generator is asked for follows them.
     """
 
     channels: int
     resolution: int
     classes: tuple[str, ...] = ()
+    counts: tuple[int, ...] = dataclasses.field(default=(), compare=False)
 
     @property
     def num_classes(self) -> int:
         """Number of classes, 0 without labels."""
         return len(self.classes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; without ``counts`` where there are none, as in files from before they were kept."""
+        plain = {"channels": self.channels, "resolution": self.resolution, "classes": list(self.classes)}
+        return {**plain, "counts": list(self.counts)} if self.counts else plain
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> ImageSpec:
+        """Undo :meth:`to_json`.
+
+        Raises:
+            KeyError: a field is missing.
+            TypeError: a field is of another kind.
+            ValueError: a field is no number, or there are counts for other classes.
+        """
+        classes, counts = tuple(map(str, content["classes"])), tuple(map(int, content.get("counts", ())))
+        if counts and (len(counts) != len(classes) or min(counts) < 0 or not any(counts)):
+            raise ValueError(f"{len(counts)} counts of {len(classes)} classes")
+        return cls(int(content["channels"]), int(content["resolution"]), classes, counts)
 
 
 class Batch(NamedTuple):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from gancompress.components.registry import DATASETS
+from gancompress.data.classes import check_class_number
 from gancompress.data.files import FilesConfig, FilesDataset, Listing, probe
 from gancompress.data.memory import digest
 from gancompress.errors import DataError
@@ -174,7 +175,9 @@ class HuggingFace(FilesDataset[HuggingFaceConfig]):
             number = {name: index for index, name in enumerate(classes)}
             return tuple(number[value] for value in values), classes
         numbers = self._numbers(values, column, None)
-        return numbers, tuple(str(number) for number in range(max(numbers, default=-1) + 1))
+        count = max(numbers, default=-1) + 1
+        check_class_number(count, len(numbers), self.where)
+        return numbers, tuple(str(number) for number in range(count))
 
     def _numbers(self, values: Sequence[Any], column: str, count: int | None) -> tuple[int, ...]:
         for row, value in enumerate(values):

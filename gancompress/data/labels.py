@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from gancompress.data.classes import check_class_number
 from gancompress.errors import DataError
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ def read_labels(names: Iterable[str], document: bytes, where: str, ignore: str) 
     present = frozenset(names)
     if absent := [name for name in labels if name not in present]:
         raise DataError(f"names {_first(absent)}, but there is no such image beside it", where=where)
-    classes = _classes(content.get("classes"), max(labels.values(), default=-1) + 1, where)
+    count = max(labels.values(), default=-1) + 1
+    check_class_number(count, len(names), where, ignore)
+    classes = _classes(content.get("classes"), count, where)
     for name, label in labels.items():
         if label >= len(classes):
             raise DataError(

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gancompress.components.registry import METRICS
+from gancompress.data.classes import class_counts
+from gancompress.data.memory import digest
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.features import generated_features, reference_features
 from gancompress.evaluation.metrics import Metric, MetricResult
 from gancompress.evaluation.protocol import Protocol
-from gancompress.evaluation.sampler import device_of, open_sampler
+from gancompress.evaluation.sampler import classes_of, device_of, open_sampler
 from gancompress.evaluation.sandbox import STANDING_BATCHES, BatchNormMode, forked_rng
 
 if TYPE_CHECKING:
@@ -93,13 +95,15 @@ def evaluate(
         reference_count: real images used; None = all.
 
     Raises:
-        EvaluationError: a pixel, feature or result is not finite, or a metric cannot be computed.
+        EvaluationError: a pixel, feature or result is not finite, a metric cannot be computed, or the data has other
+            classes.
     """
     begun = time.perf_counter()
+    counts = _counts(network, dataset)
     measured, device = build_metrics(metrics), device_of(network)
     with forked_rng(seed, device):
         real = reference_features(extractor, dataset, count=reference_count)
-    with open_sampler(network, seed=seed, batch_size=batch_size, batch_norm=batch_norm) as sampler:
+    with open_sampler(network, seed=seed, batch_size=batch_size, batch_norm=batch_norm, counts=counts) as sampler:
         fake = generated_features(
             extractor,
             sampler,
@@ -122,7 +126,7 @@ def evaluate(
         samples=samples,
         weights=weights_label,
         batch_norm=described[batch_norm],
-        labels="balanced" if network.num_classes else "none",
+        labels=_described(counts),
         seed=seed,
         libraries=f"torch-fidelity {version('torch-fidelity')}",
         notes=extractor.notes,
@@ -136,3 +140,20 @@ def evaluate(
             raise EvaluationError(f"{result.name} is {result.value}: the generated images are degenerate")
     finished = tuple(dataclasses.replace(result, protocol=protocol.for_metric(result.settings)) for result in results)
     return Evaluation(finished, protocol, time.perf_counter() - begun)
+
+
+def _counts(network: Generator, dataset: Dataset[Any]) -> tuple[int, ...]:
+    """Return how often each class is asked for: as often as it is in the data, without labels in the training data."""
+    known, there = network.num_classes, dataset.spec.num_classes
+    if known and there not in (0, known):
+        raise EvaluationError(
+            f"the generator makes {known} classes, the data has {there}: give the data it was made for"
+        )
+    return class_counts(dataset) if known and there else classes_of(network)
+
+
+def _described(counts: tuple[int, ...]) -> str:
+    """Return how classes are chosen, as a protocol holds it: with a hash of the counts where they differ."""
+    if len(set(counts)) == 1:
+        return "balanced"
+    return f"as in the data ({digest(counts)[:8]})" if counts else "none"

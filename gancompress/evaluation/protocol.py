@@ -25,7 +25,7 @@ class Protocol:
         samples: number of generated images.
         weights: which generator was measured, ``ema`` or ``live``.
         batch_norm: statistics of batch norm while sampling, with whatever they depend on.
-        labels: how the classes of the generated images were chosen.
+        labels: how the classes of the generated images were chosen: ``none``, ``balanced``, or as often as in the data.
         seed: seed of latents and labels.
         libraries: versions of the libraries whose formulas or features are used.
         metric: settings of one metric (subset sizes, neighbours); empty in the protocol of a whole evaluation.
@@ -67,7 +67,7 @@ class Protocol:
         parts = [
             f"{self.extractor}{noted}",
             f"{self.samples:,} generated against {self.reference_count:,} real",
-            f"{self.labels} classes" if self.labels != "none" else "no classes",
+            {"none": "no classes", "balanced": "balanced classes"}.get(self.labels, f"classes {self.labels}"),
             f"{'EMA' if self.weights == 'ema' else self.weights} weights",
             f"batch norm: {self.batch_norm}",
             f"seed {self.seed}",

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from gancompress.data.classes import class_cycle
 from gancompress.data.transform import to_uint8
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.sandbox import BatchNormMode, sampling
 from gancompress.seeds import generator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from gancompress.backbones.base import Generator
 
-__all__ = ["Sampler", "device_of", "open_sampler"]
+__all__ = ["Sampler", "classes_of", "device_of", "open_sampler"]
 
 #: latents are drawn in blocks of this many, so that image i is the same whatever the number and the batch size
 BLOCK = 1000
@@ -28,16 +29,21 @@ BLOCK = 1000
 class Sampler:
     """Images of a generator, each a pure function of its index and the seed.
 
-    Latents are standard normal. Classes are balanced: image i has class ``i % num_classes``.
+    Latents are standard normal. Classes take turns, each as often as ``counts`` say: see
+    :func:`~gancompress.data.classes.class_cycle`.
 
     Args:
         network: the generator.
         seed: of the latents.
         stream: tells apart what the images are for.
+        counts: images of each class in the data; default: those that the generator was trained on.
     """
 
-    def __init__(self, network: Generator, *, seed: int, stream: str = "latent") -> None:
+    def __init__(
+        self, network: Generator, *, seed: int, stream: str = "latent", counts: Sequence[int] | None = None
+    ) -> None:
         self.network = network
+        self.cycle = class_cycle(counts or classes_of(network))
         self.seed = seed
         self.device = device_of(network)
         self.stream = stream
@@ -56,8 +62,9 @@ class Sampler:
 
     def labels(self, start: int, stop: int) -> Tensor | None:
         """Return the classes of images ``start`` to ``stop``, (stop - start,), None when unconditional."""
-        classes = self.network.num_classes
-        return torch.arange(start, stop, device=self.device) % classes if classes else None
+        if not len(self.cycle):
+            return None
+        return self.cycle[torch.arange(start, stop) % len(self.cycle)].to(self.device)
 
     def images(self, start: int, stop: int, labels: Tensor | None = None) -> Tensor:
         """Return images ``start`` to ``stop`` as the network gives them, checked to be finite.
@@ -65,7 +72,7 @@ class Sampler:
         Args:
             start: first index.
             stop: index after the last.
-            labels: classes to use instead of the balanced ones.
+            labels: classes to use instead of those that are due.
 
         Raises:
             EvaluationError: the network made something that is no finite image.
@@ -91,13 +98,19 @@ class Sampler:
             count: images in all.
             batch_size: images per forward pass.
             full: make the last batch whole and cut it, for networks that see the batch (batch norm).
-            labels: classes to use instead of the balanced ones, (count,); not with ``full``.
+            labels: classes to use instead of those that are due, (count,); not with ``full``.
         """
         for start in range(0, count, batch_size):
             stop = min(start + batch_size, count)
             chosen = None if labels is None else labels[start:stop].to(self.device)
             made = self.images(start, start + batch_size if full else stop, chosen)
             yield to_uint8(made[: stop - start])
+
+
+def classes_of(network: Generator) -> tuple[int, ...]:
+    """Return how often each class was there when a generator was trained, each once when nothing is known about it."""
+    counts: tuple[int, ...] = getattr(getattr(network, "image", None), "counts", ())
+    return counts if len(counts) == network.num_classes else (1,) * network.num_classes
 
 
 def device_of(network: nn.Module) -> torch.device:
@@ -107,7 +120,13 @@ def device_of(network: nn.Module) -> torch.device:
 
 @contextlib.contextmanager
 def open_sampler(
-    network: Generator, *, seed: int, batch_size: int, batch_norm: BatchNormMode = "running", stream: str = "latent"
+    network: Generator,
+    *,
+    seed: int,
+    batch_size: int,
+    batch_norm: BatchNormMode = "running",
+    stream: str = "latent",
+    counts: Sequence[int] | None = None,
 ) -> Iterator[Sampler]:
     """Bring ``network`` into the mode of ``batch_norm``, yield its sampler, and leave everything as it was.
 
@@ -117,11 +136,12 @@ def open_sampler(
         batch_size: images per forward pass; matters for ``standing``.
         batch_norm: see :func:`~gancompress.evaluation.sandbox.sampling`.
         stream: tells apart what the images are for.
+        counts: images of each class in the data; default: those that the generator was trained on.
     """
-    warm = Sampler(network, seed=seed, stream="standing")
+    warm = Sampler(network, seed=seed, stream="standing", counts=counts)
 
     def warm_up(index: int) -> Tensor:
         return warm.images(index * batch_size, (index + 1) * batch_size)
 
     with sampling(network, batch_norm=batch_norm, warm_up=warm_up, seed=seed, device=warm.device):
-        yield Sampler(network, seed=seed, stream=stream)
+        yield Sampler(network, seed=seed, stream=stream, counts=counts)

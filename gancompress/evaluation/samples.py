@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from gancompress.errors import EvaluationError
-from gancompress.evaluation.sampler import open_sampler
+from gancompress.evaluation.sampler import classes_of, open_sampler
 from gancompress.storage.atomic import sync_all, whole_file
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def sample_grid(
         network: the generator; left as it was.
         path: file to write; it appears whole or not at all.
         columns: images per row.
-        rows: rows; default: the number of classes, at most 20 (evenly spread when there are more), or ``columns``.
+        rows: rows; default: the number of classes that were trained on, at most 20 (evenly spread when there are more),
+            or ``columns``.
         seed: of the latents.
         scale: whole factor of enlargement; default: :func:`grid_scale`.
 
@@ -83,11 +84,12 @@ def sample_grid(
     Raises:
         EvaluationError: pixels are not finite, or the file cannot be written.
     """
-    classes = network.num_classes
+    trained = torch.tensor([index for index, count in enumerate(classes_of(network)) if count])
+    classes = len(trained)
     height = rows or (min(classes, 20) if classes else columns)
     labels = None
     if classes:
-        shown = torch.arange(height) * max(1, classes // height) % classes
+        shown = trained[torch.arange(height) * max(1, classes // height) % classes]
         labels = shown.repeat_interleave(columns)
     with open_sampler(network, seed=seed, batch_size=BATCH, stream="grid") as sampler:
         made = torch.cat(list(sampler.batches(height * columns, BATCH, labels=labels))).cpu()
@@ -111,7 +113,7 @@ def save_images(
     The zip has the format that the dataset ``zip`` reads: stored images in numbered folders and a ``dataset.json``.
 
     Args:
-        network: the generator; left as it was. Its classes take turns.
+        network: the generator; left as it was. Its classes take turns, each as often as in the data it was trained on.
         out: the zip, or the folder, which is made when needed; files in it are replaced one by one.
         count: number of images.
         classes: names of the classes, for the zip.
@@ -128,10 +130,10 @@ def save_images(
     if only_class is not None and not 0 <= only_class < known:
         listed = f"0 to {known - 1}" if known else "none: the generator is unconditional"
         raise EvaluationError(f"there is no class {only_class}; known: {listed}")
-    labels = torch.arange(count) % known if known else None
-    if labels is not None and only_class is not None:
-        labels = torch.full_like(labels, only_class)
     with open_sampler(network, seed=seed, batch_size=BATCH) as sampler:
+        labels = sampler.labels(0, count)
+        if labels is not None and only_class is not None:
+            labels = torch.full_like(labels, only_class)
         named = _named(sampler.batches(count, BATCH, labels=labels))
         if out.suffix == ".zip":
             _write_zip(out, named, None if labels is None else labels.tolist(), classes)

@@ -12,6 +12,7 @@ from torch import nn
 
 from gancompress.components.registry import DATASETS, LOSSES, Registry
 from gancompress.cost.ledger import TrainingLedger
+from gancompress.data.classes import check_class_number, counted
 from gancompress.errors import DataError, RecipeError, RunError
 from gancompress.experiment.acceleration import build_execution, build_folding, check_accelerations, device_of, numbered
 from gancompress.experiment.budgets import ROLES, build_budgets, build_method, connected_weights
@@ -52,6 +53,7 @@ def build_dataset(recipe: Recipe) -> Dataset[DatasetConfig]:
     dataset = cast("Dataset[DatasetConfig]", _make(DATASETS, recipe.data))
     if len(dataset) < 2:
         raise DataError(f"dataset {recipe.data.name!r} holds {len(dataset)} images; training needs at least 2")
+    check_class_number(dataset.spec.num_classes, len(dataset), f"dataset {recipe.data.name!r}")
     return dataset
 
 
@@ -119,7 +121,7 @@ def build_trainer(
     loss = build_loss(recipe)
     check_accelerations(recipe, loss, group.world)
     device = numbered(device_of(recipe))
-    networks = build_networks(architecture or build_architecture(recipe, dataset.spec), recipe.seed)
+    networks = build_networks(architecture or build_architecture(recipe, counted(dataset)), recipe.seed)
     check_shapes(networks, dataset.spec)
     _check_batch_norm(recipe, networks)
     for network in (networks.generator, networks.discriminator):

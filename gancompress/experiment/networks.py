@@ -97,8 +97,7 @@ def stored_architecture(scalars: Mapping[str, Any], recipe: Recipe) -> Architect
     """
     if "architecture" in scalars:
         return Architecture.from_json(scalars["architecture"])
-    image = scalars["image"]
-    return build_architecture(recipe, ImageSpec(image["channels"], image["resolution"], tuple(image["classes"])))
+    return build_architecture(recipe, ImageSpec.from_json(scalars["image"]))
 
 
 def last_architecture(directory: Path) -> Architecture | None:

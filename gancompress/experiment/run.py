@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from gancompress.cost.summary import run_cost
+from gancompress.data.classes import counted
 from gancompress.errors import CheckpointError, RunError
 from gancompress.experiment.acceleration import device_of
 from gancompress.experiment.assemble import build_dataset, build_trainer, declared_rounds
@@ -101,7 +102,7 @@ class Experiment:
         dataset = build_dataset(self.recipe)
         images = self._first(lambda: check_images(dataset, self.group.neighbours)) or 0
         dataset.prepare()
-        self.architecture = architecture = self._architecture(dataset.spec)
+        self.architecture = architecture = self._architecture(counted(dataset))
         device = device_of(self.recipe)
         self._first(lambda: check_networks(self.recipe, architecture, device, self.group.neighbours))
         trainer = build_trainer(self.recipe, dataset, self.group, architecture)

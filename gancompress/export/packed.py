@@ -192,12 +192,11 @@ def export_packed(
         kept = entry.get("kept", tensor.numel())
         dense = tensor.numel() * tensor.element_size()
         sizes[name] = TensorSize(dense, packed, tensor.numel(), kept, prunable.get(name, "other"))
-    image = plain.image
     document = {
         **more,
         "model": architecture.model,
         "origin": origin,
-        "image": {"channels": image.channels, "resolution": image.resolution, "classes": list(image.classes)},
+        "image": plain.image.to_json(),
         "source": {"gancompress": __version__, "values": values, **(source or {})},
         "tensors": table,
     }
@@ -242,8 +241,7 @@ def load_packed(path: Path) -> Packed:
     stored, document = read_container(path, kind=KIND, format=FORMAT)
     where, at = str(path), ""
     try:
-        image = document["image"]
-        spec = ImageSpec(int(image["channels"]), int(image["resolution"]), tuple(map(str, image["classes"])))
+        spec = ImageSpec.from_json(document["image"])
         model, source, table = dict(document["model"]), dict(document["source"]), dict(document["tensors"])
         architecture = Architecture(str(model.pop("name", "")), str(document.get("origin", "")), model, spec)
         captured, narrowed = document.get("captured"), document.get("narrowed") is True

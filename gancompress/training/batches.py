@@ -8,11 +8,13 @@ batch).
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from gancompress.data.classes import class_counts, class_cycle
 from gancompress.data.sampling import batch_indices
 from gancompress.data.transform import mirror, to_float
 from gancompress.seeds import generator, to_device
@@ -84,8 +86,13 @@ class BatchSource:
         z = to_device(torch.randn(batch, self.latent_dim, generator=rng)[share], self.device)
         if not self.num_classes:
             return Latents(z, None)
-        labels = torch.randint(self.num_classes, (batch,), generator=rng)[share]
+        labels = self._cycle[torch.randint(len(self._cycle), (batch,), generator=rng)[share]]
         return Latents(z, to_device(labels, self.device))
+
+    @functools.cached_property
+    def _cycle(self) -> Tensor:
+        """Classes, each as often as the data has it: one is drawn for every generated image."""
+        return class_cycle(class_counts(self.dataset) or (1,) * self.num_classes)
 
     def _share(self, batch: int) -> slice:
         return slice(self.rank * batch // self.world, (self.rank + 1) * batch // self.world)

@@ -109,6 +109,10 @@ class DeviceDataset(Dataset[DatasetConfig]):
         where = to_device(indices, self._device)
         return Batch(self._images[where], self._labels[where])
 
+    def labels(self) -> Tensor:
+        """Return the class of every image, int64, (N,), on the CPU."""
+        return self._labels.cpu()
+
     def fingerprint(self) -> str:
         """Return the hash of the dataset that is held."""
         return self._dataset.fingerprint()

@@ -294,7 +294,7 @@ class Trainer:
             "ema": ema_scalars,
             "meters": counts,
             "ledger": self.ledger.to_dict(),
-            "image": {**dataclasses.asdict(self.generator.image), "classes": list(self.generator.image.classes)},
+            "image": self.generator.image.to_json(),
         }
         if self.folding is not None:
             scalars["folding"] = dict(self.folding.table)

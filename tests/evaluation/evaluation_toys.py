@@ -19,10 +19,10 @@ class Blobs(Dataset[DatasetConfig]):
     ) -> None:
         super().__init__(DatasetConfig())
         rng = torch.Generator().manual_seed(seed)
-        self.labels = torch.arange(count) % max(classes, 1)
+        self.stored = torch.arange(count) % max(classes, 1)
         self.images = torch.randint(0, 120, (count, channels, resolution, resolution), generator=rng).to(torch.uint8)
         half = resolution // 2
-        for index, label in enumerate(self.labels.tolist()):
+        for index, label in enumerate(self.stored.tolist()):
             row, column = label // 2 % 2 * half, label % 2 * half
             self.images[index, :, row : row + half, column : column + half] += 120
         self.classes = tuple(f"quarter {i}" for i in range(classes))
@@ -38,7 +38,10 @@ class Blobs(Dataset[DatasetConfig]):
 
     def read(self, indices: Tensor) -> Batch:
         self.reads += 1
-        return Batch(self.images[indices], self.labels[indices])
+        return Batch(self.images[indices], self.stored[indices])
+
+    def labels(self) -> Tensor:
+        return self.stored
 
     def fingerprint(self) -> str:
         return f"blobs-{tuple(self.images.shape)}-{len(self.classes)}-{self.seed}"

@@ -8,6 +8,7 @@ import torch
 from evaluation_toys import Blobs, Generator, Pixels
 from test_sandbox import assert_same, draws, snapshot
 
+from gancompress.data.transform import to_float
 from gancompress.errors import ComponentError, EvaluationError
 from gancompress.evaluation import Metric, MetricResult, build_metrics, evaluate
 from gancompress.evaluation.sampler import Sampler
@@ -225,3 +226,67 @@ def test_torch_fidelitys_calculate_metrics_gives_the_same_numbers(blobs):
     assert found["is"].value == pytest.approx(theirs["inception_score_mean"], rel=1e-6)
     assert found["precision"].value == pytest.approx(theirs["precision"], abs=1e-9)
     assert found["recall"].value == pytest.approx(theirs["recall"], abs=1e-9)
+
+
+class Perfect(torch.nn.Module):
+    """Makes a real image of the class that it is asked for, any of them; noise where there is none."""
+
+    latent_dim = 6
+
+    def __init__(self, dataset, conditional=True):
+        super().__init__()
+        self.dataset, self.image = dataset, dataset.spec
+        self.num_classes = dataset.spec.num_classes if conditional else 0
+
+    def forward(self, z, labels):
+        draw = (torch.special.ndtr(z[:, 0]) * 1e6).long()
+        if labels is None:
+            return to_float(self.dataset.images[draw % len(self.dataset)])
+        made = torch.empty(len(z), *self.dataset.images.shape[1:])
+        for index, label in enumerate(labels.tolist()):
+            own = self.dataset.images[self.dataset.stored == label]
+            made[index] = to_float(own[draw[index] % len(own)][None])[0] if len(own) else 1.0
+        return made
+
+
+class Uneven(Blobs):
+    """Class 0 is empty, and class 1 comes nine times as often as class 2."""
+
+    def __init__(self):
+        super().__init__(classes=3)
+        self.stored = 1 + (torch.arange(240) % 10 == 9).long()
+        self.images = self.images // 8 + (self.stored == 1)[:, None, None, None].to(torch.uint8) * 200
+
+
+def test_a_perfect_conditional_generator_of_uneven_classes_is_as_good_as_an_unconditional_one():
+    dataset, measured = Uneven(), {}
+    for conditional in (True, False):
+        measured[conditional] = run(Perfect(dataset, conditional), dataset=dataset, samples=240)
+    assert measured[True]["fd"].value < 1.2 * measured[False]["fd"].value + 0.001
+    assert measured[True]["precision"].value > 0.95
+    assert measured[True].protocol.labels.startswith("as in the data (")
+    assert ", classes as in the data (" in str(measured[True].protocol)
+    # every class once in turn is what this guards against
+    wrong = run(Perfect(dataset), dataset=Relabelled(dataset), samples=240)
+    assert wrong["fd"].value > 0.1
+
+
+class Relabelled(Uneven):
+    """The same images, as if all classes were equally many."""
+
+    def __init__(self, real):
+        super().__init__()
+        self.images, self.stored = real.images, torch.arange(240) % 3
+
+
+def test_a_generator_of_other_classes_is_refused():
+    with pytest.raises(EvaluationError, match="the generator makes 4 classes, the data has 3"):
+        run(Generator(), dataset=Blobs(classes=3))
+
+
+def test_the_counts_of_the_classes_are_part_of_the_protocol():
+    others = [Uneven(), Uneven(), Blobs(classes=3)]
+    others[1].stored[:100] = 2
+    protocols = [run(Generator(classes=3), dataset=dataset).protocol for dataset in others]
+    assert [protocol.labels for protocol in protocols][2] == "balanced"
+    assert len({protocol.labels for protocol in protocols}) == 3

@@ -9,6 +9,7 @@ import torch
 from evaluation_toys import Generator
 from PIL import Image
 
+from gancompress.data.base import ImageSpec
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.sampler import Sampler, open_sampler
 from gancompress.evaluation.samples import grid_scale, sample_grid, save_images, tile
@@ -198,3 +199,22 @@ def test_samples_as_a_zip_are_read_back_by_the_dataset(tmp_path, network):
     assert batch.labels.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0]
     expected = torch.cat(list(sampler(network.eval()).batches(9, 9)))
     assert (batch.images.int() - expected.int()).abs().max() <= 1
+
+
+def test_samples_show_the_classes_that_were_trained_on(tmp_path):
+    asked = []
+
+    def network(z, labels):
+        asked.extend(labels.tolist())
+        return torch.zeros(len(z), 1, 8, 8)
+
+    drawn = Drawn(network)
+    drawn.image = ImageSpec(1, 8, ("a", "b", "c", "d"), counts=(0, 30, 0, 10))
+    sample_grid(drawn, tmp_path / "grid.png", columns=2)
+    assert asked == [1, 1, 3, 3]
+    asked.clear()
+    save_images(drawn, tmp_path / "images.zip", count=6)
+    assert asked == [1, 1, 3, 1, 1, 1]
+    asked.clear()
+    save_images(drawn, tmp_path / "chosen", count=2, only_class=3)
+    assert asked == [3, 3]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from gancompress.data.shapes import Shapes, ShapesConfig
+from gancompress.seeds import generator
 from gancompress.training.batches import BatchSource
 
 
@@ -39,3 +42,21 @@ def test_about_half_of_the_images_are_mirrored() -> None:
             assert b.equal(a) or b.equal(a.flip(-1))
             same, moved = same + b.equal(a), moved + (not b.equal(a))
     assert 90 < moved < 200
+
+
+def test_classes_are_drawn_as_often_as_the_data_has_them() -> None:
+    even = source()
+    drawn = even.latents(4000, "generator", 0)
+    rng = generator(0, "latent", "generator", 0)
+    torch.randn(4000, 5, generator=rng)
+    assert drawn.labels is not None
+    assert drawn.labels.equal(torch.randint(4, (4000,), generator=rng))  # as ever where all are equally many
+    uneven = source()
+    uneven.dataset.stored.labels[:] = torch.tensor([1, 1, 1, 3]).repeat(10)  # type: ignore[attr-defined]
+    labels = uneven.latents(4000, "generator", 0).labels
+    assert labels is not None
+    counts = torch.bincount(labels, minlength=4).tolist()
+    assert counts[0] == counts[2] == 0
+    assert abs(counts[1] - 3000) < 150
+    halves = [dataclasses.replace(uneven, rank=rank, world=2).latents(4000, "generator", 0).labels for rank in (0, 1)]
+    assert torch.cat([half for half in halves if half is not None]).equal(labels)
