@@ -99,8 +99,10 @@ class Session:
                 reports = self.trainer.step(current)
                 self._after_step(current, reports)
             if self.position.round + 1 == len(self.rounds):
-                return
+                break
             self._begin_round(self.position.round + 1)
+        if self.group.is_main:
+            self._forget()  # the last evaluation may have been the best
 
     def catch_up(self) -> None:
         """Do what was due at the restored step but was cut off after its checkpoint."""
