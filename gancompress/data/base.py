@@ -13,6 +13,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gancompress.data.census import Census
+
 __all__ = ["Batch", "Dataset", "DatasetConfig", "ImageSpec"]
 
 
@@ -118,6 +120,15 @@ class Dataset(abc.ABC, Generic[C]):
     @abc.abstractmethod
     def fingerprint(self) -> str:
         """Return a short hash of everything that fixes the images: content or version, resize, split."""
+
+    def census(self) -> Census:
+        """Return which images these are, for a checkpoint: cheaply, and by name where they have names.
+
+        The default knows their number, their classes and :meth:`fingerprint`.
+        """
+        from gancompress.data.census import Census
+
+        return Census(len(self), self.spec.classes, self.fingerprint())
 
     def prepare(self) -> None:
         """Do now whatever the first :meth:`read` would otherwise do: decode, check and keep every image.

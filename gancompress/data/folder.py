@@ -9,7 +9,8 @@ from typing import IO, TYPE_CHECKING, TypeVar
 from pydantic import Field
 
 from gancompress.components.registry import DATASETS
-from gancompress.data.files import FilesConfig, FilesDataset, Listing, probe
+from gancompress.data.census import PROBED
+from gancompress.data.files import FilesConfig, FilesDataset, Listing, mark, probe
 from gancompress.data.images import is_image_name
 from gancompress.data.labels import NAME, Labels, label_by_folder, read_labels
 from gancompress.data.memory import digest
@@ -64,6 +65,12 @@ class ClassFolder(FilesDataset[C]):
     @functools.cached_property
     def _content(self) -> str:
         return digest([(name, *self._read(name, probe)) for name in self.names])
+
+    def marks(self) -> list[str]:
+        """Return the size of every file; of not too many of them, a checksum of both ends too."""
+        if len(self) <= PROBED:
+            return [self._read(name, mark) for name in self.names]
+        return [str(os.path.getsize(os.path.join(self.where, name))) for name in self.names]
 
     def _walk(self) -> list[str]:
         def stop(error: OSError) -> None:

@@ -76,6 +76,10 @@ class Zip(FilesDataset[ZipConfig]):
         content = digest([(name[len(base) :], members[name].CRC, members[name].file_size) for name in images])
         return Listing(tuple(images), labels[:limit] if labels is not None else None, classes, content)
 
+    def marks(self) -> list[str]:
+        """Return size and checksum of every image, as the central directory has them."""
+        return [f"{info.file_size} {info.CRC:08x}" for info in self._members]
+
     def read_bytes(self, index: int) -> bytes:
         """Return one image file, checked against its checksum in the zip."""
         return self._member(self._members[index])

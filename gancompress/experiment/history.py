@@ -49,6 +49,11 @@ class History:
             self.directory.log(record)
             self._observer.record(record)
 
+    def note(self, record: dict[str, Any]) -> None:
+        """Append a record unless the log has it: what is found at a resume is found at the next one again."""
+        if self._writes and record not in self.directory.read_log(record["kind"]):
+            self.log(record)
+
     def trained(self, seconds: float) -> float:
         """Add training time and return the total, over all the times this run was started."""
         self.seconds += seconds

@@ -6,13 +6,15 @@ from is a pure function of the checkpoint that ended the round before it.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from gancompress.cost.summary import run_cost
+from gancompress.data.census import Census, changes
 from gancompress.data.classes import counted
-from gancompress.errors import CheckpointError, RunError
+from gancompress.errors import CheckpointError, DataError, RunError
 from gancompress.experiment.acceleration import device_of
 from gancompress.experiment.assemble import build_dataset, build_trainer, declared_rounds
 from gancompress.experiment.budgets import ROLES
@@ -29,7 +31,7 @@ from gancompress.progress import Observer, Silent
 from gancompress.recipe.identity import directory_name
 from gancompress.runs.directory import RunDirectory
 from gancompress.runs.record import RunRecord, read_run
-from gancompress.storage.checkpoint import checkpoints, latest
+from gancompress.storage.checkpoint import Snapshot, checkpoints, latest
 from gancompress.training.groups import Group
 
 if TYPE_CHECKING:
@@ -164,7 +166,8 @@ class Experiment:
         interruption: Interruption,
     ) -> None:
         history = History(self.directory, self.observer, writes=self.group.is_main)
-        resumed = self._resume(trainer, history)
+        census = dataset.census() if self.group.is_main else None
+        resumed = self._resume(trainer, history, census)
         total = sum(current.steps for current in rounds)
         self.observer.start(self.recipe.name, str(self.directory.path), total, trainer.position.total)
         evaluator = Evaluator(self.recipe.evaluation, dataset, trainer.device, self.observer)
@@ -178,6 +181,7 @@ class Experiment:
             observer=self.observer,
             group=self.group,
             interruption=interruption,
+            census=census,
         )
         if resumed:
             session.catch_up()
@@ -186,7 +190,7 @@ class Experiment:
             self.directory.sync_log()
         self._finish(trainer, history)
 
-    def _resume(self, trainer: Trainer, history: History) -> bool:
+    def _resume(self, trainer: Trainer, history: History, census: Census | None) -> bool:
         """Restore the newest good checkpoint, or initialise; return whether there was one."""
         found = latest(self.directory.checkpoints)
         step = found.snapshot.step if found.snapshot is not None else 0
@@ -194,6 +198,7 @@ class Experiment:
         for refused in found.refused:
             self.observer.message(f"refused: {refused.reason}")
         if found.snapshot is not None:
+            _refuse_other_images(found.snapshot, trainer.generator.image)
             trainer.restore(
                 {name: dict(group) for name, group in found.snapshot.groups.items()}, dict(found.snapshot.scalars)
             )
@@ -205,6 +210,14 @@ class Experiment:
         else:
             trainer.engine.init(trainer.probe)
         history.resume(step)
+        if census is not None and found.snapshot is not None and "data" in found.snapshot.scalars:
+            then = Census.from_checkpoint(found.snapshot.scalars["data"], found.snapshot.groups["data"])
+            if changed := changes(then, census):
+                self.observer.message(
+                    f"warning: the images changed since step {step} of this run: {', '.join(changed)}; its numbers "
+                    "are of two datasets from here on"
+                )
+                history.note({"kind": "data", "step": step, "changes": changed})
         self.group.barrier()
         return found.snapshot is not None
 
@@ -230,3 +243,25 @@ class Experiment:
                 self.directory.write_json("metrics.json", metrics)
             self.directory.write_json("cost.json", cost)
             self.directory.write_json("environment.json", {**mark, **environment(trainer.device)})
+
+
+def _refuse_other_images(snapshot: Snapshot, image: ImageSpec) -> None:
+    """Raise if the images have another shape, or other classes, than those that the networks were trained on."""
+    then = snapshot.scalars.get("image", {})
+    now = {**dataclasses.asdict(image), "classes": list(image.classes)}
+    kinds = [
+        f"{key} {then[key]} then, {now[key]} now" for key in ("channels", "resolution") if then.get(key) != now[key]
+    ]
+    classes = then.get("classes", [])
+    for what, names in (
+        ("gone", [name for name in classes if name not in image.classes]),
+        ("new", [name for name in image.classes if name not in classes]),
+    ):
+        if names:
+            more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+            kinds.append(f"{what} classes: {', '.join(map(repr, names[:3]))}{more}")
+    if then and (kinds or classes != now["classes"]):
+        raise DataError(
+            f"the images are not those that this run was trained on until step {snapshot.step}: "
+            f"{'; '.join(kinds) or 'the classes are in another order'}; put them back, or start another run"
+        )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gancompress.architecture.description import Architecture
+    from gancompress.data.census import Census
     from gancompress.experiment.history import History
     from gancompress.experiment.interrupt import Interruption
     from gancompress.experiment.measure import Evaluator
@@ -60,6 +61,7 @@ class Session:
         observer: told how far it is.
         group: processes that train together.
         interruption: signals that came.
+        census: which images these are, on the process that writes checkpoints.
     """
 
     recipe: Recipe
@@ -71,6 +73,7 @@ class Session:
     observer: Observer
     group: Group
     interruption: Interruption
+    census: Census | None = None
 
     def __post_init__(self) -> None:
         self.directory = self.history.directory
@@ -257,6 +260,8 @@ class Session:
         scalars["architecture"] = self.architecture.built(networks).to_json()
         self.directory.sync_log()
         self._keep_aside(groups)
+        if self.census is not None:
+            groups["data"], scalars["data"] = self.census.tensors, self.census.scalars
         if passing:
             scalars[_PASSING] = True
         save(self.directory.checkpoints, Snapshot(self.position.total, groups, scalars))

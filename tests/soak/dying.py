@@ -78,7 +78,7 @@ class Death:
         self._busy = True
         try:
             real = os.path.realpath(path) if kind == "fsync" else self._resolved(path)
-            if not real.startswith(self.root):
+            if not f"{real}{os.sep}".startswith(self.root):
                 return
             self.seen.append(Operation(kind, real.removeprefix(self.root)))
             if len(self.seen) - 1 != self.at:

@@ -59,7 +59,11 @@ def run(given: argparse.Namespace) -> int:
     root = Path(tempfile.mkdtemp(prefix="soak-", dir=memory if os.access(memory, os.W_OK) else None))
     try:
         lab = Lab(root, given)
-        _warm_up(root)
+        import gancompress.cli.main
+        import gancompress.data.prepare  # noqa: F401 - once, rather than in every process
+
+        if any(scenario.trains for scenario in lab.found):
+            _warm_up(root)
         points = lab.points()
         print(f"{len(points):,} operations and ways to strike at them", flush=True)
         chosen = _spread(points, lab.found, given.seed)[: given.trials or None]
