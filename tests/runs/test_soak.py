@@ -22,8 +22,8 @@ sys.exit(main())
 """
 
 
-def soak(*program: str) -> subprocess.CompletedProcess[str]:
-    arguments = ["kill", "--only", "data prepare", "--trials", "0", "--minutes", "3"]
+def soak(trials: int, *program: str) -> subprocess.CompletedProcess[str]:
+    arguments = ["kill", "--only", "data prepare", "--trials", str(trials), "--minutes", "3"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, *program, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
@@ -31,7 +31,7 @@ def soak(*program: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_preparation_killed_at_any_operation_is_repeated_without_a_trace() -> None:
-    done = soak("-m", "tests.soak")
+    done = soak(0, "-m", "tests.soak")
     assert done.returncode == 0, done.stdout + done.stderr
     header, row, everything = (line.split() for line in done.stdout.splitlines()[1:4])
     counts = dict(zip(header[2:], map(int, row[2:]), strict=True))
@@ -43,6 +43,6 @@ def test_a_preparation_killed_at_any_operation_is_repeated_without_a_trace() -> 
 
 
 def test_without_the_broom_it_fails() -> None:
-    failed = soak("-c", SABOTAGED)
+    failed = soak(6, "-c", SABOTAGED)
     assert failed.returncode == 1, failed.stdout + failed.stderr
     assert "left over: .tmp-out.zip-" in failed.stdout
