@@ -10,10 +10,10 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from gancompress.data.census import Census
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from gancompress.data.census import Census
 
 __all__ = ["Batch", "Dataset", "DatasetConfig", "ImageSpec"]
 
@@ -126,8 +126,6 @@ class Dataset(abc.ABC, Generic[C]):
 
         The default knows their number, their classes and :meth:`fingerprint`.
         """
-        from gancompress.data.census import Census
-
         return Census(len(self), self.spec.classes, self.fingerprint())
 
     def prepare(self) -> None:

@@ -31,6 +31,7 @@ class History:
         self._writes = writes
         self._evaluated: dict[int, dict[str, Any]] = {}
         self._sampled: set[int] = set()
+        self._images: dict[int, str] = {}
 
     def resume(self, step: int) -> None:
         """Cut the log back to a checkpoint and take over what it says; 0 starts afresh."""
@@ -42,6 +43,7 @@ class History:
         # One that another hand has changed beyond use counts as not done.
         self._evaluated |= {record.get("step", 0): record for record in said.evaluations if metrics_of(record)}
         self._sampled |= said.samples.keys()
+        self._images |= said.images
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one record to ``log.jsonl`` and show it."""
@@ -49,10 +51,10 @@ class History:
             self.directory.log(record)
             self._observer.record(record)
 
-    def note(self, record: dict[str, Any]) -> None:
-        """Append a record unless the log has it: what is found at a resume is found at the next one again."""
-        if self._writes and record not in self.directory.read_log(record["kind"]):
-            self.log(record)
+    def images_changed(self, step: int, changes: str) -> None:
+        """Log it, unless the log says it: what is found at a resume is found at the next one again."""
+        if self._images.get(step) != changes:
+            self.log({"kind": "images", "step": step, "changes": changes})
 
     def trained(self, seconds: float) -> float:
         """Add training time and return the total, over all the times this run was started."""

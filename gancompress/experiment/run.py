@@ -212,12 +212,12 @@ class Experiment:
         history.resume(step)
         if census is not None and found.snapshot is not None and "data" in found.snapshot.scalars:
             then = Census.from_checkpoint(found.snapshot.scalars["data"], found.snapshot.groups["data"])
-            if changed := changes(then, census):
+            if changed := ", ".join(changes(then, census)):
                 self.observer.message(
-                    f"warning: the images changed since step {step} of this run: {', '.join(changed)}; its numbers "
-                    "are of two datasets from here on"
+                    f"warning: the images changed since step {step} of this run: {changed}; its numbers are of two "
+                    "datasets from here on"
                 )
-                history.note({"kind": "data", "step": step, "changes": changed})
+                history.images_changed(step, changed)
         self.group.barrier()
         return found.snapshot is not None
 

@@ -93,9 +93,8 @@ def _warnings(run: RunRecord) -> list[str]:
         )
         reason = f": {plain_reason(run.status.reason)}" if run.status.reason else ""
         warnings.append(f"Unfinished: this run {what} at step {run.last_step}{reason}. The numbers are those so far.")
-    for record in run.records("data"):
-        what = ", ".join(str(change) for change in record.get("changes") or ())
-        warnings.append(f"The images changed at step {record.get('step')}: {what}. The numbers are of two datasets.")
+    for step, changes in run.log.images.items():
+        warnings.append(f"The images changed at step {step}: {changes}. The numbers are of two datasets.")
     return [*warnings, *(f"Left out, because it could not be read: {notice}" for notice in run.notices)]
 
 

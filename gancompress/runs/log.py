@@ -78,12 +78,14 @@ class LogDigest:
         evaluations: records of all evaluations, in order.
         samples: file of every sample grid, by step.
         rounds: steps at which a round ended.
+        images: what had changed among the images when the run went on from a step.
     """
 
     def __init__(self) -> None:
         self.evaluations: list[Record] = []
         self.samples: dict[int, str] = {}
         self.rounds: list[int] = []
+        self.images: dict[int, str] = {}
         self._tables: dict[tuple[str, str], dict[tuple[str, ...], _Table]] = {}
         self._texts: dict[str, str] = {}
 
@@ -106,6 +108,8 @@ class LogDigest:
             self.samples[step] = str(record.get("file", ""))
         elif kind == "round":
             self.rounds.append(step)
+        elif kind == "images":
+            self.images[step] = str(record.get("changes", ""))
 
     def keys(self, kind: str) -> list[str]:
         """Return what the records of a kind (``train``, ``update``) say of their step, in the order of the log."""

@@ -146,13 +146,15 @@ def test_a_run_that_another_process_has_is_named(grid: Grid, tmp_path: Path) -> 
     from gancompress.progress import ComparisonProgress, Lines
 
     folder, (cell, free) = opened(grid, tmp_path), grid.cells
-    RunDirectory.open(folder.runs, cell.recipe).status("running")
     said: list[str] = []
     shown = Lines()
     shown.say = said.append  # type: ignore[method-assign]
     progress = ComparisonProgress(grid, folder, shown)
-    progress.started(cell)
-    progress.started(free)
+    run = RunDirectory.open(folder.runs, cell.recipe)
+    with run.lock():
+        run.status("running")
+        progress.started(cell)
+        progress.started(free)
     assert [line for line in said if "waiting" in line] == [
         f"{cell.name}: process {os.getpid()} on {socket.gethostname()} runs it: waiting for it to end"
     ]

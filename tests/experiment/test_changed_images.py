@@ -73,8 +73,8 @@ def test_changed_images_are_named_once_and_stay_in_the_log(images: Path) -> None
     experiment(images, again).run()
     assert not [line for line in again.told if "images changed" in line]
     log = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
-    assert [record for record in log if record["kind"] == "data"] == [
-        {"kind": "data", "step": 2, "changes": ["1 removed ('cat/0.png')"]}
+    assert [record for record in log if record["kind"] == "images"] == [
+        {"kind": "images", "step": 2, "changes": "1 removed ('cat/0.png')"}
     ]
     page = build_report(directory).read_text()
     assert "The images changed at step 2: 1 removed (&#39;cat/0.png&#39;). The numbers are of two datasets." in page
@@ -86,7 +86,7 @@ def test_the_same_images_are_passed_over_in_silence(images: Path) -> None:
     watching = Dies()
     directory = experiment(images, watching).run().path
     assert not [line for line in watching.told if "images" in line]
-    assert '"data"' not in (directory / "log.jsonl").read_text()
+    assert '"images"' not in (directory / "log.jsonl").read_text()
 
 
 def test_other_classes_are_refused_before_anything_is_changed(images: Path) -> None:
