@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from export_toys import CLASSES, images, make, mask
+from torch import nn
 from typer.testing import CliRunner
 
 import gancompress
+from gancompress.backbones.base import Generator
 from gancompress.cli.main import app
 from gancompress.data.base import ImageSpec
 from gancompress.data.transform import to_uint8
@@ -261,3 +263,33 @@ def test_onnx_gives_the_same_images(run: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         want = open_run(run).generator()(z, labels)
     torch.testing.assert_close(torch.from_numpy(made), want, rtol=0, atol=1e-4)
+
+
+class PixelNormed(Generator):
+    """A linear map to pixels, each divided by its length, as in progressive growing and StyleGAN."""
+
+    latent_dim, num_classes, image = 4, 0, ImageSpec(4, 2)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input = nn.Linear(4, 16, bias=False)
+
+    def output_layer(self) -> nn.Module:
+        return self.input
+
+    def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        h = self.input(z).reshape(-1, 4, 2, 2)
+        return h * torch.rsqrt(h.square().mean(1, keepdim=True) + 1e-8)
+
+
+def test_onnx_keeps_the_small_number_that_divides_zeros(tmp_path: Path) -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+    import onnxruntime
+
+    from gancompress.export.onnx import export_onnx
+
+    export_onnx(PixelNormed().eval(), tmp_path / "g.onnx")
+    session = onnxruntime.InferenceSession((tmp_path / "g.onnx").read_bytes(), providers=["CPUExecutionProvider"])
+    (made,) = session.run(None, {"z": torch.zeros(1, 4).numpy()})
+    assert made.tolist() == torch.zeros(1, 4, 2, 2).tolist()
