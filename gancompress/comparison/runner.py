@@ -298,7 +298,8 @@ class Submitted:
         error = job.exception()
         if error is None:
             return Outcome(cell, "done", "", seconds)
-        # submitit hands on what the process said after the name of its own error
-        said = next((line for line in str(error).splitlines() if "FailedJobError: " in line), "")
-        reason = said.partition("FailedJobError: ")[2].strip() or folder.status(cell).reason
+        # submitit hands on what the process said after the name of its own error; of a job that died it says that alone
+        lines = str(error).splitlines()
+        said = next((line for line in lines if "FailedJobError: " in line), "")
+        reason = said.partition("FailedJobError: ")[2].strip() or next(filter(None, map(str.strip, lines)), "")
         return Outcome(cell, "failed", reason or f"see {folder.path / 'cluster'}", seconds)

@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gancompress.storage.atomic import whole_file
+from gancompress.storage.atomic import sweep, whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,6 +78,7 @@ def store_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
         with whole_file(path) as aside:
             save_file(whole, aside, metadata={**metadata, "sha256": hash_tensors(whole)})
     except Exception as error:  # safetensors wraps a full disk in an error of its own

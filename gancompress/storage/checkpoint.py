@@ -107,14 +107,12 @@ class Latest(NamedTuple):
 # ---------------------------------------------------------------------------------------------------- writing
 
 
-def save(directory: Path, snapshot: Snapshot, *, keep: int | None = None, protect: Collection[int] = ()) -> Path:
-    """Write ``snapshot`` as a new checkpoint under ``directory``, then delete old ones.
+def save(directory: Path, snapshot: Snapshot) -> Path:
+    """Write ``snapshot`` as a new checkpoint under ``directory``; see :func:`prune` for the old ones.
 
     Args:
         directory: the run's ``checkpoints`` directory; made if missing.
         snapshot: what to write. Tensors may be on any device; they are copied, never changed.
-        keep: newest checkpoints to keep, this one included; None keeps all. See :func:`prune`.
-        protect: steps that are never deleted (the best one).
 
     Returns:
         The directory of the new checkpoint. One of the same step that was there before is replaced.
@@ -141,8 +139,6 @@ def save(directory: Path, snapshot: Snapshot, *, keep: int | None = None, protec
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    if keep is not None:
-        prune(directory, keep, protect=protect)
     return target
 
 

@@ -161,7 +161,10 @@ def test_a_run_that_another_process_has_is_named(grid: Grid, tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as on POSIX")
-def test_ctrl_c_lets_cells_write_their_checkpoints(tiny_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "how", ["SIGINT", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGHUP", "SIGKILL"))]
+)
+def test_however_a_comparison_ends_its_cells_write_their_checkpoints(tiny_file: Path, tmp_path: Path, how: str) -> None:
     arguments = ["compare", str(tiny_file), "--methods", "static", "--no-narrow", "--jobs", "1", "--out", "cmp"]
     settings = ["--set", "training.steps=100000", "--set", "evaluation.every=0", "--set", "training.log_every=1"]
     root = str(Path(__file__).resolve().parents[2])
@@ -178,13 +181,18 @@ def test_ctrl_c_lets_cells_write_their_checkpoints(tiny_file: Path, tmp_path: Pa
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.2)
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(getattr(signal, how))
         out, _ = process.communicate(timeout=120)
     finally:
         process.kill()
-    assert process.returncode == 130, out
-    assert "the same command finishes what is missing" in out
+    if how == "SIGKILL":
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 130, out
+        assert "the same command finishes what is missing" in out
     (run,) = tmp_path.glob("cmp/runs/*")
+    with RunDirectory(run).lock(lambda holder: None):
+        pass  # whoever has it ends by itself
     assert json.loads((run / "status.json").read_text())["state"] == "interrupted"
     assert list((run / "checkpoints").iterdir())
 

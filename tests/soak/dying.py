@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -11,8 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-#: Ways to go: killed before the operation; killed within it, so that half of it is done; or a signal, and it goes on.
-WAYS = ("kill", "torn", "SIGTERM", "SIGINT", "SIGHUP")
+#: Ways to go: killed before the operation; killed within it, so that half of it is done; the disk full from then on; or
+#: a signal, and it goes on.
+WAYS = ("kill", "torn", "full", "SIGTERM", "SIGINT", "SIGHUP")
 #: where half of an operation differs from none of it
 TEARABLE = ("open", "fsync")
 
@@ -23,6 +25,8 @@ _EVENTS = {
     "os.rmdir": "rmdir",
     "os.truncate": "truncate",
 }
+#: what a full disk refuses
+_NEEDS_ROOM = ("open", "mkdir", "fsync")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -81,7 +85,9 @@ class Death:
             if not f"{real}{os.sep}".startswith(self.root):
                 return
             self.seen.append(Operation(kind, real.removeprefix(self.root)))
-            if len(self.seen) - 1 != self.at:
+            if self.way == "full" and 0 <= self.at < len(self.seen) and kind in _NEEDS_ROOM:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+            if len(self.seen) - 1 != self.at or self.way == "full":
                 return
             if self.way in ("kill", "torn"):
                 if self.way == "torn" and not os.path.isdir(real):

@@ -2,8 +2,9 @@
 
 Each trial starts a command on a tiny network in a process of its own and ends it at one operation: opening a file for
 writing, fsync, rename, unlink, mkdir, rmdir. It is killed before the operation or in the middle of it (a file that is
-empty or half-written), or sent SIGTERM, SIGINT or SIGHUP. The same command must then succeed, leave the files of a
-command that nothing disturbed, and nothing else. Exits 1 if anything failed.
+empty or half-written), or sent SIGTERM, SIGINT or SIGHUP; or the disk is full from there on, which must end in words
+and not in a traceback. The same command must then succeed, leave the files of a command that nothing disturbed, and
+nothing else. Exits 1 if anything failed.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _KINDS = ("open", "fsync", "rename", "unlink", "mkdir", "rmdir", "truncate")
+_DEATHS = ("kill", "torn")
 #: a trial that hangs is a trial that failed
 _PATIENCE = 300
 
@@ -50,6 +52,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="trials at once")
     parser.add_argument("--seed", type=int, default=0, help="another choice of operations")
     parser.add_argument("--only", default="", metavar="TEXT", help="commands whose name contains TEXT")
+    parser.add_argument("--way", default="", choices=("", *WAYS), help="strike in this way only")
     parser.add_argument("--keep", action="store_true", help="keep the directories of failed trials")
 
 
@@ -120,7 +123,7 @@ class Lab:
                 Point(number, at, operation.kind, operation.path, way)
                 for at, operation in enumerate(seen)
                 for way in WAYS
-                if way != "torn" or operation.kind in TEARABLE
+                if (way != "torn" or operation.kind in TEARABLE) and self.given.way in ("", way)
             ]
         return points
 
@@ -164,6 +167,7 @@ class Lab:
 
         code, said = _forked(directory, struck)
         failures = [] if code in _ends(point.way) else [f"ended with {code} when it was struck: {said[-400:]}"]
+        failures += [f"a traceback: {said[-900:]}"] if "Traceback" in said else []
         code, said = _forked(directory, scenario.command)
         if code:
             failures.append(f"the same command again ended with {code}: {said[-600:]}")
@@ -176,8 +180,10 @@ class Lab:
 
 def _ends(way: str) -> tuple[int, ...]:
     """Return the exit codes that are right: it may have been past the last operation that counts."""
-    if way in ("kill", "torn"):
+    if way in _DEATHS:
         return (-signal.SIGKILL, 0)
+    if way == "full":
+        return (0, 1, 2)
     return (0, 130, -getattr(signal, way))
 
 
@@ -235,11 +241,12 @@ def _spread(points: list[Point], found: list[Scenario], seed: int) -> list[Point
     for number, scenario in enumerate(found):
         own = [point for point in points if point.scenario == number]
         shuffled.shuffle(own)
-        # half of all are kills at a whole or half operation
-        deaths = [point for point in own if point.way in ("kill", "torn")]
-        signals = [point for point in own if point.way not in ("kill", "torn")]
+        # two thirds of all are kills at a whole or half operation
+        deaths = [point for point in own if point.way in _DEATHS]
+        signals = [point for point in own if point.way not in _DEATHS]
         mixed = [point for three in zip(deaths[::2], deaths[1::2], signals, strict=False) for point in three]
-        rest = [point for point in own if point not in set(mixed)]
+        tried = set(mixed)
+        rest = [point for point in own if point not in tried]
         queues.append(collections.deque([*mixed, *rest][: scenario.most]))
     order = []
     while any(queues):
@@ -268,14 +275,14 @@ def _warm_up(root: Path) -> None:
 
 
 def _print_table(results: list[tuple[Point, list[str]]], found: list[Scenario]) -> None:
-    columns = [*_KINDS, "signals", "failed"]
+    columns = [*_KINDS, "full", "signals", "failed"]
     print(f"{'struck at':24}" + "".join(f"{column:>9}" for column in columns))
     totals: collections.Counter[str] = collections.Counter()
     for number, scenario in enumerate(found):
         counts: collections.Counter[str] = collections.Counter()
         for point, failures in results:
             if point.scenario == number:
-                counts[point.kind if point.way in ("kill", "torn") else "signals"] += 1
+                counts[point.kind if point.way in _DEATHS else "full" if point.way == "full" else "signals"] += 1
                 counts["failed"] += bool(failures)
         totals += counts
         print(f"{scenario.name:24}" + "".join(f"{counts[column]:9}" for column in columns))

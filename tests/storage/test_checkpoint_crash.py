@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from gancompress.storage.checkpoint import Snapshot, clean, latest, save
+from gancompress.storage.checkpoint import Snapshot, clean, latest, prune, save
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,8 @@ def states_of_saving(directory: Path, new: Snapshot, keep: int) -> list[dict[str
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        save(directory, new, keep=keep)
+        save(directory, new)
+        prune(directory, keep)
     finally:
         sys.settrace(before)
     return states
@@ -76,7 +77,7 @@ def test_a_kill_at_any_line_leaves_a_complete_checkpoint(tmp_path: Path, step: i
         assert (newest.snapshot.step, fill) in {(20, 2), (step, 99)}
         assert not any(path.name.startswith(".") for path in directory.iterdir())
         found.append(fill)
-        save(directory, snapshot(40, 4), keep=keep)
+        save(directory, snapshot(40, 4))
         assert latest(directory).path == directory / "00000040"
     assert len(states) > 60
     assert found.count(2) > 8  # killed in that many states before the new checkpoint had its name …
@@ -94,7 +95,7 @@ root = Path(sys.argv[1])
 save(root, Snapshot(1, {"g": {"w": torch.ones(10)}}, {}))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
-    save(root, Snapshot(2, {"a": {"w": torch.ones(10)}, "g": {"w": torch.ones(500_000)}}, {}), keep=1)
+    save(root, Snapshot(2, {"a": {"w": torch.ones(10)}, "g": {"w": torch.ones(500_000)}}, {}))
 except CheckpointError as error:
     print(error)
 print([path.name for path in root.iterdir()], latest(root).snapshot.step)
