@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.sampler import classes_of, open_sampler
-from gancompress.storage.atomic import sync_all, whole_file
+from gancompress.storage.atomic import sweep, sync_all, whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -138,6 +138,7 @@ def save_images(
         if out.suffix == ".zip":
             _write_zip(out, named, None if labels is None else labels.tolist(), classes)
         else:
+            sweep(out)
             for name, data in named:
                 with _whole_file(out / Path(name).name, one_of_many=True) as temporary:
                     temporary.write_bytes(data)

@@ -254,6 +254,7 @@ def test_cp_never_overwrites_unasked(here: Path) -> None:
     assert call("cp", "quickstart").exit_code == 0
     copy = here / "quickstart.yaml"
     assert load_recipe(copy).recipe == load_recipe("quickstart").recipe
+    assert call("cp", "quickstart").exit_code == 0  # the same again overwrites nothing
     copy.write_text("mine")
     assert fails(2, "cp", "quickstart") == "quickstart.yaml: already there; choose another name or use --force\n"
     assert copy.read_text() == "mine"

@@ -302,3 +302,19 @@ def test_nothing_is_overwritten(here: Path) -> None:
     (here / "my-method" / "README.md").write_text("mine")
     assert "is already there" in call("plugins", "new", "my-method", code=2).stderr
     assert (here / "my-method" / "README.md").read_text() == "mine"
+
+
+def test_a_package_appears_whole_and_what_a_dead_process_left_of_it_goes(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gancompress.scaffold import package
+
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(package, "put_in_place", dies)
+        call("plugins", "new", "my-method", code=130)
+    assert [path.name for path in here.iterdir() if "my-method" in path.name] == [".tmp-my-method"]
+    call("plugins", "new", "my-method")
+    assert [path.name for path in here.iterdir() if "my-method" in path.name] == ["my-method"]

@@ -173,6 +173,8 @@ def test_samples_as_a_zip_are_a_dataset(tmp_path, network):
 
 
 def test_samples_as_a_folder_and_of_one_class(tmp_path, network):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".tmp-img00000007.png-1-2").write_bytes(b"of a process that was killed")
     out = save_images(network, tmp_path / "out", count=3, only_class=2)
     assert sorted(path.name for path in out.iterdir()) == [f"img0000000{i}.png" for i in range(3)]
     with open_sampler(network, seed=0, batch_size=3) as opened:

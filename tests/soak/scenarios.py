@@ -59,6 +59,7 @@ def scenarios(cache: Path) -> list[Scenario]:
         Scenario("evaluate, no cache", _cold, _trained, most=20),
         Scenario("export", _cli("export", "runs/RUN"), _trained),
         Scenario("sample a grid", _cli("sample", "runs/RUN", "--out", "grid.png"), _trained),
+        Scenario("sample a folder", _cli("sample", "runs/RUN", "--out", "some", "--count", "4"), _trained),
         Scenario("sample a zip", _cli("sample", "runs/RUN", "--out", "some.zip", "--count", "20"), _trained),
         Scenario("compress", _cli("compress", "runs/RUN", "--density", "0.3", "--steps", "4"), _trained),
         Scenario("data prepare", _cli("data", "prepare", "in", "--out", "out.zip", "--resolution", "8"), _images,
