@@ -110,6 +110,8 @@ def prepare(
             else f"{len(made.broken):,} broken images were left out:"
         )
         _list(made.broken)
+    for line in made.warnings:
+        typer.echo(f"warning: {line}")
     if made.enlarged:
         typer.echo(f"{made.enlarged:,} of the images were smaller than {resolution} pixels and are enlarged")
     named = ", ".join(made.classes[:5]) + (", …" if len(made.classes) > 5 else "")

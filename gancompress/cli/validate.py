@@ -78,7 +78,7 @@ def _check(address: str, overrides: list[str], smoke: bool) -> LoadedRecipe:
 
 def _data(loaded: LoadedRecipe) -> tuple[Dataset[Any], int, list[str]]:
     """Open the images, read every one of them, and count their classes; also return the bytes they take."""
-    from gancompress.data.classes import class_counts, class_warnings
+    from gancompress.data.classes import class_counts, data_warnings
     from gancompress.experiment.assemble import build_dataset
     from gancompress.experiment.memory import check_images
 
@@ -87,12 +87,12 @@ def _data(loaded: LoadedRecipe) -> tuple[Dataset[Any], int, list[str]]:
     dataset.prepare()
     spec = dataset.spec
     lines = [f"{len(dataset):,} images, {spec.resolution}x{spec.resolution}, {'grey' if spec.channels == 1 else 'RGB'}"]
-    if not spec.num_classes:
-        return dataset, images, [*lines, "no classes"]
-    counts = class_counts(dataset)
-    lines.append(f"{spec.num_classes} classes, {min(counts):,} to {max(counts):,} images each")
-    lines += _histogram(spec.classes, counts)
-    return dataset, images, [*lines, *(f"warning: {line}" for line in class_warnings(spec, counts))]
+    if counts := class_counts(dataset):
+        lines.append(f"{spec.num_classes} classes, {min(counts):,} to {max(counts):,} images each")
+        lines += _histogram(spec.classes, counts)
+    else:
+        lines.append("no classes")
+    return dataset, images, [*lines, *(f"warning: {line}" for line in data_warnings(dataset))]
 
 
 def _histogram(names: tuple[str, ...], counts: tuple[int, ...], most: int = 20) -> list[str]:

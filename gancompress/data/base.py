@@ -138,6 +138,10 @@ class Dataset(abc.ABC, Generic[C]):
             DataError: an image cannot be read; the message names it.
         """
 
+    def warnings(self) -> tuple[str, ...]:
+        """Return a line for everything about the source that people should know: files that are left out, …."""
+        return ()
+
     def bytes_to_prepare(self) -> int:
         """Return the memory that :meth:`prepare` will take and keep, beyond what is held already."""
         return 0

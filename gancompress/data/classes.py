@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from gancompress.data.base import Dataset, ImageSpec
 
-__all__ = ["check_class_number", "class_counts", "class_cycle", "class_warnings", "counted"]
+__all__ = ["check_class_number", "class_counts", "class_cycle", "class_warnings", "counted", "data_warnings"]
 
 #: more classes per image than this are no classes but dates, ids or the like
 _MOST_PER_IMAGE = 10
@@ -68,6 +68,11 @@ def class_warnings(spec: ImageSpec, counts: Sequence[int]) -> list[str]:
         fewest = min(counts[index] for index in rare)
         lines.append(f"{_some(spec, rare)} few images, {fewest:,} at least: less than a tenth of an even share")
     return lines
+
+
+def data_warnings(dataset: Dataset[Any]) -> list[str]:
+    """Return what people should know about the images before they train on them, a line each."""
+    return [*dataset.warnings(), *class_warnings(dataset.spec, class_counts(dataset))]
 
 
 def _some(spec: ImageSpec, chosen: list[int]) -> str:

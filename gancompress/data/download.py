@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import http.client
+import os
 import shutil
 import ssl
 import sys
@@ -19,6 +20,7 @@ from typing import IO, TYPE_CHECKING
 from gancompress.errors import DataError
 from gancompress.storage.atomic import ASIDE, put_in_place, remove_tree, sync_all
 from gancompress.storage.locks import in_turn
+from gancompress.storage.reading import open_regular
 from gancompress.units import size
 
 if TYPE_CHECKING:
@@ -248,7 +250,7 @@ def _receive(archive: Archive, file: IO[bytes], progress: _Progress) -> bool:
 
 
 def _md5(path: Path) -> str:
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 

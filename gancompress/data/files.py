@@ -21,18 +21,21 @@ from gancompress.data.memory import digest
 from gancompress.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["FilesConfig", "FilesDataset", "Listing", "mark", "probe"]
+__all__ = ["LARGEST_FILE", "FilesConfig", "FilesDataset", "Listing", "left_out", "mark", "probe"]
 
 # Below this size of the stored images threads lose: the interpreter lock changes hands more than Pillow decodes
 # (32×32 JPEG: 12,000 a second with one thread, fewer with two; 256×256: 2,600 with one, 6,000 with two).
 _THREADS_FROM = 128 * 128
 _CHUNK = 64
 _PROBE = 4096  # bytes hashed at each end of a file
+_KINDS = 5  # kinds of files that are told apart among those left out
+#: bytes of one image file; a larger one is refused before it is read
+LARGEST_FILE = 1 << 28
 
 
 class FilesConfig(DatasetConfig):
@@ -62,12 +65,32 @@ class Listing:
         labels: class of every image, or ``None``.
         classes: names of the classes, empty without labels.
         content: hash of what the images are made of.
+        warnings: see :meth:`~gancompress.data.base.Dataset.warnings`.
     """
 
     names: tuple[str, ...]
     labels: tuple[int, ...] | None
     classes: tuple[str, ...]
     content: str
+    warnings: tuple[str, ...] = ()
+
+
+def left_out(names: Sequence[str]) -> tuple[str, ...]:
+    """Return a line that counts and names files that are not used, nothing when there are none."""
+    if not names:
+        return ()
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        suffix = "folders" if name.endswith("/") else os.path.splitext(name)[1].lower()
+        kinds.setdefault(suffix or "without a suffix", []).append(name)
+    ranked = sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
+    parts = [
+        f"{len(own):,} {kind} ({', '.join(map(repr, own[:2]))}{', …' if len(own) > 2 else ''})"
+        for kind, own in ranked[:_KINDS]
+    ]
+    more = sum(len(own) for _, own in ranked[_KINDS:])
+    files = "1 file is" if len(names) == 1 else f"{len(names):,} files are"
+    return (f"{files} left out: {', '.join(parts)}{f' and {more:,} more' if more else ''}",)
 
 
 def probe(file: IO[bytes]) -> tuple[int, int]:
@@ -177,6 +200,10 @@ class FilesDataset(Dataset[C]):
         self.prepare()
         images = self._images[indices] if self._images is not None else self._decode_many(indices.tolist())
         return Batch(images, self._labels[indices])
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what is left out, and folders that are no classes although they look like it."""
+        return self._listing.warnings
 
     def prepare(self) -> None:
         """Decode and check every image now, unless that takes more than ``memory_limit``.

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import os
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar
 
 from pydantic import Field
 
 from gancompress.components.registry import DATASETS
 from gancompress.data.census import PROBED
-from gancompress.data.files import FilesConfig, FilesDataset, Listing, mark, probe
+from gancompress.data.files import LARGEST_FILE, FilesConfig, FilesDataset, Listing, left_out, mark, probe
 from gancompress.data.images import is_image_name
-from gancompress.data.labels import NAME, Labels, label_by_folder, read_labels
+from gancompress.data.labels import NAME, Labels, label_by_folder, largest_document, read_labels
 from gancompress.data.memory import digest
 from gancompress.errors import DataError
+from gancompress.storage.reading import open_regular, read_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,20 +46,24 @@ class ClassFolder(FilesDataset[C]):
             raise DataError("is a file, not a folder: for a zip, set data.name to zip", where=self.where)
         if not os.path.isdir(self.where):
             raise DataError("no such folder: set data.path to the folder of images", where=self.where)
-        names = sorted(self._walk())
+        names, others, folders = self._walk()
         document = os.path.join(self.where, NAME)
+        warnings = left_out(others)
         labelled: Labels
         if self.config.labelled is False:
             labelled = None, ()
-        elif os.path.isfile(document):
-            labelled = read_labels(names, self._read(NAME, lambda file: file.read()), document, self.ignore_hint)
+        elif os.path.lexists(document):
+            content = self._whole(NAME, largest_document(len(names)))
+            labelled = read_labels(names, content, document, self.ignore_hint)
         else:
             labelled = label_by_folder(names, self.where, self.ignore_hint)
-        return Listing(tuple(names), *labelled, "")
+            bare = [folder for folder in folders if labelled[1] and folder not in labelled[1]]
+            warnings += tuple(f"folder {name!r} has no images, so it is no class" for name in bare)
+        return Listing(tuple(names), *labelled, "", warnings)
 
     def read_bytes(self, index: int) -> bytes:
         """Return one image file."""
-        return self._read(self.names[index], lambda file: file.read())
+        return self._whole(self.names[index], LARGEST_FILE)
 
     def fingerprint(self) -> str:
         """Return a hash of names, sizes, both ends of every file, labels and settings."""
@@ -64,37 +71,70 @@ class ClassFolder(FilesDataset[C]):
 
     @functools.cached_property
     def _content(self) -> str:
-        return digest([(name, *self._read(name, probe)) for name in self.names])
+        return digest([(name, *self._read(name, lambda path: _opened(path, probe))) for name in self.names])
 
     def marks(self) -> list[str]:
         """Return the size of every file; of not too many of them, a checksum of both ends too."""
         if len(self) <= PROBED:
-            return [self._read(name, mark) for name in self.names]
+            return [self._read(name, lambda path: _opened(path, mark)) for name in self.names]
         return [str(os.path.getsize(os.path.join(self.where, name))) for name in self.names]
 
-    def _walk(self) -> list[str]:
-        def stop(error: OSError) -> None:
-            raise DataError(f"cannot be listed ({error.strerror})", where=error.filename) from error
+    def _walk(self) -> tuple[list[str], list[str], list[str]]:
+        """Return the images, everything else (folders end in ``/``), and the folders at the top, in order.
 
-        names = []
-        for folder, subfolders, files in os.walk(self.where, followlinks=True, onerror=stop):
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "__MACOSX")))
-            relative = os.path.relpath(folder, self.where).replace(os.sep, "/")
-            prefix = "" if relative == "." else f"{relative}/"
-            names += [prefix + name for name in files if is_image_name(name)]
-        return names
+        Each folder is visited once, by its own name rather than by a link's.
+        """
+        images, others, folders, seen = [], [], [], set()
+        pending = collections.deque([""])
+        while pending:
+            prefix = pending.popleft()
+            try:
+                status = os.stat(os.path.join(self.where, prefix))
+                with os.scandir(os.path.join(self.where, prefix)) as entries:
+                    found = list(entries)
+            except OSError as error:
+                raise DataError(f"cannot be listed ({error.strerror})", where=error.filename) from error
+            if (status.st_dev, status.st_ino) in seen:
+                others.append(prefix)
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            if prefix.count("/") == 1:
+                folders.append(prefix[:-1])
+            for entry in sorted(found, key=lambda entry: entry.name, reverse=True):
+                name = prefix + entry.name
+                if _is_folder(entry) and not entry.name.startswith((".", "__MACOSX")):
+                    (pending.append if entry.is_symlink() else pending.appendleft)(f"{name}/")
+                elif not _is_folder(entry) and is_image_name(name):
+                    images.append(name)
+                elif name != NAME:
+                    others.append(f"{name}/" if _is_folder(entry) else name)
+        return sorted(images), sorted(others), sorted(folders)
 
-    def _read(self, name: str, read: Callable[[IO[bytes]], T]) -> T:
+    def _whole(self, name: str, most: int) -> bytes:
+        return self._read(name, lambda path: read_whole(path, most))
+
+    def _read(self, name: str, read: Callable[[Path], T]) -> T:
         try:
-            with open(os.path.join(self.where, name), "rb") as file:
-                return read(file)
+            return read(Path(self.where, name))
         except OSError as error:
             raise DataError(f"cannot read {name!r} ({error.strerror})", where=self.where) from error
 
 
+def _opened(path: Path, read: Callable[[IO[bytes]], T]) -> T:
+    with os.fdopen(open_regular(path), "rb") as file:
+        return read(file)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: reading it says what is wrong
+        return False
+
+
 @DATASETS.register("folder")
 class Folder(ClassFolder[FolderConfig]):
-    """Images in a folder, in the order of their paths; hidden files and folders are left out.
+    """Images in a folder, in the order of their paths; hidden files and folders are left out, and so is all else.
 
     * With a ``dataset.json`` at its top, labels come from there (see :class:`~gancompress.data.zipped.Zip`).
     * With images in subfolders only, each subfolder is a class, in the order of their names (ImageNet, Tiny ImageNet).

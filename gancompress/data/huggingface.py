@@ -10,15 +10,17 @@ from __future__ import annotations
 import functools
 import io
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from gancompress.components.registry import DATASETS
 from gancompress.data.classes import check_class_number
-from gancompress.data.files import FilesConfig, FilesDataset, Listing, probe
+from gancompress.data.files import LARGEST_FILE, FilesConfig, FilesDataset, Listing, probe
 from gancompress.data.memory import digest
 from gancompress.errors import DataError
+from gancompress.storage.reading import read_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,8 +84,7 @@ class HuggingFace(FilesDataset[HuggingFaceConfig]):
         if stored["bytes"] is not None:
             return bytes(stored["bytes"])
         try:
-            with open(stored["path"], "rb") as file:
-                return file.read()
+            return read_whole(Path(stored["path"]), LARGEST_FILE)
         except (OSError, TypeError) as error:
             raise DataError(f"cannot read {stored['path']!r} ({error})", where=self.where) from error
 

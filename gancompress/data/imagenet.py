@@ -14,6 +14,7 @@ from gancompress.data.download import Archive, obtain
 from gancompress.data.files import FilesConfig, Listing
 from gancompress.data.folder import ClassFolder
 from gancompress.errors import DataError
+from gancompress.storage.reading import read_whole
 
 __all__ = ["ImageNet", "ImageNetConfig", "TinyImageNet", "TinyImageNetConfig"]
 
@@ -165,7 +166,7 @@ class TinyImageNet(ClassFolder[TinyImageNetConfig]):
 
     def _lines(self, path: Path) -> list[str]:
         try:
-            return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            return [line for line in read_whole(path).decode("utf-8").splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"cannot be read ({error}): unpack the archive again", where=str(path)) from error
 

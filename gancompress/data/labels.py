@@ -11,11 +11,16 @@ from gancompress.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["NAME", "Labels", "label_by_folder", "read_labels"]
+__all__ = ["NAME", "Labels", "label_by_folder", "largest_document", "read_labels"]
 
 NAME = "dataset.json"
 #: class of every image, or None, and names of the classes, none without labels
 Labels: TypeAlias = tuple[tuple[int, ...] | None, tuple[str, ...]]
+
+
+def largest_document(images: int) -> int:
+    """Return the bytes that a ``dataset.json`` of so many images may have; no larger one is read."""
+    return min(1 << 28, (1 << 20) + 4096 * images)
 
 
 def read_labels(names: Iterable[str], document: bytes, where: str, ignore: str) -> Labels:
@@ -40,7 +45,7 @@ def read_labels(names: Iterable[str], document: bytes, where: str, ignore: str) 
     names = tuple(names)
     try:
         content = json.loads(document)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"not valid JSON ({error})", where=where) from error
     form = 'expected {"labels": [["file", class], …], "classes": ["name", …]}'
     if not isinstance(content, dict):

@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from PIL import Image
 
-from gancompress.data.files import Listing
 from gancompress.data.folder import Folder, FolderConfig
-from gancompress.data.images import Filter, decode, is_grey, squeeze, to_array
+from gancompress.data.images import Filter, decode, formats, is_grey, squeeze, to_array
 from gancompress.data.labels import NAME, label_by_folder
 from gancompress.data.zipped import Zip, ZipConfig
 from gancompress.errors import DataError
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
     from pathlib import Path
+
+    from gancompress.data.files import Listing
 
 __all__ = ["BrokenImagesError", "Crop", "Format", "Prepared", "prepare"]
 
@@ -59,6 +60,7 @@ class Prepared:
         enlarged: images that were smaller than the resolution.
         broken: a line for every image that could not be read; those are left out.
         size: of the zip, in bytes.
+        warnings: about the source: files that are left out, ….
     """
 
     images: int
@@ -67,6 +69,7 @@ class Prepared:
     enlarged: int
     broken: tuple[str, ...]
     size: int
+    warnings: tuple[str, ...] = ()
 
 
 class BrokenImagesError(DataError):
@@ -111,7 +114,7 @@ class _Zip(Zip):
         while all(len(part) > around + 1 and part[around] == parts[0][around] for part in parts):
             around += 1
         labels, classes = label_by_folder(("/".join(part[around:]) for part in parts), self.where, self.ignore_hint)
-        return Listing(listing.names, labels, classes, listing.content)
+        return dataclasses.replace(listing, labels=labels, classes=classes)
 
 
 def _open(source: Path, labelled: bool) -> _Folder | _Zip:
@@ -197,7 +200,7 @@ def prepare(
         packed.writestr(_entry(NAME), json.dumps(document, ensure_ascii=False).encode())
         if broken and (not skip_broken or not done):
             raise BrokenImagesError(tuple(broken), count, str(source))
-    return Prepared(done, files.classes, channels, enlarged, tuple(broken), target.stat().st_size)
+    return Prepared(done, files.classes, channels, enlarged, tuple(broken), target.stat().st_size, files.warnings())
 
 
 @contextlib.contextmanager
@@ -246,7 +249,7 @@ def _channels(files: _Folder | _Zip) -> Literal[1, 3]:
     """Return 3 at the first image in colours; only the heads of files are looked at."""
     for index in range(len(files)):
         try:
-            with Image.open(io.BytesIO(files.read_bytes(index))) as image:
+            with Image.open(io.BytesIO(files.read_bytes(index)), formats=formats()) as image:
                 if not is_grey(image):
                     return 3
         except Exception:  # a broken one: its turn comes

@@ -18,6 +18,7 @@ from gancompress.data.base import DatasetConfig, ImageSpec
 from gancompress.data.download import Archive, obtain
 from gancompress.data.memory import InMemoryDataset, Stored
 from gancompress.errors import DataError
+from gancompress.storage.reading import read_whole
 
 __all__ = ["CIFAR10", "CIFAR100", "STL10", "CIFARConfig", "STL10Config"]
 
@@ -182,8 +183,8 @@ class STL10(_TorchvisionDataset[STL10Config]):
         if "unlabeled" in self.config.split:
             return Stored(images, torch.zeros(len(images), dtype=torch.int64), ())
         labels = np.fromfile(os.path.join(self.folder, f"{self.config.split}_y.bin"), np.uint8).astype(np.int64) - 1
-        with open(os.path.join(self.folder, self.upstream.class_names_file), encoding="utf-8") as file:
-            return Stored(images, torch.from_numpy(labels), tuple(file.read().split()))
+        names = read_whole(Path(self.folder, self.upstream.class_names_file)).decode("utf-8").split()
+        return Stored(images, torch.from_numpy(labels), tuple(names))
 
     def identity(self) -> tuple[Any, ...]:
         """Return the files' checksums, the split and the size."""

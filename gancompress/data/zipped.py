@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
+from pathlib import Path
 
 from pydantic import Field
 
 from gancompress.components.registry import DATASETS
-from gancompress.data.files import FilesConfig, FilesDataset, Listing
+from gancompress.data.files import LARGEST_FILE, FilesConfig, FilesDataset, Listing, left_out
 from gancompress.data.images import is_image_name
-from gancompress.data.labels import NAME, read_labels
+from gancompress.data.labels import NAME, largest_document, read_labels
 from gancompress.data.memory import digest
 from gancompress.errors import DataError
+from gancompress.storage.reading import open_regular
+from gancompress.units import size
 
 __all__ = ["Zip", "ZipConfig"]
 
@@ -45,6 +48,7 @@ class Zip(FilesDataset[ZipConfig]):
         if os.path.isdir(self.where):
             raise DataError("is a folder: set data.name to folder", where=self.where)
         try:
+            os.close(open_regular(Path(self.where)))
             self._archive = zipfile.ZipFile(self.where)
         except FileNotFoundError:
             known = os.path.basename(self.where).startswith("cifar10")
@@ -67,14 +71,16 @@ class Zip(FilesDataset[ZipConfig]):
         if documents and self.config.labelled is not False:
             base = documents[0][: -len(NAME)]
             images = [name for name in images if name.startswith(base)]
-            document = self._member(members[documents[0]])
+            document = self._member(members[documents[0]], largest_document(len(images)))
             where = f"{self.where}/{documents[0]}"
             labels, classes = read_labels((name[len(base) :] for name in images), document, where, self.ignore_hint)
+        others = sorted(members.keys() - set(images) - set(documents))
         limit = self.config.limit if self.config.limit is not None else len(images)
         images = images[:limit]
         self._members = [members[name] for name in images]
         content = digest([(name[len(base) :], members[name].CRC, members[name].file_size) for name in images])
-        return Listing(tuple(images), labels[:limit] if labels is not None else None, classes, content)
+        labels = labels[:limit] if labels is not None else None
+        return Listing(tuple(images), labels, classes, content, left_out(others))
 
     def marks(self) -> list[str]:
         """Return size and checksum of every image, as the central directory has them."""
@@ -82,11 +88,19 @@ class Zip(FilesDataset[ZipConfig]):
 
     def read_bytes(self, index: int) -> bytes:
         """Return one image file, checked against its checksum in the zip."""
-        return self._member(self._members[index])
+        return self._member(self._members[index], LARGEST_FILE)
 
-    def _member(self, info: zipfile.ZipInfo) -> bytes:
+    def _member(self, info: zipfile.ZipInfo, most: int) -> bytes:
+        """Unpack a file piece by piece: no more of it than it says it has, and that not beyond ``most`` bytes."""
+        if info.file_size > most:
+            raise DataError(
+                f"{info.filename!r} unpacks to {size(info.file_size)}, more than {size(most)}", where=self.where
+            )
+        # other methods than these unpack whole pieces, whatever comes out
+        piece = 1 << 20 if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else 1 << 12
         try:
-            return self._archive.read(info)
+            with self._archive.open(info) as file:
+                return b"".join(iter(lambda: file.read(piece), b""))
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
             # RuntimeError: encrypted; NotImplementedError: a compression that this Python lacks
             raise DataError(

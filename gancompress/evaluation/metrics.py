@@ -93,7 +93,8 @@ def frechet_distance(reference: Statistics, other: Statistics) -> float:
     inner = reference.root @ other.covariance @ reference.root
     roots = np.sqrt(np.linalg.eigvalsh((inner + inner.T) / 2).clip(min=0)).sum()
     difference = reference.mean - other.mean
-    return float(difference @ difference + np.trace(reference.covariance) + np.trace(other.covariance) - 2 * roots)
+    squared = difference @ difference + np.trace(reference.covariance) + np.trace(other.covariance) - 2 * roots
+    return max(float(squared), 0.0)  # of equal sets rounding makes it negative
 
 
 @METRICS.register("fd")

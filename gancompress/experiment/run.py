@@ -13,7 +13,7 @@ import torch
 
 from gancompress.cost.summary import run_cost
 from gancompress.data.census import Census, changes
-from gancompress.data.classes import counted
+from gancompress.data.classes import counted, data_warnings
 from gancompress.errors import CheckpointError, DataError, RunError
 from gancompress.experiment.acceleration import device_of
 from gancompress.experiment.assemble import build_dataset, build_trainer, declared_rounds
@@ -122,6 +122,8 @@ class Experiment:
         self._directory = RunDirectory.open(self._root, self.recipe)
         with self.directory.lock(self._say_waiting), Interruption(self._say_stopping) as interruption:
             self.directory.status("running")
+            for line in data_warnings(dataset):
+                self.observer.message(f"warning: {line}")
             for change in note_plugins(self.directory, self.recipe):
                 self.observer.message(f"note: {change}")
             self.group.barrier()

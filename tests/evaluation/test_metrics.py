@@ -183,3 +183,9 @@ def test_mode_coverage_counts_classes_with_a_tenth_of_an_even_share():
 def test_mode_coverage_needs_the_classes_of_the_data():
     with pytest.raises(EvaluationError, match="use the extractor 'classifier'"):
         ModeCoverage().compute(gaussian(20), gaussian(20))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_distance_of_a_set_to_itself_is_never_negative(seed):
+    own = gaussian(40, dim=64, seed=seed).statistics
+    assert 0 <= frechet_distance(own, own) < 1e-9
