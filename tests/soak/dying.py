@@ -54,12 +54,18 @@ class Death:
     def watch(self) -> None:
         """Begin to count. It cannot be undone in this process."""
         really_sync = os.fsync
+        safe: dict[int, int] = {}  # bytes of a file that the disk has
+
+        def half_written(name: str) -> None:
+            found = os.stat(name)
+            kept = safe.get(found.st_ino, 0)
+            os.truncate(name, kept + (found.st_size - kept) // 2)
 
         def fsync(descriptor: int) -> None:
-            self._happens(
-                "fsync", f"/proc/self/fd/{descriptor}", lambda path: os.truncate(path, os.stat(path).st_size // 2)
-            )
+            self._happens("fsync", f"/proc/self/fd/{descriptor}", half_written)
             really_sync(descriptor)
+            found = os.fstat(descriptor)
+            safe[found.st_ino] = found.st_size
 
         os.fsync = fsync
         sys.addaudithook(self._audit)
@@ -102,10 +108,6 @@ class Death:
         """Return the path with its folder resolved; it may itself be a link, or not there yet."""
         folder, name = os.path.split(os.path.abspath(path))
         return os.path.join(os.path.realpath(folder), name)
-
-
-def _half_written(name: str) -> None:
-    os.truncate(name, os.stat(name).st_size // 2)
 
 
 def _half_opened(name: str, flags: int) -> None:

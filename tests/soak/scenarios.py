@@ -155,18 +155,18 @@ def facts(directory: Path) -> dict[str, Any]:
         name = str(path.relative_to(directory))
         if path.is_dir():
             found[name] = "a folder"
-        elif name.endswith(_BESIDE):
             continue
-        elif path.suffix == ".html":
-            found[name] = path.read_text().rstrip()[-7:]
+        if name.endswith(_BESIDE):
+            continue
+        content = path.read_bytes()
+        if path.suffix in (".html", ".csv"):  # full of times
+            found[name] = content.count(b"\n") > 0
         elif path.suffix == ".jsonl":
-            found[name] = [_timeless(json.loads(line)) for line in path.read_text().splitlines()]
+            found[name] = [_timeless(json.loads(line)) for line in content.splitlines()]
         elif path.suffix == ".json" and "checkpoints" not in path.parts:
-            found[name] = _timeless(json.loads(path.read_bytes()))
-        elif path.suffix == ".csv":
-            found[name] = path.read_text().count("\n")
+            found[name] = _timeless(json.loads(content.replace(str(directory).encode(), b"")))
         else:
-            found[name] = path.read_bytes()
+            found[name] = content.replace(str(directory).encode(), b"") if path.suffix == ".yaml" else content
     return found
 
 
