@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: the arguments after the program's name; by default those it was started with.
     """
+    os.environ["PYTHONSAFEPATH"] = "1"  # no process started from here imports files of the working directory
     end_with_stdin()
     arguments = list(sys.argv[1:] if argv is None else argv)
     # `--debug` is wanted after something failed, and then it is typed at the end of the same line.

@@ -79,11 +79,11 @@ def cores() -> int:
 def cell_command(folder: ComparisonFolder, cell: Cell) -> list[str]:
     """Return the command that runs a cell; a person may type it too."""
     recipe, runs = folder.recipe_path(cell).resolve(), folder.runs.resolve()
-    return [sys.executable, "-m", "gancompress", "run", str(recipe), "--out", str(runs), *plugin_options()]
+    return [sys.executable, "-P", "-m", "gancompress", "run", str(recipe), "--out", str(runs), *plugin_options()]
 
 
 def cell_environment(threads: int) -> dict[str, str]:
-    """Return the environment of a cell's process: its threads, and this very gancompress."""
+    """Return the environment of a cell's process: its threads, this very gancompress, no module of the directory."""
     here = str(Path(__file__).resolve().parents[2])
     paths = [here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {
@@ -91,6 +91,7 @@ def cell_environment(threads: int) -> dict[str, str]:
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "PYTHONSAFEPATH": "1",
     }
 
 
@@ -282,6 +283,8 @@ class Submitted:
             executor.update_parameters(**{"cpus_per_task": self.threads, **self.parameters})
         except (TypeError, NameError, ValueError) as error:
             raise RunError(f"--cluster: submitit refuses these settings: {error}") from error
+        # the job that starts a cell is a Python of its own, and takes its environment from this process
+        os.environ["PYTHONSAFEPATH"] = "1"
         jobs = []
         for cell in cells:
             command = submitit.helpers.CommandFunction(

@@ -17,6 +17,7 @@ import functools
 import importlib
 import os
 import re
+import sys
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 
 from gancompress.components.contract import why_unusable
@@ -356,11 +357,25 @@ def installed(group: str) -> list[tuple[EntryPoint, bool]]:
 
     variable = os.environ.get(PLUGINS_VARIABLE)
     allowed = None if variable is None else {_normal(name) for name in variable.split(",") if name.strip()}
-    points = sorted(metadata.entry_points(group=group), key=lambda point: (point.name, point.value))
+    first: dict[str, metadata.Distribution] = {}  # the first of a name hides the others, as it does for imports
+    for distribution in metadata.distributions(path=_installations()):
+        first.setdefault(_normal(distribution.name or ""), distribution)
+    found = [point for distribution in first.values() for point in distribution.entry_points if point.group == group]
+    points = sorted(found, key=lambda point: (point.name, point.value))
     return [
         (point, allowed is None or _normal(point.dist.name if point.dist is not None else "") in allowed)
         for point in points
     ]
+
+
+def _installations() -> list[str]:
+    """Return where Python looks for packages, but for the working directory, unless ``PYTHONPATH`` names it.
+
+    An interpreter puts that directory on its path by itself, and what lies beside a recipe is not installed.
+    """
+    here = os.getcwd()
+    named = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    return [path for path in sys.path if here in named or path not in ("", here)]
 
 
 def _words(error: BaseException, module: str) -> str:

@@ -183,6 +183,28 @@ def test_it_is_a_program(here: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_files_of_the_working_directory_are_data(here: Path) -> None:
+    """Neither modules nor installations: what lies beside a stranger's recipe is never run."""
+    for name in ("jinja2", "yaml", "torch", "typer", "submitit", "stranger"):
+        (here / f"{name}.py").write_text(f"open('ran-{name}', 'w').close()\n")
+    info = here / "stranger-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[gancompress.methods]\nstranger = stranger:Method\n")
+    root = str(Path(shared.__file__).parents[2])
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"} | {"PYTHONPATH": root}
+    listing = "import gancompress; print('stranger' in gancompress.METHODS.names())"  # as a notebook does
+    for arguments in (["-m", "gancompress", "plugins", "list", "--kind", "method"], ["-c", listing]):
+        for module in ("typer", "torch", "yaml", "jinja2") if arguments[0] == "-c" else ():
+            (here / f"{module}.py").unlink()
+        done = subprocess.run(
+            [sys.executable, *arguments], capture_output=True, text=True, check=False, env=environment, cwd=here
+        )
+        assert done.returncode == 0, done.stderr
+        assert "stranger" not in done.stdout
+    assert not list(here.glob("ran-*"))
+
+
 # --------------------------------------------------------------------------- show
 
 

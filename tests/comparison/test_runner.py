@@ -214,3 +214,9 @@ def test_without_submitit_a_cluster_says_what_to_install(
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(RunError, match=r"gancompress\[slurm\]"):
         run_missing(opened(grid, tmp_path), grid.cells, Submitted("slurm"), Notes())
+
+
+def test_no_process_of_a_comparison_imports_from_the_working_directory(grid: Grid, tmp_path: Path) -> None:
+    folder = opened(grid, tmp_path)
+    assert runner.cell_command(folder, grid.cells[0])[1:4] == ["-P", "-m", "gancompress"]
+    assert runner.cell_environment(1)["PYTHONSAFEPATH"] == "1"  # also for what that process starts

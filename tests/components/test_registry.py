@@ -34,7 +34,17 @@ class Point:
 def installed(monkeypatch: pytest.MonkeyPatch) -> list[Point]:
     """The entry points that seem to be installed; tests fill it."""
     points: list[Point] = []
-    monkeypatch.setattr(metadata, "entry_points", lambda *, group: [p for p in points if p.group == group])
+
+    def distributions(*, path: list[str]) -> list[Any]:
+        names = dict.fromkeys(point.dist.name if point.dist else None for point in points)
+        return [
+            types.SimpleNamespace(
+                name=name, entry_points=[one for one in points if (one.dist.name if one.dist else None) == name]
+            )
+            for name in names
+        ]
+
+    monkeypatch.setattr(metadata, "distributions", distributions)
     monkeypatch.delenv("GANCOMPRESS_PLUGINS", raising=False)
     module = types.ModuleType("fake_plugin")
     module.Thing = type("Thing", (), {})  # type: ignore[attr-defined]
