@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gancompress.errors import RunError
 from gancompress.runs.best import same_density, same_protocol
-from gancompress.runs.record import ROLES, read_run
+from gancompress.runs.record import ROLES, mapping, metrics_of, number, read_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -294,51 +294,64 @@ def _read(known: CellResult, metrics: dict[str, bool], hardware: dict[str, None]
     assert known.path is not None
     try:
         run = read_run(known.path)
-        found = _with_numbers(known, run, metrics, hardware)
+        found = _with_numbers(known, run)
         trouble = next(iter(run.notices), None)
-    except (RunError, KeyError, TypeError, ValueError) as error:
-        trouble = str(error)
+    except RunError as error:
+        trouble = error.message
     if trouble is not None:
         return dataclasses.replace(known, state="failed", reason=f"its files cannot be read: {trouble}")
+    if run.last is not None:
+        for metric in run.last[1]:
+            metrics.setdefault(metric.label, metric.higher_is_better)
+        hardware.setdefault(_machine(run.environment))
     return found
 
 
-def _with_numbers(known: CellResult, run: RunRecord, metrics: dict[str, bool], hardware: dict[str, None]) -> CellResult:
+def _with_numbers(known: CellResult, run: RunRecord) -> CellResult:
     records = run.log.evaluations
     if not records:
         return known
     records = [record for record, same in zip(records, same_protocol(records), strict=True) if same]
-    protocol = records[-1]["protocol"]
-    for metric in records[-1]["metrics"]:
-        metrics.setdefault(metric["label"], bool(metric["higher_is_better"]))
-    hardware.setdefault(_machine(run.environment))
-    theory, time = run.cost["theory"], run.cost["time"]
+    if not metrics_of(records[-1]):
+        raise RunError("the last evaluation in log.jsonl has no metrics")
+    protocol, cost = mapping(records[-1].get("protocol")), run.cost
+    time = mapping(cost.get("time"))
     return dataclasses.replace(
         known,
         steps=run.last_step,
         evaluations=tuple(
-            Evaluated(int(record["step"]), {one["label"]: one["value"] for one in record["metrics"]}, final)
+            Evaluated(record.get("step", 0), {one.label: one.value for one in metrics_of(record)}, final)
             for record, final in zip(records, same_density(records), strict=True)
         ),
-        protocol=str(protocol["text"]),
-        protocol_hash=str(protocol["hash"]),
+        protocol=str(protocol.get("text", "not recorded")),
+        protocol_hash=str(protocol.get("hash", "")),
         densities={role: found for role in ROLES if (found := run.exact_density(role)) is not None},
-        kept=sum(int(layer["nonzeros"]) for layer in run.layers("generator")),
-        training_flops=float(theory["training"]["flops"]),
-        inference_flops=float(theory["inference"]["generator"]["flops"]),
-        seconds=time.get("training_seconds"),
-        bytes=run.cost["bytes"]["generator"]["packed"],
-        latency=(time.get("generator_latency") or {}).get("median_seconds"),
+        kept=sum(int(number(layer.get("nonzeros")) or 0) for layer in run.layers("generator")),
+        training_flops=_counted(cost, "theory", "training", "flops"),
+        inference_flops=_counted(cost, "theory", "inference", "generator", "flops"),
+        seconds=number(time.get("training_seconds")),
+        bytes=int(_counted(cost, "bytes", "generator", "packed")),
+        latency=number(mapping(time.get("generator_latency")).get("median_seconds")),
         threads=run.environment.get("threads"),
         measured_by=protocol,
     )
+
+
+def _counted(cost: Mapping[str, Any], *keys: str) -> float:
+    value: Any = cost
+    for key in keys:
+        value = mapping(value).get(key)
+    found = number(value)
+    if found is None:
+        raise RunError(f"cost.json has no number at {'.'.join(keys)}")
+    return float(found)
 
 
 def _machine(environment: Mapping[str, Any]) -> str:
     device = environment.get("device", "unknown device")
     where = environment.get("processor") if device == "cpu" else device
     threads = environment.get("threads")
-    torch = (environment.get("versions") or {}).get("torch", "?")
+    torch = mapping(environment.get("versions")).get("torch", "?")
     share = f", {threads} of {environment.get('cores')} cores for each run" if device == "cpu" else ""
     return f"{where}{share}; torch {torch}, Python {environment.get('python')}, {environment.get('platform')}"
 

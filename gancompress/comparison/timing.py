@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gancompress.experiment.assemble import build_dataset, build_trainer
 from gancompress.methods.base import Round
 from gancompress.runs.directory import RunDirectory
+from gancompress.runs.record import mapping, number
 
 if TYPE_CHECKING:
     from gancompress.comparison.folder import ComparisonFolder
@@ -75,4 +76,4 @@ def seconds_per_dense_step(grid: Grid) -> float:
 
 def _seconds(folder: ComparisonFolder, cell: Cell) -> float:
     cost = RunDirectory(folder.run_path(cell)).read_json("cost.json")
-    return float((cost.get("time") or {}).get("training_seconds") or 0.0)
+    return number(mapping(cost.get("time")).get("training_seconds")) or 0.0

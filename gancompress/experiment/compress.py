@@ -24,9 +24,10 @@ from gancompress.progress import Observer, Silent
 from gancompress.recipe.layers import apply_override
 from gancompress.recipe.load import check_document, load_recipe
 from gancompress.runs.directory import RunDirectory
+from gancompress.runs.record import metrics_of, number
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from gancompress.backbones.base import Generator
@@ -207,7 +208,7 @@ def compress(recipe: Recipe, source: Source, root: Path, observer: Observer | No
     directory = RunDirectory.open(root, recipe)
     mark = {"smoke": True} if recipe.smoke else {}
     before = directory.read_json("before.json")
-    if not before:
+    if not _is_measured(before):
         before = {**mark, **_before(recipe, watching)}
         directory.write_json("before.json", before)
     result = Experiment(recipe, root, watching).run()
@@ -239,6 +240,12 @@ def compress(recipe: Recipe, source: Source, root: Path, observer: Observer | No
         },
     )
     return Compression(result.path, before, after)
+
+
+def _is_measured(before: Mapping[str, Any]) -> bool:
+    counted, numbers = before.get("counted"), (before.get(key) for key in ("density", "weights", "flops", "bytes"))
+    told = isinstance(counted, list) and isinstance(before.get("protocol"), str) and metrics_of(before)
+    return bool(told) and all(number(one) is not None for one in numbers)
 
 
 def _before(recipe: Recipe, observer: Observer) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from gancompress.progress import Observer, Silent
 from gancompress.recipe.load import load_recipe
 from gancompress.runs.directory import RunDirectory
 from gancompress.runs.record import RunRecord
-from gancompress.storage.checkpoint import Snapshot, checkpoints, load
+from gancompress.storage.checkpoint import Snapshot, checkpoints, load, put_to_use
 from gancompress.training.ema import averaged_state
 
 if TYPE_CHECKING:
@@ -80,11 +80,12 @@ class FinishedRun:
 
     def rebuild(self, snapshot: Snapshot, weights: Literal["ema", "live"] = "ema") -> tuple[Generator, Architecture]:
         """Rebuild the generator of a snapshot, in eval mode; return what the networks are with it."""
-        architecture = stored_architecture(snapshot.scalars, self.recipe)
-        with torch.random.fork_rng(devices=[]):
-            network = architecture.generator()
-        groups = snapshot.groups
-        network.load_state_dict(averaged_state(groups["ema"]) if weights == "ema" else dict(groups["generator"]))
+        with put_to_use(self.directory.checkpoints / f"{snapshot.step:08d}"):
+            architecture = stored_architecture(snapshot.scalars, self.recipe)
+            with torch.random.fork_rng(devices=[]):
+                network = architecture.generator()
+            groups = snapshot.groups
+            network.load_state_dict(averaged_state(groups["ema"]) if weights == "ema" else dict(groups["generator"]))
         return network.eval(), architecture
 
     def evaluate(self, which: str = "last", observer: Observer | None = None) -> tuple[Path, list[dict[str, Any]]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gancompress.architecture.description import Architecture
 from gancompress.errors import BackboneError, CheckpointError, GancompressError, RecipeError, RunError
-from gancompress.storage.checkpoint import load
+from gancompress.storage.checkpoint import load, put_to_use
 from gancompress.training.ema import averaged_state
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def initial_architecture(path: Path) -> Architecture | None:
         scalars = load(path, groups=()).scalars
     except CheckpointError:
         return None  # whoever reads the weights will say it
-    return Architecture.from_json(scalars["architecture"]) if "architecture" in scalars else None
+    with put_to_use(path):
+        return Architecture.from_json(scalars["architecture"]) if "architecture" in scalars else None
 
 
 def read_initial(path: Path) -> InitialWeights:
@@ -71,9 +72,9 @@ def read_initial(path: Path) -> InitialWeights:
     """
     if path.is_dir():
         snapshot = load(path, groups=("ema", "discriminator"))
-        return InitialWeights(
-            averaged_state(snapshot.groups["ema"]), dict(snapshot.groups["discriminator"]), snapshot.scalars
-        )
+        with put_to_use(path):
+            generator = averaged_state(snapshot.groups["ema"])
+        return InitialWeights(generator, dict(snapshot.groups["discriminator"]), snapshot.scalars)
     if not path.is_file():
         raise RunError("no such checkpoint or file", where=str(path))
     if path.suffix != ".safetensors":

@@ -13,9 +13,10 @@ from gancompress.components.plugins import PLUGIN_RECORD, provenance
 from gancompress.components.registry import EXTRACTORS, METRICS
 from gancompress.kernels.processor import processor_name
 from gancompress.recipe.components import COMPONENT_REGISTRIES
+from gancompress.runs.record import records_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from gancompress.components.registry import Registry
     from gancompress.recipe.schema import Recipe
@@ -66,7 +67,8 @@ def note_plugins(directory: RunDirectory, recipe: Recipe) -> list[str]:
         What is not as it was when the run began, one line each: its numbers may be those of two programs.
     """
     records = provenance(_used_components(recipe))
-    before = {_key(record): record for record in directory.read_json(PLUGIN_RECORD).get("components", ())}
+    noted = records_of(directory.read_json(PLUGIN_RECORD).get("components"))
+    before = {_key(record): record for record in noted if record.keys() >= {"kind", "name", "from", "version"}}
     changes = []
     for record in records:
         old = before.get(_key(record), record)
@@ -81,5 +83,5 @@ def note_plugins(directory: RunDirectory, recipe: Recipe) -> list[str]:
     return changes
 
 
-def _key(record: dict[str, str]) -> tuple[str, str]:
-    return record["kind"], record["name"]
+def _key(record: Mapping[str, Any]) -> tuple[str, str]:
+    return str(record["kind"]), str(record["name"])

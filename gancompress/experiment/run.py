@@ -31,7 +31,7 @@ from gancompress.progress import Observer, Silent
 from gancompress.recipe.identity import directory_name
 from gancompress.runs.directory import RunDirectory
 from gancompress.runs.record import RunRecord, read_run
-from gancompress.storage.checkpoint import Snapshot, checkpoints, latest
+from gancompress.storage.checkpoint import Snapshot, checkpoints, latest, put_to_use
 from gancompress.training.groups import Group
 
 if TYPE_CHECKING:
@@ -199,11 +199,11 @@ class Experiment:
         self.group.assert_same(f"step {step}", "the checkpoint to go on from; --out must be on a disk that all share")
         for refused in found.refused:
             self.observer.message(f"refused: {refused.reason}")
-        if found.snapshot is not None:
-            _refuse_other_images(found.snapshot, trainer.generator.image)
-            trainer.restore(
-                {name: dict(group) for name, group in found.snapshot.groups.items()}, dict(found.snapshot.scalars)
-            )
+        if found.path is not None and found.snapshot is not None:
+            with put_to_use(found.path):
+                _refuse_other_images(found.snapshot, trainer.generator.image)
+                groups = {name: dict(group) for name, group in found.snapshot.groups.items()}
+                trainer.restore(groups, dict(found.snapshot.scalars))
         elif found.refused:
             raise CheckpointError(
                 "no checkpoint of this run is intact; remove the directory to start again",
@@ -213,7 +213,8 @@ class Experiment:
             trainer.engine.init(trainer.probe)
         history.resume(step)
         if census is not None and found.snapshot is not None and "data" in found.snapshot.scalars:
-            then = Census.from_checkpoint(found.snapshot.scalars["data"], found.snapshot.groups["data"])
+            with put_to_use(self.directory.checkpoints / f"{step:08d}"):
+                then = Census.from_checkpoint(found.snapshot.scalars["data"], found.snapshot.groups["data"])
             if changed := ", ".join(changes(then, census)):
                 self.observer.message(
                     f"warning: the images changed since step {step} of this run: {changed}; its numbers are of two "

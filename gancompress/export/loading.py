@@ -176,3 +176,7 @@ def load(path: str | Path, *, sparse: Mode | None = None) -> LoadedGenerator:
         return LoadedGenerator(packed, path, sparse)
     except ExportError as error:
         raise ExportError(error.message, where=str(path)) from error
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        # a file may be whole and what it says impossible, and that comes out anywhere in torch
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ExportError(f"what it holds cannot be run ({reason})", where=str(path)) from error

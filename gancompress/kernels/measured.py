@@ -7,10 +7,10 @@ measurement per process, no more.
 from __future__ import annotations
 
 import contextlib
-import json
 from typing import TYPE_CHECKING
 
 from gancompress.storage.atomic import canonical_json, write_file
+from gancompress.storage.reading import parse_json, read_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ def remember(file: Path, machine: str, key: str, value: float) -> None:
 
 def _read(file: Path) -> dict[str, dict[str, object]]:
     try:
-        content = json.loads(file.read_text())
+        content = parse_json(read_whole(file))
     except (OSError, ValueError):
         return {}
-    return {k: v for k, v in content.items() if isinstance(v, dict)} if isinstance(content, dict) else {}
+    return {k: v for k, v in content.items() if isinstance(v, dict)}

@@ -36,8 +36,10 @@ __all__ = [
 #: ``("training", "optimizers", "generator", "lr")``; integers are positions in lists
 KeyPath: TypeAlias = tuple[str | int, ...]
 
-#: bytes of a recipe's file; none has a tenth of it, and YAML is read slowly
-LARGEST_RECIPE: Final = 1 << 20
+#: bytes of a recipe's file; the longest has 10 KB, and YAML is read slowly
+LARGEST_RECIPE: Final = 1 << 18
+#: open brackets; deeper ones cost YAML time that grows with the square
+_DEEPEST: Final = 200
 #: more nodes than any recipe has, far fewer than a file of nested aliases can unfold to
 _MAX_NODES: Final = 100_000
 
@@ -229,8 +231,17 @@ class _Builder:
         return built
 
 
+def _check_depth(text: str) -> None:
+    depth = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth = max(0, depth + (1 if bracket in "[{" else -1))
+        if depth > _DEEPEST:
+            raise RecursionError
+
+
 def _compose(text: str, source: str) -> tuple[Any, dict[KeyPath, Mark]]:
     try:
+        _check_depth(text)
         loader = _Loader(text)
         try:
             node = loader.get_single_node()

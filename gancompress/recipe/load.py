@@ -139,6 +139,6 @@ def _naming_plugins(error: InvalidRecipeError, files: tuple[Path, ...]) -> Recip
         return error
     try:
         lines = to_install(json.loads(record.read_bytes())["components"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return error
     return RecipeError("\n".join([str(error), *lines]))

@@ -63,7 +63,7 @@ def _theory(theory: Mapping[str, Any]) -> CostCard:
         rows.append(_flops("whole training, as executed here", executed))
         remarks.append("As executed here: the layers as this implementation computes them, not as they were published.")
     convention = training.get("convention")
-    if convention in _CONVENTIONS:
+    if isinstance(convention, str) and convention in _CONVENTIONS:
         remarks.append(_CONVENTIONS[convention])
     if isinstance(theory.get("counted"), str):
         remarks.append(f"Counted: {theory['counted']}")

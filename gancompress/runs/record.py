@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gancompress.errors import RunError
 from gancompress.runs.best import best_evaluation, of_other_protocol
-from gancompress.runs.directory import RunDirectory, directories
+from gancompress.runs.directory import RunDirectory
 from gancompress.runs.log import LogDigest, Record, digest
 from gancompress.runs.status import Status
 from gancompress.storage.reading import LARGEST_NUMBER
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-__all__ = ["Metric", "RunRecord", "list_runs", "mapping", "metrics_of", "number", "read_run"]
+__all__ = ["Metric", "RunRecord", "list_runs", "mapping", "metrics_of", "number", "read_run", "records_of"]
 
 T = TypeVar("T")
 ROLES = ("generator", "discriminator")
@@ -59,11 +59,15 @@ class RunRecord:
     _notices: list[str] = dataclasses.field(default_factory=list, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        RunDirectory(self.path)  # raises where there is none
+        self._directory  # noqa: B018 - raises where there is none
+
+    @functools.cached_property
+    def _directory(self) -> RunDirectory:
+        return RunDirectory(self.path)
 
     def _read(self, what: Callable[[RunDirectory], T], otherwise: T) -> T:
         try:
-            return what(RunDirectory(self.path))
+            return what(self._directory)
         except RunError as error:
             self._notices.append(str(error))
             return otherwise
@@ -107,7 +111,7 @@ class RunRecord:
     @functools.cached_property
     def last_step(self) -> int:
         """Last step that the log knows, from its end."""
-        return RunDirectory(self.path).last_step()
+        return self._directory.last_step()
 
     @property
     def name(self) -> str:
@@ -123,7 +127,7 @@ class RunRecord:
     @functools.cached_property
     def _evaluations(self) -> list[Record]:
         """Records of the evaluations; from the log, or from ``metrics.json`` when the log has none."""
-        return self.log.evaluations or _records(self.metrics.get("evaluations"))
+        return self.log.evaluations or records_of(self.metrics.get("evaluations"))
 
     @functools.cached_property
     def evaluations(self) -> list[tuple[int, list[Metric]]]:
@@ -148,11 +152,11 @@ class RunRecord:
         """Whether ``metrics.json`` is marked as a smoke run's."""
         return bool(self._noted.get("smoke"))
 
-    @property
+    @functools.cached_property
     def noted_best(self) -> tuple[int, list[Metric]] | None:
         """The best evaluation as ``metrics.json`` has it, which was found by the same rule; needs no log."""
-        found = mapping(self._noted.get("best"))
-        return _evaluation(found) if metrics_of(found) else None
+        step, metrics = _evaluation(mapping(self._noted.get("best")))
+        return (step, metrics) if metrics else None
 
     @property
     def of_other_protocol(self) -> int:
@@ -177,7 +181,7 @@ class RunRecord:
 
     def layers(self, role: str) -> list[Record]:
         """Return the layers of one network from ``cost.json``."""
-        return [layer for layer in _records(self.cost.get("layers")) if layer.get("role") == role]
+        return [layer for layer in records_of(self.cost.get("layers")) if layer.get("role") == role]
 
     def counts(self, role: str) -> tuple[int, int] | None:
         """Return (non-zeros, weights) over the layers of one network, or None when unknown."""
@@ -237,7 +241,8 @@ def read_run(path: Path) -> RunRecord:
 
 def list_runs(root: Path) -> list[RunRecord]:
     """Return all runs under ``root``, the one touched last first. Damaged ones are among them."""
-    return [RunRecord(run.path) for run in directories(root)]
+    paths = [path for path in root.iterdir() if (path / "recipe.yaml").is_file()] if root.is_dir() else []
+    return sorted(map(RunRecord, paths), key=lambda run: (run.status.updated or "", run.path.name), reverse=True)
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -252,10 +257,10 @@ def number(value: Any) -> float | None:
 
 def metrics_of(record: Mapping[str, Any]) -> list[Metric]:
     """Return the metrics of one evaluation's record, in order."""
-    return [_metric(item, record) for item in _records(record.get("metrics"))]
+    return [_metric(item, record) for item in records_of(record.get("metrics"))]
 
 
-def _records(value: Any) -> list[Record]:
+def records_of(value: Any) -> list[Record]:
     """Return the objects in a JSON list; none when it is no list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 

@@ -77,12 +77,13 @@ def put_in_place(aside: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, *, one_of_many: bool = False) -> Iterator[Path]:
+def whole_file(path: Path, *, one_of_many: bool = False, may_be_empty: bool = False) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to; what is there on leaving replaces ``path`` in one instant.
 
     Args:
         path: file in an existing directory.
         one_of_many: leave syncing to the caller, who calls :func:`sync_all` after the last.
+        may_be_empty: a file without content is meant.
 
     Raises:
         OSError: the disk is full or refuses, or nothing was written; as after any error, what was at ``path`` is
@@ -94,7 +95,7 @@ def whole_file(path: Path, *, one_of_many: bool = False) -> Iterator[Path]:
     with _marked(aside):
         try:
             yield aside
-            if aside.stat().st_size == 0:
+            if not may_be_empty and aside.stat().st_size == 0:
                 raise FileNotFoundError(errno.ENOENT, "nothing was written", str(path))
             (os.replace if one_of_many else put_in_place)(aside, path)
         except BaseException:
@@ -164,7 +165,7 @@ def write_file(path: Path, content: bytes | str) -> None:
     Raises:
         OSError: see :func:`whole_file`.
     """
-    with whole_file(path) as aside:
+    with whole_file(path, may_be_empty=not content) as aside:
         aside.write_bytes(content.encode() if isinstance(content, str) else content)
 
 

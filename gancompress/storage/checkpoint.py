@@ -16,6 +16,7 @@ the process, the previous one stays complete. What is read is verified against t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -25,13 +26,13 @@ import re
 import shutil
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from gancompress.errors import CheckpointError
+from gancompress.errors import CheckpointError, GancompressError
 from gancompress.storage.atomic import ASIDE, canonical_json, put_in_place, remove_tree, sync, write_synced
 from gancompress.storage.encoding import decode_tensors, encode_tensors, plain, stored_bytes
 from gancompress.units import size
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -47,6 +48,7 @@ __all__ = [
     "latest",
     "load",
     "prune",
+    "put_to_use",
     "remove",
     "save",
 ]
@@ -290,6 +292,22 @@ def load(directory: Path, *, groups: Collection[str] | None = None) -> Snapshot:
     return Snapshot(step, found, _parse(_read_whole(directory / _STATE, files[_STATE]), directory / _STATE))
 
 
+@contextlib.contextmanager
+def put_to_use(directory: Path) -> Iterator[None]:
+    """Say of which checkpoint it is that what it holds cannot be used: its bytes may be whole, and their meaning wrong.
+
+    Raises:
+        CheckpointError: what was done inside failed on what the checkpoint holds.
+    """
+    try:
+        yield
+    except GancompressError as error:
+        raise error if error.where else type(error)(error.message, where=str(directory)) from error
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise CheckpointError(f"does not fit its run ({reason})", where=str(directory)) from error
+
+
 def latest(directory: Path) -> Latest:
     """Return the newest checkpoint that is complete and unaltered, and name the newer ones that are not.
 
@@ -332,7 +350,8 @@ def _read_manifest(directory: Path) -> tuple[int, dict[str, dict[str, Any]]]:
     # One comparison stands for all checks of the structure: the bytes must be those that we would write.
     if not isinstance(step, int) or not isinstance(files, dict) or content != _manifest(step, files):
         raise CheckpointError("altered: the manifest does not match its own hash", where=str(path))
-    if _STATE not in files or any("/" in name or "\\" in name for name in files):
+    told = all(isinstance(one, dict) and type(one.get("size")) is int and "blake2b" in one for one in files.values())
+    if not told or _STATE not in files or any("/" in name or "\\" in name for name in files):
         raise CheckpointError("altered: the manifest names impossible files", where=str(path))
     if _NAME.fullmatch(directory.name) and int(directory.name) != step:
         raise CheckpointError(f"this is the checkpoint of step {step}, its directory was renamed", where=str(directory))

@@ -6,15 +6,18 @@ Bool tensors take one bit per element. Equal groups give equal bytes whatever th
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from pydantic_core import from_json
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from gancompress.errors import CheckpointError
+from gancompress.storage.reading import parse_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,15 +55,17 @@ def decode_tensors(content: bytes, *, where: str) -> dict[str, Tensor]:
     """
     try:
         stored = load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        bits: dict[str, list[int]] = json.loads(header.get("__metadata__", {}).get("bits", "{}"))
+        header = from_json(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        bits = parse_json(header.get("__metadata__", {}).get("bits", "{}").encode())
     except (SafetensorError, ValueError, AttributeError) as error:
         raise CheckpointError(f"not a safetensors file of this project ({error})", where=where) from error
     tensors: dict[str, Tensor] = {}
     for name in sorted(stored):
         tensor = stored[name]
         if name in bits:
-            count = int(np.prod(bits[name], dtype=np.int64))
+            shape = bits[name]
+            told = isinstance(shape, list) and all(type(side) is int and side >= 0 for side in shape)
+            count = math.prod(shape) if told else -1
             if tensor.dtype is not torch.uint8 or tensor.numel() != -(-count // 8):
                 raise CheckpointError(f"the bits of {name} do not fit its shape {bits[name]}", where=where)
             flat = np.unpackbits(tensor.numpy(), count=count, bitorder="little").astype(bool)

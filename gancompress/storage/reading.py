@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +24,7 @@ LARGEST_NUMBER = 1e100
 #: bytes of a file that is read as a whole: some hundred thousand evaluations
 _LARGEST = 1 << 28
 #: bytes at the start of a large file
-_HEAD = 1 << 15
-#: what may be a number beyond that, or none at all; a match in a text costs time only
-_ODD = re.compile(rb"\d{21}|\d[eE]\+?\d{3}|NaN|Inf")
+_HEAD = 1 << 14
 
 
 def open_regular(path: Path) -> int:
@@ -64,7 +61,7 @@ def parse_json(content: bytes) -> dict[str, Any]:
     value = from_json(content)  # which refuses more than 200 levels, and text that cannot be printed
     if not isinstance(value, dict):
         raise ValueError("expected a JSON object")
-    return tamed(value) if _ODD.search(content) else value  # type: ignore[no-any-return]
+    return tamed(value)  # type: ignore[no-any-return]
 
 
 def parse_head(path: Path, until: str) -> dict[str, Any]:
@@ -91,12 +88,13 @@ def tamed(value: Any, texts: dict[str, str] | None = None) -> Any:
         value: what JSON can hold.
         texts: keeps one copy of every text, for many values that say the same.
     """
-    if isinstance(value, dict):
+    kind = type(value)
+    if kind is dict:
         return {key: tamed(item, texts) for key, item in value.items()}
-    if isinstance(value, list):
+    if kind is list:
         return [tamed(item, texts) for item in value]
-    if isinstance(value, str):
+    if kind is str:
         return value if texts is None else texts.setdefault(value, value)
-    if value is None or isinstance(value, bool) or abs(value) <= LARGEST_NUMBER:
-        return value
-    return None
+    if kind in (int, float) and not abs(value) <= LARGEST_NUMBER:
+        return None
+    return value

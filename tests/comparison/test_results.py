@@ -205,6 +205,29 @@ def test_a_comparison_without_any_run_has_a_page(comparison: tuple[Grid, Compari
     assert "No run has ended yet" in build_comparison(collect(*comparison)).read_text()
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"theory": [1]}, "cost.json has no number at theory.training.flops"),
+        ({"bytes": {"generator": {"packed": "many"}}}, "cost.json has no number at bytes.generator.packed"),
+        ({"time": None, "layers": {"a": 1}}, ""),
+        ({"time": {"training_seconds": [2.0], "generator_latency": 7}}, ""),
+    ],
+)
+def test_an_odd_cost_is_named_and_the_other_runs_count(
+    comparison: tuple[Grid, ComparisonFolder], change: dict[str, Any], reason: str
+) -> None:
+    finished(*comparison)
+    grid, folder = comparison
+    one = next(cell for cell in grid.cells if cell.name == "static-d0.25-s0")
+    run = RunDirectory(folder.run_path(one))
+    run.write_json("cost.json", {**run.read_json("cost.json"), **change})
+    results = collect(grid, folder)
+    reasons = {cell.name: cell.reason for cell in results.missing}
+    assert reasons == ({"static-d0.25-s0": f"its files cannot be read: {reason}"} if reason else {})
+    assert build_comparison(results).is_file()
+
+
 def test_a_damaged_run_is_a_missing_one(comparison: tuple[Grid, ComparisonFolder]) -> None:
     grid, folder = comparison
     fake_run(folder, grid, "dense-s0", [4.0])

@@ -202,6 +202,7 @@ def test_mistakes_tell_schema_from_components(folder: Path) -> None:
         ("a: 1\nb: \x07\n", "x.yaml:2:4: character U+0007 is not allowed in YAML"),
         ("a: " + "9" * 5000 + "\n", "x.yaml:1:4: number of 5000 digits is too long"),
         ("a: " + "[" * 5000 + "\n", "x.yaml: nested too deeply"),
+        ("a: " + "[" * 100_000 + "]" * 100_000, "x.yaml: nested too deeply"),
     ],
 )  # fmt: skip
 def test_not_yaml(folder: Path, text: str, expected: str) -> None:

@@ -484,3 +484,51 @@ def test_reading_runs_needs_no_torch() -> None:
     code = "import sys; import gancompress.runs.record; print([m for m in ('torch', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("status.json", '{"state": "running", "pid": 100000000000000000000, "host": "elsewhere"}'),
+        ("status.json", '{"state": ["done"]}'),
+        ("status.json", DEEP),
+        ("log.jsonl", '{"kind": "train", "step": null}\n'),
+        ("log.jsonl", '{"kind": "train", "step": 1e999}\n'),
+        ("log.jsonl", DEEP + "\n"),
+        ("metrics.json", "{}"),
+        ("metrics.json", '{"best": {"step": 1e999, "metrics": [{"label": 3, "value": 1' + "0" * 400 + "}]}}"),
+        ("metrics.json", '{"best": {"metrics": {"value": 1}}, "evaluations": [[1], {"metrics": [[]]}]}'),
+        ("metrics.json", '{"best": ' + DEEP + "}"),
+        ("environment.json", "[1, 2]"),
+        ("environment.json", '{"device": {"a": 1}, "threads": "many", "versions": 3, "smoke": [null]}'),
+        ("cost.json", '{"theory": {"training": {"convention": {}, "parts_flops": 7}}, "layers": [{"role": ["x"]}]}'),
+        ("recipe.yaml", "training: {steps: 1" + "0" * 400 + "}\nsparsity: [1]\ndata: 7\nname: {a: b}"),
+        ("recipe.yaml", DEEP),
+    ],
+)
+def test_one_odd_file_breaks_neither_the_list_nor_the_page(tmp_path: Path, name: str, content: str) -> None:
+    from gancompress.cli.catalogue import _run_row
+    from gancompress.report.html import render
+
+    good, odd = (RunDirectory.claim(tmp_path / one, RECIPE, one) for one in ("good", "odd"))
+    for run in (good, odd):
+        run.log({"kind": "train", "step": 3, "loss_generator": 1.0})
+        run.write_json("metrics.json", {"best": {"step": 3, "metrics": [{"label": "FD", "value": 2.0}]}})
+        run.status("done")
+    (odd.path / name).write_text(content)
+    rows = {row[0]: row for row in map(_run_row, list_runs(tmp_path))}
+    assert rows["good"] == ("good", "done", "3", "FD 2", "")
+    assert rows["odd"][0] == "odd"
+    assert render(RunRecord(odd.path)).endswith("</html>")
+
+
+def test_a_pipe_in_place_of_a_file_is_never_waited_for(run: RunDirectory) -> None:
+    (run.path / "status.json").unlink()
+    for name in ("status.json", "metrics.json", "log.jsonl"):
+        os.mkfifo(run.path / name)
+    (found,) = list_runs(run.path.parent)
+    assert (found.status.state, found.last_step, found.noted_best) == ("unknown", 0, None)
+    assert all(name in " ".join(found.notices) for name in ("status.json", "metrics.json"))

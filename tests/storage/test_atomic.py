@@ -112,3 +112,11 @@ def test_a_user_without_a_home_keeps_it_among_the_temporary_files(monkeypatch: p
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "expanduser", homeless)
     assert cache_directory() == Path(tempfile.gettempdir()) / "gancompress"
+
+
+def test_a_file_without_content_is_written_and_one_that_nobody_wrote_is_not(tmp_path: Path) -> None:
+    write_file(tmp_path / "rows.csv", "")
+    assert (tmp_path / "rows.csv").read_bytes() == b""
+    with pytest.raises(OSError, match="nothing was written"), whole_file(tmp_path / "other"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]

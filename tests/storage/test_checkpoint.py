@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
@@ -14,9 +15,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gancompress.errors import CheckpointError
+from gancompress.errors import CheckpointError, RunError
 from gancompress.storage import atomic, checkpoint
-from gancompress.storage.checkpoint import Snapshot, checkpoints, clean, latest, load, prune, save
+from gancompress.storage.checkpoint import Snapshot, checkpoints, clean, latest, load, prune, put_to_use, save
 from gancompress.storage.encoding import decode_tensors, encode_tensors
 
 if TYPE_CHECKING:
@@ -237,6 +238,46 @@ def test_a_manifest_cannot_name_files_elsewhere(tmp_path: Path) -> None:
     (path / "manifest.json").write_bytes(checkpoint._manifest(12, files))
     with pytest.raises(CheckpointError, match="impossible files"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    "entry", [None, 7, {}, {"size": 3}, {"size": [3], "blake2b": "x"}, {"size": "3", "blake2b": 1}]
+)
+def test_a_manifest_with_forged_sizes_is_refused(tmp_path: Path, entry: object) -> None:
+    path = save(tmp_path, snapshot())
+    files = json.loads((path / "manifest.json").read_text())["files"]
+    files["ema.safetensors"] = entry
+    (path / "manifest.json").write_bytes(checkpoint._manifest(12, files))
+    with pytest.raises(CheckpointError, match=r"manifest\.json: altered"):
+        load(path)
+
+
+@pytest.mark.parametrize("shape", ["7", "[[3], 7]", "[-3, -7]", "[1e300, 7]", "[4294967296, 4294967296]", "{}", '"x"'])
+def test_forged_shapes_of_bits_are_refused(shape: str) -> None:
+    content = encode_tensors({"m": torch.ones(3, 7, dtype=torch.bool)})
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    for forged in (f'{{"m": {shape}}}', shape, "[" * 100_000):
+        header["__metadata__"]["bits"] = forged
+        text = json.dumps(header).encode()
+        with contextlib.suppress(CheckpointError):
+            found = decode_tensors(len(text).to_bytes(8, "little") + text + content[end:], where="where")
+            assert found["m"].shape == (3,)  # without its shape it is the bytes that it is
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("ema"), TypeError("no"), RuntimeError("size\nmismatch"), OverflowError("big")]
+)
+def test_what_a_checkpoint_holds_and_cannot_be_used_names_it(tmp_path: Path, error: Exception) -> None:
+    with (
+        pytest.raises(CheckpointError, match=rf"^{tmp_path}: does not fit its run \({type(error).__name__}: [^\n]*\)$"),
+        put_to_use(tmp_path),
+    ):
+        raise error
+    with pytest.raises(RunError, match=f"^{tmp_path}: odd$"), put_to_use(tmp_path):
+        raise RunError("odd")
+    with pytest.raises(RunError, match=r"^there: odd$"), put_to_use(tmp_path):
+        raise RunError("odd", where="there")
 
 
 def test_only_what_is_asked_for_is_read_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
