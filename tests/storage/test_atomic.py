@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gancompress.storage import atomic
+from gancompress.storage.atomic import whole_file, write_file
 from gancompress.storage.cache import cache_directory
 
 
