@@ -80,13 +80,17 @@ def _data(loaded: LoadedRecipe) -> tuple[Dataset[Any], int, list[str]]:
     """Open the images, read every one of them, and count their classes; also return the bytes they take."""
     from gancompress.data.classes import class_counts, data_warnings
     from gancompress.experiment.assemble import build_dataset
+    from gancompress.experiment.measure import check_measurable
     from gancompress.experiment.memory import check_images
 
     dataset = build_dataset(loaded.recipe)
+    check_measurable(loaded.recipe.evaluation, dataset)
     images = check_images(dataset)
     dataset.prepare()
     spec = dataset.spec
     lines = [f"{len(dataset):,} images, {spec.resolution}x{spec.resolution}, {'grey' if spec.channels == 1 else 'RGB'}"]
+    if loaded.recipe.smoke:
+        lines.append("drawn for the smoke run, which reads none of the recipe's")
     if counts := class_counts(dataset):
         lines.append(f"{spec.num_classes} classes, {min(counts):,} to {max(counts):,} images each")
         lines += _histogram(spec.classes, counts)

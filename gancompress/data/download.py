@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from gancompress.errors import DataError
@@ -25,7 +26,6 @@ from gancompress.units import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 __all__ = ["Archive", "download", "fetch", "obtain"]
 
@@ -113,6 +113,11 @@ def obtain(
     folder = root / archive.folder
     if ready():
         return
+    if allowed and not root.is_dir() and not root.resolve().is_relative_to(Path.cwd().resolve()):
+        raise DataError(
+            "no such folder, and none is made outside of the working directory: make it first, or change data.path",
+            where=str(root),
+        )
     if not allowed:
         raise DataError(
             f"{archive.title} {missing if folder.is_dir() else 'is not there'}: use {elsewhere}, or "

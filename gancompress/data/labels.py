@@ -9,9 +9,9 @@ from gancompress.data.classes import check_class_number
 from gancompress.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["NAME", "Labels", "label_by_folder", "largest_document", "read_labels"]
+__all__ = ["NAME", "Labels", "label_by_folder", "largest_document", "read_labels", "without_around"]
 
 NAME = "dataset.json"
 #: class of every image, or None, and names of the classes, none without labels
@@ -107,6 +107,15 @@ def label_by_folder(names: Iterable[str], where: str, ignore: str) -> Labels:
     classes = tuple(sorted({name.split("/", 1)[0] for name in names}))
     number = {name: index for index, name in enumerate(classes)}
     return tuple(number[name.split("/", 1)[0]] for name in names), classes
+
+
+def without_around(names: Sequence[str]) -> list[str]:
+    """Return names without the folders that are around all of them."""
+    parts = [name.split("/") for name in names]
+    around = 0
+    while parts and all(len(part) > around + 1 and part[around] == parts[0][around] for part in parts):
+        around += 1
+    return ["/".join(part[around:]) for part in parts]
 
 
 def _pair(pair: Any, where: str) -> tuple[str, int]:

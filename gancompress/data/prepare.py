@@ -22,7 +22,7 @@ from PIL import Image
 
 from gancompress.data.folder import Folder, FolderConfig
 from gancompress.data.images import Filter, decode, formats, is_grey, squeeze, to_array
-from gancompress.data.labels import NAME, label_by_folder
+from gancompress.data.labels import NAME, label_by_folder, without_around
 from gancompress.data.zipped import Zip, ZipConfig
 from gancompress.errors import DataError
 from gancompress.storage.atomic import whole_file
@@ -109,11 +109,8 @@ class _Zip(Zip):
         listing = super().open()
         if self.has_document or self.config.labelled is False or not listing.names:
             return listing
-        parts = [name.split("/") for name in listing.names]
-        around = 0
-        while all(len(part) > around + 1 and part[around] == parts[0][around] for part in parts):
-            around += 1
-        labels, classes = label_by_folder(("/".join(part[around:]) for part in parts), self.where, self.ignore_hint)
+        labels, classes = label_by_folder(without_around(listing.names), self.where, self.ignore_hint)
+        self.folders = ()
         return dataclasses.replace(listing, labels=labels, classes=classes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import zipfile
 import zlib
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import Field
 from gancompress.components.registry import DATASETS
 from gancompress.data.files import LARGEST_FILE, FilesConfig, FilesDataset, Listing, left_out
 from gancompress.data.images import is_image_name
-from gancompress.data.labels import NAME, largest_document, read_labels
+from gancompress.data.labels import NAME, largest_document, read_labels, without_around
 from gancompress.data.memory import digest
 from gancompress.errors import DataError
 from gancompress.storage.reading import open_regular
@@ -65,6 +66,13 @@ class Zip(FilesDataset[ZipConfig]):
             raise DataError(f"has several {NAME}: {', '.join(sorted(documents)[:3])}; keep one", where=self.where)
         #: whether the zip says which image is of which class, if only that none is
         self.has_document = bool(documents)
+        #: folders that look like classes, of which a zip has none; those of StyleGAN's zips, 00000 and on, do not
+        self.folders: tuple[str, ...] = ()
+        if not documents and self.config.labelled is not False:
+            found = {name.partition("/")[0] for name in without_around(images) if "/" in name}
+            if len(found) > 1 and not all(len(name) == 5 and name.isdecimal() for name in found):
+                self.folders = tuple(sorted(found))
+                self.labels_hint = f"{self._preparing} makes its folders classes"
         labels: tuple[int, ...] | None = None
         classes: tuple[str, ...] = ()
         base = ""
@@ -85,6 +93,22 @@ class Zip(FilesDataset[ZipConfig]):
     def marks(self) -> list[str]:
         """Return size and checksum of every image, as the central directory has them."""
         return [f"{info.file_size} {info.CRC:08x}" for info in self._members]
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what is left out, and that folders are no classes where they look like it."""
+        return super().warnings() + ((self.folders_hint,) if self.folders else ())
+
+    @property
+    def folders_hint(self) -> str:
+        """That the folders in a zip are no classes, and how to make them so."""
+        named = ", ".join(self.folders[:2])
+        return f"folders in a zip ({named}, …) are no classes: {self._preparing} makes them so"
+
+    @property
+    def _preparing(self) -> str:
+        out = f"{os.path.splitext(self.where)[0]}-labelled.zip"
+        command = f"gancompress data prepare {shlex.quote(self.where)} --out {shlex.quote(out)}"
+        return f"`{command} --resolution {self.config.resolution or 'N'}`"
 
     def read_bytes(self, index: int) -> bytes:
         """Return one image file, checked against its checksum in the zip."""

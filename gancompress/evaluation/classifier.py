@@ -142,6 +142,17 @@ class Classifier(Extractor):
         return features, logits
 
     @classmethod
+    def refuses(cls, dataset: Dataset[Any], option: str = "") -> str | None:
+        """Return what is wrong: an unknown option, no classes to learn, or too few images."""
+        if option not in ("", "rotation", "classes"):
+            return f"unknown option {option!r} of the classifier; known: classes, rotation"
+        if option == "classes" and dataset.spec.num_classes < 2:
+            return "the images have no classes to learn; use 'classifier:rotation' or 'inception'"
+        if len(dataset) < 20:
+            return f"{len(dataset)} real images are too few to train a classifier on; give at least 20"
+        return None
+
+    @classmethod
     def prepare(
         cls,
         dataset: Dataset[Any],
@@ -157,13 +168,9 @@ class Classifier(Extractor):
         Raises:
             EvaluationError: too few images, or an unknown option.
         """
-        if option not in ("", "rotation", "classes"):
-            raise EvaluationError(f"unknown option {option!r} of the classifier; known: classes, rotation")
+        if reason := cls.refuses(dataset, option):
+            raise EvaluationError(reason)
         task = option or ("classes" if dataset.spec.num_classes >= 2 else "rotation")
-        if task == "classes" and dataset.spec.num_classes < 2:
-            raise EvaluationError("the images have no classes to learn; use 'classifier:rotation' or 'inception'")
-        if len(dataset) < 20:
-            raise EvaluationError(f"{len(dataset)} real images are too few to train a classifier on; give at least 20")
         settings = ClassifierSettings.for_dataset(dataset, task)
         described = json.dumps({"data": dataset.fingerprint(), **dataclasses.asdict(settings)}, sort_keys=True)
         key = hashlib.sha256(described.encode()).hexdigest()

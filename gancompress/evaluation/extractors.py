@@ -67,6 +67,11 @@ class Extractor(abc.ABC):
         return None
 
     @classmethod
+    def refuses(cls, dataset: Dataset[Any], option: str = "") -> str | None:
+        """Return why this extractor cannot be prepared for these images, None when it can; asked before training."""
+        return None
+
+    @classmethod
     @abc.abstractmethod
     def prepare(
         cls,

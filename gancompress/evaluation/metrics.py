@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -69,7 +69,14 @@ class Metric(abc.ABC):
 
     Name results with :meth:`Features.name`, so that no proxy is passed off as the real thing. Random state inside
     ``compute`` is forked, but a metric should rather be deterministic.
+
+    Attributes:
+        least: real and generated images that it needs, of each; fewer are refused before training.
+        of_classes: it needs an extractor that knows the data's own classes.
     """
+
+    least: ClassVar[int] = 2
+    of_classes: ClassVar[bool] = False
 
     @abc.abstractmethod
     def compute(self, real: Features, fake: Features) -> list[MetricResult]:
@@ -103,7 +110,7 @@ class FrechetDistance(Metric):
 
     def compute(self, real: Features, fake: Features) -> list[MetricResult]:
         """Return one result, ``fd``."""
-        _need(min(len(real), len(fake)), 2, "the Fréchet distance")
+        _need(min(len(real), len(fake)), self.least, "the Fréchet distance")
         value = frechet_distance(real.statistics, fake.statistics)
         return [MetricResult("fd", fake.name("FID", "FD"), value, "lower")]
 
@@ -115,6 +122,7 @@ class KernelDistance(Metric):
     The subset size is 1,000 or, with fewer than 2,000 images, half of them.
     """
 
+    least = 4
     subsets = 100
     subset_size = 1000
 
@@ -123,7 +131,7 @@ class KernelDistance(Metric):
         from torch_fidelity.metric_kid import mmd2
 
         smaller = min(len(real), len(fake))
-        _need(smaller, 4, "the kernel distance")
+        _need(smaller, self.least, "the kernel distance")
         size = min(self.subset_size, smaller // 2)
         # The draws are those of torch-fidelity; the cube is not: a general power takes longer than all the rest.
         rng = np.random.RandomState(_SEED)
@@ -174,6 +182,7 @@ class PrecisionRecall(Metric):
     """
 
     neighbours = 3
+    least = neighbours + 1
     most = 10_000
 
     def compute(self, real: Features, fake: Features) -> list[MetricResult]:
@@ -181,7 +190,7 @@ class PrecisionRecall(Metric):
         from torch_fidelity.metric_prc import prc_features_to_metric
 
         count = min(len(real), len(fake), self.most)
-        _need(count, self.neighbours + 1, "precision and recall")
+        _need(count, self.least, "precision and recall")
         found = prc_features_to_metric(
             _subset(fake.values, count),
             _subset(real.values, count),
@@ -206,6 +215,7 @@ class ModeCoverage(Metric):
     most about unconditional generators: a conditional one is asked for every class in turn.
     """
 
+    of_classes = True
     share = 0.1
 
     def compute(self, real: Features, fake: Features) -> list[MetricResult]:

@@ -13,6 +13,7 @@ from torch import nn
 from gancompress.components.registry import DATASETS, LOSSES, Registry
 from gancompress.cost.ledger import TrainingLedger
 from gancompress.data.classes import check_class_number, counted
+from gancompress.data.zipped import Zip
 from gancompress.errors import DataError, RecipeError, RunError
 from gancompress.experiment.acceleration import build_execution, build_folding, check_accelerations, device_of, numbered
 from gancompress.experiment.budgets import ROLES, build_budgets, build_method, connected_weights
@@ -53,6 +54,8 @@ def build_dataset(recipe: Recipe) -> Dataset[DatasetConfig]:
     dataset = cast("Dataset[DatasetConfig]", _make(DATASETS, recipe.data))
     if len(dataset) < 2:
         raise DataError(f"dataset {recipe.data.name!r} holds {len(dataset)} images; training needs at least 2")
+    if isinstance(dataset, Zip) and dataset.folders and getattr(component_config(recipe.model), "conditional", False):
+        raise DataError(f"the model is conditional, and {dataset.folders_hint}", where=dataset.where)
     check_class_number(dataset.spec.num_classes, len(dataset), f"dataset {recipe.data.name!r}")
     return dataset
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gancompress.components.registry import EXTRACTORS, METRICS
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.evaluate import Evaluation, evaluate
-from gancompress.evaluation.extractors import build_extractor, parse_extractor
+from gancompress.evaluation.extractors import build_extractor, parse_extractor, resolve_extractor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gancompress.progress import Observer
     from gancompress.recipe.schema import EvaluationConfig
 
-__all__ = ["Evaluator", "check_evaluation", "metric_record"]
+__all__ = ["Evaluator", "check_evaluation", "check_measurable", "metric_record"]
 
 
 class Evaluator:
@@ -79,6 +79,25 @@ def check_evaluation(config: EvaluationConfig) -> None:
     reason = EXTRACTORS.get(name).available()
     if reason is not None and not option:
         raise EvaluationError(f"evaluation.extractor: {name}: {reason}")
+
+
+def check_measurable(config: EvaluationConfig, dataset: Dataset[DatasetConfig]) -> None:
+    """Refuse images that the extractor or a metric cannot work with, before any time is spent on training.
+
+    Raises:
+        EvaluationError: there are too few, or they have no classes; the message says what to do.
+    """
+    name, option = parse_extractor(resolve_extractor(config.extractor, dataset))
+    if reason := EXTRACTORS.get(name).refuses(dataset, option):
+        raise EvaluationError(f"evaluation.extractor: {name}: {reason}")
+    nameless = dataset.spec.num_classes < 2 or name == "inception" or option == "rotation"
+    for metric in config.metrics:
+        where, needed = f"evaluation.metrics: {metric}", METRICS.get(metric)
+        for count, what in ((len(dataset), "the data has"), (config.samples, "evaluation.samples is")):
+            if count < (least := getattr(needed, "least", 2)):
+                raise EvaluationError(f"{where} needs at least {least} real and generated images, {what} {count}")
+        if nameless and getattr(needed, "of_classes", False):
+            raise EvaluationError(f"{where} needs labelled data, and 'classifier' as evaluation.extractor")
 
 
 def metric_record(result: MetricResult) -> dict[str, Any]:

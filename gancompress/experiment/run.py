@@ -21,7 +21,7 @@ from gancompress.experiment.budgets import ROLES
 from gancompress.experiment.history import History
 from gancompress.experiment.initial import load_initial
 from gancompress.experiment.interrupt import Interruption
-from gancompress.experiment.measure import Evaluator, check_evaluation
+from gancompress.experiment.measure import Evaluator, check_evaluation, check_measurable
 from gancompress.experiment.memory import MemoryEstimate, check_images, check_memory, check_networks
 from gancompress.experiment.networks import build_architecture, last_architecture
 from gancompress.experiment.provenance import environment, note_plugins
@@ -102,6 +102,8 @@ class Experiment:
         if self.evaluates:
             check_evaluation(self.recipe.evaluation)
         dataset = build_dataset(self.recipe)
+        if self.evaluates:
+            check_measurable(self.recipe.evaluation, dataset)
         images = self._first(lambda: check_images(dataset, self.group.neighbours)) or 0
         dataset.prepare()
         self.architecture = architecture = self._architecture(counted(dataset))
@@ -122,6 +124,8 @@ class Experiment:
         self._directory = RunDirectory.open(self._root, self.recipe)
         with self.directory.lock(self._say_waiting), Interruption(self._say_stopping) as interruption:
             self.directory.status("running")
+            if self.recipe.smoke:
+                self.observer.message("smoke run: it draws its own images, and reads none of the recipe's")
             for line in data_warnings(dataset):
                 self.observer.message(f"warning: {line}")
             for change in note_plugins(self.directory, self.recipe):

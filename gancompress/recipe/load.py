@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from gancompress.components.plugins import PLUGIN_RECORD, to_install
@@ -126,9 +127,17 @@ def parse_recipe(
 
 
 def smoke_test(loaded: LoadedRecipe) -> LoadedRecipe:
-    """Return ``loaded`` shrunk to a smoke run; one that is a smoke run already stays as it is."""
+    """Return ``loaded`` shrunk to a smoke run; one that is a smoke run already stays as it is.
+
+    Raises:
+        RecipeError: ``--set data.path`` names what is not there, though no smoke run would read it.
+    """
     if loaded.recipe.smoke:
         return loaded
+    data, asked = component_config(loaded.recipe.data), loaded.document.marks.get(("data", "path"))
+    path = getattr(data, "path", None) if asked is not None and asked.source.startswith("--set ") else None
+    if path and not getattr(data, "download", False) and not os.path.exists(os.path.expanduser(path)):
+        raise loaded.error(f"no {path!r} here; a smoke run draws its own images: leave it out", "data", "path")
     return loaded.with_document(shrunk(loaded.document, loaded.recipe))
 
 

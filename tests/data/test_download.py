@@ -9,12 +9,14 @@ import io
 import re
 import threading
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from gancompress.data import download as module
 from gancompress.data.download import Archive, download, fetch
+from gancompress.data.torchvision_sets import CIFAR10, CIFARConfig
 from gancompress.errors import DataError
 
 if TYPE_CHECKING:
@@ -200,3 +202,18 @@ def test_of_several_processes_one_downloads(server, tmp_path) -> None:
     for thread in threads:
         thread.join(30)
     assert len(server.seen) == 1
+
+
+def test_no_folder_is_made_outside_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr("gancompress.data.download.fetch", lambda *_: pytest.fail("begun"))
+    for path in (tmp_path / "there" / "deep", "../there"):
+        with pytest.raises(DataError, match=r"there.*: no such folder, and none is made outside of the work"):
+            CIFAR10(CIFARConfig(path=str(path), download=True))
+    assert [place.name for place in tmp_path.iterdir()] == ["here"]
+    begun: list[Path] = []
+    monkeypatch.setattr("gancompress.data.download.fetch", lambda archive, root, ready: begun.append(root))
+    with pytest.raises(DataError, match="not as published"):
+        CIFAR10(CIFARConfig(path="data", download=True))
+    assert begun == [Path("data")]

@@ -22,6 +22,8 @@ from gancompress.data.images import decode
 from gancompress.data.prepare import prepare
 from gancompress.data.zipped import Zip, ZipConfig
 from gancompress.errors import DataError
+from gancompress.experiment.assemble import build_dataset
+from gancompress.recipe.load import parse_recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -235,3 +237,27 @@ def test_12_bits_of_a_tiff_use_the_whole_range(tmp_path):
     tiff = b"II*\0" + struct.pack("<I", 8 + len(body)) + body + struct.pack("<H", len(tags)) + table + bytes(4)
     opened = folder(tmp_path, {"a.tif": tiff})
     assert opened.read(torch.tensor([0])).images.unique().tolist() == [128]
+
+
+# --- class folders in a zip ----------------------------------------------------------------------------------------
+
+
+def test_a_zip_of_class_folders_is_told_what_makes_them_classes(tmp_path):
+    content = {"pets/cat/1.png": png(), "pets/dog/2.png": png(1)}
+    opened = packed(tmp_path / "a.zip", content)
+    (warning,) = opened.warnings()
+    command = f"gancompress data prepare {tmp_path}/a.zip --out {tmp_path}/a-labelled.zip --resolution N"
+    assert warning == f"folders in a zip (cat, dog, …) are no classes: `{command}` makes them so"
+    with pytest.raises(DataError, match=r"no labels: `gancompress data prepare .*` makes its folders classes, or set"):
+        Zip(ZipConfig(path=str(tmp_path / "a.zip"), labelled=True))
+    data = {"name": "zip", "path": str(tmp_path / "a.zip")}
+    recipe = parse_recipe({"name": "a", "data": data, "model": CONDITIONAL, "training": {"steps": 2}})
+    with pytest.raises(DataError, match=r"the model is conditional, and folders in a zip .*gancompress data prepare"):
+        build_dataset(recipe.recipe)
+    made = prepare(tmp_path / "a.zip", tmp_path / "b.zip", resolution=4)
+    assert (made.classes, made.warnings) == (("cat", "dog"), ())
+    plain = packed(tmp_path / "c.zip", {"00000/1.png": png(), "00001/2.png": png()})
+    assert plain.warnings() == ()
+
+
+CONDITIONAL = {"name": "dcgan", "conditional": True}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
-from gancompress.errors import BackboneError, CheckpointError, RecipeError, RunError
+from gancompress.data.memory import Stored
+from gancompress.data.shapes import Shapes
+from gancompress.errors import BackboneError, CheckpointError, EvaluationError, RecipeError, RunError
 from gancompress.experiment.finished import open_run
 from gancompress.experiment.run import Experiment
 from gancompress.recipe.load import parse_recipe
@@ -194,3 +197,39 @@ def test_initial_weights_that_are_not_there_leave_no_directory(tmp_path: Path) -
 def test_updates_that_are_never_due_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"stop \(0\.1\) must come after start \(0\.9\)"):
         run(tmp_path, "sparsity.method.start=0.9", "sparsity.method.stop=0.1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (("data.images=12",), "evaluation.extractor: classifier: 12 real images are too few .* at least 20"),
+        (("evaluation.samples=3",), "kd needs at least 4 real and generated images, evaluation.samples is 3"),
+        (
+            ("evaluation.metrics=[coverage]", "data.labelled=false", "model.conditional=false"),
+            "coverage needs labelled data",
+        ),
+        (("evaluation.extractor='classifier:shapes'",), "unknown option 'shapes'"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_before_it_is_trained(
+    tmp_path: Path, changes: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(EvaluationError, match=message):
+        run(tmp_path, *changes, evaluates=True)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_samples_of_uneven_data_follow_their_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = Shapes.load
+
+    def uneven(self: Shapes) -> Stored:
+        stored = load(self)
+        return Stored(stored.images, stored.labels.clamp(min=1, max=2), stored.classes)
+
+    monkeypatch.setattr(Shapes, "load", uneven)
+    opened = open_run(run(tmp_path))
+    assert opened.generator().image.counts == (0, 16, 48, 0, 0, 0, 0, 0)
+    opened.sample(tmp_path / "made.zip", count=8)
+    with zipfile.ZipFile(tmp_path / "made.zip") as made:
+        labels = [label for _, label in json.loads(made.read("dataset.json"))["labels"]]
+    assert labels == [2, 1, 2, 2, 2, 1, 2, 2]

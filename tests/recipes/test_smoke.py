@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from recipe_rows import RECIPES, ROWS, loaded
+from typer.testing import CliRunner
 
 from gancompress.api.commands import run
-from gancompress.cli.main import main
+from gancompress.cli.main import app, main
 from gancompress.components.registry import DATASETS
-from gancompress.errors import RunError
+from gancompress.errors import RecipeError, RunError
 from gancompress.recipe.identity import directory_name, run_id
 from gancompress.recipe.load import component_config, load_recipe, parse_recipe, smoke_test
 
@@ -172,3 +173,13 @@ def test_validate_and_show_take_the_option(capsys: pytest.CaptureFixture[str]) -
     text = capsys.readouterr().out
     assert "ready: gancompress run stugan_biggan@gmp-g0.05 --smoke" in text
     assert "smoke: true" in text
+
+
+def test_a_smoke_run_says_that_it_draws_its_images_and_refuses_a_path_to_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"no '.*gone\.zip' here; a smoke run draws its own images: leave it out"):
+        load_recipe("sngan_cifar10", (f"data.path={tmp_path}/gone.zip",), smoke=True)
+    (tmp_path / "here.zip").write_bytes(b"")
+    assert load_recipe("sngan_cifar10", (f"data.path={tmp_path}/here.zip",), smoke=True).recipe.data.name == "shapes"
+    assert load_recipe("sngan_cifar10", smoke=True).recipe.data.name == "shapes"  # its own path may be elsewhere
+    validated = CliRunner().invoke(app, ["validate", "quickstart", "--smoke"])
+    assert "drawn for the smoke run, which reads none of the recipe's" in validated.output
