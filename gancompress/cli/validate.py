@@ -80,11 +80,9 @@ def _data(loaded: LoadedRecipe) -> tuple[Dataset[Any], int, list[str]]:
     """Open the images, read every one of them, and count their classes; also return the bytes they take."""
     from gancompress.data.classes import class_counts, data_warnings
     from gancompress.experiment.assemble import build_dataset
-    from gancompress.experiment.measure import check_measurable
     from gancompress.experiment.memory import check_images
 
     dataset = build_dataset(loaded.recipe)
-    check_measurable(loaded.recipe.evaluation, dataset)
     images = check_images(dataset)
     dataset.prepare()
     spec = dataset.spec
@@ -122,6 +120,7 @@ def _shapes(loaded: LoadedRecipe, dataset: Dataset[Any], images: int) -> list[st
     from gancompress.experiment.assemble import build_trainer, declared_rounds
     from gancompress.experiment.budgets import ROLES
     from gancompress.experiment.initial import load_initial
+    from gancompress.experiment.measure import check_measurable
     from gancompress.experiment.memory import available_memory, check_memory, check_networks
     from gancompress.experiment.networks import build_backbone
     from gancompress.experiment.shortfall import planned_shortfalls
@@ -134,6 +133,7 @@ def _shapes(loaded: LoadedRecipe, dataset: Dataset[Any], images: int) -> list[st
     load_initial(loaded.recipe, trainer.network("generator"), trainer.network("discriminator"))
     rounds = declared_rounds(loaded.recipe, trainer)
     trainer.engine.init(trainer.probe)
+    check_measurable(loaded.recipe.evaluation, dataset)
     lines = [f"warning: {line}" for line in planned_shortfalls(trainer.engine.method, rounds, trainer.engine)]
     for role in ROLES:
         every = sum(parameter.numel() for parameter in trainer.network(role).parameters())

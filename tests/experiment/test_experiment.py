@@ -12,6 +12,7 @@ import torch
 from gancompress.data.memory import Stored
 from gancompress.data.shapes import Shapes
 from gancompress.errors import BackboneError, CheckpointError, EvaluationError, RecipeError, RunError
+from gancompress.evaluation.metrics import KernelDistance
 from gancompress.experiment.finished import open_run
 from gancompress.experiment.run import Experiment
 from gancompress.recipe.load import parse_recipe
@@ -203,7 +204,7 @@ def test_updates_that_are_never_due_are_refused(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         (("data.images=12",), "evaluation.extractor: classifier: 12 real images are too few .* at least 20"),
-        (("evaluation.samples=3",), "kd needs at least 4 real and generated images, evaluation.samples is 3"),
+        (("evaluation.metrics=[kd]",), "kd needs at least 50 real and generated images, evaluation.samples is 40"),
         (
             ("evaluation.metrics=[coverage]", "data.labelled=false", "model.conditional=false"),
             "coverage needs labelled data",
@@ -212,8 +213,9 @@ def test_updates_that_are_never_due_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_before_it_is_trained(
-    tmp_path: Path, changes: tuple[str, ...], message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: tuple[str, ...], message: str
 ) -> None:
+    monkeypatch.setattr(KernelDistance, "least", 50)
     with pytest.raises(EvaluationError, match=message):
         run(tmp_path, *changes, evaluates=True)
     assert not [*tmp_path.iterdir()]
