@@ -99,6 +99,7 @@ def test_an_image_of_no_class(tiny: Path) -> None:
 
 def test_tiny_imagenet_is_downloaded(tiny: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch) -> None:
     server, target = tmp_path_factory.mktemp("server"), tmp_path_factory.mktemp("target") / "data"
+    monkeypatch.chdir(target.parent)  # no folder is made outside of it
     made = shutil.make_archive(str(server / "tiny-imagenet-200"), "zip", tiny, "tiny-imagenet-200")
     with open(made, "rb") as file:
         content = file.read()
