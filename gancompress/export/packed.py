@@ -220,10 +220,14 @@ def export_run(
     snapshot = run.snapshot(str(number), ("ema", "sparsity"))
     generator, built = run.rebuild(snapshot)
     masks = snapshot_masks(snapshot)
-    return export_packed(
-        generator, path, model=built.model, masks=masks, values=values, source=source, origin=built.origin,
-        narrowed=built.narrowed,
-    )  # fmt: skip
+    try:
+        return export_packed(
+            generator, path, model=built.model, masks=masks, values=values, source=source, origin=built.origin,
+            narrowed=built.narrowed,
+        )  # fmt: skip
+    except ExportError as error:
+        where = error.where or str(run.directory.checkpoints / f"{number:08d}")
+        raise ExportError(error.message, where=where) from error
 
 
 def snapshot_masks(snapshot: Snapshot) -> dict[str, Tensor]:

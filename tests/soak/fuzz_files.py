@@ -410,4 +410,4 @@ def _others(root: Path, run: Path) -> Iterator[Kind]:
     yield _kind(plugins, mutate_json, {"note": lambda: note_plugins(RunDirectory(run), recipe)})
     own = root / "own.yaml"
     own.write_text(json.dumps({**RECIPE, "extends": "quickstart", "variants": {"a": {"seed": 1}}}, indent=1))
-    yield _kind(own, _mutate_yaml, {"load": lambda: load_recipe(f"{own}@a")}, name="recipe")
+    yield _kind(own, _mutate_yaml, {"load": lambda: load_recipe(f"{own}@a")}, name="recipe", names=("own has",))
