@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 from gancompress.backbones import folding
 from gancompress.backbones.base import Discriminator
@@ -62,9 +63,23 @@ def spectral(layer: L, enabled: bool = True) -> L:
     The parametrisation draws its vectors and takes 15 power iterations here, so call it after the weight is drawn.
     The hook flavour of torch is never used: it cannot be deep-copied after a training step.
     """
-    if enabled:
+    if enabled and layer.weight.is_meta:
+        _spectral_without_values(layer)
+    elif enabled:
         parametrizations.spectral_norm(layer)
     return layer
+
+
+def _spectral_without_values(layer: nn.Module) -> None:
+    """Give a layer without values what :func:`spectral` gives; iterations there find nothing and take seconds."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    axis = 1 if isinstance(layer, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)) else 0
+    norm: Any = _SpectralNorm(torch.ones([1] * weight.dim(), device="cpu"), dim=axis)
+    rows = weight.shape[axis]
+    norm.register_buffer("_u", weight.new_empty(rows))
+    norm.register_buffer("_v", weight.new_empty(weight.numel() // rows))
+    parametrize.register_parametrization(layer, "weight", norm)
 
 
 def finish(layer: L, draw: Initialiser, spectral_norm: bool = False) -> L:

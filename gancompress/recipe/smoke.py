@@ -33,9 +33,10 @@ _IMAGES: Final = 24
 _CHANNELS: Final = 4
 #: what is drawn when neither settings nor files say what the images are
 _GUESS: Final = {"channels": 3, "resolution": 32, "classes": 10}
-#: sizes that the generated images can have, and the classes that they can have in grey
+#: sizes that the generated images can have
 _SIZES: Final = (12, 512)
-_GREY_CLASSES: Final = 24
+#: classes that generated images have in grey, and one image of each where they are not
+_MOST_CLASSES: Final = 24
 
 
 def shrunk(document: Document, recipe: Recipe) -> Document:
@@ -73,16 +74,14 @@ def longer(recipe: Recipe) -> tuple[int, ...]:
 def _data(recipe: Recipe) -> dict[str, Any]:
     """Return generated images like those of the recipe, as far as these are known."""
     spec = _spec(recipe)
-    channels, classes = spec["channels"], spec["classes"]
-    if channels == 1:
-        classes = min(classes, _GREY_CLASSES)
+    channels, classes = spec["channels"], min(spec["classes"], _MOST_CLASSES)
     return {
         "name": "shapes",
         "resolution": min(max(spec["resolution"], _SIZES[0]), _SIZES[1]),
         "channels": channels,
         "classes": max(classes, 1),
         "labelled": classes > 0,
-        "images": max(_IMAGES, classes),
+        "images": _IMAGES,
     }
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import timm.optim
 import torch
 from torch import Tensor, nn
 
@@ -35,12 +34,10 @@ _ELEMENTWISE = frozenset(
         torch.optim.RAdam,
         torch.optim.RMSprop,
         torch.optim.SGD,
-        timm.optim.Lion,
-        timm.optim.NAdamW,
-        timm.optim.RMSpropTF,
-        timm.optim.SGDW,
     }
 )
+#: of timm, by name: whoever only opens a run need not wait for it to be imported
+_ELEMENTWISE_OF_TIMM = frozenset({"Lion", "NAdamW", "RMSpropTF", "SGDW"})
 
 
 def is_elementwise(optimizer: Optimizer) -> bool:
@@ -51,7 +48,9 @@ def is_elementwise(optimizer: Optimizer) -> bool:
     """
     groups = optimizer.param_groups
     settled = all(not group.get("caution") and group.get("eps", 1.0) > 0 for group in groups)
-    return settled and type(optimizer) in _ELEMENTWISE
+    kind = type(optimizer)
+    of_timm = kind.__module__.startswith("timm.optim.") and kind.__name__ in _ELEMENTWISE_OF_TIMM
+    return settled and (of_timm or kind in _ELEMENTWISE)
 
 
 def moments(optimizer: Optimizer, parameter: nn.Parameter, name: str = "parameter") -> dict[str, Tensor]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-import timm.optim
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -32,6 +31,8 @@ _NEED_MORE = frozenset({"adahessian"})
 
 def optimizer_names() -> list[str]:
     """Return the names that a recipe may use."""
+    import timm.optim
+
     names: list[str] = timm.optim.list_optimizers()
     return sorted(set(names) - _NEED_MORE)
 
@@ -50,6 +51,8 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig, *, fused: bool 
     Raises:
         RecipeError: the name is unknown, or the optimizer does not take a setting that was given.
     """
+    import timm.optim
+
     name = config.name.lower()
     known = optimizer_names()
     if name not in known:

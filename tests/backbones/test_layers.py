@@ -11,6 +11,7 @@ from torch.nn.utils import parametrizations
 
 from gancompress.backbones.base import Generator, prunable_weights
 from gancompress.backbones.connections import connected_layers
+from gancompress.backbones.layers import spectral
 from gancompress.data.base import ImageSpec
 
 if TYPE_CHECKING:
@@ -99,3 +100,20 @@ def test_a_network_that_cannot_be_traced_says_that_its_order_was_taken() -> None
     layers = connected_layers(net, prunable_weights(net))
     assert {layer.connections for layer in layers.values()} == {"order"}
     assert connections(layers)["skip"] == (("b",), ("c",))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: nn.Conv2d(3, 5, (2, 4)), lambda: nn.ConvTranspose2d(3, 5, 4), lambda: nn.Linear(3, 5)],
+    ids=["convolution", "transposed", "linear"],
+)
+def test_a_layer_without_values_is_normalised_like_one_with_them(make: Any) -> None:
+    real = spectral(make())
+    with torch.device("meta"):
+        empty = spectral(make())
+    shapes = {name: tuple(tensor.shape) for name, tensor in real.state_dict().items()}
+    assert {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()} == shapes
+    assert all(tensor.is_meta for tensor in empty.state_dict().values())
+    filled = empty.to_empty(device="cpu")
+    filled.load_state_dict(real.state_dict())
+    assert torch.equal(filled.eval().weight, real.eval().weight)
