@@ -20,7 +20,7 @@ def docs_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def desk(docs_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def desk(docs_cache: Path, quick_classifier: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The directory that a reader works in."""
     monkeypatch.setenv("GANCOMPRESS_CACHE", str(docs_cache))
     monkeypatch.chdir(tmp_path)

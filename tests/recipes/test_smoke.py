@@ -27,7 +27,9 @@ FAST = [*RECIPES, "adapt_sngan_cifar10@strict-adapt-d0.1", "lottery_sngan@ticket
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_cache(
+    quick_classifier: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One classifier per shape for all tests here, away from the user's cache."""
     monkeypatch.setenv("GANCOMPRESS_CACHE", str(tmp_path_factory.getbasetemp() / "smoke-cache"))
 
