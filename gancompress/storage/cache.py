@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gancompress.storage.atomic import sweep, whole_file
+from gancompress.storage.atomic import sweep, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,14 +73,14 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
 
 def store_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a cache file. It appears whole or not at all; a disk that cannot be written to costs only a warning."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path.parent)
-        with whole_file(path) as aside:
-            save_file(whole, aside, metadata={**metadata, "sha256": hash_tensors(whole)})
+        # save_file would put a file of its own, that only its owner may read, in place of the one that is locked
+        write_file(path, save(whole, metadata={**metadata, "sha256": hash_tensors(whole)}))
     except Exception as error:  # safetensors wraps a full disk in an error of its own
         warnings.warn(f"cannot cache {path.name} in {path.parent}: {error}; set GANCOMPRESS_CACHE", stacklevel=2)
 
