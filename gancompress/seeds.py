@@ -11,11 +11,18 @@ Streams are named by what they are for: ``init``, ``latent``, ``label``, ``data`
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import random
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
-__all__ = ["derive", "generator", "to_device"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["derive", "generator", "kept_global", "seed_global", "to_device"]
 
 
 def derive(seed: int, stream: str, *keys: int | str) -> int:
@@ -58,6 +65,46 @@ def generator(
     rng = torch.Generator(device=device if device is not None else "cpu")
     rng.manual_seed(derive(seed, stream, *keys))
     return rng
+
+
+def seed_global(seed: int, stream: str, *keys: int | str, device: torch.device | str | int | None = "cpu") -> None:
+    """Seed the global random states by the arguments: networks that drop out or add noise know no other place to draw.
+
+    Torch's CPU state, that of the CUDA device in use, NumPy's and Python's are meant. It costs microseconds; putting
+    them back costs a hundred times that, so a run does it once: see :func:`kept_global`.
+
+    Args:
+        seed: the seed of the recipe.
+        stream: what the randomness is for.
+        keys: what tells one draw from another: step, rank, ….
+        device: where the networks are.
+    """
+    number = derive(seed, stream, *keys)
+    # Not torch.manual_seed: it would seed every device there is, beyond those that are put back.
+    torch.default_generator.manual_seed(number)
+    if (cuda := _cuda(device)) is not None:
+        with torch.cuda.device(cuda):
+            torch.cuda.manual_seed(number)
+    np.random.seed(number % 2**32)
+    random.seed(number)
+
+
+@contextlib.contextmanager
+def kept_global(device: torch.device | str | int | None = "cpu") -> Iterator[None]:
+    """Put the global random states back on leaving, those that :func:`seed_global` sets for this device."""
+    cuda = _cuda(device)
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=[] if cuda is None else [cuda]):
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+
+
+def _cuda(device: torch.device | str | int | None) -> torch.device | None:
+    where = torch.device(device if device is not None else "cpu")
+    return where if where.type == "cuda" else None
 
 
 def to_device(drawn: torch.Tensor, device: torch.device | str) -> torch.Tensor:

@@ -123,18 +123,19 @@ def _shapes(loaded: LoadedRecipe, dataset: Dataset[Any], images: int) -> list[st
     from gancompress.experiment.measure import check_measurable
     from gancompress.experiment.memory import available_memory, check_memory, check_networks
     from gancompress.experiment.networks import build_backbone
-    from gancompress.experiment.shortfall import planned_shortfalls
+    from gancompress.experiment.shortfall import planned_shortfalls, start_notes
     from gancompress.report.words import size
 
     check_networks(loaded.recipe, build_backbone(loaded.recipe, dataset.spec), device_of(loaded.recipe))
     trainer = build_trainer(loaded.recipe, dataset)
     memory = check_memory(loaded.recipe, trainer, images=images)
     free = available_memory(trainer.device)
-    load_initial(loaded.recipe, trainer.network("generator"), trainer.network("discriminator"))
+    masks = load_initial(loaded.recipe, trainer.network("generator"), trainer.network("discriminator"))
     rounds = declared_rounds(loaded.recipe, trainer)
-    trainer.engine.init(trainer.probe)
+    kept = trainer.engine.init(trainer.probe, masks)
     check_measurable(loaded.recipe.evaluation, dataset)
-    lines = [f"warning: {line}" for line in planned_shortfalls(trainer.engine.method, rounds, trainer.engine)]
+    lines = start_notes(loaded.recipe, trainer.engine, kept)
+    lines += [f"warning: {line}" for line in planned_shortfalls(trainer.engine.method, rounds, trainer.engine)]
     for role in ROLES:
         every = sum(parameter.numel() for parameter in trainer.network(role).parameters())
         budget, state = trainer.engine.budget(role), trainer.engine.state(role)

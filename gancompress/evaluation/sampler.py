@@ -13,7 +13,7 @@ from gancompress.data.classes import class_cycle
 from gancompress.data.transform import to_uint8
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.sandbox import BatchNormMode, sampling
-from gancompress.seeds import generator
+from gancompress.seeds import generator, kept_global, seed_global
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -78,7 +78,11 @@ class Sampler:
             EvaluationError: the network made something that is no finite image.
         """
         chosen = self.labels(start, stop) if labels is None else labels
-        images: Tensor = self.network(self.latents(start, stop), chosen).float()
+        latents = self.latents(start, stop)
+        # a network that draws noise of its own draws the same for the same images, whatever was made before
+        with kept_global(self.device):
+            seed_global(self.seed, "evaluation", self.stream, "noise", start, device=self.device)
+            images: Tensor = self.network(latents, chosen).float()
         if images.dim() != 4 or len(images) != stop - start:
             raise EvaluationError(
                 f"the generator made a tensor of shape {tuple(images.shape)} for {stop - start} images"

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gancompress.seeds import derive
+from gancompress.seeds import kept_global, seed_global
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["STANDING_BATCHES", "BatchNormMode", "forked_rng", "sampling", "undisturbed"]
+__all__ = ["STANDING_BATCHES", "BatchNormMode", "draws", "forked_rng", "sampling", "undisturbed"]
 
 BatchNormMode = Literal["running", "batch", "standing"]
 
@@ -25,27 +23,20 @@ STANDING_BATCHES = 16
 
 @contextlib.contextmanager
 def forked_rng(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Seed the global random states inside and put them back on leaving.
+    """Seed the global random states inside and put them back on leaving: networks and metrics may draw from them."""
+    with kept_global(device):
+        seed_global(seed, "evaluation", "global", device=device)
+        yield
 
-    Torch's CPU state, that of the CUDA device in use, NumPy's and Python's are kept: third-party networks and metrics
-    may draw from any of them.
-    """
-    cuda = torch.device(device) if torch.device(device).type == "cuda" else None
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    # Not torch.manual_seed: it would seed every device there is, beyond those that are put back.
-    with torch.random.fork_rng(devices=[] if cuda is None else [cuda]):
-        number = derive(seed, "evaluation", "global")
-        torch.default_generator.manual_seed(number)
-        if cuda is not None:
-            with torch.cuda.device(cuda):
-                torch.cuda.manual_seed(number)
-        np.random.seed(number % 2**32)
-        random.seed(number)
-        try:
-            yield
-        finally:
-            np.random.set_state(numpy_state)
-            random.setstate(python_state)
+
+@torch.no_grad()
+def draws(network: nn.Module, *inputs: Tensor | None) -> bool:
+    """Whether ``network``, on the CPU, draws random numbers of its own: two seeds give two answers to one input."""
+    answers = []
+    for seed in range(2):
+        with forked_rng(seed):
+            answers.append(network(*inputs))
+    return not torch.equal(answers[0].nan_to_num(), answers[1].nan_to_num())
 
 
 @contextlib.contextmanager

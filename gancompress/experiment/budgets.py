@@ -138,4 +138,8 @@ def build_budgets(recipe: Recipe, weights: dict[Role, dict[str, PrunableWeight]]
             units=units,
             pattern=str(pattern),
         )
+        if not budgets[role].total:
+            raise RecipeError(
+                f"density {asked[role]:g} keeps none of the {sizes[role]:,} weights of the {role}; raise it"
+            )
     return budgets

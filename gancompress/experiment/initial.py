@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from gancompress.architecture.description import Architecture
 from gancompress.errors import BackboneError, CheckpointError, GancompressError, RecipeError, RunError
+from gancompress.experiment.budgets import ROLES
 from gancompress.storage.checkpoint import load, put_to_use
+from gancompress.training.decisions import below
 from gancompress.training.ema import averaged_state
 
 if TYPE_CHECKING:
@@ -34,11 +36,13 @@ class InitialWeights:
         generator: state of the generator; of a run, its average, which is what was evaluated.
         discriminator: state of the discriminator; ``None`` when only a generator is known.
         scalars: those of the checkpoint; empty for a file from elsewhere.
+        masks: of every network by the names of its weights; empty for a file from elsewhere.
     """
 
     generator: Mapping[str, Tensor]
     discriminator: Mapping[str, Tensor] | None
     scalars: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    masks: Mapping[str, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
 
     @property
     def hash(self) -> str:
@@ -71,10 +75,11 @@ def read_initial(path: Path) -> InitialWeights:
         CheckpointError: it is truncated or altered.
     """
     if path.is_dir():
-        snapshot = load(path, groups=("ema", "discriminator"))
+        snapshot = load(path, groups=("ema", "discriminator", "sparsity"))
         with put_to_use(path):
-            generator = averaged_state(snapshot.groups["ema"])
-        return InitialWeights(generator, dict(snapshot.groups["discriminator"]), snapshot.scalars)
+            generator, sparsity = averaged_state(snapshot.groups["ema"]), snapshot.groups["sparsity"]
+        masks = {role: below(sparsity, f"{role}.mask.") for role in ROLES}
+        return InitialWeights(generator, dict(snapshot.groups["discriminator"]), snapshot.scalars, masks)
     if not path.is_file():
         raise RunError("no such checkpoint or file", where=str(path))
     if path.suffix != ".safetensors":
@@ -90,15 +95,18 @@ def read_initial(path: Path) -> InitialWeights:
         raise CheckpointError(f"cannot be read as safetensors: {error}", where=str(path)) from error
 
 
-def load_initial(recipe: Recipe, generator: nn.Module, discriminator: nn.Module) -> None:
+def load_initial(recipe: Recipe, generator: nn.Module, discriminator: nn.Module) -> Mapping[str, Mapping[str, Tensor]]:
     """Put the weights that a recipe starts from into both networks; without any, leave them as initialised.
+
+    Returns:
+        Masks of both networks that the run is to keep where it can; none if it is told to draw new ones.
 
     Raises:
         GancompressError: the weights are not there, not those that the recipe means, or do not fit.
     """
     wanted = recipe.training.init_from
     if wanted is None:
-        return
+        return {}
     try:
         weights = read_initial(Path(wanted.path))
     except GancompressError as error:
@@ -112,6 +120,7 @@ def load_initial(recipe: Recipe, generator: nn.Module, discriminator: nn.Module)
         if state is not None:
             check_tensors(network, state, wanted.path)
             network.load_state_dict(dict(state), strict=False)
+    return weights.masks if wanted.masks == "keep" else {}
 
 
 def check_tensors(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:

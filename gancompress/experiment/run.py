@@ -26,17 +26,20 @@ from gancompress.experiment.memory import MemoryEstimate, check_images, check_me
 from gancompress.experiment.networks import build_architecture, last_architecture
 from gancompress.experiment.provenance import environment, note_plugins
 from gancompress.experiment.session import Session
-from gancompress.experiment.shortfall import shortfalls
+from gancompress.experiment.shortfall import shortfalls, start_notes
 from gancompress.progress import Observer, Silent
 from gancompress.recipe.identity import directory_name
 from gancompress.runs.directory import RunDirectory
 from gancompress.runs.record import RunRecord, read_run
+from gancompress.seeds import kept_global
 from gancompress.storage.checkpoint import Snapshot, checkpoints, latest, put_to_use
 from gancompress.training.groups import Group
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from torch import Tensor
 
     from gancompress.architecture.description import Architecture
     from gancompress.data.base import Dataset, DatasetConfig, ImageSpec
@@ -79,6 +82,7 @@ class Experiment:
         self._root = root
         self._directory: RunDirectory | None = None
         self._memory: MemoryEstimate | None = None
+        self._masks: Mapping[str, Mapping[str, Tensor]] = {}
 
     @property
     def directory(self) -> RunDirectory:
@@ -96,6 +100,10 @@ class Experiment:
             GancompressError: whatever is wrong with the recipe, the data, the directory or the training.
             KeyboardInterrupt: the run was interrupted; a checkpoint was written first.
         """
+        with kept_global(device_of(self.recipe)):  # networks may draw from them, and are seeded for it
+            return self._whole_run()
+
+    def _whole_run(self) -> RunRecord:
         if self.recipe.training.threads:
             torch.set_num_threads(self.recipe.training.threads)
         # whatever can be refused is refused before there is a directory
@@ -113,7 +121,7 @@ class Experiment:
         processes = self.group.neighbours
         self._memory = self._first(lambda: check_memory(self.recipe, trainer, images=images, processes=processes))
         if not checkpoints(self._root / directory_name(self.recipe) / "checkpoints"):
-            load_initial(self.recipe, trainer.network("generator"), trainer.network("discriminator"))
+            self._masks = load_initial(self.recipe, trainer.network("generator"), trainer.network("discriminator"))
         rounds = declared_rounds(self.recipe, trainer)
         if not self.group.is_main:
             self.group.barrier()
@@ -214,7 +222,9 @@ class Experiment:
                 where=str(self.directory.path),
             )
         else:
-            trainer.engine.init(trainer.probe)
+            kept = trainer.engine.init(trainer.probe, self._masks)
+            for line in start_notes(self.recipe, trainer.engine, kept) if self.group.is_main else ():
+                self.observer.message(line)
         history.resume(step)
         if census is not None and found.snapshot is not None and "data" in found.snapshot.scalars:
             with put_to_use(self.directory.checkpoints / f"{step:08d}"):

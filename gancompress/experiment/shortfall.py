@@ -10,9 +10,35 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gancompress.methods.base import Round
+    from gancompress.recipe.schema import Recipe
+    from gancompress.sparsity.state import Role
     from gancompress.training.engine import Engine
 
-__all__ = ["planned_shortfalls", "shortfalls"]
+__all__ = ["planned_shortfalls", "shortfalls", "start_notes"]
+
+
+def start_notes(recipe: Recipe, engine: Engine, kept: Sequence[Role]) -> list[str]:
+    """Return what becomes of the masks of a network that a run starts from: kept, or drawn anew.
+
+    Args:
+        recipe: of the run.
+        engine: initialised.
+        kept: networks whose masks :meth:`Engine.init` kept.
+    """
+    start = recipe.training.init_from
+    if start is None:
+        return []
+    lines = [f"the {role} keeps the masks of {start.path}" for role in kept]
+    for role in engine.roles:
+        state, budget = engine.state(role), engine.budget(role)
+        masked = state.nonzeros < sum(budget.sizes.values())
+        if masked and role not in kept and not engine.method.suits_trained:
+            lines.append(
+                f"warning: method {recipe.sparsity.method.name!r} is not made for trained networks: it draws masks of "
+                f"the {role} whatever its weights are worth, and training has to make up for it; magnitude and gmp "
+                "keep the largest"
+            )
+    return lines
 
 
 def planned_shortfalls(method: Method[MethodConfig], rounds: Sequence[Round], engine: Engine) -> list[str]:

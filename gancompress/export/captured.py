@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gancompress.backbones.base import Generator, prunable_weights
 from gancompress.errors import ExportError
+from gancompress.evaluation.sandbox import draws
 from gancompress.graphs.build import CapturedModule, check
 from gancompress.graphs.capture import capture
 from gancompress.graphs.graph import Graph
@@ -68,6 +69,8 @@ def capture_generator(network: Generator) -> tuple[dict[str, Any], dict[str, Ten
         ExportError: it cannot be captured, or its graph gives other images.
     """
     inputs = _inputs(network, 2)
+    if draws(network, *inputs.values()):
+        raise ExportError("it draws random numbers of its own, which a graph cannot do")
     graph, tensors = capture(network, inputs, [{0: "N"}] * len(inputs))
     content = {"graph": graph.to_json(), "num_classes": network.num_classes, "prunable": [*prunable_weights(network)]}
     check_captured(content, tensors, network.image)

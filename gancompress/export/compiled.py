@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from gancompress.backbones.base import Generator, prunable_weights
 from gancompress.errors import ExportError
+from gancompress.evaluation.sandbox import draws
 from gancompress.export.folding import folded
 from gancompress.export.in_place import reuse_memory
 from gancompress.export.lowering import Convolution, Read, Region, find_regions, refusal
@@ -156,6 +157,8 @@ def compile_generator(
     run: nn.Module = plain
     programs: dict[str, str] = {}
     try:
+        if draws(plain, *example.values()):
+            raise ExportError("it draws random numbers of its own, which a trace would keep as they came")
         graph = trace(plain, example)
     except Exception as error:  # symbols went through the code of a backbone: anything may be raised
         reason = f"the backbone cannot be traced ({type(error).__name__}: {' '.join(str(error).split())[:120]})"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gancompress.errors import ExportError
+from gancompress.evaluation.sandbox import draws
 from gancompress.export.container import write_whole
 from gancompress.export.folding import folded
 from gancompress.seeds import generator as random_generator
@@ -57,6 +58,12 @@ def export_onnx(generator: Generator, path: Path) -> float:
         except ImportError:
             raise ExportError(f"ONNX needs the package {name}: pip install 'gancompress[onnx]'") from None
     plain = folded(generator)
+    if draws(plain, *_inputs(plain, 2).values()):
+        raise ExportError(
+            "this network draws random numbers of its own, which an ONNX file cannot repeat: give it its noise as a "
+            "part of z, or as a buffer",
+            where=str(path),
+        )
     content = _export(plain)
     difference = _difference(plain, content)
     if not difference <= _TOLERANCE:

@@ -222,6 +222,10 @@ class Method(abc.ABC, Generic[C]):
     #: whether it masks weights at all; one that does not cannot compress a trained generator
     sparsifies: ClassVar[bool] = True
 
+    #: whether its first masks are chosen by what the weights are worth. One that draws them at random throws most of a
+    #: trained network away, of which a run that starts from trained weights warns
+    suits_trained: ClassVar[bool] = False
+
     #: settings of its config for weights that are trained already, so that no steps go into training them dense
     for_trained: ClassVar[Mapping[str, object]] = {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 
 import torch
 from pydantic import Field
@@ -66,6 +66,8 @@ C = TypeVar("C", bound=PruningConfig)
 
 class Pruning(Method[C]):
     """Base of the methods that prune."""
+
+    suits_trained: ClassVar[bool] = True
 
     def meets_density(self, role: Role) -> bool:
         """A network that is not pruned keeps every weight."""

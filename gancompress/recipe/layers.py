@@ -153,6 +153,10 @@ def lay(document: Document, top: dict[str, Any], source: str) -> Document:
     return result
 
 
+#: what a recipe says about its results, which is of its images
+_ABOUT_DATA = ("description", "published")
+
+
 @dataclasses.dataclass(frozen=True)
 class Composed:
     """A recipe put together from its layers, not yet checked.
@@ -188,7 +192,11 @@ def compose(source: str | Path, overrides: Sequence[str] = ()) -> Composed:
     for index, expression in enumerate(overrides):
         document = apply_override(document, expression)
         _check_kept(document, overrides[:index], expression)
-    return Composed(document, composed.files, composed.row, names)
+    row = composed.row
+    if _other_data(composed.document, document):
+        said = {expression.partition("=")[0].strip() for expression in overrides}
+        document, row = _without(document, *(key for key in _ABOUT_DATA if key not in said)), None
+    return Composed(document, composed.files, row, names)
 
 
 def _check_kept(document: Document, earlier: Sequence[str], expression: str) -> None:
@@ -212,9 +220,11 @@ def _layers(path: Path, variant: str, above: tuple[Path, ...]) -> Composed:
                 f"extends: a recipe cannot extend itself: {chain}", where=str(document.mark(("extends",)))
             )
         below = _layers(base, base_variant, files)
-        says = "published" in document.data
-        document = merge(below.document, _without(document, "extends"))
+        says, own = "published" in document.data, _without(document, "extends")
+        document = merge(below.document, own)
         files, row = below.files, None if says else below.row
+        if _other_data(below.document, document):
+            document, row = merge(_without(document, *_ABOUT_DATA), own), None
     if row is None and "published" in document.data:
         row = _without(document, VARIANTS)
     if variant:
@@ -225,6 +235,14 @@ def _layers(path: Path, variant: str, above: tuple[Path, ...]) -> Composed:
             document.data["name"] = f"{document.data.get('name', path.stem)}-{variant}"
         row = document if "published" in chosen.data else None
     return Composed(document, files, row)
+
+
+def _other_data(before: Document, after: Document) -> bool:
+    """Whether ``after`` is about other images: another dataset, or another place than the one that was written."""
+    then, now = before.data.get("data"), after.data.get("data")
+    if not isinstance(then, dict) or not isinstance(now, dict):
+        return False
+    return then.get("name") != now.get("name") or then.get("path") not in (None, now.get("path"))
 
 
 def _without(document: Document, *keys: str) -> Document:

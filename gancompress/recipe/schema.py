@@ -244,6 +244,9 @@ class InitFromConfig(_Strict):
         pattern=r"^[0-9a-f]{16}$",
         description="hash of the weights; `gancompress compress` writes it, a wrong one is told",
     )
+    masks: Literal["keep", "draw"] = Field(
+        "keep", description="masks of a run that keeps as many weights: keep them, or let the method draw new ones"
+    )
 
 
 class TrainingConfig(_Strict):

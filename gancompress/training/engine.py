@@ -172,25 +172,41 @@ class Engine:
 
     # ------------------------------------------------------------------ masks at the start
 
-    def init(self, probe: Callable[[], None] | None = None) -> None:
+    def init(
+        self, probe: Callable[[], None] | None = None, masks: Mapping[str, Mapping[str, Tensor]] | None = None
+    ) -> list[Role]:
         """Let the method choose the first masks, and zero the weights that they mask.
 
         Args:
             probe: leaves the gradient of both losses on one batch, averaged over ranks, in ``.grad``; called when
                 the method asks for it. Buffers that it changes (batch-norm statistics, singular vectors) are restored.
+            masks: by role, those that the weights were trained under. A network whose method starts with as many
+                weights keeps these instead: trained weights are worth more than those that chance would leave.
+
+        Returns:
+            The networks that keep such masks.
 
         Raises:
             InvariantError: the method's masks do not keep what its budgets say.
         """
         gradients = self._probe(probe) if self.method.init_needs_gradient else {}
+        kept: list[Role] = []
         for role, net in self._nets.items():
             view = dataclasses.replace(self._view(net), gradients=gradients.get(role))
             rng = generator(self.seed, "topology", role, "init")
             state = self._decide(net, view, partial(self.method.init, view, net.parts.budget, rng))
+            own = (masks or {}).get(role, {})
+            if _takes(net, state, own):
+                state = state.replace(
+                    masks={name: own[name].to(mask.device) for name, mask in state.masks.items()},
+                    budgets={name: int(own[name].sum()) for name in state.masks},
+                )
+                kept.append(role)
             net.change(state)
             if net.ema is not None:
                 net.ema.reset()
         self.check()
+        return kept
 
     def _probe(self, probe: Callable[[], None] | None) -> dict[Role, dict[str, Tensor]]:
         if probe is None:
@@ -472,3 +488,16 @@ class Engine:
                 self.execution.restore(scalars.get("break_even", {}))
         except (KeyError, TypeError, InvariantError) as error:
             raise CheckpointError(f"the saved sparsity does not fit these networks: {error}") from error
+
+
+def _takes(net: MaskedNetwork, state: SparseState, masks: Mapping[str, Tensor]) -> bool:
+    """Whether ``masks`` can stand in for those of ``state``: the same tensors, as many weights, in the same units."""
+    if state.backward or {n: m.shape for n, m in masks.items()} != {n: m.shape for n, m in state.masks.items()}:
+        return False
+    counts = {name: int(mask.sum()) for name, mask in masks.items()}
+    budget = net.parts.budget
+    return (
+        sum(counts.values()) == state.nonzeros < sum(budget.sizes.values())
+        and all(counts[name] == budget.sizes[name] for name in budget.dense)
+        and not any(bool(own.violated(masks[name])) for name, own in budget.units.items())
+    )

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from gancompress.cost.ledger import TrainingLedger
 from gancompress.methods.base import Measure, Plan, Round
+from gancompress.seeds import seed_global
 from gancompress.training.batch_norm import global_statistics
 from gancompress.training.forward_backward import ForwardBackward, unchanged
 from gancompress.training.meters import Meters
@@ -125,6 +126,7 @@ class Trainer:
         step, total = self.position.step, self.position.total
         plans = {role: self.engine.plan(role, step, current.steps) for role in self.engine.roles}
         self._set_learning_rates(step, current.steps)
+        self._seed_noise("step", total)
         with global_statistics(self.group):
             self._play(total, plans)
         self.ema.update(self.generator, total - self.position.averaged_from)
@@ -148,6 +150,10 @@ class Trainer:
         self._generator_step(latents, total, plans["generator"], real)
         if d_fake is not None:
             self._measure(real, latents, d_fake)
+
+    def _seed_noise(self, *when: str | int) -> None:
+        """Let networks that drop out or add noise draw by seed, step and rank, as everything else does."""
+        seed_global(self.objective.seed, "network", *when, self.group.rank, device=self.device)
 
     def choose(self, say: Callable[[str], None] | None = None) -> None:
         """Measure what this run chooses by measurement, if that is still to be done. The first step calls it.
@@ -227,6 +233,7 @@ class Trainer:
         latents = self.source.latents(config.batch_size, "probe")
         for network in (self.generator, self.discriminator):
             network.zero_grad(set_to_none=True)
+        self._seed_noise("probe")
         with global_statistics(self.group):
             with torch.no_grad():
                 fake = self.objective.generate(self.generator, latents)

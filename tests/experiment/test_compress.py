@@ -18,6 +18,7 @@ from gancompress.experiment.compress import compress, open_source, plan_compress
 from gancompress.experiment.finished import open_run
 from gancompress.experiment.initial import load_initial, read_initial
 from gancompress.experiment.run import Experiment
+from gancompress.progress import Silent
 from gancompress.recipe.document import dump_yaml
 from gancompress.recipe.identity import run_id
 from gancompress.recipe.load import load_recipe, parse_recipe
@@ -202,3 +203,43 @@ def test_the_command(trained: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "generator density" in result.stdout
     assert "fine-tuning:" in result.stdout
+
+
+def _masks(run: Path, step: int, role: str = "generator") -> dict[str, torch.Tensor]:
+    tensors = load(run / "checkpoints" / f"{step:08d}").groups["sparsity"]
+    prefix = f"{role}.mask."
+    return {name.removeprefix(prefix): mask for name, mask in tensors.items() if name.startswith(prefix)}
+
+
+@pytest.mark.parametrize("masks", ["keep", "draw"])
+def test_a_run_that_starts_from_a_sparse_one_keeps_its_masks_unless_told_otherwise(masks: str, tmp_path: Path) -> None:
+    sparse = {**TINY, "sparsity": {"method": "static", "density": 0.3}}
+    source = Experiment(parse_recipe(sparse).recipe, tmp_path / "a", evaluates=False).run().path
+    start = {"path": str(source / "checkpoints" / "00000006"), "masks": masks}
+    start["hash"] = read_initial(source / "checkpoints" / "00000006").hash
+    again = {**sparse, "seed": 5, "training": {**TINY["training"], "steps": 1, "init_from": start}}
+    said = Messages()
+    target = Experiment(parse_recipe(again).recipe, tmp_path / "b", said, evaluates=False).run().path
+    for role in ("generator", "discriminator"):
+        old, new = _masks(source, 6, role), _masks(target, 1, role)
+        same = all(torch.equal(old[name], new[name]) for name in old)
+        assert same == (masks == "keep")
+        assert any(f"the {role} keeps the masks of" in line for line in said.lines) == same
+        assert any(f"draws masks of the {role} whatever" in line for line in said.lines) != same
+
+
+class Messages(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.mark.parametrize("method", ["rigl", "static", "magnitude", "gmp"])
+def test_methods_that_are_not_made_for_trained_networks_say_so(method: str, trained: Path, tmp_path: Path) -> None:
+    recipe = plan_compression(open_source(trained), method, 0.3, 4)
+    said = Messages()
+    Experiment(recipe, tmp_path, said, evaluates=False).run()
+    warned = [line for line in said.lines if f"method '{method}' is not made for trained networks" in line]
+    assert len(warned) == (method in ("rigl", "static"))

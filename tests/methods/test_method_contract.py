@@ -76,6 +76,8 @@ def test_what_methods_say_about_themselves() -> None:
     trained = {name: dict(kind.for_trained) for name, kind in kinds.items() if kind.for_trained}
     dynamic = {name: {"start": 0} for name in ("dst", "set", "rigl", "stu-gan", "gmp", "granet")}
     assert trained == {**dynamic, "magnitude": {"finetune": 1}}
+    suited = {name for name, kind in kinds.items() if kind.suits_trained}
+    assert suited == {"magnitude", "gmp", "granet", "imp", "snip"}
     defaults = {name: kind(kind.Config()) for name, kind in kinds.items()}
     meeting = {name: [*filter(method.meets_density, ROLES)] for name, method in defaults.items()}
     assert {name: roles for name, roles in meeting.items() if roles != [*ROLES]} == {
