@@ -78,7 +78,7 @@ def read_initial(path: Path) -> InitialWeights:
         snapshot = load(path, groups=("ema", "discriminator", "sparsity"))
         with put_to_use(path):
             generator, sparsity = averaged_state(snapshot.groups["ema"]), snapshot.groups["sparsity"]
-        masks = {role: below(sparsity, f"{role}.mask.") for role in ROLES}
+        masks: dict[str, dict[str, Tensor]] = {role: below(sparsity, f"{role}.mask.") for role in ROLES}
         return InitialWeights(generator, dict(snapshot.groups["discriminator"]), snapshot.scalars, masks)
     if not path.is_file():
         raise RunError("no such checkpoint or file", where=str(path))
