@@ -7,15 +7,21 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import traceback
+from pathlib import Path
 
 import pytest
+import torch._dynamo  # noqa: F401 - the first step of an optimizer imports it, in every copy of this process anew
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from gancompress.experiment.run import Experiment
+from gancompress.progress import Silent
+from gancompress.recipe.load import load_recipe
 
-# one process trains the reference run that all tests here compare with
-pytestmark = pytest.mark.xdist_group("resume")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are killed in copies of this process"),
+    # one process trains the reference run that all tests here compare with
+    pytest.mark.xdist_group("resume"),
+]
 
 TINY = """
 name: tiny
@@ -36,34 +42,40 @@ training:
   ema: {decay: 0.9, start: 3}
 """
 
-# Runs the recipe in its own process and, if asked, kills that process dead right after a step.
-RUNNER = """
-import os, signal, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from gancompress.experiment.run import Experiment
-from gancompress.progress import Silent
-from gancompress.recipe.load import load_recipe
 
 class Killer(Silent):
-    def step(self, done, rate):
-        if done == int(sys.argv[3]):
-            os.kill(os.getpid(), int(sys.argv[4]))
+    """Sends a signal to its own process right after a step."""
 
-recipe = load_recipe(sys.argv[1], overrides=tuple(sys.argv[5:])).recipe
-try:
-    Experiment(recipe, Path(sys.argv[2]), Killer(), evaluates=False).run()
-except KeyboardInterrupt:
-    sys.exit(130)
-"""
+    def __init__(self, step: int, number: int) -> None:
+        self.last, self.number = step, number
+
+    def step(self, done: int, rate: float) -> None:
+        if done == self.last:
+            os.kill(os.getpid(), self.number)
 
 
-def run(
-    recipe: Path, root: Path, *overrides: str, kill_at: int = -1, with_signal: int = signal.SIGKILL
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", RUNNER, str(recipe), str(root), str(kill_at), str(int(with_signal)), *overrides]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+def train(recipe: Path, root: Path, *overrides: str, kill_at: int = -1, with_signal: int = signal.SIGKILL) -> int:
+    """Run a recipe in this process; return the exit code of a command."""
+    loaded = load_recipe(str(recipe), overrides=overrides).recipe
+    try:
+        Experiment(loaded, root, Killer(kill_at, with_signal), evaluates=False).run()
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def run(recipe: Path, root: Path, *overrides: str, **killed: int) -> int:
+    """Run it in a copy of this process, which spares the imports; return its exit code, negative for a signal."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            code = train(recipe, root, *overrides, **killed)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def checkpoint_bytes(root: Path, step: int) -> dict[str, bytes]:
@@ -87,19 +99,24 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained in a process that shares nothing with this one."""
     root = tmp_path_factory.mktemp("whole")
-    done = run(recipe, root)
+    code = "import sys; from pathlib import Path; import test_resume as t; sys.exit(t.train(*map(Path, sys.argv[1:])))"
+    own = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": own}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(recipe), str(root)], capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 0, done.stderr
     return root
 
 
 def test_killed_and_resumed_equals_never_stopped(recipe: Path, whole: Path, tmp_path: Path) -> None:
     parts = tmp_path / "parts"
-    assert run(recipe, parts, kill_at=17).returncode == -signal.SIGKILL
+    assert run(recipe, parts, kill_at=17) == -signal.SIGKILL
     (directory,) = parts.iterdir()
     assert sorted(p.name for p in (directory / "checkpoints").iterdir())[-1] == "00000015"
-    resumed = run(recipe, parts)
-    assert resumed.returncode == 0, resumed.stderr
+    assert run(recipe, parts) == 0
     for step in (20, 40):
         assert checkpoint_bytes(parts, step) == checkpoint_bytes(whole, step)
     assert training_log(parts) == training_log(whole)
@@ -115,17 +132,16 @@ def test_two_different_steps_differ(whole: Path) -> None:
 
 def test_another_seed_differs(recipe: Path, whole: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    assert run(recipe, other, "seed=1").returncode == 0
+    assert run(recipe, other, "seed=1") == 0
     weights = "generator.safetensors"
     assert checkpoint_bytes(other, 40)[weights] != checkpoint_bytes(whole, 40)[weights]
 
 
 def test_a_signal_checkpoints_the_very_step_and_exits_130(recipe: Path, whole: Path, tmp_path: Path) -> None:
     parts = tmp_path / "parts"
-    stopped = run(recipe, parts, kill_at=17, with_signal=signal.SIGINT)
-    assert stopped.returncode == 130, stopped.stderr
+    assert run(recipe, parts, kill_at=17, with_signal=signal.SIGINT) == 130
     (directory,) = parts.iterdir()
     assert (directory / "checkpoints" / "00000018").is_dir() or (directory / "checkpoints" / "00000017").is_dir()
     assert json.loads((directory / "status.json").read_text())["state"] == "interrupted"
-    assert run(recipe, parts).returncode == 0
+    assert run(recipe, parts) == 0
     assert checkpoint_bytes(parts, 40) == checkpoint_bytes(whole, 40)
