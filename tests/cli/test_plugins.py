@@ -34,7 +34,7 @@ METHODS.register("mine", Mine)
 """
 RECIPE = """\
 name: tiny
-data: {name: shapes, images: 16, resolution: 16}
+data: {name: shapes, images: 24, resolution: 16}
 model: {name: dcgan, channels: 4, latent_dim: 8}
 sparsity: {method: mine, density: 0.5}
 training: {steps: 2, batch_size: 2, device: cpu}

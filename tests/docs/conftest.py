@@ -26,7 +26,7 @@ def desk(docs_cache: Path, quick_classifier: None, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     _zip(tmp_path / "cifar10_train.zip", 40, 32, 10)
-    for folder, count in (("cats-and-dogs/cat", 3), ("cats-and-dogs/dog", 2), ("paintings", 4)):
+    for folder, count in (("cats-and-dogs/cat", 13), ("cats-and-dogs/dog", 12), ("paintings", 24)):
         (tmp_path / folder).mkdir(parents=True)
         for index in range(count):
             (tmp_path / folder / f"{index}.png").write_bytes(_image(index, 40))

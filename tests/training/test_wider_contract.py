@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from engine_toys import ROLES, Toy, ToyConfig, kth_mask, make
+from engine_toys import ROLES, Toy, ToyConfig, make
 from pydantic import Field
 from test_engine import Swap, one_weight, resume
 
@@ -161,10 +161,10 @@ class TopKast(Method[TopKastConfig]):
 
     def _largest(self, net, budget):
         counts = budget.counts
-        larger = {name: min(count * 3 // 2, net.weights[name].numel()) for name, count in counts.items()}
-        masks = {name: kth_mask(weight.abs(), counts[name]) for name, weight in net.weights.items()}
-        backward = {name: kth_mask(weight.abs(), larger[name]) for name, weight in net.weights.items()}
-        return SparseState(masks, dict(counts), backward=backward)
+        units = {name: budget.step(name) for name in counts}
+        larger = {n: min(c // units[n] * 3 // 2 * units[n], net.weights[n].numel()) for n, c in counts.items()}
+        sizes = {name: weight.abs() for name, weight in net.weights.items()}
+        return SparseState(net.top(sizes, counts), dict(counts), backward=net.top(sizes, larger))
 
     def init(self, net, budget, rng):
         return self._largest(net, budget)
