@@ -142,4 +142,10 @@ def build_budgets(recipe: Recipe, weights: dict[Role, dict[str, PrunableWeight]]
             raise RecipeError(
                 f"density {asked[role]:g} keeps none of the {sizes[role]:,} weights of the {role}; raise it"
             )
+        empty = [name for name, count in budgets[role].counts.items() if not count]
+        if any(weights[role][name].output for name in empty):  # no path leads around the output layer
+            raise RecipeError(
+                f"density {asked[role]:g} leaves the {role} without a weight in {', '.join(empty)}: it computes "
+                f"nothing; raise it, or set sparsity.{role}.min_layer_density"
+            )
     return budgets

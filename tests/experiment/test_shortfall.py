@@ -5,13 +5,19 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 
+from gancompress.backbones.base import PrunableWeight
+from gancompress.errors import RecipeError
+from gancompress.experiment.budgets import build_budgets
 from gancompress.experiment.shortfall import planned_shortfalls, shortfalls
 from gancompress.methods.base import Round
 from gancompress.methods.dense import Dense, DenseConfig
 from gancompress.methods.dst import DST, DSTConfig
 from gancompress.methods.static import Static, StaticConfig
+from gancompress.recipe.load import parse_recipe
+from gancompress.sparsity.layers import Layer
 from gancompress.sparsity.state import Budget, SparseState
 from gancompress.sparsity.units import Units
 
@@ -69,3 +75,22 @@ def test_less_than_a_unit_of_the_pattern_is_no_miss() -> None:
     in_units.budget = lambda role: budget
     assert shortfalls(in_units) == []
     assert shortfalls(engine(static, (2, 2))) == ["the generator has density 0.2000, 0.2500 was asked"]
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "er", "erk"])
+def test_a_network_whose_output_keeps_nothing_is_refused_and_its_empty_layers_are_named(allocation: str) -> None:
+    def layer(name: str, inputs: int, *, output: bool) -> PrunableWeight:
+        shape = (1, inputs, 1, 1) if output else (64, inputs, 3, 3)
+        weight = torch.nn.Parameter(torch.ones(shape))
+        return PrunableWeight(name, weight, name, Layer("convolution", shape, output=output))
+
+    document = {
+        "name": "x",
+        "data": "shapes",
+        "model": "dcgan",
+        "training": {"steps": 1},
+        "sparsity": {"method": "static", "generator": {"density": 5e-5, "allocation": allocation}},
+    }
+    network = {"a": layer("a", 64, output=False), "out": layer("out", 4, output=True)}
+    with pytest.raises(RecipeError, match=r"the generator without a weight in .*out: it computes nothing"):
+        build_budgets(parse_recipe(document).recipe, {"generator": network, "discriminator": network})
