@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     from gancompress.backbones.base import Generator
 
-__all__ = ["export_onnx"]
+__all__ = ["NEEDED", "export_onnx"]
 
-_NEEDED = ("onnx", "onnxscript", "onnxruntime")
+#: packages of the extra ``[onnx]``
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _TOLERANCE = 1e-4
 _RULES = (
     "collapse_slice",
@@ -52,7 +53,7 @@ def export_onnx(generator: Generator, path: Path) -> float:
     Raises:
         ExportError: the extra ``[onnx]`` is not installed, the network cannot be exported, or its images differ.
     """
-    for name in _NEEDED:
+    for name in NEEDED:
         try:
             importlib.import_module(name)
         except ImportError:

@@ -88,5 +88,14 @@ class BackboneSuite(ConfiguredSuite):
             if size not in first.resolutions:
                 continue
             kinds = [first.conditional] if asked == (None,) else [False, True]
-            return [Case(self, size, kind) for size in sorted(first.resolutions) for kind in kinds]
+            # colour with classes, grey without where it makes that, so that both are covered
+            channels = {True: 3, False: 1 if self._takes_grey(size) else 3}
+            return [Case(self, size, kind, channels[kind]) for size in sorted(first.resolutions) for kind in kinds]
         raise AssertionError(f"no image of {', '.join(map(str, sorted(_SIZES)))} pixels can be made: {refused}")
+
+    def _takes_grey(self, size: int) -> bool:
+        try:
+            build(self, ImageSpec(1, size, CLASSES), False)
+        except BackboneError:
+            return False
+        return True

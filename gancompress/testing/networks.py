@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib.util
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,8 +16,11 @@ from torch import nn
 from gancompress.backbones.base import Backbone, Discriminator, Generator
 from gancompress.backbones.base import prunable_weights as weights_of
 from gancompress.data.base import ImageSpec
-from gancompress.errors import BackboneError
+from gancompress.errors import BackboneError, ExportError
 from gancompress.evaluation.sandbox import forked_rng
+from gancompress.export.folding import folded
+from gancompress.export.onnx import NEEDED, export_onnx
+from gancompress.export.tracing import trace
 from gancompress.testing.conformance import Suite, promise, require, skip_check
 
 if TYPE_CHECKING:
@@ -40,14 +46,15 @@ class Case:
     suite: Suite
     resolution: int
     conditional: bool
+    channels: int = 3
 
     def __str__(self) -> str:
         return f"{self.resolution} pixels, {'conditional' if self.conditional else 'unconditional'}"
 
     @property
     def image(self) -> ImageSpec:
-        """Images with three classes: colour when conditional, grey when not, so that both are covered."""
-        return ImageSpec(3 if self.conditional else 1, self.resolution, CLASSES)
+        """Images with three classes."""
+        return ImageSpec(self.channels, self.resolution, CLASSES)
 
     def backbone(self, **more: Any) -> Backbone[Any]:
         """Build the backbone, with other settings if given."""
@@ -362,6 +369,38 @@ def _refused(what: str, case: Case, image: ImageSpec) -> None:
         raise AssertionError(f"{what} raise {type(error).__name__} ({error}), expected BackboneError") from error
     told = image.resolution not in backbone.resolutions or (backbone.conditional and image.num_classes < 2)
     require(told, f"{what} are taken, and nothing says that they cannot be made")
+
+
+@promise
+def traceable(case: Case) -> None:
+    """The generator can be compiled for the sparse kernels."""
+    generator = folded(case.networks()[0])
+    z, labels = case.inputs(generator)
+    inputs = (z,) if labels is None else (z, labels)
+    try:
+        graph = trace(generator, dict(zip(("z", "labels"), inputs, strict=False)))
+    except Exception as error:  # symbols went through its code: anything may be raised
+        reason = " ".join(str(error).split())[:120]
+        raise AssertionError(
+            f"the generator cannot be traced and would run dense ({type(error).__name__}: {reason}): decide by "
+            "settings, never by what is in a tensor, and take the batch's size as z.shape[0], not len(z)"
+        ) from error
+    with torch.no_grad():
+        one = [part[:1] for part in inputs]
+        same = torch.allclose(graph(*one), generator(*one), rtol=1e-4, atol=1e-5)
+    require(same, "the traced generator gives other images in a batch of another size")
+
+
+@promise(slow=True)
+def onnx(case: Case) -> None:
+    """The generator can be written as ONNX."""
+    if not all(importlib.util.find_spec(name) for name in NEEDED):
+        skip_check("the extra [onnx] is not installed")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            export_onnx(case.networks()[0], Path(folder) / "generator.onnx")
+        except ExportError as error:
+            raise AssertionError(str(error)) from error
 
 
 @promise(slow=True)

@@ -12,6 +12,7 @@ from torch import nn
 
 from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator, Width
 from gancompress.backbones.checks import conditional_classes, require_resolution
+from gancompress.errors import BackboneError
 from gancompress.testing import backbone_checks, check_backbone
 
 
@@ -38,7 +39,7 @@ class Make(Generator):
         return self.output
 
     def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
-        h = self.input(z).view(len(z), self.channels, self.image.resolution, -1)
+        h = self.input(z).view(z.shape[0], self.channels, self.image.resolution, -1)
         h = self.norm(h)
         if self.classes is not None:
             if labels is None:
@@ -225,6 +226,13 @@ class Vague(Good):
         self.classes = image.num_classes if config.conditional else 0
 
 
+class Counted(Make):
+    """Asks a symbol for a number."""
+
+    def forward(self, z: Any, labels: Any = None) -> Any:
+        return super().forward(z.view(len(z), -1), labels)
+
+
 class Uncompiled(Make):
     def forward(self, z: Any, labels: Any = None) -> Any:
         images = super().forward(z, labels)
@@ -261,6 +269,7 @@ CASES: list[tuple[Any, str, str]] = [
     (broken(Noisy), "evaluation", "the generator draws at random in eval mode"),
     (broken(judge=Batchy), "evaluation", "the discriminator gives a sample alone another output than in a batch"),
     (Vague, "refusals", "images of 9 pixels raise KeyError|images of 17 pixels raise KeyError"),
+    (broken(Counted), "traceable", r"would run dense .*: decide by settings, .* as z.shape\[0\], not len\(z\)"),
 ]
 
 
@@ -274,12 +283,13 @@ def test_it_catches(backbone: Any, check: str, reason: str) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_what_compiling_changes_is_caught() -> None:
-    found = next(c for c in backbone_checks(broken(Uncompiled), slow=True) if c.name == "compiles").outcome()
-    assert "torch.compile changes the outputs of the generator" in found.reason
+    reasons = {c.name: c.outcome().reason for c in backbone_checks(broken(Uncompiled), slow=True)}
+    assert "torch.compile changes the outputs of the generator" in reasons["compiles"]
+    assert "the ONNX network's images differ" in reasons["onnx"]
 
 
 def test_every_check_is_seen_to_fail() -> None:
-    seen = {check for _, check, _ in CASES} | {"compiles"}
+    seen = {check for _, check, _ in CASES} | {"compiles", "onnx"}
     assert seen == {check.name for check in backbone_checks(Good, slow=True)}
 
 
@@ -309,6 +319,19 @@ def test_a_backbone_may_do_without_much() -> None:
     found = {c.name: c.outcome() for c in backbone_checks(Plain, skip=("documented",))}
     assert [name for name, o in found.items() if o.state == "failed"] == []
     assert [name for name, o in found.items() if o.state == "skipped"] == ["widths"]
+
+
+class Colour(Plain):
+    """Makes no grey images."""
+
+    def __init__(self, config: Any, image: Any) -> None:
+        super().__init__(config, image)
+        if image.channels != 3:
+            raise BackboneError("colour only")
+
+
+def test_a_backbone_may_make_colour_only() -> None:
+    assert [one.reason for one in check_backbone(Colour, skip=("documented", "widths")).outcomes if one.reason] == []
 
 
 def test_what_cannot_be_built_is_told_once() -> None:
