@@ -52,6 +52,8 @@ class Exported:
         tensors: what became of every tensor; of a packed file only.
         difference: the largest difference of a pixel to the network's own images; of an ONNX file only.
         needs: what has to be installed where the file is loaded, and why; empty for files that need gancompress alone.
+        step: of the checkpoint that it was made from.
+        state: of the run; what is not ``done`` may still get better.
     """
 
     file: Path
@@ -59,6 +61,8 @@ class Exported:
     tensors: Mapping[str, TensorSize] = dataclasses.field(default_factory=dict)
     difference: float | None = None
     needs: str = ""
+    step: int = 0
+    state: str = "done"
 
 
 def evaluate(
@@ -140,7 +144,8 @@ def export(
 
     Args:
         run: a run, or its directory.
-        path: the file; default: ``export/generator.safetensors`` or ``.onnx`` in the run directory.
+        path: the file; default: ``export/generator.safetensors``, ``generator-bf16.safetensors`` or ``generator.onnx``
+            in the run directory.
         format: ``packed`` keeps what is not zero, for :func:`gancompress.load`; ``onnx`` is dense, for other runtimes.
         values: of a packed file; ``bf16`` halves it again and rounds the weights.
         step: checkpoint: ``last``, ``best`` or a number.
@@ -150,24 +155,26 @@ def export(
         ExportError: the generator cannot be written so.
     """
     from gancompress.experiment.finished import open_run
+    from gancompress.export.packed import export_run, file_name, load_packed
 
     directory = _directory(run)
-    ending = "onnx" if format == "onnx" else "safetensors"
-    file = Path(path) if path is not None else directory / "export" / f"generator.{ending}"
+    name = "generator.onnx" if format == "onnx" else file_name(values)
+    file = Path(path) if path is not None else directory / "export" / name
+    opened = open_run(directory)
+    at = opened.step(str(step))
+    state = opened.directory.read_status().state
     if format == "onnx":
         from gancompress.export.onnx import export_onnx
 
         if values != "float32":
-            raise ExportError("--values is for --format packed; an ONNX file holds float32")
-        difference = export_onnx(open_run(directory).generator(str(step)), file)
-        return Exported(file, file.stat().st_size, difference=difference)
-    from gancompress.export.packed import export_run, load_packed
-
-    tensors = export_run(open_run(directory), file, step=str(step), values=values)
+            raise ExportError(f"values {values} are for the format packed; an ONNX file holds float32")
+        difference = export_onnx(opened.generator(str(at)), file)
+        return Exported(file, file.stat().st_size, difference=difference, step=at, state=state)
+    tensors = export_run(opened, file, step=str(at), values=values)
     packed = load_packed(file)
     origin, why = packed.architecture.origin, packed.missing
     needs = f"{origin or packed.architecture.backbone} (no graph could be stored: {why})" if why else ""
-    return Exported(file, file.stat().st_size, tensors, needs=needs)
+    return Exported(file, file.stat().st_size, tensors, needs=needs, step=at, state=state)
 
 
 def _directory(run: str | Path | RunOutcome) -> Path:

@@ -200,7 +200,7 @@ class RunOutcome(_Outcome):
         """Write the averaged generator into one packed file, which :func:`gancompress.load` opens.
 
         Args:
-            path: the file; default: ``export/generator.safetensors`` in the run directory.
+            path: the file; default: as :func:`gancompress.api.export` names it, in the run directory.
             step: checkpoint: ``last``, ``best`` or a number.
             values: ``bf16`` halves the file again and rounds the weights.
 
@@ -212,9 +212,9 @@ class RunOutcome(_Outcome):
             ExportError: the generator cannot be written.
         """
         from gancompress.experiment.finished import open_run
-        from gancompress.export.packed import export_run
+        from gancompress.export.packed import export_run, file_name
 
-        file = Path(path) if path is not None else self.directory / "export" / "generator.safetensors"
+        file = Path(path) if path is not None else self.directory / "export" / file_name(values)
         export_run(open_run(self.directory), file, step=step, values=values)
         return file
 

@@ -21,7 +21,8 @@ __all__ = ["cp", "ls"]
 
 def ls(
     recipe: Annotated[
-        str | None, typer.Argument(help="A recipe, to list its variants instead.", metavar="[RECIPE]")
+        str | None,
+        typer.Argument(help="A recipe, to list its variants; or a directory, to list its runs.", metavar="[WHAT]"),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Directory that holds run directories.")] = Path("runs"),
 ) -> None:
@@ -34,6 +35,12 @@ def ls(
     from gancompress.recipe.catalogue import shipped_recipes, variant_recipes
     from gancompress.runs.record import list_runs
 
+    if recipe is not None and Path(recipe).is_dir() and not (Path(recipe) / "recipe.yaml").exists():
+        runs = [_run_row(run) for run in list_runs(Path(recipe))]
+        if not runs:
+            raise RecipeError("there are no runs in this directory", where=recipe)
+        print_table(f"Runs in {recipe}", *_used(_RUN_HEADER, runs), spare=("step",))
+        return
     if recipe is not None:
         variants = variant_recipes(recipe)
         if not variants:
@@ -47,9 +54,10 @@ def ls(
     runs = [_run_row(run) for run in list_runs(out)]
     if runs:
         typer.echo()
-        print_table(f"Runs in {out}", *_used(("run", "state", "step", "best", "note"), runs), spare=("step",))
+        print_table(f"Runs in {out}", *_used(_RUN_HEADER, runs), spare=("step",))
 
 
+_RUN_HEADER = ("run", "state", "step", "best", "note")
 #: what a narrow terminal leaves out of a list of recipes, in this order
 _SPARE = ("steps", "data", "model", "method", "variants")
 

@@ -30,7 +30,8 @@ def export(
         _Format, typer.Option("--format", help="packed: kept weights only; onnx: dense, for other runtimes.")
     ] = _Format.packed,
     out: Annotated[
-        Path | None, typer.Option("--out", help="The file; by default RUN/export/generator.{safetensors,onnx}.")
+        Path | None,
+        typer.Option("--out", help="The file; by default in RUN/export, named after what it is."),
     ] = None,
     values: Annotated[
         _Values, typer.Option("--values", help="Of packed weights; bf16 halves the file again and rounds them.")
@@ -57,7 +58,9 @@ def export(
         about = f" ({size(made.size)}), images within {made.difference:.0e} of the network's"
     else:
         _line("whole file", sum(one.dense for one in tensors), made.size, "")
-    typer.echo(f"written: {made.file}{about}")
+    typer.echo(f"written: {made.file}{about}, of step {made.step:,}")
+    if made.state != "done":
+        typer.echo(f"note: the run is {made.state}: this is its checkpoint of step {made.step:,}", err=True)
     if made.needs:
         typer.echo(f"note: it loads only together with {made.needs}", err=True)
 

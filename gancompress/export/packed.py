@@ -41,7 +41,17 @@ if TYPE_CHECKING:
     from gancompress.experiment.finished import FinishedRun
     from gancompress.storage.checkpoint import Snapshot
 
-__all__ = ["FORMAT", "KIND", "Packed", "TensorSize", "Values", "export_packed", "export_run", "load_packed"]
+__all__ = [
+    "FORMAT",
+    "KIND",
+    "Packed",
+    "TensorSize",
+    "Values",
+    "export_packed",
+    "export_run",
+    "file_name",
+    "load_packed",
+]
 
 #: version of the layout that is written, and the newest that is read
 FORMAT = 1
@@ -202,6 +212,11 @@ def export_packed(
     }
     write_container(path, stored, document, kind=KIND, format=FORMAT)
     return sizes
+
+
+def file_name(values: str) -> str:
+    """Return how the file of a run is called by default: one of rounded weights stands beside the exact one."""
+    return "generator.safetensors" if values == "float32" else f"generator-{values}.safetensors"
 
 
 def export_run(

@@ -333,7 +333,9 @@ def test_a_run_is_exported_and_loaded(finished: RunOutcome, tmp_path: Path) -> N
     file = finished.export(tmp_path / "g.safetensors")
     images = gancompress.load(file)(n=3, seed=1)
     assert images.shape == (3, 3, 16, 16)
-    assert finished.export(values="bf16") == finished.directory / "export" / "generator.safetensors"
+    whole = finished.export()
+    assert finished.export(values="bf16") == finished.directory / "export" / "generator-bf16.safetensors"
+    assert whole.stat().st_size > finished.export(values="bf16").stat().st_size  # and was not replaced
     with pytest.raises(RunError, match="no checkpoint of step 77"):
         finished.export(step="77")
     with pytest.raises(ExportError):

@@ -251,6 +251,11 @@ def test_ls_lists_recipes_and_runs(here: Path) -> None:
     assert line.split() == ["a-1234", "failed", "1,500", "FD[x]", "12.35", "out", "of", "luck"]
     assert "b-5678" in output
     assert "a-1234" in call("ls", "--out", "runs").output
+    of_directory = call("ls", "runs").output
+    assert "a-1234" in of_directory
+    assert "Recipes" not in of_directory
+    (here / "empty").mkdir()
+    assert "there are no runs in this directory" in fails(2, "ls", "empty")
     assert "Runs" not in call("ls", "--out", "elsewhere").output
 
 

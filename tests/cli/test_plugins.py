@@ -64,9 +64,9 @@ def test_a_plugin_file_works_wherever_a_recipe_does() -> None:
     shown = call("show", "tiny.yaml", "--plugin", "mine.py").stdout
     assert "name: mine" in shown
     assert "unknown method 'mine'" in (forget_plugins(), call("show", "tiny.yaml", code=2).stderr)[1]
-    assert "ok      data shapes, model dcgan, loss hinge, method mine" in (
-        call("validate", "tiny.yaml", "--plugin", "mine.py").stdout
-    )
+    validated = call("validate", "tiny.yaml", "--plugin", "mine.py").stdout
+    assert "ok      data shapes, model dcgan, loss hinge, method mine" in validated
+    assert validated.splitlines()[-1] == "ready: gancompress run tiny.yaml --plugin mine.py"
 
 
 def test_a_run_remembers_its_plugin_file_and_says_what_is_missing(here: Path) -> None:

@@ -232,7 +232,7 @@ def test_loading_makes_the_images_that_the_run_samples(run: Path, tmp_path: Path
 def test_mistakes_on_the_command_line(run: Path, tmp_path: Path) -> None:
     for arguments, words in (
         (["--step", "99"], "no checkpoint of step 99"),
-        (["--format", "onnx", "--values", "bf16"], "--values is for --format packed"),
+        (["--format", "onnx", "--values", "bf16"], "values bf16 are for the format packed"),
         (["--format", "tar"], "tar"),
     ):
         result = call("export", str(run), *arguments)
