@@ -66,6 +66,18 @@ class Inception(Extractor):
         return None if path.is_file() else f"Inception's weights are not at {path}"
 
     @classmethod
+    def refuses(cls, dataset: Dataset[Any], option: str = "") -> str | None:
+        """Return why the file that ``option`` names holds no weights of Inception; None when it does."""
+        if option in ("", "download"):
+            return None
+        path = Path(option).expanduser()
+        if not path.is_file():
+            return f"there is no file {path}"
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return None if digest.startswith(SHA256_PREFIX) else f"{path} does not hold Inception's weights"
+
+    @classmethod
     def prepare(
         cls,
         dataset: Dataset[Any],

@@ -305,7 +305,7 @@ class EvaluationConfig(_Strict):
     extractor: str = Field(
         "auto", description="feature extractor: inception, classifier, …; auto: inception if its weights are at hand"
     )
-    samples: int = Field(10_000, ge=10, description="generated images per evaluation")
+    samples: int = Field(10_000, ge=10, le=1_000_000, description="generated images per evaluation")
     every: int = Field(0, ge=0, description="steps between two evaluations; 0 = only at the end")
     weights: Literal["ema", "live"] = Field("ema", description="which generator is measured")
     batch_norm: Literal["running", "batch", "standing"] = Field(

@@ -218,6 +218,14 @@ def test_extractors_are_found_by_name(trainings, blobs):
     assert parse_extractor("inception:/a/b.pth") == ("inception", "/a/b.pth")
 
 
+def test_a_file_of_weights_is_looked_at_before_training(tmp_path, blobs):
+    wrong = tmp_path / "wrong.pth"
+    wrong.write_bytes(b"no weights")
+    assert Inception.refuses(blobs, str(wrong)) == f"{wrong} does not hold Inception's weights"
+    assert Inception.refuses(blobs, str(tmp_path / "nowhere")) == f"there is no file {tmp_path / 'nowhere'}"
+    assert Inception.refuses(blobs, "download") is None
+
+
 def test_missing_inception_weights_say_what_to_do(monkeypatch, tmp_path, blobs):
     monkeypatch.setenv("GANCOMPRESS_INCEPTION", str(tmp_path / "weights.pth"))
     assert "weights.pth" in Inception.available()
