@@ -17,11 +17,7 @@ from gancompress.experiment.run import Experiment
 from gancompress.progress import Silent
 from gancompress.recipe.load import load_recipe
 
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are killed in copies of this process"),
-    # one process trains the reference run that all tests here compare with
-    pytest.mark.xdist_group("resume"),
-]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are killed in copies of this process")
 
 TINY = """
 name: tiny

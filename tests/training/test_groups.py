@@ -161,7 +161,6 @@ def both(tmp_path_factory):
     return results
 
 
-@pytest.mark.xdist_group("two processes")
 def test_collectives_of_two_processes(both):
     for result in (both[0]["collectives"], both[1]["collectives"]):
         assert result["means"] == [[[0.5] * 3] * 2, [2.0], 1.0, [[0.5, 0.5]]]
@@ -178,7 +177,6 @@ def test_collectives_of_two_processes(both):
         assert "disagree about the names" in result["disagreement"]
 
 
-@pytest.mark.xdist_group("two processes")
 def test_two_processes_keep_the_same_masks_and_weights_and_fail_together(both):
     first, second = both[0]["training"], both[1]["training"]
     assert first["failure"].startswith("MethodError: method RankBlind failed, asked about the generator at step 9")

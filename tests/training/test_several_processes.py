@@ -226,10 +226,6 @@ def read(pair: Path, name: str, rank: int) -> Any:
     return json.loads((pair / f"{name}-{rank}.json").read_text())
 
 
-two_processes = pytest.mark.xdist_group("several processes")
-
-
-@two_processes
 @pytest.mark.parametrize("rank", [0, 1])
 def test_batch_norm_sees_all_ranks_within_a_step_and_its_own_outside(pair: Path, rank: int) -> None:
     for name in ("norm2", "norm1"):
@@ -243,7 +239,6 @@ def test_batch_norm_sees_all_ranks_within_a_step_and_its_own_outside(pair: Path,
     assert plain[0] == pytest.approx(0.1 * 3)  # the mean of 0, 2, 4, 6
 
 
-@two_processes
 def test_losses_are_those_of_one_process(pair: Path, tmp_path: Path) -> None:
     one, two = train(tmp_path), next((pair / "two").iterdir())
     assert len(log(one, "train")) == len(log(two, "train")) == 12
@@ -252,7 +247,6 @@ def test_losses_are_those_of_one_process(pair: Path, tmp_path: Path) -> None:
             assert together[key] == pytest.approx(alone[key], rel=TOLERANCE, abs=TOLERANCE), (alone["step"], key)
 
 
-@two_processes
 def test_masks_are_equal_on_both_at_every_update(pair: Path) -> None:
     first, second = read(pair, "train", 0), read(pair, "train", 1)
     assert len(first["hashes"]) == 6  # two roles, steps 4, 8 and 12
@@ -260,7 +254,6 @@ def test_masks_are_equal_on_both_at_every_update(pair: Path) -> None:
     assert first["hashes"] == second["hashes"]
 
 
-@two_processes
 def test_a_resumed_pair_goes_the_same_way_again(pair: Path) -> None:
     for rank in (0, 1):
         found = read(pair, "train", rank)
@@ -269,7 +262,6 @@ def test_a_resumed_pair_goes_the_same_way_again(pair: Path) -> None:
     assert len(log(next((pair / "two").iterdir()), "train")) == 12
 
 
-@two_processes
 def test_one_process_goes_on_where_two_stopped(pair: Path, tmp_path: Path) -> None:
     shutil.copytree(pair / "for one", tmp_path / "one")
     run = train(tmp_path / "one")
@@ -278,14 +270,12 @@ def test_one_process_goes_on_where_two_stopped(pair: Path, tmp_path: Path) -> No
         assert alone["loss_generator"] == pytest.approx(together["loss_generator"], rel=TOLERANCE, abs=TOLERANCE)
 
 
-@two_processes
 def test_ranks_that_see_different_checkpoints_do_not_start(pair: Path) -> None:
     # rank 1 finds no run directory; or, had it one, another step
     assert "not a run directory" in read(pair, "astray", 1)
     assert read(pair, "astray", 0) == "GroupError: rank 1 failed: " + read(pair, "astray", 1)
 
 
-@two_processes
 def test_a_rank_that_fails_ends_the_others_with_its_reason(pair: Path) -> None:
     assert read(pair, "raise", 1) == "DataError: image 7 is damaged"
     assert read(pair, "raise", 0) == "GroupError: rank 1 failed: DataError: image 7 is damaged"
@@ -293,12 +283,10 @@ def test_a_rank_that_fails_ends_the_others_with_its_reason(pair: Path) -> None:
     assert (status["state"], status["reason"]) == ("failed", read(pair, "raise", 0))
 
 
-@two_processes
 def test_a_rank_that_fails_on_a_gpu_ends_the_others_at_once(pair: Path) -> None:
     assert read(pair, "nccl", 0) == "rank 1 failed: DataError: image 7 is damaged"
 
 
-@two_processes
 def test_a_rank_that_is_killed_ends_the_others_and_a_checkpoint_is_left(pair: Path, tmp_path: Path) -> None:
     message = read(pair, "kill", 0)
     assert message.startswith("GroupError: rank 0 lost another process of this run: killed")
