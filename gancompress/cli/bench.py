@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,11 +18,6 @@ if TYPE_CHECKING:
     from gancompress.bench.timing import Ratio
 
 __all__ = ["bench", "infer", "numbers", "train"]
-
-
-class _Device(StrEnum):
-    cpu = "cpu"
-    cuda = "cuda"
 
 
 bench = group(
@@ -49,7 +43,7 @@ def train(
     bf16: Annotated[bool, typer.Option("--bf16", help="Time bf16 too.")] = False,
     compile_: Annotated[bool, typer.Option("--compile", help="Time torch.compile too (minutes to start).")] = False,
     brief: Annotated[bool, typer.Option("--brief", help="Leave out the switches one by one.")] = False,
-    device: Annotated[_Device, typer.Option("--device", help="Where to train.")] = _Device.cpu,
+    device: Annotated[Literal["cpu", "cuda"], typer.Option("--device", help="Where to train.")] = "cpu",
     json_: JsonOption = None,
 ) -> None:
     """Time one training step of a recipe: the plain style of the field, each switch alone, all together, sparse.
@@ -70,13 +64,13 @@ def train(
         bf16=bf16,
         compile=compile_,
         brief=brief,
-        device=device.value,
+        device=device,
     )
     _say(result.settings)
     _table("one training step", result.against_plain, {f"than {result.best_dense}": result.against_best})
     if any(name.startswith("sparse") for name in result.against_plain):
         _say_dense()
-    if device is _Device.cuda:
+    if device == "cuda":
         rates = ", ".join(f"{name} {result.images_per_second(name):.0f}" for name in result.against_plain)
         typer.echo(f"\nreal images per second: {rates}")
     chosen = sum(above < 1 for above in result.folded.values())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import enum
 import shlex
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,13 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["compare"]
 
 
-class ExecutorName(enum.StrEnum):
-    """Where cells run."""
-
-    local = "local"
-    slurm = "slurm"
-    submitit = "submitit"
-    debug = "debug"
+#: where cells run
+ExecutorName = StrEnum("ExecutorName", "local slurm submitit debug")
 
 
 def compare(

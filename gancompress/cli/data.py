@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import time
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -16,21 +15,6 @@ __all__ = ["data", "prepare"]
 
 #: broken images that are listed; the rest is counted
 _LISTED = 20
-
-
-class _Crop(StrEnum):
-    centre = "center"
-    none = "none"
-
-
-class _Format(StrEnum):
-    png = "png"
-    jpg = "jpg"
-
-
-class _Filter(StrEnum):
-    lanczos = "lanczos"
-    box = "box"
 
 
 data = group(
@@ -50,12 +34,15 @@ def prepare(
     out: Annotated[Path, typer.Option("--out", help="The zip to make; one that is there is never replaced.")],
     resolution: Annotated[int, typer.Option("--resolution", min=4, max=1024, help="Height and width in pixels.")],
     crop: Annotated[
-        _Crop, typer.Option("--crop", help="Oblong images: cut out the centred square, or squeeze the whole image.")
-    ] = _Crop.centre,
+        Literal["center", "none"],
+        typer.Option("--crop", help="Oblong images: cut out the centred square, or squeeze the whole image."),
+    ] = "center",
     format_: Annotated[
-        _Format, typer.Option("--format", help="png loses nothing; jpg (quality 95) is smaller.")
-    ] = _Format.png,
-    filter_: Annotated[_Filter, typer.Option("--filter", help="Filter of the resize; box averages.")] = _Filter.lanczos,
+        Literal["png", "jpg"], typer.Option("--format", help="png loses nothing; jpg (quality 95) is smaller.")
+    ] = "png",
+    filter_: Annotated[
+        Literal["lanczos", "box"], typer.Option("--filter", help="Filter of the resize; box averages.")
+    ] = "lanczos",
     channels: Annotated[
         int | None, typer.Option("--channels", help="1 = grey, 3 = RGB. [default: grey if all images are]")
     ] = None,
@@ -89,9 +76,9 @@ def prepare(
             source,
             out,
             resolution=resolution,
-            crop=crop.value,
-            format=format_.value,
-            resample=filter_.value,
+            crop=crop,
+            format=format_,
+            resample=filter_,
             channels=cast("Literal[1, 3] | None", channels),
             labelled=not unlabelled,
             skip_broken=skip_broken,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,28 +13,20 @@ from gancompress.units import size
 __all__ = ["export"]
 
 
-class _Format(StrEnum):
-    packed = "packed"
-    onnx = "onnx"
-
-
-class _Values(StrEnum):
-    float32 = "float32"
-    bf16 = "bf16"
-
-
 def export(
     run: RunArgument,
     format: Annotated[
-        _Format, typer.Option("--format", help="packed: kept weights only; onnx: dense, for other runtimes.")
-    ] = _Format.packed,
+        Literal["packed", "onnx"],
+        typer.Option("--format", help="packed: kept weights only; onnx: dense, for other runtimes."),
+    ] = "packed",
     out: Annotated[
         Path | None,
         typer.Option("--out", help="The file; by default in RUN/export, named after what it is."),
     ] = None,
     values: Annotated[
-        _Values, typer.Option("--values", help="Of packed weights; bf16 halves the file again and rounds them.")
-    ] = _Values.float32,
+        Literal["float32", "bf16"],
+        typer.Option("--values", help="Of packed weights; bf16 halves the file again and rounds them."),
+    ] = "float32",
     step: StepOption = "last",
 ) -> None:
     """Write the averaged generator of a run into one file, which gancompress.load() opens.
@@ -46,7 +37,7 @@ def export(
     """
     from gancompress import api
 
-    made = api.export(run, out, format=format.value, values=values.value, step=step)
+    made = api.export(run, out, format=format, values=values, step=step)
     tensors = made.tensors.values()
     for kind, title in (("convolution", "convolutions"), ("linear", "linear layers"), ("other", "other")):
         of = [one for one in tensors if one.kind == kind]

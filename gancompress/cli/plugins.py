@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,28 +24,10 @@ plugins = group(
 )
 
 
-class Kind(enum.StrEnum):
-    """What a component is."""
-
-    method = "method"
-    pattern = "pattern"
-    backbone = "backbone"
-    dataset = "dataset"
-    loss = "loss"
-    metric = "metric"
-    extractor = "extractor"
-
-
-class NewKind(enum.StrEnum):
-    """What there is a template of."""
-
-    method = "method"
-    pattern = "pattern"
-    backbone = "backbone"
-    dataset = "dataset"
-    metric = "metric"
-    loss = "loss"
-
+#: what a component is
+Kind = StrEnum("Kind", "method pattern backbone dataset loss metric extractor")
+#: what there is a template of
+NewKind = StrEnum("NewKind", "method pattern backbone dataset metric loss")
 
 KindOption = Annotated[Kind | None, typer.Option("--kind", help="Only components of this kind.")]
 

@@ -16,7 +16,7 @@ from gancompress.components.registry import METHODS
 from gancompress.errors import GancompressError, RecipeError
 from gancompress.experiment.assemble import build_dataset
 from gancompress.recipe.identity import run_id
-from gancompress.recipe.layers import apply_override
+from gancompress.recipe.layers import apply_override, without_densities
 from gancompress.recipe.load import LoadedRecipe, check_document
 from gancompress.recipe.smoke import SUFFIX, fitted, longer
 
@@ -153,8 +153,9 @@ def build_grid(
         GancompressError: the first thing that is wrong with a cell, naming it.
     """
     images = dataset or build_dataset(base.recipe)
+    asked = (methods, densities, tuple(seeds), held or HeldEqual(), narrow, images)
     if not base.recipe.smoke:
-        return _laid_out(base, methods, densities, tuple(seeds), held or HeldEqual(), narrow, images)
+        return _laid_out(base, *asked)
     *shorter, last = (
         dataclasses.replace(base, recipe=check_document(document), document=document)
         for steps in longer(base.recipe)
@@ -162,8 +163,8 @@ def build_grid(
     )
     for attempt in shorter:
         with contextlib.suppress(RecipeError):  # more rounds than steps; or what the last attempt says
-            return _laid_out(attempt, methods, densities, tuple(seeds), held or HeldEqual(), narrow, images)
-    return _laid_out(last, methods, densities, tuple(seeds), held or HeldEqual(), narrow, images)
+            return _laid_out(attempt, *asked)
+    return _laid_out(last, *asked)
 
 
 def _laid_out(
@@ -180,15 +181,11 @@ def _laid_out(
     asked = tuple(densities) or layout.own_densities()
     dense_choice = next((choice for choice in methods if choice.name == "dense"), MethodChoice("dense"))
     contenders = [choice for choice in methods if choice.name != "dense"]
-    messages: list[str] = []
     if narrow and not any(choice.name == "narrow" for choice in contenders):
-        if "narrow" in METHODS:
-            contenders.insert(0, MethodChoice("narrow"))
-        else:
-            messages.append("narrow is no registered method here: the comparison goes without that baseline")
+        contenders.insert(0, MethodChoice("narrow"))
     dense = layout.row(dense_choice, None)
     rows = [dense, *(layout.row(choice, density) for density in asked for choice in contenders)]
-    messages += [
+    messages = [
         f"{row.choice.label} changes its masks {row.price.updates} times in {row.price.steps} steps: give it a shorter "
         f"interval, such as --methods {row.choice.label}:every={max(1, row.price.steps // 12)}"
         for row in rows
@@ -216,10 +213,7 @@ class _Layout:
         self.evaluations = evaluations_of(self.steps, base.recipe.evaluation.every)
         sparsity = base.recipe.sparsity
         self.density_of = "both" if sparsity.density is not None and sparsity.generator.density is None else "generator"
-        self.dense = price(self._dense_recipe(), self.image)
-
-    def _dense_recipe(self) -> Recipe:
-        return self._recipe(MethodChoice("dense"), None, self.seeds[0])
+        self.dense = price(self._recipe(MethodChoice("dense"), None, self.seeds[0]), self.image)
 
     def own_densities(self) -> tuple[float, ...]:
         """Return the density that the recipe itself asks for."""
@@ -233,19 +227,14 @@ class _Layout:
         """Make the cells of one method at one density, with the steps that the budget gives them."""
         where = f"{choice.label} at density {density:g}" if density is not None else choice.label
         try:
-            steps, cost = self._fit(choice, density)
+            fit = self._fit_steps if self.held.axis == "steps" else self._fit_flops
+            steps, cost = fit(choice, density)
             cells = tuple(self._cell(choice, density, seed, steps) for seed in self.seeds)
         except GancompressError as error:
             raise _about(where, error) from error
         return Row(choice, density, cost, cells)
 
-    # ------------------------------------------------------------------ steps
-
-    def _fit(self, choice: MethodChoice, density: float | None) -> tuple[int, Price]:
-        """Return ``training.steps`` that spend the budget, and what they cost."""
-        if self.held.axis == "steps":
-            return self._fit_steps(choice, density)
-        return self._fit_flops(choice, density)
+    # ------------------------------------------------------------------ steps that spend the budget, and their price
 
     def _fit_steps(self, choice: MethodChoice, density: float | None) -> tuple[int, Price]:
         cost = self._price(choice, density, self.steps)
@@ -323,24 +312,10 @@ class _Layout:
         ]
 
     def _with_density(self, document: Document, density: float | None) -> Document:
-        sparsity = document.data.get("sparsity") or {}
-        if density is not None:
-            key = "sparsity.density" if self.density_of == "both" else "sparsity.generator.density"
-            return apply_override(document, f"{key}={density!r}")
-        # the dense run is one run, whatever densities it is compared with
-        written = {
-            "sparsity.density": sparsity.get("density"),
-            "sparsity.total_density": sparsity.get("total_density"),
-            "sparsity.generator": sparsity.get("generator"),
-            "sparsity.discriminator": sparsity.get("discriminator"),
-        }
-        for key, value in written.items():
-            if isinstance(value, dict):
-                if value.get("density") is not None:
-                    document = apply_override(document, f"{key}.density=null")
-            elif value is not None:
-                document = apply_override(document, f"{key}=null")
-        return document
+        if density is None:
+            return without_densities(document)  # the dense run is one run, whatever densities it is compared with
+        key = "sparsity.density" if self.density_of == "both" else "sparsity.generator.density"
+        return apply_override(document, f"{key}={density!r}")
 
 
 def _about(cell: str, error: GancompressError) -> GancompressError:

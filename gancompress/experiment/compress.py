@@ -21,7 +21,7 @@ from gancompress.experiment.measure import Evaluator, metric_record
 from gancompress.experiment.networks import build_architecture, build_networks
 from gancompress.experiment.run import Experiment
 from gancompress.progress import Observer, Silent
-from gancompress.recipe.layers import apply_override
+from gancompress.recipe.layers import apply_override, without_densities
 from gancompress.recipe.load import check_document, load_recipe
 from gancompress.runs.directory import RunDirectory
 from gancompress.runs.record import metrics_of, number
@@ -134,9 +134,10 @@ def plan_compression(
     at_once = (f"sparsity.method.{key}={value}" for key, value in kind.for_trained.items())
     for expression in (f"name={name}", f"sparsity.method.name={method}", *at_once):
         document = apply_override(document, expression)
-    document = _as_built(_with_density(document, density), base, source)
+    document = apply_override(without_densities(document), f"sparsity.generator.density={density!r}")
+    shorter = max(1, base.training.steps // 2)
     document = apply_override(
-        document, f"training.steps={max(1, base.training.steps // 2) if steps is None else steps}"
+        _as_built(document, base, source), f"training.steps={shorter if steps is None else steps}"
     )
     for key, value in (("path", str(source.path.resolve())), ("hash", source.weights.hash)):
         document = apply_override(document, f"training.init_from.{key}={value!r}")
@@ -145,16 +146,6 @@ def plan_compression(
     recipe = check_document(document)
     _check_fits(recipe, source)
     return recipe
-
-
-def _with_density(document: Document, density: float) -> Document:
-    sparsity = document.data.get("sparsity") or {}
-    for key in ("density", "total_density"):
-        if sparsity.get(key) is not None:
-            document = apply_override(document, f"sparsity.{key}=null")
-    if (sparsity.get("discriminator") or {}).get("density") is not None:
-        document = apply_override(document, "sparsity.discriminator.density=null")
-    return apply_override(document, f"sparsity.generator.density={density!r}")
 
 
 def _as_built(document: Document, base: Recipe, source: Source) -> Document:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from gancompress.backbones.base import Generator, prunable_weights
 from gancompress.errors import ExportError
 from gancompress.evaluation.sandbox import draws
+from gancompress.export.folding import example_inputs
 from gancompress.graphs.build import CapturedModule, check
 from gancompress.graphs.capture import capture
 from gancompress.graphs.graph import Graph
-from gancompress.seeds import generator as random_generator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,15 +68,15 @@ def capture_generator(network: Generator) -> tuple[dict[str, Any], dict[str, Ten
     Raises:
         ExportError: it cannot be captured, or its graph gives other images.
     """
-    inputs = _inputs(network, 2)
-    if draws(network, *inputs.values()):
+    inputs = example_inputs(network, 2, "capture", 2)
+    if draws(network, *inputs):
         raise ExportError("it draws random numbers of its own, which a graph cannot do")
     graph, tensors = capture(network, inputs, [{0: "N"}] * len(inputs))
     content = {"graph": graph.to_json(), "num_classes": network.num_classes, "prunable": [*prunable_weights(network)]}
     check_captured(content, tensors, network.image)
     rebuilt = CapturedGenerator(content, tensors, network.image)
     for count in (1, 3):
-        given = _inputs(network, count).values()
+        given = example_inputs(network, count, "capture", count).values()
         with torch.no_grad():
             difference = float((rebuilt(*given) - network(*given)).abs().max())
         if not difference <= _TOLERANCE:
@@ -105,9 +105,3 @@ def _parsed(content: Mapping[str, Any]) -> tuple[Graph, int]:
     if len(latent) != 2 or len(graph.outputs) != 1 or not taken:
         raise ExportError("the graph does not take latents and labels and give images")
     return graph, classes
-
-
-def _inputs(network: Generator, count: int) -> dict[str, Tensor]:
-    z = torch.randn(count, network.latent_dim, generator=random_generator(0, "capture", count))
-    labels = torch.arange(count) % max(1, network.num_classes)
-    return {"z": z, "labels": labels} if network.num_classes else {"z": z}

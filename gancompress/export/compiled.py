@@ -17,13 +17,12 @@ from torch import Tensor, fx, nn
 from gancompress.backbones.base import Generator, prunable_weights
 from gancompress.errors import ExportError
 from gancompress.evaluation.sandbox import draws
-from gancompress.export.folding import folded
+from gancompress.export.folding import example_inputs, folded
 from gancompress.export.in_place import reuse_memory
 from gancompress.export.lowering import Convolution, Read, Region, find_regions, refusal
 from gancompress.export.tracing import ENTRY, VALUE, trace, value_of
 from gancompress.kernels import Layer, Mode, Pattern, Program, Value, choose, status
 from gancompress.kernels.tuning import ENVIRONMENT
-from gancompress.seeds import generator as random_generator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -153,7 +152,7 @@ def compile_generator(
     plain = folded(generator)
     kept = _masked(plain, masks or {})
     why = dict.fromkeys(kept, "it is not in a place where a sparse program can be")
-    example = _example(plain)
+    example = example_inputs(plain, 2, "compile")
     run: nn.Module = plain
     programs: dict[str, str] = {}
     try:
@@ -203,12 +202,6 @@ def _masked(network: Generator, masks: Mapping[str, Tensor]) -> dict[str, Patter
         weight.parameter.data.masked_fill_(~mask.cpu(), 0)
         patterns[name.removesuffix(".weight")] = Pattern(mask.cpu())
     return patterns
-
-
-def _example(network: Generator) -> dict[str, Tensor]:
-    z = torch.randn(2, network.latent_dim, generator=random_generator(0, "compile"))
-    labels = torch.arange(2) % max(1, network.num_classes)
-    return {"z": z, "labels": labels} if network.num_classes else {"z": z}
 
 
 def _install(

@@ -1,15 +1,20 @@
-"""Networks as they are used: no gradients, every parametrised weight written out."""
+"""Networks as they are used: no gradients, every parametrised weight written out; and inputs to try them on."""
 
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-__all__ = ["folded", "write_out"]
+from gancompress.seeds import generator as random_generator
+
+if TYPE_CHECKING:
+    from gancompress.backbones.base import Generator
+
+__all__ = ["example_inputs", "folded", "write_out"]
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -33,3 +38,10 @@ def write_out(network: N) -> N:
             for name in list(parametrisations):
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
     return network.requires_grad_(False)
+
+
+def example_inputs(network: Generator, count: int, stream: str, *keys: int) -> dict[str, Tensor]:
+    """Return ``z`` (count, latent_dim) drawn from ``stream`` and, when conditional, ``labels`` (count,) in turn."""
+    z = torch.randn(count, network.latent_dim, generator=random_generator(0, stream, *keys))
+    labels = torch.arange(count) % max(1, network.num_classes)
+    return {"z": z, "labels": labels} if network.num_classes else {"z": z}

@@ -14,8 +14,7 @@ import torch
 from gancompress.errors import ExportError
 from gancompress.evaluation.sandbox import draws
 from gancompress.export.container import write_whole
-from gancompress.export.folding import folded
-from gancompress.seeds import generator as random_generator
+from gancompress.export.folding import example_inputs, folded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,14 +72,8 @@ def export_onnx(generator: Generator, path: Path) -> float:
     return difference
 
 
-def _inputs(network: Generator, count: int) -> dict[str, torch.Tensor]:
-    z = torch.randn(count, network.latent_dim, generator=random_generator(0, "onnx", count))
-    labels = torch.arange(count) % max(1, network.num_classes)
-    return {"z": z, "labels": labels} if network.num_classes else {"z": z}
-
-
 def _export(network: Generator) -> bytes:
-    inputs = _inputs(network, 2)
+    inputs = example_inputs(network, 2, "onnx", 2)
     batch = torch.export.Dim("N")
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
@@ -131,7 +124,7 @@ def _difference(network: Generator, content: bytes) -> float:
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     worst = 0.0
     for count in (1, 3):
-        inputs = _inputs(network, count)
+        inputs = example_inputs(network, count, "onnx", count)
         (made,) = session.run(["images"], {name: tensor.numpy() for name, tensor in inputs.items()})
         worst = max(worst, float((torch.from_numpy(made) - network(*inputs.values())).abs().max()))
     return worst

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -333,9 +334,6 @@ def _shape(entry: Mapping[str, Any]) -> tuple[int, ...]:
 def _decode(parts: Mapping[str, Tensor], entry: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
     shape, dtype = _shape(entry), _DTYPES[entry["dtype"]]
     held = _DTYPES[entry.get("values", entry["dtype"])]
-    count = 1
-    for size in shape:
-        count *= size
     if parts.keys() == {""}:
         whole = parts[""]
         if tuple(whole.shape) != shape or whole.dtype is not held:
@@ -345,7 +343,7 @@ def _decode(parts: Mapping[str, Tensor], entry: Mapping[str, Any]) -> tuple[Tens
     if not codes or parts.keys() != ({_VALUES, _MASK} if "kept" in entry else {_VALUES}):
         raise ExportError("its parts are not those that the table says")
     if _MASK not in parts:
-        return decode_values(parts[_VALUES], count, held).to(dtype).reshape(shape), None
+        return decode_values(parts[_VALUES], math.prod(shape), held).to(dtype).reshape(shape), None
     mask = decode_mask(parts[_MASK], shape)
     kept = int(mask.sum())
     if kept != entry["kept"]:

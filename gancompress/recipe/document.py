@@ -26,6 +26,7 @@ __all__ = [
     "Mark",
     "dotted",
     "dump_yaml",
+    "exists",
     "flat",
     "parse_value",
     "parse_yaml",
@@ -96,6 +97,14 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 def dotted(path: KeyPath) -> str:
     """Return ``path`` as ``--set`` takes it."""
     return ".".join(str(step) for step in path)
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or directory; a name too long or with a NUL is none."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def show_path(path: Path) -> str:

@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["COMPONENT_PATHS", "Composed", "apply_override", "compose", "lay", "merge", "with_short_components"]
+__all__ = [
+    "COMPONENT_PATHS",
+    "Composed",
+    "apply_override",
+    "compose",
+    "lay",
+    "merge",
+    "with_short_components",
+    "without_densities",
+]
 
 #: where a recipe names a component whose other keys are the component's own
 COMPONENT_PATHS: Final[tuple[KeyPath, ...]] = (
@@ -97,41 +106,33 @@ def apply_override(document: Document, expression: str) -> Document:
     if steps == ["extends"]:
         raise RecipeError("extends belongs in a recipe file", where=source)
     value = parse_value(text, source) if text.strip() else ""
-    top: dict[str, Any] = {}
-    level: dict[str, Any] = top
-    path: KeyPath = ()
-    for index, step in enumerate(steps):
-        below = document.value((*path, step))
-        if isinstance(below, list) and index + 1 < len(steps):
-            level[step] = _in_list(below, steps[index + 1 :], value, source)
-            return lay(document, top, source)
-        if below is not None and not isinstance(below, dict | list) and index + 1 < len(steps):
-            raise RecipeError(f"{dotted((*path, step))} is {below!r} and has no key {steps[index + 1]!r}", where=source)
-        path = (*path, step)
-        level[step] = value if index + 1 == len(steps) else {}
-        level = level[step] if isinstance(level[step], dict) else {}
-    return lay(document, top, source)
+    return lay(document, _written(document.data, steps, value, (), source), source)
 
 
-def _in_list(items: list[Any], steps: list[str], value: Any, source: str) -> list[Any]:
-    changed = copy.deepcopy(items)
-    level: Any = changed
-    for index, step in enumerate(steps):
-        last = index + 1 == len(steps)
-        if isinstance(level, list):
-            if not step.isdecimal() or int(step) >= len(level):
-                raise RecipeError(f"{step!r} is not a position in a list of {len(level)}", where=source)
-            key: Any = int(step)
-        elif isinstance(level, dict):
-            key = step
-            level.setdefault(key, None if last else {})
-        else:
-            raise RecipeError(f"{level!r} has no key {step!r}", where=source)
-        if last:
-            level[key] = value
-        else:
-            level = level[key]
-    return changed
+def _written(below: Any, steps: list[str], value: Any, path: KeyPath, source: str) -> Any:
+    """Return what is to be laid over ``below`` so that ``value`` stands at ``steps``; a list is laid over whole."""
+    if not steps:
+        return value
+    step, *rest = steps
+    if isinstance(below, list):
+        if not step.isdecimal() or int(step) >= len(below):
+            raise RecipeError(f"{step!r} is not a position in a list of {len(below)}", where=source)
+        index, changed = int(step), copy.deepcopy(below)
+        item = _written(below[index], rest, value, (*path, index), source)
+        changed[index] = {**changed[index], **item} if rest and isinstance(below[index], dict) else item
+        return changed
+    if below is not None and not isinstance(below, dict):
+        raise RecipeError(f"{dotted(path)} is {below!r} and has no key {step!r}", where=source)
+    return {step: _written((below or {}).get(step), rest, value, (*path, step), source)}
+
+
+def without_densities(document: Document) -> Document:
+    """Return a recipe that says nothing of how many weights are kept."""
+    for key in ("density", "total_density", "generator.density", "discriminator.density"):
+        path = ("sparsity", *key.split("."))
+        if document.value(path) is not None:
+            document = apply_override(document, f"{dotted(path)}=null")
+    return document
 
 
 def lay(document: Document, top: dict[str, Any], source: str) -> Document:

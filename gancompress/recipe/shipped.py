@@ -7,6 +7,7 @@ from typing import Final
 
 from gancompress.components.plugins import recipe_folders
 from gancompress.errors import RecipeError, did_you_mean
+from gancompress.recipe.document import exists
 
 __all__ = ["files", "find_shipped", "locate", "shipped_names", "unknown_recipe"]
 
@@ -66,17 +67,14 @@ def locate(path_or_name: str | Path) -> Path:
         RecipeError: there is none.
     """
     path = Path(path_or_name)
-    try:
-        if path.is_dir() and (path / "recipe.yaml").is_file():
-            return path / "recipe.yaml"
-        exists = path.exists()
-    except (OSError, ValueError):  # a name too long or with a NUL is no file
-        exists = False
-    if exists and not path.is_dir():
+    there = exists(path)
+    if there and (path / "recipe.yaml").is_file():
+        return path / "recipe.yaml"
+    if there and not path.is_dir():
         return path
     shipped = find_shipped(str(path_or_name))
     if shipped is not None:
         return shipped
-    if exists:
+    if there:
         raise RecipeError("is a directory without a recipe.yaml", where=str(path_or_name))
     raise RecipeError(unknown_recipe(str(path_or_name)))

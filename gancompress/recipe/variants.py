@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import itertools
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gancompress.errors import RecipeError, did_you_mean
-from gancompress.recipe.document import Document, KeyPath
+from gancompress.recipe.document import Document, KeyPath, exists
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 __all__ = ["KEY", "choose_variant", "split_address", "variants_of"]
 
@@ -40,18 +40,9 @@ def split_address(text: str | Path) -> tuple[str, str]:
     """Split ``file@variant`` into both; the variant is empty when there is none, or when the whole is a file."""
     whole = str(text)
     head, at, tail = whole.rpartition("@")
-    if not (at and head) or "/" in tail or "\\" in tail or _exists(whole):
+    if not (at and head) or "/" in tail or "\\" in tail or exists(Path(whole)):
         return whole, ""
     return head, tail
-
-
-def _exists(text: str) -> bool:
-    from pathlib import Path
-
-    try:
-        return Path(text).exists()
-    except (OSError, ValueError):  # a name too long or with a NUL is no file
-        return False
 
 
 def choose_variant(document: Document, name: str, source: str) -> Document:

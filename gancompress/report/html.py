@@ -81,16 +81,13 @@ def _warnings(run: RunRecord) -> list[str]:
         warnings.append("This is a smoke run: it shows that everything works. Its numbers mean nothing.")
     state = run.status.state
     if state != "done":
-        what = (
-            {
-                "pending": "has not been started",
-                "running": "is still running",
-                "interrupted": "was interrupted",
-                "failed": "failed",
-            }[state]
-            if state in ("pending", "running", "interrupted", "failed")
-            else "is in an unknown state"
-        )
+        words = {
+            "pending": "has not been started",
+            "running": "is still running",
+            "interrupted": "was interrupted",
+            "failed": "failed",
+        }
+        what = words.get(state, "is in an unknown state")
         reason = f": {plain_reason(run.status.reason)}" if run.status.reason else ""
         warnings.append(f"Unfinished: this run {what} at step {run.last_step}{reason}. The numbers are those so far.")
     for step, changes in run.log.images.items():
@@ -164,16 +161,10 @@ def _samples(run: RunRecord) -> tuple[list[_Grid], int]:
             if path.is_relative_to(root) and path.is_file():
                 found[step] = path
     steps = sorted(found)
+    chosen = steps
     if len(steps) > _GRIDS:
         chosen = [steps[round(i * (len(steps) - 1) / (_GRIDS - 1))] for i in range(_GRIDS)]
-    else:
-        chosen = steps
-    grids = []
-    for step in chosen:
-        uri = png_uri(found[step])
-        if uri is not None:
-            grids.append(_Grid(step, uri))
-    return grids, len(steps)
+    return [_Grid(step, uri) for step in chosen if (uri := png_uri(found[step])) is not None], len(steps)
 
 
 def _network(run: RunRecord, role: str) -> dict[str, Any] | None:
