@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gancompress import kernels
-from gancompress.kernels.processor import processor_name
+from gancompress.kernels.measured import processor_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

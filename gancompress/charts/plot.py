@@ -7,6 +7,7 @@ survive a grey printer and colour-blind eyes.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from html import escape
 from importlib import resources
@@ -17,7 +18,7 @@ from gancompress.charts.axis import Axis, tick_labels
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["SHAPES", "Plot", "marker", "style_sheet"]
+__all__ = ["SHAPES", "Figure", "Plot", "marker", "spans_decades", "style_sheet"]
 
 #: margins around the plot in user units
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 14.0, 12.0, 38.0
@@ -204,3 +205,33 @@ def marker(shape: str, x: float, y: float, css: str, title: str = "", r: float =
 def style_sheet() -> str:
     """Return the CSS of charts."""
     return resources.files("gancompress.charts").joinpath("style.css").read_text(encoding="utf-8")
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A figure of a page.
+
+    Attributes:
+        title: heading.
+        note: one line under it: what the numbers are, in which units.
+        svg: the drawing.
+        legend: (label, swatch as SVG) of what needs a name.
+        narrow: the same drawing for a narrow window, when ``svg`` takes the whole width of a wide one; else empty.
+    """
+
+    title: str
+    note: str
+    svg: str
+    legend: tuple[tuple[str, str], ...] = ()
+    narrow: str = ""
+
+    @property
+    def wide(self) -> bool:
+        """Whether it takes the whole width of a page that is wide enough."""
+        return bool(self.narrow)
+
+
+def spans_decades(values: Iterable[float]) -> bool:
+    """Return whether positive values differ so much that a logarithmic axis shows more of them."""
+    finite = [value for value in values if math.isfinite(value)]
+    return bool(finite) and min(finite) > 0 and max(finite) / min(finite) > 10

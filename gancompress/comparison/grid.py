@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from gancompress.comparison.choices import HeldEqual, MethodChoice
 from gancompress.comparison.price import Price, price
-from gancompress.comparison.published import published_rows, with_published
 from gancompress.components.registry import METHODS
 from gancompress.errors import GancompressError, RecipeError
 from gancompress.experiment.assemble import build_dataset
 from gancompress.recipe.identity import run_id
 from gancompress.recipe.layers import apply_override, without_densities
-from gancompress.recipe.load import LoadedRecipe, check_document
+from gancompress.recipe.load import LoadedRecipe, check_document, load_recipe
 from gancompress.recipe.smoke import SUFFIX, fitted, longer
 
 if TYPE_CHECKING:
@@ -208,7 +207,7 @@ class _Layout:
     def __init__(self, base: LoadedRecipe, held: HeldEqual, seeds: tuple[int, ...], dataset: Dataset[Any]) -> None:
         self.base, self.held, self.seeds = base, held, seeds
         self.image = dataset.spec
-        self.published = published_rows(base)
+        self.published = _published_rows(base)
         self.steps = base.recipe.training.steps
         self.evaluations = evaluations_of(self.steps, base.recipe.evaluation.every)
         sparsity = base.recipe.sparsity
@@ -271,7 +270,7 @@ class _Layout:
         name = "-".join([choice.slug, *([f"d{density:g}"] if density is not None else []), f"s{seed}"])
         if self.base.recipe.smoke:
             name += SUFFIX
-        recipe = with_published(self._recipe(choice, density, seed, steps, name), self.published)
+        recipe = _with_published(self._recipe(choice, density, seed, steps, name), self.published)
         return Cell(name, choice.label, density, seed, recipe)
 
     def _recipe(
@@ -316,6 +315,24 @@ class _Layout:
             return without_densities(document)  # the dense run is one run, whatever densities it is compared with
         key = "sparsity.density" if self.density_of == "both" else "sparsity.generator.density"
         return apply_override(document, f"{key}={density!r}")
+
+
+def _published_rows(base: LoadedRecipe) -> list[Recipe]:
+    """Return the base recipe's file and all its variants, as far as they carry figures, with the base's overrides."""
+    if not base.files or base.recipe.smoke:
+        return []
+    file = str(base.files[0])
+    addresses = [file, *(f"{file}@{variant}" for variant in base.variants)]
+    return [row for address in addresses if (row := load_recipe(address, base.overrides).recipe).published]
+
+
+def _with_published(recipe: Recipe, rows: Sequence[Recipe]) -> Recipe:
+    """Return a cell's recipe with the figures of the row that it is, whatever its seed, and without any other's."""
+    identity = run_id(recipe)
+    for row in rows:
+        if run_id(row.model_copy(update={"seed": recipe.seed})) == identity:
+            return recipe.model_copy(update={"published": row.published, "changed": row.changed})
+    return recipe.model_copy(update={"published": (), "changed": ()})
 
 
 def _about(cell: str, error: GancompressError) -> GancompressError:

@@ -11,7 +11,7 @@ import torch
 
 from gancompress.components.plugins import PLUGIN_RECORD, provenance
 from gancompress.components.registry import EXTRACTORS, METRICS
-from gancompress.kernels.processor import processor_name
+from gancompress.kernels.measured import processor_name
 from gancompress.recipe.components import COMPONENT_REGISTRIES
 from gancompress.runs.record import records_of
 

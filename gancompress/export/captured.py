@@ -69,7 +69,7 @@ def capture_generator(network: Generator) -> tuple[dict[str, Any], dict[str, Ten
         ExportError: it cannot be captured, or its graph gives other images.
     """
     inputs = example_inputs(network, 2, "capture", 2)
-    if draws(network, *inputs):
+    if draws(network, *inputs.values()):
         raise ExportError("it draws random numbers of its own, which a graph cannot do")
     graph, tensors = capture(network, inputs, [{0: "N"}] * len(inputs))
     content = {"graph": graph.to_json(), "num_classes": network.num_classes, "prunable": [*prunable_weights(network)]}

@@ -58,7 +58,7 @@ def export_onnx(generator: Generator, path: Path) -> float:
         except ImportError:
             raise ExportError(f"ONNX needs the package {name}: pip install 'gancompress[onnx]'") from None
     plain = folded(generator)
-    if draws(plain, *_inputs(plain, 2).values()):
+    if draws(plain, *example_inputs(plain, 2, "onnx", 2).values()):
         raise ExportError(
             "this network draws random numbers of its own, which an ONNX file cannot repeat: give it its noise as a "
             "part of z, or as a buffer",

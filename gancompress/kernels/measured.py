@@ -1,4 +1,4 @@
-"""What was measured on this machine, kept in small JSON files under the user's cache directory.
+"""Which CPU this is, and what was measured on it, kept in small JSON files under the user's cache directory.
 
 A file maps machines to layers to figures. Deleting it is safe, and one that cannot be read or written costs a new
 measurement per process, no more.
@@ -7,15 +7,54 @@ measurement per process, no more.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+import functools
+import platform
+from pathlib import Path
 
 from gancompress.storage.atomic import canonical_json, write_file
 from gancompress.storage.reading import parse_json, read_whole
 
-if TYPE_CHECKING:
-    from pathlib import Path
+__all__ = ["processor_key", "processor_name", "recall", "remember"]
 
-__all__ = ["recall", "remember"]
+_CPUINFO = Path("/proc/cpuinfo")
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_NUMBERS = {"cpu family": "family", "model": "model", "stepping": "stepping"}
+
+
+def processor_name() -> str:
+    """Return what the maker calls the CPU; virtual machines often say less (``AMD EPYC``)."""
+    return _fields(_CPUINFO).get("model name") or platform.processor() or platform.machine()
+
+
+@functools.cache
+def processor_key() -> str:
+    """Return what tells this CPU from others: its name, family, model, stepping and cache sizes, as far as known.
+
+    Generations that share a name differ in it, so one never uses the timings of another.
+    """
+    return _key(_CPUINFO, _CACHES)
+
+
+def _key(cpuinfo: Path, caches: Path) -> str:
+    fields = _fields(cpuinfo)
+    parts = [fields.get("model name") or platform.processor() or platform.machine()]
+    parts += [f"{name} {fields[field]}" for field, name in _NUMBERS.items() if field in fields]
+    for cache in sorted(caches.glob("index*")):
+        with contextlib.suppress(OSError):
+            level, kind, size = ((cache / file).read_text().strip() for file in ("level", "type", "size"))
+            if kind != "Instruction":
+                parts.append(f"L{level} {size}")
+    return ", ".join(parts)
+
+
+def _fields(cpuinfo: Path) -> dict[str, str]:
+    """Return what the system says about the first core; nothing where there is no such file."""
+    try:
+        first = cpuinfo.read_text(encoding="utf-8").partition("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def recall(file: Path, machine: str, key: str) -> float | None:

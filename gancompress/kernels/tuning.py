@@ -21,10 +21,9 @@ import torch
 from gancompress.errors import KernelError, did_you_mean
 from gancompress.kernels import masked
 from gancompress.kernels.layout import to_batch_last
-from gancompress.kernels.measured import recall, remember
+from gancompress.kernels.measured import processor_key, recall, remember
 from gancompress.kernels.native_library import library
 from gancompress.kernels.pattern import Pattern
-from gancompress.kernels.processor import processor_key
 from gancompress.storage.cache import cache_directory
 
 if TYPE_CHECKING:

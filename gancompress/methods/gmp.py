@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from gancompress.components.registry import METHODS
 from gancompress.methods.base import MethodConfig, NetView, Plan
-from gancompress.methods.pruning import Pruning, PruningConfig, cut, everything, magnitudes
+from gancompress.methods.pruning import Pruning, PruningConfig
 from gancompress.sparsity.rounding import ceil_share
 from gancompress.sparsity.schedules import cubic
 
@@ -59,10 +59,6 @@ class Gradual(Pruning[C]):
 
     for_trained: ClassVar[Mapping[str, object]] = {"start": 0}
 
-    def init(self, net: NetView, budget: Budget, rng: torch.Generator) -> SparseState:
-        """Keep everything."""
-        return everything(net)
-
     def window(self, total_steps: int) -> tuple[int, int]:
         """Return the first step at which pruning may happen, and the last, at which it does."""
         first = ceil_share(self.config.start, total_steps)
@@ -82,8 +78,7 @@ class Gradual(Pruning[C]):
 
     def update(self, state: SparseState, net: NetView, rng: torch.Generator) -> SparseState:
         """Prune to where the schedule is."""
-        total = min(self.kept(net.budget, net.step, net.total_steps), state.nonzeros)
-        return cut(state, net, magnitudes(net), total, self.config, self.config.scope)
+        return self.cut(state, net, min(self.kept(net.budget, net.step, net.total_steps), state.nonzeros))
 
 
 @METHODS.register("gmp")

@@ -10,7 +10,7 @@ from pydantic import Field
 from gancompress.components.registry import METHODS
 from gancompress.errors import RecipeError
 from gancompress.methods.base import MethodConfig, NetView, Round, Start
-from gancompress.methods.pruning import Pruning, PruningConfig, cut, everything, magnitudes, size_of
+from gancompress.methods.pruning import Pruning, PruningConfig, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -102,10 +102,6 @@ class IMP(Pruning[IMPConfig]):
             for index, (name, steps) in enumerate(zip(names, lengths, strict=True))
         )
 
-    def init(self, net: NetView, budget: Budget, rng: torch.Generator) -> SparseState:
-        """Keep everything."""
-        return everything(net)
-
     def next_round(self, state: SparseState, net: NetView, upcoming: Round, rng: torch.Generator) -> SparseState:
         """Remove the smallest of the remaining weights; for the control, keep as many of each layer at random."""
         if not self.config.prunes(net.role):
@@ -113,6 +109,4 @@ class IMP(Pruning[IMPConfig]):
         if upcoming.name == CONTROL:
             return state.replace(masks=net.random(state.budgets, rng))
         total = min(self.kept(net.budget, net.round), state.nonzeros)  # whole units may have come to fewer already
-        if total == size_of(net):
-            return state
-        return cut(state, net, magnitudes(net), total, self.config, self.config.scope)
+        return state if total == size_of(net) else self.cut(state, net, total)

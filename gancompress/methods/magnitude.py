@@ -9,7 +9,7 @@ from pydantic import Field
 from gancompress.components.registry import METHODS
 from gancompress.errors import RecipeError
 from gancompress.methods.base import MethodConfig, NetView, Round
-from gancompress.methods.pruning import Pruning, PruningConfig, Scope, cut, everything, magnitudes
+from gancompress.methods.pruning import Pruning, PruningConfig, Scope, everything
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,9 +59,8 @@ class Magnitude(Pruning[MagnitudeConfig]):
 
     def init(self, net: NetView, budget: Budget, rng: torch.Generator) -> SparseState:
         """Keep everything, or prune at once when there is no dense round."""
-        if self.config.finetune == 1:
-            return self._pruned(everything(net), net)
-        return everything(net)
+        whole = everything(net)
+        return self._pruned(whole, net) if self.config.finetune == 1 else whole
 
     def next_round(self, state: SparseState, net: NetView, upcoming: Round, rng: torch.Generator) -> SparseState:
         """Prune to the recipe's density."""
@@ -70,4 +69,4 @@ class Magnitude(Pruning[MagnitudeConfig]):
     def _pruned(self, state: SparseState, net: NetView) -> SparseState:
         if not self.config.prunes(net.role):
             return state
-        return cut(state, net, magnitudes(net), net.budget.total, self.config, self.config.scope)
+        return self.cut(state, net, net.budget.total)

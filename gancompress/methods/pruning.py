@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from gancompress.sparsity.state import Role
+    from gancompress.sparsity.state import Budget, Role
 
 __all__ = ["Prune", "Pruning", "PruningConfig", "Scope", "cut", "everything", "magnitudes", "size_of"]
 
@@ -72,6 +72,14 @@ class Pruning(Method[C]):
     def meets_density(self, role: Role) -> bool:
         """A network that is not pruned keeps every weight."""
         return self.config.prunes(role)
+
+    def init(self, net: NetView, budget: Budget, rng: torch.Generator) -> SparseState:
+        """Keep everything."""
+        return everything(net)
+
+    def cut(self, state: SparseState, net: NetView, total: int) -> SparseState:
+        """Keep the ``total`` largest of the weights that ``state`` keeps."""
+        return cut(state, net, magnitudes(net), total, self.config, self.config.scope)
 
 
 def everything(net: NetView) -> SparseState:

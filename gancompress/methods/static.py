@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from gancompress.components.registry import METHODS
 from gancompress.errors import InvariantError
 from gancompress.methods.base import Method, MethodConfig, NetView
-from gancompress.sparsity.select import at_random
 from gancompress.sparsity.state import Budget, SparseState
 
 if TYPE_CHECKING:
@@ -32,10 +31,7 @@ def random_state(net: NetView, budget: Budget, rng: torch.Generator) -> SparseSt
     if net.weights.keys() != budget.counts.keys():
         odd = sorted(set(net.weights) ^ set(budget.counts))
         raise InvariantError(f"the {net.role} and its budget name different tensors: {', '.join(odd)}")
-    shapes = {name: tuple(weight.shape) for name, weight in net.weights.items()}
-    device = next(iter(net.weights.values())).device
-    masks = at_random(budget.units, shapes, budget.counts, rng, device=device)
-    return SparseState(masks, dict(budget.counts))
+    return SparseState(net.random(budget.counts, rng), dict(budget.counts))
 
 
 class StaticConfig(MethodConfig):

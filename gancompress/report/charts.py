@@ -7,8 +7,8 @@ import math
 from typing import TYPE_CHECKING
 
 from gancompress.charts.axis import tick_label
-from gancompress.charts.figure import Figure, spans_decades
 from gancompress.charts.lines import Mark, Series, line_chart
+from gancompress.charts.plot import Figure, spans_decades
 from gancompress.report.words import metric_value
 from gancompress.runs.record import ROLES
 

@@ -9,8 +9,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
-from gancompress.charts.figure import Figure, spans_decades
-from gancompress.charts.plot import SHAPES, Plot, marker
+from gancompress.charts.plot import SHAPES, Figure, Plot, marker, spans_decades
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

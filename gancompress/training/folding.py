@@ -23,8 +23,7 @@ from torch.nn import functional as F
 from gancompress import kernels
 from gancompress.backbones import folding
 from gancompress.kernels.layout import to_batch_last
-from gancompress.kernels.measured import recall, remember
-from gancompress.kernels.processor import processor_key
+from gancompress.kernels.measured import processor_key, recall, remember
 from gancompress.kernels.resample import average2, upsample2
 from gancompress.storage.cache import cache_directory
 

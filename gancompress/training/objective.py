@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gancompress.objectives.augment import Policy, diffaugment
-from gancompress.objectives.orthogonal import filter_matrices, orthogonal_penalty
-from gancompress.objectives.r1 import r1_penalty
+from gancompress.objectives.regularisers import filter_matrices, orthogonal_penalty, r1_penalty
 from gancompress.seeds import generator as seeded
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gancompress.kernels.processor import _key, processor_key, processor_name
+from gancompress.kernels.measured import _key, processor_key, processor_name
 
 if TYPE_CHECKING:
     from pathlib import Path

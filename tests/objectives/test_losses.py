@@ -17,7 +17,7 @@ from gancompress.objectives.losses import (
     Relativistic,
     WGANGPConfig,
 )
-from gancompress.objectives.r1 import r1_penalty
+from gancompress.objectives.regularisers import r1_penalty
 from gancompress.seeds import generator
 from gancompress.training.objective import Objective
 

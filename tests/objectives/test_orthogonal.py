@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gancompress.backbones.layers import spectral
-from gancompress.objectives.orthogonal import filter_matrices, orthogonal_penalty
+from gancompress.objectives.regularisers import filter_matrices, orthogonal_penalty
 
 
 def test_by_hand():

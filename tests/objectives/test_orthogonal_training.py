@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gancompress.experiment.assemble import build_dataset, build_trainer, declared_rounds
-from gancompress.objectives.orthogonal import filter_matrices, orthogonal_penalty
+from gancompress.objectives.regularisers import filter_matrices, orthogonal_penalty
 from gancompress.recipe.identity import run_id
 from gancompress.recipe.load import parse_recipe
 

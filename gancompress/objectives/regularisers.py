@@ -1,4 +1,4 @@
-"""Orthogonal regularisation: filters of one layer that point in different directions."""
+"""What regularises training: the gradient penalty R1, and filters of one layer that point in different directions."""
 
 from __future__ import annotations
 
@@ -7,13 +7,33 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from gancompress.objectives.base import DiscriminatorFn, input_gradients
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["filter_matrices", "orthogonal_penalty"]
+__all__ = ["filter_matrices", "orthogonal_penalty", "r1_penalty"]
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _FORWARD = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+def r1_penalty(discriminator: DiscriminatorFn, real: Tensor) -> Tensor:
+    """Return E[‖∇D(x)‖²] over real images, exact and differentiable in the discriminator's weights.
+
+    The caller weights it: the loss is ``gamma / 2`` times this, and ``every`` times more when it is added only every
+    ``every``-th step (lazy regularisation; Karras et al., 2020, section 4.1).
+
+    Source: Mescheder et al., Which Training Methods for GANs do actually Converge?, 2018, eq. 9.
+
+    Args:
+        discriminator: images to logits, labels closed over.
+        real: float, (B, C, H, W).
+
+    Returns:
+        float32 scalar.
+    """
+    return input_gradients(discriminator, real).square().flatten(1).sum(1).mean()
 
 
 def filter_matrices(network: nn.Module) -> list[Tensor]:
