@@ -20,7 +20,6 @@ from gancompress.recipe.schema import Recipe
 
 if TYPE_CHECKING:
     from gancompress.api.outcomes import ComparisonOutcome, CompressionOutcome, RunOutcome
-    from gancompress.comparison.choices import HeldEqual, MethodChoice
     from gancompress.comparison.folder import ComparisonFolder
     from gancompress.comparison.grid import Grid
     from gancompress.comparison.runner import Outcome, Runner
@@ -157,16 +156,19 @@ def compare(
         GancompressError: whatever is wrong with the grid; or no run at all ended.
         KeyboardInterrupt: interrupted; the running ones wrote their checkpoints first.
     """
-    from gancompress.comparison.choices import parse_densities, parse_held, parse_methods, parse_seeds
     from gancompress.comparison.runner import InThisProcess, LocalProcesses
 
-    choices = parse_methods(methods if isinstance(methods, str) else ",".join(methods))
-    asked = parse_densities(",".join(str(_plain(one)) for one in _listed(densities)))
-    held = parse_held(budget)
-    loaded = resolve(recipe, overrides, smoke=smoke)
-    text = str(seeds) if isinstance(seeds, int) else ",".join([*(str(seed) for seed in seeds), ""])
     planned = plan_comparison(
-        loaded, choices, asked, parse_seeds(text, loaded.recipe.seed), held, narrow=narrow, jobs=jobs, out=Path(out)
+        recipe,
+        methods if isinstance(methods, str) else ",".join(methods),
+        overrides,
+        densities=",".join(str(_plain(one)) for one in _listed(densities)),
+        seeds=str(seeds) if isinstance(seeds, int) else ",".join([*(str(seed) for seed in seeds), ""]),
+        budget=budget,
+        narrow=narrow,
+        jobs=jobs,
+        out=Path(out),
+        smoke=smoke,
     )
     runner = InThisProcess() if jobs == 0 else LocalProcesses(planned.jobs)
     outcome, ended = run_comparison(planned, runner, progress)
@@ -332,21 +334,29 @@ class PlannedComparison:
 
 
 def plan_comparison(
-    base: LoadedRecipe,
-    methods: Sequence[MethodChoice],
-    densities: Sequence[float],
-    seeds: Sequence[int],
-    held: HeldEqual,
+    recipe: RecipeLike,
+    methods: str,
+    overrides: Overrides = (),
     *,
-    narrow: bool = True,
-    jobs: int | None = None,
-    out: Path = Path("compare"),
+    densities: str | None,
+    seeds: str,
+    budget: str,
+    narrow: bool,
+    jobs: int | None,
+    out: Path,
+    smoke: bool,
 ) -> PlannedComparison:
-    """Lay out a comparison, and check every run of it as far as that goes without training.
+    """Lay out a comparison as it is typed, and check every run of it as far as that goes without training.
 
     Raises:
         GancompressError: the first thing that is wrong.
     """
+    from gancompress.comparison.choices import parse_densities, parse_held, parse_methods, parse_seeds
+
+    choices, asked, held = parse_methods(methods), parse_densities(densities), parse_held(budget)
+    base = resolve(recipe, overrides, smoke=smoke)
+    chosen = parse_seeds(seeds, base.recipe.seed)
+
     from gancompress.comparison.folder import ComparisonFolder
     from gancompress.comparison.grid import build_grid
     from gancompress.comparison.runner import cores
@@ -357,7 +367,7 @@ def plan_comparison(
 
     dataset = build_dataset(base.recipe)
     check_networks(base.recipe, build_backbone(base.recipe, dataset.spec), device_of(base.recipe))
-    grid = build_grid(base, methods, densities, seeds, held, narrow=narrow, dataset=dataset)
+    grid = build_grid(base, choices, asked, chosen, held, narrow=narrow, dataset=dataset)
     wished = 1 if device_of(base.recipe).type == "cuda" else min(4, cores())
     return PlannedComparison(
         grid, ComparisonFolder.of(out, grid), dataset, max(1, min(jobs or wished, len(grid.cells)))

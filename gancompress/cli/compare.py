@@ -71,21 +71,24 @@ def compare(
 
     Example: gancompress compare --methods dst,imp
     """
-    from gancompress.comparison.choices import parse_densities, parse_held, parse_methods, parse_seeds
-
     if recipe is not None and recipe_option is not None and recipe != recipe_option:
         raise RecipeError(f"two recipes were given, {recipe} and --recipe {recipe_option}; give one")
-    choices = parse_methods(methods)
-    asked, held, settings = parse_densities(density), parse_held(budget), _cluster_settings(cluster, executor)
-
-    from gancompress.recipe.load import load_recipe
-
-    base = load_recipe(recipe or recipe_option or "compare_digits", tuple(set_ or ()), smoke)
-    chosen = parse_seeds(seeds, base.recipe.seed)
+    settings = _cluster_settings(cluster, executor)
 
     from gancompress.api.commands import plan_comparison
 
-    planned = plan_comparison(base, choices, asked, chosen, held, narrow=narrow, jobs=jobs, out=out)
+    planned = plan_comparison(
+        recipe or recipe_option or "compare_digits",
+        methods,
+        set_ or (),
+        densities=density,
+        seeds=seeds,
+        budget=budget,
+        narrow=narrow,
+        jobs=jobs,
+        out=out,
+        smoke=smoke,
+    )
     if dry_run:
         _show_plan(planned.grid, planned.folder, planned.jobs)
         return

@@ -89,6 +89,13 @@ def build(suite: Suite, image: ImageSpec, conditional: bool, **more: Any) -> Bac
     return built
 
 
+def answer(network: nn.Module, x: Tensor, labels: Tensor | None) -> Tensor:
+    """Return what a network gives in evaluation mode, in which it stays."""
+    with torch.no_grad():
+        out: Tensor = network.eval()(x, labels)
+    return out
+
+
 def _roles(networks: tuple[Generator, Discriminator]) -> Iterator[tuple[Role, nn.Module]]:
     yield "generator", networks[0]
     yield "discriminator", networks[1]
@@ -193,8 +200,7 @@ def samples_differ(case: Case) -> None:
     """Other inputs give other outputs."""
     for role, network, x, _ in case.each():
         same = torch.zeros(_BATCH, dtype=torch.int64) if case.conditional else None
-        with torch.no_grad():
-            out = network.eval()(x, same)
+        out = answer(network, x, same)
         require(float((out[0] - out[1]).abs().max()) > 1e-6, f"the {role} gives two inputs the same output")
 
 
@@ -203,18 +209,14 @@ def conditioning(case: Case) -> None:
     """Classes have an effect when asked for, and only then."""
     for role, network, x, labels in case.each():
         if not case.conditional:
-            network.eval()
-            with torch.no_grad():
-                same = torch.equal(network(x, None), network(x, torch.tensor([0, 1, 2])))
+            same = torch.equal(answer(network, x, None), answer(network, x, torch.tensor([0, 1, 2])))
             require(same, f"the {role} is unconditional, but labels change its output")
             continue
         # classes may start alike (gain 1 and bias 0); one step of training tells them apart
         optimizer = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE)
         network(x, labels).square().sum().backward()
         optimizer.step()
-        network.eval()
-        with torch.no_grad():
-            ones, twos = (network(x, case.inputs(network, labels=(k, k, k))[1]) for k in (1, 2))
+        ones, twos = (answer(network, x, case.inputs(network, labels=(k, k, k))[1]) for k in (1, 2))
         require(float((ones - twos).abs().max()) > 1e-6, f"the class changes nothing in the {role}")
         try:
             network(x, None)
@@ -271,8 +273,7 @@ def state_round_trip(case: Case) -> None:
         network(x, labels).sum().backward()  # moves statistics and power iterations
         state = {name: value.contiguous() for name, value in network.state_dict().items()}
         other.load_state_dict(load(save(state)))
-        with torch.no_grad():
-            same = torch.equal(network.eval()(x, labels), other.eval()(x, labels))
+        same = torch.equal(answer(network, x, labels), answer(other, x, labels))
         require(same, f"the {role} gives other outputs after its state was loaded: keep all of it in buffers")
 
 
@@ -282,25 +283,22 @@ def deep_copy(case: Case) -> None:
     for role, network, x, labels in case.each():
         network(x, labels).sum().backward()
         twin = copy.deepcopy(network)
+        before = answer(network, x, labels)
+        require(torch.equal(before, answer(twin, x, labels)), f"a copy of the {role} gives other outputs")
+        require(list(weights_of(twin)) == list(weights_of(network)), f"a copy of the {role} lists other weights")
         with torch.no_grad():
-            before = network.eval()(x, labels)
-            require(torch.equal(before, twin.eval()(x, labels)), f"a copy of the {role} gives other outputs")
-            require(
-                list(weights_of(twin)) == list(weights_of(network)),
-                f"a copy of the {role} lists other weights",
-            )
             for parameter in twin.parameters():
                 parameter.add_(1.0)
-            require(torch.equal(network(x, labels), before), f"a copy of the {role} shares weights with it")
-            require(not torch.equal(twin(x, labels), before), f"a copy of the {role} does not use its own weights")
+        require(torch.equal(answer(network, x, labels), before), f"a copy of the {role} shares weights with it")
+        unused = torch.equal(answer(twin, x, labels), before)
+        require(not unused, f"a copy of the {role} does not use its own weights")
 
 
 @promise
 def channels_last(case: Case) -> None:
     """The memory format changes nothing."""
     for role, network, x, labels in case.each():
-        with torch.no_grad():
-            expected = network.eval()(x, labels)
+        expected = answer(network, x, labels)
         network.to(memory_format=torch.channels_last)
         if x.dim() == 4:
             x = x.to(memory_format=torch.channels_last)
@@ -320,11 +318,9 @@ def bf16(case: Case) -> None:
         out.sum().backward()
         bad = [n for n, p in network.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
         require(not bad, f"the gradient of {', '.join(bad)} of the {role} is not finite under bf16")
-        network.eval()
-        with torch.no_grad():
-            expected = network(x, labels)
-            with torch.autocast("cpu", torch.bfloat16):
-                found = network(x, labels)
+        expected = answer(network, x, labels)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = answer(network, x, labels)
         off = float((found - expected).abs().max())
         bound = 0.1 * float(expected.abs().max()) + 0.05
         require(off <= bound, f"the {role} is off by {off:.3g} under bf16, more than {bound:.3g}")
@@ -407,7 +403,6 @@ def onnx(case: Case) -> None:
 def compiles(case: Case) -> None:
     """torch.compile gives the same outputs."""
     for role, network, x, labels in case.each():
-        network.eval()
-        with torch.no_grad():
-            close = torch.allclose(torch.compile(network)(x, labels), network(x, labels), rtol=1e-3, atol=1e-4)
+        compiled = answer(torch.compile(network.eval()), x, labels)  # type: ignore[arg-type]
+        close = torch.allclose(compiled, answer(network, x, labels), rtol=1e-3, atol=1e-4)
         require(close, f"torch.compile changes the outputs of the {role}")
