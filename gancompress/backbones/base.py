@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
+import torch
 from pydantic import BaseModel, ConfigDict
-from torch import nn
+from torch import Tensor, nn
 
 from gancompress.sparsity.layers import Layer, LayerKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from gancompress.data.base import ImageSpec
     from gancompress.sparsity.state import Role
@@ -25,6 +27,8 @@ __all__ = [
     "PrunableWeight",
     "WeightKind",
     "Width",
+    "blank_inputs",
+    "evaluating",
     "prunable_weights",
 ]
 
@@ -131,6 +135,30 @@ def _layer(module: nn.Module, weight: nn.Parameter, leaves: Mapping[int, str], o
         return Layer("linear", shape, bias=bias, output=output)
     kind: LayerKind = "transposed convolution" if module.transposed else "convolution"
     return Layer(kind, shape, module.groups, tuple(module.stride), bias, output)
+
+
+@contextlib.contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients inside: neither batch statistics nor power iterations move."""
+    modes = [(module, module.training) for network in networks for module in network.modules()]
+    try:
+        for network in networks:
+            network.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def blank_inputs(network: Generator | Discriminator, count: int) -> tuple[Tensor, Tensor | None]:
+    """Return zeros that a network takes, on its device: latents or images (count, ...), and labels (count,) or None."""
+    device = next(network.parameters()).device
+    labels = torch.zeros(count, dtype=torch.int64, device=device) if network.num_classes else None
+    if isinstance(network, Generator):
+        return torch.zeros(count, network.latent_dim, device=device), labels
+    image = network.image
+    return torch.zeros(count, image.channels, image.resolution, image.resolution, device=device), labels
 
 
 class Width(NamedTuple):

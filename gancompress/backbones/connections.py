@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from gancompress.backbones.base import Generator
+from gancompress.backbones.base import blank_inputs, evaluating
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gancompress.backbones.base import Discriminator, PrunableWeight
+    from gancompress.backbones.base import Discriminator, Generator, PrunableWeight
     from gancompress.sparsity.layers import Layer
 
 __all__ = ["connected_layers"]
@@ -53,12 +53,8 @@ def _trace(
     network: Generator | Discriminator, weights: Mapping[str, PrunableWeight]
 ) -> tuple[dict[str, set[str]], dict[str, str]]:
     """Return what feeds each weight, and the norm that follows it alone."""
-    image = network.image
-    generates = isinstance(network, Generator)
-    shape = (network.latent_dim,) if generates else (image.channels, image.resolution, image.resolution)
-    device = next(network.parameters()).device
-    x = torch.zeros(2, *shape, device=device, requires_grad=True)
-    labels = torch.zeros(2, dtype=torch.int64, device=device) if network.num_classes else None
+    x, labels = blank_inputs(network, 2)
+    x.requires_grad_()
     normed: list[tuple[Any, str]] = []
 
     def note(name: str) -> Any:
@@ -66,15 +62,12 @@ def _trace(
 
     modules = [(name, module) for name, module in network.named_modules() if isinstance(module, _NORMS)]
     hooks = [module.register_forward_pre_hook(note(name)) for name, module in modules]
-    training = [(module, module.training) for module in network.modules()]
     try:
-        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-            out = network.eval()(x, labels)
+        with evaluating(network), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            out = network(x, labels)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in training:
-            module.training = mode
     leaves = {id(weight.parameter): name for name, weight in weights.items()}
     return _walk(out.grad_fn, id(x), leaves, normed)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -10,19 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gancompress.backbones.base import Generator, prunable_weights
+from gancompress.backbones.base import blank_inputs, evaluating, prunable_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-    from gancompress.backbones.base import Discriminator
+    from gancompress.backbones.base import Discriminator, Generator
 
 __all__ = [
     "FLOPS_PER_MAC",
     "Counting",
     "LayerCost",
     "NetworkProfile",
-    "evaluating",
     "profile",
     "profile_call",
     "sample_cost",
@@ -172,19 +170,6 @@ def sample_cost(profile: NetworkProfile, budgets: Mapping[str, int] | None = Non
     )
 
 
-@contextlib.contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients inside: neither batch statistics nor power iterations move."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
 class _Counter:
     """Forward hooks that add up the uses of every layer of one call."""
 
@@ -259,10 +244,4 @@ def _layers(network: nn.Module, counter: _Counter) -> tuple[LayerCost, ...]:
 
 def profile(network: Generator | Discriminator) -> NetworkProfile:
     """Profile a generator or a discriminator on one sample of its own shape."""
-    device = next(network.parameters()).device
-    labels = torch.zeros(1, dtype=torch.int64, device=device) if network.num_classes else None
-    if isinstance(network, Generator):
-        return profile_call(network, torch.zeros(1, network.latent_dim, device=device), labels)
-    image = network.image
-    sample = torch.zeros(1, image.channels, image.resolution, image.resolution, device=device)
-    return profile_call(network, sample, labels)
+    return profile_call(network, *blank_inputs(network, 1))

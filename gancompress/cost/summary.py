@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor
 
-from gancompress.backbones.base import Generator, prunable_weights
-from gancompress.cost.profile import evaluating, profile, sample_cost
+from gancompress.backbones.base import Generator, evaluating, prunable_weights
+from gancompress.cost.profile import profile, sample_cost
 from gancompress.cost.training import training_cost
 from gancompress.seeds import generator as random_generator
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from gancompress.architecture.description import Architecture
+from gancompress.backbones.base import blank_inputs, evaluating
 from gancompress.components.registry import BACKBONES
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError
@@ -130,15 +131,10 @@ def check_shapes(networks: Networks, image: ImageSpec) -> None:
                 f"the {role} {type(network).__name__} must set {', '.join(missing)} (backbones/base.py)"
             )
         network.output_layer()
-    labels = torch.zeros(2, dtype=torch.int64) if generator.num_classes else None
-    modes = [(module, module.training) for network in (generator, discriminator) for module in network.modules()]
-    try:
-        with torch.no_grad():
-            images = generator.eval()(torch.zeros(2, generator.latent_dim), labels)
-            logits = discriminator.eval()(images, labels)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    z, labels = blank_inputs(generator, 2)
+    with evaluating(generator, discriminator):
+        images = generator(z, labels)
+        logits = discriminator(images, labels)
     wanted = (2, image.channels, image.resolution, image.resolution)
     if tuple(images.shape) != wanted:
         raise BackboneError(f"the generator makes {tuple(images.shape)}, the data needs {wanted}")

@@ -9,12 +9,23 @@ from __future__ import annotations
 import contextlib
 import functools
 import platform
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gancompress.storage.atomic import canonical_json, write_file
+from gancompress.storage.cache import cache_directory
 from gancompress.storage.reading import parse_json, read_whole
 
-__all__ = ["processor_key", "processor_name", "recall", "remember"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["DENSITIES", "Figures", "crossing", "fastest", "processor_key", "processor_name", "rounded_batch"]
+
+#: of the sparse layers that are timed: the time of any other lies on the line through these
+DENSITIES = (0.1, 0.4)
+_REPEATS = 4
+_LARGEST_BATCH = 32
 
 _CPUINFO = Path("/proc/cpuinfo")
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -57,24 +68,74 @@ def _fields(cpuinfo: Path) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def recall(file: Path, machine: str, key: str) -> float | None:
-    """Return what ``file`` holds about ``key`` on ``machine``, None when that is no number."""
-    stored = _read(file).get(machine, {}).get(key)
-    return float(stored) if isinstance(stored, (int, float)) else None
+class Figures:
+    """Figures that are measured once per machine and layer, and known from then on.
+
+    Args:
+        name: of the file in the user's cache directory.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._known: dict[str, float] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def file(self) -> Path:
+        """JSON, machine to layer to figure. Deleting it is safe."""
+        return cache_directory() / self._name
+
+    def known(self, machine: str, layer: str) -> float | None:
+        """Return what was measured before, by this process or another on this machine; None when nothing was."""
+        with self._lock:
+            if layer not in self._known:
+                stored = self._read().get(machine, {}).get(layer)
+                if isinstance(stored, (int, float)):
+                    self._known[layer] = float(stored)
+            return self._known.get(layer)
+
+    def get(self, machine: str, layer: str, measure: Callable[[], float]) -> float:
+        """Return what is known, or measure it and remember it."""
+        with self._lock:
+            known = self.known(machine, layer)
+            if known is None:
+                known = self._known[layer] = round(measure(), 4)
+                content = self._read()
+                content.setdefault(machine, {})[layer] = known
+                with contextlib.suppress(OSError):
+                    self.file.parent.mkdir(parents=True, exist_ok=True)
+                    write_file(self.file, canonical_json(content))
+        return known
+
+    def _read(self) -> dict[str, dict[str, object]]:
+        try:
+            content = parse_json(read_whole(self.file))
+        except (OSError, ValueError):
+            return {}
+        return {k: v for k, v in content.items() if isinstance(v, dict)}
 
 
-def remember(file: Path, machine: str, key: str, value: float) -> None:
-    """Add one figure to ``file``; a directory that cannot be written is left alone."""
-    content = _read(file)
-    content.setdefault(machine, {})[key] = value
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_file(file, canonical_json(content))
+def crossing(level: float, low: float, high: float, most: float = 1.0) -> float:
+    """Return the density, in [0, ``most``], at which the line through two times reaches ``level``.
+
+    Args:
+        level: seconds of what does not depend on density.
+        low: seconds at the lower of :data:`DENSITIES`.
+        high: seconds at the higher.
+        most: the answer where ``level`` is never reached.
+    """
+    slope = (high - low) / (DENSITIES[1] - DENSITIES[0])
+    if slope <= 0:  # noise: sparse costs the same at any density, so compare the levels
+        return most if low < level else 0.0
+    return min(most, max(0.0, DENSITIES[0] + (level - low) / slope))
 
 
-def _read(file: Path) -> dict[str, dict[str, object]]:
-    try:
-        content = parse_json(read_whole(file))
-    except (OSError, ValueError):
-        return {}
-    return {k: v for k, v in content.items() if isinstance(v, dict)}
+def fastest(turns: Sequence[Callable[[], float]]) -> list[float]:
+    """Return the best of a few turns each, in seconds; the first, which fills caches and builds plans, is left out."""
+    taken = [[turn() for turn in turns] for _ in range(_REPEATS)]
+    return [min(own) for own in zip(*taken[1:], strict=True)]
+
+
+def rounded_batch(batch: int) -> int:
+    """Return the batch to measure in place of this one: the times per image hardly change beyond 32."""
+    return min(_LARGEST_BATCH, -(-batch // 16) * 16)

@@ -11,9 +11,9 @@ Environment:
 from __future__ import annotations
 
 import os
-import threading
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -21,26 +21,24 @@ import torch
 from gancompress.errors import KernelError, did_you_mean
 from gancompress.kernels import masked
 from gancompress.kernels.layout import to_batch_last
-from gancompress.kernels.measured import processor_key, recall, remember
+from gancompress.kernels.measured import DENSITIES, Figures, crossing, fastest, processor_key, rounded_batch
 from gancompress.kernels.native_library import library
 from gancompress.kernels.pattern import Pattern
-from gancompress.storage.cache import cache_directory
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from gancompress.kernels.layer import Layer
 
-__all__ = ["ENVIRONMENT", "Mode", "break_even", "cache_file", "choose"]
+__all__ = ["ENVIRONMENT", "FIGURES", "Mode", "break_even", "choose"]
 
 Mode = Literal["auto", "always", "never"]
 
 #: The environment variable that sets the mode of calls which do not say.
 ENVIRONMENT = "GANCOMPRESS_SPARSE"
 
-_DENSITIES = (0.1, 0.4)
-_REPEATS = 4
-_LARGEST_BATCH = 32
+#: the break-evens of this machine
+FIGURES = Figures("break-even.json")
 
 
 def _mode(mode: str | None) -> str:
@@ -87,27 +85,16 @@ def break_even(layer: Layer, *, training: bool, table: dict[str, float] | None =
         table: break-evens that hold whatever was measured since; new ones are added to it. A run keeps one, so that
             it goes on with the choices it began with.
     """
-    layer = replace(layer, batch=min(_LARGEST_BATCH, -(-layer.batch // 16) * 16))
+    layer = replace(layer, batch=rounded_batch(layer.batch))
     key = _key(layer, training)
     if table is not None and key in table:
         return table[key]
     if library() is None:
         return 0.0
-    with _lock:
-        known = _known.get(key)
-        if known is None:
-            known = recall(cache_file(), _machine(), key)
-            if known is None:
-                known = round(_measured(layer, training), 4)
-                remember(cache_file(), _machine(), key, known)
-            _known[key] = known
+    known = FIGURES.get(_machine(), key, lambda: crossing(*_times(layer, training)))
     if table is not None:
         table[key] = known
     return known
-
-
-_known: dict[str, float] = {}
-_lock = threading.RLock()
 
 
 def _key(layer: Layer, training: bool) -> str:
@@ -125,21 +112,8 @@ def _machine() -> str:
     return f"{processor_key()}, {lib.isa if lib else 'none'}, torch {torch.__version__}"
 
 
-def cache_file() -> Path:
-    """The file that remembers break-evens: JSON, machine to layer to density. Deleting it is safe."""
-    return cache_directory() / "break-even.json"
-
-
-def _measured(layer: Layer, training: bool) -> float:
-    """Time the layer and return where the sparse line crosses the dense one."""
-    dense, low, high = _times(layer, training)
-    slope = (high - low) / (_DENSITIES[1] - _DENSITIES[0])
-    if slope <= 0:  # noise: sparse costs the same at any density, so compare the levels
-        return 1.0 if low < dense else 0.0
-    return min(1.0, max(0.0, _DENSITIES[0] + (dense - low) / slope))
-
-
 def _times(layer: Layer, training: bool) -> tuple[float, float, float]:
+    """Return seconds of the layer: dense, and sparse at :data:`DENSITIES`."""
     lib = library()
     assert lib is not None
     random = torch.Generator().manual_seed(0)  # never the user's generator: a measurement must not change a run
@@ -148,21 +122,17 @@ def _times(layer: Layer, training: bool) -> tuple[float, float, float]:
     gradient = torch.randn(layer.out_shape, generator=random)
     if layer.batch_last:
         x, gradient = to_batch_last(x), to_batch_last(gradient)
-    low, high = (Pattern(torch.rand(layer.weight, generator=random) < d) for d in _DENSITIES)
+    low, high = (Pattern(torch.rand(layer.weight, generator=random) < d) for d in DENSITIES)
 
-    def run(pattern: Pattern | None) -> None:
+    def turn(pattern: Pattern | None) -> float:
+        start = time.perf_counter()
         a, b = x.detach().requires_grad_(training), weight.detach().requires_grad_(training)
         out = masked.dense(layer, a, b, None) if pattern is None else masked.sparse(lib, layer, a, b, None, pattern)
         if training:
             out.backward(gradient)  # type: ignore[no-untyped-call]
+        return time.perf_counter() - start
 
-    ways = (None, low, high)
-    best = [float("inf")] * len(ways)
+    turns: list[Callable[[], float]] = [partial(turn, pattern) for pattern in (None, low, high)]
     with torch.enable_grad() if training else torch.no_grad():
-        for repeat in range(_REPEATS):
-            for i, pattern in enumerate(ways):
-                start = time.perf_counter()
-                run(pattern)
-                if repeat > 0:  # the first turn fills caches and builds plans
-                    best[i] = min(best[i], time.perf_counter() - start)
-    return best[0], best[1], best[2]
+        dense, *sparse = fastest(turns)
+    return dense, sparse[0], sparse[1]

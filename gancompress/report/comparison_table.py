@@ -183,6 +183,16 @@ def to_json(results: Results) -> dict[str, Any]:
     }
 
 
+#: what files call the costs of a row
+_COSTS = {
+    "training_flops": "training_flops",
+    "training_flops_against_dense": "training_ratio",
+    "inference_flops_against_dense": "inference_ratio",
+    "training_seconds": "seconds",
+    "generator_bytes_packed": "bytes",
+}
+
+
 def _row_json(row: RowResult) -> dict[str, Any]:
     def plain(found: Spread | None) -> dict[str, Any] | None:
         return dataclasses.asdict(found) if found is not None else None
@@ -196,11 +206,7 @@ def _row_json(row: RowResult) -> dict[str, Any]:
         "last": {label: plain(found) for label, found in row.last.items()},
         "densities": {role: plain(found) for role, found in row.densities.items()},
         "generator_weights_against_dense": row.kept_ratio,
-        "training_flops": plain(row.training_flops),
-        "training_flops_against_dense": plain(row.training_ratio),
-        "inference_flops_against_dense": plain(row.inference_ratio),
-        "training_seconds": plain(row.seconds),
-        "generator_bytes_packed": plain(row.bytes),
+        **{name: plain(getattr(row, field)) for name, field in _COSTS.items()},
     }
 
 
@@ -219,11 +225,7 @@ def _row_lines(results: Results) -> list[dict[str, Any]]:
                 *((f"last {label}", found) for label, found in row.last.items()),
                 ("generator_density", row.densities["generator"]),
                 ("discriminator_density", row.densities["discriminator"]),
-                ("training_flops", row.training_flops),
-                ("training_flops_against_dense", row.training_ratio),
-                ("inference_flops_against_dense", row.inference_ratio),
-                ("training_seconds", row.seconds),
-                ("generator_bytes_packed", row.bytes),
+                *((name, getattr(row, field)) for name, field in _COSTS.items()),
             ):
                 line[f"{name} mean"] = found.mean if found else None
                 line[f"{name} std"] = found.std if found else None

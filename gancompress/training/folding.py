@@ -12,8 +12,8 @@ the same bytes. Several processes use those of the first.
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -23,25 +23,23 @@ from torch.nn import functional as F
 from gancompress import kernels
 from gancompress.backbones import folding
 from gancompress.kernels.layout import to_batch_last
-from gancompress.kernels.measured import processor_key, recall, remember
+from gancompress.kernels.measured import DENSITIES, Figures, crossing, fastest, processor_key, rounded_batch
 from gancompress.kernels.resample import average2, upsample2
-from gancompress.storage.cache import cache_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
 
     from gancompress.backbones.folding import FoldKind
     from gancompress.training.groups import Group
 
-__all__ = ["FoldMode", "FoldedLayer", "Folding", "cache_file", "folded_above"]
+__all__ = ["FIGURES", "FoldMode", "FoldedLayer", "Folding", "folded_above"]
 
 #: ``auto``: as measured; ``always`` and ``never``: all or none
 FoldMode = Literal["auto", "always", "never"]
 
-_DENSITIES = (0.1, 0.4)
-_REPEATS = 4
-_LARGEST_BATCH = 32
+#: the densities of this machine above which folding pays
+FIGURES = Figures("folding.json")
+
 #: calls per turn on a GPU, where one call is shorter than its launch
 _CALLS = 20
 #: a gain smaller than this is noise
@@ -142,7 +140,7 @@ class Folding:
         layers = {conv: self._layer(conv, batch_of[conv]) for conv in self._open}
         if group.is_main:
             asked = {layer.key: layer for layer in layers.values() if layer is not None and layer.key not in self.table}
-            unknown = sum(_remembered(layer) is None for layer in asked.values())
+            unknown = sum(FIGURES.known(_machine(layer.device), layer.key) is None for layer in asked.values())
             if unknown and say is not None:
                 say(f"timing {unknown} layer{'s' if unknown > 1 else ''} to choose their kernels, once on this machine")
             self.table |= {key: folded_above(layer) for key, layer in asked.items()}
@@ -172,9 +170,7 @@ class Folding:
         how = folding.attached(conv)
         if how is None or how.seen is None:
             return None
-        if self.device.type == "cpu":
-            # the times per image hardly change beyond
-            batch = min(_LARGEST_BATCH, -(-batch // 16) * 16)
+        batch = rounded_batch(batch) if self.device.type == "cpu" else batch
         return FoldedLayer(
             how.kind, (conv.out_channels, conv.in_channels), batch, how.seen,
             self.device.type, self.bf16, self.channels_last, self.sparse,
@@ -187,33 +183,9 @@ def _key_now(key: str) -> str:
     return key if rest.startswith(_PRODUCTS) else f"{kind} {_PRODUCTS} {rest}"
 
 
-_known: dict[str, float] = {}
-_lock = threading.RLock()
-
-
-def cache_file() -> Path:
-    """Return the file that remembers measurements. Deleting it is safe."""
-    return cache_directory() / "folding.json"
-
-
 def folded_above(layer: FoldedLayer) -> float:
     """Return the density above which folded dense is fastest here: 0 always, 1 never. Measured on the first call."""
-    with _lock:
-        known = _remembered(layer)
-        if known is None:
-            known = _known[layer.key] = _crossing(*_times(layer))
-            remember(cache_file(), _machine(layer.device), layer.key, known)
-    return known
-
-
-def _remembered(layer: FoldedLayer) -> float | None:
-    """Return what was measured before, by this process or another on this machine."""
-    with _lock:
-        if layer.key not in _known:
-            found = recall(cache_file(), _machine(layer.device), layer.key)
-            if found is not None:
-                _known[layer.key] = found
-        return _known.get(layer.key)
+    return FIGURES.get(_machine(layer.device), layer.key, lambda: _crossing(*_times(layer)))
 
 
 def _machine(device: str) -> str:
@@ -232,12 +204,8 @@ def _crossing(plain: float, fold: float, sparse: tuple[float, float] | None) -> 
         return 1.0
     if sparse is None:
         return 0.0
-    low, high = sparse
-    slope = (high - low) / (_DENSITIES[1] - _DENSITIES[0])
-    if slope <= 0:  # noise: sparse costs the same at any density, so compare the levels
-        return _BELOW_ONE if low < fold else 0.0
     # a layer without masks has density 1 and never runs sparse: it is folded whatever the line says
-    return round(min(_BELOW_ONE, max(0.0, _DENSITIES[0] + (fold - low) / slope)), 4)
+    return crossing(fold, *sparse, most=_BELOW_ONE)
 
 
 def _times(layer: FoldedLayer) -> tuple[float, float, tuple[float, float] | None]:
@@ -266,13 +234,8 @@ def _times(layer: FoldedLayer) -> tuple[float, float, tuple[float, float] | None
         own = to_batch_last(x.detach()).requires_grad_() if layer.batch % 16 == 0 else x
         return lambda _: folding.combined(layer.kind, own, weight, bias, pattern=pattern)
 
-    ways = [written, fold, *((sparse(density) for density in _DENSITIES) if layer.sparse else ())]
-    best = [float("inf")] * len(ways)
-    for repeat in range(_REPEATS):
-        for index, way in enumerate(ways):
-            taken = _turn(way, x, layer)
-            if repeat > 0:  # the first turn fills caches and picks algorithms
-                best[index] = min(best[index], taken)
+    ways = [written, fold, *((sparse(density) for density in DENSITIES) if layer.sparse else ())]
+    best = fastest([partial(_turn, way, x, layer) for way in ways])
     return best[0], best[1], (best[2], best[3]) if layer.sparse else None
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from gancompress.backbones.base import blank_inputs
 from gancompress.errors import RunError
 from gancompress.training.batches import Latents, RealBatch
 from gancompress.training.graphs import RecordedPass
@@ -120,8 +121,7 @@ class ForwardBackward:
 
     def show(self, device: torch.device) -> None:
         """Take two images through both networks as in training, and change nothing: layers see their inputs."""
-        latents = torch.zeros(2, self._generator.latent_dim, device=device)
-        labels = torch.zeros(2, dtype=torch.int64, device=device) if self._generator.num_classes else None
+        latents, labels = blank_inputs(self._generator, 2)
         with torch.no_grad(), self._objective.autocast(device):
             unchanged(self._discriminator, unchanged(self._generator, latents, labels).float(), labels)
 

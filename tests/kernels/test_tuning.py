@@ -15,7 +15,7 @@ LAYER = Layer("conv", (8, 8, 3, 3), 4, 6, 6, padding=1)
 
 @pytest.fixture(autouse=True)
 def _forget(monkeypatch):
-    monkeypatch.setattr(tuning, "_known", {})
+    monkeypatch.setattr(tuning.FIGURES, "_known", {})
 
 
 def timed(monkeypatch, dense, low, high):
@@ -48,31 +48,31 @@ def test_measured_once_then_read_from_the_file(monkeypatch, native):
     calls = timed(monkeypatch, 6.0, 2.0, 8.0)
     kernels.break_even(LAYER, training=True)
     kernels.break_even(LAYER, training=True)
-    monkeypatch.setattr(tuning, "_known", {})  # a new process
+    monkeypatch.setattr(tuning.FIGURES, "_known", {})  # a new process
     assert kernels.break_even(LAYER, training=True) == pytest.approx(0.3)
     assert len(calls) == 1
     kernels.break_even(LAYER, training=False)
     kernels.break_even(Layer("conv", (8, 8, 3, 3), 4, 7, 6, padding=1), training=True)
     assert len(calls) == 3
-    (machine,) = json.loads(tuning.cache_file().read_text()).values()
+    (machine,) = json.loads(tuning.FIGURES.file.read_text()).values()
     assert len(machine) == 3
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"x": 3}'])
 def test_a_damaged_cache_is_an_empty_one(monkeypatch, native, content):
     timed(monkeypatch, 6.0, 2.0, 8.0)
-    tuning.cache_file().parent.mkdir(parents=True)
-    tuning.cache_file().write_text(content)
+    tuning.FIGURES.file.parent.mkdir(parents=True)
+    tuning.FIGURES.file.write_text(content)
     assert kernels.break_even(LAYER, training=True) == pytest.approx(0.3)
-    assert json.loads(tuning.cache_file().read_text())
+    assert json.loads(tuning.FIGURES.file.read_text())
 
 
 def test_the_cache_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("GANCOMPRESS_CACHE", str(tmp_path / "own"))
-    assert tuning.cache_file() == tmp_path / "own" / "break-even.json"
+    assert tuning.FIGURES.file == tmp_path / "own" / "break-even.json"
     monkeypatch.delenv("GANCOMPRESS_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert tuning.cache_file() == tmp_path / "xdg" / "gancompress" / "break-even.json"
+    assert tuning.FIGURES.file == tmp_path / "xdg" / "gancompress" / "break-even.json"
 
 
 def test_an_unknown_mode_is_refused(monkeypatch):

@@ -46,8 +46,8 @@ STEPS = 3
 def _own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("GANCOMPRESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GANCOMPRESS_SPARSE", "auto")
-    monkeypatch.setattr(tuning, "_known", {})
-    monkeypatch.setattr(folding, "_known", {})
+    monkeypatch.setattr(tuning.FIGURES, "_known", {})
+    monkeypatch.setattr(folding.FIGURES, "_known", {})
 
 
 @pytest.fixture
@@ -213,8 +213,8 @@ def test_the_choice_is_measured_once_and_belongs_to_the_run(recipe, monkeypatch)
     train(whole, 2)
 
     # another day, the other way would win: a resumed run does not ask
-    monkeypatch.setattr(folding, "_known", {})
-    folding.cache_file().unlink()
+    monkeypatch.setattr(folding.FIGURES, "_known", {})
+    folding.FIGURES.file.unlink()
     monkeypatch.setattr(folding, "_times", lambda layer: (1.0, 2.0, None))
     resumed = build_trainer(recipe("fold=auto"), build_dataset(recipe()))
     resumed.restore(saved, scalars)
@@ -243,7 +243,7 @@ def test_choices_of_4x4_kernels_are_kept(recipe, monkeypatch):
 def test_a_new_run_takes_its_choices_from_the_cache(recipe, monkeypatch):
     monkeypatch.setattr(folding, "_times", lambda layer: (2.0, 1.0, None))
     first = train(start(recipe("fold=auto")), 1)
-    monkeypatch.setattr(folding, "_known", {})
+    monkeypatch.setattr(folding.FIGURES, "_known", {})
     monkeypatch.setattr(folding, "_times", lambda layer: pytest.fail("measured again"))
     assert train(start(recipe("fold=auto")), 1).folding.table == first.folding.table
 
@@ -255,9 +255,9 @@ def test_what_takes_seconds_is_said_before_and_only_where_it_happens(recipe, mon
         assert said == ["timing 5 layers to choose their kernels, once on this machine"]
         return 2.0, 1.0, None
 
-    monkeypatch.setattr(folding, "_known", {})
+    monkeypatch.setattr(folding.FIGURES, "_known", {})
     monkeypatch.setattr(folding, "_times", times)
-    folding.cache_file().unlink(missing_ok=True)
+    folding.FIGURES.file.unlink(missing_ok=True)
     start(recipe("fold=auto")).choose(said.append)
     assert len(said) == 1
     again = start(recipe("fold=auto"))

@@ -33,7 +33,7 @@ training: {steps: 12, batch_size: 8, ema: {decay: 0.5}, log_every: 100}
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("GANCOMPRESS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(tuning, "_known", {})
+    monkeypatch.setattr(tuning.FIGURES, "_known", {})
 
 
 def slow(p):
@@ -163,8 +163,8 @@ def test_resumed_is_the_same_bytes_whatever_is_measured_later(mode, tmp_path, mo
         whole.step(current)
 
     monkeypatch.setattr(tuning, "_times", lambda layer, training: (1.0, 2.0, 8.0))  # now dense would win everywhere
-    monkeypatch.setattr(tuning, "_known", {})
-    tuning.cache_file().unlink(missing_ok=True)
+    monkeypatch.setattr(tuning.FIGURES, "_known", {})
+    tuning.FIGURES.file.unlink(missing_ok=True)
     resumed, _ = trainer_of(tmp_path, f"training.kernels={mode}")
     resumed.restore(saved, scalars)
     for _ in range(5):
