@@ -121,7 +121,10 @@ def bench_infer(
         settings={"recipe": recipe.name, "model": recipe.model.model_dump(mode="json"), "rounds": rounds, **machine()},
         batches={batch: ratios(found, REFERENCE) for batch, found in times.items()},
         times=times,
-        macs={_name(d): profile(net).weight_macs(_kept(masks), "executed") for d, (net, masks) in masked.items()},
+        macs={
+            _name(density): profile(net).weight_macs({n: int(mask.sum()) for n, mask in masks.items()}, "executed")
+            for density, (net, masks) in masked.items()
+        },
         error=error,
         missing=[name for name in ("onnxruntime", "openvino") if not installed(name)],
     )
@@ -129,10 +132,6 @@ def bench_infer(
 
 def _name(density: float) -> str:
     return f"sparse {density:g}"
-
-
-def _kept(masks: dict[str, Tensor]) -> dict[str, int]:
-    return {name: int(mask.sum()) for name, mask in masks.items()}
 
 
 def _masked(recipe: Recipe, density: float) -> tuple[Generator, dict[str, Tensor]]:

@@ -75,8 +75,6 @@ def line_chart(
     title: str,
     series: Sequence[Series],
     *,
-    x_label: str = "step",
-    y_label: str = "",
     log_y: bool = False,
     from_zero: bool = False,
     marks: Sequence[Mark] = (),
@@ -85,13 +83,11 @@ def line_chart(
     height: int = 250,
     kind: str = "",
 ) -> str:
-    """Draw lines over a common x axis.
+    """Draw lines over training steps.
 
     Args:
         title: what the chart shows.
         series: the lines.
-        x_label: unit of the x axis.
-        y_label: unit of the y axis.
         log_y: logarithmic y axis, if all values are positive.
         from_zero: the y axis includes 0.
         marks: points to ring.
@@ -109,8 +105,7 @@ def line_chart(
         title,
         [x for x, _ in finite],
         [y for _, y in finite],
-        x_label,
-        y_label,
+        "step",
         log_y=log_y,
         from_zero=from_zero,
         width=width,

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gancompress.data.base import Dataset
-    from gancompress.recipe.document import Document
     from gancompress.recipe.schema import Recipe
 
 __all__ = ["Cell", "Grid", "Row", "build_grid", "evaluations_of"]
@@ -282,7 +281,11 @@ class _Layout:
         for key, value in (*self._forced(choice), *choice.settings):
             node = "sparsity" if key.partition(".")[0] in _BESIDE_METHODS else "sparsity.method"
             document = apply_override(document, f"{node}.{key}={value}")
-        document = self._with_density(document, density)
+        if density is None:  # the dense run is one run, whatever densities it is compared with
+            document = without_densities(document)
+        else:
+            key = "sparsity.density" if self.density_of == "both" else "sparsity.generator.density"
+            document = apply_override(document, f"{key}={density!r}")
         if steps is not None and steps != self.steps:
             document = apply_override(document, f"training.steps={steps}")
             if self.base.recipe.evaluation.every:
@@ -309,12 +312,6 @@ class _Layout:
             for key, value in wanted.items()
             if value is not None and key in known and choice.setting(key) is None
         ]
-
-    def _with_density(self, document: Document, density: float | None) -> Document:
-        if density is None:
-            return without_densities(document)  # the dense run is one run, whatever densities it is compared with
-        key = "sparsity.density" if self.density_of == "both" else "sparsity.generator.density"
-        return apply_override(document, f"{key}={density!r}")
 
 
 def _published_rows(base: LoadedRecipe) -> list[Recipe]:

@@ -132,7 +132,7 @@ class CellResult:
     def best_of(self, count: int, label: str, higher: bool) -> Evaluated | None:
         """Return the best of the last ``count`` evaluations at the final density."""
         looked = [one for one in self.evaluations if one.final][-count:]
-        finite = [one for one in looked if _finite(one.values.get(label))]
+        finite = [one for one in looked if (value := one.values.get(label)) is not None and math.isfinite(value)]
         if not finite:
             return None
         return (max if higher else min)(finite, key=lambda one: float(one.values[label] or 0.0))
@@ -354,7 +354,3 @@ def _machine(environment: Mapping[str, Any]) -> str:
     torch = mapping(environment.get("versions")).get("torch", "?")
     share = f", {threads} of {environment.get('cores')} cores for each run" if device == "cpu" else ""
     return f"{where}{share}; torch {torch}, Python {environment.get('python')}, {environment.get('platform')}"
-
-
-def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)

@@ -25,7 +25,6 @@ __all__ = [
     "ROLES",
     "build_budgets",
     "build_method",
-    "build_pattern",
     "connected_weights",
     "densities",
     "masked_weights",
@@ -50,12 +49,6 @@ def build_method(recipe: Recipe) -> Method[MethodConfig]:
     return cast(
         "Method[MethodConfig]", METHODS.get(recipe.sparsity.method.name)(component_config(recipe.sparsity.method))
     )
-
-
-def build_pattern(recipe: Recipe) -> Pattern[PatternConfig]:
-    """Return the pattern of a recipe: the units in which its weights are kept."""
-    node = recipe.sparsity.pattern
-    return cast("Pattern[PatternConfig]", PATTERNS.get(node.name)(component_config(node)))
 
 
 def masked_weights(network: Generator | Discriminator, config: SparsityConfig) -> dict[str, PrunableWeight]:
@@ -106,7 +99,8 @@ def build_budgets(recipe: Recipe, weights: dict[Role, dict[str, PrunableWeight]]
         role: sum(weight.parameter.numel() for weight in weights[role].values()) for role in ROLES
     }
     asked = densities(recipe, sizes)
-    pattern = build_pattern(recipe)
+    node = recipe.sparsity.pattern
+    pattern = cast("Pattern[PatternConfig]", PATTERNS.get(node.name)(component_config(node)))
     budgets: dict[Role, Budget] = {}
     for role in ROLES:
         config = getattr(recipe.sparsity, role)

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
     from gancompress.backbones.base import Generator
     from gancompress.experiment.finished import FinishedRun
-    from gancompress.storage.checkpoint import Snapshot
 
 __all__ = [
     "FORMAT",
@@ -235,7 +234,8 @@ def export_run(
     source = {"run": run.directory.path.resolve().name, "step": number, "weights": "ema"}
     snapshot = run.snapshot(str(number), ("ema", "sparsity"))
     generator, built = run.rebuild(snapshot)
-    masks = snapshot_masks(snapshot)
+    prefix, kept = "generator.mask.", snapshot.groups.get("sparsity", {})  # weights that were never masked have none
+    masks = {name.removeprefix(prefix): mask for name, mask in kept.items() if name.startswith(prefix)}
     try:
         return export_packed(
             generator, path, model=built.model, masks=masks, values=values, source=source, origin=built.origin,
@@ -244,12 +244,6 @@ def export_run(
     except ExportError as error:
         where = error.where or str(run.directory.checkpoints / f"{number:08d}")
         raise ExportError(error.message, where=where) from error
-
-
-def snapshot_masks(snapshot: Snapshot) -> dict[str, Tensor]:
-    """Return the generator's masks of a checkpoint; none for weights that were never masked."""
-    prefix, kept = "generator.mask.", snapshot.groups.get("sparsity", {})
-    return {name.removeprefix(prefix): mask for name, mask in kept.items() if name.startswith(prefix)}
 
 
 def load_packed(path: Path) -> Packed:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import os
 from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
@@ -155,7 +156,8 @@ class Library:
             getattr(lib, name).argtypes = arguments
         self.path = path
         self.raw = lib
-        self.built_for = self._names()
+        names = map(lib.gc_isa_name, itertools.count())
+        self.built_for = tuple(name.decode() for name in itertools.takewhile(lambda name: name is not None, names))
         self.supported = tuple(name for i, name in enumerate(self.built_for) if lib.gc_isa_supported(i))
         if wanted is None:
             self.isa = self.supported[0]
@@ -167,12 +169,6 @@ class Library:
                 f"{did_you_mean(wanted, [*self.supported, 'off'])}"
             )
         self.isa_index = self.built_for.index(self.isa)
-
-    def _names(self) -> tuple[str, ...]:
-        names: list[str] = []
-        while (name := self.raw.gc_isa_name(len(names))) is not None:
-            names.append(name.decode())
-        return tuple(names)
 
     def check(self, code: int) -> bool:
         """Turn a status code into True (done), False (an input was not finite: nothing useful written) or an error."""

@@ -89,17 +89,14 @@ def training_charts(run: RunRecord) -> list[Figure]:
             continue
         series = of_updates(key)
         negative = any(value < 0 for one in series for _, value in one.points)
-        chart(_heading(key), _NOTES.get(key, "as the method notes it"), series, from_zero=not negative)
+        heading = key.replace("_", " ").strip().capitalize() or key
+        chart(heading, _NOTES.get(key, "as the method notes it"), series, from_zero=not negative)
     rate = run.log.curve("train", "learning_rate")
     if len({value for _, value in rate}) > 1:  # a horizontal line is in the recipe already
         chart("Learning rate", "of the generator", [Series("learning rate", rate)])
     measured = "training steps per second, as measured; evaluations included"
     chart("Speed", measured, [Series("steps per second", run.log.curve("train", "rate"))])
     return charts
-
-
-def _heading(key: str) -> str:
-    return key.replace("_", " ").strip().capitalize() or key
 
 
 def _best_mark(run: RunRecord, label: str) -> tuple[Mark, ...]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gancompress.comparison.results import short_names
 from gancompress.errors import RunError
@@ -46,8 +45,7 @@ def build_comparison(results: Results) -> Path:
     return write_page(results.path / "compare.html", render_comparison(results))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Picture:
+class _Picture(NamedTuple):
     label: str
     detail: str
     uri: str
@@ -140,7 +138,8 @@ def _pictures(rows: Sequence[RowResult]) -> list[tuple[str, list[_Picture]]]:
     found: dict[float | None, list[_Picture]] = {}
     for row in rows:
         cell = next((cell for cell in row.cells if cell.seed == seed), None)
-        picture = _last_grid(cell.path) if cell is not None and cell.path is not None else None
+        grids = sorted((cell.path / "samples").glob("*.png")) if cell is not None and cell.path is not None else ()
+        picture = png_uri(grids[-1]) if grids else None
         if picture is not None:
             detail = f"{row.kept_ratio:.3g}× the weights"
             found.setdefault(row.density, []).append(_Picture(row.name, detail, picture))
@@ -148,8 +147,3 @@ def _pictures(rows: Sequence[RowResult]) -> list[tuple[str, list[_Picture]]]:
     if not found:
         return [(f"seed {seed}", dense)] if dense else []
     return [(f"density {density:g}, seed {seed}", [*dense, *pictures]) for density, pictures in found.items()]
-
-
-def _last_grid(run: Path) -> str | None:
-    grids = sorted((run / "samples").glob("*.png"))
-    return png_uri(grids[-1]) if grids else None

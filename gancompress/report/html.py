@@ -98,7 +98,7 @@ def _warnings(run: RunRecord) -> list[str]:
 def _about(run: RunRecord) -> list[tuple[str, str]]:
     """Return the line under the title: what was trained on what, with which seed, when."""
     recipe = run.recipe
-    training = mapping(recipe.get("training"))
+    training, started = mapping(recipe.get("training")), run.status.started
     facts = [
         ("method", mapping(mapping(recipe.get("sparsity")).get("method")).get("name")),
         ("pattern", _pattern(mapping(mapping(recipe.get("sparsity")).get("pattern")))),
@@ -108,7 +108,7 @@ def _about(run: RunRecord) -> list[tuple[str, str]]:
         ("batch", training.get("batch_size")),
         ("seed", recipe.get("seed")),
         ("run", run.status.id or None),
-        ("started", _date(run.status.started)),
+        ("started", started.replace("T", " ").replace("+00:00", " UTC") if started else None),
     ]
     return [(name, str(value)) for name, value in facts if value is not None]
 
@@ -118,10 +118,6 @@ def _pattern(node: Mapping[str, Any]) -> str | None:
     settings = ", ".join(f"{key} {value}" for key, value in node.items() if key != "name")
     name = node.get("name", "unstructured")
     return None if name == "unstructured" else f"{name} ({settings})" if settings else str(name)
-
-
-def _date(text: str | None) -> str | None:
-    return text.replace("T", " ").replace("+00:00", " UTC") if text else None
 
 
 def _metric_rows(run: RunRecord) -> tuple[list[dict[str, str]], str]:

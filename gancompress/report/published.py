@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Difference", "Measured", "answers", "answers_of_comparison", "answers_of_run", "selection_words"]
 
 #: metrics as papers call them, and as runs do
-_KEYS: Final = {"FID": "fd", "IS": "is"}
+_KEYS: Final = {"FID": "fd", "FD": "fd", "IS": "is"}
 _WORDS: Final = {"reference_count": "real images", "batch_norm": "batch norm", "samples": "generated images"}
 
 
@@ -166,17 +166,12 @@ def answers_of_comparison(results: Results) -> Iterator[tuple[RowResult, Answer]
             measured = {
                 key: Measured(label, metric_value(value.mean, value.std))
                 for label, value in found.items()
-                if value is not None and (key := _key_of(label))
+                if value is not None and (key := _KEYS.get(label.partition("[")[0]))
             }
             selection = selection_words(results.looks, results.primary)
             plain = recipes[cell.name].model_dump(mode="json")
             for answer in answers(plain, measured, cell.measured_by, selection, len(row.cells)):
                 yield row, answer
-
-
-def _key_of(label: str) -> str:
-    """Return the key of a metric by its label: FID and FD[…] are ``fd``, IS and IS[…] are ``is``."""
-    return {"FID": "fd", "FD": "fd", "IS": "is"}.get(label.partition("[")[0], "")
 
 
 def selection_words(looks: int, primary: str) -> str:
