@@ -34,12 +34,7 @@ __all__ = [
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest known name, or the list of known names when none is close.
 
-    Args:
-        name: what the user wrote.
-        known: the names that exist.
-
-    Returns:
-        A clause that starts with ``"; "``, ready to be appended to a message; empty when ``known`` is empty.
+    It is ready to be appended to a message; empty when ``known`` is empty.
     """
     candidates = sorted(known)
     close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)

@@ -239,11 +239,7 @@ class NotebookLine:
 
 
 class RunProgress:
-    """Shows a run: rate, remaining time, losses, densities and the latest metric.
-
-    Args:
-        on: where; default: what suits standard error.
-    """
+    """Shows a run: rate, remaining time, losses, densities and the latest metric."""
 
     def __init__(self, on: Display | None = None) -> None:
         self._on = on if on is not None else display()
@@ -299,13 +295,7 @@ class RunProgress:
 
 
 class ComparisonProgress:
-    """Shows a comparison: a line per run that starts or ends, and how far the running ones are.
-
-    Args:
-        grid: what is compared.
-        folder: where.
-        on: where it is shown; default: what suits standard error.
-    """
+    """Shows a comparison: a line per run that starts or ends, and how far the running ones are."""
 
     def __init__(self, grid: Grid, folder: ComparisonFolder, on: Display | None = None) -> None:
         self._on = on if on is not None else display(20.0, at_once=False)

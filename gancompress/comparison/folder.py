@@ -37,11 +37,7 @@ _RECORD = "comparison.json"
 
 
 class ComparisonFolder:
-    """Paths and files of one comparison.
-
-    Args:
-        path: the directory; :meth:`open` makes it.
-    """
+    """Paths and files of one comparison; :meth:`open` makes the directory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -67,10 +67,6 @@ class Price:
 def price(recipe: Recipe, image: ImageSpec) -> Price:
     """Play a recipe through.
 
-    Args:
-        recipe: what would be run.
-        image: images that it would be trained on.
-
     Raises:
         GancompressError: the recipe cannot be run: a density that a layer cannot meet, too few steps for the rounds, …
     """

@@ -60,10 +60,7 @@ _LOADED: dict[Path, _Loaded] = {}
 
 
 def load_plugin(path: str | Path) -> list[str]:
-    """Run a plugin file and keep what it registers. A file that was loaded before is run again only if it changed.
-
-    Args:
-        path: a Python file.
+    """Run a Python file and keep what it registers. A file that was loaded before is run again only if it changed.
 
     Returns:
         What it registered, each as ``kind name``.

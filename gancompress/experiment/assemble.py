@@ -113,11 +113,7 @@ def build_trainer(
 ) -> Trainer:
     """Build everything that trains, at initialisation: masks are not drawn yet (see ``Engine.init``).
 
-    Args:
-        recipe: what is run.
-        dataset: its images.
-        group: processes that train together.
-        architecture: what the networks are; by default what the recipe says.
+    The networks are of the ``architecture``, by default what the recipe says.
     """
     group = group if group is not None else Group()
     _check_batches(recipe, group.world)

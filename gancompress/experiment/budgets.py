@@ -67,11 +67,7 @@ def connected_weights(network: Generator | Discriminator, config: SparsityConfig
 
 
 def densities(recipe: Recipe, sizes: dict[Role, int]) -> dict[Role, float]:
-    """Return the density asked of each role.
-
-    Args:
-        recipe: the recipe.
-        sizes: weights that a density counts, per role.
+    """Return the density asked of each role; ``sizes`` are the weights that a density counts.
 
     Raises:
         RecipeError: a total density leaves the discriminator nothing, or more than it has.

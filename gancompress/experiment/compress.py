@@ -183,13 +183,7 @@ def _check_fits(recipe: Recipe, source: Source) -> None:
 
 
 def compress(recipe: Recipe, source: Source, root: Path, observer: Observer | None = None) -> Compression:
-    """Run a planned compression, or go on with it, and evaluate before and after.
-
-    Args:
-        recipe: from :func:`plan_compression`.
-        source: what is compressed.
-        root: directory that holds runs.
-        observer: told what happens.
+    """Run what :func:`plan_compression` planned, or go on with it, and evaluate before and after.
 
     Raises:
         GancompressError: whatever is wrong with the data, the directory or the training.

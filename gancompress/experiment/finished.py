@@ -131,11 +131,7 @@ class FinishedRun:
 
 
 def open_run(path: Path, overrides: Sequence[str] = ()) -> FinishedRun:
-    """Open a run directory.
-
-    Args:
-        path: the directory.
-        overrides: settings of its recipe to change, as in ``--set``.
+    """Open a run directory, with settings of its recipe changed as by ``--set``.
 
     Raises:
         RunError: it is no run directory, or has no checkpoint yet.

@@ -25,14 +25,7 @@ __all__ = ["Evaluator", "check_evaluation", "check_measurable", "metric_record"]
 
 
 class Evaluator:
-    """Measures generators as an evaluation section says, with an extractor that is built when it is first needed.
-
-    Args:
-        config: the evaluation section of a recipe.
-        dataset: what is compared with.
-        device: where to run.
-        observer: told of long computations.
-    """
+    """Measures generators as an evaluation section says, with an extractor that is built when it is first needed."""
 
     def __init__(
         self, config: EvaluationConfig, dataset: Dataset[DatasetConfig], device: torch.device, observer: Observer

@@ -90,12 +90,7 @@ def build_backbone(recipe: Recipe, image: ImageSpec) -> Backbone[BackboneConfig]
 
 
 def stored_architecture(scalars: Mapping[str, Any], recipe: Recipe) -> Architecture:
-    """Return what the networks of a checkpoint are; old ones say it through their recipe only.
-
-    Args:
-        scalars: of the checkpoint.
-        recipe: of the run.
-    """
+    """Return what the networks of a checkpoint with these scalars are; old ones say it through their recipe only."""
     if "architecture" in scalars:
         return Architecture.from_json(scalars["architecture"])
     return build_architecture(recipe, ImageSpec.from_json(scalars["image"]))

@@ -244,8 +244,7 @@ class Session:
     def checkpoint(self, *, passing: bool = False) -> None:
         """Write the state of the run; every rank calls it, the first one writes.
 
-        Args:
-            passing: the next checkpoint replaces this one.
+        The next checkpoint replaces one made in passing.
         """
         self._saved = time.perf_counter()
         if not passing:

@@ -72,11 +72,6 @@ def choose_widths(
 ) -> dict[Role, ChosenWidth]:
     """Ask the method how wide each network is built; empty when it leaves that to the recipe.
 
-    Args:
-        method: the sparsity method.
-        backbone: as the recipe describes it.
-        budgets_of: turns both networks into what the recipe asks of them.
-
     Raises:
         BackboneError: the method wants to choose, and the backbone does not say how.
     """

@@ -224,11 +224,7 @@ def export_run(
 ) -> dict[str, TensorSize]:
     """Write the averaged generator of a finished run into one file; see :func:`export_packed`.
 
-    Args:
-        run: from :func:`gancompress.experiment.finished.open_run`.
-        path: the file.
-        step: ``last``, ``best`` or a number.
-        values: see :func:`export_packed`.
+    ``step`` is ``last``, ``best`` or a number.
     """
     number = run.step(step)
     source = {"run": run.directory.path.resolve().name, "step": number, "weights": "ema"}

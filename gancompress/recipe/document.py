@@ -279,11 +279,7 @@ def _compose(text: str, source: str) -> tuple[Any, dict[KeyPath, Mark]]:
 
 
 def parse_yaml(text: str, source: str) -> Document:
-    """Read one YAML document whose top level is a mapping.
-
-    Args:
-        text: the YAML.
-        source: file name for messages.
+    """Read one YAML document whose top level is a mapping; messages call it ``source``.
 
     Raises:
         RecipeError: it is not such a document; the message has line and column.

@@ -104,12 +104,7 @@ def _default(field: FieldInfo) -> Any:
 
 
 def resolved_yaml(recipe: Recipe, *, defaults: bool = True) -> str:
-    """Return the recipe as YAML with nothing left to resolve; it loads back to the same id.
-
-    Args:
-        recipe: the recipe.
-        defaults: write the defaults out too.
-    """
+    """Return the recipe as YAML with nothing left to resolve; it loads back to the same id, without defaults too."""
     return dump_yaml(recipe.model_dump(mode="json") if defaults else minimal(recipe))
 
 

@@ -68,13 +68,7 @@ def show_value(value: Any) -> str:
 
 
 def mistakes_of(error: ValidationError, document: Document, model: type[BaseModel]) -> Iterator[Mistake]:
-    """Yield the mistakes that a validation found, one per key.
-
-    Args:
-        error: what pydantic raised.
-        document: what was validated, with its marks.
-        model: what it was validated against, for ranges and allowed keys.
-    """
+    """Yield the mistakes that a validation found, one per key; ``model`` knows the ranges, ``document`` the lines."""
     found: dict[KeyPath, list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
         found.setdefault(_path(details, document), []).append(details)

@@ -48,11 +48,6 @@ def split_address(text: str | Path) -> tuple[str, str]:
 def choose_variant(document: Document, name: str, source: str) -> Document:
     """Return the settings of one variant, ready to be laid over ``document``.
 
-    Args:
-        document: a recipe with everything it extends.
-        name: of the variant.
-        source: what messages call the recipe.
-
     Raises:
         RecipeError: there is no such variant, or the variants are malformed.
     """

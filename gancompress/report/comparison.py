@@ -30,10 +30,7 @@ __all__ = ["build_comparison", "render_comparison"]
 
 
 def build_comparison(results: Results) -> Path:
-    """Write ``compare.json``, ``compare.csv``, ``cells.csv`` and ``compare.html`` into the comparison's directory.
-
-    Returns:
-        The page.
+    """Write ``compare.json``, ``compare.csv``, ``cells.csv`` and ``compare.html`` into its directory; return the page.
 
     Raises:
         RunError: the disk refuses.

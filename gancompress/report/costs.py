@@ -37,11 +37,7 @@ class CostCard:
 
 
 def cost_cards(cost: Mapping[str, Any]) -> list[CostCard]:
-    """Return theory, time and bytes of a run; none when nothing is known.
-
-    Args:
-        cost: contents of ``cost.json``.
-    """
+    """Return theory, time and bytes of a run from its ``cost.json``; none when nothing is known."""
     cards = [_theory(mapping(cost.get("theory"))), _time(mapping(cost.get("time"))), _bytes(mapping(cost.get("bytes")))]
     return cards if any(card.rows for card in cards) else []
 

@@ -29,13 +29,7 @@ _GRIDS = 12
 
 
 def build_report(run_dir: Path) -> Path:
-    """Write ``report.html`` into a run directory.
-
-    Args:
-        run_dir: the run directory, finished or not.
-
-    Returns:
-        The page.
+    """Write ``report.html`` into the directory of a run, finished or not, and return its path.
 
     Raises:
         RunError: there is no run directory, or the page cannot be written.

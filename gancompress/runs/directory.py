@@ -49,9 +49,6 @@ class RunDirectory:
 
     The constructor looks at an existing directory; :meth:`open` finds or makes the one of a recipe.
 
-    Args:
-        path: a run directory.
-
     Raises:
         RunError: there is no run there.
     """
@@ -68,10 +65,6 @@ class RunDirectory:
     def open(cls, root: Path, recipe: Recipe) -> RunDirectory:
         """Return the directory of ``recipe`` under ``root``, made if it is not there.
 
-        Args:
-            root: directory that holds runs; made if missing.
-            recipe: the resolved recipe.
-
         Raises:
             RunError: the directory belongs to another recipe, or cannot be made.
         """
@@ -82,12 +75,7 @@ class RunDirectory:
 
     @classmethod
     def claim(cls, path: Path, recipe: Mapping[str, Any], identity: str) -> RunDirectory:
-        """Return ``path`` as the directory of ``recipe``, made if it is not there.
-
-        Args:
-            path: the run directory.
-            recipe: the resolved recipe as plain values.
-            identity: its id.
+        """Return ``path`` as the directory of ``recipe``, resolved and plain, made if it is not there.
 
         Raises:
             RunError: the directory belongs to another recipe, holds something else, or cannot be made.

@@ -157,12 +157,7 @@ def run_checks(component: str, checks: Iterable[Check]) -> Conformance:
 
 
 def chosen(checks: Sequence[Check], skip: Collection[str], slow: bool) -> list[Check]:
-    """Return the checks that are wanted.
-
-    Args:
-        checks: all of them.
-        skip: names to leave out.
-        slow: keep the slow ones.
+    """Return the checks that are wanted: none in ``skip``, and slow ones only if ``slow``.
 
     Raises:
         ValueError: a name in ``skip`` is no check.

@@ -127,11 +127,6 @@ def _share(
 def validate(net: MaskedNetwork, state: SparseState, author: str) -> None:
     """Verify names, shapes, dtypes, counts and units of a state; waits for the device.
 
-    Args:
-        net: the network that it is for.
-        state: the state.
-        author: who made it, for messages.
-
     Raises:
         InvariantError: naming the tensor that does not fit.
     """

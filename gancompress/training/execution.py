@@ -58,13 +58,7 @@ def why_dense(*, device: str, precision: str, channels_last: bool, world: int, c
 
 
 class SparseLayers:
-    """The masked layers of one network.
-
-    Args:
-        execution: how they are computed.
-        network: the live network.
-        weights: its masked weights by name.
-    """
+    """The masked layers of one network."""
 
     def __init__(self, execution: Execution, network: nn.Module, weights: Mapping[str, PrunableWeight]) -> None:
         self._execution = execution

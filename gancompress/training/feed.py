@@ -44,10 +44,6 @@ class Prefetcher:
 
     After a draw numbered n, number n + 1 of the same kind is made. A wrong guess costs that batch; what is returned is
     always what ``source`` returns.
-
-    Args:
-        source: makes the batches.
-        device: where they end up.
     """
 
     def __init__(self, source: Source, device: torch.device | None = None) -> None:
@@ -81,12 +77,7 @@ class Prefetcher:
 
 
 class DeviceDataset(Dataset[DatasetConfig]):
-    """A dataset whose images and labels lie on a device, as bytes; reading gathers them there.
-
-    Args:
-        dataset: read once, whole.
-        device: where to.
-    """
+    """A dataset whose images and labels lie on a device, as bytes, read once and whole; reading gathers them there."""
 
     def __init__(self, dataset: Dataset[DatasetConfig], device: torch.device) -> None:
         super().__init__(dataset.config)

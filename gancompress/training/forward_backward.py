@@ -29,14 +29,7 @@ class ForwardBackward:
     """Computes the losses of both players and leaves their gradients in ``.grad``; steps nothing, waits for nothing.
 
     The discriminator's pass builds no graph of the generator, and the generator's computes no gradients of the
-    discriminator's weights.
-
-    Args:
-        generator: live generator.
-        discriminator: live discriminator.
-        objective: losses.
-        config: the recipe's training section.
-        record: how passes are recorded, for tests; default: as CUDA graphs.
+    discriminator's weights. ``record`` says how passes are recorded: as CUDA graphs, except in tests.
     """
 
     def __init__(

@@ -73,11 +73,7 @@ class RecordedPass:
         self._gradients: list[Tensor | None] = []
 
     def __call__(self, inputs: Sequence[Tensor | None]) -> list[Tensor]:
-        """Return the results; those of the next call overwrite them.
-
-        Args:
-            inputs: of the same shapes every time.
-        """
+        """Return the results for inputs of the same shapes every time; those of the next call overwrite them."""
         if self._replay is None:
             self._start(inputs)
         for held, given in zip(self._inputs, inputs, strict=True):

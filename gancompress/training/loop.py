@@ -158,8 +158,7 @@ class Trainer:
     def choose(self, say: Callable[[str], None] | None = None) -> None:
         """Measure what this run chooses by measurement, if that is still to be done. The first step calls it.
 
-        Args:
-            say: told before anything that takes seconds.
+        ``say`` is told before anything that takes seconds.
         """
         folding = self.folding
         if folding is not None and folding.undecided:

@@ -54,12 +54,7 @@ def is_elementwise(optimizer: Optimizer) -> bool:
 
 
 def moments(optimizer: Optimizer, parameter: nn.Parameter, name: str = "parameter") -> dict[str, Tensor]:
-    """Return the state tensors of ``parameter`` that have its shape; empty before the first step.
-
-    Args:
-        optimizer: any optimizer.
-        parameter: one of its parameters.
-        name: how an error calls the parameter.
+    """Return the state tensors of ``parameter``, of its shape; none before the first step. Errors call it ``name``.
 
     Raises:
         UnsupportedOptimizerError: it keeps state of another shape, which cannot be masked.

@@ -45,9 +45,6 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig, *, fused: bool 
         config: name and settings; a ``None`` setting leaves the optimizer's default.
         fused: let Adam, AdamW and SGD use torch's fused kernel on CPU and CUDA; it rounds differently.
 
-    Returns:
-        The optimizer.
-
     Raises:
         RecipeError: the name is unknown, or the optimizer does not take a setting that was given.
     """
