@@ -75,6 +75,8 @@ def line_chart(
     title: str,
     series: Sequence[Series],
     *,
+    x_label: str = "step",
+    y_label: str = "",
     log_y: bool = False,
     from_zero: bool = False,
     marks: Sequence[Mark] = (),
@@ -83,11 +85,13 @@ def line_chart(
     height: int = 250,
     kind: str = "",
 ) -> str:
-    """Draw lines over training steps.
+    """Draw lines over a common x axis.
 
     Args:
         title: what the chart shows.
         series: the lines.
+        x_label: unit of the x axis.
+        y_label: unit of the y axis.
         log_y: logarithmic y axis, if all values are positive.
         from_zero: the y axis includes 0.
         marks: points to ring.
@@ -105,7 +109,8 @@ def line_chart(
         title,
         [x for x, _ in finite],
         [y for _, y in finite],
-        "step",
+        x_label,
+        y_label,
         log_y=log_y,
         from_zero=from_zero,
         width=width,
