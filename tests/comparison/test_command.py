@@ -52,7 +52,7 @@ def test_a_dry_run_shows_the_grid_and_writes_nothing(tiny_file: Path, here: Path
         (("--seeds", "none"), "--seeds: expected how many"),
         (
             ("--density", "0.0001", "--set", "sparsity.generator.allocation=uniform", "--methods", "static"),
-            "none of its",
+            "leaves the generator without a weight in input.linear.weight, output.weight",
         ),
     ],
 )
