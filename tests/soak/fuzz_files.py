@@ -30,7 +30,7 @@ from gancompress.experiment.provenance import note_plugins
 from gancompress.experiment.run import Experiment
 from gancompress.export.container import read_container, write_container
 from gancompress.export.packed import FORMAT, KIND, export_packed, export_run
-from gancompress.kernels.measured import recall
+from gancompress.kernels.measured import Figures
 from gancompress.progress import Silent
 from gancompress.recipe.load import load_recipe, parse_recipe
 from gancompress.report.comparison import build_comparison
@@ -398,7 +398,7 @@ def _others(root: Path, run: Path) -> Iterator[Kind]:
     yield _kind(cache, mutate_tensors, {"recall": lambda: load_tensors(cache)}, name="cache of features")
     measured = root / "break-even.json"
     measured.write_text(json.dumps({"a machine": {"a layer": 0.25}}))
-    yield _kind(measured, mutate_json, {"recall": lambda: recall(measured, "a machine", "a layer")})
+    yield _kind(measured, mutate_json, {"known": lambda: Figures(str(measured)).known("a machine", "a layer")})
     holder = root / ".lock.holder"
     holder.write_text(json.dumps({"pid": 7, "host": "here"}))
     yield _kind(holder, mutate_json, {"name": lambda: _named(holder)})
