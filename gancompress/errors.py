@@ -43,6 +43,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(candidates)}" if candidates else ""
 
 
+#: characters of an error that are shown
+_LONGEST = 4000
+
+
 class GancompressError(Exception):
     """Base of every error that is the user's (or their machine's) to mend.
 
@@ -57,7 +61,9 @@ class GancompressError(Exception):
     def __init__(self, message: str, *, where: str | None = None) -> None:
         self.message = message
         self.where = where
-        super().__init__(f"{where}: {message}" if where else message)
+        said = f"{where}: {message}" if where else message
+        # a damaged file may hold a value of any length, which libraries repeat
+        super().__init__(said if len(said) <= _LONGEST else f"{said[: _LONGEST // 2]} … {said[-_LONGEST // 4 :]}")
 
 
 class RecipeError(GancompressError):
