@@ -1,8 +1,13 @@
-"""Bytes as people read them."""
+"""Bytes, and lists that are too long, as people read them."""
 
 from __future__ import annotations
 
-__all__ = ["size"]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["size", "some"]
 
 
 def size(count: float) -> str:
@@ -11,3 +16,8 @@ def size(count: float) -> str:
         if count >= limit:
             return f"{count / limit:.4g} {unit}"
     return f"{count:g} B"
+
+
+def some(shown: Sequence[str], count: int, between: str = ", ") -> str:
+    """Return the first few of ``count`` texts in a line, and how many more there are: ``a, b and 5 more``."""
+    return between.join(shown) + (f" and {count - len(shown):,} more" if count > len(shown) else "")

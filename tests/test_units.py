@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gancompress.units import size
+from gancompress.units import size, some
 
 
 @pytest.mark.parametrize(
@@ -11,3 +11,9 @@ from gancompress.units import size
 )
 def test_bytes_have_four_digits_and_a_decimal_prefix(count: float, text: str) -> None:
     assert size(count) == text
+
+
+def test_a_long_list_says_how_many_more_there_are() -> None:
+    assert some(["a", "b"], 2) == "a, b"
+    assert some(["a", "b"], 1202) == "a, b and 1,200 more"
+    assert some(["a: 1", "b: 2"], 3, "; ") == "a: 1; b: 2 and 1 more"

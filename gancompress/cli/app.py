@@ -29,7 +29,6 @@ __all__ = [
     "group",
     "key_values",
     "memory_words",
-    "plugin_files",
     "print_table",
     "with_plugins",
 ]
@@ -218,21 +217,11 @@ def _fitting(header: Sequence[str], rows: Sequence[Sequence[str]], spare: Collec
     return shown
 
 
-#: files of ``--plugin`` of the command that runs
-_given: list[Path] = []
-
-
-def plugin_files() -> tuple[Path, ...]:
-    """Return the files that ``--plugin`` gave to the command that runs, as they were typed."""
-    return tuple(_given)
-
-
 def with_plugins(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the option ``--plugin``; the files are loaded before it does anything else."""
 
     @functools.wraps(function)
     def command(*arguments: Any, plugin_files: list[Path] | None = None, **options: Any) -> Any:
-        _given[:] = plugin_files or []
         if plugin_files:
             from gancompress.components.plugins import load_plugin
 

@@ -36,10 +36,10 @@ def ls(
     from gancompress.runs.record import list_runs
 
     if recipe is not None and Path(recipe).is_dir() and not (Path(recipe) / "recipe.yaml").exists():
-        runs = [_run_row(run) for run in list_runs(Path(recipe))]
+        runs = list_runs(Path(recipe))
         if not runs:
             raise RecipeError("there are no runs in this directory", where=recipe)
-        print_table(f"Runs in {recipe}", *_used(_RUN_HEADER, runs), spare=("step",))
+        _print_runs(recipe, runs)
         return
     if recipe is not None:
         variants = variant_recipes(recipe)
@@ -51,13 +51,17 @@ def ls(
     print_table("Recipes", *_recipe_table(recipes), spare=_SPARE)
     if any(one.variants for one in recipes):
         typer.echo("a recipe's variants: gancompress ls RECIPE")
-    runs = [_run_row(run) for run in list_runs(out)]
+    runs = list_runs(out)
     if runs:
         typer.echo()
-        print_table(f"Runs in {out}", *_used(_RUN_HEADER, runs), spare=("step",))
+        _print_runs(out, runs)
 
 
-_RUN_HEADER = ("run", "state", "step", "best", "note")
+def _print_runs(root: str | Path, runs: Sequence[RunRecord]) -> None:
+    header = ("run", "state", "step", "best", "note")
+    print_table(f"Runs in {root}", *_used(header, [_run_row(run) for run in runs]), spare=("step",))
+
+
 #: what a narrow terminal leaves out of a list of recipes, in this order
 _SPARE = ("steps", "data", "model", "method", "variants")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from gancompress.cli.app import RecipeArgument, SetOption, SmokeOption, color, plugin_files
+from gancompress.cli.app import RecipeArgument, SetOption, SmokeOption, color
 from gancompress.errors import GancompressError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def validate(recipe: RecipeArgument, set_: SetOption = None, smoke: SmokeOption 
 
     Example: gancompress validate quickstart
     """
+    from gancompress.components.plugins import plugin_options
     from gancompress.recipe.document import show_path
     from gancompress.recipe.layers import compose
 
@@ -44,8 +45,7 @@ def validate(recipe: RecipeArgument, set_: SetOption = None, smoke: SmokeOption 
         lines = _shapes(loaded, dataset, images)
     _passed(5, *lines)
     arguments = [recipe, *(part for one in set_ or () for part in ("--set", one)), *(["--smoke"] if smoke else [])]
-    arguments += [part for file in plugin_files() for part in ("--plugin", str(file))]
-    typer.echo(f"ready: gancompress run {shlex.join(arguments)}")
+    typer.echo(f"ready: gancompress run {shlex.join([*arguments, *plugin_options(typed=True)])}")
 
 
 def _check(address: str, overrides: list[str], smoke: bool) -> LoadedRecipe:

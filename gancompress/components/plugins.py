@@ -54,6 +54,7 @@ _RECIPE_GROUP = "gancompress.recipes"
 class _Loaded:
     digest: str
     names: tuple[tuple[Registry[Any], str], ...]
+    typed: str = ""
 
 
 _LOADED: dict[Path, _Loaded] = {}
@@ -92,7 +93,7 @@ def load_plugin(path: str | Path) -> list[str]:
             'registers nothing; put a line such as @METHODS.register("my-method") above its class',
             where=f"--plugin {path}",
         )
-    _LOADED[file] = _Loaded(digest, names)
+    _LOADED[file] = _Loaded(digest, names, str(path))
     return [f"{registry.kind} {name}" for registry, name in names]
 
 
@@ -131,9 +132,12 @@ def _execute(file: Path, shown: str | Path) -> None:
         raise ComponentError(f"cannot be loaded: {type(error).__name__}: {reason}", where=where) from error
 
 
-def plugin_options() -> list[str]:
-    """Return the options that make another process of this program load the same plugin files."""
-    return [part for file in _LOADED for part in ("--plugin", str(file))]
+def plugin_options(*, typed: bool = False) -> list[str]:
+    """Return the options that make another process of this program load the same plugin files.
+
+    They name whole paths, which hold in any directory; or, for people, each as it was ``typed``.
+    """
+    return [part for file, one in _LOADED.items() for part in ("--plugin", one.typed if typed else str(file))]
 
 
 # --------------------------------------------------------------------------- what a run took from elsewhere

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from gancompress.units import some
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -117,6 +119,5 @@ def _differ(one: str, other: str) -> bool:
 def _said(what: str, names: Sequence[str], shown: Sequence[str] = ()) -> list[str]:
     if not names:
         return []
-    some = shown or [repr(name) for name in names[:_NAMED]]
-    more = f" and {len(names) - len(some):,} more" if len(names) > len(some) else ""
-    return [f"{len(names):,} {what} ({'; '.join(some) if shown else ', '.join(some)}{more})"]
+    first = some(shown, len(names), "; ") if shown else some([repr(name) for name in names[:_NAMED]], len(names))
+    return [f"{len(names):,} {what} ({first})"]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gancompress.errors import DataError
+from gancompress.units import some
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,12 +77,12 @@ def data_warnings(dataset: Dataset[Any]) -> list[str]:
 
 
 def _some(spec: ImageSpec, chosen: list[int]) -> str:
-    names = ", ".join(
+    names = [
         f"{index}" if spec.classes[index] == str(index) else f"{index} ({spec.classes[index]})"
         for index in chosen[:_NAMED]
-    )
-    more = f" and {len(chosen) - _NAMED:,} more" if len(chosen) > _NAMED else ""
-    return f"class {names} has" if len(chosen) == 1 else f"{len(chosen):,} classes ({names}{more}) have"
+    ]
+    first = some(names, len(chosen))
+    return f"class {first} has" if len(chosen) == 1 else f"{len(chosen):,} classes ({first}) have"
 
 
 def check_class_number(classes: int, images: int, where: str, ignore: str = "set data.labelled to false") -> None:

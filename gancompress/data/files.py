@@ -19,6 +19,7 @@ from gancompress.data.census import PROBED, Census
 from gancompress.data.images import decode, is_grey, to_array
 from gancompress.data.memory import digest
 from gancompress.errors import DataError
+from gancompress.units import some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -90,7 +91,7 @@ def left_out(names: Sequence[str]) -> tuple[str, ...]:
     ]
     more = sum(len(own) for _, own in ranked[_KINDS:])
     files = "1 file is" if len(names) == 1 else f"{len(names):,} files are"
-    return (f"{files} left out: {', '.join(parts)}{f' and {more:,} more' if more else ''}",)
+    return (f"{files} left out: {some(parts, len(parts) + more)}",)
 
 
 def probe(file: IO[bytes]) -> tuple[int, int]:

@@ -142,6 +142,11 @@ class Classifier(Extractor):
         return features, logits
 
     @classmethod
+    def knows_classes(cls, option: str = "") -> bool:
+        """Unless it is trained to tell rotations apart."""
+        return option != "rotation"
+
+    @classmethod
     def refuses(cls, dataset: Dataset[Any], option: str = "") -> str | None:
         """Return what is wrong: an unknown option, no classes to learn, or too few images."""
         if option not in ("", "rotation", "classes"):

@@ -67,6 +67,11 @@ class Extractor(abc.ABC):
         return None
 
     @classmethod
+    def knows_classes(cls, option: str = "") -> bool:
+        """Whether its logits are of the data's own classes, which some metrics need."""
+        return True
+
+    @classmethod
     def refuses(cls, dataset: Dataset[Any], option: str = "") -> str | None:
         """Return why this extractor cannot be prepared for these images, None when it can; asked before training."""
         return None

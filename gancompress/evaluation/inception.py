@@ -66,6 +66,11 @@ class Inception(Extractor):
         return None if path.is_file() else f"Inception's weights are not at {path}"
 
     @classmethod
+    def knows_classes(cls, option: str = "") -> bool:
+        """Not at all: its classes are ImageNet's."""
+        return False
+
+    @classmethod
     def refuses(cls, dataset: Dataset[Any], option: str = "") -> str | None:
         """Return why the file that ``option`` names holds no weights of Inception; None when it does."""
         if option in ("", "download"):
@@ -73,9 +78,7 @@ class Inception(Extractor):
         path = Path(option).expanduser()
         if not path.is_file():
             return f"there is no file {path}"
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return None if digest.startswith(SHA256_PREFIX) else f"{path} does not hold Inception's weights"
+        return None if _digest(path).startswith(SHA256_PREFIX) else f"{path} does not hold Inception's weights"
 
     @classmethod
     def prepare(
@@ -101,13 +104,17 @@ class Inception(Extractor):
                     "or use the extractor 'classifier'"
                 )
             _download(path)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = _digest(path)
         if not digest.startswith(SHA256_PREFIX):
             raise EvaluationError(
                 f"not Inception's weights: SHA-256 must start with {SHA256_PREFIX}, is {digest[:8]}", where=str(path)
             )
         return cls(_build(path).to(device), digest[:16])
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _build(path: Path) -> nn.Module:

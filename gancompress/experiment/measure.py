@@ -81,9 +81,10 @@ def check_measurable(config: EvaluationConfig, dataset: Dataset[DatasetConfig]) 
         EvaluationError: there are too few, or they have no classes; the message says what to do.
     """
     name, option = parse_extractor(resolve_extractor(config.extractor, dataset))
-    if reason := EXTRACTORS.get(name).refuses(dataset, option):
+    extractor = EXTRACTORS.get(name)
+    if reason := extractor.refuses(dataset, option):
         raise EvaluationError(f"evaluation.extractor: {name}: {reason}")
-    nameless = dataset.spec.num_classes < 2 or name == "inception" or option == "rotation"
+    nameless = dataset.spec.num_classes < 2 or not extractor.knows_classes(option)
     for metric in config.metrics:
         where, needed = f"evaluation.metrics: {metric}", METRICS.get(metric)
         for count, what in ((len(dataset), "the data has"), (config.samples, "evaluation.samples is")):

@@ -6,7 +6,6 @@ from is a pure function of the checkpoint that ended the round before it.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -34,6 +33,7 @@ from gancompress.runs.record import RunRecord, read_run
 from gancompress.seeds import kept_global
 from gancompress.storage.checkpoint import Snapshot, checkpoints, latest, put_to_use
 from gancompress.training.groups import Group
+from gancompress.units import some
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -265,7 +265,7 @@ class Experiment:
 def _refuse_other_images(snapshot: Snapshot, image: ImageSpec) -> None:
     """Raise if the images have another shape, or other classes, than those that the networks were trained on."""
     then = snapshot.scalars.get("image", {})
-    now = {**dataclasses.asdict(image), "classes": list(image.classes)}
+    now = image.to_json()
     kinds = [
         f"{key} {then[key]} then, {now[key]} now" for key in ("channels", "resolution") if then.get(key) != now[key]
     ]
@@ -275,8 +275,7 @@ def _refuse_other_images(snapshot: Snapshot, image: ImageSpec) -> None:
         ("new", [name for name in image.classes if name not in classes]),
     ):
         if names:
-            more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-            kinds.append(f"{what} classes: {', '.join(map(repr, names[:3]))}{more}")
+            kinds.append(f"{what} classes: {some([repr(name) for name in names[:3]], len(names))}")
     if then and (kinds or classes != now["classes"]):
         raise DataError(
             f"the images are not those that this run was trained on until step {snapshot.step}: "

@@ -16,6 +16,7 @@ from gancompress.errors import ExportError, did_you_mean
 from gancompress.evaluation.sampler import Sampler
 from gancompress.export.compiled import compile_generator
 from gancompress.export.packed import load_packed
+from gancompress.storage.reading import UNFIT, reason
 from gancompress.units import size
 
 if TYPE_CHECKING:
@@ -176,7 +177,5 @@ def load(path: str | Path, *, sparse: Mode | None = None) -> LoadedGenerator:
         return LoadedGenerator(packed, path, sparse)
     except ExportError as error:
         raise ExportError(error.message, where=str(path)) from error
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
-        # a file may be whole and what it says impossible, and that comes out anywhere in torch
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise ExportError(f"what it holds cannot be run ({reason})", where=str(path)) from error
+    except UNFIT as error:
+        raise ExportError(f"what it holds cannot be run ({reason(error)})", where=str(path)) from error

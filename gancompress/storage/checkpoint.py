@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from gancompress.errors import CheckpointError, GancompressError
 from gancompress.storage.atomic import ASIDE, canonical_json, put_in_place, remove_tree, sync, write_synced
 from gancompress.storage.encoding import decode_tensors, encode_tensors, plain, stored_bytes
+from gancompress.storage.reading import UNFIT, reason
 from gancompress.units import size
 
 if TYPE_CHECKING:
@@ -303,9 +304,8 @@ def put_to_use(directory: Path) -> Iterator[None]:
         yield
     except GancompressError as error:
         raise error if error.where else type(error)(error.message, where=str(directory)) from error
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise CheckpointError(f"does not fit its run ({reason})", where=str(directory)) from error
+    except UNFIT as error:
+        raise CheckpointError(f"does not fit its run ({reason(error)})", where=str(directory)) from error
 
 
 def latest(directory: Path) -> Latest:

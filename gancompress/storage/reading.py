@@ -17,10 +17,12 @@ from gancompress.units import size
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["LARGEST_NUMBER", "open_regular", "parse_head", "parse_json", "read_whole", "tamed"]
+__all__ = ["LARGEST_NUMBER", "UNFIT", "open_regular", "parse_head", "parse_json", "read_whole", "reason", "tamed"]
 
 #: No number of a run is as large; below it sums, ratios and roundings do not overflow.
 LARGEST_NUMBER = 1e100
+#: What comes out, anywhere in torch or Python, when a file is whole and what it says is impossible.
+UNFIT = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
 #: bytes of a file that is read as a whole: some hundred thousand evaluations
 _LARGEST = 1 << 28
 #: bytes at the start of a large file
@@ -79,6 +81,11 @@ def parse_head(path: Path, until: str) -> dict[str, Any]:
             return tamed(value)  # type: ignore[no-any-return]
         head = read_whole(path)
     return parse_json(head)
+
+
+def reason(error: BaseException) -> str:
+    """Return in a line of bounded length what an error of :data:`UNFIT` says; many of them say little by themselves."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def tamed(value: Any, texts: dict[str, str] | None = None) -> Any:

@@ -196,10 +196,10 @@ class Engine:
             rng = generator(self.seed, "topology", role, "init")
             state = self._decide(net, view, partial(self.method.init, view, net.parts.budget, rng))
             own = (masks or {}).get(role, {})
-            if _takes(net, state, own):
+            if (counts := _counts_to_keep(net, state, own)) is not None:
                 state = state.replace(
                     masks={name: own[name].to(mask.device) for name, mask in state.masks.items()},
-                    budgets={name: int(own[name].sum()) for name in state.masks},
+                    budgets={name: counts[name] for name in state.masks},
                 )
                 kept.append(role)
             net.change(state)
@@ -490,14 +490,18 @@ class Engine:
             raise CheckpointError(f"the saved sparsity does not fit these networks: {error}") from error
 
 
-def _takes(net: MaskedNetwork, state: SparseState, masks: Mapping[str, Tensor]) -> bool:
-    """Whether ``masks`` can stand in for those of ``state``: the same tensors, as many weights, in the same units."""
+def _counts_to_keep(net: MaskedNetwork, state: SparseState, masks: Mapping[str, Tensor]) -> dict[str, int] | None:
+    """Return what ``masks`` keep of each tensor if they can stand in for those of ``state``, else None.
+
+    They can if they are of the same tensors and keep as many weights, in the same units.
+    """
     if state.backward or {n: m.shape for n, m in masks.items()} != {n: m.shape for n, m in state.masks.items()}:
-        return False
+        return None
     counts = {name: int(mask.sum()) for name, mask in masks.items()}
     budget = net.parts.budget
-    return (
+    fit = (
         sum(counts.values()) == state.nonzeros < sum(budget.sizes.values())
         and all(counts[name] == budget.sizes[name] for name in budget.dense)
         and not any(bool(own.violated(masks[name])) for name, own in budget.units.items())
     )
+    return counts if fit else None

@@ -52,7 +52,7 @@ def test_a_file_registers_what_it_defines(tmp_path: Path) -> None:
     assert load_plugin(path) == ["method mine"]
     assert METHODS.get("mine").__name__ == "Mine"
     assert METHODS.entry("mine").distribution == str(path)
-    assert plugin_options() == ["--plugin", str(path)]
+    assert plugin_options() == plugin_options(typed=True) == ["--plugin", str(path)]
     forget_plugins()
     assert "mine" not in METHODS
     assert plugin_options() == []

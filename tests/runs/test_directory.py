@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -23,6 +24,7 @@ from gancompress.runs.record import RunRecord, list_runs
 from gancompress.storage.locks import hold
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 RECIPE = {
@@ -224,12 +226,18 @@ with RunDirectory(Path(sys.argv[1])).lock():
 """
 
 
-def test_the_lock_of_a_killed_process_is_taken_over(run: RunDirectory) -> None:
+@contextlib.contextmanager
+def held_by_another(run: RunDirectory) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
+        yield holder
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(run: RunDirectory) -> None:
+    with held_by_another(run) as holder:
         with pytest.raises(RunError, match=f"process {holder.pid} "), run.lock():
             raise AssertionError("locked twice")
         holder.send_signal(signal.SIGKILL)
@@ -239,11 +247,7 @@ def test_the_lock_of_a_killed_process_is_taken_over(run: RunDirectory) -> None:
 
 
 def test_a_held_lock_is_waited_for_and_the_holder_named(run: RunDirectory) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
+    with held_by_another(run) as holder:
         told: list[str] = []
 
         def waiting(name: str) -> None:
