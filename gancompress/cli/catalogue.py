@@ -145,5 +145,7 @@ def _run_row(run: RunRecord) -> tuple[str, str, str, str, str]:
         best = f"{metric.label} {metric.value:.4g}" if metric.value is not None else ""
     smoke = run.noted_smoke or "-smoke-" in run.path.name
     damaged = "metrics.json is damaged; run the recipe again to rebuild it" if run.notices else ""
-    note = plain_reason(run.status.reason or damaged)
+    others = run.noted_of_other_protocol
+    apart = f"best leaves out {others} evaluation{'s' * (others != 1)} under another protocol" if others else ""
+    note = "; ".join(filter(None, (plain_reason(run.status.reason or damaged), apart)))
     return run.path.name, f"{run.status.state}{', smoke' if smoke else ''}", f"{run.last_step:,}", best, note

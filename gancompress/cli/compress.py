@@ -41,7 +41,9 @@ def compress(
     """
     from gancompress.api.commands import compress as start
     from gancompress.api.outcomes import print_outcome
+    from gancompress.cli.evaluate import note_other_protocols
 
     outcome = start(run, density, method, set_ or (), steps=steps, step=step, recipe=recipe, backbone=backbone, out=out)
     print_outcome(outcome)
     typer.echo(f"report: {outcome.run.report}")
+    note_other_protocols(run, step)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["RunArgument", "StepOption", "evaluate"]
+__all__ = ["RunArgument", "StepOption", "evaluate", "note_other_protocols"]
 
 RunArgument = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
 StepOption = Annotated[
@@ -35,3 +35,14 @@ def evaluate(
     measured = api.evaluate(run, set_ or (), step=step)
     typer.echo(measured)
     typer.echo(f"written: {measured.file}")
+    note_other_protocols(run, step)
+
+
+def note_other_protocols(run: Path, step: str) -> None:
+    """Say on stderr when the best step was searched for among a part of the run's evaluations only."""
+    from gancompress.runs.record import RunRecord
+
+    others = RunRecord(run).of_other_protocol if step == "best" else 0
+    if others:
+        some = "1 evaluation is" if others == 1 else f"{others} evaluations are"
+        typer.echo(f"note: {some} under another protocol than the last and not compared with it", err=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from gancompress.cli.evaluate import RunArgument, StepOption
+from gancompress.cli.evaluate import RunArgument, StepOption, note_other_protocols
 from gancompress.units import size
 
 __all__ = ["export"]
@@ -52,6 +52,7 @@ def export(
     typer.echo(f"written: {made.file}{about}, of step {made.step:,}")
     if made.state != "done":
         typer.echo(f"note: the run is {made.state}: this is its checkpoint of step {made.step:,}", err=True)
+    note_other_protocols(run, step)
     if made.needs:
         typer.echo(f"note: it loads only together with {made.needs}", err=True)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gancompress.cli.evaluate import RunArgument, StepOption
+from gancompress.cli.evaluate import RunArgument, StepOption, note_other_protocols
 
 __all__ = ["sample"]
 
@@ -34,3 +34,4 @@ def sample(
     from gancompress import api
 
     typer.echo(f"written: {api.sample(run, out, count=count, label=label, seed=seed, step=step)}")
+    note_other_protocols(run, step)

@@ -210,9 +210,10 @@ class PrecisionRecall(Metric):
 class ModeCoverage(Metric):
     """Classes covered, and how unevenly (cf. Lin et al., 2018, section 4.1), as the classifier sees the images.
 
-    A class is covered when it gets at least a tenth of an even share. The divergence is the KL of the predicted
-    classes to those that the classifier predicts for the real images, in nats: 0 = the same frequencies. Both say
-    most about unconditional generators: a conditional one is asked for every class in turn.
+    A class is covered when it gets at least a tenth of its share of the real images (Lin et al. have classes of equal
+    size); one that no real image is seen as does not count. The divergence is the KL of the predicted classes to
+    those that the classifier predicts for the real images, in nats: 0 = the same frequencies. Both say most about
+    unconditional generators: a conditional one is asked for every class as often as the data have it.
     """
 
     of_classes = True
@@ -226,10 +227,12 @@ class ModeCoverage(Metric):
                 "use the extractor 'classifier' on labelled data"
             )
         made = fake.logits.argmax(1).bincount(minlength=fake.classes).double() / len(fake)
-        wanted = real.logits.argmax(1).bincount(minlength=fake.classes).double().add(1) / (len(real) + fake.classes)
-        covered = int((made >= self.share / fake.classes).sum().item())
+        seen = real.logits.argmax(1).bincount(minlength=fake.classes).double()
+        wanted = seen.add(1) / (len(real) + fake.classes)
+        covered = int(((seen > 0) & (made >= self.share * seen / len(real))).sum().item())
         kl = sum(p * math.log(p / q) for p, q in zip(made.tolist(), wanted.tolist(), strict=True) if p > 0)
-        settings = f"of {fake.classes} classes, covered from {self.share:g} of an even share"
+        classes = int((seen > 0).sum().item())
+        settings = f"of {classes} classes, covered from {self.share:g} of their share of the real images"
         return [
             MetricResult("modes", fake.name("modes", "modes"), float(covered), "higher", settings=settings),
             MetricResult("mode-kl", fake.name("mode KL", "mode KL"), max(kl, 0.0), "lower"),

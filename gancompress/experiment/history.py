@@ -95,9 +95,10 @@ class History:
         last, others = evaluations[-1], of_other_protocol(evaluations)
         return {
             "primary": metrics_of(last)[0].label,
+            # A list of runs reads no further than to the evaluations.
+            **({"of_other_protocol": others} if others else {}),
             "best": best_evaluation(evaluations) or last,
             "last": last,
             "evaluations": evaluations,
             "protocol": last.get("protocol"),
-            **({"of_other_protocol": others} if others else {}),
         }

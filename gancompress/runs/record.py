@@ -159,6 +159,11 @@ class RunRecord:
         return (step, metrics) if metrics else None
 
     @property
+    def noted_of_other_protocol(self) -> int:
+        """Evaluations that ``metrics.json`` left out of the search for the best, see :attr:`of_other_protocol`."""
+        return int(number(self._noted.get("of_other_protocol")) or 0)
+
+    @property
     def of_other_protocol(self) -> int:
         """Evaluations under another protocol than the last one, which are never its best."""
         return of_other_protocol(self._evaluations)

@@ -164,11 +164,21 @@ def test_too_few_images_say_how_many_are_needed(metric):
         metric.compute(gaussian(50), gaussian(3))
 
 
-def test_mode_coverage_counts_classes_with_a_tenth_of_an_even_share():
-    def predicted(*counts):
-        labels = torch.repeat_interleave(torch.arange(4), torch.tensor(counts))
-        return gaussian(len(labels), logits=torch.nn.functional.one_hot(labels, 4).float(), classes=4)
+def predicted(*counts):
+    labels = torch.repeat_interleave(torch.arange(4), torch.tensor(counts))
+    return gaussian(len(labels), logits=torch.nn.functional.one_hot(labels, 4).float(), classes=4)
 
+
+def test_mode_coverage_of_uneven_data_asks_for_a_tenth_of_each_class_s_own_share():
+    real = predicted(300, 90, 10, 0)
+    modes, kl = ModeCoverage().compute(real, real)
+    assert (modes.value, kl.value) == (3, pytest.approx(0.0, abs=0.02))  # a copy of the data covers all they have
+    assert modes.settings.startswith("of 3 classes")
+    (modes, _) = ModeCoverage().compute(real, predicted(380, 8, 1, 11))  # 8 is below 9; the fourth is in no data
+    assert modes.value == 2
+
+
+def test_mode_coverage_counts_classes_with_a_tenth_of_their_share():
     real = predicted(100, 100, 100, 100)
     modes, kl = ModeCoverage().compute(real, predicted(100, 100, 100, 100))
     assert modes.value == 4

@@ -6,7 +6,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from typer.testing import CliRunner
 
+from gancompress.cli.evaluate import note_other_protocols
+from gancompress.cli.main import app
+from gancompress.experiment.history import History
+from gancompress.progress import Silent
 from gancompress.report.summary import headline
 from gancompress.runs.best import best_evaluation, of_other_protocol
 from gancompress.runs.directory import RunDirectory
@@ -58,3 +63,20 @@ def test_a_record_says_how_many_evaluations_are_of_another_protocol(tmp_path: Pa
     (fact,) = [fact for fact in headline(record) if fact.group == "metric"]
     assert fact.detail == "best, at step 4; last, at step 5: 7; 2 under another protocol left out"
     assert of_other_protocol([]) == 0
+
+
+def test_whoever_takes_the_best_is_told_of_the_evaluations_that_it_was_not_compared_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks = [look(1, 1.0, protocol="b"), look(2, 6.0)]
+    run = RunDirectory.claim(tmp_path / "runs" / "run", {"name": "run"}, "1")
+    history = History(run, Silent())
+    for one in looks:
+        history.evaluated({"kind": "evaluation", **one})
+    run.write_json("metrics.json", history.metrics())
+    note_other_protocols(run.path, "last")
+    assert capsys.readouterr() == ("", "")
+    note_other_protocols(run.path, "best")
+    assert "1 evaluation is under another protocol than the last" in capsys.readouterr().err
+    listed = CliRunner().invoke(app, ["ls", str(run.path.parent)], env={"COLUMNS": "200"})
+    assert "best leaves out 1 evaluation under another protocol" in listed.output
