@@ -6,11 +6,12 @@ only with ``--debug``. Anything that is *not* a :class:`GancompressError` is our
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 __all__ = [
     "BackboneError",
@@ -28,6 +29,7 @@ __all__ = [
     "RunError",
     "UnsupportedOptimizerError",
     "did_you_mean",
+    "located",
 ]
 
 
@@ -64,6 +66,15 @@ class GancompressError(Exception):
         said = f"{where}: {message}" if where else message
         # a damaged file may hold a value of any length, which libraries repeat
         super().__init__(said if len(said) <= _LONGEST else f"{said[: _LONGEST // 2]} … {said[-_LONGEST // 4 :]}")
+
+
+@contextlib.contextmanager
+def located(where: str) -> Iterator[None]:
+    """Put ``where`` in front of errors that name no place of their own."""
+    try:
+        yield
+    except GancompressError as error:
+        raise error if error.where else type(error)(error.message, where=where) from error
 
 
 class RecipeError(GancompressError):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from gancompress.errors import RunError
+from gancompress.errors import RunError, located
 from gancompress.evaluation.samples import sample_grid, save_images
 from gancompress.experiment.acceleration import device_of
 from gancompress.experiment.assemble import build_dataset
@@ -98,7 +98,8 @@ class FinishedRun:
         dataset = build_dataset(self.recipe)
         device = device_of(self.recipe)
         network = self.generator(str(step), config.weights).to(device)
-        outcome = Evaluator(config, dataset, device, observer if observer is not None else Silent())(network)
+        with located(str(self.directory.path)):
+            outcome = Evaluator(config, dataset, device, observer if observer is not None else Silent())(network)
         records = [metric_record(result) for result in outcome.results]
         (self.directory.path / "evaluations").mkdir(exist_ok=True)
         name = f"evaluations/{step:08d}-{outcome.protocol.hash}.json"
@@ -123,11 +124,12 @@ class FinishedRun:
         if label is not None and label >= classes:
             known = f"0 to {classes - 1}" if classes else "none: the generator is unconditional"
             raise RunError(f"there is no class {label}; known: {known}")
-        if out.suffix != ".png":
-            return save_images(network, out, count=count, classes=network.image.classes, only_class=label, seed=seed)
-        if label is not None:
+        if out.suffix == ".png" and label is not None:
             raise RunError("a grid shows every class; for one class give --out a folder or a .zip")
-        return sample_grid(network, out, rows=-(-count // 10), seed=seed)
+        with located(str(self.directory.path)):
+            if out.suffix == ".png":
+                return sample_grid(network, out, rows=-(-count // 10), seed=seed)
+            return save_images(network, out, count=count, classes=network.image.classes, only_class=label, seed=seed)
 
 
 def open_run(path: Path, overrides: Sequence[str] = ()) -> FinishedRun:

@@ -26,7 +26,7 @@ import re
 import shutil
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from gancompress.errors import CheckpointError, GancompressError
+from gancompress.errors import CheckpointError, located
 from gancompress.storage.atomic import ASIDE, canonical_json, put_in_place, remove_tree, sync, write_synced
 from gancompress.storage.encoding import decode_tensors, encode_tensors, plain, stored_bytes
 from gancompress.storage.reading import UNFIT, reason
@@ -301,9 +301,8 @@ def put_to_use(directory: Path) -> Iterator[None]:
         CheckpointError: what was done inside failed on what the checkpoint holds.
     """
     try:
-        yield
-    except GancompressError as error:
-        raise error if error.where else type(error)(error.message, where=str(directory)) from error
+        with located(str(directory)):
+            yield
     except UNFIT as error:
         raise CheckpointError(f"does not fit its run ({reason(error)})", where=str(directory)) from error
 

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import pkgutil
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,8 @@ from gancompress import GancompressError
 from gancompress.api import commands as api
 from gancompress.api.outcomes import RunOutcome
 from gancompress.cli.main import app
-from gancompress.errors import ExportError, RecipeError, RunError
+from gancompress.errors import EvaluationError, ExportError, RecipeError, RunError
+from gancompress.experiment.finished import FinishedRun
 from gancompress.recipe.document import dump_yaml
 from gancompress.recipe.identity import directory_name
 from gancompress.recipe.load import load_recipe, parse_recipe
@@ -355,6 +357,27 @@ def test_a_finished_run_is_measured_sampled_and_exported(finished: RunOutcome, t
     assert made.difference is None
     with pytest.raises(ExportError, match="holds float32"):
         gancompress.api.export(finished, format="onnx", values="bf16")
+
+
+def test_pixels_that_are_no_numbers_name_the_run(
+    finished: RunOutcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = FinishedRun.generator
+
+    def overflown(self: FinishedRun, *arguments: Any, **options: Any) -> Any:
+        network = opened(self, *arguments, **options)
+        for parameter in network.parameters():
+            parameter.data.fill_(torch.nan)
+        return network
+
+    monkeypatch.setattr(FinishedRun, "generator", overflown)
+    for make in (
+        lambda: gancompress.sample(finished, tmp_path / "grid.png", count=10),
+        lambda: gancompress.sample(finished, tmp_path / "images.zip", count=10),
+        lambda: gancompress.evaluate(finished, {"samples": 30}, progress=False),
+    ):
+        with pytest.raises(EvaluationError, match=f"^{re.escape(str(finished.directory))}: .*NaN"):
+            make()
 
 
 def test_every_command_has_its_function() -> None:
