@@ -9,10 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gancompress.api import list_runs, new_plugin, prepare_data, recipe_schema, shipped_recipes, variant_recipes
     from gancompress.api.benchmarks import bench_infer, bench_train
     from gancompress.api.commands import compare, compress, run, train
+    from gancompress.api.components import check_components, list_components
     from gancompress.api.finished import evaluate, sample
+    from gancompress.api.machine import doctor
     from gancompress.api.outcomes import ComparisonOutcome, CompressionOutcome, RunOutcome
+    from gancompress.api.recipes import copy_recipe, show_recipe
+    from gancompress.api.validation import Validation, validate
     from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator, prunable_weights
     from gancompress.components.registry import BACKBONES, DATASETS, EXTRACTORS, LOSSES, METHODS, METRICS, PATTERNS
     from gancompress.data.base import Batch, Dataset, DatasetConfig, ImageSpec
@@ -33,10 +38,15 @@ __version__ = "0.1.0"
 _HOMES = {
     name: f"gancompress.{home}"
     for home, names in {
+        "api": "list_runs new_plugin prepare_data recipe_schema shipped_recipes variant_recipes",
         "api.benchmarks": "bench_infer bench_train",
         "api.commands": "compare compress run train",
+        "api.components": "check_components list_components",
         "api.finished": "evaluate sample",
+        "api.machine": "doctor",
         "api.outcomes": "ComparisonOutcome CompressionOutcome RunOutcome",
+        "api.recipes": "copy_recipe show_recipe",
+        "api.validation": "Validation validate",
         "backbones.base": "Backbone BackboneConfig Discriminator Generator prunable_weights",
         "components.registry": "BACKBONES DATASETS EXTRACTORS LOSSES METHODS METRICS PATTERNS",
         "data.base": "Batch Dataset DatasetConfig ImageSpec",
@@ -90,20 +100,33 @@ __all__ = [
     "RunOutcome",
     "SparseState",
     "Units",
+    "Validation",
     "__version__",
     "bench_infer",
     "bench_train",
+    "check_components",
     "compare",
     "component_config",
     "compress",
+    "copy_recipe",
+    "doctor",
     "evaluate",
+    "list_components",
+    "list_runs",
     "load",
     "load_recipe",
+    "new_plugin",
     "parse_recipe",
+    "prepare_data",
     "prunable_weights",
+    "recipe_schema",
     "run",
     "sample",
+    "shipped_recipes",
+    "show_recipe",
     "train",
+    "validate",
+    "variant_recipes",
 ]
 
 

@@ -85,7 +85,7 @@ def memory_words(message: str) -> str:
     """
     found, asked = _ASKED.search(message), ""
     if found is not None:
-        from gancompress.report.words import size
+        from gancompress.units import size
 
         asked = f": asked for {size(float(found[1]) * _BYTES.get(found[2][0], 1))}"
     return f"not enough memory{asked}; lower training.batch_size or model.channels"

@@ -10,7 +10,6 @@ import typer
 
 from gancompress.cli.app import print_table
 from gancompress.errors import RecipeError
-from gancompress.storage.atomic import write_file
 
 if TYPE_CHECKING:
     from gancompress.recipe.catalogue import ShippedRecipe
@@ -32,26 +31,25 @@ def ls(
 
     Example: gancompress ls stugan_biggan
     """
-    from gancompress.recipe.catalogue import shipped_recipes, variant_recipes
-    from gancompress.runs.record import list_runs
+    from gancompress import api
 
     if recipe is not None and Path(recipe).is_dir() and not (Path(recipe) / "recipe.yaml").exists():
-        runs = list_runs(Path(recipe))
+        runs = api.list_runs(recipe)
         if not runs:
             raise RecipeError("there are no runs in this directory", where=recipe)
         _print_runs(recipe, runs)
         return
     if recipe is not None:
-        variants = variant_recipes(recipe)
+        variants = api.variant_recipes(recipe)
         if not variants:
             raise RecipeError(f"{recipe} has no variants; see it with: gancompress show {recipe}")
         print_table(f"Variants of {recipe}", *_recipe_table(variants), spare=_SPARE)
         return
-    recipes = shipped_recipes()
+    recipes = api.shipped_recipes()
     print_table("Recipes", *_recipe_table(recipes), spare=_SPARE)
     if any(one.variants for one in recipes):
         typer.echo("a recipe's variants: gancompress ls RECIPE")
-    runs = list_runs(out)
+    runs = api.list_runs(out)
     if runs:
         typer.echo()
         _print_runs(out, runs)
@@ -79,35 +77,10 @@ def cp(
 
     Example: gancompress cp quickstart my_recipe.yaml
     """
-    file_name, text = _recipe_text(name)
-    target = Path(file_name) if destination is None else destination
-    if target.is_dir():
-        target = target / file_name
-    if not target.parent.is_dir():
-        raise RecipeError(f"there is no directory {target.parent}", where=str(target))
-    if not force and target.exists() and target.read_bytes() != text.encode():
-        raise RecipeError("already there; choose another name or use --force", where=str(target))
-    write_file(target, text)
+    from gancompress import api
+
+    target = api.copy_recipe(name, destination, force=force)
     typer.echo(f"{target}: copied from {name}; run it with: gancompress run {target}")
-
-
-def _recipe_text(name: str) -> tuple[str, str]:
-    """Return a file name and the text of a shipped recipe, or of a variant of one."""
-    from gancompress.errors import did_you_mean
-    from gancompress.recipe.shipped import find_shipped, shipped_names
-    from gancompress.recipe.variants import split_address
-
-    address, variant = split_address(name)
-    source = find_shipped(address)
-    if source is None:
-        raise RecipeError(f"no shipped recipe {address!r}{did_you_mean(address, shipped_names())}")
-    if not variant:
-        return source.name, source.read_text(encoding="utf-8")
-    from gancompress.recipe.identity import resolved_yaml
-    from gancompress.recipe.load import load_recipe
-
-    recipe = load_recipe(f"{source}@{variant}").recipe
-    return f"{recipe.name}.yaml", resolved_yaml(recipe, defaults=False)
 
 
 def _recipe_table(recipes: Sequence[ShippedRecipe]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

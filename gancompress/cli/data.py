@@ -58,9 +58,10 @@ def prepare(
 
     Example: gancompress data prepare photos --out photos64.zip --resolution 64
     """
-    from gancompress.data import prepare as work
+    from gancompress import api
+    from gancompress.data.prepare import BrokenImagesError
     from gancompress.progress import display, duration
-    from gancompress.report.words import size
+    from gancompress.units import size
 
     if channels not in (None, 1, 3):
         raise typer.BadParameter("1 = grey, 3 = RGB", param_hint="'--channels'")
@@ -72,7 +73,7 @@ def prepare(
         shown.show(f"{done:,} of {total:,} images, {rate:,.0f} a second, {left} left", done, total)
 
     try:
-        made = work.prepare(
+        made = api.prepare_data(
             source,
             out,
             resolution=resolution,
@@ -84,7 +85,7 @@ def prepare(
             skip_broken=skip_broken,
             progress=progress,
         )
-    except work.BrokenImagesError as error:
+    except BrokenImagesError as error:
         shown.end()
         _list(error.broken)
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -31,19 +32,11 @@ def show(
 
     Example: gancompress show quickstart --defaults
     """
+    from gancompress import api
+
     if schema:
-        import json
-
-        from gancompress.recipe.schema_export import recipe_schema
-
-        typer.echo(json.dumps(recipe_schema(), indent=1, ensure_ascii=False))
-        return
-    if recipe is None:
+        typer.echo(json.dumps(api.recipe_schema(), indent=1, ensure_ascii=False))
+    elif recipe is None:
         raise RecipeError("show what? give a recipe, or --schema")
-
-    from gancompress.recipe.identity import directory_name, resolved_yaml
-    from gancompress.recipe.load import load_recipe
-
-    loaded = load_recipe(recipe, tuple(set_ or ()), smoke)
-    typer.echo(f"# runs/{directory_name(loaded.recipe)}")
-    typer.echo(resolved_yaml(loaded.recipe, defaults=defaults), nl=False)
+    else:
+        typer.echo(api.show_recipe(recipe, set_ or (), smoke=smoke, defaults=defaults), nl=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -13,8 +13,7 @@ from gancompress.cli.app import RecipeArgument, SetOption, SmokeOption, color
 from gancompress.errors import GancompressError
 
 if TYPE_CHECKING:
-    from gancompress.data.base import Dataset
-    from gancompress.recipe.load import LoadedRecipe
+    from gancompress.api.validation import ImageFacts, NetworkFacts, RunFacts, Validation
 
 __all__ = ["validate"]
 
@@ -29,73 +28,54 @@ def validate(recipe: RecipeArgument, set_: SetOption = None, smoke: SmokeOption 
 
     Example: gancompress validate quickstart
     """
+    from gancompress.api.validation import Validation
     from gancompress.components.plugins import plugin_options
     from gancompress.recipe.document import show_path
-    from gancompress.recipe.layers import compose
 
+    found = Validation(recipe, set_ or (), smoke=smoke)
     with _step(1):
-        composed = compose(recipe, set_ or ())
-    _passed(1, " <- ".join(show_path(file) for file in composed.files))
-
-    loaded = _check(recipe, set_ or [], smoke)
+        files = found.files
+    _passed(1, " <- ".join(show_path(file) for file in files))
+    _passed(2, f"{_keys(found)} keys")
+    with _step(3):
+        components = found.components
+    _passed(3, ", ".join(f"{kind} {name}" for kind, name in components.items()))
     with _step(4):
-        dataset, images, lines = _data(loaded)
-    _passed(4, *lines)
+        images = found.images
+    _passed(4, *_image_lines(images, smoke=found.loaded.recipe.smoke))
     with _step(5):
-        lines = _shapes(loaded, dataset, images)
-    _passed(5, *lines)
+        facts = found.run
+    _passed(5, *_run_lines(facts))
     arguments = [recipe, *(part for one in set_ or () for part in ("--set", one)), *(["--smoke"] if smoke else [])]
     typer.echo(f"ready: gancompress run {shlex.join([*arguments, *plugin_options(typed=True)])}")
 
 
-def _check(address: str, overrides: list[str], smoke: bool) -> LoadedRecipe:
-    """Run steps 2 and 3, which find their mistakes together and report them together."""
-    from gancompress.experiment.measure import check_evaluation
-    from gancompress.recipe.load import load_recipe
+def _keys(found: Validation) -> int:
+    """Return how many keys were written; the mistakes of steps 2 and 3 are found together and reported together."""
     from gancompress.recipe.mistakes import InvalidRecipeError
 
     try:
-        loaded = load_recipe(address, tuple(overrides), smoke)
+        return sum(1 for path in found.loaded.document.marks if path)
     except InvalidRecipeError as error:
-        stages = {mistake.stage for mistake in error.mistakes}
-        if "schema" in stages:
+        if "schema" in {mistake.stage for mistake in error.mistakes}:
             _failed(2)
         else:
             _passed(2)
             _failed(3)
         raise
-    recipe = loaded.recipe
-    written = sum(1 for path in loaded.document.marks if path)
-    _passed(2, f"{written} keys")
-    with _step(3):
-        check_evaluation(recipe.evaluation)
-    _passed(
-        3,
-        f"data {recipe.data.name}, model {recipe.model.name}, loss {recipe.objective.loss.name}, "
-        f"method {recipe.sparsity.method.name}",
-    )
-    return loaded
 
 
-def _data(loaded: LoadedRecipe) -> tuple[Dataset[Any], int, list[str]]:
-    """Open the images, read every one of them, and count their classes; also return the bytes they take."""
-    from gancompress.data.classes import class_counts, data_warnings
-    from gancompress.experiment.assemble import build_dataset
-    from gancompress.experiment.memory import check_images
-
-    dataset = build_dataset(loaded.recipe)
-    images = check_images(dataset)
-    dataset.prepare()
-    spec = dataset.spec
-    lines = [f"{len(dataset):,} images, {spec.resolution}x{spec.resolution}, {'grey' if spec.channels == 1 else 'RGB'}"]
-    if loaded.recipe.smoke:
+def _image_lines(images: ImageFacts, *, smoke: bool) -> list[str]:
+    spec = images.spec
+    lines = [f"{images.count:,} images, {spec.resolution}x{spec.resolution}, {'grey' if spec.channels == 1 else 'RGB'}"]
+    if smoke:
         lines.append("drawn for the smoke run, which reads none of the recipe's")
-    if counts := class_counts(dataset):
+    if counts := images.of_class:
         lines.append(f"{spec.num_classes} classes, {min(counts):,} to {max(counts):,} images each")
         lines += _histogram(spec.classes, counts)
     else:
         lines.append("no classes")
-    return dataset, images, [*lines, *(f"warning: {line}" for line in data_warnings(dataset))]
+    return [*lines, *(f"warning: {line}" for line in images.warnings)]
 
 
 def _histogram(names: tuple[str, ...], counts: tuple[int, ...], most: int = 20) -> list[str]:
@@ -115,40 +95,24 @@ def _histogram(names: tuple[str, ...], counts: tuple[int, ...], most: int = 20) 
     return bars
 
 
-def _shapes(loaded: LoadedRecipe, dataset: Dataset[Any], images: int) -> list[str]:
-    """Build everything that trains, as `run` does, and say what the densities keep."""
-    from gancompress.experiment.acceleration import device_of
-    from gancompress.experiment.assemble import build_trainer, declared_rounds
-    from gancompress.experiment.budgets import ROLES
-    from gancompress.experiment.initial import load_initial
-    from gancompress.experiment.measure import check_measurable
-    from gancompress.experiment.memory import available_memory, check_memory, check_networks
-    from gancompress.experiment.networks import build_backbone
-    from gancompress.experiment.shortfall import planned_shortfalls, start_notes
-    from gancompress.report.words import size
+def _run_lines(facts: RunFacts) -> list[str]:
+    from gancompress.units import size
 
-    check_networks(loaded.recipe, build_backbone(loaded.recipe, dataset.spec), device_of(loaded.recipe))
-    trainer = build_trainer(loaded.recipe, dataset)
-    memory = check_memory(loaded.recipe, trainer, images=images)
-    free = available_memory(trainer.device)
-    masks = load_initial(loaded.recipe, trainer.network("generator"), trainer.network("discriminator"))
-    rounds = declared_rounds(loaded.recipe, trainer)
-    kept = trainer.engine.init(trainer.probe, masks)
-    check_measurable(loaded.recipe.evaluation, dataset)
-    lines = start_notes(loaded.recipe, trainer.engine, kept)
-    lines += [f"warning: {line}" for line in planned_shortfalls(trainer.engine.method, rounds, trainer.engine)]
-    for role in ROLES:
-        every = sum(parameter.numel() for parameter in trainer.network(role).parameters())
-        budget, state = trainer.engine.budget(role), trainer.engine.state(role)
-        asked = "" if state.nonzeros == budget.total else f" ({budget.exact_density:.4f} asked)"
-        units = f"; pattern {budget.pattern}, {budget.unstructured:,} stay unstructured" if budget.units else ""
-        lines.append(
-            f"{role:<13}  {every:>11,} parameters; of {sum(budget.sizes.values()):,} prunable weights in "
-            f"{len(budget.sizes)} layers {state.nonzeros:,} are kept at the start: density {state.density:.4f}{asked}"
-            f"{units}"
-        )
-    lines.append(f"memory         {memory.describe()}" + (f"; {size(free)} are free" if free is not None else ""))
+    lines = [*facts.notes, *(f"warning: {line}" for line in facts.warnings)]
+    lines += [_network_line(role, network) for role, network in facts.networks.items()]
+    if facts.memory is not None:
+        free = f"; {size(facts.free)} are free" if facts.free is not None else ""
+        lines.append(f"memory         {facts.memory.describe()}{free}")
     return lines
+
+
+def _network_line(role: str, network: NetworkFacts) -> str:
+    asked = "" if network.in_budget else f" ({network.asked:.4f} asked)"
+    units = f"; pattern {network.pattern}, {network.unstructured:,} stay unstructured" if network.pattern else ""
+    return (
+        f"{role:<13}  {network.parameters:>11,} parameters; of {network.prunable:,} prunable weights in "
+        f"{network.layers} layers {network.kept:,} are kept at the start: density {network.density:.4f}{asked}{units}"
+    )
 
 
 # --------------------------------------------------------------------------- how the steps are shown

@@ -16,6 +16,7 @@ import os
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from PIL import Image
@@ -30,7 +31,6 @@ from gancompress.storage.atomic import whole_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
-    from pathlib import Path
 
     from gancompress.data.files import Listing
 
@@ -124,8 +124,8 @@ def _open(source: Path, labelled: bool) -> _Folder | _Zip:
 
 
 def prepare(
-    source: Path,
-    target: Path,
+    source: str | Path,
+    target: str | Path,
     *,
     resolution: int,
     crop: Crop = "center",
@@ -159,6 +159,7 @@ def prepare(
             than what would be made.
         OSError: the disk refuses.
     """
+    source, target = Path(source), Path(target)
     files = _open(source, labelled)
     count, classes_of = len(files), files.labels().tolist()
     channels = channels or _channels(files)

@@ -6,24 +6,21 @@ from is a pure function of the checkpoint that ended the round before it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 
 from gancompress.cost.summary import run_cost
 from gancompress.data.census import Census, changes
-from gancompress.data.classes import counted, data_warnings
+from gancompress.data.classes import data_warnings
 from gancompress.errors import CheckpointError, DataError, RunError
 from gancompress.experiment.acceleration import device_of
-from gancompress.experiment.assemble import build_dataset, build_trainer, declared_rounds
 from gancompress.experiment.budgets import ROLES
 from gancompress.experiment.history import History
-from gancompress.experiment.initial import load_initial
 from gancompress.experiment.interrupt import Interruption
-from gancompress.experiment.measure import Evaluator, check_evaluation, check_measurable
-from gancompress.experiment.memory import MemoryEstimate, check_images, check_memory, check_networks
-from gancompress.experiment.networks import build_architecture, last_architecture
+from gancompress.experiment.measure import Evaluator
 from gancompress.experiment.provenance import environment, note_plugins
+from gancompress.experiment.ready import Ready, get_ready, open_images
 from gancompress.experiment.session import Session
 from gancompress.experiment.shortfall import shortfalls, start_notes
 from gancompress.progress import Observer, Silent
@@ -31,25 +28,17 @@ from gancompress.recipe.identity import directory_name
 from gancompress.runs.directory import RunDirectory
 from gancompress.runs.record import RunRecord, read_run
 from gancompress.seeds import kept_global
-from gancompress.storage.checkpoint import Snapshot, checkpoints, latest, put_to_use
+from gancompress.storage.checkpoint import Snapshot, latest, put_to_use
 from gancompress.training.groups import Group
 from gancompress.units import some
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from torch import Tensor
-
-    from gancompress.architecture.description import Architecture
     from gancompress.data.base import Dataset, DatasetConfig, ImageSpec
-    from gancompress.methods.base import Round
     from gancompress.recipe.schema import Recipe
-    from gancompress.training.loop import Trainer
 
 __all__ = ["Experiment"]
-
-T = TypeVar("T")
 
 
 class Experiment:
@@ -62,9 +51,6 @@ class Experiment:
         evaluates: measure the generator as the recipe says; off for ``gancompress train``.
         group: processes that train together.
     """
-
-    #: what the networks are; known once the run has been found possible
-    architecture: Architecture
 
     def __init__(
         self,
@@ -81,8 +67,6 @@ class Experiment:
         self.group = group if group is not None else Group()
         self._root = root
         self._directory: RunDirectory | None = None
-        self._memory: MemoryEstimate | None = None
-        self._masks: Mapping[str, Mapping[str, Tensor]] = {}
 
     @property
     def directory(self) -> RunDirectory:
@@ -107,27 +91,14 @@ class Experiment:
         if self.recipe.training.threads:
             torch.set_num_threads(self.recipe.training.threads)
         # whatever can be refused is refused before there is a directory
-        if self.evaluates:
-            check_evaluation(self.recipe.evaluation)
-        dataset = build_dataset(self.recipe)
-        if self.evaluates:
-            check_measurable(self.recipe.evaluation, dataset)
-        images = self._first(lambda: check_images(dataset, self.group.neighbours)) or 0
-        dataset.prepare()
-        self.architecture = architecture = self._architecture(counted(dataset))
-        device = device_of(self.recipe)
-        self._first(lambda: check_networks(self.recipe, architecture, device, self.group.neighbours))
-        trainer = build_trainer(self.recipe, dataset, self.group, architecture)
-        processes = self.group.neighbours
-        self._memory = self._first(lambda: check_memory(self.recipe, trainer, images=images, processes=processes))
-        if not checkpoints(self._root / directory_name(self.recipe) / "checkpoints"):
-            self._masks = load_initial(self.recipe, trainer.network("generator"), trainer.network("discriminator"))
-        rounds = declared_rounds(self.recipe, trainer)
+        images = open_images(self.recipe, self.group, evaluates=self.evaluates)
+        there = self._root / directory_name(self.recipe) / "checkpoints"
+        dataset, ready = images.dataset, get_ready(self.recipe, images, self.group, there)
         if not self.group.is_main:
             self.group.barrier()
             self._directory = RunDirectory(self._root / directory_name(self.recipe))
             with Interruption() as interruption:
-                self._run(dataset, trainer, rounds, interruption)
+                self._run(dataset, ready, interruption)
             return RunRecord(self.directory.path)
         self._directory = RunDirectory.open(self._root, self.recipe)
         with self.directory.lock(self._say_waiting), Interruption(self._say_stopping) as interruption:
@@ -140,7 +111,7 @@ class Experiment:
                 self.observer.message(f"note: {change}")
             self.group.barrier()
             try:
-                self._run(dataset, trainer, rounds, interruption)
+                self._run(dataset, ready, interruption)
             except KeyboardInterrupt as stop:
                 self.directory.status("interrupted", str(stop) or "stopped by a signal")
                 raise
@@ -152,18 +123,6 @@ class Experiment:
             self.directory.status("done")
         return read_run(self.directory.path)
 
-    def _architecture(self, image: ImageSpec) -> Architecture:
-        """Return what the networks are: what the last checkpoint says, before there is one what the recipe says."""
-        found = last_architecture(self._root / directory_name(self.recipe) / "checkpoints")
-        return found if found is not None and found.image == image else build_architecture(self.recipe, image)
-
-    def _first(self, check: Callable[[], T]) -> T | None:
-        """Let rank 0 check something while the others wait: what is free must not change meanwhile."""
-        self.group.barrier()
-        found = check() if self.group.is_main else None
-        self.group.barrier()
-        return found
-
     def _say_stopping(self) -> None:
         self.observer.message("stopping after this step (after its evaluation, if one runs); again to stop at once")
 
@@ -172,24 +131,19 @@ class Experiment:
             f"{self.directory.path} is being run by {holder}: waiting for it to end (Ctrl-C gives up)"
         )
 
-    def _run(
-        self,
-        dataset: Dataset[DatasetConfig],
-        trainer: Trainer,
-        rounds: Sequence[Round],
-        interruption: Interruption,
-    ) -> None:
+    def _run(self, dataset: Dataset[DatasetConfig], ready: Ready, interruption: Interruption) -> None:
+        trainer = ready.trainer
         history = History(self.directory, self.observer, writes=self.group.is_main)
         census = dataset.census() if self.group.is_main else None
-        resumed = self._resume(trainer, history, census)
-        total = sum(current.steps for current in rounds)
+        resumed = self._resume(ready, history, census)
+        total = sum(current.steps for current in ready.rounds)
         self.observer.start(self.recipe.name, str(self.directory.path), total, trainer.position.total)
         evaluator = Evaluator(self.recipe.evaluation, dataset, trainer.device, self.observer)
         session = Session(
             recipe=self.recipe,
-            architecture=self.architecture,
+            architecture=ready.architecture,
             trainer=trainer,
-            rounds=rounds,
+            rounds=ready.rounds,
             history=history,
             evaluator=evaluator if self.evaluates else None,
             observer=self.observer,
@@ -202,10 +156,11 @@ class Experiment:
         session.train()
         if self.group.is_main:
             self.directory.sync_log()
-        self._finish(trainer, history)
+        self._finish(ready, history)
 
-    def _resume(self, trainer: Trainer, history: History, census: Census | None) -> bool:
+    def _resume(self, ready: Ready, history: History, census: Census | None) -> bool:
         """Restore the newest good checkpoint, or initialise; return whether there was one."""
+        trainer = ready.trainer
         found = latest(self.directory.checkpoints)
         step = found.snapshot.step if found.snapshot is not None else 0
         self.group.assert_same(f"step {step}", "the checkpoint to go on from; --out must be on a disk that all share")
@@ -222,7 +177,7 @@ class Experiment:
                 where=str(self.directory.path),
             )
         else:
-            kept = trainer.engine.init(trainer.probe, self._masks)
+            kept = trainer.engine.init(trainer.probe, ready.masks)
             for line in start_notes(self.recipe, trainer.engine, kept) if self.group.is_main else ():
                 self.observer.message(line)
         history.resume(step)
@@ -238,7 +193,8 @@ class Experiment:
         self.group.barrier()
         return found.snapshot is not None
 
-    def _finish(self, trainer: Trainer, history: History) -> None:
+    def _finish(self, ready: Ready, history: History) -> None:
+        trainer = ready.trainer
         for line in shortfalls(trainer.engine) if self.group.is_main else ():
             self.observer.message(f"warning: {line}")
         metrics = history.metrics()
@@ -249,10 +205,10 @@ class Experiment:
             budgets = {role: engine.state(role).budgets for role in ROLES}
             units = {role: engine.budget(role).units for role in ROLES}
             cost = run_cost(networks, budgets, trainer.optimizers, trainer.ledger, history.seconds, units)
-        if self._memory is not None:
-            cost["bytes"]["training"] = self._memory.to_dict()
-        if self.architecture.widths:
-            cost["widths"] = dict(self.architecture.widths)
+        if ready.memory is not None:
+            cost["bytes"]["training"] = ready.memory.to_dict()
+        if ready.architecture.widths:
+            cost["widths"] = dict(ready.architecture.widths)
         mark = {"smoke": True} if self.recipe.smoke else {}
         metrics, cost = {**mark, **metrics} if metrics else metrics, {**mark, **cost}
         if self.group.is_main:

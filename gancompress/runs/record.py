@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gancompress.errors import RunError
@@ -16,7 +17,6 @@ from gancompress.storage.reading import LARGEST_NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
 __all__ = ["Metric", "RunRecord", "list_runs", "mapping", "metrics_of", "number", "read_run", "records_of"]
 
@@ -244,8 +244,9 @@ def read_run(path: Path) -> RunRecord:
     return run
 
 
-def list_runs(root: Path) -> list[RunRecord]:
+def list_runs(root: str | Path = "runs") -> list[RunRecord]:
     """Return all runs under ``root``, the one touched last first. Damaged ones are among them."""
+    root = Path(root)
     paths = [path for path in root.iterdir() if (path / "recipe.yaml").is_file()] if root.is_dir() else []
     return sorted(map(RunRecord, paths), key=lambda run: (run.status.updated or "", run.path.name), reverse=True)
 

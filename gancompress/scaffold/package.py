@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gancompress.components.registry import REGISTRIES
-from gancompress.errors import ComponentError, RunError
+from gancompress.errors import ComponentError, RunError, did_you_mean
 from gancompress.storage.atomic import ASIDE, put_in_place, remove_tree, sync_all
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ _KINDS: Final[Mapping[str, _Kind]] = {
 KINDS: Final = tuple(_KINDS)
 
 
-def scaffold(distribution: str, kind: str, parent: Path) -> list[Path]:
-    """Write a package for one component.
+def scaffold(distribution: str, kind: str = "method", parent: str | Path = ".") -> list[Path]:
+    """Write a package for one component, which passes its own tests; as ``gancompress plugins new``.
 
     Args:
         distribution: what pip calls it; recipes call the component the same, without a leading ``gancompress-``.
@@ -61,9 +61,15 @@ def scaffold(distribution: str, kind: str, parent: Path) -> list[Path]:
         The files.
 
     Raises:
-        ComponentError: the name is no name of a package, or a component, a module or a keyword has it already.
-        RunError: the directory is there already, or cannot be written.
+        ComponentError: there is no such kind, or the name is no name of a package, or a component, a module or a
+            keyword has it already.
+        RunError: ``parent`` is no directory, or the new one is there already or cannot be written.
     """
+    parent = Path(parent)
+    if not parent.is_dir():
+        raise RunError("there is no such directory", where=f"--out {parent}")
+    if kind not in _KINDS:
+        raise ComponentError(f"there is no template of kind {kind!r}{did_you_mean(kind, KINDS)}")
     if not _NAME.fullmatch(distribution):
         raise ComponentError(f"{distribution!r} is no name for a package: write it like my-method, small letters only")
     name, module = distribution.removeprefix(_PREFIX), distribution.replace("-", "_")

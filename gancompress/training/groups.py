@@ -17,7 +17,7 @@ import hashlib
 import json
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,12 +27,14 @@ from torch.distributed.rendezvous import rendezvous
 from gancompress.errors import GroupError, InvariantError, RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from torch.distributed.distributed_c10d import Store
 
 __all__ = ["Group"]
+
+T = TypeVar("T")
 
 #: the longest that one process may wait for the others between two steps: they may be evaluating
 _PATIENCE = datetime.timedelta(hours=24)
@@ -249,6 +251,13 @@ class Group:
     def barrier(self) -> None:
         """Wait for every rank, hours if need be."""
         self.any(False)
+
+    def first(self, check: Callable[[], T]) -> T | None:
+        """Let rank 0 check something while the others wait: what is free must not change meanwhile."""
+        self.barrier()
+        found = check() if self.is_main else None
+        self.barrier()
+        return found
 
     # ------------------------------------------------------------------ the end
 

@@ -20,7 +20,7 @@ from gancompress import GancompressError
 from gancompress.api import commands as api
 from gancompress.api.outcomes import RunOutcome
 from gancompress.cli.main import app
-from gancompress.errors import EvaluationError, ExportError, RecipeError, RunError
+from gancompress.errors import ComponentError, EvaluationError, ExportError, RecipeError, RunError
 from gancompress.experiment.finished import FinishedRun
 from gancompress.recipe.document import dump_yaml
 from gancompress.recipe.identity import directory_name
@@ -63,6 +63,110 @@ def drawn(outcome: Any, width: int = 160) -> str:
     out = io.StringIO()
     Console(file=out, force_terminal=True, width=width, color_system=None).print(outcome)
     return out.getvalue()
+
+
+# --------------------------------------------------------------------------- one front door
+
+
+#: functions behind every command; an empty one prints the help of those below it
+BEHIND = {
+    "run": "run",
+    "train": "train",
+    "compare": "compare",
+    "compress": "compress",
+    "evaluate": "evaluate",
+    "sample": "sample",
+    "export": "export",
+    "validate": "validate",
+    "ls": "shipped_recipes variant_recipes list_runs",
+    "cp": "copy_recipe",
+    "show": "show_recipe recipe_schema",
+    "doctor": "doctor",
+    "plugins list": "list_components",
+    "plugins check": "check_components",
+    "plugins new": "new_plugin",
+    "data prepare": "prepare_data",
+    "bench train": "bench_train",
+    "bench infer": "bench_infer",
+}
+
+
+def test_every_command_is_a_function_of_the_front_door() -> None:
+    import typer.main
+
+    from gancompress import api as door
+
+    def leaves(command: Any, name: str) -> list[str]:
+        below = getattr(command, "commands", {})
+        return [leaf for key, one in below.items() for leaf in leaves(one, f"{name} {key}".strip())] or [name]
+
+    assert set(leaves(typer.main.get_command(app), "")) == set(BEHIND)
+    names = {name for functions in BEHIND.values() for name in functions.split()}
+    assert names == set(door.__all__)
+    for name in names:
+        assert callable(getattr(door, name))
+        if name != "export":  # a package has this name
+            assert getattr(gancompress, name) is getattr(door, name)
+
+
+def test_a_validation_tells_what_a_run_would_start_with() -> None:
+    state = torch.random.get_rng_state()
+    found = gancompress.validate(TINY, {"seed": 3})
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert (found.files, found.loaded.recipe.seed) == ((), 3)
+    assert found.components == {"data": "shapes", "model": "dcgan", "loss": "hinge", "method": "dst"}
+    assert (found.images.count, found.images.spec.resolution) == (48, 16)
+    assert sum(found.images.of_class) == 48
+    assert set(found.run.networks) == {"generator", "discriminator"}
+    for network in found.run.networks.values():
+        assert network.asked == 0.5
+        assert network.density == network.kept / network.prunable == pytest.approx(0.5, abs=1e-3)
+        assert 0 < network.prunable < network.parameters
+    assert not list(Path().iterdir())
+    with pytest.raises(EvaluationError, match="evaluation.extractor: classifier: 12 real images are too few"):
+        gancompress.validate(TINY, {"data.images": 12})
+
+
+def test_recipes_are_shown_and_copied_as_the_commands_do() -> None:
+    text = gancompress.show_recipe("quickstart", {"seed": 5})
+    assert text == CliRunner().invoke(app, ["show", "quickstart", "--set", "seed=5"]).stdout
+    copied = gancompress.copy_recipe("quickstart", "mine.yaml")
+    assert (copied, gancompress.copy_recipe("quickstart", copied)) == (Path("mine.yaml"), copied)
+    (shipped,) = (one for one in gancompress.shipped_recipes() if one.name == "quickstart")
+    assert copied.read_bytes() == shipped.path.read_bytes()
+    copied.write_text("name: other\n")
+    with pytest.raises(RecipeError, match="already there"):
+        gancompress.copy_recipe("quickstart", copied)
+    assert gancompress.copy_recipe("quickstart", copied, force=True).read_bytes() == shipped.path.read_bytes()
+    with pytest.raises(RecipeError, match="no shipped recipe 'quikstart'; did you mean 'quickstart'"):
+        gancompress.copy_recipe("quikstart")
+
+
+def test_runs_are_listed_as_records(finished: RunOutcome) -> None:
+    (found,) = gancompress.list_runs(finished.directory.parent)
+    assert (found.path, found.status.state, found.last_step) == (finished.directory, "done", 4)
+    assert gancompress.list_runs("nowhere") == []
+
+
+def test_components_are_listed_and_held_to_their_contract() -> None:
+    methods = {one.entry.name: one.trouble for one in gancompress.list_components("method")}
+    assert methods["rigl"] == ""
+    with pytest.raises(ComponentError, match="no components of kind 'methods'; did you mean 'method'"):
+        gancompress.list_components("methods")
+    outcomes = [outcome for _, outcome in gancompress.check_components("hinge", kind="loss")]
+    assert outcomes[0].name == "loads"
+    assert len(outcomes) > 3
+    assert {outcome.state for outcome in outcomes} <= {"passed", "skipped"}
+    with pytest.raises(RecipeError, match="has no setting 'evry'; did you mean 'every'"):
+        next(gancompress.check_components("rigl", {"evry": 2}))
+    with pytest.raises(ComponentError, match="no template of kind 'extractor'"):
+        gancompress.new_plugin("my-thing", "extractor")
+
+
+def test_a_doctor_returns_its_findings() -> None:
+    findings = {one.name: one for one in gancompress.doctor()}
+    assert findings["gancompress"].value == gancompress.__version__
+    assert {"python", "torch", "device", "sparse kernels", "runs", "cache"} <= set(findings)
 
 
 # --------------------------------------------------------------------------- run

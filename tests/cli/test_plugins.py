@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import gancompress
-from gancompress.cli.doctor import _plugins
+from gancompress.api.machine import _plugins
 from gancompress.cli.main import app
 from gancompress.cli.plugins import Kind, NewKind
 from gancompress.comparison.runner import cell_command

@@ -258,12 +258,12 @@ def _warm_up(root: Path) -> None:
     """Do once, before all forks, what every process would do again: imports, first calls, the classifier."""
     import torch
 
-    from gancompress.experiment import run
+    from gancompress.experiment import ready
 
     torch.set_num_threads(1)
     # half of the time of a run this small, and they touch no file
-    run.check_networks = lambda *_: None
-    run.check_memory = lambda *_, **__: None
+    ready.check_networks = lambda *_: None
+    ready.check_memory = lambda *_, **__: None
     here, place = Path.cwd(), root / "warm"
     place.mkdir()
     os.chdir(place)

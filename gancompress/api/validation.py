@@ -1,0 +1,193 @@
+"""A recipe looked at without training: ``gancompress.validate``."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gancompress.api.commands import expressions, resolve
+from gancompress.recipe.layers import compose
+
+if TYPE_CHECKING:
+    from gancompress.api.commands import Overrides, RecipeLike
+    from gancompress.data.base import ImageSpec
+    from gancompress.experiment.memory import MemoryEstimate
+    from gancompress.experiment.ready import OpenedImages
+    from gancompress.recipe.load import LoadedRecipe
+
+__all__ = ["ImageFacts", "NetworkFacts", "RunFacts", "Validation", "validate"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFacts:
+    """The images of a recipe, all of them read.
+
+    Attributes:
+        count: how many.
+        spec: their shape and classes.
+        of_class: images of each class; empty without classes.
+        warnings: what is odd about them.
+    """
+
+    count: int
+    spec: ImageSpec
+    of_class: tuple[int, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkFacts:
+    """One network as it starts.
+
+    Attributes:
+        parameters: all of them.
+        prunable: weights that masks are drawn over.
+        layers: layers that those are in.
+        kept: of the prunable weights, at the start.
+        asked: density that the recipe asks for.
+        in_budget: whether what is kept at the start is what is asked for.
+        pattern: in which units weights are kept; empty for single weights.
+        unstructured: prunable weights that the pattern does not fit, so that they are kept one by one.
+    """
+
+    parameters: int
+    prunable: int
+    layers: int
+    kept: int
+    asked: float
+    in_budget: bool
+    pattern: str
+    unstructured: int
+
+    @property
+    def density(self) -> float:
+        """Share of the prunable weights that is kept at the start."""
+        return self.kept / self.prunable if self.prunable else 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFacts:
+    """What a run of a recipe would start with.
+
+    Attributes:
+        networks: by role.
+        memory: what it takes.
+        free: bytes of memory that are free now; None where nobody says.
+        notes: what becomes of the masks of a run that it starts from.
+        warnings: what it will not do although it was asked to.
+    """
+
+    networks: dict[str, NetworkFacts]
+    memory: MemoryEstimate | None
+    free: int | None
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+class Validation:
+    """A recipe looked at step by step; a step is taken when its attribute is first asked for, and raises if it fails.
+
+    Args:
+        recipe: a file, a run directory, the name of a shipped recipe, a recipe, or its contents.
+        overrides: settings to change.
+        smoke: look at its smoke run.
+    """
+
+    def __init__(self, recipe: RecipeLike, overrides: Overrides = (), *, smoke: bool = False) -> None:
+        self._recipe, self._overrides, self._smoke = recipe, expressions(overrides), smoke
+
+    @functools.cached_property
+    def files(self) -> tuple[Path, ...]:
+        """The files that the recipe is made of, all of them YAML; none for a recipe that is not in a file."""
+        found = isinstance(self._recipe, str | Path)
+        return compose(self._recipe, self._overrides).files if found else ()
+
+    @functools.cached_property
+    def loaded(self) -> LoadedRecipe:
+        """The recipe, after its keys and values were checked."""
+        return resolve(self._recipe, self._overrides, smoke=self._smoke)
+
+    @functools.cached_property
+    def components(self) -> dict[str, str]:
+        """What it is made of, by kind; its metrics and its extractor can be used here too."""
+        from gancompress.experiment.measure import check_evaluation
+
+        recipe = self.loaded.recipe
+        check_evaluation(recipe.evaluation)
+        parts = {"data": recipe.data, "model": recipe.model, "loss": recipe.objective.loss}
+        return {kind: part.name for kind, part in {**parts, "method": recipe.sparsity.method}.items()}
+
+    @functools.cached_property
+    def _opened(self) -> OpenedImages:
+        from gancompress.experiment.ready import open_images
+
+        return open_images(self.loaded.recipe)
+
+    @functools.cached_property
+    def images(self) -> ImageFacts:
+        """Its images, which were all read, and can be measured as it says."""
+        from gancompress.data.classes import class_counts, data_warnings
+
+        dataset = self._opened.dataset
+        return ImageFacts(len(dataset), dataset.spec, class_counts(dataset), tuple(data_warnings(dataset)))
+
+    @functools.cached_property
+    def run(self) -> RunFacts:
+        """What trains, after it was built and found to fit into memory, and the first masks were drawn."""
+        from gancompress.experiment.acceleration import device_of
+        from gancompress.experiment.memory import available_memory
+        from gancompress.experiment.ready import get_ready
+        from gancompress.experiment.shortfall import planned_shortfalls, start_notes
+        from gancompress.seeds import kept_global
+
+        recipe = self.loaded.recipe
+        with kept_global(device_of(recipe)):
+            ready = get_ready(recipe, self._opened)
+            engine, free = ready.trainer.engine, available_memory(ready.trainer.device)
+            kept = engine.init(ready.trainer.probe, ready.masks)
+        networks = {}
+        for role in engine.roles:
+            budget, state = engine.budget(role), engine.state(role)
+            networks[role] = NetworkFacts(
+                parameters=sum(parameter.numel() for parameter in ready.trainer.network(role).parameters()),
+                prunable=sum(budget.sizes.values()),
+                layers=len(budget.sizes),
+                kept=state.nonzeros,
+                asked=budget.exact_density,
+                in_budget=state.nonzeros == budget.total,
+                pattern=budget.pattern if budget.units else "",
+                unstructured=budget.unstructured if budget.units else 0,
+            )
+        return RunFacts(
+            networks,
+            ready.memory,
+            free,
+            tuple(start_notes(recipe, engine, kept)),
+            tuple(planned_shortfalls(engine.method, ready.rounds, engine)),
+        )
+
+
+def validate(recipe: RecipeLike, overrides: Overrides = (), *, smoke: bool = False) -> Validation:
+    """Check a recipe, its data and the shapes of its networks without training; as ``gancompress validate``.
+
+    Example::
+
+        gancompress.validate("quickstart", {"sparsity.density": 0.05}).run.networks["generator"].kept
+
+    Args:
+        recipe: a file, a run directory, the name of a shipped recipe, a recipe, or its contents.
+        overrides: settings to change.
+        smoke: look at its smoke run.
+
+    Returns:
+        What was found; every step of it passed.
+
+    Raises:
+        GancompressError: whatever would keep it from running.
+    """
+    found = Validation(recipe, overrides, smoke=smoke)
+    for step in ("files", "loaded", "components", "images", "run"):
+        getattr(found, step)
+    return found
