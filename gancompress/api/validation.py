@@ -11,11 +11,14 @@ from gancompress.api.commands import expressions, resolve
 from gancompress.recipe.layers import compose
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gancompress.api.commands import Overrides, RecipeLike
     from gancompress.data.base import ImageSpec
     from gancompress.experiment.memory import MemoryEstimate
     from gancompress.experiment.ready import OpenedImages
     from gancompress.recipe.load import LoadedRecipe
+    from gancompress.sparsity.state import Role
 
 __all__ = ["ImageFacts", "NetworkFacts", "RunFacts", "Validation", "validate"]
 
@@ -79,7 +82,7 @@ class RunFacts:
         warnings: what it will not do although it was asked to.
     """
 
-    networks: dict[str, NetworkFacts]
+    networks: Mapping[Role, NetworkFacts]
     memory: MemoryEstimate | None
     free: int | None
     notes: tuple[str, ...]
@@ -101,8 +104,7 @@ class Validation:
     @functools.cached_property
     def files(self) -> tuple[Path, ...]:
         """The files that the recipe is made of, all of them YAML; none for a recipe that is not in a file."""
-        found = isinstance(self._recipe, str | Path)
-        return compose(self._recipe, self._overrides).files if found else ()
+        return compose(self._recipe, self._overrides).files if isinstance(self._recipe, str | Path) else ()
 
     @functools.cached_property
     def loaded(self) -> LoadedRecipe:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from gancompress.experiment.interrupt import Interruption
+    from gancompress.experiment.ready import Ready
     from gancompress.methods.base import Round
     from gancompress.recipe.schema import Recipe
     from gancompress.sparsity.state import Budget, Role, SparseState
@@ -164,8 +165,9 @@ class _Watched(Experiment):
     trainer: Trainer
     rounds: Sequence[Round]
 
-    def _run(self, dataset: Any, trainer: Trainer, rounds: Sequence[Round], interruption: Interruption) -> None:
-        self.trainer, self.rounds = trainer, rounds
+    def _run(self, dataset: Any, ready: Ready, interruption: Interruption) -> None:
+        trainer = self.trainer = ready.trainer
+        self.rounds = ready.rounds
         step = trainer.step
 
         def watched(current: Round) -> list[UpdateReport]:
@@ -179,7 +181,7 @@ class _Watched(Experiment):
             return reports
 
         trainer.step = watched  # type: ignore[method-assign]
-        super()._run(dataset, trainer, rounds, interruption)
+        super()._run(dataset, ready, interruption)
 
 
 class Bench:

@@ -123,7 +123,7 @@ def test_a_validation_tells_what_a_run_would_start_with() -> None:
         assert network.density == network.kept / network.prunable == pytest.approx(0.5, abs=1e-3)
         assert 0 < network.prunable < network.parameters
     assert not list(Path().iterdir())
-    with pytest.raises(EvaluationError, match="evaluation.extractor: classifier: 12 real images are too few"):
+    with pytest.raises(EvaluationError, match="classifier: 12 real images are too few"):
         gancompress.validate(TINY, {"data.images": 12})
 
 

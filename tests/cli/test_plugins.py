@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import gancompress
-from gancompress.api.machine import _plugins
+from gancompress.api.machine import Finding, _plugins
 from gancompress.cli.main import app
 from gancompress.cli.plugins import Kind, NewKind
 from gancompress.comparison.runner import cell_command
@@ -147,8 +147,8 @@ def test_what_is_left_out_is_listed_and_not_checked(monkeypatch: pytest.MonkeyPa
     assert told in call("plugins", "list", "--plugins").stdout
     assert call("plugins", "check").stdout.startswith("no plugins are installed that count")
     assert told in call("plugins", "check", "bad", code=1).stdout
-    findings = [found for found in _plugins() if "bad-plugin" in found[1]]
-    assert findings == [("plugin", "method bad (bad-plugin 0.1), left out by GANCOMPRESS_PLUGINS", "")]
+    findings = [found for found in _plugins() if "bad-plugin" in found.value]
+    assert findings == [Finding("plugin", "method bad (bad-plugin 0.1), left out by GANCOMPRESS_PLUGINS")]
 
 
 def test_a_metric_that_does_not_load_is_refused_before_anything_trains(
