@@ -49,7 +49,7 @@ ALLOWED["scaffold"] = {"errors", "components", "storage"}
 ALLOWED["api"] = {*ALLOWED}
 #: it only words what the front door returns; of the rooms below it knows errors, words, options and what stops a run
 ALLOWED["cli"] = {"api", "bench", "comparison", "components", "data", "errors", "experiment", "kernels", "progress",
-                  "recipe", "report", "storage", "units"}  # fmt: skip
+                  "recipe", "report", "runs", "storage", "units"}  # fmt: skip
 
 #: Importing these rooms, all of their files, must import nothing heavy.
 LIGHT = ("errors", "components", "recipe", "scaffold", "cli")
