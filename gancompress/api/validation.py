@@ -148,7 +148,6 @@ class Validation:
         with kept_global(device_of(recipe)):
             ready = get_ready(recipe, self._opened)
             engine, free = ready.trainer.engine, available_memory(ready.trainer.device)
-            kept = engine.init(ready.trainer.probe, ready.masks)
         networks = {}
         for role in engine.roles:
             budget, state = engine.budget(role), engine.state(role)
@@ -166,7 +165,7 @@ class Validation:
             networks,
             ready.memory,
             free,
-            tuple(start_notes(recipe, engine, kept)),
+            tuple(start_notes(recipe, engine, ready.kept or ())),
             tuple(planned_shortfalls(engine.method, ready.rounds, engine)),
         )
 

@@ -1,15 +1,17 @@
-"""Which prunable layer feeds which, read off the graph that autograd records of one forward pass."""
+"""Which prunable layer feeds which, and whether masks leave a path through: read off one forward pass."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from gancompress.backbones.base import blank_inputs, evaluating
+from gancompress.backbones.base import blank_inputs, evaluating, prunable_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from gancompress.backbones.base import Discriminator, Generator, PrunableWeight
     from gancompress.sparsity.layers import Layer
 
-__all__ = ["connected_layers"]
+__all__ = ["connected_layers", "passes_through"]
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
@@ -129,3 +131,62 @@ def _in_order(last: Any) -> tuple[list[Any], dict[Any, int]]:
                 users[parent] = users.get(parent, 0) + 1
                 stack.append((parent, False))
     return order, users
+
+
+def passes_through(network: Generator | Discriminator, masks: Mapping[str, Tensor], *, as_it_is: bool = True) -> bool:
+    """Whether what ``network`` makes can depend on its latents or images where it keeps the weights of ``masks`` only.
+
+    One whose output moves with its input as it is passes. One whose output does not (a layer that starts at zero,
+    dead units) is asked again with every kept weight positive, where no two paths cancel: only masks can stop it.
+    Neither weights, buffers nor a random state move; a network that cannot be asked passes.
+
+    Args:
+        network: computes under these masks, unless told otherwise.
+        masks: kept weights, by names of ``prunable_weights``.
+        as_it_is: whether the network's own weights may answer.
+    """
+    try:
+        return (as_it_is and _moves(network)) or _moves(_all_positive(network, masks))
+    except Exception:  # whatever a network of someone else's does
+        return True
+
+
+def _moves(network: Generator | Discriminator) -> bool:
+    """Whether the gradient of the output with respect to the input is anything but zero, for one of eight inputs."""
+    x, labels = blank_inputs(network, 8)
+    x = _spread(x).to(next(network.parameters()).dtype).requires_grad_()
+    with evaluating(network), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        out = network(x, labels)
+        (gradient,) = torch.autograd.grad((out * _spread(out)).sum(), x)
+    return bool((gradient.isfinite() & (gradient != 0)).any())  # the spectral norm of an empty layer is 0 / 0
+
+
+def _spread(like: Tensor) -> Tensor:
+    """Return numbers between 0.1 and 1.1 without a pattern, in the shape of ``like``: multiples of the golden ratio."""
+    steps = torch.arange(like.numel(), dtype=torch.float64) * 0.6180339887498949
+    return (steps.frac() + 0.1).view(like.shape).to(like.device, torch.float32)
+
+
+def _all_positive(network: Generator | Discriminator, masks: Mapping[str, Tensor]) -> Generator | Discriminator:
+    """Return a copy whose kept weights and gains are positive and whose biases are zero."""
+    network = copy.deepcopy(network)
+    kept = {id(weight.parameter): masks.get(name) for name, weight in prunable_weights(network).items()}
+    for module in network.modules():
+        if isinstance(module, parametrize.ParametrizationList) and module.is_tensor:
+            # what divides a weight may turn its sign; removing it would take it from the original as well, whose class
+            # the copy shares
+            for index in range(len(module)):
+                module[index] = nn.Identity()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.reset_running_stats()
+        with torch.no_grad():
+            for key, parameter in module.named_parameters(recurse=False):
+                mask = kept.get(id(parameter))
+                parameter.fill_(0 if key == "bias" else 1).mul_(1 if mask is None else mask)
+                if parameter.dim() > 1:  # averages: no sum of them saturates what bounds the image
+                    sums = [parameter.transpose(0, axis).flatten(1).sum(1).max() for axis in (0, 1)]
+                    parameter.div_(max(1.0, *map(float, sums)))
+    with torch.no_grad():
+        for parameter in network.output_layer().parameters():
+            parameter.mul_(1e-3)
+    return network

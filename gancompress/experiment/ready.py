@@ -8,23 +8,22 @@ from typing import TYPE_CHECKING, Any
 from gancompress.data.classes import counted
 from gancompress.experiment.acceleration import device_of
 from gancompress.experiment.assemble import build_dataset, build_trainer, declared_rounds
-from gancompress.experiment.initial import load_initial
 from gancompress.experiment.measure import check_evaluation, check_measurable
 from gancompress.experiment.memory import MemoryEstimate, check_images, check_memory, check_networks
 from gancompress.experiment.networks import build_architecture, last_architecture
+from gancompress.experiment.shortfall import start
 from gancompress.storage.checkpoint import checkpoints
 from gancompress.training.groups import Group
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
-
-    from torch import Tensor
 
     from gancompress.architecture.description import Architecture
     from gancompress.data.base import Dataset
     from gancompress.methods.base import Round
     from gancompress.recipe.schema import Recipe
+    from gancompress.sparsity.state import Role
     from gancompress.training.loop import Trainer
 
 __all__ = ["OpenedImages", "Ready", "get_ready", "open_images"]
@@ -49,16 +48,16 @@ class Ready:
 
     Attributes:
         architecture: what the networks are.
-        trainer: at initialisation: masks are not drawn yet.
+        trainer: at its start, with its first masks; where the run goes on, as the networks are initialised.
         rounds: what its method declares.
-        masks: of the networks that the run starts from, by role; empty where it starts from none, or goes on.
+        kept: networks that keep the masks of what the run starts from; None where it goes on.
         memory: what the run takes; known to the first process.
     """
 
     architecture: Architecture
     trainer: Trainer
     rounds: Sequence[Round]
-    masks: Mapping[str, Mapping[str, Tensor]]
+    kept: Sequence[Role] | None
     memory: MemoryEstimate | None
 
 
@@ -103,7 +102,6 @@ def get_ready(recipe: Recipe, images: OpenedImages, group: Group | None = None, 
     group.first(lambda: check_networks(recipe, architecture, device_of(recipe), processes))
     trainer = build_trainer(recipe, images.dataset, group, architecture)
     memory = group.first(lambda: check_memory(recipe, trainer, images=images.size, processes=processes))
-    masks: Mapping[str, Mapping[str, Tensor]] = {}
-    if directory is None or not checkpoints(directory):
-        masks = load_initial(recipe, trainer.network("generator"), trainer.network("discriminator"))
-    return Ready(architecture, trainer, declared_rounds(recipe, trainer), masks, memory)
+    rounds = declared_rounds(recipe, trainer)
+    goes_on = group.any(directory is not None and bool(checkpoints(directory)))
+    return Ready(architecture, trainer, rounds, None if goes_on else start(recipe, trainer), memory)

@@ -22,7 +22,7 @@ from gancompress.experiment.measure import Evaluator
 from gancompress.experiment.provenance import environment, note_plugins
 from gancompress.experiment.ready import Ready, get_ready, open_images
 from gancompress.experiment.session import Session
-from gancompress.experiment.shortfall import shortfalls, start_notes
+from gancompress.experiment.shortfall import shortfalls, start, start_notes
 from gancompress.progress import Observer, Silent
 from gancompress.recipe.identity import directory_name
 from gancompress.runs.directory import RunDirectory
@@ -177,7 +177,7 @@ class Experiment:
                 where=str(self.directory.path),
             )
         else:
-            kept = trainer.engine.init(trainer.probe, ready.masks)
+            kept = ready.kept if ready.kept is not None else start(self.recipe, trainer)
             for line in start_notes(self.recipe, trainer.engine, kept) if self.group.is_main else ():
                 self.observer.message(line)
         history.resume(step)

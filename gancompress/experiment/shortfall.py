@@ -1,10 +1,17 @@
-"""What a run does not do although it was asked to: a density never reached, masks never updated, empty layers."""
+"""What a run does not do although it was asked to: a density never reached, masks never updated, no path through."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
+from gancompress.backbones.connections import passes_through
+from gancompress.errors import RecipeError
+from gancompress.experiment.initial import load_initial
 from gancompress.methods.base import Method, MethodConfig, Plan
+from gancompress.methods.pruning import PruningConfig
+from gancompress.units import some
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,8 +20,52 @@ if TYPE_CHECKING:
     from gancompress.recipe.schema import Recipe
     from gancompress.sparsity.state import Role
     from gancompress.training.engine import Engine
+    from gancompress.training.loop import Trainer
 
-__all__ = ["planned_shortfalls", "shortfalls", "start_notes"]
+__all__ = ["planned_shortfalls", "shortfalls", "start", "start_notes"]
+
+
+def start(recipe: Recipe, trainer: Trainer) -> list[Role]:
+    """Give fresh networks the weights and the first masks of a run; return those that keep masks, as the engine does.
+
+    Raises:
+        GancompressError: the weights to start from are not there or do not fit, or the method's masks are none.
+        RecipeError: no path of kept weights leads through a network, or none will where its layers are pruned to.
+    """
+    engine = trainer.engine
+    masks = load_initial(recipe, trainer.network("generator"), trainer.network("discriminator"))
+    kept = engine.init(trainer.probe, masks)
+    with engine.dense():
+        for role in engine.roles:
+            network, state = trainer.network(role), engine.state(role)
+            if not passes_through(network, state.trained):
+                raise RecipeError(
+                    _blocked(engine, role, [name for name, mask in state.trained.items() if not mask.any()])
+                )
+            emptied = _emptied(engine, role)
+            later = {name: torch.full_like(mask, name not in emptied) for name, mask in state.masks.items()}
+            if emptied and not passes_through(network, later, as_it_is=False):
+                raise RecipeError(_blocked(engine, role, emptied))
+    return kept
+
+
+def _emptied(engine: Engine, role: Role) -> list[str]:
+    """Return the layers that a method which starts with more weights takes the last one from."""
+    config, budget = engine.method.config, engine.budget(role)
+    ranked = isinstance(config, PruningConfig) and config.scope == "global"
+    if ranked or not engine.method.meets_density(role):
+        return []
+    return [name for name, count in budget.counts.items() if not count]
+
+
+def _blocked(engine: Engine, role: Role, empty: Sequence[str]) -> str:
+    ends = "a latent to the image" if role == "generator" else "an image to the logit"
+    why = f"nothing is kept in {some(empty, len(empty))}" if empty else "the kept weights do not meet"
+    density = engine.budget(role).density
+    return (
+        f"density {density:g} of the {role} leaves no path from {ends}: {why}; raise sparsity.{role}.density, or set "
+        f"sparsity.{role}.min_layer_density"
+    )
 
 
 def start_notes(recipe: Recipe, engine: Engine, kept: Sequence[Role]) -> list[str]:

@@ -476,6 +476,28 @@ def test_validate_names_the_step_that_failed(here: Path, change: str, failed: st
 # --------------------------------------------------------------------------- doctor
 
 
+@pytest.mark.parametrize("role", ["generator", "discriminator"])
+def test_a_network_that_nothing_passes_through_is_refused_before_there_is_a_directory(here: Path, role: str) -> None:
+    (here / "tiny.yaml").write_text(TINY)
+    settings = ("--set", f"sparsity.{role}.density=0.002", "--set", f"sparsity.{role}.allocation=uniform")
+    for command in ("validate", "run"):
+        said = fails(2, command, "tiny.yaml", *settings)
+        assert f"of the {role} leaves no path from" in said
+        assert f"raise sparsity.{role}.density" in said
+    assert not (here / "runs").exists()
+
+
+def test_a_network_that_will_be_pruned_to_nothing_is_refused_before_it_is(here: Path) -> None:
+    (here / "tiny.yaml").write_text(TINY)
+    settings = (
+        "sparsity.density=0.02",
+        "sparsity.method={name: magnitude, prune: generator}",
+        "sparsity.pattern=channels",
+    )
+    said = fails(2, "validate", "tiny.yaml", *(part for one in settings for part in ("--set", one)))
+    assert "nothing is kept in convs." in said
+
+
 def test_doctor_finds_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     from gancompress.components.registry import METHODS, Entry
 
