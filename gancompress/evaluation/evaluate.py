@@ -78,6 +78,7 @@ def evaluate(
     batch_norm: BatchNormMode = "running",
     seed: int = 0,
     weights_label: str = "ema",
+    norms: str = "",
     reference_count: int | None = None,
 ) -> Evaluation:
     """Measure a generator. Modes, buffers and random states are as before on return, even after an error.
@@ -92,6 +93,7 @@ def evaluate(
         batch_norm: ``running``, ``batch`` or ``standing``, see :func:`~gancompress.evaluation.sandbox.sampling`.
         seed: of the latents.
         weights_label: ``ema`` or ``live``: what ``network`` is.
+        norms: see :class:`~gancompress.evaluation.protocol.Protocol`.
         reference_count: real images used; None = all.
 
     Raises:
@@ -130,6 +132,7 @@ def evaluate(
         seed=seed,
         libraries=f"torch-fidelity {version('torch-fidelity')}",
         notes=extractor.notes,
+        norms=norms,
     )
     results: list[MetricResult] = []
     for metric in measured:

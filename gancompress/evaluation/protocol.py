@@ -29,6 +29,8 @@ class Protocol:
         seed: seed of latents and labels.
         libraries: versions of the libraries whose formulas or features are used.
         metric: settings of one metric (subset sizes, neighbours); empty in the protocol of a whole evaluation.
+        norms: what the spectrally normed weights of an averaged generator were divided by; empty, and then neither
+            hashed nor kept, for every other generator.
         notes: facts to show that fix nothing, such as the held-out accuracy of the classifier; not hashed.
     """
 
@@ -44,12 +46,13 @@ class Protocol:
     seed: int
     libraries: str
     metric: str = ""
+    norms: str = ""
     notes: tuple[str, ...] = ()
 
     @property
     def hash(self) -> str:
         """Short hash of every attribute but ``notes``."""
-        fixed = dataclasses.asdict(self)
+        fixed = self._fields()
         del fixed["notes"]
         return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -59,8 +62,14 @@ class Protocol:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object with every attribute, the hash and the printed line."""
-        fields = dataclasses.asdict(self)
+        fields = self._fields()
         return {**fields, "notes": list(self.notes), "hash": self.hash, "text": str(self)}
+
+    def _fields(self) -> dict[str, Any]:
+        fields = dataclasses.asdict(self)
+        if not self.norms:
+            del fields["norms"]
+        return fields
 
     def __str__(self) -> str:
         noted = f" ({', '.join(self.notes)})" if self.notes else ""
@@ -72,6 +81,8 @@ class Protocol:
             f"batch norm: {self.batch_norm}",
             f"seed {self.seed}",
         ]
+        if self.norms:
+            parts.insert(4, self.norms)
         if self.metric:
             parts.append(self.metric)
         return ", ".join(parts) + f" [{self.hash}]"

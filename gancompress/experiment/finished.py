@@ -18,7 +18,7 @@ from gancompress.recipe.load import load_recipe
 from gancompress.runs.directory import RunDirectory
 from gancompress.runs.record import RunRecord
 from gancompress.storage.checkpoint import Snapshot, checkpoints, load, put_to_use
-from gancompress.training.ema import averaged_state
+from gancompress.training.ema import load_average
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -85,7 +85,10 @@ class FinishedRun:
             with torch.random.fork_rng(devices=[]):
                 network = architecture.generator()
             groups = snapshot.groups
-            network.load_state_dict(averaged_state(groups["ema"]) if weights == "ema" else dict(groups["generator"]))
+            if weights == "ema":
+                load_average(network, groups["ema"])
+            else:
+                network.load_state_dict(dict(groups["generator"]))
         return network.eval(), architecture
 
     def evaluate(self, which: str = "last", observer: Observer | None = None) -> tuple[Path, list[dict[str, Any]]]:

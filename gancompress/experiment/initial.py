@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gancompress.architecture.description import Architecture
+from gancompress.backbones.spectral import settle
 from gancompress.errors import BackboneError, CheckpointError, GancompressError, RecipeError, RunError
 from gancompress.experiment.budgets import ROLES
 from gancompress.storage.checkpoint import load, put_to_use
@@ -98,6 +99,8 @@ def read_initial(path: Path) -> InitialWeights:
 def load_initial(recipe: Recipe, generator: nn.Module, discriminator: nn.Module) -> Mapping[str, Mapping[str, Tensor]]:
     """Put the weights that a recipe starts from into both networks; without any, leave them as initialised.
 
+    The generator's are an average, and get the spectral norms that are their own.
+
     Returns:
         Masks of both networks that the run is to keep where it can; none if it is told to draw new ones.
 
@@ -120,6 +123,7 @@ def load_initial(recipe: Recipe, generator: nn.Module, discriminator: nn.Module)
         if state is not None:
             check_tensors(network, state, wanted.path)
             network.load_state_dict(dict(state), strict=False)
+    settle(generator)
     return weights.masks if wanted.masks == "keep" else {}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gancompress.backbones.spectral import norm_vectors
 from gancompress.components.registry import EXTRACTORS, METRICS
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.evaluate import Evaluation, evaluate
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["Evaluator", "check_evaluation", "check_measurable", "metric_record"]
 
 
+#: of a protocol: every average that has spectral norms is measured under these
+_OWN_NORMS = "divided by their own spectral norms"
+
+
 class Evaluator:
     """Measures generators as an evaluation section says, with an extractor that is built when it is first needed."""
 
@@ -37,7 +42,10 @@ class Evaluator:
         self._extractor: Extractor | None = None
 
     def __call__(self, network: Generator) -> Evaluation:
-        """Measure ``network``; it and the random state are as before on return."""
+        """Measure ``network``; it and the random state are as before on return.
+
+        An average comes here under its own spectral norms, and the protocol says so.
+        """
         if self._extractor is None:
             progress = _say_once(self._observer)
             self._extractor = build_extractor(
@@ -54,6 +62,7 @@ class Evaluator:
             batch_norm=config.batch_norm,
             seed=config.seed,
             weights_label=config.weights,
+            norms=_OWN_NORMS if config.weights == "ema" and norm_vectors(network) else "",
         )
 
 

@@ -179,16 +179,17 @@ class Session:
             self._evaluate(self.evaluator)
         due = self._due(self.recipe.training.sample_every) or step == self.total
         if due and not self.history.sampled(step):
-            path, generator = self.directory.sample_path(step), self.trainer.ema.module
-            sample_grid(generator, path, seed=self.recipe.evaluation.seed)
+            path = self.directory.sample_path(step)
+            with self.trainer.ema.measured() as generator:
+                sample_grid(generator, path, seed=self.recipe.evaluation.seed)
             name = path.relative_to(self.directory.path).as_posix()
             self.history.log({"kind": "sample", "step": step, "file": name})
 
     def _evaluate(self, evaluator: Evaluator) -> None:
         """Measure the generator as it is now and log it; training goes on as if nothing had happened."""
         trainer = self.trainer
-        with trainer.engine.dense():
-            outcome = evaluator(trainer.ema.module if evaluator.config.weights == "ema" else trainer.generator)
+        with trainer.engine.dense(), trainer.ema.measured() as average:
+            outcome = evaluator(average if evaluator.config.weights == "ema" else trainer.generator)
         self.history.evaluated(
             {
                 "kind": "evaluation",

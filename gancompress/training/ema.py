@@ -8,21 +8,23 @@ update, never guessed from a zero in the average.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from gancompress.backbones.spectral import norm_vectors, settle
 from gancompress.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from gancompress.backbones.base import Generator
     from gancompress.recipe.schema import EMAConfig
 
-__all__ = ["SparseEMA", "averaged_state"]
+__all__ = ["SparseEMA", "averaged_state", "load_average"]
 
 _GROWN = "grown."
 _MODULE = "module."
@@ -31,6 +33,12 @@ _MODULE = "module."
 def averaged_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the state of the averaged generator out of the tensors that :meth:`SparseEMA.state_dict` saved."""
     return {name.removeprefix(_MODULE): tensor for name, tensor in tensors.items() if name.startswith(_MODULE)}
+
+
+def load_average(network: Generator, tensors: Mapping[str, Tensor]) -> None:
+    """Make ``network`` the averaged generator that :meth:`SparseEMA.state_dict` saved, as it is measured and used."""
+    network.load_state_dict(averaged_state(tensors))
+    settle(network)
 
 
 class SparseEMA:
@@ -44,7 +52,8 @@ class SparseEMA:
         config: decay, start and rule.
 
     Attributes:
-        module: a generator of its own that holds the average; evaluate, sample and export this one.
+        module: a generator of its own that holds the average. Spectrally normed layers have the vectors of the live
+            weights in it: look at its images within :meth:`measured` only.
         pending: by parameter name, bool masks of grown weights whose first optimizer step is yet to come.
     """
 
@@ -112,6 +121,18 @@ class SparseEMA:
         torch._foreach_copy_(list(self._average.values()), list(self._live.values()))
         self._copy_buffers()
         self.pending, self._stepped = {}, False
+
+    @contextlib.contextmanager
+    def measured(self) -> Iterator[Generator]:
+        """Yield the average as it is measured and used, under its own spectral norms; what is saved stays as it is."""
+        buffers = [buffer for _, u, v in norm_vectors(self.module) for buffer in (u, v)]
+        kept = [buffer.clone() for buffer in buffers]
+        try:
+            settle(self.module)
+            yield self.module
+        finally:
+            for buffer, content in zip(buffers, kept, strict=True):
+                buffer.copy_(content)
 
     def parameter(self, name: str) -> Tensor:
         """Return the average of one parameter, by its name in ``named_parameters()``."""

@@ -11,6 +11,7 @@ from test_sandbox import assert_same, draws, snapshot
 from gancompress.data.transform import to_float
 from gancompress.errors import ComponentError, EvaluationError
 from gancompress.evaluation import Metric, MetricResult, build_metrics, evaluate
+from gancompress.evaluation.protocol import Protocol
 from gancompress.evaluation.sampler import Sampler
 
 
@@ -90,6 +91,7 @@ def test_the_protocol_holds_everything_that_fixes_a_metric():
         run(samples=100),
         run(seed=1),
         run(weights_label="live"),
+        run(norms="divided by their own spectral norms"),
         run(batch_norm="batch"),
         run(batch_norm="standing"),
         run(batch_norm="batch", batch_size=10),
@@ -113,6 +115,16 @@ def test_a_protocol_reads_as_one_line():
     assert noted.hash == protocol.hash
     assert "pixels-0 (99 % right)" in str(noted)
     assert "torch-fidelity" in protocol.libraries
+    normed = dataclasses.replace(protocol, norms="divided by their own spectral norms")
+    assert "EMA weights, divided by their own spectral norms, batch norm" in str(normed)
+
+
+def test_a_protocol_that_says_nothing_of_norms_has_the_hash_it_always_had():
+    fields = {name: name for name in ("extractor", "weights_hash", "resize", "reference", "weights", "batch_norm")}
+    fields |= {"labels": "balanced", "libraries": "libraries", "reference_count": 2, "samples": 3, "seed": 4}
+    protocol = Protocol(**fields, metric="of means")
+    assert protocol.hash == "87229552a713"
+    assert "norms" not in protocol.to_json()
 
 
 def test_a_protocol_is_json():

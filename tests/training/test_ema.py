@@ -4,10 +4,11 @@ import pytest
 import torch
 from engine_toys import ToyGenerator
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from gancompress.errors import CheckpointError
 from gancompress.recipe.schema import EMAConfig
-from gancompress.training.ema import SparseEMA
+from gancompress.training.ema import SparseEMA, load_average
 
 
 class One(nn.Module):
@@ -157,3 +158,35 @@ def test_state_round_trip_with_pending_grown_weights():
         SparseEMA(ToyGenerator(), EMAConfig()).load_state_dict(tensors, scalars)
     with pytest.raises(CheckpointError, match="does not fit"):
         other.load_state_dict({**tensors, "grown.v": torch.ones(1)}, scalars)
+
+
+def test_an_average_is_measured_under_its_own_spectral_norms():
+    network = parametrizations.spectral_norm(nn.Linear(2, 2, bias=False))
+    raw, norm = network.parametrizations.weight.original, network.parametrizations.weight[0]
+
+    def be(*diagonal):
+        with torch.no_grad():
+            raw.copy_(torch.diag(torch.tensor(diagonal)))
+            first = torch.tensor([float(diagonal[0] >= diagonal[1]), float(diagonal[0] < diagonal[1])])
+            norm._u.copy_(first)
+            norm._v.copy_(first)
+
+    be(8.0, 0.0)
+    ema = SparseEMA(network, EMAConfig(decay=0.75))
+    be(0.0, 8.0)
+    ema.update(network, 1)  # the average is diag(6, 2), its largest value where the live weight has nothing
+    ema.module.eval()
+    assert ema.module.weight.tolist() == [[3, 0], [0, 1]]
+    saved = {name: tensor.clone() for name, tensor in ema.state_dict()[0].items()}
+    for _ in range(2):
+        with ema.measured() as average:
+            once = average.weight.clone()
+        torch.testing.assert_close(once, torch.diag(torch.tensor([1.0, 1 / 3])))
+        assert all(torch.equal(saved[name], tensor) for name, tensor in ema.state_dict()[0].items())
+    assert ema.module.weight.tolist() == [[3, 0], [0, 1]]
+    opened = parametrizations.spectral_norm(nn.Linear(2, 2, bias=False)).eval()
+    load_average(opened, saved)
+    assert torch.equal(opened.weight, once)
+    with pytest.raises(ZeroDivisionError), ema.measured():
+        raise ZeroDivisionError
+    assert all(torch.equal(saved[name], tensor) for name, tensor in ema.state_dict()[0].items())
