@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gancompress.api.commands import expressions, resolve
-from gancompress.recipe.layers import compose
+from gancompress.recipe.composition import compose
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -23,7 +23,7 @@ from gancompress.experiment.assemble import build_dataset
 from gancompress.experiment.budgets import ROLES, build_budgets, masked_weights, with_densities
 from gancompress.experiment.networks import build_backbone, build_networks
 from gancompress.export.compiled import compile_generator
-from gancompress.export.folding import folded
+from gancompress.export.plain import plain_copy
 from gancompress.seeds import generator as seeded
 from gancompress.sparsity.masks import random_mask
 
@@ -163,7 +163,7 @@ def _dense(generator: Generator, compile: bool) -> dict[str, nn.Module]:
     """The dense variants in torch; weights are 0 off the masks, which makes none of them faster."""
     last = copy.deepcopy(generator).to(memory_format=torch.channels_last)
     variants: dict[str, nn.Module] = {REFERENCE: generator, "torch, channels last": last}
-    best = folded(generator).to(memory_format=torch.channels_last)
+    best = plain_copy(generator).to(memory_format=torch.channels_last)
     if fold(best, frozen=True):
         variants["torch, channels last, folded"] = best
         variants["torch, channels last, folded, bf16"] = _Autocast(best)
@@ -179,7 +179,7 @@ def _others(generator: Generator, inputs: tuple[Tensor, ...]) -> dict[str, Calla
     """The engines that are installed: with the graph as it is, and with our exact rewrites."""
     if not (installed("onnxruntime") or installed("openvino")):
         return {}
-    ours = folded(generator)
+    ours = plain_copy(generator)
     models = {"": onnx_bytes(generator, inputs)}
     if fold(ours, frozen=True):
         models[", folded"] = onnx_bytes(ours, inputs)

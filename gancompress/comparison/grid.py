@@ -14,8 +14,8 @@ from gancompress.comparison.price import Price, price
 from gancompress.components.registry import METHODS
 from gancompress.errors import GancompressError, RecipeError
 from gancompress.experiment.assemble import build_dataset
+from gancompress.recipe.composition import apply_override, without_densities
 from gancompress.recipe.identity import run_id
-from gancompress.recipe.layers import apply_override, without_densities
 from gancompress.recipe.load import LoadedRecipe, check_document, load_recipe
 from gancompress.recipe.smoke import SUFFIX, fitted, longer
 

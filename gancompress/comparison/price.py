@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gancompress.cost.ledger import TrainingLedger
+from gancompress.cost.counter import TrainingCounter
 from gancompress.cost.profile import FLOPS_PER_MAC, profile, sample_cost
 from gancompress.cost.training import training_cost
 from gancompress.errors import RecipeError
@@ -108,13 +108,13 @@ def _check_layers(play: _Play) -> None:
 
 
 class _Play:
-    """One run without its training: the calls that the engine and the loop would make, counted by the same ledger."""
+    """One run without its training: the calls that the engine and the loop would make, counted by the same counter."""
 
     def __init__(self, recipe: Recipe, method: Method[MethodConfig], networks: Networks, variant: int) -> None:
         training = recipe.training
         self.recipe, self.method, self.variant = recipe, method, variant
         self.loss = build_loss(recipe)
-        self.ledger = TrainingLedger(
+        self.counter = TrainingCounter(
             batch_size=training.batch_size,
             generator_batch_size=training.generator_batch_size or training.batch_size,
             discriminator_steps=training.discriminator_steps,
@@ -153,14 +153,14 @@ class _Play:
         """Whether the method asks for updates anywhere in a long round."""
         return any(Plan.UPDATE in self.method.plan(role, step, 10_000) for role in ROLES for step in range(1, 10_001))
 
-    def run(self) -> TrainingLedger:
+    def run(self) -> TrainingCounter:
         """Play every round."""
         for role, view in self.views.items():
             rng = seeded(self.recipe.seed, "topology", role, "init")
             if self.method.init_needs_gradient:
-                self.ledger.probe(role)
+                self.counter.probe(role)
                 if self.loss.compares and role == "generator":
-                    self.ledger.compare({})
+                    self.counter.compare({})
             self.states[role] = self.method.init(view, self.budgets[role], rng)
         before = 0
         for index, current in enumerate(self.rounds):
@@ -168,7 +168,7 @@ class _Play:
                 self.states = {role: self._next(role, current, index) for role in ROLES}
             self._round(current, index, before)
             before += current.steps
-        return self.ledger
+        return self.counter
 
     def _next(self, role: Role, current: Round, index: int) -> SparseState:
         view = dataclasses.replace(self.views[role], total_steps=current.steps, round=index)
@@ -183,7 +183,7 @@ class _Play:
         measure = self.method.measure
         if measure is not None:
             times = (before + current.steps) // measure.every - before // measure.every
-            self.ledger.measure({role: self.states[role].budgets for role in ROLES}, times)
+            self.counter.measure({role: self.states[role].budgets for role in ROLES}, times)
 
     def _role_round(self, role: Role, current: Round, index: int) -> list[tuple[int, Mapping[str, int]]]:
         """Count one round of one network; return the step from which each set of budgets holds."""
@@ -216,13 +216,13 @@ class _Play:
         ends = [start for start, _ in held[1:]] + [current.steps + 1]
         for (start, budgets), end in zip(held, ends, strict=True):
             # masks change after the step that is due, so that step still has the old ones
-            self.ledger.advance(role, budgets, end - start)
+            self.counter.advance(role, budgets, end - start)
             wanted = sum(start <= step < end for step in dense)
             if always or self.states[role].backward:
-                wanted = (end - start) * (self.ledger.discriminator_steps if role == "discriminator" else 1)
-            self.ledger.dense_gradient(role, budgets, wanted)
+                wanted = (end - start) * (self.counter.discriminator_steps if role == "discriminator" else 1)
+            self.counter.dense_gradient(role, budgets, wanted)
             if role == "discriminator" and self.loss.compares:
-                self.ledger.compare(budgets, end - start)
+                self.counter.compare(budgets, end - start)
         return held
 
     def _extras(self, current: Round, index: int, before: int, held: Sequence[tuple[int, Mapping[str, int]]]) -> None:
@@ -234,7 +234,7 @@ class _Play:
         if objective.r1.weight:
             times += sum(1 for draw in draws if draw % objective.r1.every == 0)
         if times:
-            self.ledger.penalty(held[0][1], times)
+            self.counter.penalty(held[0][1], times)
             self.certain = self.certain and len(held) == 1
         if current.distillation and index:
-            self.ledger.count_extra("distillation", "discriminator", {}, 2 * self.ledger.batch_size * len(draws))
+            self.counter.count_extra("distillation", "discriminator", {}, 2 * self.counter.batch_size * len(draws))

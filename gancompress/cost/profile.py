@@ -82,7 +82,7 @@ class NetworkProfile:
     Attributes:
         layers: every convolution and linear layer, in the network's order.
         norm: two operations per element of every normalised map. Shown, but part of no total: at inference they
-            fold into the convolutions, and they would be a thousandth of SNGAN's training.
+            are merged into the convolutions, and they would be a thousandth of SNGAN's training.
         products: MACs of products without weights (attention), as torch's own counter sees them.
     """
 

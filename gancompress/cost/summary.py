@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from gancompress.backbones.base import Discriminator
-    from gancompress.cost.ledger import TrainingLedger
+    from gancompress.cost.counter import TrainingCounter
     from gancompress.cost.profile import LayerCost
     from gancompress.sparsity.state import Role
     from gancompress.sparsity.units import Units
@@ -40,7 +40,7 @@ def run_cost(
     networks: Mapping[Role, Generator | Discriminator],
     budgets: Mapping[Role, Mapping[str, int]],
     optimizers: Mapping[Role, Optimizer],
-    ledger: TrainingLedger,
+    counter: TrainingCounter,
     training_seconds: float,
     units: Mapping[Role, Mapping[str, Units]] | None = None,
 ) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def run_cost(
         networks: both, as they are now.
         budgets: kept weights per tensor at the end of training; tensors that are not named are dense.
         optimizers: of both.
-        ledger: what training did, up to its last step.
+        counter: what training did, up to its last step.
         training_seconds: measured.
         units: per network, what is kept or dropped as one in the tensors that hold the recipe's pattern; without any of
             a network, its layers keep single weights.
@@ -64,7 +64,9 @@ def run_cost(
     generator = networks["generator"]
     assert isinstance(generator, Generator)
     profiles = {role: profile(network) for role, network in networks.items()}
-    training, executed = (training_cost(ledger, profiles, counting).to_dict() for counting in ("published", "executed"))
+    training, executed = (
+        training_cost(counter, profiles, counting).to_dict() for counting in ("published", "executed")
+    )
     del executed["convention"]
     return {
         "theory": {

@@ -1,4 +1,4 @@
-"""What a whole training run computes, from its ledger and the layers of its networks.
+"""What a whole training run computes, from its counter and the layers of its networks.
 
 Counted in forward-equivalents: a forward pass of one sample is 1, its backward pass 2 (gradients to the activations
 and to the weights). In one training step, n_d discriminator steps of batch b and a generator step of batch g,
@@ -20,7 +20,7 @@ from gancompress.cost.profile import FLOPS_PER_MAC
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gancompress.cost.ledger import Tally, TrainingLedger
+    from gancompress.cost.counter import NonzeroCount, TrainingCounter
     from gancompress.cost.profile import Counting, NetworkProfile
     from gancompress.sparsity.state import Role
 
@@ -30,9 +30,9 @@ __all__ = ["TrainingCost", "forward_equivalents", "training_cost"]
 _SHARED = frozenset({"penalty", "real_logits"})
 
 
-def forward_equivalents(ledger: TrainingLedger, role: Role) -> int:
+def forward_equivalents(counter: TrainingCounter, role: Role) -> int:
     """Return the forward-equivalents (samples) of one training step of ``role``."""
-    b, g, n_d = ledger.batch_size, ledger.generator_batch_size, ledger.discriminator_steps
+    b, g, n_d = counter.batch_size, counter.generator_batch_size, counter.discriminator_steps
     return b * n_d + 3 * g if role == "generator" else 6 * b * n_d + 2 * g
 
 
@@ -43,7 +43,7 @@ class TrainingCost:
     Attributes:
         dense_macs: the same number of steps with dense networks and the same objective.
         parts: MACs by what they were spent on: ``generator`` and ``discriminator`` (the steps),
-            ``dense_gradients``, and every reason of the ledger's extra work.
+            ``dense_gradients``, and every reason of the counter's extra work.
     """
 
     dense_macs: int
@@ -71,49 +71,49 @@ class TrainingCost:
 
 
 def training_cost(
-    ledger: TrainingLedger,
+    counter: TrainingCounter,
     profiles: Mapping[Role, NetworkProfile],
     counting: Counting = "published",
 ) -> TrainingCost:
-    """Count the MACs of the run that ``ledger`` describes.
+    """Count the MACs of the run that ``counter`` describes.
 
     Args:
-        ledger: what was done; rounds and pre-training are in it when they used the same ledger.
+        counter: what was done; rounds and pre-training are in it when they used the same counter.
         profiles: layers of both networks.
         counting: the architecture as published, or as executed here.
     """
     parts: dict[str, int] = {}
     dense = 0
     for role, profile in profiles.items():
-        per_step = forward_equivalents(ledger, role)
-        parts[role] = per_step * _forward(profile, ledger.steps[role], counting)
-        dense += per_step * _dense_forward(profile, ledger.steps[role], counting)
+        per_step = forward_equivalents(counter, role)
+        parts[role] = per_step * _forward(profile, counter.steps[role], counting)
+        dense += per_step * _dense_forward(profile, counter.steps[role], counting)
     parts["dense_gradients"] = sum(
-        _masked_gradients(ledger, role, profile, counting) for role, profile in profiles.items()
+        _masked_gradients(counter, role, profile, counting) for role, profile in profiles.items()
     )
-    for reason, tallies in ledger.extra.items():
-        parts[reason] = sum(_forward(profiles[role], tallies[role], counting) for role in profiles)
+    for reason, counts in counter.extra.items():
+        parts[reason] = sum(_forward(profiles[role], counts[role], counting) for role in profiles)
         if reason in _SHARED:
-            dense += sum(_dense_forward(profiles[role], tallies[role], counting) for role in profiles)
+            dense += sum(_dense_forward(profiles[role], counts[role], counting) for role in profiles)
     return TrainingCost(dense, parts)
 
 
-def _forward(profile: NetworkProfile, tally: Tally, counting: Counting) -> int:
-    """Return the MACs of one forward pass per unit of ``tally``, at the non-zeros it recorded."""
-    weights = sum(layer.positions(counting) * tally.total(layer.name, layer.size) for layer in profile.layers)
-    return weights + profile.other_macs(counting) * tally.amount
+def _forward(profile: NetworkProfile, count: NonzeroCount, counting: Counting) -> int:
+    """Return the MACs of one forward pass per unit of ``count``, at the non-zeros it recorded."""
+    weights = sum(layer.positions(counting) * count.total(layer.name, layer.size) for layer in profile.layers)
+    return weights + profile.other_macs(counting) * count.amount
 
 
-def _dense_forward(profile: NetworkProfile, tally: Tally, counting: Counting) -> int:
-    return (profile.weight_macs(counting=counting) + profile.other_macs(counting)) * tally.amount
+def _dense_forward(profile: NetworkProfile, count: NonzeroCount, counting: Counting) -> int:
+    return (profile.weight_macs(counting=counting) + profile.other_macs(counting)) * count.amount
 
 
-def _masked_gradients(ledger: TrainingLedger, role: Role, profile: NetworkProfile, counting: Counting) -> int:
+def _masked_gradients(counter: TrainingCounter, role: Role, profile: NetworkProfile, counting: Counting) -> int:
     """Return the MACs of weight gradients at masked positions, on the steps that asked for them."""
-    tally = ledger.dense_gradients[role]
-    samples = ledger.generator_batch_size if role == "generator" else 2 * ledger.batch_size
+    count = counter.dense_gradients[role]
+    samples = counter.generator_batch_size if role == "generator" else 2 * counter.batch_size
     masked = sum(
-        layer.positions(counting) * (tally.amount * layer.size - tally.total(layer.name, layer.size))
+        layer.positions(counting) * (count.amount * layer.size - count.total(layer.name, layer.size))
         for layer in profile.layers
     )
     return samples * masked

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gancompress.components.registry import DATASETS, LOSSES, Registry
-from gancompress.cost.ledger import TrainingLedger
+from gancompress.cost.counter import TrainingCounter
 from gancompress.data.classes import check_class_number, counted
 from gancompress.data.zipped import Zip
 from gancompress.errors import DataError, RecipeError, RunError
@@ -144,7 +144,7 @@ def build_trainer(
         )
     training = recipe.training
     ema = SparseEMA(networks.generator, training.ema)
-    ledger = TrainingLedger(
+    counter = TrainingCounter(
         batch_size=training.batch_size,
         generator_batch_size=training.generator_batch_size or training.batch_size,
         discriminator_steps=training.discriminator_steps,
@@ -158,7 +158,7 @@ def build_trainer(
         check_every=recipe.sparsity.check_every,
         group=group,
         ema=ema,
-        ledger=ledger,
+        counter=counter,
         execution=execution,
     )
     objective = Objective(
@@ -191,7 +191,7 @@ def build_trainer(
         optimizers=optimizers,
         engine=engine,
         ema=ema,
-        ledger=ledger,
+        counter=counter,
         objective=objective,
         source=Prefetcher(source, device) if feed == "prefetch" else source,
         config=training,

@@ -21,7 +21,7 @@ from gancompress.experiment.measure import Evaluator, metric_record
 from gancompress.experiment.networks import build_architecture, build_networks
 from gancompress.experiment.run import Experiment
 from gancompress.progress import Observer, Silent
-from gancompress.recipe.layers import apply_override, without_densities
+from gancompress.recipe.composition import apply_override, without_densities
 from gancompress.recipe.load import check_document, load_recipe
 from gancompress.runs.directory import RunDirectory
 from gancompress.runs.record import metrics_of, number

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from gancompress.backbones.base import Generator
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["FinishedRun", "open_run"]
+__all__ = ["OpenedRun", "open_run"]
 
 
 @dataclasses.dataclass(frozen=True)
-class FinishedRun:
+class OpenedRun:
     """A run directory with at least one checkpoint.
 
     Attributes:
@@ -135,7 +135,7 @@ class FinishedRun:
             return save_images(network, out, count=count, classes=network.image.classes, only_class=label, seed=seed)
 
 
-def open_run(path: Path, overrides: Sequence[str] = ()) -> FinishedRun:
+def open_run(path: Path, overrides: Sequence[str] = ()) -> OpenedRun:
     """Open a run directory, with settings of its recipe changed as by ``--set``.
 
     Raises:
@@ -144,4 +144,4 @@ def open_run(path: Path, overrides: Sequence[str] = ()) -> FinishedRun:
     directory = RunDirectory(path)
     if not checkpoints(directory.checkpoints):
         raise RunError("this run has no checkpoint yet; finish it with `gancompress run`", where=str(path))
-    return FinishedRun(directory, load_recipe(path / "recipe.yaml", overrides).recipe)
+    return OpenedRun(directory, load_recipe(path / "recipe.yaml", overrides).recipe)

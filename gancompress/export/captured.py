@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gancompress.backbones.base import Generator, prunable_weights
 from gancompress.errors import ExportError
 from gancompress.evaluation.sandbox import draws
-from gancompress.export.folding import example_inputs
+from gancompress.export.plain import example_inputs
 from gancompress.graphs.build import CapturedModule, check
 from gancompress.graphs.capture import capture
 from gancompress.graphs.graph import Graph

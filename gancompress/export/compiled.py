@@ -17,9 +17,9 @@ from torch import Tensor, fx, nn
 from gancompress.backbones.base import Generator, prunable_weights
 from gancompress.errors import ExportError
 from gancompress.evaluation.sandbox import draws
-from gancompress.export.folding import example_inputs, folded
 from gancompress.export.in_place import reuse_memory
 from gancompress.export.lowering import Convolution, Read, Region, find_regions, refusal
+from gancompress.export.plain import example_inputs, plain_copy
 from gancompress.export.tracing import ENTRY, VALUE, trace, value_of
 from gancompress.kernels import Layer, Mode, Pattern, Program, Value, choose, status
 from gancompress.kernels.tuning import ENVIRONMENT
@@ -149,7 +149,7 @@ def compile_generator(
     Raises:
         ExportError: a mask does not fit its weight.
     """
-    plain = folded(generator)
+    plain = plain_copy(generator)
     kept = _masked(plain, masks or {})
     why = dict.fromkeys(kept, "it is not in a place where a sparse program can be")
     example = example_inputs(plain, 2, "compile")

@@ -295,7 +295,7 @@ def _lower(source: fx.Node, inside: Sequence[fx.Node], kinds: dict[fx.Node, _Op]
                 assert isinstance(module, nn.BatchNorm2d)
                 scale, shift = _affine(module)
                 if fits and conv is not None and conv.add is None:
-                    _fold(conv, scale, shift)
+                    _merge(conv, scale, shift)
                 else:
                     read = _scaled(read, scale, shift)
             case "affine":
@@ -369,7 +369,7 @@ def _scaled(read: Read, gain: Factor, bias: Factor) -> Read:
     return replace(read, affine=(*read.affine, (gain, bias)))
 
 
-def _fold(conv: Convolution, scale: Tensor, shift: Tensor) -> None:
+def _merge(conv: Convolution, scale: Tensor, shift: Tensor) -> None:
     """Put an affine map behind a convolution into it."""
     transposed = isinstance(conv.module, nn.ConvTranspose2d)
     conv.weight = conv.weight.double() * (scale[None, :, None, None] if transposed else scale[:, None, None, None])

@@ -14,7 +14,7 @@ import torch
 from gancompress.errors import ExportError
 from gancompress.evaluation.sandbox import draws
 from gancompress.export.container import write_whole
-from gancompress.export.folding import example_inputs, folded
+from gancompress.export.plain import example_inputs, plain_copy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +57,7 @@ def export_onnx(generator: Generator, path: Path) -> float:
             importlib.import_module(name)
         except ImportError:
             raise ExportError(f"ONNX needs the package {name}: pip install 'gancompress[onnx]'") from None
-    plain = folded(generator)
+    plain = plain_copy(generator)
     if draws(plain, *example_inputs(plain, 2, "onnx", 2).values()):
         raise ExportError(
             "this network draws random numbers of its own, which an ONNX file cannot repeat: give it its noise as a "
@@ -103,7 +103,7 @@ def _export(network: Generator) -> bytes:
 
 
 def _optimise(model: Any) -> None:
-    """Fold constants and batch norms into what surrounds them.
+    """Merge constants and batch norms into what surrounds them.
 
     The exporter's own optimisation takes a constant within 1e-8 of 0 for 0 (onnxscript 0.7): the 1e-8 of a pixel
     normalisation or a demodulation is gone then, and a map of zeros becomes NaN. The rules below change no number.
@@ -112,7 +112,7 @@ def _optimise(model: Any) -> None:
     rewriter: Any = importlib.import_module("onnxscript.rewriter")
     rules: Any = importlib.import_module("onnxscript.rewriter.rules.common")
     optimizer.inline(model)
-    for _ in range(2):  # what the first pass folds makes room for more
+    for _ in range(2):  # what the first pass merges makes room for more
         optimizer.fold_constants(model, onnx_shape_inference=True)
         rewriter.rewrite(model, pattern_rewrite_rules=[getattr(rules, f"{name}_rule") for name in _RULES])
     optimizer.remove_unused_nodes(model)

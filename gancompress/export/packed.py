@@ -31,7 +31,7 @@ from gancompress.errors import ComponentError, ExportError
 from gancompress.export.captured import CapturedGenerator, capture_generator, check_captured
 from gancompress.export.coding import decode_mask, decode_values, encode_mask, encode_values
 from gancompress.export.container import read_container, write_container
-from gancompress.export.folding import folded
+from gancompress.export.plain import plain_copy
 from gancompress.export.rebuild import build_generator, check_tensors
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gancompress.backbones.base import Generator
-    from gancompress.experiment.finished import FinishedRun
+    from gancompress.experiment.finished import OpenedRun
 
 __all__ = [
     "FORMAT",
@@ -175,7 +175,7 @@ def export_packed(
     """
     if values not in ("float32", "bf16"):
         raise ExportError(f"values {values!r}: use 'float32' or 'bf16'")
-    plain = folded(generator)
+    plain = plain_copy(generator)
     prunable = {name: weight.kind for name, weight in prunable_weights(plain).items()}
     state = {name: tensor.detach().contiguous() for name, tensor in plain.state_dict().items()}
     masks = masks or {}
@@ -219,9 +219,7 @@ def file_name(values: str) -> str:
     return "generator.safetensors" if values == "float32" else f"generator-{values}.safetensors"
 
 
-def export_run(
-    run: FinishedRun, path: Path, *, step: str = "last", values: Values = "float32"
-) -> dict[str, TensorSize]:
+def export_run(run: OpenedRun, path: Path, *, step: str = "last", values: Values = "float32") -> dict[str, TensorSize]:
     """Write the averaged generator of a finished run into one file; see :func:`export_packed`.
 
     ``step`` is ``last``, ``best`` or a number.

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from gancompress.errors import RecipeError
 from gancompress.recipe import shipped
+from gancompress.recipe.composition import compose
 from gancompress.recipe.document import Document
-from gancompress.recipe.layers import compose
 from gancompress.recipe.schema import PublishedFigure
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from gancompress.components.registry import BACKBONES, DATASETS, EXTRACTORS, LOSSES, METHODS, METRICS, PATTERNS
 from gancompress.errors import ComponentError
+from gancompress.recipe.composition import COMPONENT_PATHS
 from gancompress.recipe.document import Document
-from gancompress.recipe.layers import COMPONENT_PATHS
 from gancompress.recipe.mistakes import InvalidRecipeError, Mistake, coerced, mistakes_of
 from gancompress.recipe.schema import Component, Recipe, owner_of, short_form
 

@@ -1,7 +1,7 @@
 """Recipes from files, names and mappings: composed, checked to the last key, ready to run.
 
-A recipe takes the same way wherever it comes from: its layers are **composed** into one document
-(:mod:`~gancompress.recipe.layers`), the document is **checked** against the schema and the components it names
+A recipe takes the same way wherever it comes from: its parts are **composed** into one document
+(:mod:`~gancompress.recipe.composition`), the document is **checked** against the schema and the components it names
 (:mod:`~gancompress.recipe.components`), compared with the published row it changes
 (:mod:`~gancompress.recipe.identity`), and shrunk if it is to be a smoke run (:mod:`~gancompress.recipe.smoke`).
 
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from gancompress.components.plugins import PLUGIN_RECORD, to_install
 from gancompress.errors import RecipeError
 from gancompress.recipe.components import check_document, component_config
+from gancompress.recipe.composition import apply_override, compose, with_short_components
 from gancompress.recipe.document import Document, dotted, dump_yaml, parse_yaml
 from gancompress.recipe.identity import changed_settings
-from gancompress.recipe.layers import apply_override, compose, with_short_components
 from gancompress.recipe.mistakes import InvalidRecipeError
 from gancompress.recipe.smoke import shrunk
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gancompress.components.registry import BACKBONES, DATASETS, METHODS
 from gancompress.errors import DataError, RecipeError
 from gancompress.recipe.components import component_config
-from gancompress.recipe.layers import lay
+from gancompress.recipe.composition import lay
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,8 +18,8 @@ from gancompress.backbones.base import prunable_weights as weights_of
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError, ExportError
 from gancompress.evaluation.sandbox import forked_rng
-from gancompress.export.folding import folded
 from gancompress.export.onnx import NEEDED, export_onnx
+from gancompress.export.plain import plain_copy
 from gancompress.export.tracing import trace
 from gancompress.testing.conformance import Suite, promise, require, skip_check
 
@@ -370,7 +370,7 @@ def _refused(what: str, case: Case, image: ImageSpec) -> None:
 @promise
 def traceable(case: Case) -> None:
     """The generator can be compiled for the sparse kernels."""
-    generator = folded(case.networks()[0])
+    generator = plain_copy(case.networks()[0])
     z, labels = case.inputs(generator)
     inputs = (z,) if labels is None else (z, labels)
     try:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gancompress.sparsity.state import Role
-    from gancompress.testing.training_runs import Finished
+    from gancompress.testing.training_runs import KitRun
 
 __all__ = ["PatternSuite"]
 
@@ -257,7 +257,7 @@ def _connections(units: Units | None, *, transposed: bool = False) -> object:
     return by_output(units.box), by_output(units.group), units.at_most
 
 
-def _wrong(run: Finished, role: Role) -> str:
+def _wrong(run: KitRun, role: Role) -> str:
     """Return what is wrong with the masks of one network of a run; nothing if all is well."""
     budget, state = run.budgets[role], run.states[role]
     seen = run.watcher.counts + run.watcher.leaks

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from gancompress.training.groups import Group
     from gancompress.training.loop import Trainer
 
-__all__ = ["Bench", "Finished", "Watcher", "digest", "run_folder"]
+__all__ = ["Bench", "KitRun", "Watcher", "digest", "run_folder"]
 
 #: small enough for a method to be judged in seconds: 4 steps of a DCGAN of 4 channels on 16 drawn shapes
 _RECIPE: Mapping[str, Any] = {
@@ -132,7 +132,7 @@ class Watcher:
 
 
 @dataclasses.dataclass(frozen=True)
-class Finished:
+class KitRun:
     """A run that reached its end.
 
     Attributes:
@@ -151,7 +151,7 @@ class Finished:
     files: dict[str, bytes]
     watcher: Watcher
 
-    def differing(self, other: Finished) -> list[str]:
+    def differing(self, other: KitRun) -> list[str]:
         """Return the names of the checkpoint files that are not the same in both."""
         names = sorted(self.files.keys() | other.files.keys())
         return [name for name in names if self.files.get(name) != other.files.get(name)]
@@ -208,7 +208,7 @@ class Bench:
                 document["sparsity"]["moments"] = "dense"
             yield parse_recipe(document, (*self.overrides, *overrides), "<conformance>").recipe
 
-    def run(self, *overrides: str, stops: Sequence[int] = (), perturb: bool = False) -> Finished:
+    def run(self, *overrides: str, stops: Sequence[int] = (), perturb: bool = False) -> KitRun:
         """Train every round to its end.
 
         Args:
@@ -240,7 +240,7 @@ class Bench:
             done = [(report.role, report.step) for _ in range(current.steps) for report in trainer.step(current)]
             return trainer, done
 
-    def restored(self, finished: Finished) -> Trainer:
+    def restored(self, finished: KitRun) -> Trainer:
         """Return a fresh trainer that took over the last checkpoint of a run."""
         with self.recipe() as recipe:
             trainer = build_trainer(recipe, build_dataset(recipe))
@@ -272,12 +272,12 @@ def digest(network: nn.Module) -> str:
     return found.hexdigest()
 
 
-def _finished(run: _Watched) -> Finished:
+def _finished(run: _Watched) -> KitRun:
     path = latest(run.directory.checkpoints).path
     assert path is not None
     assert run.watcher is not None
     engine = run.trainer.engine
-    return Finished(
+    return KitRun(
         rounds=tuple(current.steps for current in run.rounds),
         states={role: engine.state(role) for role in ROLES},
         budgets={role: engine.budget(role) for role in ROLES},

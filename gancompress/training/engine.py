@@ -43,7 +43,7 @@ from gancompress.training.signals import Signals
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from gancompress.cost.ledger import TrainingLedger
+    from gancompress.cost.counter import TrainingCounter
     from gancompress.sparsity.state import Budget, Role, SparseState
     from gancompress.training.ema import SparseEMA
     from gancompress.training.execution import Execution
@@ -104,7 +104,7 @@ class Engine:
         check_every: topology updates between two checks of all invariants.
         group: processes that train together.
         ema: the generator's average, which follows its masks.
-        ledger: counts what the training costs.
+        counter: counts what the training costs.
         execution: computes masked layers on the sparse kernels; None computes everything dense.
     """
 
@@ -118,14 +118,14 @@ class Engine:
         check_every: int = 1,
         group: Group | None = None,
         ema: SparseEMA | None = None,
-        ledger: TrainingLedger | None = None,
+        counter: TrainingCounter | None = None,
         execution: Execution | None = None,
     ) -> None:
         self.method = method
         self.seed = seed
         self.check_every = check_every
         self.group = group if group is not None else Group()
-        self.ledger = ledger
+        self.counter = counter
         self._nets: dict[Role, MaskedNetwork] = {
             role: MaskedNetwork(role, part, moments, ema if role == "generator" else None, execution)
             for role, part in parts.items()
@@ -222,8 +222,8 @@ class Engine:
                 for name, grad in found.items()
             }
             net.parts.network.zero_grad(set_to_none=True)
-            if self.ledger is not None:
-                self.ledger.probe(role)
+            if self.counter is not None:
+                self.counter.probe(role)
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)
@@ -271,14 +271,14 @@ class Engine:
             net.ema.stepped(not skip)
         self._uncounted[role] += 1
         # dense moments take in the gradient at masked positions on every step
-        if self.ledger is not None and (wants_dense or net.moments == "dense"):
-            self.ledger.dense_gradient(role, net.state.budgets)
+        if self.counter is not None and (wants_dense or net.moments == "dense"):
+            self.counter.dense_gradient(role, net.state.budgets)
 
     def record(self, *, d_real: Tensor, d_fake: Tensor, d_fake_after: Tensor) -> None:
         """Store one measurement (see ``methods.base.Measure``): scalars of shape (), on the device."""
         self._signals.record(d_real, d_fake, d_fake_after)
-        if self.ledger is not None:
-            self.ledger.measure({role: net.state.budgets for role, net in self._nets.items()})
+        if self.counter is not None:
+            self.counter.measure({role: net.state.budgets for role, net in self._nets.items()})
 
     # ------------------------------------------------------------------ topology
 
@@ -423,14 +423,14 @@ class Engine:
                 self.group.assert_same(net.state.hash(), f"the masks of the {role}")
 
     def count_steps(self) -> None:
-        """Bring the ledger up to date. Call it before reading or saving the ledger."""
-        if self.ledger is None:
+        """Bring the counter up to date. Call it before reading or saving the counter."""
+        if self.counter is None:
             return
         for role, net in self._nets.items():
-            per_step = self.ledger.discriminator_steps if role == "discriminator" else 1
+            per_step = self.counter.discriminator_steps if role == "discriminator" else 1
             done, self._uncounted[role] = divmod(self._uncounted[role], per_step)
             if done:
-                self.ledger.advance(role, net.state.budgets, done)
+                self.counter.advance(role, net.state.budgets, done)
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return all tensors and all JSON-able scalars that the engine's next step depends on."""

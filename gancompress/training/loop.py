@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gancompress.cost.ledger import TrainingLedger
+from gancompress.cost.counter import TrainingCounter
 from gancompress.methods.base import Measure, Plan, Round
 from gancompress.seeds import seed_global
 from gancompress.training.batch_norm import global_statistics
@@ -82,7 +82,7 @@ class Trainer:
         optimizers: one per role.
         engine: the sparsity of both networks.
         ema: moving average of the generator.
-        ledger: what the run has computed so far, for its FLOPs.
+        counter: what the run has computed so far, for its FLOPs.
         objective: losses.
         source: batches.
         config: the recipe's training section.
@@ -98,7 +98,7 @@ class Trainer:
     optimizers: dict[Role, Optimizer]
     engine: Engine
     ema: SparseEMA
-    ledger: TrainingLedger
+    counter: TrainingCounter
     objective: Objective
     source: Source
     config: TrainingConfig
@@ -220,7 +220,7 @@ class Trainer:
         """
         if not self.objective.loss.compares:
             return None
-        self.ledger.compare(self.engine.state("discriminator").budgets)
+        self.counter.compare(self.engine.state("discriminator").budgets)
         if self._generator_batch == self.config.batch_size:
             return real
         return self.source.real(self._generator_batch, total - 1)
@@ -241,7 +241,7 @@ class Trainer:
                 loss = self.objective.generator(self.generator, self.discriminator, latents, 0, real=real)
                 loss.backward()  # type: ignore[no-untyped-call]
         if self.objective.loss.compares:
-            self.ledger.compare({})
+            self.counter.compare({})
         for network in (self.generator, self.discriminator):
             self._average_gradients(network)
 
@@ -266,9 +266,9 @@ class Trainer:
         budgets = self.engine.state("discriminator").budgets
         penalties = self.objective.penalties(draw)
         if penalties:
-            self.ledger.penalty(budgets, penalties)
+            self.counter.penalty(budgets, penalties)
         if self.objective.teacher is not None:
-            self.ledger.count_extra("distillation", "discriminator", {}, 2 * self.config.batch_size)
+            self.counter.count_extra("distillation", "discriminator", {}, 2 * self.config.batch_size)
 
     def _average_gradients(self, network: nn.Module) -> None:
         self.group.mean_gradients(network.parameters())
@@ -299,7 +299,7 @@ class Trainer:
             "engine": engine_scalars,
             "ema": ema_scalars,
             "meters": counts,
-            "ledger": self.ledger.to_dict(),
+            "ledger": self.counter.to_dict(),
             "image": self.generator.image.to_json(),
         }
         if self.folding is not None:
@@ -319,7 +319,7 @@ class Trainer:
             self.folding.restore(scalars.get("folding"))
         for role, optimizer in self.optimizers.items():
             _load_optimizer(optimizer, groups[f"optimizer_{role}"], scalars[f"optimizer_{role}"])
-        vars(self.ledger).update(vars(TrainingLedger.from_dict(scalars["ledger"])))
+        vars(self.counter).update(vars(TrainingCounter.from_dict(scalars["ledger"])))
         self.position = Position(**scalars["position"])
 
 

@@ -21,7 +21,7 @@ from gancompress.api import commands as api
 from gancompress.api.outcomes import RunOutcome
 from gancompress.cli.main import app
 from gancompress.errors import ComponentError, EvaluationError, ExportError, RecipeError, RunError
-from gancompress.experiment.finished import FinishedRun
+from gancompress.experiment.finished import OpenedRun
 from gancompress.recipe.document import dump_yaml
 from gancompress.recipe.identity import directory_name
 from gancompress.recipe.load import load_recipe, parse_recipe
@@ -466,15 +466,15 @@ def test_a_finished_run_is_measured_sampled_and_exported(finished: RunOutcome, t
 def test_pixels_that_are_no_numbers_name_the_run(
     finished: RunOutcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = FinishedRun.generator
+    opened = OpenedRun.generator
 
-    def overflown(self: FinishedRun, *arguments: Any, **options: Any) -> Any:
+    def overflown(self: OpenedRun, *arguments: Any, **options: Any) -> Any:
         network = opened(self, *arguments, **options)
         for parameter in network.parameters():
             parameter.data.fill_(torch.nan)
         return network
 
-    monkeypatch.setattr(FinishedRun, "generator", overflown)
+    monkeypatch.setattr(OpenedRun, "generator", overflown)
     for make in (
         lambda: gancompress.sample(finished, tmp_path / "grid.png", count=10),
         lambda: gancompress.sample(finished, tmp_path / "images.zip", count=10),

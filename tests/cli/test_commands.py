@@ -355,12 +355,12 @@ def test_where_samples_go(here: Path, opened: Opened, arguments: tuple[str, ...]
 def test_a_class_that_is_not_there_is_a_usage_error(
     here: Path, monkeypatch: pytest.MonkeyPatch, classes: int, known: str
 ) -> None:
-    from gancompress.experiment.finished import FinishedRun
+    from gancompress.experiment.finished import OpenedRun
 
     network = SimpleNamespace(latent_dim=8, num_classes=classes)
-    monkeypatch.setattr(FinishedRun, "generator", lambda self, step: network)
+    monkeypatch.setattr(OpenedRun, "generator", lambda self, step: network)
     run: Any = None
-    monkeypatch.setattr("gancompress.experiment.finished.open_run", lambda path: FinishedRun(run, run))
+    monkeypatch.setattr("gancompress.experiment.finished.open_run", lambda path: OpenedRun(run, run))
     assert fails(2, "sample", "run", "--class", "10") == f"there is no class 10; known: {known}\n"
 
 

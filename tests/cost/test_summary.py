@@ -7,7 +7,7 @@ import torch
 
 from gancompress.backbones.base import prunable_weights
 from gancompress.backbones.dcgan import DCGAN, DCGANConfig
-from gancompress.cost.ledger import TrainingLedger
+from gancompress.cost.counter import TrainingCounter
 from gancompress.cost.profile import profile
 from gancompress.cost.summary import measure_latency, network_bytes, optimizer_bytes, run_cost
 from gancompress.data.base import ImageSpec
@@ -39,14 +39,14 @@ def test_summary_keeps_theory_time_and_bytes_apart(pair):
     profiles = {role: profile(network) for role, network in networks.items()}
     name = next(iter(profiles["generator"].sizes))
     budgets = {"generator": {name: 3}, "discriminator": dict.fromkeys(prunable_weights(pair[1]), 1)}
-    ledger = TrainingLedger(4, 4)
+    counter = TrainingCounter(4, 4)
     for role, kept in budgets.items():
-        ledger.advance(role, kept, 2)
+        counter.advance(role, kept, 2)
     optimizers = {
         "generator": torch.optim.Adam(pair[0].parameters()),
         "discriminator": torch.optim.SGD(pair[1].parameters()),
     }
-    content = json.loads(json.dumps(run_cost(networks, budgets, optimizers, ledger, 1.5)))
+    content = json.loads(json.dumps(run_cost(networks, budgets, optimizers, counter, 1.5)))
     assert content["time"]["training_seconds"] == 1.5
     sizes = content["bytes"]["discriminator"]
     assert sizes["packed"] < sizes["dense"]
@@ -72,7 +72,7 @@ def test_layers_say_in_which_units_they_keep_weights(pair):
     units = {"generator": {name: Units(shape, (1, 4, *shape[2:]))}}
     optimizers = {role: torch.optim.SGD(network.parameters()) for role, network in networks.items()}
     budgets = {role: {} for role in networks}
-    layers = run_cost(networks, budgets, optimizers, TrainingLedger(4, 4), 1.5, units)["layers"]
+    layers = run_cost(networks, budgets, optimizers, TrainingCounter(4, 4), 1.5, units)["layers"]
     found = {layer["name"]: layer for layer in layers if layer["role"] == "generator"}
     assert found[name]["unit"] == [1, 4, *shape[2:]]
     assert found[other]["unit"] is None  # the pattern does not fit it

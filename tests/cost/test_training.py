@@ -5,7 +5,7 @@ import torch
 
 from gancompress.backbones.base import prunable_weights
 from gancompress.backbones.sngan import SNGAN, SNGANConfig
-from gancompress.cost.ledger import TrainingLedger
+from gancompress.cost.counter import TrainingCounter
 from gancompress.cost.profile import LayerCost, NetworkProfile, profile
 from gancompress.cost.training import TrainingCost, forward_equivalents, training_cost
 from gancompress.data.base import ImageSpec
@@ -17,15 +17,15 @@ D = NetworkProfile((LayerCost("d", (20,), 2), LayerCost("never masked", (1,), 1)
 SMALL = {"generator": G, "discriminator": D}
 
 
-def small_ledger() -> TrainingLedger:
-    book = TrainingLedger(batch_size=2, generator_batch_size=3, discriminator_steps=2)
+def small_counter() -> TrainingCounter:
+    book = TrainingCounter(batch_size=2, generator_batch_size=3, discriminator_steps=2)
     book.advance("generator", {"g": 5}, 7)
     book.advance("discriminator", {"d": 4}, 7)
     return book
 
 
 def test_steps_by_hand():
-    book = small_ledger()
+    book = small_counter()
     assert forward_equivalents(book, "generator") == 2 * 2 + 3 * 3
     assert forward_equivalents(book, "discriminator") == 6 * 2 * 2 + 2 * 3
     cost = training_cost(book, SMALL)
@@ -37,19 +37,19 @@ def test_steps_by_hand():
 
 
 def test_dense_gradients_cost_the_masked_weights():
-    book = small_ledger()
+    book = small_counter()
     book.dense_gradient("generator", {"g": 5}, 2)
     book.dense_gradient("discriminator", {"d": 4})
     cost = training_cost(book, SMALL)
     assert cost.parts["dense_gradients"] == 2 * 3 * (10 - 5) * 3 + 1 * (2 * 2) * (20 - 4) * 2
-    assert cost.dense_macs == training_cost(small_ledger(), SMALL).dense_macs
+    assert cost.dense_macs == training_cost(small_counter(), SMALL).dense_macs
 
 
 def test_extra_work_is_the_methods_and_penalties_are_everyones():
-    book = small_ledger()
+    book = small_counter()
     book.probe("generator")
     book.measure({"generator": {"g": 5}, "discriminator": {"d": 4}})
-    base = training_cost(small_ledger(), SMALL)
+    base = training_cost(small_counter(), SMALL)
     cost = training_cost(book, SMALL)
     assert cost.parts["probe"] == 3 * 3 * (30 + 4) + 2 * 3 * (40 + 1)
     assert cost.parts["measurement"] == 2 * 3 * (15 + 4) + (2 * 3 + 2) * (8 + 1)
@@ -60,7 +60,7 @@ def test_extra_work_is_the_methods_and_penalties_are_everyones():
 
 
 def test_a_dense_run_costs_its_dense_cost_and_an_empty_run_nothing():
-    book = TrainingLedger(2, 3, 2)
+    book = TrainingCounter(2, 3, 2)
     empty = training_cost(book, SMALL)
     assert (empty.macs, empty.ratio) == (0, 1.0)
     book.advance("generator", {}, 9)
@@ -75,7 +75,7 @@ def networks(size: int):
 
 def figures(found, generator: float | None, discriminator: float | None, convention: str):
     """Cost ADAPT's training: 100,000 steps, n_d 5, batches 64 and 128; ERK over all weights, linear ones too."""
-    book = TrainingLedger(batch_size=64, generator_batch_size=128, discriminator_steps=5)
+    book = TrainingCounter(batch_size=64, generator_batch_size=128, discriminator_steps=5)
     for role, density in (("generator", generator), ("discriminator", discriminator)):
         shapes = {name: weight.parameter.shape for name, weight in prunable_weights(found[role]).items()}
         counts = allocate("erk", shapes, density).counts if density else {}

@@ -20,8 +20,8 @@ from gancompress.data.base import ImageSpec
 from gancompress.data.transform import to_uint8
 from gancompress.errors import ExportError
 from gancompress.experiment.finished import open_run
-from gancompress.export.folding import folded
 from gancompress.export.packed import export_packed, export_run, load_packed
+from gancompress.export.plain import plain_copy
 from gancompress.storage import checkpoint
 from gancompress.units import size
 
@@ -197,7 +197,7 @@ def test_a_run_becomes_a_file(run: Path, tmp_path: Path) -> None:
     assert f"{size(path.stat().st_size)} packed" in result.output
     packed = load_packed(path)
     opened = open_run(run)
-    want = folded(opened.generator()).state_dict()
+    want = plain_copy(opened.generator()).state_dict()
     assert all(torch.equal(packed.state[name], tensor) for name, tensor in want.items())
     assert packed.density == pytest.approx(0.25, abs=0.001)
     assert packed.source == {**packed.source, "run": run.name, "step": 3, "weights": "ema", "values": "float32"}

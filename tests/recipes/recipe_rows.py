@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from gancompress.recipe import shipped
-from gancompress.recipe.layers import compose
+from gancompress.recipe.composition import compose
 from gancompress.recipe.load import load_recipe
 
 __all__ = ["RECIPES", "ROWS", "loaded"]

@@ -226,7 +226,7 @@ def test_every_check_is_seen_to_fail() -> None:
 
 
 def test_a_comparison_that_sees_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kit.Bench.run.__globals__["Finished"], "differing", lambda self, other: [])
+    monkeypatch.setattr(kit.Bench.run.__globals__["KitRun"], "differing", lambda self, other: [])
     assert list(outcomes(Good)) == ["resume-negative-control"]
 
 

@@ -8,7 +8,7 @@ from engine_toys import ROLES, Toy, ToyConfig, make, off_mask
 from torch import nn
 
 from gancompress.backbones.base import PrunableWeight
-from gancompress.cost.ledger import TrainingLedger
+from gancompress.cost.counter import TrainingCounter
 from gancompress.errors import CheckpointError, InvariantError
 from gancompress.methods.base import Plan, Round
 from gancompress.sparsity.layers import Layer
@@ -619,7 +619,7 @@ def test_a_state_of_other_networks_is_refused():
         make(init=False).engine.load_state_dict({}, {})
 
 
-# ---------------------------------------------------------------- signals and the ledger
+# ---------------------------------------------------------------- signals and the counter
 
 
 def test_signals_reach_the_method_oldest_first():
@@ -640,7 +640,7 @@ def test_signals_reach_the_method_oldest_first():
     assert make().engine._signals.read(make().engine.group) == {}
 
 
-def test_ledger_counts_exactly_what_was_done():
+def test_the_counter_counts_exactly_what_was_done():
     class Shrink(Toy):
         def update(self, state, net, rng):
             name = next(iter(state.masks))
@@ -650,8 +650,8 @@ def test_ledger_counts_exactly_what_was_done():
             budgets[name] -= 1
             return state.replace(masks=masks, budgets=budgets)
 
-    ledger = TrainingLedger(batch_size=4, generator_batch_size=4, discriminator_steps=2)
-    toys = make(Shrink(ToyConfig(every=3)), n_d=2, ledger=ledger)
+    counter = TrainingCounter(batch_size=4, generator_batch_size=4, discriminator_steps=2)
+    toys = make(Shrink(ToyConfig(every=3)), n_d=2, counter=counter)
     start = {role: dict(toys.engine.state(role).budgets) for role in ROLES}
     for step in range(1, 9):
         toys.step(step)
@@ -659,13 +659,13 @@ def test_ledger_counts_exactly_what_was_done():
             toys.engine.count_steps()
     toys.engine.count_steps()
     for role in ROLES:
-        tally = ledger.steps[role]
+        count = counter.steps[role]
         name = "first.weight"
         k = start[role][name]
-        assert tally.amount == 8
-        assert tally.weights[name] == 3 * k + 3 * (k - 1) + 2 * (k - 2)
-        assert ledger.dense_gradients[role].amount == 2
-        assert ledger.dense_gradients[role].weights[name] == k + (k - 1)
-    before = ledger.to_dict()
+        assert count.amount == 8
+        assert count.weights[name] == 3 * k + 3 * (k - 1) + 2 * (k - 2)
+        assert counter.dense_gradients[role].amount == 2
+        assert counter.dense_gradients[role].weights[name] == k + (k - 1)
+    before = counter.to_dict()
     toys.engine.count_steps()
-    assert ledger.to_dict() == before
+    assert counter.to_dict() == before

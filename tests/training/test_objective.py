@@ -150,14 +150,14 @@ def trainer_of(*overrides: str) -> Trainer:
 @pytest.mark.parametrize(("batch", "extra"), [("null", 4), ("8", 8)])
 def test_a_run_compares_as_many_real_images_as_it_makes_and_counts_them(batch: str, extra: int) -> None:
     trainer = trainer_of(f"training.generator_batch_size={batch}")
-    counted = trainer.ledger.extra["real_logits"]
+    counted = trainer.counter.extra["real_logits"]
     kept = trainer.engine.state("discriminator").budgets
     assert counted["discriminator"].amount == 2 * extra  # one forward pass a step
     assert counted["discriminator"].weights == {name: 2 * extra * budget for name, budget in kept.items()}
     assert counted["generator"].amount == 0
-    probed = trainer_of("sparsity.method=snip", f"training.generator_batch_size={batch}").ledger.extra["real_logits"]
+    probed = trainer_of("sparsity.method=snip", f"training.generator_batch_size={batch}").counter.extra["real_logits"]
     assert probed["discriminator"].amount == 3 * extra  # and one for the batch that scores the weights
-    assert "real_logits" not in trainer_of("objective.loss=non-saturating").ledger.extra
+    assert "real_logits" not in trainer_of("objective.loss=non-saturating").counter.extra
 
 
 def test_micro_batches_pair_what_the_whole_batch_pairs() -> None:

@@ -8,7 +8,7 @@ from engine_toys import ROLES, Toy, ToyConfig, make
 from pydantic import Field
 from test_engine import Swap, one_weight, resume
 
-from gancompress.cost.ledger import TrainingLedger
+from gancompress.cost.counter import TrainingCounter
 from gancompress.errors import InvariantError, MethodError
 from gancompress.methods import Method, MethodConfig, Plan
 from gancompress.sparsity.state import SparseState
@@ -36,7 +36,7 @@ class Looks(Swap):
 
 def test_a_look_sees_the_dense_gradient_and_is_charged():
     engine, w, _ = one_weight(Looks(ONE))
-    engine.ledger = TrainingLedger(batch_size=1, generator_batch_size=1)
+    engine.counter = TrainingCounter(batch_size=1, generator_batch_size=1)
     w.grad = torch.tensor([1.0, 2.0, 4.0, 8.0])
     engine.step("generator", engine.plan("generator", 1, 10))
     masks, weights = engine.state("generator").masks, w.tolist()
@@ -44,7 +44,7 @@ def test_a_look_sees_the_dense_gradient_and_is_charged():
     state = engine.state("generator")
     assert state.memory == {"sum": 15.0}
     assert (state.updates, state.masks["w"].tolist(), w.tolist()) == (0, masks["w"].tolist(), weights)
-    assert engine.ledger.dense_gradients["generator"].amount == 1
+    assert engine.counter.dense_gradients["generator"].amount == 1
     engine.step("generator")
     with pytest.raises(InvariantError, match="the generator at step 3 needs dense gradients, but no step kept them"):
         engine.observe("generator", step=3, total_steps=10)

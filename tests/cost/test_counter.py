@@ -6,27 +6,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gancompress.cost.ledger import Tally, TrainingLedger
+from gancompress.cost.counter import NonzeroCount, TrainingCounter
 from gancompress.errors import CheckpointError
 
 
-def ledger() -> TrainingLedger:
-    return TrainingLedger(batch_size=64, generator_batch_size=128, discriminator_steps=5)
+def counter() -> TrainingCounter:
+    return TrainingCounter(batch_size=64, generator_batch_size=128, discriminator_steps=5)
 
 
 def test_tally_by_hand():
-    tally = Tally()
-    tally.add({"a": 10}, 3)
-    tally.add({"a": 4, "b": 1}, 2)
-    tally.add({})
-    assert tally.amount == 6
-    assert tally.total("a", size=100) == 10 * 3 + 4 * 2 + 100
-    assert tally.total("b", size=100) == 1 * 2 + 100 * 4
-    assert tally.total("never masked", size=7) == 42
+    count = NonzeroCount()
+    count.add({"a": 10}, 3)
+    count.add({"a": 4, "b": 1}, 2)
+    count.add({})
+    assert count.amount == 6
+    assert count.total("a", size=100) == 10 * 3 + 4 * 2 + 100
+    assert count.total("b", size=100) == 1 * 2 + 100 * 4
+    assert count.total("never masked", size=7) == 42
 
 
 def test_steps_are_training_steps_whatever_n_d_is():
-    book = ledger()
+    book = counter()
     for role in ("generator", "discriminator"):
         book.advance(role, {"c": 3}, 10)
     assert book.steps["generator"].amount == 10
@@ -34,7 +34,7 @@ def test_steps_are_training_steps_whatever_n_d_is():
 
 
 def test_measurement_probe_and_penalty_by_hand():
-    book = ledger()
+    book = counter()
     book.measure({"generator": {"g": 2}, "discriminator": {"d": 3}}, times=2)
     assert book.extra["measurement"]["generator"].total("g", 99) == 2 * 2 * (2 * 128)
     assert book.extra["measurement"]["discriminator"].total("d", 99) == 2 * 3 * (2 * 128 + 64)
@@ -51,7 +51,7 @@ budgets = st.dictionaries(st.sampled_from("abc"), st.integers(0, 50))
 
 @given(st.lists(st.tuples(budgets, st.integers(0, 20)), max_size=6), st.data())
 def test_counting_in_stretches_equals_counting_step_by_step(stretches, data):
-    whole, single = ledger(), ledger()
+    whole, single = counter(), counter()
     for kept, steps in stretches:
         whole.advance("generator", kept, steps)
         for _ in range(steps):
@@ -61,11 +61,11 @@ def test_counting_in_stretches_equals_counting_step_by_step(stretches, data):
 
 
 def test_json_round_trip_is_exact_for_integers_beyond_float():
-    book = ledger()
+    book = counter()
     book.advance("generator", {"c": 2**60 + 1}, 3)
     book.dense_gradient("discriminator", {"d": 1}, 5)
     book.probe("generator")
-    again = TrainingLedger.from_dict(json.loads(json.dumps(book.to_dict())))
+    again = TrainingCounter.from_dict(json.loads(json.dumps(book.to_dict())))
     assert again == book
     again.advance("generator", {"c": 1})
     assert again != book
@@ -86,12 +86,12 @@ def test_json_round_trip_is_exact_for_integers_beyond_float():
     ],
 )
 def test_damaged_records_are_refused(spoil):
-    record = ledger().to_dict()
+    record = counter().to_dict()
     spoil(record)
-    with pytest.raises(CheckpointError, match="training ledger"):
-        TrainingLedger.from_dict(record)
+    with pytest.raises(CheckpointError, match="training counter"):
+        TrainingCounter.from_dict(record)
 
 
 def test_negative_steps_are_a_bug():
     with pytest.raises(ValueError, match="negative"):
-        ledger().advance("generator", {}, -1)
+        counter().advance("generator", {}, -1)

@@ -1,6 +1,6 @@
 """What a training run did, counted in exact integers: the one input of its training FLOPs.
 
-The training loop keeps a :class:`TrainingLedger` beside its state and saves it with every checkpoint, so that a
+The training loop keeps a :class:`TrainingCounter` beside its state and saves it with every checkpoint, so that a
 resumed run counts the same as one that was never stopped. Nothing here knows about layers or FLOPs: those are in
 :mod:`gancompress.cost.training`.
 """
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from gancompress.sparsity.state import Role
 
-__all__ = ["Tally", "TrainingLedger"]
+__all__ = ["NonzeroCount", "TrainingCounter"]
 
 
 @dataclasses.dataclass
-class Tally:
+class NonzeroCount:
     """A sum over time of non-zeros, for tensors that may be masked at some times and dense at others.
 
     Attributes:
@@ -53,15 +53,15 @@ class Tally:
         return self.weights.get(name, 0) + (self.amount - self.masked.get(name, 0)) * size
 
 
-_Tallies: TypeAlias = Annotated[dict[Literal["generator", "discriminator"], Tally], Field(min_length=2)]
+_Counts: TypeAlias = Annotated[dict[Literal["generator", "discriminator"], NonzeroCount], Field(min_length=2)]
 
 
-def _tallies() -> dict[Role, Tally]:
-    return {"generator": Tally(), "discriminator": Tally()}
+def _no_counts() -> dict[Role, NonzeroCount]:
+    return {"generator": NonzeroCount(), "discriminator": NonzeroCount()}
 
 
 @dataclasses.dataclass
-class TrainingLedger:
+class TrainingCounter:
     """Exact counts of one training run; all methods but the conversions change it in place.
 
     A *training step* is one generator step with its ``discriminator_steps`` discriminator steps. Batches are those
@@ -81,9 +81,9 @@ class TrainingLedger:
     batch_size: NonNegativeInt
     generator_batch_size: NonNegativeInt
     discriminator_steps: NonNegativeInt = 1
-    steps: _Tallies = dataclasses.field(default_factory=_tallies)
-    dense_gradients: _Tallies = dataclasses.field(default_factory=_tallies)
-    extra: dict[str, _Tallies] = dataclasses.field(default_factory=dict)
+    steps: _Counts = dataclasses.field(default_factory=_no_counts)
+    dense_gradients: _Counts = dataclasses.field(default_factory=_no_counts)
+    extra: dict[str, _Counts] = dataclasses.field(default_factory=dict)
 
     def advance(self, role: Role, budgets: Mapping[str, int], steps: int = 1) -> None:
         """Count ``steps`` training steps that ``role`` took with ``budgets`` non-zeros per tensor.
@@ -110,7 +110,7 @@ class TrainingLedger:
             budgets: its non-zeros per tensor at that time; tensors that are not named were dense.
             samples: samples times forward-equivalents each (forward 1, backward to the input 1, to the weights 1).
         """
-        self.extra.setdefault(reason, _tallies())[role].add(budgets, samples)
+        self.extra.setdefault(reason, _no_counts())[role].add(budgets, samples)
 
     def measure(self, budgets: Mapping[Role, Mapping[str, int]], times: int = 1) -> None:
         """Count ``times`` measurements of signals around a generator step (see ``methods.base.Measure``).
@@ -148,12 +148,12 @@ class TrainingLedger:
         self.count_extra("real_logits", "discriminator", budgets, self.generator_batch_size * times)
 
     def to_dict(self) -> dict[str, object]:
-        """Return the ledger as plain dictionaries and integers, ready for JSON."""
+        """Return the counter as plain dictionaries and integers, ready for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, record: Mapping[str, object]) -> TrainingLedger:
-        """Rebuild a ledger from :meth:`to_dict`.
+    def from_dict(cls, record: Mapping[str, object]) -> TrainingCounter:
+        """Rebuild a counter from :meth:`to_dict`.
 
         Raises:
             CheckpointError: a key is missing or unknown, or a count is not an integer.
@@ -163,10 +163,10 @@ class TrainingLedger:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "its top"
-            raise CheckpointError(f"the training ledger is damaged at {where}: {first['msg']}") from error
+            raise CheckpointError(f"the training counts are damaged at {where}: {first['msg']}") from error
         if read.to_dict() != record:
-            raise CheckpointError("the training ledger is damaged: not everything is in it")
+            raise CheckpointError("the training counts are damaged: not everything is in them")
         return read
 
 
-_RECORD = TypeAdapter(TrainingLedger)
+_RECORD = TypeAdapter(TrainingCounter)

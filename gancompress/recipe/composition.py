@@ -1,7 +1,7 @@
-"""One recipe out of several layers: what it extends, its own file, a variant of it, the overrides of the command line.
+"""One recipe out of several documents: what it extends, its own file, its variant, the overrides of the command line.
 
 Mappings merge key by key; lists and everything else replace. A component node whose name changes starts afresh: the
-keys of ``dst`` mean nothing to ``static``. Every key keeps the mark of the layer that it came from.
+keys of ``dst`` mean nothing to ``static``. Every key keeps the mark of the document that it came from.
 """
 
 from __future__ import annotations
@@ -160,12 +160,12 @@ _ABOUT_DATA = ("description", "published")
 
 @dataclasses.dataclass(frozen=True)
 class Composed:
-    """A recipe put together from its layers, not yet checked.
+    """A recipe put together from its documents, not yet checked.
 
     Attributes:
         document: the recipe, without ``extends`` and ``variants``.
         files: the files it was made of, the recipe's own first.
-        row: the recipe up to the layer that says what was published about it; ``None`` where nothing was.
+        row: the recipe up to the document that says what was published about it; ``None`` where nothing was.
         variants: names of the variants that could be chosen.
     """
 

@@ -14,12 +14,12 @@ from gancompress.seeds import generator as random_generator
 if TYPE_CHECKING:
     from gancompress.backbones.base import Generator
 
-__all__ = ["example_inputs", "folded", "write_out"]
+__all__ = ["example_inputs", "plain_copy", "write_out"]
 
 N = TypeVar("N", bound=nn.Module)
 
 
-def folded(network: N) -> N:
+def plain_copy(network: N) -> N:
     """Return a copy in eval mode, on the CPU, whose spectrally normalised weights are plain ones with equal values."""
     return write_out(copy.deepcopy(network).cpu().eval().requires_grad_(False))
 
