@@ -88,7 +88,7 @@ def test_json_round_trip_is_exact_for_integers_beyond_float():
 def test_damaged_records_are_refused(spoil):
     record = counter().to_dict()
     spoil(record)
-    with pytest.raises(CheckpointError, match="training counter"):
+    with pytest.raises(CheckpointError, match="training counts are damaged"):
         TrainingCounter.from_dict(record)
 
 
