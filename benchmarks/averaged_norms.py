@@ -25,11 +25,16 @@ from gancompress.experiment.assemble import build_dataset, build_trainer, declar
 from gancompress.recipe.load import parse_recipe
 
 MODELS = {
-    "biggan": {"name": "biggan", "channels": 8},
-    "sngan": {"name": "sngan", "channels": 16, "generator_spectral_norm": True, "conditional": False},
+    "biggan": {"name": "biggan", "channels": 8, "discriminator_channels": 8},
+    "sngan": {
+        "name": "sngan",
+        "channels": 16,
+        "discriminator_channels": 16,
+        "generator_spectral_norm": True,
+    },
 }
-STEPS = (1, 10, 30, 100, 300, 1000, 2000, 3000, 5000, 7000, 10_000)
-IMAGES, SAMPLES = 256, 2000
+STEPS = (1, 10, 30, 100, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000, 10_000)
+IMAGES, SAMPLES = 64, 2000
 
 
 def factors(network: nn.Module) -> list[float]:

@@ -72,6 +72,8 @@ def settle(network: nn.Module) -> bool:
         first = torch.linalg.eigh(small @ small.T)[1][:, -1]
         other = nn.functional.normalize(small.T @ first, dim=0)
         left, right = (first, other) if wide else (other, first)
-        u.copy_(left)
-        v.copy_(right)
+        # of the two signs the nearer one, so that no machine's linear algebra decides
+        sign = -1.0 if float(left @ u.to(left)) < 0 else 1.0
+        u.copy_(sign * left)
+        v.copy_(sign * right)
     return bool(found)
