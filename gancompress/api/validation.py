@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gancompress.experiment.memory import MemoryEstimate
     from gancompress.experiment.ready import OpenedImages
     from gancompress.recipe.load import LoadedRecipe
-    from gancompress.sparsity.state import Role
+    from gancompress.sparsity.state import Budget, Role, SparseState
 
 __all__ = ["ImageFacts", "NetworkFacts", "RunFacts", "Validation", "validate"]
 
@@ -46,28 +46,13 @@ class NetworkFacts:
 
     Attributes:
         parameters: all of them.
-        prunable: weights that masks are drawn over.
-        layers: layers that those are in.
-        kept: of the prunable weights, at the start.
-        asked: density that the recipe asks for.
-        in_budget: whether what is kept at the start is what is asked for.
-        pattern: in which units weights are kept; empty for single weights.
-        unstructured: prunable weights that the pattern does not fit, so that they are kept one by one.
+        budget: what the recipe asks to be kept of its prunable weights.
+        state: its first masks.
     """
 
     parameters: int
-    prunable: int
-    layers: int
-    kept: int
-    asked: float
-    in_budget: bool
-    pattern: str
-    unstructured: int
-
-    @property
-    def density(self) -> float:
-        """Share of the prunable weights that is kept at the start."""
-        return self.kept / self.prunable if self.prunable else 1.0
+    budget: Budget
+    state: SparseState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,19 +133,14 @@ class Validation:
         with kept_global(device_of(recipe)):
             ready = get_ready(recipe, self._opened)
             engine, free = ready.trainer.engine, available_memory(ready.trainer.device)
-        networks = {}
-        for role in engine.roles:
-            budget, state = engine.budget(role), engine.state(role)
-            networks[role] = NetworkFacts(
-                parameters=sum(parameter.numel() for parameter in ready.trainer.network(role).parameters()),
-                prunable=sum(budget.sizes.values()),
-                layers=len(budget.sizes),
-                kept=state.nonzeros,
-                asked=budget.exact_density,
-                in_budget=state.nonzeros == budget.total,
-                pattern=budget.pattern if budget.units else "",
-                unstructured=budget.unstructured if budget.units else 0,
+        networks = {
+            role: NetworkFacts(
+                sum(parameter.numel() for parameter in ready.trainer.network(role).parameters()),
+                engine.budget(role),
+                engine.state(role),
             )
+            for role in engine.roles
+        }
         return RunFacts(
             networks,
             ready.memory,

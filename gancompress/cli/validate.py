@@ -107,11 +107,13 @@ def _run_lines(facts: RunFacts) -> list[str]:
 
 
 def _network_line(role: str, network: NetworkFacts) -> str:
-    asked = "" if network.in_budget else f" ({network.asked:.4f} asked)"
-    units = f"; pattern {network.pattern}, {network.unstructured:,} stay unstructured" if network.pattern else ""
+    budget, state = network.budget, network.state
+    asked = "" if state.nonzeros == budget.total else f" ({budget.exact_density:.4f} asked)"
+    units = f"; pattern {budget.pattern}, {budget.unstructured:,} stay unstructured" if budget.units else ""
     return (
-        f"{role:<13}  {network.parameters:>11,} parameters; of {network.prunable:,} prunable weights in "
-        f"{network.layers} layers {network.kept:,} are kept at the start: density {network.density:.4f}{asked}{units}"
+        f"{role:<13}  {network.parameters:>11,} parameters; of {sum(budget.sizes.values()):,} prunable weights in "
+        f"{len(budget.sizes)} layers {state.nonzeros:,} are kept at the start: density {state.density:.4f}"
+        f"{asked}{units}"
     )
 
 

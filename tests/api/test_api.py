@@ -119,9 +119,10 @@ def test_a_validation_tells_what_a_run_would_start_with() -> None:
     assert sum(found.images.of_class) == 48
     assert set(found.run.networks) == {"generator", "discriminator"}
     for network in found.run.networks.values():
-        assert network.asked == 0.5
-        assert network.density == network.kept / network.prunable == pytest.approx(0.5, abs=1e-3)
-        assert 0 < network.prunable < network.parameters
+        assert network.budget.exact_density == 0.5
+        assert network.state.nonzeros == network.budget.total
+        assert network.state.density == pytest.approx(0.5, abs=1e-3)
+        assert 0 < sum(network.budget.sizes.values()) < network.parameters
     assert not list(Path().iterdir())
     with pytest.raises(EvaluationError, match="classifier: 12 real images are too few"):
         gancompress.validate(TINY, {"data.images": 12})
