@@ -17,7 +17,7 @@ from gancompress.errors import ComponentError
 from gancompress.recipe.composition import COMPONENT_PATHS
 from gancompress.recipe.document import Document
 from gancompress.recipe.mistakes import InvalidRecipeError, Mistake, coerced, mistakes_of
-from gancompress.recipe.schema import Component, Recipe, owner_of, short_form
+from gancompress.recipe.schema import SHORT_PATTERNS, Component, Recipe, owner_of, short_form
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -152,7 +152,11 @@ def check_document(document: Document) -> Recipe:
         recipe = model.model_validate(document.data)
     except ValidationError as error:
         raise InvalidRecipeError([*mistakes, *mistakes_of(error, document, model)]) from None
-    mistakes += [*coerced(document.data, recipe, document), *_unknown_names(recipe, document)]
+    mistakes += [
+        *coerced(document.data, recipe, document, model),
+        *_unknown_names(recipe, document),
+        *_overridden(recipe, document),
+    ]
     if mistakes:
         raise InvalidRecipeError(mistakes)
     return recipe
@@ -179,8 +183,19 @@ def _narrow(document: Document, path: KeyPath, mistakes: list[Mistake]) -> type[
         return narrow_component(registry.kind, name, config_type(registry, name))
     except ComponentError as error:
         at = (*path, "name")
-        mistakes.append(Mistake(document.mark(at), at, error.message, "component"))
+        short = SHORT_PATTERNS if registry is PATTERNS and "known: " in error.message else ""
+        mistakes.append(Mistake(document.mark(at), at, error.message + short, "component"))
         return None
+
+
+def _overridden(recipe: Recipe, document: Document) -> Iterator[Mistake]:
+    """Refuse an override that would change nothing, because the recipe says the same of each network by itself."""
+    path, sparsity = ("sparsity", "density"), recipe.sparsity
+    mark = document.marks.get(path)
+    own = [f"sparsity.{role}.density" for role in ("generator", "discriminator") if getattr(sparsity, role).density]
+    if sparsity.density is not None and mark is not None and mark.source.startswith("--set ") and len(own) == 2:
+        message = f"changes nothing: the recipe gives {own[0]} and {own[1]}; set these, or set them to null first"
+        yield Mistake(mark, path, message)
 
 
 def _unknown_names(recipe: Recipe, document: Document) -> Iterator[Mistake]:

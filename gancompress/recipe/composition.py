@@ -106,6 +106,8 @@ def apply_override(document: Document, expression: str) -> Document:
     if steps == ["extends"]:
         raise RecipeError("extends belongs in a recipe file", where=source)
     value = parse_value(text, source) if text.strip() else ""
+    if tuple(steps) in COMPONENT_PATHS and isinstance(value, int | float):
+        value = text.strip()  # 0x4 is a block without outputs, not the number 4
     return lay(document, _written(document.data, steps, value, (), source), source)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shlex
 import types
 import typing
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -12,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from gancompress.errors import RecipeError, did_you_mean
 from gancompress.recipe.document import Document, KeyPath, Mark, dotted
+from gancompress.recipe.schema import SHORT_PATTERNS, Component
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -79,7 +82,8 @@ def mistakes_of(error: ValidationError, document: Document, model: type[BaseMode
             got = f", got {show_value(several[0]['input'])}"
         elif any(_lacks_items(details) for details in several):
             got = f", got {show_value(document.value(path))}"
-        yield Mistake(document.mark(path), path, " or ".join(messages) + got)
+        hint = _to_type(several[0]["type"].partition("_")[0], several[0]["input"], document, path, model)
+        yield Mistake(document.mark(path), path, " or ".join(messages) + got + hint)
 
 
 #: errors whose message needs no ", got …"
@@ -124,6 +128,8 @@ def _message(details: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> st
             close = did_you_mean(details["input"], _words(expected)) if isinstance(details["input"], str) else ""
             hint = f" ({close.removeprefix('; ')})" if "did you mean" in close else ""
             return f"must be {'one of ' if ' or ' in expected else ''}{expected}{hint}"
+        case "model_type" | "model_attributes_type" if issubclass(_model_at(model, path) or BaseModel, Component):
+            return f"must be a name{SHORT_PATTERNS if path[-1] == 'pattern' else ''}"
         case "value_error" | "assertion_error":
             return str(context.get("error", details["msg"]))
     return _PLAIN.get(kind, "") or _pydantic_words(details["msg"])
@@ -259,31 +265,79 @@ def _range(model: type[BaseModel], path: KeyPath) -> str:
     return next((f"must be {said} {bounds[name]}" for name, said in words.items() if name in bounds), "")
 
 
+# --------------------------------------------------------------------------- what to type
+
+
+def _to_type(kind: str, value: Any, document: Document, path: KeyPath, model: type[BaseModel]) -> str:
+    """Return the clause that says what to type in place of an override of another type; empty for other mistakes.
+
+    Args:
+        kind: first word of pydantic's error, which is the type that it wanted.
+        value: what it was given.
+        document: the recipe, which knows what was typed.
+        path: the key.
+        model: knows its default, and whether it may be null.
+    """
+    if not document.mark(path).source.startswith("--set "):
+        return ""
+    field, said = _field_at(model, path), value if isinstance(value, str) else show_value(value)
+    if field is not None and said.lower() in ("none", "nil", "") and type(None) in get_args(field.annotation):
+        return _command(path, "null")
+    default = field.default if field is not None else None
+    match kind:
+        case "list" | "tuple":
+            whole = isinstance(default, tuple) and bool(_items(model, path))
+            return _command(path, f"[{', '.join(map(str, default))}]" if whole else f"[{said}]")
+        case "string":
+            return _command(path, json.dumps(said, ensure_ascii=False))
+        case "bool":
+            return _command(path, "false" if said.lower() in ("no", "off", "0", "0.0", "n", "f", "") else "true")
+        case "int" | "float" | "finite":
+            number = isinstance(default, int | float) and not isinstance(default, bool)
+            return _command(path, str(default if number else 16 if kind == "int" else 0.5), "; type a number, such as")
+        case "model" | "dict":
+            owner = _model_at(model, path)
+            if owner is not None and issubclass(owner, Component):
+                return ""
+            below = next(iter(owner.model_fields), "KEY") if owner is not None else "KEY"
+            return _command((*path, below), "VALUE", "; set its keys, such as")
+    return ""
+
+
+def _command(path: KeyPath, text: str, verb: str = "; type") -> str:
+    return f"{verb} --set {shlex.quote(f'{dotted(path)}={text}')}"
+
+
 # --------------------------------------------------------------------------- silent conversions
 
 
-def coerced(raw: Any, checked: Any, document: Document, path: KeyPath = ()) -> Iterator[Mistake]:
+def coerced(
+    raw: Any, checked: Any, document: Document, model: type[BaseModel], path: KeyPath = ()
+) -> Iterator[Mistake]:
     """Yield a mistake for every value that pydantic took for another type: ``'16'`` or ``true`` for a number.
 
     Args:
         raw: what the recipe says at ``path``.
         checked: what came out of the validation.
         document: the recipe, for marks.
+        model: of the recipe.
         path: where both stand.
     """
     if isinstance(raw, dict) and isinstance(checked, BaseModel | dict):
         for key, value in raw.items():
             inner = checked.get(key) if isinstance(checked, dict) else getattr(checked, key, None)
-            yield from coerced(value, inner, document, (*path, key))
+            yield from coerced(value, inner, document, model, (*path, key))
     elif isinstance(raw, list) and isinstance(checked, list | tuple) and len(raw) == len(checked):
         for index, value in enumerate(raw):
-            yield from coerced(value, checked[index], document, (*path, index))
+            yield from coerced(value, checked[index], document, model, (*path, index))
     elif isinstance(checked, bool) and not isinstance(raw, bool) and isinstance(raw, int | float | str):
-        yield Mistake(document.mark(path), path, f"must be true or false, got {show_value(raw)}")
+        hint = _to_type("bool", raw, document, path, model)
+        yield Mistake(document.mark(path), path, f"must be true or false, got {show_value(raw)}{hint}")
     elif isinstance(checked, int | float) and not isinstance(checked, bool) and _reads_as(raw, checked):
         kind = "a number" if isinstance(checked, float) else "a whole number"
-        quotes = "; leave the quotes out" if isinstance(raw, str) else ""
-        yield Mistake(document.mark(path), path, f"must be {kind}, got {show_value(raw)}{quotes}")
+        whole = "float" if isinstance(checked, float) else "int"
+        hint = "; leave the quotes out" if isinstance(raw, str) else _to_type(whole, raw, document, path, model)
+        yield Mistake(document.mark(path), path, f"must be {kind}, got {show_value(raw)}{hint}")
 
 
 def _reads_as(raw: Any, number: float) -> bool:

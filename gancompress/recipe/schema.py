@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "SHORT_PATTERNS",
     "ChangedSetting",
     "Component",
     "EMAConfig",
@@ -106,6 +107,10 @@ def name_alone(value: Any) -> Any:
         return value
     name, colon, dataset = value.partition(":")
     return {"name": name, "dataset": dataset} if colon and name == "hf" else {"name": value}
+
+
+#: what else may stand for a pattern, as messages say it
+SHORT_PATTERNS = ", or short for one: 1x4 (a block of outputs x inputs) or 2:4"
 
 
 def pattern_alone(value: Any) -> Any:

@@ -127,7 +127,7 @@ def message(folder: Path, text: str, *overrides: str) -> str:
             "model: {name: toy-model, width: 1.5}",
             "x.yaml:5:26: model.width: must be a whole number or must be one of 'narrow' or 'wide', got 1.5",
         ),
-        ("model: toy-model", "model: [toy-model]", "x.yaml:5:1: model: must be a mapping of keys to values, got ['toy-model']"),
+        ("model: toy-model", "model: [toy-model]", "x.yaml:5:1: model: must be a name, got ['toy-model']"),
         ("model: toy-model", "model: {channels: 8}", "x.yaml:5:1: model.name: required key is missing"),
         ("model: toy-model", "model: {name: 3}", "x.yaml:5:9: model.name: must be text, got 3"),
         ("model: toy-model\n", "", "x.yaml:1:1: model: required key is missing"),
@@ -240,12 +240,12 @@ def test_a_run_directory_is_a_recipe(folder: Path) -> None:
         ("sparsity.density=1.5", "--set sparsity.density=1.5: must be in (0, 1], got 1.5"),
         ("training.stepz=3", "--set training.stepz=3: unknown key; did you mean 'steps'?"),
         ("trainin.steps=3", "--set trainin.steps=3: trainin: unknown key; did you mean 'training'?"),
-        ("training={steps: x}", "--set training={steps: x}: training.steps: must be a whole number, got 'x'"),
+        ("training={steps: x}", "--set training={steps: x}: training.steps: must be a whole number, got 'x'; type a number, such as --set training.steps=16"),
         ("data=toy-dta", "--set data=toy-dta: data.name: unknown dataset 'toy-dta'; did you mean 'toy-data'?"),
-        ("sparsity.method.every=x", "--set sparsity.method.every=x: must be a whole number, got 'x'"),
+        ("sparsity.method.every=x", "--set sparsity.method.every=x: must be a whole number, got 'x'; type a number, such as --set sparsity.method.every=100"),
         (
             "training.optimizers.generator.betas.1=x",
-            "--set training.optimizers.generator.betas.1=x: must be a number, got 'x'",
+            "--set training.optimizers.generator.betas.1=x: must be a number, got 'x'; type a number, such as --set training.optimizers.generator.betas.1=0.5",
         ),
         (
             "training.optimizers.generator.betas.2=0",
@@ -262,3 +262,41 @@ def test_a_run_directory_is_a_recipe(folder: Path) -> None:
 )  # fmt: skip
 def test_a_wrong_override_is_named_as_it_was_typed(folder: Path, override: str, expected: str) -> None:
     assert message(folder, RECIPE, override) == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("evaluation.metrics=fd", "must be a list, got 'fd'; type --set 'evaluation.metrics=[fd]'"),
+        ("training.optimizers.generator.betas=0.9", "type --set 'training.optimizers.generator.betas=[0.0, 0.9]'"),
+        ("name=5", """must be text, got 5; type --set 'name="5"'"""),
+        ("training.batch_size=many", "got 'many'; type a number, such as --set training.batch_size=64"),
+        ("training.ema.decay=most", "got 'most'; type a number, such as --set training.ema.decay=0.999"),
+        ("training.flip=no", "must be true or false, got 'no'; type --set training.flip=false"),
+        ("training.flip=1", "must be true or false, got 1; type --set training.flip=true"),
+        ("training.generator_batch_size=none", "got 'none'; type --set training.generator_batch_size=null"),
+        ("training.ema=0.9", "got 0.9; set its keys, such as --set training.ema.decay=VALUE"),
+        ("sparsity.pattern=0x4", "sparsity.pattern.outputs: must be at least 1, got 0"),
+        ("sparsity.pattern=3x", "or short for one: 1x4 (a block of outputs x inputs) or 2:4"),
+        ("sparsity.pattern=4", "unknown pattern '4'; known: "),
+    ],
+)
+def test_an_override_of_another_type_is_told_what_to_type(override: str, said: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("quickstart", [override])
+    assert str(caught.value).startswith(f"--set {override}: ")
+    assert said in str(caught.value)
+    value = override.partition("=")[2]
+    if value in ("fd", "0.9") and "[" in said:  # what it says works
+        typed = str(caught.value).rpartition("--set ")[2].strip("'")
+        load_recipe("quickstart", [typed])
+
+
+def test_an_override_that_each_network_says_for_itself_is_refused() -> None:
+    with pytest.raises(
+        RecipeError, match=r"--set sparsity.density=0.1: changes nothing: .*generator.density and spars"
+    ):
+        load_recipe("quickstart", ["sparsity.density=0.1"])
+    own = [f"sparsity.{role}.density=null" for role in ("generator", "discriminator")]
+    assert load_recipe("quickstart", [*own, "sparsity.density=0.1"]).recipe.sparsity.density == 0.1
+    assert load_recipe("quickstart", [own[0], "sparsity.density=0.1"]).recipe.sparsity.density == 0.1
