@@ -13,6 +13,7 @@ from gancompress.components.registry import BACKBONES
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError, ComponentError
 from gancompress.recipe.components import config_type
+from gancompress.weights import steady
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -144,7 +145,7 @@ class Architecture:
     def _cut(self, network: N, role: Role) -> N:
         if role in self.shapes:
             resize(network, self.shapes[role])
-        return network
+        return steady(network)
 
     @property
     def advice(self) -> str:

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.nn.utils import parametrize
 
 from gancompress.errors import BackboneError
+from gancompress.weights import stored_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,10 +64,8 @@ def resize(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def _weight(layer: nn.Module) -> Tensor:
-    if parametrize.is_parametrized(layer, "weight"):
-        found: Tensor = layer.parametrizations["weight"].original  # type: ignore[index,union-attr]
-        return found
-    return layer.weight  # type: ignore[return-value]
+    stored = stored_parameter(layer)
+    return layer.weight if stored is None else stored  # type: ignore[return-value]
 
 
 def _tell(layer: nn.Module, name: str) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from gancompress.sparsity.layers import Layer, LayerKind
+from gancompress.weights import LAYERS, masked_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,7 +43,7 @@ class PrunableWeight:
     Attributes:
         name: ``<module>.weight``, the same with and without spectral norm.
         parameter: the leaf parameter, its axes as ``layer`` says; for a spectrally normalised layer the raw parameter
-            before the division by sigma.
+            before the division by sigma, for one with weight norm its direction.
         key: name of that leaf in ``named_parameters()``.
         layer: kind, axes, kernel, groups and bias; neighbours are found by
             :func:`~gancompress.backbones.connections.connected_layers`.
@@ -97,15 +98,6 @@ class Discriminator(_Network):
 
 
 _CONVOLUTION = nn.modules.conv._ConvNd
-_PRUNABLE = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-    nn.Linear,
-)
 
 
 def prunable_weights(network: nn.Module) -> dict[str, PrunableWeight]:
@@ -115,16 +107,18 @@ def prunable_weights(network: nn.Module) -> dict[str, PrunableWeight]:
     ``prunable = False`` does not (class embeddings, the gains and biases of conditional normalisation). Biases,
     normalisation and embeddings never do. Layers are found by ``isinstance``, since a parametrised layer has a class
     of its own.
+
+    Raises:
+        BackboneError: zeros of a layer's weight would not stay 0, see :func:`gancompress.weights.masked_parameter`.
     """
     output = network.output_layer() if isinstance(network, _Network) else None
     leaves = {id(parameter): key for key, parameter in network.named_parameters()}
     found: dict[str, PrunableWeight] = {}
     for name, module in network.named_modules():
-        if not isinstance(module, _PRUNABLE) or not getattr(module, "prunable", True):
+        if not isinstance(module, LAYERS) or not getattr(module, "prunable", True):
             continue
-        parametrised = getattr(module, "parametrizations", None)
-        leaf: Any = parametrised["weight"].original if parametrised is not None else module.weight
         label = f"{name}.weight" if name else "weight"
+        leaf = masked_parameter(module, name or type(module).__name__)
         found[label] = PrunableWeight(label, leaf, leaves[id(leaf)], _layer(module, leaf, leaves, module is output))
     return found
 

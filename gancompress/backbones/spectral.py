@@ -36,11 +36,13 @@ def _normed(network: nn.Module) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         if is_parametrized(module):
             parametrizations: Any = module.parametrizations
             for parametrization in parametrizations.values():
-                weight = parametrization.original
+                if not any(isinstance(norm, _SpectralNorm) for norm in parametrization):
+                    continue
+                parts = [leaf for name, leaf in parametrization.named_parameters() if name.startswith("original")]
                 for norm in parametrization:
-                    if isinstance(norm, _SpectralNorm) and weight.dim() > 1:
-                        yield norm._reshape_weight_to_matrix(weight.detach()), norm._u, norm._v
-                    weight = weight if isinstance(norm, _SpectralNorm) else norm(weight)
+                    if isinstance(norm, _SpectralNorm) and parts[0].dim() > 1:
+                        yield norm._reshape_weight_to_matrix(parts[0].detach()), norm._u, norm._v
+                    parts = parts if isinstance(norm, _SpectralNorm) else [norm(*parts)]
         for hook in module._forward_pre_hooks.values():
             if isinstance(hook, SpectralNorm):
                 weight, u, v = (getattr(module, f"{hook.name}_{part}") for part in ("orig", "u", "v"))

@@ -6,7 +6,6 @@ from zeros. Every density is that of the recipe's prunable weights, spread over 
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import importlib.util
 import io
@@ -26,6 +25,7 @@ from gancompress.export.compiled import compile_generator
 from gancompress.export.plain import plain_copy
 from gancompress.seeds import generator as seeded
 from gancompress.sparsity.masks import random_mask
+from gancompress.weights import duplicate, to_channels_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -161,16 +161,18 @@ class _Autocast(nn.Module):
 
 def _dense(generator: Generator, compile: bool) -> dict[str, nn.Module]:
     """The dense variants in torch; weights are 0 off the masks, which makes none of them faster."""
-    last = copy.deepcopy(generator).to(memory_format=torch.channels_last)
+    last = duplicate(generator)
+    to_channels_last(last)
     variants: dict[str, nn.Module] = {REFERENCE: generator, "torch, channels last": last}
-    best = plain_copy(generator).to(memory_format=torch.channels_last)
+    best = plain_copy(generator)
+    to_channels_last(best)
     if fold(best, frozen=True):
         variants["torch, channels last, folded"] = best
         variants["torch, channels last, folded, bf16"] = _Autocast(best)
     else:
         variants["torch, channels last, bf16"] = _Autocast(last)
     if compile:
-        compiled: Any = torch.compile(copy.deepcopy(generator))
+        compiled: Any = torch.compile(duplicate(generator))
         variants["torch.compile"] = compiled
     return variants
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gancompress.backbones.base import blank_inputs, evaluating, prunable_weights
+from gancompress.weights import LAYERS, stored_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +34,6 @@ FLOPS_PER_MAC: Final = 2
 #: ``executed`` counts what this implementation computes, which exact rewrites make smaller.
 Counting: TypeAlias = Literal["published", "executed"]
 
-_WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
 
@@ -202,7 +202,7 @@ def profile_call(network: nn.Module, *inputs: Tensor | None) -> NetworkProfile:
     """
     counter, handles = _Counter(), []
     for module in network.modules():
-        if isinstance(module, _WEIGHTED):
+        if isinstance(module, LAYERS):
             handles.append(module.register_forward_hook(counter.weighted))
         elif isinstance(module, _NORMS):
             handles.append(module.register_forward_hook(counter.normalised))
@@ -222,12 +222,12 @@ def _layers(network: nn.Module, counter: _Counter) -> tuple[LayerCost, ...]:
     prunable = prunable_weights(network)
     found = []
     for name, module in network.named_modules():
-        if not isinstance(module, _WEIGHTED):
+        if not isinstance(module, LAYERS):
             continue
         label = f"{name}.weight" if name else "weight"
         # the parametrised weight is never computed for its shape alone: that would take a power iteration
-        parametrised = getattr(module, "parametrizations", None)
-        weight = parametrised["weight"].original if parametrised is not None else module.weight
+        stored = stored_parameter(module)
+        weight = module.weight if stored is None else stored
         found.append(
             LayerCost(
                 name=label,

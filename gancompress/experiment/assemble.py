@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from torch import nn
 
 from gancompress.components.registry import DATASETS, LOSSES, Registry
@@ -28,6 +27,7 @@ from gancompress.training.groups import Group
 from gancompress.training.loop import Trainer
 from gancompress.training.objective import Objective
 from gancompress.training.optimizers import build_optimizer
+from gancompress.weights import to_channels_last
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,7 +128,7 @@ def build_trainer(
             synchronise_batch_norm(network)
         network.to(device)
         if recipe.training.channels_last:
-            network.to(memory_format=torch.channels_last)
+            to_channels_last(network)
         network.train()
     weights = {role: connected_weights(networks.of(role), recipe.sparsity) for role in ROLES}
     budgets = build_budgets(recipe, weights)

@@ -12,7 +12,6 @@ the run on this machine.
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import os
 import weakref
@@ -30,6 +29,7 @@ from gancompress.training.batches import Latents, RealBatch
 from gancompress.training.forward_backward import ForwardBackward
 from gancompress.training.optimizers import build_optimizer
 from gancompress.units import size as size_of
+from gancompress.weights import duplicate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -150,7 +150,7 @@ class _Shapes(FakeTensorMode):  # type: ignore[no-untyped-call]
 def _without_values(network: N, mode: FakeTensorMode) -> N:
     """Return a copy of a network whose tensors have shapes and take no memory."""
     with FakeCopyMode(mode):
-        return copy.deepcopy(network)
+        return duplicate(network)
 
 
 def _largest_step(trainer: Trainer) -> int | None:

@@ -19,6 +19,7 @@ from gancompress.experiment.widths import choose_widths, with_widths
 from gancompress.recipe.components import component_config
 from gancompress.seeds import derive
 from gancompress.storage.checkpoint import checkpoints
+from gancompress.weights import steady
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,7 +107,7 @@ def build_networks(backbone: Backbone[BackboneConfig] | Architecture, seed: int,
     """Initialise both networks; a pure function of the seed and the round."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "init", round_index))
-        return Networks(backbone.generator(), backbone.discriminator())
+        return Networks(steady(backbone.generator()), steady(backbone.discriminator()))
 
 
 def check_shapes(networks: Networks, image: ImageSpec) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gancompress.objectives.base import DiscriminatorFn, input_gradients
+from gancompress.weights import stored_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,15 +40,16 @@ def r1_penalty(discriminator: DiscriminatorFn, real: Tensor) -> Tensor:
 def filter_matrices(network: nn.Module) -> list[Tensor]:
     """Return the weights of all convolutions and linear layers with filters first, embeddings and biases left out.
 
-    Under spectral norm it is the raw parameter, before the division by sigma, as in the published code. The tensors
+    Under spectral norm it is the raw parameter, before the division by sigma, as in the published code; under weight
+    norm the direction. The tensors
     are views: gradients reach the parameters.
     """
     found = []
     for module in network.modules():
         if not isinstance(module, (*_FORWARD, *_TRANSPOSED)):
             continue
-        parametrised = getattr(module, "parametrizations", None)
-        weight = parametrised["weight"].original if parametrised is not None else module.weight
+        stored = stored_parameter(module)
+        weight = module.weight if stored is None else stored
         found.append(weight.transpose(0, 1) if isinstance(module, _TRANSPOSED) else weight)
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import importlib.util
 import tempfile
@@ -22,6 +21,7 @@ from gancompress.export.onnx import NEEDED, export_onnx
 from gancompress.export.plain import plain_copy
 from gancompress.export.tracing import trace
 from gancompress.testing.conformance import Suite, promise, require, skip_check
+from gancompress.weights import LAYERS, duplicate, to_channels_last
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,9 +155,7 @@ def prunable_weights(case: Case) -> None:
         weights = weights_of(network)
         own = dict(network.named_parameters())
         layers = [
-            module
-            for module in network.modules()
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and getattr(module, "prunable", True)
+            module for module in network.modules() if isinstance(module, LAYERS) and getattr(module, "prunable", True)
         ]
         require(len(weights) == len(layers), f"the {role} has {len(layers)} layers, {len(weights)} are listed")
         outputs = [name for name, weight in weights.items() if weight.output]
@@ -167,10 +165,6 @@ def prunable_weights(case: Case) -> None:
         for name, weight in weights.items():
             require(own.get(weight.key) is weight.parameter, f"{name} of the {role} is no parameter of its own")
             require(weight.parameter.is_leaf, f"{name} of the {role} is computed: use torch's parametrizations")
-            dimensions = 2 if weight.kind == "linear" else 4
-            require(
-                weight.parameter.dim() == dimensions, f"{name} of the {role} has {weight.parameter.dim()} dimensions"
-            )
             odd = [word for word in ("norm", "embedding") if word in name]
             require(not odd, f"{name} of the {role} belongs to a norm or an embedding: give its layer prunable = False")
 
@@ -282,7 +276,7 @@ def deep_copy(case: Case) -> None:
     """A copy made after training is equal and apart."""
     for role, network, x, labels in case.each():
         network(x, labels).sum().backward()
-        twin = copy.deepcopy(network)
+        twin = duplicate(network)
         before = answer(network, x, labels)
         require(torch.equal(before, answer(twin, x, labels)), f"a copy of the {role} gives other outputs")
         require(list(weights_of(twin)) == list(weights_of(network)), f"a copy of the {role} lists other weights")
@@ -299,7 +293,7 @@ def channels_last(case: Case) -> None:
     """The memory format changes nothing."""
     for role, network, x, labels in case.each():
         expected = answer(network, x, labels)
-        network.to(memory_format=torch.channels_last)
+        to_channels_last(network)
         if x.dim() == 4:
             x = x.to(memory_format=torch.channels_last)
         out = network(x, labels)

@@ -9,7 +9,6 @@ update, never guessed from a zero in the average.
 from __future__ import annotations
 
 import contextlib
-import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from gancompress.backbones.spectral import norm_vectors, settle
 from gancompress.errors import CheckpointError
+from gancompress.weights import duplicate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -59,7 +59,7 @@ class SparseEMA:
 
     def __init__(self, network: Generator, config: EMAConfig) -> None:
         self.config = config
-        self.module: Generator = copy.deepcopy(network).requires_grad_(False)
+        self.module: Generator = duplicate(network).requires_grad_(False)
         self.pending: dict[str, Tensor] = {}
         self._stepped = False
         self._average: dict[str, Tensor] = dict(self.module.named_parameters())
