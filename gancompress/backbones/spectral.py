@@ -38,7 +38,8 @@ def _normed(network: nn.Module) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
             for parametrization in parametrizations.values():
                 if not any(isinstance(norm, _SpectralNorm) for norm in parametrization):
                     continue
-                parts = [leaf for name, leaf in parametrization.named_parameters() if name.startswith("original")]
+                leaves = (*parametrization.named_parameters(), *parametrization.named_buffers())
+                parts = [leaf for name, leaf in leaves if name.startswith("original")]
                 for norm in parametrization:
                     if isinstance(norm, _SpectralNorm) and parts[0].dim() > 1:
                         yield norm._reshape_weight_to_matrix(parts[0].detach()), norm._u, norm._v

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from gancompress.backbones.base import Generator, prunable_weights
 from gancompress.errors import ExportError
 from gancompress.evaluation.sandbox import draws
+from gancompress.export.functional import without_writes
 from gancompress.export.in_place import reuse_memory
 from gancompress.export.lowering import Convolution, Read, Region, find_regions, refusal
 from gancompress.export.plain import example_inputs, plain_copy
@@ -164,6 +165,7 @@ def compile_generator(
         why = dict.fromkeys(kept, reason)
     else:
         want = value_of(graph.graph.output_node().all_input_nodes[0])
+        without_writes(graph)
         programs = _install(graph, kept, why, sparse)
         got = graph(*example.values())
         if torch.allclose(got, want, rtol=0, atol=_TOLERANCE, equal_nan=True):
@@ -175,21 +177,21 @@ def compile_generator(
     kinds = {name.removesuffix(".weight"): weight.kind for name, weight in prunable_weights(plain).items()}
     layers = tuple(
         LayerReport(
-            name, kinds[name], pattern.density, "sparse" if name in programs else "dense",
+            name, kinds[name], int(mask.sum()) / mask.numel(), "sparse" if name in programs else "dense",
             "" if name in programs else why[name],
         )
-        for name, pattern in kept.items()
+        for name, mask in kept.items()
     )  # fmt: skip
     return CompiledGenerator(plain, run, layers)
 
 
-def _masked(network: Generator, masks: Mapping[str, Tensor]) -> dict[str, Pattern]:
-    """Zero what masks leave out, and return the pattern of every prunable layer by the name of its module."""
+def _masked(network: Generator, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Zero what masks leave out, and return the mask of every prunable layer by the name of its module."""
     weights = prunable_weights(network)
     unknown = sorted(masks.keys() - weights.keys())
     if unknown:
         raise ExportError(f"there is a mask for {unknown[0]}, which this generator does not have")
-    patterns = {}
+    kept = {}
     for name, weight in weights.items():
         mask = masks.get(name)
         if mask is None:
@@ -200,12 +202,12 @@ def _masked(network: Generator, masks: Mapping[str, Tensor]) -> dict[str, Patter
                 f"its weight has {tuple(weight.parameter.shape)}"
             )
         weight.parameter.data.masked_fill_(~mask.cpu(), 0)
-        patterns[name.removesuffix(".weight")] = Pattern(mask.cpu())
-    return patterns
+        kept[name.removesuffix(".weight")] = mask.cpu()
+    return kept
 
 
 def _install(
-    graph: fx.GraphModule, kept: Mapping[str, Pattern], why: dict[str, str], mode: Mode | None
+    graph: fx.GraphModule, kept: Mapping[str, Tensor], why: dict[str, str], mode: Mode | None
 ) -> dict[str, str]:
     """Replace regions of the graph by programs; return the program of every layer that runs in one, by name."""
     for name, module in graph.named_modules():
@@ -214,17 +216,18 @@ def _install(
             reason = refusal(module)
             why[own] = "a linear layer" if isinstance(module, nn.Linear) else reason if reason else why[own]
     programs: dict[str, str] = {}
+    titles: list[str] = []
     for region in find_regions(graph):
         names = {number: str(conv.node.target).removeprefix(ENTRY) for number, conv in region.convolutions.items()}
         patterns = {
-            number: kept[name] if name in kept else Pattern(torch.ones_like(conv.weight, dtype=torch.bool))
+            number: Pattern(kept[name] if name in kept else torch.ones_like(conv.weight, dtype=torch.bool))
             for (number, name), conv in zip(names.items(), region.convolutions.values(), strict=True)
         }
         dense_because = _better_dense(region, patterns, mode)
         if dense_because:
             why.update({name: dense_because for name in names.values() if name in why})
             continue
-        title = f"program{len(set(programs.values()))}"
+        titles.append(title := f"program{len(titles)}")
         graph.add_module(title, _ProgramModule(_program(region, patterns)))
         with graph.graph.inserting_before(region.exit):
             affines = []
@@ -238,7 +241,7 @@ def _install(
         region.exit.replace_all_uses_with(node)
         programs.update(dict.fromkeys(names.values(), title))
     graph.graph.eliminate_dead_code()
-    reuse_memory(graph, set(programs.values()))
+    reuse_memory(graph, titles)
     graph.delete_all_unused_submodules()
     graph.recompile()
     return programs
@@ -265,8 +268,8 @@ def _add(program: Program, conv: Convolution, pattern: Pattern, values: Mapping[
     add = None if conv.add is None else values[conv.add.value]
     if isinstance(module, nn.ConvTranspose2d):
         return program.conv_transpose(
-            x, weight, pattern, bias, stride=stride, padding=padding, scale=scale, shift=shift, affine=affine,
-            pre_relu=read.relu, add=add, relu=conv.relu,
+            x, weight, pattern, bias, stride=stride, padding=padding, output_padding=int(module.output_padding[0]),
+            scale=scale, shift=shift, affine=affine, pre_relu=read.relu, add=add, relu=conv.relu,
         )  # fmt: skip
     return program.conv(
         x, weight, pattern, bias, stride=stride, padding=padding, scale=scale, shift=shift, affine=affine,
@@ -323,4 +326,5 @@ def _layer(conv: Convolution) -> Layer:
     return Layer(
         "transpose" if _transposed(conv) else "conv", tuple(conv.weight.shape), _BATCH, height, width,
         int(conv.module.stride[0]), int(conv.module.padding[0]),
+        int(conv.module.output_padding[0]) if _transposed(conv) else 0,
     )  # fmt: skip

@@ -28,6 +28,9 @@ __all__ = ["Convolution", "Factor", "Read", "Region", "find_regions", "refusal",
 
 _Op = Literal["conv", "norm", "affine", "relu", "up", "add", "same"]
 
+#: modes of interpolation that repeat every pixel of a map that is doubled
+_NEAREST = ("nearest", "nearest-exact")
+
 #: of an affine map: one number per channel, ``(C,)``; a node of the graph that gives one per image and channel,
 #: ``(N, C)`` or ``(N, C, 1, 1)``; or none
 Factor: TypeAlias = "Tensor | fx.Node | None"
@@ -106,7 +109,8 @@ class _UnsupportedError(Exception):
 def refusal(module: nn.Module) -> str | None:
     """Say why the kernels do not take this convolution, None when they do."""
     if not isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        return "not a convolution"
+        axes = len(module.kernel_size) if isinstance(module, nn.modules.conv._ConvNd) else 0
+        return f"a {axes}-d convolution" if axes else "not a convolution"
     if module.groups != 1:
         return f"{module.groups} groups"
     if set(module.dilation) != {1}:
@@ -117,7 +121,7 @@ def refusal(module: nn.Module) -> str | None:
         return f"padding {module.padding}"
     if len(set(module.stride)) != 1:
         return f"stride {module.stride}"
-    if isinstance(module, nn.ConvTranspose2d) and any(module.output_padding):
+    if isinstance(module, nn.ConvTranspose2d) and len(set(module.output_padding)) != 1:
         return f"output padding {module.output_padding}"
     return None
 
@@ -191,7 +195,10 @@ def _kind(node: fx.Node, modules: dict[str, Any]) -> _Op | None:
     if not _is_map(value) or not inputs or not all(_is_map(value_of(other)) for other in inputs):
         return None
     if node.op == "call_module":
-        return _module_kind(modules[str(node.target)])
+        module = modules[str(node.target)]
+        if isinstance(module, nn.Upsample):
+            return "up" if len(inputs) == 1 and module.mode in _NEAREST and _doubles(node) else None
+        return _module_kind(module)
     name = node.target if node.op == "call_method" else node.target.__name__ if callable(node.target) else ""
     if node.target in (F.relu, torch.relu) or (node.op == "call_method" and name == "relu"):
         return None if _argument(node, 1, "inplace", False) else "relu"
@@ -261,10 +268,12 @@ def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
 
 
 def _is_doubling(node: fx.Node) -> bool:
-    size, factor = _argument(node, 1, "size", None), _argument(node, 2, "scale_factor", None)
+    return _doubles(node) and _argument(node, 3, "mode", "nearest") in _NEAREST and len(node.all_input_nodes) == 1
+
+
+def _doubles(node: fx.Node) -> bool:
     before, after = value_of(node.all_input_nodes[0]).shape, value_of(node).shape
-    doubled = size is None and factor in (2, 2.0) and after[2:] == (2 * before[2], 2 * before[3])
-    return doubled and _argument(node, 3, "mode", "nearest") == "nearest" and len(node.all_input_nodes) == 1
+    return bool(after == (*before[:2], 2 * before[2], 2 * before[3]))
 
 
 # ------------------------------------------------------------------------------------------------ fusing

@@ -5,6 +5,8 @@ So a new backbone needs nothing here: whatever it calls is in the graph, and wha
 
 from __future__ import annotations
 
+import operator
+from functools import partialmethod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +15,7 @@ from torch.fx.node import map_arg
 
 from gancompress.kernels.layout import scale_and_shift
 from gancompress.kernels.resample import average2, upsample2
+from gancompress.weights import LAYERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,7 +49,16 @@ class _Unconditional(nn.Module):
 
 
 class _Symbol(fx.Proxy):
-    """A proxy of a sequence knows how long it is; how many images a batch has stays unknown."""
+    """A proxy of a sequence knows how long it is; how many images a batch has stays unknown.
+
+    ``x += y`` writes into the memory of ``x``, which torch's own proxies forget.
+    """
+
+    def _written(self, function: Callable[..., Any], other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    __iadd__, __isub__ = partialmethod(_written, operator.iadd), partialmethod(_written, operator.isub)
+    __imul__, __itruediv__ = partialmethod(_written, operator.imul), partialmethod(_written, operator.itruediv)
 
     def __len__(self) -> int:
         value = value_of(self.node)
@@ -67,7 +79,7 @@ class _Tracer(fx.Tracer):
         self._running = False
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d | nn.Embedding):
+        if isinstance(m, (*LAYERS, nn.BatchNorm2d, nn.Embedding)):
             return True  # also their subclasses, of whatever package
         return bool(super().is_leaf_module(m, module_qualified_name))
 
@@ -100,6 +112,12 @@ class _Tracer(fx.Tracer):
         finally:
             self._running = outer
         return proxy
+
+    def create_arg(self, a: Any) -> Any:
+        argument = super().create_arg(a)
+        if isinstance(a, Tensor) and isinstance(argument, fx.Node):
+            argument.meta[VALUE] = a  # an attribute that is neither parameter nor buffer
+        return argument
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         value = value_of(obj.node)

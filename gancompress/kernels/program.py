@@ -86,6 +86,7 @@ class _Step:
     add_upsample: bool = False
     relu: bool = False
     transpose: bool = False
+    output_padding: int = 0
     dst: Value = Value(-1, (0, 0, 0))  # given when it is added
 
 
@@ -169,7 +170,11 @@ class Program:
     def conv_transpose(
         self, x: Value, weight: Tensor, mask: Tensor | Pattern, bias: Tensor | None = None, **around: Any
     ) -> Value:
-        """Add a transposed convolution, ``[C, R, kh, kw]``; arguments as for :meth:`conv`, but no upsampling."""
+        """Add a transposed convolution, ``[C, R, kh, kw]``.
+
+        Arguments are as for :meth:`conv`, but no upsampling; ``output_padding`` adds rows and columns, less than
+        ``stride``.
+        """
         if around.keys() & {"upsample", "add_upsample"}:
             raise KernelError("program: a transposed convolution does not upsample")
         return self._add(_Step(x, weight, as_pattern(mask), bias, transpose=True, **around))
@@ -186,8 +191,10 @@ class Program:
         channels, gives = weight.shape[int(not s.transpose)], weight.shape[int(s.transpose)]
         height, width = ((2 if s.upsample else 1) * side for side in s.src.shape[1:])
         op: Literal["conv", "transpose"] = "transpose" if s.transpose else "conv"
-        layer = Layer(op, tuple(weight.shape), 1, height, width, s.stride, s.padding)
+        layer = Layer(op, tuple(weight.shape), 1, height, width, s.stride, s.padding, s.output_padding)
         out = Value(len(self._values), (gives, *layer.out_size))
+        if s.output_padding and s.output_padding >= s.stride:
+            raise KernelError(f"program: output padding {s.output_padding} must be below the stride, {s.stride}")
         if s.src.shape[0] != channels or min(out.shape) < 1:
             raise KernelError(f"program: a weight {tuple(weight.shape)} does not fit an input {s.src.shape}")
         if s.add is not None:
@@ -330,8 +337,9 @@ def _dense(s: _Step, x: Tensor, add: Tensor | None, affines: tuple[Tensor, ...])
     x = torch.relu(x) if s.pre_relu else x
     x = F.interpolate(x, scale_factor=2.0) if s.upsample else x
     kept = torch.where(s.pattern.mask.cpu(), s.weight, 0.0).to(x.dtype)
+    more = (s.output_padding,) if s.transpose else ()
     conv = F.conv_transpose2d if s.transpose else F.conv2d
-    x = conv(x, kept, None if s.bias is None else s.bias.to(x.dtype), s.stride, s.padding)
+    x = conv(x, kept, None if s.bias is None else s.bias.to(x.dtype), s.stride, s.padding, *more)
     if add is not None:
         x = x + (F.interpolate(add, scale_factor=2.0) if s.add_upsample else add)
     return torch.relu(x) if s.relu else x

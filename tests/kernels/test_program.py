@@ -55,6 +55,43 @@ def test_the_same_images_as_torch(isa, make, batch):
     torch.testing.assert_close(net(x).double(), net.dense(x.double()), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_transposed_convolution_of_any_size(isa, seed):
+    torch.manual_seed(seed)
+
+    def of(least, most):
+        return int(torch.randint(least, most + 1, ()))
+
+    stride, kernel = of(1, 3), of(1, 5)
+    padding, more = of(0, (kernel - 1) // 2), of(0, stride - 1)
+    ins, outs, height, width = of(1, 9), of(1, 20), of(2, 7), of(2, 7)
+    net = Program((ins, height, width))
+    weight, mask = masked(ins, outs, kernel, kernel, density=0.4)
+    h = net.conv_transpose(
+        net.input, weight, mask, torch.randn(outs), stride=stride, padding=padding, output_padding=more, relu=True
+    )
+    first = h
+    h = net.conv(h, *masked(3, outs, 3, 3), padding=1)
+    net.output(h)
+    x = torch.randn(of(1, 18), ins, height, width)
+    map_ = torch.relu(
+        torch.nn.functional.conv_transpose2d(
+            x, torch.where(mask, weight, 0.0), net._steps[0].bias, stride, padding, more
+        )
+    )
+    assert first.shape == map_.shape[1:]
+    kept = torch.where(net._steps[1].pattern.mask, net._steps[1].weight, 0.0)
+    want = torch.nn.functional.conv2d(map_, kept, padding=1)
+    torch.testing.assert_close(net(x), want, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(net.dense(x), want, rtol=1e-5, atol=1e-5)
+
+
+def test_output_padding_is_below_the_stride():
+    net = Program((2, 4, 4))
+    with pytest.raises(KernelError, match="below the stride"):
+        net.conv_transpose(net.input, *masked(2, 3, 3, 3), stride=2, padding=1, output_padding=2)
+
+
 def conditional():
     """Scales and shifts that differ from image to image, beside ones that do not."""
     net = Program((9, 4, 6))
