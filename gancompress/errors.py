@@ -1,13 +1,15 @@
 """Every error a user can cause, each saying what is wrong, where, and how to mend it.
 
-The command line prints ``str(error)`` on one line and exits with ``error.exit_code``; a traceback is shown
-only with ``--debug``. Anything that is *not* a :class:`GancompressError` is our own bug.
+The command line prints ``str(error)`` on one line and exits with :func:`exit_code`: 2 where what was given is wrong
+(the command, a recipe, a file, data) and nothing was done, 1 where something failed at work. A traceback is shown only
+with ``--debug``. Anything that is *not* a :class:`GancompressError` is our own bug.
 """
 
 from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ class GancompressError(Exception):
         where: ``file:line:column`` or a path, put in front of the message when given.
     """
 
-    #: 1 = a run failed, 2 = wrong usage or recipe; 130 is kept for Ctrl-C.
+    #: 1 = something failed at work, 2 = what was given is wrong; see :func:`exit_code`
     exit_code: int = 1
 
     def __init__(self, message: str, *, where: str | None = None) -> None:
@@ -110,13 +112,19 @@ class RunError(GancompressError):
 class CheckpointError(GancompressError):
     """A checkpoint is truncated, altered, or does not fit the recipe."""
 
+    exit_code = 2
+
 
 class EvaluationError(GancompressError):
     """A metric cannot be computed as its protocol asks."""
 
+    exit_code = 2
+
 
 class ExportError(GancompressError):
     """A generator cannot be exported as asked, or an exported file is truncated, altered or from a newer version."""
+
+    exit_code = 2
 
 
 class KernelError(GancompressError):
@@ -139,3 +147,55 @@ class UnsupportedOptimizerError(GancompressError):
     """An optimizer holds state that the engine does not know how to mask."""
 
     exit_code = 2
+
+
+#: what the system says of a path that was given wrong
+_WRONG_PATH = frozenset(
+    (
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+        errno.EROFS,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.EINVAL,
+    )
+)
+
+
+def exit_code(error: BaseException) -> int:
+    """Return what a command that ends with ``error`` exits with: 2 where what was given is wrong, else 1."""
+    told = vars(error).get("exit_code")
+    if told is not None:
+        return int(told)
+    said = error.__cause__ if isinstance(error, GancompressError) and error.__cause__ is not None else error
+    if isinstance(said, OSError):
+        return 2 if said.errno in _WRONG_PATH else 1
+    return error.exit_code if isinstance(error, GancompressError) else 1
+
+
+@contextlib.contextmanager
+def working() -> Iterator[None]:
+    """Whatever fails inside failed at work: a command exits with 1."""
+    with _exits(1):
+        yield
+
+
+@contextlib.contextmanager
+def ready_to_work() -> Iterator[None]:
+    """Whatever fails inside is wrong with what was given, a component of one's own too: a command exits with 2."""
+    with _exits(2):
+        yield
+
+
+@contextlib.contextmanager
+def _exits(code: int) -> Iterator[None]:
+    try:
+        yield
+    except (GancompressError, OSError) as error:
+        if not isinstance(error, GroupError) and (code == 1 or not isinstance(error, OSError)):
+            error.exit_code = code  # type: ignore[union-attr]
+        raise

@@ -166,8 +166,9 @@ def cli_page(program: click.Command, name: str = "gancompress") -> str:
     lines = [
         "# Command line",
         "",
-        "Made from the program itself: `gancompress COMMAND --help` says the same. Exit codes: 0 done, 1 a run failed, "
-        "2 wrong usage or a wrong recipe, 130 stopped by Ctrl-C (the same command goes on).",
+        "Made from the program itself: `gancompress COMMAND --help` says the same. Exit codes: 0 done, 1 something "
+        "failed at work (or a check found something), 2 the command, recipe, file or data given is wrong and nothing "
+        "was trained or written, 130 stopped by Ctrl-C (the same command goes on), 128 + N ended by signal N.",
         "",
         f"Options before a command: {', '.join(before)}.",
     ]

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gancompress.errors import GancompressError, RecipeError
+from gancompress.errors import GancompressError, RecipeError, exit_code
 
 __all__ = [
     "PluginOption",
@@ -116,7 +116,7 @@ class _Group(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             fail(str(error))
-            raise typer.Exit(error.exit_code) from None
+            raise typer.Exit(exit_code(error)) from None
         except BrokenPipeError:  # `gancompress ls | head`: typer ends quietly
             raise
         except OSError as error:
@@ -125,7 +125,7 @@ class _Group(TyperGroup):
                 raise
             where = f"{error.filename}: " if error.filename is not None else ""
             fail(f"{where}{error.strerror}; see --debug")
-            raise typer.Exit(1) from None
+            raise typer.Exit(exit_code(error)) from None
         except (MemoryError, RuntimeError) as error:
             if ctx.params.get("debug") or not _lacks_memory(error):
                 raise

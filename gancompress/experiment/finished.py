@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from gancompress.errors import RunError, located
+from gancompress.errors import RunError, located, working
 from gancompress.evaluation.samples import sample_grid, save_images
 from gancompress.experiment.acceleration import device_of
 from gancompress.experiment.assemble import build_dataset
-from gancompress.experiment.measure import Evaluator, metric_record
+from gancompress.experiment.measure import Evaluator, check_evaluation, check_measurable, metric_record
 from gancompress.experiment.networks import stored_architecture
 from gancompress.progress import Observer, Silent
 from gancompress.recipe.load import load_recipe
@@ -98,10 +98,12 @@ class OpenedRun:
             The file in ``evaluations/`` that keeps the result, and one record per metric.
         """
         config, step = self.recipe.evaluation, self.step(which)
+        check_evaluation(config)
         dataset = build_dataset(self.recipe)
+        check_measurable(config, dataset)
         device = device_of(self.recipe)
         network = self.generator(str(step), config.weights).to(device)
-        with located(str(self.directory.path)):
+        with working(), located(str(self.directory.path)):
             outcome = Evaluator(config, dataset, device, observer if observer is not None else Silent())(network)
         records = [metric_record(result) for result in outcome.results]
         (self.directory.path / "evaluations").mkdir(exist_ok=True)

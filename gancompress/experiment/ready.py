@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from gancompress.data.classes import counted
+from gancompress.errors import ready_to_work
 from gancompress.experiment.acceleration import device_of
 from gancompress.experiment.assemble import build_dataset, build_trainer, declared_rounds
 from gancompress.experiment.measure import check_evaluation, check_measurable
@@ -61,6 +62,7 @@ class Ready:
     memory: MemoryEstimate | None
 
 
+@ready_to_work()
 def open_images(recipe: Recipe, group: Group | None = None, *, evaluates: bool = True) -> OpenedImages:
     """Open, check and read the images of a recipe.
 
@@ -83,6 +85,7 @@ def open_images(recipe: Recipe, group: Group | None = None, *, evaluates: bool =
     return OpenedImages(dataset, size)
 
 
+@ready_to_work()
 def get_ready(recipe: Recipe, images: OpenedImages, group: Group | None = None, directory: Path | None = None) -> Ready:
     """Build everything that trains, and refuse what cannot.
 

@@ -13,7 +13,7 @@ import torch
 from gancompress.cost.summary import run_cost
 from gancompress.data.census import Census, changes
 from gancompress.data.classes import data_warnings
-from gancompress.errors import CheckpointError, DataError, RunError
+from gancompress.errors import CheckpointError, DataError, RunError, working
 from gancompress.experiment.acceleration import device_of
 from gancompress.experiment.budgets import ROLES
 from gancompress.experiment.history import History
@@ -151,12 +151,13 @@ class Experiment:
             interruption=interruption,
             census=census,
         )
-        if resumed:
-            session.catch_up()
-        session.train()
-        if self.group.is_main:
-            self.directory.sync_log()
-        self._finish(ready, history)
+        with working():
+            if resumed:
+                session.catch_up()
+            session.train()
+            if self.group.is_main:
+                self.directory.sync_log()
+            self._finish(ready, history)
 
     def _resume(self, ready: Ready, history: History, census: Census | None) -> bool:
         """Restore the newest good checkpoint, or initialise; return whether there was one."""

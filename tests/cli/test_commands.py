@@ -123,7 +123,7 @@ LESS = "lower training.batch_size or model.channels"
         (MemoryError("Unable to allocate 512. KiB for an array"), 1,
          f"not enough memory: asked for 524.3 kB; {LESS}\n"),
         (OSError(28, "No space left", "runs/x/log"), 1, "runs/x/log: No space left; see --debug\n"),
-        (PermissionError(13, "Permission denied"), 1, "Permission denied; see --debug\n"),
+        (PermissionError(13, "Permission denied"), 2, "Permission denied; see --debug\n"),
     ],
     ids=["ours", "ctrl-c", "ctrl-c in a run", "memory", "gpu", "python", "numpy", "disk", "permission"],
 )  # fmt: skip
