@@ -6,10 +6,11 @@ whenever you like: the same call goes on from the last checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -243,7 +244,22 @@ def resolve(recipe: RecipeLike, overrides: Overrides = (), *, smoke: bool = Fals
     Raises:
         RecipeError: every mistake in it.
     """
-    changes = expressions(overrides)
+    with _in_python(overrides):
+        return _resolved(recipe, expressions(overrides), smoke)
+
+
+@contextlib.contextmanager
+def _in_python(overrides: Overrides) -> Iterator[None]:
+    """Leave the flag out of what is said of settings that were given as a dict."""
+    try:
+        yield
+    except RecipeError as error:
+        if isinstance(overrides, Mapping):
+            error.args = (str(error).replace("--set ", ""),)
+        raise
+
+
+def _resolved(recipe: RecipeLike, changes: tuple[str, ...], smoke: bool) -> LoadedRecipe:
     if isinstance(recipe, str | Path):
         return load_recipe(recipe, changes, smoke)
     if isinstance(recipe, LoadedRecipe):

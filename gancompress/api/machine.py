@@ -47,13 +47,28 @@ def _findings() -> Iterator[Finding]:
     yield Finding("python", str(found["python"]))
     for package, version in found["versions"].items():
         if package != "gancompress":
-            yield Finding(package, str(version), "" if version != "not installed" else "pip install it")
+            shown = f"{version}, {torch_build()}" if package == "torch" else str(version)
+            yield Finding(package, shown, "" if version != "not installed" else "pip install it")
     yield Finding("platform", str(found["platform"]))
     yield Finding("processor", f"{found['processor']}, {found['cores']} cores, {found['threads']} torch threads")
     yield Finding("device", str(found["device"]))
     yield _kernels()
     yield from _plugins()
     yield from _disk()
+
+
+def torch_build() -> str:
+    """Return which build of torch is installed, and what it and the CUDA libraries beside it take on disk."""
+    import torch
+    from torch.version import cuda, hip
+
+    from gancompress.units import size
+
+    package = Path(torch.__file__).parent
+    folders = [package, *(package.parent / name for name in ("nvidia", "triton", "cusparselt"))]
+    files = (file for folder in folders for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+    build = f"CUDA {cuda} build" if cuda else f"ROCm {hip} build" if hip else "CPU build"
+    return f"{build}, {size(sum(file.stat().st_size for file in files))} on disk"
 
 
 def _kernels() -> Finding:

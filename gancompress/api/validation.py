@@ -84,12 +84,12 @@ class Validation:
     """
 
     def __init__(self, recipe: RecipeLike, overrides: Overrides = (), *, smoke: bool = False) -> None:
-        self._recipe, self._overrides, self._smoke = recipe, expressions(overrides), smoke
+        self._recipe, self._overrides, self._smoke = recipe, overrides, smoke
 
     @functools.cached_property
     def files(self) -> tuple[Path, ...]:
         """The files that the recipe is made of, all of them YAML; none for a recipe that is not in a file."""
-        return compose(self._recipe, self._overrides).files if isinstance(self._recipe, str | Path) else ()
+        return compose(self._recipe, expressions(self._overrides)).files if isinstance(self._recipe, str | Path) else ()
 
     @functools.cached_property
     def loaded(self) -> LoadedRecipe:

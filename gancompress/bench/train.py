@@ -98,7 +98,7 @@ def parse_densities(text: str) -> list[tuple[float, float]]:
         except ValueError:
             values = []
         if len(values) not in (1, 2) or not all(0 < value <= 1 for value in values):
-            raise RecipeError(f"--density: {part.strip()!r} is no density; write 0.05 or, for G and D, 0.05/0.3")
+            raise RecipeError(f"density: {part.strip()!r} is no density; write 0.05 or, for G and D, 0.05/0.3")
         found.append((values[0], values[-1]))
     return found
 

@@ -77,22 +77,22 @@ def parse_methods(text: str) -> tuple[MethodChoice, ...]:
     for part in _split(text, ","):
         name, *settings = (piece.strip() for piece in _split(part, ":"))
         if not name:
-            raise RecipeError(f"--methods {text!r}: expected names with commas between them, such as dst,imp")
+            raise RecipeError(f"methods {text!r}: expected names with commas between them, such as dst,imp")
         try:
             METHODS.entry(name)
         except ComponentError as error:
-            raise RecipeError(f"--methods: {error.message}") from None
+            raise RecipeError(f"methods: {error.message}") from None
         pairs = []
         for setting in settings:
             key, equals, value = setting.partition("=")
             if not (equals and key.strip() and value.strip()):
-                raise RecipeError(f"--methods {part.strip()!r}: {setting!r} is no setting; write dst:growth=random")
+                raise RecipeError(f"methods {part.strip()!r}: {setting!r} is no setting; write dst:growth=random")
             pairs.append((key.strip(), value.strip()))
         choices.append(MethodChoice(name, tuple(pairs)))
     slugs = [choice.slug for choice in choices]
     for index, choice in enumerate(choices):
         if choice.slug in slugs[:index]:
-            raise RecipeError(f"--methods: {choice.label!r} is there twice")
+            raise RecipeError(f"methods: {choice.label!r} is there twice")
     return tuple(choices)
 
 
@@ -107,11 +107,11 @@ def parse_densities(text: str | None) -> tuple[float, ...]:
         try:
             value = float(part)
         except ValueError:
-            raise RecipeError(f"--density: {part.strip()!r} is no number; write --density 0.1,0.2") from None
+            raise RecipeError(f"density: {part.strip()!r} is no number; write densities as 0.1,0.2") from None
         if not 0 < value <= 1:
-            raise RecipeError(f"--density: must be in (0, 1], got {part.strip()}")
+            raise RecipeError(f"density: must be in (0, 1], got {part.strip()}")
         if value in found:
-            raise RecipeError(f"--density: {value:g} is there twice")
+            raise RecipeError(f"density: {value:g} is there twice")
         found.append(value)
     return tuple(found)
 
@@ -124,14 +124,14 @@ def parse_seeds(text: str, first: int) -> tuple[int, ...]:
     """
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() for part in parts):
-        raise RecipeError(f"--seeds: expected how many, or a list such as 0,1,2; got {text!r}")
+        raise RecipeError(f"seeds: expected how many, or a list such as 0,1,2; got {text!r}")
     numbers = [int(part) for part in parts]
     if "," not in text:
         if numbers[0] < 1:
-            raise RecipeError("--seeds: at least one seed is needed; for the seed 0 alone write --seeds 0,")
+            raise RecipeError("seeds: at least one seed is needed; for the seed 0 alone write 0,")
         return tuple(range(first, first + numbers[0]))
     if len(set(numbers)) < len(numbers):
-        raise RecipeError(f"--seeds: a seed is there twice in {text!r}")
+        raise RecipeError(f"seeds: a seed is there twice in {text!r}")
     return tuple(numbers)
 
 
@@ -145,10 +145,10 @@ def parse_held(text: str) -> HeldEqual:
     if axis == "steps" and not equals:
         return HeldEqual("steps")
     if axis == "steps":
-        raise RecipeError(f"--budget {text}: the steps are those of the recipe; write --set training.steps={value}")
+        raise RecipeError(f"budget {text}: the steps are those of the recipe; set training.steps={value}")
     if axis != "flops":
         hint = did_you_mean(axis, ("steps", "flops"))
-        raise RecipeError(f"--budget: expected steps, flops or flops=NUMBER, got {text!r}{hint}")
+        raise RecipeError(f"budget: expected steps, flops or flops=NUMBER, got {text!r}{hint}")
     if not equals:
         return HeldEqual("flops")
     try:
@@ -156,7 +156,7 @@ def parse_held(text: str) -> HeldEqual:
     except ValueError:
         flops = math.nan
     if not (math.isfinite(flops) and flops > 0):
-        raise RecipeError(f"--budget: {value!r} is no number of FLOPs; write --budget flops=2e14")
+        raise RecipeError(f"budget: {value!r} is no number of FLOPs; write flops=2e14")
     return HeldEqual("flops", flops)
 
 

@@ -185,7 +185,7 @@ def _laid_out(
     rows = [dense, *(layout.row(choice, density) for density in asked for choice in contenders)]
     messages = [
         f"{row.choice.label} changes its masks {row.price.updates} times in {row.price.steps} steps: give it a shorter "
-        f"interval, such as --methods {row.choice.label}:every={max(1, row.price.steps // 12)}"
+        f"interval, such as {row.choice.label}:every={max(1, row.price.steps // 12)}"
         for row in rows
         if row.price.dynamic and row.price.updates < 4
     ]
@@ -218,7 +218,7 @@ class _Layout:
         sparsity = self.base.recipe.sparsity
         own = sparsity.density if self.density_of == "both" else sparsity.generator.density
         if own is None:
-            raise RecipeError("the recipe keeps every weight of the generator; say what to compare: --density 0.1")
+            raise RecipeError("the recipe keeps every weight of the generator; give a density to compare, such as 0.1")
         return (own,)
 
     def row(self, choice: MethodChoice, density: float | None) -> Row:
@@ -238,8 +238,8 @@ class _Layout:
         cost = self._price(choice, density, self.steps)
         if cost.steps != self.steps:
             raise RecipeError(
-                f"trains {cost.steps:,} steps in {_rounds(cost)}, but --budget steps gives every method "
-                f"{self.steps:,}; drop the setting that lengthens it, or compare with --budget flops"
+                f"trains {cost.steps:,} steps in {_rounds(cost)}, but the budget of steps gives every method "
+                f"{self.steps:,}; drop the setting that lengthens it, or compare with the budget flops"
             )
         return self.steps, cost
 

@@ -276,13 +276,13 @@ class Submitted:
             import submitit
         except ImportError:
             raise RunError(
-                "running on a cluster needs submitit: pip install 'gancompress[slurm]', or use --executor local"
+                "running on a cluster needs submitit: pip install 'gancompress[slurm]', or use the executor local"
             ) from None
         executor = submitit.AutoExecutor(folder=folder.path / "cluster", cluster=self.cluster)
         try:
             executor.update_parameters(**{"cpus_per_task": self.threads, **self.parameters})
         except (TypeError, NameError, ValueError) as error:
-            raise RunError(f"--cluster: submitit refuses these settings: {error}") from error
+            raise RunError(f"cluster: submitit refuses these settings: {error}") from error
         # the job that starts a cell is a Python of its own, and takes its environment from this process
         os.environ["PYTHONSAFEPATH"] = "1"
         jobs = []

@@ -85,17 +85,17 @@ def open_source(path: Path, *, recipe: str | None = None, backbone: str | None =
     if path.suffix == ".safetensors" or (path.is_file() and not path.is_dir()):
         weights = read_initial(path)
         if recipe is None:
-            raise RecipeError("a generator from elsewhere needs --recipe, for the data and the rest of its training")
+            raise RecipeError("a generator from elsewhere needs a recipe, for the data and the rest of its training")
         overrides: tuple[str, ...] = ()
         if backbone is not None:
             try:
                 BACKBONES.entry(backbone)
             except ComponentError as error:
-                raise RecipeError(f"--backbone: {error.message}") from None
+                raise RecipeError(f"backbone: {error.message}") from None
             overrides = (f"model.name={backbone}",)
         return Source(path, weights, load_recipe(recipe, overrides), path.name)
     if recipe is not None or backbone is not None:
-        raise RecipeError("--recipe and --backbone are for a generator from elsewhere; a run brings its own")
+        raise RecipeError("recipe and backbone are for a generator from elsewhere; a run brings its own")
     run = open_run(path)
     state = run.directory.read_status().state
     if state != "done":
@@ -123,11 +123,11 @@ def plan_compression(
     try:
         kind = METHODS.get(method)
     except ComponentError as error:
-        raise RecipeError(f"--method: {error.message}") from None
+        raise RecipeError(f"method: {error.message}") from None
     if not kind.sparsifies:
-        raise RecipeError(f"--method: {method} makes nothing sparse; use magnitude or gmp")
+        raise RecipeError(f"method: {method} makes nothing sparse; use magnitude or gmp")
     if not 0 < density < 1:
-        raise RecipeError(f"--density: must be above 0 and below 1, got {density:g}")
+        raise RecipeError(f"density: must be above 0 and below 1, got {density:g}")
     base = source.base.recipe
     document = source.base.document
     name = f"{base.name}-{method}-d{density:g}"

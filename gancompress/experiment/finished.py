@@ -55,7 +55,7 @@ class OpenedRun:
         if which == "best":
             best = RunRecord(self.directory.path).best
             if best is None:
-                raise RunError("this run was never evaluated, so no step is the best; use --step last")
+                raise RunError("this run was never evaluated, so no step is the best; use step last")
             wanted = best[0]
         elif which.isdigit():
             wanted = int(which)
@@ -130,7 +130,7 @@ class OpenedRun:
             known = f"0 to {classes - 1}" if classes else "none: the generator is unconditional"
             raise RunError(f"there is no class {label}; known: {known}")
         if out.suffix == ".png" and label is not None:
-            raise RunError("a grid shows every class; for one class give --out a folder or a .zip")
+            raise RunError("a grid shows every class; for one class name a folder or a .zip as output")
         with located(str(self.directory.path)):
             if out.suffix == ".png":
                 return sample_grid(network, out, rows=-(-count // 10), seed=seed)

@@ -164,7 +164,9 @@ class Experiment:
         trainer = ready.trainer
         found = latest(self.directory.checkpoints)
         step = found.snapshot.step if found.snapshot is not None else 0
-        self.group.assert_same(f"step {step}", "the checkpoint to go on from; --out must be on a disk that all share")
+        self.group.assert_same(
+            f"step {step}", "the checkpoint to go on from; the output directory must be on a disk that all share"
+        )
         for refused in found.refused:
             self.observer.message(f"refused: {refused.reason}")
         if found.path is not None and found.snapshot is not None:

@@ -109,7 +109,7 @@ def shown_comparison(results: Results) -> Shown:
     if results.tables:
         below.append(how_best_is_picked(results))
         if len(results.grid.seeds) == 1:
-            below.append("One seed: an anecdote. Differences may be chance; compare with --seeds 3 or more.")
+            below.append("One seed: an anecdote. Differences may be chance; compare 3 seeds or more.")
         else:
             below.append(f"Mean ± sample standard deviation over {len(results.grid.seeds)} seeds.")
     below += [f"{row.label}: {answer.line}" for row, answer in answers_of_comparison(results)]

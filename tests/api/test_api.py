@@ -547,3 +547,30 @@ def test_a_line_of_a_notebook_is_escaped() -> None:
     line = NotebookLine()
     line._text = "<b>"
     assert "&lt;b&gt;" in line._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: gancompress.run("quickstart", {"training.stepz": 5}), "training.stepz=5: unknown key"),
+        (
+            lambda: gancompress.validate("quickstart", {"training.steps": "many"}),
+            'training.steps="many": must be a whole',
+        ),
+        (lambda: gancompress.compare("quickstart", methods="no-such"), "methods: unknown method"),
+        (lambda: gancompress.compare("quickstart", densities=2), "density: must be in"),
+        (lambda: gancompress.compare("quickstart", budget="hours"), "budget: expected steps"),
+        (lambda: gancompress.compress("weights.safetensors", density=0.1), "needs a recipe"),
+    ],
+)
+def test_errors_in_python_speak_of_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Any, said: str
+) -> None:
+    from safetensors.torch import save_file
+
+    monkeypatch.chdir(tmp_path)
+    save_file({"a": torch.zeros(1)}, "weights.safetensors")
+    with pytest.raises(GancompressError) as caught:
+        call()
+    assert said in str(caught.value)
+    assert "--" not in str(caught.value)

@@ -75,7 +75,7 @@ def test_turns_alternate(monkeypatch):
 def test_densities_are_read_or_refused():
     assert parse_densities("0.05, 0.1/0.3") == [(0.05, 0.05), (0.1, 0.3)]
     for bad in ("", "0", "1.5", "0.1/0.2/0.3", "few"):
-        with pytest.raises(RecipeError, match="--density"):
+        with pytest.raises(RecipeError, match="density"):
             parse_densities(bad)
     assert numbers("1,16", "--batch", int, 100) == [1, 16]
     with pytest.raises(RecipeError, match=r"--batch: 'x'"):

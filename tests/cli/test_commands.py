@@ -513,6 +513,23 @@ def test_doctor_finds_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "ModuleNotFoundError" in line
 
 
+@pytest.mark.parametrize(("cuda", "hip", "build"), [(None, None, "CPU build"), ("12.8", None, "CUDA 12.8 build")])
+def test_doctor_says_which_torch_is_installed_and_its_size(
+    here: Path, monkeypatch: pytest.MonkeyPatch, cuda: str | None, hip: str | None, build: str
+) -> None:
+    import torch
+
+    from gancompress.api.machine import torch_build
+
+    for folder, count in (("torch", 1000), ("torch/lib", 500), ("nvidia/cudnn", 2000), ("numpy", 4000)):
+        (here / folder).mkdir(parents=True, exist_ok=True)
+        (here / folder / "file").write_bytes(b"x" * count)
+    monkeypatch.setattr(torch, "__file__", str(here / "torch" / "__init__.py"))
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    assert torch_build() == f"{build}, 3.5 kB on disk"
+
+
 def test_documents_of_the_tests_are_what_they_seem() -> None:
     assert parse_yaml(TINY, "x").data["sparsity"] == {"method": "static", "density": 0.5}
 

@@ -45,11 +45,11 @@ def test_a_dry_run_shows_the_grid_and_writes_nothing(tiny_file: Path, here: Path
     [
         (("--methods", "dts"), "unknown method 'dts'; did you mean 'dst'?"),
         (("--density", "1.5"), "must be in (0, 1], got 1.5"),
-        (("--budget", "steps=9"), "--set training.steps=9"),
-        (("--methods", "dst:multiplier=2"), "but --budget steps gives every method 12"),
+        (("--budget", "steps=9"), "set training.steps=9"),
+        (("--methods", "dst:multiplier=2"), "but the budget of steps gives every method 12"),
         (("--recipe", "other"), "two recipes were given"),
         (("--cluster", "timeout_min=5"), "--executor is local"),
-        (("--seeds", "none"), "--seeds: expected how many"),
+        (("--seeds", "none"), "seeds: expected how many"),
         (
             ("--density", "0.0001", "--set", "sparsity.generator.allocation=uniform", "--methods", "static"),
             "leaves the generator without a weight in input.linear.weight, output.weight",

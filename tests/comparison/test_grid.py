@@ -93,11 +93,11 @@ def test_the_density_of_both_networks_stays_one(tiny: Callable[..., LoadedRecipe
     ("methods", "densities", "budget", "overrides", "message"),
     [
         ("dst:growht=random", (), "steps", (), "dst:growht=random at density 0.25: .*unknown key"),
-        ("dst:multiplier=3", (), "steps", (), "trains 36 steps in one round, but --budget steps"),
+        ("dst:multiplier=3", (), "steps", (), "trains 36 steps in one round, but the budget of steps"),
         ("imp:rate=0.5:budget=per-round", (), "steps", (), "trains 36 steps in 3 rounds"),
         ("imp", (0.01,), "steps", (), "takes 22 rounds"),
         ("static", (0.05,), "steps", ("sparsity.generator.min_layer_density=0.5",), "static at density 0.05: "),
-        ("static", (), "steps", ("sparsity.generator.density=null",), "say what to compare: --density"),
+        ("static", (), "steps", ("sparsity.generator.density=null",), "give a density to compare"),
     ],
 )
 def test_what_cannot_be_compared(
