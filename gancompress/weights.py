@@ -7,6 +7,7 @@ One that would give a masked weight another value is refused.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -64,14 +65,19 @@ def masked_parameter(layer: nn.Module, name: str) -> nn.Parameter:
         )
     if isinstance(found, nn.parameter.UninitializedParameter):
         raise BackboneError(f"layer {name} is lazy and has no weight yet: run the network once in its constructor")
-    known = not hooks and all(type(one) in (_SPECTRAL, _DIRECTION, _Steady) for one in chain)
-    if known or found.is_meta or type(found.detach()) is not Tensor:  # without values nothing can be tried
+    if found.is_meta or type(found.detach()) is not Tensor:  # without values nothing can be tried
         return found
-    reason = _why_not(layer, found, hooks)
+    known = not hooks and all(type(one) in (_SPECTRAL, _DIRECTION, _Steady) for one in chain)
+    reason = None if known else _why_not(layer, found, hooks)
     if reason is not None:
         raise BackboneError(
             f"layer {name}: its weight is not 0 exactly where it is masked, because of {_named(chain, hooks)}{reason}: "
             f"{_ADVICE}"
+        )
+    if _computes_otherwise(layer, found):
+        raise BackboneError(
+            f"layer {name}: {type(layer).__name__}.forward computes with weights that are masked, as where it centres "
+            f"them: scale them at most, or keep the layer dense with `prunable = False`"
         )
     return found
 
@@ -147,6 +153,32 @@ def _why_not(layer: nn.Module, leaf: nn.Parameter, hooks: list[Callable[..., Any
             return None  # a hook that wants other inputs, on a weight that is its own
         return f" (it cannot be tried: {type(error).__name__}: {' '.join(str(error).split())[:80]})"
     return None
+
+
+def _computes_otherwise(layer: nn.Module, leaf: nn.Parameter) -> bool:
+    """Whether a ``forward`` of someone else's lets inputs through whose weights are 0.
+
+    It is tried on a copy that keeps the weights of one input channel: the others must change nothing. What takes other
+    arguments, or has one channel only, is believed.
+    """
+    methods = ("forward", "_conv_forward")
+    of_torch = {getattr(kind, method, None) for kind in LAYERS for method in methods}
+    if all(getattr(type(layer), method, None) in of_torch for method in methods):
+        return False
+    rng = torch.Generator().manual_seed(0)
+    axis = 0 if getattr(layer, "transposed", False) else 1
+    x = _example(layer)
+    with contextlib.suppress(Exception), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        twin = duplicate(layer).eval()
+        own = stored_parameter(twin)
+        assert own is not None
+        own.copy_(torch.randn(leaf.shape, generator=rng))
+        own.narrow(axis, 1, own.shape[axis] - 1).zero_()
+        blank = twin(x)
+        groups = x.shape[1] // leaf.shape[axis] if axis else 1
+        x.copy_(torch.randn(x.shape, generator=rng)).unflatten(1, (groups, -1))[:, :, 0] = 0
+        return bool((twin(x) - blank).abs().max() > 1e-6)
+    return False
 
 
 def _example(layer: nn.Module) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
+from gancompress.architecture.resize import resize
 from gancompress.backbones.base import prunable_weights
 from gancompress.errors import BackboneError
 from gancompress.objectives.regularisers import filter_matrices
@@ -193,6 +194,46 @@ def test_what_brings_masked_weights_back_is_refused_in_words(form: str, make: Ca
     assert prunable_weights(network) == {}
 
 
+class Equalised(nn.Conv2d):
+    """Scales in its forward, as equalised learning rates do, behind another change of the map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(F.interpolate(x, scale_factor=2.0), self.weight * 0.3, self.bias)
+
+
+class Standardised(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class Centred(nn.ConvTranspose2d):
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        return F.conv_transpose2d(x, self.weight - self.weight.mean(), self.bias)
+
+
+class Modulated(nn.Linear):
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:  # type: ignore[override]
+        return F.linear(x * style, self.weight - 1)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_forward_that_computes_with_masked_weights_is_refused(groups: int) -> None:
+    good = Equalised(4, 6, 3, groups=groups)
+    before = good.weight.clone()
+    assert prunable_weights(good)["weight"].parameter is good.weight
+    assert torch.equal(good.weight, before)
+    for bad in (
+        Standardised(4, 6, 3, groups=groups),
+        parametrizations.spectral_norm(Standardised(4, 6, 3)),
+        Centred(4, 6, 3),
+    ):
+        with pytest.raises(BackboneError, match=r"layer 0: .*forward computes with weights that are masked"):
+            prunable_weights(nn.Sequential(bad))
+    other = Modulated(3, 4)  # takes what nobody here knows
+    assert prunable_weights(other)["weight"].parameter is other.weight
+
+
 def test_masks_of_torch_are_refused_with_the_way_out_and_can_be_written_out() -> None:
     layer = nn.Conv2d(3, 4, 3)
     prune.random_unstructured(layer, "weight", 0.5)
@@ -271,3 +312,18 @@ def test_a_weight_norm_survives_an_empty_filter_and_has_the_bits_of_torch_elsewh
     assert torch.equal(ours.weight[place], torch.zeros_like(ours.weight[place]))
     assert bool((direction.grad[place] != 0).all()), "an empty filter can grow again"
     assert float(direction.grad[place].abs().max()) < 1e3 * float(gains[0].detach().abs().max())
+
+
+@pytest.mark.parametrize("form", ["spectral hook", "spectral", "weight norm hook", "weight norm"])
+def test_normalised_layers_can_be_cut(form: str) -> None:
+    torch.manual_seed(0)
+    apply, _ = FORMS[form]
+    wide, narrow = (nn.Sequential(apply(nn.Conv2d(4, width, 3)), apply(nn.Linear(width, 2))) for width in (6, 5))
+    resize(wide, {name: tuple(tensor.shape) for name, tensor in narrow.state_dict().items()})
+    assert (wide[0].out_channels, wide[1].in_features) == (5, 5)
+    wide.load_state_dict(narrow.state_dict())
+    x = torch.randn(2, 4, 3, 3)
+    for network in (wide, narrow):
+        network.eval()
+    torch.testing.assert_close(wide[1](wide[0](x).flatten(1)), narrow[1](narrow[0](x).flatten(1)), rtol=0, atol=0)
+    assert [weight.layer.shape for weight in prunable_weights(wide).values()] == [(5, 4, 3, 3), (2, 5)]
