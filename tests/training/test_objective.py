@@ -119,6 +119,16 @@ def test_real_images_of_the_generator_step_are_augmented_with_draws_of_their_own
     assert not torch.equal(shown, made)
 
 
+def test_real_and_generated_images_of_the_discriminator_step_are_augmented_with_draws_of_their_own() -> None:
+    network = Times(1.0)
+    objective = Objective(loss=Hinge(NoSettings()), seed=0, diffaugment=("color",), joint_batch=False)
+    image = torch.rand(1, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    objective.discriminator(network, RealBatch(image, None), image, None, 1)
+    (real, _), (fake, _) = network.seen
+    assert not torch.equal(real, image)
+    assert not torch.equal(real, fake)
+
+
 def test_a_one_sided_loss_takes_no_look_at_real_images() -> None:
     discriminator = Times(1.0)
     objective = Objective(loss=NonSaturating(NoSettings()), seed=0)
