@@ -46,6 +46,24 @@ def discriminator_loss(network: nn.Module, draw: int = 1, **settings: Any) -> Te
     return Objective(loss=Hinge(NoSettings()), seed=0, **settings).discriminator(network, REAL, FAKE, None, draw).loss
 
 
+class Square(Times):
+    """Its gradient depends on where it is taken."""
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.weight * x.flatten(1).square().sum(1)
+
+
+def test_r1_is_taken_at_real_images() -> None:
+    # D(x) = x²: the gradient at the real image, 1, is 2. 3/2 · 4 · 4; at the generated one, 5, it would be 10
+    losses = [
+        Objective(loss=Hinge(NoSettings()), seed=0, r1_weight=weight, r1_every=4)
+        .discriminator(Square(1.0), REAL, torch.full((1, 1, 1, 1), 5.0), None, 0)
+        .loss.item()
+        for weight in (3.0, 0.0)
+    ]
+    assert losses[0] - losses[1] == 24.0
+
+
 def test_r1_weighs_half_its_gamma_and_is_scaled_up_for_the_steps_without_it() -> None:
     # D(x) = 2x: hinge is 0 on both sides, and the squared gradient is 4. gamma/2 · every · 4 = 3/2 · 4 · 4
     found = []
