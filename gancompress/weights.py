@@ -176,7 +176,7 @@ def _computes_otherwise(layer: nn.Module, leaf: nn.Parameter) -> bool:
         own.narrow(axis, 1, own.shape[axis] - 1).zero_()
         blank = twin(x)
         groups = x.shape[1] // leaf.shape[axis] if axis else 1
-        x.copy_(torch.randn(x.shape, generator=rng)).unflatten(1, (groups, -1))[:, :, 0] = 0
+        x.copy_(torch.randn(x.shape, generator=rng)).view(groups, -1, *x.shape[2:])[:, 0] = 0
         return bool((twin(x) - blank).abs().max() > 1e-6)
     return False
 
