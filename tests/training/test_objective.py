@@ -147,6 +147,15 @@ def test_real_and_generated_images_of_the_discriminator_step_are_augmented_with_
     assert not torch.equal(real, fake)
 
 
+@pytest.mark.parametrize("joint", [True, False])
+def test_every_image_is_judged_as_its_own_class(joint: bool) -> None:
+    network = Times(1.0)
+    objective = Objective(loss=Hinge(NoSettings()), seed=0, joint_batch=joint)
+    objective.discriminator(network, RealBatch(REAL.images, torch.tensor([3])), FAKE, torch.tensor([7]), 1)
+    seen = [(x.flatten().tolist(), labels.tolist()) for x, labels in network.seen if labels is not None]
+    assert seen == ([([1.0, -1.0], [3, 7])] if joint else [([1.0], [3]), ([-1.0], [7])])
+
+
 def test_a_one_sided_loss_takes_no_look_at_real_images() -> None:
     discriminator = Times(1.0)
     objective = Objective(loss=NonSaturating(NoSettings()), seed=0)
