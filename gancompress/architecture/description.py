@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import torch
@@ -57,7 +58,10 @@ class Architecture:
     ) -> Architecture:
         """Describe a backbone that is about to build its networks."""
         config = backbone.config.model_dump(mode="json")
-        return cls(name, BACKBONES.entry(name).origin, config, backbone.image, {}, widths or {}, backbone)
+        origin = BACKBONES.entry(name).origin
+        if origin.endswith(".py"):  # where it lies here says nothing elsewhere
+            origin = PurePath(origin).name
+        return cls(name, origin, config, backbone.image, {}, widths or {}, backbone)
 
     @property
     def builtin(self) -> bool:

@@ -89,10 +89,11 @@ def load_plugin(path: str | Path) -> list[str]:
         raise
     names = tuple((registry, name) for registry, found in registered for name in found)
     if not names:
-        raise ComponentError(
-            'registers nothing; put a line such as @METHODS.register("my-method") above its class',
-            where=f"--plugin {path}",
-        )
+        package = next((folder for folder in file.parents[:4] if (folder / "pyproject.toml").is_file()), None)
+        mend = 'put a line such as @METHODS.register("my-method") above its class'
+        if package is not None:
+            mend = f"its package's pyproject.toml does: pip install -e {package} in place of --plugin, or {mend}"
+        raise ComponentError(f"registers nothing; {mend}", where=f"--plugin {path}")
     _LOADED[file] = _Loaded(digest, names, str(path))
     return [f"{registry.kind} {name}" for registry, name in names]
 

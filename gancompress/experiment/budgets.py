@@ -117,17 +117,20 @@ def build_budgets(recipe: Recipe, weights: dict[Role, dict[str, PrunableWeight]]
                 f"sparsity.pattern: no layer of the {role} can hold pattern {pattern}; its weights are "
                 f"{', '.join(f'{name} {shape}' for name, shape in shapes.items())}"
             )
-        budgets[role] = allocate(
-            config.allocation,
-            shapes,
-            asked[role],
-            floor=config.min_layer_density,
-            dense=config.dense,
-            scores={name: magnitude(weight.parameter.detach()) for name, weight in weights[role].items()},
-            protected=[name for name, weight in weights[role].items() if weight.output],
-            units=units,
-            pattern=str(pattern),
-        )
+        try:
+            budgets[role] = allocate(
+                config.allocation,
+                shapes,
+                asked[role],
+                floor=config.min_layer_density,
+                dense=config.dense,
+                scores={name: magnitude(weight.parameter.detach()) for name, weight in weights[role].items()},
+                protected=[name for name, weight in weights[role].items() if weight.output],
+                units=units,
+                pattern=str(pattern),
+            )
+        except RecipeError as error:
+            raise RecipeError(f"sparsity.{role}.density: {error.message}") from None
         if not budgets[role].total:
             raise RecipeError(
                 f"density {asked[role]:g} keeps none of the {sizes[role]:,} weights of the {role}; raise it"

@@ -47,6 +47,16 @@ def refusal(path: Any) -> str:
     return str(caught.value)
 
 
+def test_a_file_of_a_package_is_told_to_install_it(tmp_path: Path) -> None:
+    from gancompress.scaffold.package import scaffold
+
+    scaffold("my-method", "method", tmp_path)
+    file = next(path for path in tmp_path.rglob("*.py") if "class" in path.read_text() and "test" not in path.name)
+    assert f"registers nothing; its package's pyproject.toml does: pip install -e {tmp_path / 'my-method'}" in refusal(
+        file
+    )
+
+
 def test_a_file_registers_what_it_defines(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
     assert load_plugin(path) == ["method mine"]

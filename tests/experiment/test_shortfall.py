@@ -77,6 +77,17 @@ def test_less_than_a_unit_of_the_pattern_is_no_miss() -> None:
     assert shortfalls(engine(static, (2, 2))) == ["the generator has density 0.2000, 0.2500 was asked"]
 
 
+def test_a_density_that_its_pattern_does_not_allow_names_the_network_and_the_setting() -> None:
+    weight = torch.nn.Parameter(torch.ones(8, 8, 1, 1))
+    network = {"a": PrunableWeight("a", weight, "a", Layer("convolution", (8, 8, 1, 1)))}
+    sparsity = {"method": "static", "pattern": "2:4", "discriminator": {"density": 0.9}, "generator": {"density": 0.5}}
+    document = {"name": "x", "data": "shapes", "model": "dcgan", "training": {"steps": 1}, "sparsity": sparsity}
+    with pytest.raises(
+        RecipeError, match=r"^sparsity.discriminator.density: density 0.9 keeps 58 weights, but only 32 "
+    ):
+        build_budgets(parse_recipe(document).recipe, {"generator": network, "discriminator": network})
+
+
 @pytest.mark.parametrize("allocation", ["uniform", "er", "erk"])
 def test_a_network_whose_output_keeps_nothing_is_refused_and_its_empty_layers_are_named(allocation: str) -> None:
     def layer(name: str, inputs: int, *, output: bool) -> PrunableWeight:
