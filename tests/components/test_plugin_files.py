@@ -126,3 +126,21 @@ def test_a_run_can_say_where_its_components_came_from(tmp_path: Path) -> None:
     assert "which is not there any more: add --plugin" in to_install([record])[0]
     other = {"kind": "backbone", "name": "big", "from": "big-nets", "version": "2.0"}
     assert to_install([other, {"kind": "nonsense"}]) == ["backbone 'big' came from big-nets 2.0: install it"]
+
+
+def test_a_checkpoint_says_the_name_of_a_backbones_file_and_not_where_it_lay(tmp_path: Path) -> None:
+    from gancompress.data.base import ImageSpec
+    from gancompress.experiment.networks import build_architecture
+    from gancompress.recipe.load import parse_recipe
+
+    text = """\
+from gancompress.backbones.dcgan import DCGAN
+from gancompress.components.registry import BACKBONES
+
+BACKBONES.register("mine", type("Mine", (DCGAN,), {}))
+"""
+    load_plugin(write(tmp_path, text, "nets.py"))
+    document = {"name": "x", "data": "shapes", "model": "mine", "training": {"steps": 1}}
+    found = build_architecture(parse_recipe(document).recipe, ImageSpec(3, 32))
+    assert found.to_json()["origin"] == "nets.py"
+    assert "came from nets.py: give --plugin FILE" in found.advice
