@@ -63,8 +63,11 @@ def test_the_python_page_names_everything_that_people_call() -> None:
     for name in gancompress.__all__:
         if name in said_elsewhere or name.isupper() or name.endswith("Config"):
             continue
-        home = gancompress._HOMES[name]
-        assert f"::: {home}.{name}\n" in page or f"::: {home}\n" in page, name
+        home, value = gancompress._HOMES[name], getattr(gancompress, name)
+        if home == "gancompress.api":  # which has it from elsewhere, under this name or another
+            assert f"::: {value.__module__}.{value.__name__}\n" in page, name
+        else:
+            assert f"::: {home}.{name}\n" in page or f"::: {home}\n" in page, name
 
 
 def test_a_page_is_made_of_a_notebook(tools: Any, tmp_path: Any) -> None:
