@@ -283,7 +283,7 @@ def _to_type(kind: str, value: Any, document: Document, path: KeyPath, model: ty
     field, said = _field_at(model, path), value if isinstance(value, str) else show_value(value)
     if field is not None and said.lower() in ("none", "nil", "") and type(None) in get_args(field.annotation):
         return _command(path, "null")
-    default = field.default if field is not None else None
+    default: Any = field.default if field is not None else None
     match kind:
         case "list" | "tuple":
             whole = isinstance(default, tuple) and bool(_items(model, path))
