@@ -14,7 +14,7 @@ from gancompress.components.registry import EXTRACTORS
 from gancompress.evaluation.extractors import Extractor
 from gancompress.evaluation.sampler import open_sampler
 from gancompress.experiment.compress import compress, open_source, plan_compression
-from gancompress.experiment.finished import FinishedRun, open_run
+from gancompress.experiment.finished import OpenedRun, open_run
 from gancompress.experiment.run import Experiment
 from gancompress.export.packed import export_run
 from gancompress.recipe.load import parse_recipe
@@ -64,7 +64,7 @@ def _extractor() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> OpenedRun:
     return open_run(Experiment(parse_recipe(NORMED).recipe, tmp_path_factory.mktemp("runs")).run().path)
 
 
@@ -75,7 +75,7 @@ def norms(network: nn.Module) -> list[float]:
     ]
 
 
-def test_every_norm_of_the_average_is_one_and_what_the_checkpoint_holds_is_not(trained: FinishedRun) -> None:
+def test_every_norm_of_the_average_is_one_and_what_the_checkpoint_holds_is_not(trained: OpenedRun) -> None:
     average = norms(trained.generator())
     assert len(average) == 11
     assert average == pytest.approx([1] * len(average), abs=1e-5)
@@ -88,12 +88,12 @@ def test_every_norm_of_the_average_is_one_and_what_the_checkpoint_holds_is_not(t
     assert all(torch.equal(live[name], saved[f"module.{name}"]) for name in vectors)  # and a resume finds it so
 
 
-def test_the_live_generator_is_looked_at_as_it_trains(trained: FinishedRun) -> None:
+def test_the_live_generator_is_looked_at_as_it_trains(trained: OpenedRun) -> None:
     live, saved = trained.generator(weights="live").state_dict(), trained.snapshot().groups["generator"]
     assert all(torch.equal(saved[name], tensor) for name, tensor in live.items())
 
 
-def test_later_and_twice_gives_the_number_of_the_run_and_the_protocol_says_how(trained: FinishedRun) -> None:
+def test_later_and_twice_gives_the_number_of_the_run_and_the_protocol_says_how(trained: OpenedRun) -> None:
     during = json.loads((trained.directory.path / "metrics.json").read_text())["last"]
     assert SAID in during["protocol"]["text"]
     for _ in range(2):
@@ -104,19 +104,19 @@ def test_later_and_twice_gives_the_number_of_the_run_and_the_protocol_says_how(t
     assert "spectral" not in live[0]["protocol"]
 
 
-def test_the_grid_of_the_run_is_that_of_its_finished_generator(trained: FinishedRun, tmp_path: Path) -> None:
+def test_the_grid_of_the_run_is_that_of_its_finished_generator(trained: OpenedRun, tmp_path: Path) -> None:
     during = (trained.directory.path / "samples" / "00000008.png").read_bytes()
     assert trained.sample(tmp_path / "later.png").read_bytes() == during
 
 
-def test_what_is_exported_is_what_was_measured(trained: FinishedRun, tmp_path: Path) -> None:
+def test_what_is_exported_is_what_was_measured(trained: OpenedRun, tmp_path: Path) -> None:
     export_run(trained, tmp_path / "generator.safetensors")
     exported = gancompress.load(tmp_path / "generator.safetensors")
     with open_sampler(trained.generator(), seed=0, batch_size=5) as sampler:
         torch.testing.assert_close(exported(5, seed=0), sampler.images(0, 5), rtol=0, atol=1e-4)
 
 
-def test_looking_or_not_the_next_steps_are_the_same(trained: FinishedRun, tmp_path: Path) -> None:
+def test_looking_or_not_the_next_steps_are_the_same(trained: OpenedRun, tmp_path: Path) -> None:
     recipe = parse_recipe(NORMED).recipe
     blind = open_run(Experiment(recipe, tmp_path, evaluates=False).run().path)
     for group, tensors in trained.snapshot().groups.items():
@@ -124,7 +124,7 @@ def test_looking_or_not_the_next_steps_are_the_same(trained: FinishedRun, tmp_pa
         assert all(torch.equal(tensor, other[name]) for name, tensor in tensors.items()), group
 
 
-def test_what_is_compressed_is_what_was_measured(trained: FinishedRun, tmp_path: Path) -> None:
+def test_what_is_compressed_is_what_was_measured(trained: OpenedRun, tmp_path: Path) -> None:
     source = open_source(trained.directory.path)
     result = compress(plan_compression(source, "magnitude", 0.2, 2), source, tmp_path)
     during = json.loads((trained.directory.path / "metrics.json").read_text())["last"]["metrics"]
