@@ -153,10 +153,11 @@ class Architecture:
 
     @property
     def advice(self) -> str:
-        """What to install, as the end of a message; empty for a built-in backbone."""
+        """What to install or register, as the end of a message; empty for a built-in backbone."""
         if not self.origin or self.origin.partition(" ")[0] == "gancompress":
             return ""
-        return f"; it came from {self.origin}: " + ("give --plugin FILE" if self.from_file else "install that package")
+        mend = "register it first (--plugin FILE, or import the file)" if self.from_file else "install that package"
+        return f"; it came from {self.origin}: {mend}"
 
     @property
     def from_file(self) -> bool:

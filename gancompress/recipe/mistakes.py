@@ -278,7 +278,8 @@ def _to_type(kind: str, value: Any, document: Document, path: KeyPath, model: ty
         path: the key.
         model: knows its default, and whether it may be null.
     """
-    if not document.mark(path).source.startswith("--set "):
+    source = document.mark(path).source
+    if not source.startswith("--set "):
         return ""
     field, said = _field_at(model, path), value if isinstance(value, str) else show_value(value)
     if field is not None and said.lower() in ("none", "nil", "") and type(None) in get_args(field.annotation):
@@ -288,8 +289,9 @@ def _to_type(kind: str, value: Any, document: Document, path: KeyPath, model: ty
         case "list" | "tuple":
             whole = isinstance(default, tuple) and bool(_items(model, path))
             return _command(path, f"[{', '.join(map(str, default))}]" if whole else f"[{said}]")
-        case "string":
-            return _command(path, json.dumps(said, ensure_ascii=False))
+        case "string" if not isinstance(value, str):  # a text of the wrong form stays wrong between quotes
+            typed = source.removeprefix(f"--set {dotted(path)}=")
+            return _command(path, json.dumps(said if typed == source else typed, ensure_ascii=False))
         case "bool":
             return _command(path, "false" if said.lower() in ("no", "off", "0", "0.0", "n", "f", "") else "true")
         case "int" | "float" | "finite":
@@ -336,7 +338,11 @@ def coerced(
     elif isinstance(checked, int | float) and not isinstance(checked, bool) and _reads_as(raw, checked):
         kind = "a number" if isinstance(checked, float) else "a whole number"
         whole = "float" if isinstance(checked, float) else "int"
-        hint = "; leave the quotes out" if isinstance(raw, str) else _to_type(whole, raw, document, path, model)
+        if isinstance(raw, str):
+            typed = document.mark(path).source.startswith("--set ")
+            hint = _command(path, show_value(checked)) if typed else "; leave the quotes out"
+        else:
+            hint = _to_type(whole, raw, document, path, model)
         yield Mistake(document.mark(path), path, f"must be {kind}, got {show_value(raw)}{hint}")
 
 

@@ -118,7 +118,8 @@ def test_a_file_without_a_graph_says_what_to_install(tmp_path: Path, monkeypatch
         gancompress.load(made.file)
     assert str(caught.value).startswith("unknown backbone 'plug'")
     assert str(caught.value).endswith(
-        "; it came from (this program): give --plugin FILE (the file has no graph of it: its forward draws noise)"
+        "; it came from (this program): register it first (--plugin FILE, or import the file)"
+        " (the file has no graph of it: its forward draws noise)"
     )
 
 

@@ -143,4 +143,4 @@ BACKBONES.register("mine", type("Mine", (DCGAN,), {}))
     document = {"name": "x", "data": "shapes", "model": "mine", "training": {"steps": 1}}
     found = build_architecture(parse_recipe(document).recipe, ImageSpec(3, 32))
     assert found.to_json()["origin"] == "nets.py"
-    assert "came from nets.py: give --plugin FILE" in found.advice
+    assert "came from nets.py: register it first (--plugin FILE, or import the file)" in found.advice

@@ -270,6 +270,9 @@ def test_a_wrong_override_is_named_as_it_was_typed(folder: Path, override: str, 
         ("evaluation.metrics=fd", "must be a list, got 'fd'; type --set 'evaluation.metrics=[fd]'"),
         ("training.optimizers.generator.betas=0.9", "type --set 'training.optimizers.generator.betas=[0.0, 0.9]'"),
         ("name=5", """must be text, got 5; type --set 'name="5"'"""),
+        ("name=[a]", "type --set 'name=\"[a]\"'"),
+        ("training.steps=1_000", "must be a whole number, got '1_000'; type --set training.steps=1000"),
+        ('training.ema.decay="0.9"', "must be a number, got '0.9'; type --set training.ema.decay=0.9"),
         ("training.batch_size=many", "got 'many'; type a number, such as --set training.batch_size=64"),
         ("training.ema.decay=most", "got 'most'; type a number, such as --set training.ema.decay=0.999"),
         ("training.flip=no", "must be true or false, got 'no'; type --set training.flip=false"),
@@ -290,6 +293,12 @@ def test_an_override_of_another_type_is_told_what_to_type(override: str, said: s
     if value in ("fd", "0.9") and "[" in said:  # what it says works
         typed = str(caught.value).rpartition("--set ")[2].strip("'")
         load_recipe("quickstart", [typed])
+
+
+def test_a_text_of_the_wrong_form_is_not_told_to_be_quoted() -> None:
+    with pytest.raises(RecipeError, match="must be 16 of the digits") as caught:
+        load_recipe("quickstart", ["training.init_from.path=here", "training.init_from.hash=abc"])
+    assert "type --set" not in str(caught.value)
 
 
 def test_an_override_that_each_network_says_for_itself_is_refused() -> None:
