@@ -156,13 +156,18 @@ def export(
     """
     from gancompress.experiment.finished import open_run
     from gancompress.export.packed import export_run, file_name, load_packed
+    from gancompress.runs.record import RunRecord
 
     directory = _directory(run)
     name = "generator.onnx" if format == "onnx" else file_name(values)
     file = Path(path) if path is not None else directory / "export" / name
+    if format != "onnx" and file.suffix == ".onnx":
+        raise ExportError(
+            "ends in .onnx and would be no ONNX file: choose the format onnx, or another name", where=str(file)
+        )
     opened = open_run(directory)
     at = opened.step(str(step))
-    state = opened.directory.read_status().state
+    state = RunRecord(directory).status.state  # a damaged status is no reason to keep a whole checkpoint back
     if format == "onnx":
         from gancompress.export.onnx import export_onnx
 

@@ -7,6 +7,7 @@ import io
 import json
 import pkgutil
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -462,6 +463,16 @@ def test_a_finished_run_is_measured_sampled_and_exported(finished: RunOutcome, t
     assert made.difference is None
     with pytest.raises(ExportError, match="holds float32"):
         gancompress.api.export(finished, format="onnx", values="bf16")
+    with pytest.raises(ExportError, match=r"g\.onnx: ends in \.onnx and would be no ONNX file"):
+        gancompress.api.export(finished, tmp_path / "g.onnx")
+
+
+def test_a_damaged_status_keeps_no_whole_checkpoint_back(finished: RunOutcome, tmp_path: Path) -> None:
+    copy = shutil.copytree(finished.directory, tmp_path / finished.directory.name)
+    (copy / "status.json").write_text("[]")
+    made = gancompress.api.export(copy)
+    assert (made.state, made.step) == ("unknown", 4)
+    assert made.file.read_bytes() == finished.export().read_bytes()
 
 
 def test_pixels_that_are_no_numbers_name_the_run(
