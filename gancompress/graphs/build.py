@@ -18,7 +18,7 @@ from gancompress.errors import ExportError
 from gancompress.graphs.graph import Stored, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from gancompress.graphs.graph import Argument, Graph, Node
 
@@ -128,10 +128,26 @@ class CapturedModule(nn.Module):
 
     def compute(self, inputs: Sequence[Tensor], largest: int | None = None) -> Any:
         """Compute the graph, refusing a value of more than ``largest`` elements."""
+        steps = self.walk(inputs, largest)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                outputs: tuple[Any, ...] = end.value
+                return outputs[0] if len(outputs) == 1 else outputs
+
+    def walk(
+        self, inputs: Sequence[Tensor], largest: int | None = None
+    ) -> Generator[tuple[str, Tensor], None, tuple[Any, ...]]:
+        """Compute the graph and stop ahead of every layer that is a module: path and input; outputs in the end.
+
+        A layer may be changed while it is stopped at.
+        """
         values: dict[str, Any] = {one.name: tensor for one, tensor in zip(self.captured.inputs, inputs, strict=True)}
         for index, (node, call) in enumerate(self._calls):
             args = tuple(self._given(one, values) for one in node.args)
             if isinstance(call, str):
+                yield call, args[0]
                 result = self.get_submodule(call)(args[0])
             else:
                 result = call(*args, **{key: self._given(one, values) for key, one in node.kwargs.items()})
@@ -141,8 +157,7 @@ class CapturedModule(nn.Module):
             for one in node.references():
                 if isinstance(one, Value) and self._last_use[one.name] == index:
                     values.pop(one.name, None)
-        outputs = tuple(values[name] for name in self.captured.outputs)
-        return outputs[0] if len(outputs) == 1 else outputs
+        return tuple(values[name] for name in self.captured.outputs)
 
     def _given(self, argument: Argument, values: Mapping[str, Any]) -> Any:
         if isinstance(argument, Value):

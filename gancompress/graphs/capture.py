@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import operator
 import sys
@@ -49,7 +50,9 @@ def capture(
         ExportError: it cannot be captured; the reason is one line.
     """
     sizes = {name: torch.export.Dim(name) for axes in dynamic for name in axes.values()}
-    shapes = tuple({axis: sizes[name] for axis, name in axes.items()} for axes in dynamic)
+    shapes: Any = tuple({axis: sizes[name] for axis, name in axes.items()} for axes in dynamic)
+    if any(one.kind is one.VAR_POSITIONAL for one in inspect.signature(module.forward).parameters.values()):
+        shapes = (shapes,)  # all of them are one argument then
     loud = logging.getLogger("torch.export")
     level = loud.level
     loud.setLevel(logging.CRITICAL)
@@ -65,7 +68,7 @@ def capture(
 
 
 def _exported(
-    module: nn.Module, example: tuple[Tensor, ...], shapes: tuple[dict[int, Any], ...]
+    module: nn.Module, example: tuple[Tensor, ...], shapes: Any
 ) -> torch.export.ExportedProgram:
     """Run the module once, or, where that fixes a size that may change, read its bytecode: ``len(z)`` is an int.
 

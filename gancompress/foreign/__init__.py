@@ -1,0 +1,1 @@
+"""Generators that gancompress did not make: read from files and modules of others into graphs."""

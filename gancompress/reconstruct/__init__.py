@@ -1,0 +1,1 @@
+"""Pruning without the data a network was trained on: what stays is refitted so that its outputs stay."""
