@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -29,10 +28,10 @@ from gancompress.backbones.base import prunable_weights
 from gancompress.data.base import ImageSpec
 from gancompress.errors import ComponentError, ExportError
 from gancompress.export.captured import CapturedGenerator, capture_generator, check_captured
-from gancompress.export.coding import decode_mask, decode_values, encode_mask, encode_values
 from gancompress.export.container import read_container, write_container
 from gancompress.export.plain import plain_copy
 from gancompress.export.rebuild import build_generator, check_tensors
+from gancompress.export.tensors import declared_tensor, decode_tensor, encode_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,13 +57,6 @@ FORMAT = 1
 KIND = "packed generator"
 
 Values = Literal["float32", "bf16"]
-
-_DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.uint8,
-                  torch.bool)
-}  # fmt: skip
-_MASK, _VALUES = ":mask", ":values"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +187,7 @@ def export_packed(
     sizes: dict[str, TensorSize] = {}
     for name, tensor in state.items():
         half = values == "bf16" and name in prunable and tensor.dtype is torch.float32
-        parts, entry = _encode(tensor, masks.get(name), half)
+        parts, entry = encode_tensor(tensor, masks.get(name), half)
         stored.update({name + suffix: part for suffix, part in parts.items()})
         table[name] = entry
         packed = sum(part.numel() * part.element_size() for part in parts.values())
@@ -256,7 +248,7 @@ def load_packed(path: Path) -> Packed:
         declared, state, masks = {}, {}, {}
         for name, entry in table.items():
             at = f"tensor {name}: "
-            declared[name] = torch.empty(_shape(entry), dtype=_DTYPES[entry["dtype"]], device="meta")
+            declared[name] = declared_tensor(entry)
         at = ""
         # before anything is decoded: a forged table could ask for more memory than there is
         if captured is not None:
@@ -266,8 +258,7 @@ def load_packed(path: Path) -> Packed:
                 check_tensors(architecture, declared, narrowed=narrowed)
         for name, entry in table.items():
             at = f"tensor {name}: "
-            parts = {suffix: stored.pop(name + suffix) for suffix in ("", _VALUES, _MASK) if name + suffix in stored}
-            state[name], mask = _decode(parts, entry)
+            state[name], mask = decode_tensor(name, stored, entry)
             if mask is not None:
                 masks[name] = mask
     except ExportError as error:
@@ -292,50 +283,3 @@ def _check_masks(state: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> No
         off = int(weight.masked_select(~mask.cpu()).count_nonzero())
         if off:
             raise ExportError(f"{name} is not 0 at {off} masked positions: these masks are of other weights")
-
-
-def _encode(tensor: Tensor, mask: Tensor | None, half: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the parts of a tensor by suffix and its line in the document's table."""
-    entry: dict[str, Any] = {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
-    if entry["dtype"] not in _DTYPES:
-        raise ExportError(f"tensors of {tensor.dtype} cannot be packed")
-    if not tensor.is_floating_point():
-        return {"": tensor}, entry
-    kept = tensor.reshape(-1) if mask is None else tensor.masked_select(mask.cpu())
-    if half:
-        kept, entry["values"] = kept.to(torch.bfloat16), "bfloat16"
-    code = encode_values(kept)
-    if mask is not None:
-        return {_VALUES: code, _MASK: encode_mask(mask)}, {**entry, "kept": kept.numel()}
-    if code.numel() < kept.numel() * kept.element_size():
-        return {_VALUES: code}, entry
-    return {"": kept.reshape(tensor.shape)}, entry
-
-
-def _shape(entry: Mapping[str, Any]) -> tuple[int, ...]:
-    shape = tuple(int(size) for size in entry["shape"])
-    if min(shape, default=0) < 0:
-        raise ExportError(f"a shape {list(shape)} is impossible")
-    return shape
-
-
-def _decode(parts: Mapping[str, Tensor], entry: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
-    shape, dtype = _shape(entry), _DTYPES[entry["dtype"]]
-    held = _DTYPES[entry.get("values", entry["dtype"])]
-    if parts.keys() == {""}:
-        whole = parts[""]
-        if tuple(whole.shape) != shape or whole.dtype is not held:
-            raise ExportError(f"it is {tuple(whole.shape)} {whole.dtype}, the table says {shape} {held}")
-        return whole.to(dtype), None
-    codes = all(code.dtype is torch.uint8 and code.dim() == 1 for code in parts.values())
-    if not codes or parts.keys() != ({_VALUES, _MASK} if "kept" in entry else {_VALUES}):
-        raise ExportError("its parts are not those that the table says")
-    if _MASK not in parts:
-        return decode_values(parts[_VALUES], math.prod(shape), held).to(dtype).reshape(shape), None
-    mask = decode_mask(parts[_MASK], shape)
-    kept = int(mask.sum())
-    if kept != entry["kept"]:
-        raise ExportError(f"its mask keeps {kept} weights, the table says {entry['kept']}")
-    tensor = torch.zeros(shape, dtype=dtype)
-    tensor[mask] = decode_values(parts[_VALUES], kept, held).to(dtype)
-    return tensor, mask

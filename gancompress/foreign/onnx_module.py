@@ -226,12 +226,11 @@ def _conv_transpose(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, au
     return found
 
 
-def _gemm(a: Tensor, b: Tensor, c: Operand = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0,
-          transB: int = 0) -> Tensor:  # fmt: skip
-    a = a.t() if transA else a
-    if alpha == 1 and transB and (c is None or (beta == 1 and isinstance(c, Tensor))):
+def _gemm(a: Tensor, b: Tensor, c: Operand = None, *, alpha: float = 1.0, beta: float = 1.0, **turned: int) -> Tensor:
+    a, turn = a.t() if turned.get("transA") else a, bool(turned.get("transB"))
+    if alpha == 1 and turn and (c is None or (beta == 1 and isinstance(c, Tensor))):
         return F.linear(a, b, c)
-    found = a @ (b.t() if transB else b)
+    found = a @ (b.t() if turn else b)
     found = found if alpha == 1 else found * alpha
     return found if c is None else found + (c if beta == 1 else c * beta)
 
@@ -415,7 +414,9 @@ def _slice(x: Operand, starts: Operand = None, ends: Operand = None, axes: Opera
     return x
 
 
-def _split(x: Tensor, split: Operand = None, *, axis: int = 0, num_outputs: int | None = None, **attributes: Any) -> Any:
+def _split(
+    x: Tensor, split: Operand = None, *, axis: int = 0, num_outputs: int | None = None, **attributes: Any
+) -> Any:
     parts = attributes.get("split", split)
     if parts is not None:
         return tuple(x.split(_ints(parts), axis))

@@ -67,9 +67,7 @@ def capture(
     return _Reader(program).read(example, dynamic)
 
 
-def _exported(
-    module: nn.Module, example: tuple[Tensor, ...], shapes: Any
-) -> torch.export.ExportedProgram:
+def _exported(module: nn.Module, example: tuple[Tensor, ...], shapes: Any) -> torch.export.ExportedProgram:
     """Run the module once, or, where that fixes a size that may change, read its bytecode: ``len(z)`` is an int.
 
     The second takes seconds, so it is not the first.

@@ -12,7 +12,7 @@ from gancompress.errors import ExportError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["OPERATIONS", "SIZES", "Graph", "Input", "Node", "Stored", "Value"]
+__all__ = ["DTYPES", "OPERATIONS", "SIZES", "Graph", "Input", "Node", "Stored", "Value"]
 
 _NAMES = """
 conv1d conv2d conv3d conv1d.padding conv2d.padding conv3d.padding conv_transpose1d conv_transpose2d.input
@@ -44,7 +44,8 @@ SIZES = frozenset(f"operator.{name}" for name in ("add", "sub", "mul", "floordiv
 _NEVER = frozenset({"device", "layout", "pin_memory", "memory_format", "out", "generator"})
 _LARGEST = 50_000  # nodes
 _DEEPEST = 4  # lists in lists
-_DTYPES = {
+#: what tensors of a graph may hold, by name
+DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.uint8,
                   torch.bool)
@@ -85,7 +86,7 @@ class Input:
     def example(self, sizes: Mapping[str, int], device: str = "cpu") -> torch.Tensor:
         """Return zeros of this shape, with ``sizes`` for the names in it."""
         shape = [sizes[size] if isinstance(size, str) else size for size in self.shape]
-        return torch.zeros(shape, dtype=_DTYPES[self.dtype], device=device)
+        return torch.zeros(shape, dtype=DTYPES[self.dtype], device=device)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +147,7 @@ class Graph:
         """
         try:
             inputs = tuple(
-                Input(_name(name), tuple(_size(size) for size in shape), str(_DTYPES[dtype]).removeprefix("torch."))
+                Input(_name(name), tuple(_size(size) for size in shape), str(DTYPES[dtype]).removeprefix("torch."))
                 for name, shape, dtype in content["inputs"]
             )
             known: set[str] = set()
@@ -205,7 +206,7 @@ def _parsed(content: Any, depth: int = 0) -> Argument:
     if isinstance(content, list) and depth < _DEEPEST:
         return tuple(_parsed(item, depth + 1) for item in content)
     ((kind, name),) = content.items()
-    return {"value": Value, "tensor": Stored, "dtype": _DTYPES.__getitem__}[kind](_name(name))
+    return {"value": Value, "tensor": Stored, "dtype": DTYPES.__getitem__}[kind](_name(name))
 
 
 def _name(content: Any) -> str:

@@ -1,31 +1,47 @@
-"""Convolutions and linear layers as matrices: outputs are a matrix times columns of the input, one for each position."""
+"""Convolutions and linear layers as matrices: outputs are a matrix times what the layer sees, at every position.
+
+A transposed convolution of stride s computes s outputs between two inputs, each from other taps of its kernel: these
+are as many matrices, one for each phase of the output.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["MatrixLayer", "matrix_layers"]
+__all__ = ["Block", "MatrixLayer", "matrix_layers"]
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-class MatrixLayer:
-    """One layer seen as a matrix for each of its groups.
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """One matrix of a layer: some outputs, from some inputs, by some taps.
 
-    A transposed convolution is an ordinary one over its input with zeros between the elements.
+    Attributes:
+        group: of the layer's channels.
+        phase: of the output, along every axis; zeros unless transposed.
+        taps: of the kernel, along every axis; empty for a linear layer.
+    """
+
+    group: int
+    phase: tuple[int, ...]
+    taps: tuple[tuple[int, ...], ...]
+
+
+class MatrixLayer:
+    """One layer as matrices.
 
     Args:
-        name: of the module.
+        name: path of the module.
         module: a convolution with zero padding, a transposed one, or a linear layer.
     """
 
@@ -34,109 +50,115 @@ class MatrixLayer:
         self.module: Any = module
         self.transposed = isinstance(module, _TRANSPOSED)
         self.linear = isinstance(module, nn.Linear)
-        self.groups = 1 if self.linear else int(self.module.groups)
-        shape = self.module.weight.shape
+        self.groups = 1 if self.linear else int(module.groups)
+        shape = module.weight.shape
         self.outputs = int(shape[1] * self.groups if self.transposed else shape[0])
+        kernel = () if self.linear else tuple(map(int, module.kernel_size))
+        self._stride = () if self.linear else tuple(module.stride)
+        self._dilation = () if self.linear else tuple(module.dilation)
+        self._padding = () if self.linear else _padding(module)
+        phases = self._stride if self.transposed else (1,) * len(kernel)
+        self.blocks = [
+            Block(group, phase, taps)
+            for group in range(self.groups)
+            for phase in itertools.product(*map(range, phases))
+            if (taps := self._taps(phase, kernel))
+        ]
 
     @property
     def has_bias(self) -> bool:
         """Whether there is a constant to fit, too."""
         return self.module.bias is not None
 
-    def matrix(self, weight: Tensor) -> Tensor:
-        """Return a tensor of the weight's shape as (groups, outputs of a group, inputs of a group x taps)."""
-        if self.linear:
-            return weight[None]
-        groups = self.groups
-        if self.transposed:
-            flipped = weight.flip(tuple(range(2, weight.dim()))).unflatten(0, (groups, -1)).transpose(1, 2)
-            return flipped.flatten(3).flatten(2)
-        return weight.unflatten(0, (groups, -1)).flatten(2)
+    def matrix(self, weight: Tensor, block: Block) -> Tensor:
+        """Return a block of a tensor of the weight's shape, (outputs of a group, inputs of a group x taps)."""
+        return self._chosen(weight, block).flatten(1)
 
-    def weight(self, matrix: Tensor) -> Tensor:
-        """Undo :meth:`matrix`."""
-        shape = self.module.weight.shape
+    def put(self, weight: Tensor, block: Block, matrix: Tensor) -> None:
+        """Write a block into a tensor of the weight's shape."""
+        view = self._grouped(weight)[block.group]
         if self.linear:
-            return matrix[0]
-        if self.transposed:
-            whole = matrix.unflatten(2, (-1, *shape[2:])).transpose(1, 2).flatten(0, 1)
-            return whole.flip(tuple(range(2, len(shape))))
-        return matrix.flatten(0, 1).reshape(shape)
+            view.copy_(matrix)
+            return
+        wide = matrix.reshape(matrix.shape[0], -1, len(block.taps))
+        for index, tap in enumerate(block.taps):
+            view[(..., *tap)] = wide[..., index].to(view)
 
-    def columns(self, x: Tensor, chosen: Tensor) -> Tensor:
-        """Return what the layer sees at some output positions.
+    def columns(self, x: Tensor, y: Tensor, block: Block, most: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return what a block sees and gives at some positions of its phase.
 
         Args:
-            x: its input.
-            chosen: indices into the positions, see :meth:`positions`, of the whole batch.
+            x: the layer's input.
+            y: its output, or another in its place.
+            block: one of the layer's.
+            most: positions; more are drawn from.
+            rng: of the draw.
 
         Returns:
-            (groups, positions, inputs of a group x taps), and a last column of ones where there is a bias.
+            (positions, inputs of a group x taps) and (positions, outputs of a group).
         """
         if self.linear:
-            seen = x.reshape(-1, x.shape[-1])[chosen][None]
-        else:
-            seen = self._windows(x, chosen)
-        if self.has_bias:
-            seen = torch.cat([seen, seen.new_ones(*seen.shape[:2], 1)], 2)
-        return seen
-
-    def outputs_at(self, y: Tensor, chosen: Tensor) -> Tensor:
-        """Return the layer's output at the same positions, (groups, positions, outputs of a group)."""
-        rows = y.reshape(-1, y.shape[-1]) if self.linear else y.flatten(2).transpose(1, 2).flatten(0, 1)
-        return rows[chosen].unflatten(1, (self.groups, -1)).transpose(0, 1)
-
-    def positions(self, y: Tensor) -> int:
-        """Return how many output positions a batch has."""
-        return y.numel() // self.outputs
-
-    def _windows(self, x: Tensor, chosen: Tensor) -> Tensor:
-        module = self.module
-        kernel, dilation = tuple(module.kernel_size), tuple(module.dilation)
-        stride, padding = tuple(module.stride), self._padding(module, kernel, dilation)
-        if self.transposed:
-            x, ahead = _spread(x, stride), []
-            for pad, size, apart in zip(padding, kernel, dilation, strict=True):
-                ahead.append(apart * (size - 1) - pad)
-            around = [(one, one + more) for one, more in zip(ahead, module.output_padding, strict=True)]
-            stride = (1,) * len(kernel)
-        else:
-            around = [(one, one) for one in padding]
-        x = F.pad(x, [one for pair in reversed(around) for one in pair])
+            rows, outputs = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
+            chosen = _draw(len(rows), most, rng)
+            return rows[chosen], outputs[chosen]
         sizes = [
-            (whole - apart * (size - 1) - 1) // step + 1
-            for whole, size, apart, step in zip(x.shape[2:], kernel, dilation, stride, strict=True)
+            len(range(phase, size, stride if self.transposed else 1))
+            for phase, size, stride in zip(block.phase, y.shape[2:], self._stride, strict=True)
         ]
-        per_image = math.prod(sizes)
-        image, place = chosen // per_image, chosen % per_image
-        where = []
+        place = _draw(len(x) * math.prod(sizes), most, rng)
+        at: list[Tensor] = []
         for size in reversed(sizes):
-            where.append(place % size)
+            at.append(place % size)
             place = place // size
-        where.reverse()
-        taps = []
-        for tap in itertools.product(*map(range, kernel)):
-            at = [w * s + t * d for w, s, t, d in zip(where, stride, tap, dilation, strict=True)]
-            taps.append(x[(image, slice(None), *at)])  # (positions, inputs)
-        seen = torch.stack(taps, 2)  # (positions, inputs, taps)
-        return seen.unflatten(1, (self.groups, -1)).flatten(2).transpose(0, 1)
+        at.reverse()
+        if self.transposed:
+            at = [a * s + p for a, s, p in zip(at, self._stride, block.phase, strict=True)]
+        own = slice(block.group * (x.shape[1] // self.groups), (block.group + 1) * (x.shape[1] // self.groups))
+        seen = []
+        for tap in block.taps:
+            where, inside = [], torch.ones(len(place), dtype=torch.bool)
+            for axis, (a, t) in enumerate(zip(at, tap, strict=True)):
+                stride, dilation, pad = self._stride[axis], self._dilation[axis], self._padding[axis]
+                index = (a + pad - t * dilation) // stride if self.transposed else a * stride + t * dilation - pad
+                inside &= (index >= 0) & (index < x.shape[2 + axis])
+                where.append(index.clamp(0, x.shape[2 + axis] - 1))
+            seen.append(x[:, own][(place, slice(None), *where)] * inside[:, None])
+        per_group = self.outputs // self.groups
+        outputs = y[(place, slice(block.group * per_group, (block.group + 1) * per_group), *at)]
+        return torch.stack(seen, 2).flatten(1), outputs
 
-    @staticmethod
-    def _padding(module: Any, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
-        if module.padding == "same":
-            return tuple(apart * (size - 1) // 2 for size, apart in zip(kernel, dilation, strict=True))
-        return (0,) * len(kernel) if module.padding == "valid" else tuple(module.padding)
+    def _taps(self, phase: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+        if not self.transposed:
+            return tuple(itertools.product(*map(range, kernel))) if kernel else ((),)
+        along = [
+            [tap for tap in range(size) if (at + pad - tap * apart) % step == 0]
+            for at, size, step, apart, pad in zip(
+                phase, kernel, self._stride, self._dilation, self._padding, strict=True
+            )
+        ]
+        return tuple(itertools.product(*along))
 
+    def _grouped(self, weight: Tensor) -> Tensor:
+        """Return a view (groups, outputs of a group, inputs of a group, *kernel)."""
+        parts = weight.unflatten(0, (self.groups, -1))
+        return parts.transpose(1, 2) if self.transposed else parts
 
-def _spread(x: Tensor, stride: Sequence[int]) -> Tensor:
-    """Put zeros between the elements."""
-    sizes = [(size - 1) * step + 1 for size, step in zip(x.shape[2:], stride, strict=True)]
-    wide = x.new_zeros(*x.shape[:2], *sizes)
-    wide[(slice(None), slice(None), *(slice(None, None, step) for step in stride))] = x
-    return wide
+    def _chosen(self, weight: Tensor, block: Block) -> Tensor:
+        view = self._grouped(weight)[block.group]
+        return view if self.linear else torch.stack([view[(..., *tap)] for tap in block.taps], -1)
 
 
 def matrix_layers(network: nn.Module, names: Sequence[str]) -> dict[str, MatrixLayer]:
     """Return the layers of these weights (``path.weight``) by the path of their module."""
     paths = [name.removesuffix(".weight") for name in names]
     return {path: MatrixLayer(path, network.get_submodule(path)) for path in paths}
+
+
+def _padding(module: Any) -> tuple[int, ...]:
+    if module.padding == "same":  # what is odd is padded behind, which leaves the share ahead
+        return tuple(apart * (size - 1) // 2 for size, apart in zip(module.kernel_size, module.dilation, strict=True))
+    return (0,) * len(module.kernel_size) if module.padding == "valid" else tuple(module.padding)
+
+
+def _draw(count: int, most: int, rng: torch.Generator) -> Tensor:
+    return torch.arange(count) if count <= most else torch.randperm(count, generator=rng)[:most]

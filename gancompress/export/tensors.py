@@ -1,0 +1,84 @@
+"""How a tensor lies in a file: kept values and a mask, coded where that is shorter; its line in the file's table."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gancompress.errors import ExportError
+from gancompress.export.coding import decode_mask, decode_values, encode_mask, encode_values
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping
+
+__all__ = ["declared_tensor", "decode_tensor", "encode_tensor"]
+
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.uint8,
+                  torch.bool)
+}  # fmt: skip
+_MASK, _VALUES = ":mask", ":values"
+
+
+def encode_tensor(tensor: Tensor, mask: Tensor | None, half: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the parts of a tensor by suffix and its line in the document's table."""
+    entry: dict[str, Any] = {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
+    if entry["dtype"] not in _DTYPES:
+        raise ExportError(f"tensors of {tensor.dtype} cannot be packed")
+    if not tensor.is_floating_point():
+        return {"": tensor}, entry
+    kept = tensor.reshape(-1) if mask is None else tensor.masked_select(mask.cpu())
+    if half:
+        kept, entry["values"] = kept.to(torch.bfloat16), "bfloat16"
+    code = encode_values(kept)
+    if mask is not None:
+        return {_VALUES: code, _MASK: encode_mask(mask)}, {**entry, "kept": kept.numel()}
+    if code.numel() < kept.numel() * kept.element_size():
+        return {_VALUES: code}, entry
+    return {"": kept.reshape(tensor.shape)}, entry
+
+
+def declared_tensor(entry: Mapping[str, Any]) -> Tensor:
+    """Return a tensor without memory, as its line in the table says it is."""
+    return torch.empty(_shape(entry), dtype=_DTYPES[entry["dtype"]], device="meta")
+
+
+def decode_tensor(
+    name: str, stored: MutableMapping[str, Tensor], entry: Mapping[str, Any]
+) -> tuple[Tensor, Tensor | None]:
+    """Return a tensor and its mask, and take its parts out of what is ``stored``."""
+    parts = {suffix: stored.pop(name + suffix) for suffix in ("", _VALUES, _MASK) if name + suffix in stored}
+    return _decode(parts, entry)
+
+
+def _shape(entry: Mapping[str, Any]) -> tuple[int, ...]:
+    shape = tuple(int(size) for size in entry["shape"])
+    if min(shape, default=0) < 0:
+        raise ExportError(f"a shape {list(shape)} is impossible")
+    return shape
+
+
+def _decode(parts: Mapping[str, Tensor], entry: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
+    shape, dtype = _shape(entry), _DTYPES[entry["dtype"]]
+    held = _DTYPES[entry.get("values", entry["dtype"])]
+    if parts.keys() == {""}:
+        whole = parts[""]
+        if tuple(whole.shape) != shape or whole.dtype is not held:
+            raise ExportError(f"it is {tuple(whole.shape)} {whole.dtype}, the table says {shape} {held}")
+        return whole.to(dtype), None
+    codes = all(code.dtype is torch.uint8 and code.dim() == 1 for code in parts.values())
+    if not codes or parts.keys() != ({_VALUES, _MASK} if "kept" in entry else {_VALUES}):
+        raise ExportError("its parts are not those that the table says")
+    if _MASK not in parts:
+        return decode_values(parts[_VALUES], math.prod(shape), held).to(dtype).reshape(shape), None
+    mask = decode_mask(parts[_MASK], shape)
+    kept = int(mask.sum())
+    if kept != entry["kept"]:
+        raise ExportError(f"its mask keeps {kept} weights, the table says {entry['kept']}")
+    tensor = torch.zeros(shape, dtype=dtype)
+    tensor[mask] = decode_values(parts[_VALUES], kept, held).to(dtype)
+    return tensor, mask

@@ -1,0 +1,116 @@
+"""How near a compressed network stays to the whole one, in the measure of what it makes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gancompress.foreign.calibration import Inputs
+    from gancompress.graphs.build import CapturedModule
+
+__all__ = ["Agreement", "agreement", "log_spectral_distance", "psnr", "snr"]
+
+#: of the short-time Fourier transform, in samples
+_WINDOW, _HOP = 1024, 256
+_LEAST = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """One measure, over some inputs.
+
+    Attributes:
+        name: of the measure.
+        unit: of its values, may be empty.
+        values: one per input.
+        higher_is_better: whether more is nearer.
+    """
+
+    name: str
+    unit: str
+    values: tuple[float, ...]
+    higher_is_better: bool
+
+    @property
+    def mean(self) -> float:
+        """Over the inputs."""
+        return math.fsum(self.values) / len(self.values)
+
+    def __str__(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        lowest, highest = min(self.values), max(self.values)
+        spread = f" ({lowest:.4g} to {highest:.4g})" if len(self.values) > 1 else ""
+        return f"{self.name} {self.mean:.4g}{unit}{spread}"
+
+
+def agreement(
+    whole: CapturedModule, compressed: CapturedModule, inputs: Sequence[Inputs], pixels: tuple[float, float]
+) -> list[Agreement]:
+    """Compare the outputs of two networks.
+
+    Images, (N, 1 or 3, H, W), by their PSNR, cut to what pixels can be; sound, (N, 1, T), by its signal-to-noise ratio
+    and log-spectral distance; anything else by the relative error.
+
+    Args:
+        whole: what is held to be right.
+        compressed: takes the same inputs.
+        inputs: one call each.
+        pixels: black and white, of images.
+    """
+    measures: dict[str, tuple[str, bool, list[float]]] = {}
+
+    def add(name: str, unit: str, better: bool, value: float) -> None:
+        measures.setdefault(name, (unit, better, []))[2].append(value)
+
+    for given in inputs:
+        with torch.no_grad():
+            pair = [_first(network(*given)) for network in (whole, compressed)]
+        wanted, found = pair
+        if wanted.dim() == 4 and wanted.shape[1] in (1, 3):
+            add("PSNR to dense", "dB", True, psnr(wanted, found, pixels))
+        elif wanted.dim() == 3 and wanted.shape[1] == 1:
+            add("SNR to dense", "dB", True, snr(wanted, found))
+            add("log-spectral distance to dense", "dB", False, log_spectral_distance(wanted, found))
+        else:
+            add("relative error to dense", "", False, float((wanted - found).norm() / wanted.norm().clamp_min(1e-30)))
+    return [Agreement(name, unit, tuple(values), better) for name, (unit, better, values) in measures.items()]
+
+
+def psnr(wanted: Tensor, found: Tensor, pixels: tuple[float, float] = (0.0, 1.0)) -> float:
+    """Return the peak signal-to-noise ratio in dB of images, cut to the range of ``pixels``."""
+    low, high = pixels
+    mean = float((wanted.clamp(low, high).double() - found.clamp(low, high).double()).square().mean())
+    return 10 * math.log10((high - low) ** 2 / mean) if mean else math.inf
+
+
+def snr(wanted: Tensor, found: Tensor) -> float:
+    """Return the signal-to-noise ratio in dB."""
+    noise = float((wanted.double() - found.double()).square().sum())
+    signal = float(wanted.double().square().sum())
+    if not noise:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf
+
+
+def log_spectral_distance(wanted: Tensor, found: Tensor) -> float:
+    """Return the mean over time of the root mean square difference of log magnitudes, in dB; waves (N, 1, T)."""
+    window = torch.hann_window(_WINDOW, dtype=torch.float64)
+    spectra = []
+    for wave in (wanted, found):
+        flat = wave.double().reshape(-1, wave.shape[-1])
+        if flat.shape[-1] < _WINDOW:
+            flat = torch.nn.functional.pad(flat, (0, _WINDOW - flat.shape[-1]))
+        magnitude = torch.stft(flat, _WINDOW, _HOP, window=window, center=False, return_complex=True).abs()
+        spectra.append(20 * magnitude.clamp_min(_LEAST).log10())
+    return float((spectra[0] - spectra[1]).square().mean(1).sqrt().mean())
+
+
+def _first(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return outputs[0] if isinstance(outputs, tuple) else outputs

@@ -1,0 +1,245 @@
+"""A trained network made sparse from a few of its inputs: no training data, no discriminator, no recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from gancompress.backbones.base import PrunableWeight, prunable_weights
+from gancompress.errors import ExportError, RecipeError
+from gancompress.foreign.agreement import Agreement, agreement
+from gancompress.foreign.calibration import Inputs, check_inputs, hold_out, windows
+from gancompress.foreign.file import save_network
+from gancompress.graphs.build import CapturedModule
+from gancompress.reconstruct.prune import reconstruct
+from gancompress.sparsity.allocate import allocate
+from gancompress.sparsity.scores import magnitude
+from gancompress.sparsity.select import best
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from rich.console import RenderableType
+
+    from gancompress.sparsity.patterns.base import Pattern, PatternConfig
+    from gancompress.sparsity.state import Budget
+
+__all__ = ["METHODS", "CompressedLayer", "CompressedNetwork", "compress_network"]
+
+METHODS = ("reconstruct", "magnitude")
+
+#: pieces that are cut out of calibration inputs, and their size along every axis that is open
+_WINDOWS, _WINDOW = 16, 48
+
+
+@dataclasses.dataclass(frozen=True)
+class CompressedLayer:
+    """One layer.
+
+    Attributes:
+        name: of its weight.
+        shape: of its weight.
+        kept: weights.
+        error: squared error of its outputs over their variance, on calibration inputs; None where nothing was fitted.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kept: int
+    error: float | None
+
+    @property
+    def density(self) -> float:
+        """Share of kept weights."""
+        return self.kept / torch.Size(self.shape).numel()
+
+
+@dataclasses.dataclass(frozen=True)
+class CompressedNetwork:
+    """A network with fewer weights, to be called like the whole one.
+
+    Attributes:
+        network: in eval mode.
+        masks: by the names of weights; True is kept.
+        layers: in the order of the network.
+        agreement: with the whole network, on the calibration inputs that nothing was chosen by.
+        held_out: how many these are; 0 when there was only one input, which is used for both.
+        method: how weights were chosen.
+        name: of the network.
+    """
+
+    network: CapturedModule
+    masks: Mapping[str, Tensor]
+    layers: tuple[CompressedLayer, ...]
+    agreement: tuple[Agreement, ...]
+    held_out: int
+    method: str
+    name: str
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """Compute the outputs."""
+        with torch.no_grad():
+            return self.network(*inputs)
+
+    @property
+    def density(self) -> float:
+        """Share of kept weights among the prunable ones."""
+        return sum(one.kept for one in self.layers) / sum(torch.Size(one.shape).numel() for one in self.layers)
+
+    @property
+    def dense_bytes(self) -> int:
+        """Of all tensors of the network, none left out."""
+        state = self.network.state_dict()
+        return sum(state[name].numel() * state[name].element_size() for name in self.network.captured.tensors)
+
+    def save(self, path: str | Path, *, values: Literal["float32", "bf16"] = "float32") -> Path:
+        """Write it into one file, which :func:`gancompress.load` opens.
+
+        Args:
+            path: the file.
+            values: ``bf16`` halves the weights again and rounds them.
+
+        Raises:
+            ExportError: the file cannot be written.
+        """
+        file = Path(os.fspath(path))
+        save_network(self.network, self.masks, file, values=values, source={"name": self.name, "method": self.method})
+        return file
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """Return a line per layer: name, shape, density, error."""
+        return [
+            (
+                one.name.removesuffix(".weight"),
+                " x ".join(map(str, one.shape)),
+                f"{one.density:.4g}",
+                "" if one.error is None else f"{one.error:.2g}",
+            )
+            for one in self.layers
+        ]
+
+    def __rich__(self) -> RenderableType:
+        from rich import box
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD)
+        for column, justify in (("layer", "left"), ("weight", "left"), ("density", "right"), ("error", "right")):
+            table.add_column(column, justify=cast("Any", justify), overflow="fold")
+        for row in self.rows():
+            table.add_row(*(Text(cell) for cell in row))
+        return Group(table, Text("\n".join(self._summary())))
+
+    def __repr__(self) -> str:
+        return "\n".join(self._summary())
+
+    def _summary(self) -> list[str]:
+        kept = sum(one.kept for one in self.layers)
+        total = sum(torch.Size(one.shape).numel() for one in self.layers)
+        lines = [f"{self.name}: {kept:,} of {total:,} weights kept (density {self.density:.4g}), by {self.method}"]
+        on = f"{self.held_out} inputs held out" if self.held_out != 1 else "1 input held out"
+        if not self.held_out:
+            on = "the one calibration input, which the weights were fitted to as well: give more"
+        lines += [f"{one}, on {on}" for one in self.agreement]
+        return lines
+
+
+def compress_network(
+    network: CapturedModule,
+    density: float,
+    calibration: Sequence[Inputs] = (),
+    *,
+    name: str = "network",
+    method: str = "reconstruct",
+    pattern: Pattern[PatternConfig] | None = None,
+    pixels: tuple[float, float] = (0.0, 1.0),
+    seed: int = 0,
+    say: Callable[[str], None] = lambda _: None,
+) -> CompressedNetwork:
+    """Prune a network of anybody's.
+
+    Args:
+        network: left as it is.
+        density: share of the weights of convolutions and linear layers to keep.
+        calibration: inputs as the network will meet them; a few photographs do. Every fourth is only measured by.
+        name: how results call the network.
+        method: ``reconstruct``, which refits what it keeps, or ``magnitude``, which needs no inputs and costs far more.
+        pattern: units in which weights are kept; default: single weights.
+        pixels: black and white of its images, for measuring.
+        seed: of what is looked at.
+        say: told what is being done.
+
+    Raises:
+        GancompressError: an input does not fit, the density cannot be met, or the network is not whole.
+    """
+    if method not in METHODS:
+        raise RecipeError(f"method {method!r}: a network without its training is pruned by {' or '.join(METHODS)}")
+    if not 0 < density <= 1:
+        raise RecipeError(f"density must be more than 0 and at most 1, got {density:g}")
+    if method == "reconstruct" and not calibration:
+        raise RecipeError(
+            "reconstruct needs calibration inputs: a few of those that the network will meet; magnitude needs none, "
+            "and is far worse"
+        )
+    graph = network.captured
+    if calibration:
+        check_inputs(calibration, graph)
+    broken = [key for key, tensor in network.state_dict().items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise ExportError(f"{broken[0]} holds NaN or infinite values")
+    compressed = CapturedModule(graph, {key: tensor.clone() for key, tensor in network.state_dict().items()})
+    weights = prunable_weights(compressed)
+    if not weights:
+        raise ExportError("has no convolution and no linear layer with weights of its own: there is nothing to prune")
+    budget = _budget(weights, density, pattern, "erk" if method == "magnitude" else "global")
+    fitting, held = hold_out(calibration) if calibration else ([], [])
+    for given in held:
+        _check_finite(network, given)
+    errors: Mapping[str, float] = {}
+    if method == "magnitude":
+        scores = {key: magnitude(weight.parameter.detach()) for key, weight in weights.items()}
+        masks = best(budget.units, scores, budget.counts)
+        for key, mask in masks.items():
+            weights[key].parameter.data.mul_(mask)
+    else:
+        pieces = windows(fitting, graph, _WINDOW, max(_WINDOWS, len(fitting)), seed)
+        found = reconstruct(compressed, pieces, budget, seed=seed, say=say)
+        masks, errors = dict(found.masks), found.errors
+    empty = [key for key, mask in masks.items() if not bool(mask.any())]
+    if empty:
+        raise RecipeError(f"density {density:g} leaves no weight in {', '.join(empty[:4])}: raise it")
+    layers = tuple(
+        CompressedLayer(key, tuple(mask.shape), int(mask.sum()), errors.get(key.removesuffix(".weight")))
+        for key, mask in masks.items()
+    )
+    measured = tuple(agreement(network, compressed, held, pixels)) if held else ()
+    apart = len(held) if len(calibration) > 1 else 0
+    return CompressedNetwork(compressed, masks, layers, measured, apart, method, name)
+
+
+def _budget(
+    weights: Mapping[str, PrunableWeight], density: float, pattern: Pattern[PatternConfig] | None, rule: str
+) -> Budget:
+    found = {name: pattern.units(weight.layer) for name, weight in weights.items()} if pattern is not None else {}
+    return allocate(
+        rule,
+        {name: tuple(weight.parameter.shape) for name, weight in weights.items()},
+        density,
+        scores={name: magnitude(weight.parameter.detach()) for name, weight in weights.items()},
+        units={name: own for name, own in found.items() if own is not None},
+        pattern="unstructured" if pattern is None else str(pattern),
+    )
+
+
+def _check_finite(network: CapturedModule, given: Inputs) -> None:
+    with torch.no_grad():
+        outputs = network(*given)
+    for one in outputs if isinstance(outputs, tuple) else (outputs,):
+        if not bool(one.isfinite().all()):
+            raise ExportError("gives NaN or infinite outputs on a calibration input")

@@ -1,0 +1,112 @@
+"""A compressed network as one file, and back: no class, no pickle, the kept weights only."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from gancompress import __version__
+from gancompress.backbones.base import prunable_weights
+from gancompress.errors import ExportError
+from gancompress.export.container import read_container, write_container
+from gancompress.export.tensors import declared_tensor, decode_tensor, encode_tensor
+from gancompress.graphs.build import CapturedModule, check
+from gancompress.graphs.graph import Graph
+from gancompress.storage.reading import UNFIT, reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["KIND", "StoredNetwork", "load_network", "save_network"]
+
+KIND = "gancompress network"
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredNetwork:
+    """What a file holds.
+
+    Attributes:
+        network: to be called with the inputs of the original.
+        masks: by the names of weights; True is kept.
+        source: where it comes from: name, method, version of gancompress, kind of values.
+        bytes: of the file.
+    """
+
+    network: CapturedModule
+    masks: Mapping[str, Tensor]
+    source: Mapping[str, Any]
+    bytes: int
+
+
+def save_network(
+    network: CapturedModule,
+    masks: Mapping[str, Tensor],
+    path: Path,
+    *,
+    values: Literal["float32", "bf16"] = "float32",
+    source: Mapping[str, Any] | None = None,
+) -> int:
+    """Write a network; return the bytes of the file.
+
+    Args:
+        network: left as it is.
+        masks: by the names of weights that are not stored whole.
+        path: the file; it appears whole or not at all.
+        values: ``bf16`` rounds the prunable weights.
+        source: plain JSON values to remember.
+
+    Raises:
+        ExportError: the file cannot be written.
+    """
+    if values not in ("float32", "bf16"):
+        raise ExportError(f"values {values!r}: use 'float32' or 'bf16'")
+    stored: dict[str, Tensor] = {}
+    table = {}
+    prunable = prunable_weights(network)
+    state = network.state_dict()
+    for name in network.captured.tensors:
+        half = values == "bf16" and name in prunable and state[name].dtype is torch.float32
+        parts, table[name] = encode_tensor(state[name].detach().contiguous(), masks.get(name), half)
+        stored |= {name + suffix: part for suffix, part in parts.items()}
+    document = {
+        "graph": network.captured.to_json(),
+        "source": {"gancompress": __version__, "values": values, **(source or {})},
+        "tensors": table,
+    }
+    return write_container(path, stored, document, kind=KIND, format=FORMAT)
+
+
+def load_network(path: Path) -> StoredNetwork:
+    """Read a file of :func:`save_network`.
+
+    Raises:
+        ExportError: it is truncated, altered, of a newer version, or no such file.
+    """
+    stored, document = read_container(path, kind=KIND, format=FORMAT)
+    where, at = str(path), ""
+    try:
+        graph, source, table = Graph.from_json(document["graph"]), dict(document["source"]), dict(document["tensors"])
+        declared = {name: declared_tensor(entry) for name, entry in table.items()}
+        # before anything is decoded: a forged table could ask for more memory than there is
+        check(graph, declared, {size: 64 for one in graph.inputs for size in one.shape if isinstance(size, str)})
+        state, masks = {}, {}
+        for name, entry in table.items():
+            at = f"tensor {name}: "
+            state[name], mask = decode_tensor(name, stored, entry)
+            if mask is not None:
+                masks[name] = mask
+        at = ""
+        network = CapturedModule(graph, state)
+    except ExportError as error:
+        raise ExportError(at + error.message, where=where) from error
+    except UNFIT as error:
+        raise ExportError(f"not a {KIND} of format {FORMAT} ({reason(error)})", where=where) from error
+    if stored:
+        raise ExportError(f"tensor {min(stored)} belongs to no tensor of the network", where=where)
+    return StoredNetwork(network, masks, source, path.stat().st_size)

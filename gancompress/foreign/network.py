@@ -1,0 +1,121 @@
+"""A generator from elsewhere, whatever it was: a graph and its tensors."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from gancompress.errors import ExportError, located
+from gancompress.foreign.onnx_file import read_onnx
+from gancompress.graphs.build import CapturedModule
+from gancompress.graphs.capture import capture
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["capture_module", "open_onnx"]
+
+#: Largest difference between a network and its graph, of the network's largest output.
+_TOLERANCE = 1e-5
+#: what a size that may change is while a network is captured: no two alike, so that none is taken for another
+_SIZES = (24, 32, 40, 48, 56)
+
+Axes = dict[int, str]
+
+
+def capture_module(
+    module: nn.Module, example: Sequence[Tensor], dynamic: Sequence[Axes] | None = None
+) -> CapturedModule:
+    """Return a network of its own that computes the same as ``module`` in eval mode, and needs no class.
+
+    Args:
+        module: left as it is; its weights are copied.
+        example: inputs that it takes.
+        dynamic: for every input, names of the axes whose sizes may change; default: the first axis of each. Axes
+            of one name have one size.
+
+    Raises:
+        ExportError: it does not run on the example, draws random numbers, or cannot be captured.
+    """
+    axes = [dict(one) for one in dynamic] if dynamic is not None else [{0: "n"} if x.dim() else {} for x in example]
+    if len(axes) != len(example):
+        raise ExportError(f"dynamic sizes of {len(axes)} inputs, the example has {len(example)}")
+    given = [_at_least_two(x.detach(), own) for x, own in zip(example, axes, strict=True)]
+    with _in_eval(module), torch.no_grad():
+        wanted = _run(module, given)
+        if any(not torch.equal(a, b) for a, b in zip(wanted, _run(module, given), strict=True)):
+            raise ExportError("two runs give two answers: it draws random numbers, which a graph cannot do")
+        named = {f"input_{index}": x for index, x in enumerate(given)}
+        graph, tensors = capture(module, named, axes)
+    found = CapturedModule(graph, {name: tensor.clone() for name, tensor in tensors.items()})
+    with torch.no_grad():
+        for one, own in zip(wanted, _run(found, given), strict=True):
+            difference = float((one - own).abs().max())
+            if not difference <= _TOLERANCE * max(float(one.abs().max()), 1.0):
+                raise ExportError(f"its graph gives outputs that differ by {difference:.1e}")
+    return found
+
+
+def open_onnx(path: Path, sizes: Mapping[str, int] | None = None) -> CapturedModule:
+    """Read an ``.onnx`` file; the sizes that it leaves open stay open.
+
+    Args:
+        path: the file.
+        sizes: by name, of what the file leaves open, for trying it; for networks that take not every size.
+
+    Raises:
+        ExportError: it is none, or it has operations that are not known here.
+    """
+    module, inputs = read_onnx(path)
+    names = list(dict.fromkeys(size for one in inputs for size in one.shape if isinstance(size, str)))
+    tried = {name: 2 if index == 0 else _SIZES[index % len(_SIZES)] for index, name in enumerate(names)}
+    tried |= sizes or {}
+    rng = torch.Generator().manual_seed(0)
+    example = []
+    for one in inputs:
+        shape = [tried[size] if isinstance(size, str) else size for size in one.shape]
+        if not one.dtype.startswith("float"):
+            example.append(torch.zeros(shape, dtype=getattr(torch, one.dtype)))
+        else:
+            example.append(torch.rand(shape, generator=rng))
+    dynamic = [{axis: size for axis, size in enumerate(one.shape) if isinstance(size, str)} for one in inputs]
+    with located(str(path)):
+        return capture_module(module, example, dynamic)
+
+
+def _run(module: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    try:
+        found = module(*inputs)
+    except ExportError:
+        raise
+    except Exception as error:  # someone else's code
+        shapes = ", ".join("x".join(map(str, x.shape)) for x in inputs)
+        reason = " ".join(str(error).split())[:200]
+        raise ExportError(f"it does not run on an example of {shapes} ({type(error).__name__}: {reason})") from error
+    outputs = tuple(found) if isinstance(found, tuple | list) else (found,)
+    if not outputs or not all(isinstance(one, Tensor) for one in outputs):
+        raise ExportError("it must return a tensor or a tuple of tensors")
+    return outputs
+
+
+def _at_least_two(x: Tensor, axes: Axes) -> Tensor:
+    """A size of one is taken for a constant, so an axis that may change has two at least."""
+    for axis in axes:
+        if x.shape[axis] == 1:
+            x = x.repeat_interleave(2, axis)
+    return x
+
+
+@contextlib.contextmanager
+def _in_eval(module: nn.Module):  # type: ignore[no-untyped-def]
+    modes = [(one, one.training) for one in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for one, mode in modes:
+            one.training = mode
