@@ -42,7 +42,10 @@ ALLOWED: dict[str, set[str]] = {
 }
 ALLOWED["training"] = {*ALLOWED} - {"components", "recipe", "runs", "evaluation", "graphs", "architecture"}
 ALLOWED["export"] = {*ALLOWED} - {"training", "methods", "objectives"}
-ALLOWED["experiment"] = {*ALLOWED} - {"export"}
+ALLOWED["reconstruct"] = {"errors", "seeds", "graphs", "sparsity"}
+ALLOWED["experiment"] = {*ALLOWED} - {"export", "reconstruct"}
+ALLOWED["foreign"] = {"errors", "seeds", "units", "storage", "components", "data", "backbones", "sparsity", "graphs",
+                      "export", "reconstruct"}  # fmt: skip
 for room in ("comparison", "bench", "testing"):
     ALLOWED[room] = {*ALLOWED} - {"comparison", "bench"}
 ALLOWED["report"] = {"errors", "units", "charts", "storage", "runs", "recipe", "comparison"}

@@ -12,19 +12,23 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
+from gancompress.api.networks import Calibration, compress_foreign, is_foreign
 from gancompress.errors import RecipeError, RunError
 from gancompress.recipe.identity import directory_name, minimal
 from gancompress.recipe.load import LoadedRecipe, load_recipe, parse_recipe, smoke_test
 from gancompress.recipe.schema import Recipe
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from gancompress.api.outcomes import ComparisonOutcome, CompressionOutcome, RunOutcome
     from gancompress.comparison.folder import ComparisonFolder
     from gancompress.comparison.grid import Grid
     from gancompress.comparison.runner import Outcome, Runner
     from gancompress.data.base import Dataset
+    from gancompress.foreign.compress import CompressedNetwork
     from gancompress.progress import Observer, Watcher
 
 __all__ = [
@@ -181,10 +185,43 @@ def compare(
     return outcome
 
 
+@overload
+def compress(
+    source: str | Path | nn.Module,
+    density: float = 0.1,
+    method: str | None = None,
+    *,
+    example: Tensor | Sequence[Tensor] | None = None,
+    dynamic: Mapping[int, str] | Sequence[Mapping[int, str]] | None = None,
+    calibration: Calibration,
+    pattern: str = "unstructured",
+    pixels: tuple[float, float] = (0.0, 1.0),
+    seed: int = 0,
+    name: str | None = None,
+    progress: bool | Observer = True,
+) -> CompressedNetwork: ...
+
+
+@overload
+def compress(
+    source: nn.Module,
+    density: float = 0.1,
+    method: str | None = None,
+    *,
+    example: Tensor | Sequence[Tensor],
+    dynamic: Mapping[int, str] | Sequence[Mapping[int, str]] | None = None,
+    pattern: str = "unstructured",
+    seed: int = 0,
+    name: str | None = None,
+    progress: bool | Observer = True,
+) -> CompressedNetwork: ...
+
+
+@overload
 def compress(
     source: str | Path | RunOutcome,
     density: float = 0.1,
-    method: str = "magnitude",
+    method: str | None = None,
     overrides: Overrides = (),
     *,
     steps: int | None = None,
@@ -193,24 +230,61 @@ def compress(
     backbone: str | None = None,
     out: str | Path = "runs",
     progress: bool | Observer = True,
-) -> CompressionOutcome:
-    """Prune a trained generator, fine-tune it, and measure it before and after; as ``gancompress compress``.
+) -> CompressionOutcome: ...
+
+
+def compress(
+    source: str | Path | RunOutcome | nn.Module,
+    density: float = 0.1,
+    method: str | None = None,
+    overrides: Overrides = (),
+    *,
+    steps: int | None = None,
+    step: str | int = "last",
+    recipe: str | Path | None = None,
+    backbone: str | None = None,
+    out: str | Path = "runs",
+    example: Tensor | Sequence[Tensor] | None = None,
+    dynamic: Mapping[int, str] | Sequence[Mapping[int, str]] | None = None,
+    calibration: Calibration | None = None,
+    pattern: str = "unstructured",
+    pixels: tuple[float, float] = (0.0, 1.0),
+    seed: int = 0,
+    name: str | None = None,
+    progress: bool | Observer = True,
+) -> CompressionOutcome | CompressedNetwork:
+    """Make a trained generator sparse, and say what that cost; as ``gancompress compress``.
+
+    A run of ours is pruned, fine-tuned as it was trained, and measured before and after. A network from elsewhere, a
+    module or an ``.onnx`` file, is pruned from a few of its inputs alone.
 
     Example::
 
         outcome = gancompress.compress(gancompress.run("quickstart"), density=0.05)
         outcome.after.metrics["fd"].value
 
+        small = gancompress.compress(module, 0.3, example=(x,), dynamic={0: "n", 2: "h", 3: "w"}, calibration="photos")
+        small.save("upscaler.safetensors")
+
     Args:
-        source: a finished run, its directory, or a generator's weights as ``.safetensors``.
+        source: a finished run, its directory, a generator's weights as ``.safetensors``; or a module, or ``.onnx``.
         density: share of the generator's weights to keep.
-        method: sparsity method.
+        method: sparsity method; default: ``magnitude`` for a run, ``reconstruct`` for a network from elsewhere.
         overrides: settings of the compressing run to change.
         steps: fine-tuning; default: half of the run's.
         step: checkpoint of the run: ``last``, ``best`` or a number.
-        recipe: for a file: recipe with its data and model.
-        backbone: for a file: backbone in place of the recipe's.
+        recipe: for weights as ``.safetensors``: recipe with its data and model.
+        backbone: for these: backbone to use in place of the recipe's.
         out: directory that holds run directories.
+        example: for a module: inputs that it takes, the tensors of one call.
+        dynamic: for a module: names of the axes whose sizes may change, for every input, or those of its only one;
+            axes of one name have one size. Default: the first axis of each.
+        calibration: for a network from elsewhere: inputs as it will meet them, tensors or tuples of tensors; or a
+            photograph, a folder of them, or a ``.safetensors`` of inputs. Every fourth is measured by only.
+        pattern: for a network from elsewhere: units in which weights are kept, as ``sparsity.pattern`` of a recipe.
+        pixels: what its images have for black and white.
+        seed: of what is looked at of the calibration inputs.
+        name: how results call a network from elsewhere.
         progress: as in :func:`run`.
 
     Raises:
@@ -220,11 +294,24 @@ def compress(
     from gancompress.api.outcomes import CompressionOutcome, RunOutcome
     from gancompress.experiment.compress import compress as start
     from gancompress.experiment.compress import open_source, plan_compression
+    from gancompress.progress import Silent
     from gancompress.report.html import build_report
 
-    path = source.directory if isinstance(source, RunOutcome) else Path(source)
+    if is_foreign(source):
+        of_runs = {"overrides": overrides, "steps": steps, "recipe": recipe, "backbone": backbone}
+        if given := [key for key, value in of_runs.items() if value]:
+            raise RecipeError(f"{given[0]} is for runs: a network from elsewhere is pruned without training")
+        return compress_foreign(
+            cast("str | Path | nn.Module", source), density, method, example=example, dynamic=dynamic,
+            calibration=calibration, pattern=pattern, pixels=pixels, seed=seed, name=name,
+            observer=_observer(progress) or Silent(),
+        )  # fmt: skip
+    of_networks = {"example": example, "dynamic": dynamic, "calibration": calibration, "name": name}
+    if given := [key for key, value in of_networks.items() if value is not None]:
+        raise RecipeError(f"{given[0]} is for networks from elsewhere, a module or an .onnx file")
+    path = source.directory if isinstance(source, RunOutcome) else Path(cast("str | Path", source))
     opened = open_source(path, recipe=None if recipe is None else str(recipe), backbone=backbone, step=str(step))
-    planned = plan_compression(opened, method, density, steps, expressions(overrides))
+    planned = plan_compression(opened, method or "magnitude", density, steps, expressions(overrides))
     result = start(planned, opened, Path(out), _observer(progress))
     build_report(result.directory)
     return CompressionOutcome.of(opened.label, result.before, result.after, result.directory)

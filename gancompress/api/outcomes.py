@@ -344,7 +344,7 @@ class CompressionOutcome(_Outcome):
         return f"<{type(self).__name__} {self.source}: {change}; {self.directory}>"
 
 
-def print_outcome(outcome: _Outcome, file: TextIO | None = None) -> None:
+def print_outcome(outcome: object, file: TextIO | None = None) -> None:
     """Print an outcome: drawn on a terminal, plain lines in a file or a pipe.
 
     Args:

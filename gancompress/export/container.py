@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["read_container", "write_container", "write_whole"]
+__all__ = ["kind_of", "read_container", "write_container", "write_whole"]
 
 _ENTRY = "gancompress"
 _DIGITS = 40
 _ZEROS = "0" * _DIGITS
+#: bytes of a header that are read to see what a file is
+_LONGEST = 2**27
 
 
 def write_container(
@@ -57,6 +59,16 @@ def write_container(
     content = content.replace(marked, _field(digest), 1)
     write_whole(path, content)
     return len(content)
+
+
+def kind_of(path: Path) -> str:
+    """Return what a file says it is, empty when it says nothing; nothing else of it is believed."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), _LONGEST)))
+        return str(json.loads(header["__metadata__"][_ENTRY])["kind"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
 
 
 def read_container(path: Path, *, kind: str, format: int) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -15,6 +15,8 @@ from gancompress.data.transform import to_uint8
 from gancompress.errors import ExportError, did_you_mean
 from gancompress.evaluation.sampler import Sampler
 from gancompress.export.compiled import compile_generator
+from gancompress.export.container import kind_of
+from gancompress.export.network import KIND, LoadedNetwork, load_network
 from gancompress.export.packed import load_packed
 from gancompress.storage.reading import UNFIT, reason
 from gancompress.units import size
@@ -150,13 +152,15 @@ class LoadedGenerator:
         )
 
 
-def load(path: str | Path, *, sparse: Mode | None = None) -> LoadedGenerator:
-    """Open a file that ``gancompress export RUN`` wrote.
+def load(path: str | Path, *, sparse: Mode | None = None) -> LoadedGenerator | LoadedNetwork:
+    """Open a file that ``gancompress export RUN`` wrote, or ``compress`` of a network from elsewhere.
 
     Example::
 
         g = gancompress.load("generator.safetensors")
         images = g(n=64, seed=0)  # (64, C, H, W), float32 in [-1, 1]
+        upscaler = gancompress.load("upscaler.safetensors")
+        large = upscaler(small)  # the inputs and outputs of the original
 
     Args:
         path: the file.
@@ -172,6 +176,8 @@ def load(path: str | Path, *, sparse: Mode | None = None) -> LoadedGenerator:
         written = path / "export" / "generator.safetensors"
         mend = f"give {written}" if written.is_file() else f"write the file first: gancompress export {path}"
         raise ExportError(f"is a directory: {mend}", where=str(path))
+    if kind_of(path) == KIND:
+        return load_network(path)
     packed = load_packed(path)
     try:
         return LoadedGenerator(packed, path, sparse)

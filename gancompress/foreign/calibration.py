@@ -53,7 +53,7 @@ def read_inputs(path: Path, graph: Graph, pixels: tuple[float, float] = (0.0, 1.
         found = [_image(path, graph, pixels)]
     else:
         raise DataError("give a photograph, a folder of photographs, or a .safetensors of inputs", where=where)
-    inputs = [(one,) for one in found]
+    inputs: list[Inputs] = [(one,) for one in found]
     check_inputs(inputs, graph, where)
     return inputs
 

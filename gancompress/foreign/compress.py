@@ -12,9 +12,9 @@ from torch import Tensor
 
 from gancompress.backbones.base import PrunableWeight, prunable_weights
 from gancompress.errors import ExportError, RecipeError
+from gancompress.export.network import save_network
 from gancompress.foreign.agreement import Agreement, agreement
 from gancompress.foreign.calibration import Inputs, check_inputs, hold_out, windows
-from gancompress.foreign.file import save_network
 from gancompress.graphs.build import CapturedModule
 from gancompress.reconstruct.prune import reconstruct
 from gancompress.sparsity.allocate import allocate

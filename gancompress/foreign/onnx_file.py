@@ -41,7 +41,7 @@ def read_onnx(path: Path) -> tuple[OnnxModule, tuple[Declared, ...]]:
         from onnx import external_data_helper, helper, numpy_helper
     except ImportError as error:
         raise ExportError("reading ONNX needs the package onnx: pip install 'gancompress[onnx]'") from error
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     where = str(path)
     try:

@@ -419,8 +419,8 @@ def _split(
 ) -> Any:
     parts = attributes.get("split", split)
     if parts is not None:
-        return tuple(x.split(_ints(parts), axis))
-    return tuple(x.split(-(-x.shape[axis] // (num_outputs or 2)), axis))
+        return torch.split(x, _ints(parts), axis)
+    return torch.split(x, -(-x.shape[axis] // (num_outputs or 2)), axis)
 
 
 def _reshape(x: Operand, shape: Operand, *, allowzero: int = 0) -> Operand:

@@ -50,13 +50,13 @@ class MatrixLayer:
         self.module: Any = module
         self.transposed = isinstance(module, _TRANSPOSED)
         self.linear = isinstance(module, nn.Linear)
-        self.groups = 1 if self.linear else int(module.groups)
-        shape = module.weight.shape
-        self.outputs = int(shape[1] * self.groups if self.transposed else shape[0])
-        kernel = () if self.linear else tuple(map(int, module.kernel_size))
-        self._stride = () if self.linear else tuple(module.stride)
-        self._dilation = () if self.linear else tuple(module.dilation)
-        self._padding = () if self.linear else _padding(module)
+        own = self.module
+        self.groups = 1 if self.linear else int(own.groups)
+        self.outputs = int(own.weight.shape[1] * self.groups if self.transposed else own.weight.shape[0])
+        kernel: tuple[int, ...] = () if self.linear else tuple(own.kernel_size)
+        self._stride: tuple[int, ...] = () if self.linear else tuple(own.stride)
+        self._dilation: tuple[int, ...] = () if self.linear else tuple(own.dilation)
+        self._padding = () if self.linear else _padding(own)
         phases = self._stride if self.transposed else (1,) * len(kernel)
         self.blocks = [
             Block(group, phase, taps)
@@ -82,7 +82,8 @@ class MatrixLayer:
             return
         wide = matrix.reshape(matrix.shape[0], -1, len(block.taps))
         for index, tap in enumerate(block.taps):
-            view[(..., *tap)] = wide[..., index].to(view)
+            at: tuple[Any, ...] = (..., *tap)
+            view[at] = wide[..., index].to(view)
 
     def columns(self, x: Tensor, y: Tensor, block: Block, most: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return what a block sees and gives at some positions of its phase.
@@ -116,15 +117,18 @@ class MatrixLayer:
         own = slice(block.group * (x.shape[1] // self.groups), (block.group + 1) * (x.shape[1] // self.groups))
         seen = []
         for tap in block.taps:
-            where, inside = [], torch.ones(len(place), dtype=torch.bool)
+            where: list[Tensor] = []
+            inside = torch.ones(len(place), dtype=torch.bool)
             for axis, (a, t) in enumerate(zip(at, tap, strict=True)):
                 stride, dilation, pad = self._stride[axis], self._dilation[axis], self._padding[axis]
                 index = (a + pad - t * dilation) // stride if self.transposed else a * stride + t * dilation - pad
                 inside &= (index >= 0) & (index < x.shape[2 + axis])
                 where.append(index.clamp(0, x.shape[2 + axis] - 1))
-            seen.append(x[:, own][(place, slice(None), *where)] * inside[:, None])
+            picked: tuple[Any, ...] = (place, slice(None), *where)
+            seen.append(x[:, own][picked] * inside[:, None])
         per_group = self.outputs // self.groups
-        outputs = y[(place, slice(block.group * per_group, (block.group + 1) * per_group), *at)]
+        made: tuple[Any, ...] = (place, slice(block.group * per_group, (block.group + 1) * per_group), *at)
+        outputs = y[made]
         return torch.stack(seen, 2).flatten(1), outputs
 
     def _taps(self, phase: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
@@ -140,12 +144,15 @@ class MatrixLayer:
 
     def _grouped(self, weight: Tensor) -> Tensor:
         """Return a view (groups, outputs of a group, inputs of a group, *kernel)."""
-        parts = weight.unflatten(0, (self.groups, -1))
+        parts = weight.reshape(self.groups, -1, *weight.shape[1:])
         return parts.transpose(1, 2) if self.transposed else parts
 
     def _chosen(self, weight: Tensor, block: Block) -> Tensor:
         view = self._grouped(weight)[block.group]
-        return view if self.linear else torch.stack([view[(..., *tap)] for tap in block.taps], -1)
+        if self.linear:
+            return view
+        places: list[tuple[Any, ...]] = [(..., *tap) for tap in block.taps]
+        return torch.stack([view[place] for place in places], -1)
 
 
 def matrix_layers(network: nn.Module, names: Sequence[str]) -> dict[str, MatrixLayer]:

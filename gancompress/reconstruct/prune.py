@@ -217,7 +217,7 @@ def _costs(one: _Seen, mask: Tensor | None) -> Tensor:
     layer, weight = one.layer, one.layer.module.weight.detach()
     found = torch.zeros_like(weight, dtype=torch.float64)
     # every position is one of a single block of its group
-    rows = one.importance.unflatten(0, (layer.groups, -1)) * layer.groups / len(layer.blocks)
+    rows = one.importance.reshape(layer.groups, -1) * layer.groups / len(layer.blocks)
     for block, moments, spread in zip(layer.blocks, one.moments, one.spread, strict=True):
         matrix = layer.matrix(weight, block).double()
         if mask is None:
@@ -274,7 +274,7 @@ def _refit(layer: MatrixLayer, mask: Tensor, collected: Sequence[_Moments]) -> f
     return max(rest, 0.0) / power if power > 0 else 0.0
 
 
-def _together(*groups: list[Iterator[tuple[str, Tensor]]]) -> Iterator[tuple[list[tuple[str, Tensor]], ...]]:
+def _together(*groups: Sequence[Iterator[tuple[str, Tensor]]]) -> Iterator[tuple[list[tuple[str, Tensor]], ...]]:
     """Advance several walks at once, and yield where they are, group by group."""
     while True:
         try:

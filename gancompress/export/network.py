@@ -1,4 +1,4 @@
-"""A compressed network as one file, and back: no class, no pickle, the kept weights only."""
+"""A network from elsewhere as one file, and back: no class, no pickle, the kept weights only."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from gancompress.export.tensors import declared_tensor, decode_tensor, encode_te
 from gancompress.graphs.build import CapturedModule, check
 from gancompress.graphs.graph import Graph
 from gancompress.storage.reading import UNFIT, reason
+from gancompress.units import size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["KIND", "StoredNetwork", "load_network", "save_network"]
+__all__ = ["KIND", "LoadedNetwork", "load_network", "save_network"]
 
 KIND = "gancompress network"
 FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class StoredNetwork:
-    """What a file holds.
+class LoadedNetwork:
+    """A network from a file, to be called with the inputs of the original.
 
     Attributes:
-        network: to be called with the inputs of the original.
+        network: in eval mode.
         masks: by the names of weights; True is kept.
         source: where it comes from: name, method, version of gancompress, kind of values.
         bytes: of the file.
@@ -42,6 +43,36 @@ class StoredNetwork:
     masks: Mapping[str, Tensor]
     source: Mapping[str, Any]
     bytes: int
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """Return its one output, or a tuple of them.
+
+        Raises:
+            ExportError: the inputs are not as many as it takes, or of other shapes.
+        """
+        graph = self.network.captured
+        taken = ", ".join(f"{one.name} {' x '.join(map(str, one.shape))}" for one in graph.inputs)
+        fits = len(inputs) == len(graph.inputs) and all(
+            isinstance(x, Tensor)
+            and x.dim() == len(one.shape)
+            and all(isinstance(want, str) or have == want for have, want in zip(x.shape, one.shape, strict=True))
+            for x, one in zip(inputs, graph.inputs, strict=True)
+        )
+        if not fits:
+            given = ", ".join(" x ".join(map(str, getattr(x, "shape", "?"))) for x in inputs)
+            raise ExportError(f"it takes {taken}, not {given or 'nothing'}")
+        with torch.no_grad():
+            return self.network(*inputs)
+
+    @property
+    def density(self) -> float:
+        """Share of kept weights among all that have a mask, 1 without masks."""
+        total = sum(mask.numel() for mask in self.masks.values())
+        return sum(int(mask.sum()) for mask in self.masks.values()) / total if total else 1.0
+
+    def __repr__(self) -> str:
+        taken = ", ".join(f"{one.name} {' x '.join(map(str, one.shape))}" for one in self.network.captured.inputs)
+        return f"<{self.source.get('name', 'network')}: takes {taken}; density {self.density:.3g}, {size(self.bytes)}>"
 
 
 def save_network(
@@ -82,7 +113,7 @@ def save_network(
     return write_container(path, stored, document, kind=KIND, format=FORMAT)
 
 
-def load_network(path: Path) -> StoredNetwork:
+def load_network(path: Path) -> LoadedNetwork:
     """Read a file of :func:`save_network`.
 
     Raises:
@@ -94,7 +125,7 @@ def load_network(path: Path) -> StoredNetwork:
         graph, source, table = Graph.from_json(document["graph"]), dict(document["source"]), dict(document["tensors"])
         declared = {name: declared_tensor(entry) for name, entry in table.items()}
         # before anything is decoded: a forged table could ask for more memory than there is
-        check(graph, declared, {size: 64 for one in graph.inputs for size in one.shape if isinstance(size, str)})
+        check(graph, declared, {name: 64 for one in graph.inputs for name in one.shape if isinstance(name, str)})
         state, masks = {}, {}
         for name, entry in table.items():
             at = f"tensor {name}: "
@@ -109,4 +140,4 @@ def load_network(path: Path) -> StoredNetwork:
         raise ExportError(f"not a {KIND} of format {FORMAT} ({reason(error)})", where=where) from error
     if stored:
         raise ExportError(f"tensor {min(stored)} belongs to no tensor of the network", where=where)
-    return StoredNetwork(network, masks, source, path.stat().st_size)
+    return LoadedNetwork(network, masks, source, path.stat().st_size)
