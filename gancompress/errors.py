@@ -76,7 +76,9 @@ def located(where: str) -> Iterator[None]:
     try:
         yield
     except GancompressError as error:
-        raise error if error.where else type(error)(error.message, where=where) from error
+        if not error.where:
+            error.where, error.args = where, (f"{where}: {error}", *error.args[1:])
+        raise
 
 
 class RecipeError(GancompressError):

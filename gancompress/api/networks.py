@@ -140,6 +140,7 @@ def _pattern(text: str) -> Any:
     if text == "unstructured":
         return None
     # a recipe knows every way to write one, and what to say about the others
-    node = parse_recipe({"name": "pattern", "sparsity": {"pattern": text}}).recipe.sparsity.pattern
+    rest = {"name": "any", "data": "shapes", "model": "dcgan", "training": {"steps": 1}}
+    node = parse_recipe({**rest, "sparsity": {"pattern": text}}).recipe.sparsity.pattern
     pattern: Any = PATTERNS.get(node.name)
     return pattern(component_config(node))

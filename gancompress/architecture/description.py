@@ -14,7 +14,7 @@ from gancompress.components.registry import BACKBONES
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError, ComponentError
 from gancompress.recipe.components import config_type
-from gancompress.weights import steady
+from gancompress.sparsity.weights import steady
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

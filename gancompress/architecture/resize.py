@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from gancompress.errors import BackboneError
-from gancompress.weights import stored_parameter
+from gancompress.sparsity.weights import stored_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from gancompress.sparsity.layers import Layer, LayerKind
-from gancompress.weights import LAYERS, masked_parameter
+from gancompress.sparsity.weights import LAYERS, masked_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -109,7 +109,8 @@ def prunable_weights(network: nn.Module) -> dict[str, PrunableWeight]:
     of its own.
 
     Raises:
-        BackboneError: zeros of a layer's weight would not stay 0, see :func:`gancompress.weights.masked_parameter`.
+        BackboneError: zeros of a layer's weight would not stay 0, see
+            :func:`gancompress.sparsity.weights.masked_parameter`.
     """
     output = network.output_layer() if isinstance(network, _Network) else None
     leaves = {id(parameter): key for key, parameter in network.named_parameters()}

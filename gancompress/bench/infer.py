@@ -25,7 +25,7 @@ from gancompress.export.compiled import compile_generator
 from gancompress.export.plain import plain_copy
 from gancompress.seeds import generator as seeded
 from gancompress.sparsity.masks import random_mask
-from gancompress.weights import duplicate, to_channels_last
+from gancompress.sparsity.weights import duplicate, to_channels_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

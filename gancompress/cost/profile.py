@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gancompress.backbones.base import blank_inputs, evaluating, prunable_weights
-from gancompress.weights import LAYERS, stored_parameter
+from gancompress.sparsity.weights import LAYERS, stored_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,6 +18,7 @@ from gancompress.experiment.acceleration import build_execution, build_folding, 
 from gancompress.experiment.budgets import ROLES, build_budgets, build_method, connected_weights
 from gancompress.experiment.networks import Networks, build_architecture, build_networks, check_shapes
 from gancompress.recipe.components import component_config
+from gancompress.sparsity.weights import to_channels_last
 from gancompress.training.batch_norm import synchronise_batch_norm
 from gancompress.training.batches import BatchSource
 from gancompress.training.ema import SparseEMA
@@ -27,7 +28,6 @@ from gancompress.training.groups import Group
 from gancompress.training.loop import Trainer
 from gancompress.training.objective import Objective
 from gancompress.training.optimizers import build_optimizer
-from gancompress.weights import to_channels_last
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

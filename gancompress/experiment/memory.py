@@ -25,11 +25,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gancompress.errors import RunError
+from gancompress.sparsity.weights import duplicate
 from gancompress.training.batches import Latents, RealBatch
 from gancompress.training.forward_backward import ForwardBackward
 from gancompress.training.optimizers import build_optimizer
 from gancompress.units import size as size_of
-from gancompress.weights import duplicate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -18,8 +18,8 @@ from gancompress.experiment.initial import initial_architecture
 from gancompress.experiment.widths import choose_widths, with_widths
 from gancompress.recipe.components import component_config
 from gancompress.seeds import derive
+from gancompress.sparsity.weights import steady
 from gancompress.storage.checkpoint import checkpoints
-from gancompress.weights import steady
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gancompress.seeds import generator as random_generator
-from gancompress.weights import duplicate, write_out
+from gancompress.sparsity.weights import duplicate, write_out
 
 if TYPE_CHECKING:
     from gancompress.backbones.base import Generator

@@ -8,7 +8,7 @@ import torch
 
 from gancompress.architecture.resize import resize
 from gancompress.errors import BackboneError, ExportError, GancompressError
-from gancompress.weights import write_out
+from gancompress.sparsity.weights import write_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,7 +15,7 @@ from torch.fx.node import map_arg
 
 from gancompress.kernels.layout import scale_and_shift
 from gancompress.kernels.resample import average2, upsample2
-from gancompress.weights import LAYERS
+from gancompress.sparsity.weights import LAYERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -190,9 +190,6 @@ def compress_network(
     graph = network.captured
     if calibration:
         check_inputs(calibration, graph)
-    broken = [key for key, tensor in network.state_dict().items() if not bool(tensor.isfinite().all())]
-    if broken:
-        raise ExportError(f"{broken[0]} holds NaN or infinite values")
     compressed = CapturedModule(graph, {key: tensor.clone() for key, tensor in network.state_dict().items()})
     weights = prunable_weights(compressed)
     if not weights:

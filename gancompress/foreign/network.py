@@ -39,13 +39,17 @@ def capture_module(
             of one name have one size.
 
     Raises:
-        ExportError: it does not run on the example, draws random numbers, or cannot be captured.
+        ExportError: it does not run on the example, holds NaN, draws random numbers, or cannot be captured.
     """
     axes = [dict(one) for one in dynamic] if dynamic is not None else [{0: "n"} if x.dim() else {} for x in example]
     if len(axes) != len(example):
         raise ExportError(f"dynamic sizes of {len(axes)} inputs, the example has {len(example)}")
+    broken = [name for name, tensor in module.state_dict().items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise ExportError(f"{broken[0]} holds NaN or infinite values")
     given = [_at_least_two(x.detach(), own) for x, own in zip(example, axes, strict=True)]
     with _in_eval(module), torch.no_grad():
+        _run(module, [x.detach() for x in example])
         wanted = _run(module, given)
         if any(not torch.equal(a, b) for a, b in zip(wanted, _run(module, given), strict=True)):
             raise ExportError("two runs give two answers: it draws random numbers, which a graph cannot do")

@@ -46,19 +46,16 @@ def read_onnx(path: Path) -> tuple[OnnxModule, tuple[Declared, ...]]:
     where = str(path)
     try:
         model = onnx.load(where, load_external_data=False)
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(where)  # by its path, to look for weights beside it and not in the working directory
+        external_data_helper.load_external_data_for_model(model, str(path.parent))
     except DecodeError as error:
         raise ExportError("is not an ONNX file", where=where) from error
-    except onnx.checker.ValidationError as error:
-        raise ExportError(f"is no valid ONNX: {' '.join(str(error).split())[:200]}", where=where) from error
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise ExportError(
+            f"is no valid ONNX, or not whole ({' '.join(str(error).split())[:200]})", where=where
+        ) from error
     except OSError as error:
         raise ExportError(f"cannot be read: {error.strerror or error}", where=where) from error
-    try:
-        external_data_helper.load_external_data_for_model(model, str(path.parent))
-    except (onnx.checker.ValidationError, OSError, ValueError) as error:
-        raise ExportError(
-            f"its weights lie in another file, which cannot be read: {' '.join(str(error).split())[:200]}", where=where
-        ) from error
     graph = model.graph
     if model.functions or graph.sparse_initializer:
         raise ExportError("has local functions or sparse tensors, which are not read; export it without", where=where)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gancompress.objectives.base import DiscriminatorFn, input_gradients
-from gancompress.weights import stored_parameter
+from gancompress.sparsity.weights import stored_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -287,8 +287,8 @@ def _to_type(kind: str, value: Any, document: Document, path: KeyPath, model: ty
     default: Any = field.default if field is not None else None
     match kind:
         case "list" | "tuple":
-            whole = isinstance(default, tuple) and bool(_items(model, path))
-            return _command(path, f"[{', '.join(map(str, default))}]" if whole else f"[{said}]")
+            whole = default if isinstance(default, tuple) and _items(model, path) else (said,)
+            return _command(path, f"[{', '.join(map(str, whole))}]")
         case "string" if not isinstance(value, str):  # a text of the wrong form stays wrong between quotes
             typed = source.removeprefix(f"--set {dotted(path)}=")
             return _command(path, json.dumps(said if typed == source else typed, ensure_ascii=False))

@@ -104,7 +104,8 @@ def reconstruct(
         network: in eval mode; the budget's weights are changed, and the biases beside them.
         batches: calibration inputs.
         budget: how many weights are kept in all, which layers stay whole, and in which units weights are kept.
-        rounds: in which weights are removed, a constant share of what is left in each.
+        rounds: in which weights are removed, a constant share of what is left in each. Within one, nothing is known of
+            what weights that go together can do for each other, so more are better and slower.
         positions: of outputs that are looked at, per layer.
         probes: random signs per batch for the importance of outputs.
         seed: of positions and signs.

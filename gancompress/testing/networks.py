@@ -20,8 +20,8 @@ from gancompress.evaluation.sandbox import forked_rng
 from gancompress.export.onnx import NEEDED, export_onnx
 from gancompress.export.plain import plain_copy
 from gancompress.export.tracing import trace
+from gancompress.sparsity.weights import LAYERS, duplicate, to_channels_last
 from gancompress.testing.conformance import Suite, promise, require, skip_check
-from gancompress.weights import LAYERS, duplicate, to_channels_last
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

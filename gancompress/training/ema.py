@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gancompress.backbones.spectral import norm_vectors, settle
 from gancompress.errors import CheckpointError
-from gancompress.weights import duplicate
+from gancompress.sparsity.weights import duplicate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,6 +11,9 @@ import torch
 from gancompress.errors import ExportError
 from gancompress.foreign.network import open_onnx
 from gancompress.foreign.onnx_file import read_onnx
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -38,7 +40,10 @@ def write(path: Path, nodes: list[Any], constants: dict[str, Any], shape: tuple[
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
-    onnx.save(onnx.shape_inference.infer_shapes(model), path)
+    model = onnx.shape_inference.infer_shapes(model)
+    if not model.graph.output[0].type.tensor_type.HasField("shape"):  # which not every operation lets onnx infer
+        model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * len(shape)))
+    onnx.save(model, path)
     return path
 
 
@@ -189,5 +194,5 @@ def test_what_cannot_be_read_is_refused_in_one_line(tmp_path: Path) -> None:
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     assert read_onnx(path)[0](torch.zeros(1, 3, 5, 5)).shape == (1, 8, 3, 3)
     (tmp_path / "weights.bin").unlink()
-    with pytest.raises(ExportError, match="its weights lie in another file"):
+    with pytest.raises(ExportError, match=r"weights\.bin"):
         read_onnx(path)

@@ -16,7 +16,7 @@ from gancompress.architecture.resize import resize
 from gancompress.backbones.base import prunable_weights
 from gancompress.errors import BackboneError
 from gancompress.objectives.regularisers import filter_matrices
-from gancompress.weights import duplicate, masked_parameter, steady, write_out
+from gancompress.sparsity.weights import duplicate, masked_parameter, steady, write_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
