@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gancompress.data.base import Batch, Dataset, DatasetConfig, ImageSpec
     from gancompress.errors import GancompressError
     from gancompress.export.loading import load
+    from gancompress.foreign.compress import CompressedNetwork
     from gancompress.methods.base import Measure, Method, MethodConfig, NetView, Plan, Round
     from gancompress.objectives.base import Loss, LossConfig
     from gancompress.recipe.load import LoadedRecipe, component_config, load_recipe, parse_recipe
@@ -52,6 +53,7 @@ _HOMES = {
         "data.base": "Batch Dataset DatasetConfig ImageSpec",
         "errors": "GancompressError",
         "export.loading": "load",
+        "foreign.compress": "CompressedNetwork",
         "methods.base": "Measure Method MethodConfig NetView Plan Round",
         "objectives.base": "Loss LossConfig",
         "recipe.load": "LoadedRecipe component_config load_recipe parse_recipe",
@@ -77,6 +79,7 @@ __all__ = [
     "Batch",
     "Budget",
     "ComparisonOutcome",
+    "CompressedNetwork",
     "CompressionOutcome",
     "Dataset",
     "DatasetConfig",

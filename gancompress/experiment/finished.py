@@ -74,6 +74,9 @@ class OpenedRun:
         """
         return load(self.directory.checkpoints / f"{self.step(which):08d}", groups=groups)
 
+    def _where(self, step: int) -> str:
+        return str(self.directory.checkpoints / f"{step:08d}")
+
     def generator(self, which: str = "last", weights: Literal["ema", "live"] = "ema") -> Generator:
         """Rebuild the generator of a checkpoint, in eval mode, without touching the dataset."""
         return self.rebuild(self.snapshot(which, ("ema" if weights == "ema" else "generator",)), weights)[0]
@@ -103,7 +106,7 @@ class OpenedRun:
         check_measurable(config, dataset)
         device = device_of(self.recipe)
         network = self.generator(str(step), config.weights).to(device)
-        with working(), located(str(self.directory.path)):
+        with working(), located(self._where(step)):
             outcome = Evaluator(config, dataset, device, observer if observer is not None else Silent())(network)
         records = [metric_record(result) for result in outcome.results]
         (self.directory.path / "evaluations").mkdir(exist_ok=True)
@@ -131,7 +134,7 @@ class OpenedRun:
             raise RunError(f"there is no class {label}; known: {known}")
         if out.suffix == ".png" and label is not None:
             raise RunError("a grid shows every class; for one class name a folder or a .zip as output")
-        with located(str(self.directory.path)):
+        with located(self._where(self.step(step))):
             if out.suffix == ".png":
                 return sample_grid(network, out, rows=-(-count // 10), seed=seed)
             return save_images(network, out, count=count, classes=network.image.classes, only_class=label, seed=seed)

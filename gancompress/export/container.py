@@ -98,7 +98,7 @@ def read_container(path: Path, *, kind: str, format: int) -> tuple[dict[str, Ten
         raise ExportError(
             f"{kind} of format {version}, this gancompress reads up to {format}; upgrade gancompress", where=where
         )
-    with contextlib.suppress(KeyError, TypeError, ValueError):
+    with contextlib.suppress(LookupError, TypeError, ValueError):
         needed = _header_end(content) + max(e["data_offsets"][1] for n, e in header.items() if n != "__metadata__")
         if len(content) < needed:
             raise ExportError(f"truncated: {len(content)} bytes of {needed}; copy the file again", where=where)

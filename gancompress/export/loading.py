@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 
 from gancompress.data.transform import to_uint8
-from gancompress.errors import ExportError, did_you_mean
+from gancompress.errors import ExportError, did_you_mean, located
 from gancompress.evaluation.sampler import Sampler
 from gancompress.export.compiled import compile_generator
 from gancompress.export.container import kind_of
@@ -180,8 +180,7 @@ def load(path: str | Path, *, sparse: Mode | None = None) -> LoadedGenerator | L
         return load_network(path)
     packed = load_packed(path)
     try:
-        return LoadedGenerator(packed, path, sparse)
-    except ExportError as error:
-        raise ExportError(error.message, where=str(path)) from error
+        with located(str(path)):
+            return LoadedGenerator(packed, path, sparse)
     except UNFIT as error:
         raise ExportError(f"what it holds cannot be run ({reason(error)})", where=str(path)) from error

@@ -174,6 +174,10 @@ def _scalar(node: yaml.ScalarNode, where: Mark) -> Any:
     text: str = node.value
     match kind:
         case "str":
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise RecipeError("holds half of a character (an escaped surrogate)", where=str(where)) from None
             return text
         case "null" if text in ("", "~") or text.lower() == "null":
             return None

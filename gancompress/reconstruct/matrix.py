@@ -50,7 +50,7 @@ class MatrixLayer:
         self.module: Any = module
         self.transposed = isinstance(module, _TRANSPOSED)
         self.linear = isinstance(module, nn.Linear)
-        own = self.module
+        own: Any = module
         self.groups = 1 if self.linear else int(own.groups)
         self.outputs = int(own.weight.shape[1] * self.groups if self.transposed else own.weight.shape[0])
         kernel: tuple[int, ...] = () if self.linear else tuple(own.kernel_size)

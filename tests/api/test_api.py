@@ -492,7 +492,7 @@ def test_pixels_that_are_no_numbers_name_the_run(
         lambda: gancompress.sample(finished, tmp_path / "images.zip", count=10),
         lambda: gancompress.evaluate(finished, {"samples": 30}, progress=False),
     ):
-        with pytest.raises(EvaluationError, match=f"^{re.escape(str(finished.directory))}: .*NaN"):
+        with pytest.raises(EvaluationError, match=f"^{re.escape(str(finished.directory))}/checkpoints/00000004: .*NaN"):
             make()
 
 

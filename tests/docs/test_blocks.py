@@ -28,6 +28,7 @@ from typer.testing import CliRunner
 
 import gancompress
 from gancompress.api import commands as api
+from gancompress.api.networks import is_foreign
 from gancompress.cli.main import app
 from gancompress.components.plugins import forget_plugins
 from gancompress.recipe.load import load_recipe
@@ -313,7 +314,8 @@ class Reader:
         return real(api.resolve(recipe, overrides, smoke=True), methods, **more)
 
     def compress(self, real: Callable[..., Any], source: Any, *arguments: Any, **more: Any) -> Any:
-        return real(source, *arguments, **{**more, "steps": 2, "progress": False})
+        steps = {} if is_foreign(source) else {"steps": 2}
+        return real(source, *arguments, **{**more, **steps, "progress": False})
 
 
 # --------------------------------------------------------------------------- links

@@ -245,7 +245,7 @@ def test_mistakes_on_the_command_line(run: Path, tmp_path: Path) -> None:
 def test_onnx_needs_its_packages(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     result = call("export", str(run), "--format", "onnx")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "pip install 'gancompress[onnx]'" in result.output
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from export_toys import CLASSES, TINY, images, make, mask, tiny
 from safetensors.torch import load, save_file
 
+import gancompress
 from gancompress.backbones.base import prunable_weights
 from gancompress.data.base import ImageSpec
 from gancompress.errors import ComponentError, ExportError
@@ -153,6 +155,17 @@ def test_no_altered_byte_goes_unnoticed(written: Path) -> None:
         load_packed(written)
 
 
+def test_offsets_that_are_text_are_an_alteration(written: Path) -> None:
+    content = written.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header[next(name for name in header if name != "__metadata__")]["data_offsets"] = "0"
+    changed = json.dumps(header).encode()
+    written.write_bytes(len(changed).to_bytes(8, "little") + changed + content[end:])
+    with pytest.raises(ExportError, match=r"generator\.safetensors: altered"):
+        load_packed(written)
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04\x95pickle", bytes(200), b'{"a": 1}', b"PK\x03\x04" * 9])
 def test_a_file_that_is_something_else(path: Path, content: bytes) -> None:
     path.write_bytes(content)
@@ -239,6 +252,8 @@ def test_a_backbone_that_is_not_installed(written: Path) -> None:
     forge(written, lambda document, tensors: document["model"].update(name="dcgann"))
     with pytest.raises(ComponentError, match="did you mean 'dcgan'"):
         load_packed(written).generator()
+    with pytest.raises(ComponentError, match=rf"^{re.escape(str(written))}: "):
+        gancompress.load(written)
 
 
 def test_masks_that_do_not_fit_are_refused(path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from recipe_toys import RECIPE
 
 from gancompress.errors import RecipeError
+from gancompress.recipe.document import parse_yaml
 from gancompress.recipe.load import load_recipe
 from gancompress.recipe.mistakes import InvalidRecipeError
 
@@ -309,3 +310,9 @@ def test_an_override_that_each_network_says_for_itself_is_refused() -> None:
     own = [f"sparsity.{role}.density=null" for role in ("generator", "discriminator")]
     assert load_recipe("quickstart", [*own, "sparsity.density=0.1"]).recipe.sparsity.density == 0.1
     assert load_recipe("quickstart", [own[0], "sparsity.density=0.1"]).recipe.sparsity.density == 0.1
+
+
+def test_half_a_character_is_refused_where_it_stands() -> None:
+    with pytest.raises(RecipeError, match=r"recipe:2:7: holds half of a character"):
+        parse_yaml('seed: 1\nname: "a\\ud800"\n', "recipe")
+    assert parse_yaml('name: "\\U0001F600"', "recipe").data["name"] == "\U0001f600"

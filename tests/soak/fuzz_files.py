@@ -21,12 +21,14 @@ from gancompress.comparison.folder import ComparisonFolder
 from gancompress.comparison.results import collect
 from gancompress.components.registry import BACKBONES
 from gancompress.errors import EvaluationError
-from gancompress.experiment.assemble import build_dataset, build_trainer
+from gancompress.experiment.assemble import build_dataset
 from gancompress.experiment.compress import open_source
 from gancompress.experiment.finished import open_run
 from gancompress.experiment.history import History
 from gancompress.experiment.initial import read_initial
+from gancompress.experiment.networks import last_architecture
 from gancompress.experiment.provenance import note_plugins
+from gancompress.experiment.ready import get_ready, open_images
 from gancompress.experiment.run import Experiment
 from gancompress.export.container import read_container, write_container
 from gancompress.export.packed import FORMAT, KIND, export_packed, export_run
@@ -182,16 +184,15 @@ def _mutate_yaml(content: bytes, rng: random.Random) -> bytes:
 
 def _resume(run: Path) -> Callable[[], object]:
     recipe = load_recipe(run).recipe
-    dataset = build_dataset(recipe)
-    trainer = build_trainer(recipe, dataset)
+    ready = get_ready(recipe, open_images(recipe))
 
     def resume() -> None:
         experiment = Experiment(recipe, run.parent)
         experiment._directory = RunDirectory.open(run.parent, recipe)
         with experiment.directory.lock():
-            experiment._architecture(dataset.spec)
+            last_architecture(experiment.directory.checkpoints)
             history = History(experiment.directory, Silent())
-            experiment._resume(trainer, history, None)
+            experiment._resume(ready, history, None)
             json.dumps(history.metrics())
 
     return resume
