@@ -85,12 +85,11 @@ def left_out(names: Sequence[str]) -> tuple[str, ...]:
         suffix = "folders" if name.endswith("/") else os.path.splitext(name)[1].lower()
         kinds.setdefault(suffix or "without a suffix", []).append(name)
     ranked = sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
-    parts = [
-        f"{len(own):,} {kind} ({', '.join(map(repr, own[:2]))}{', …' if len(own) > 2 else ''})"
-        for kind, own in ranked[:_KINDS]
-    ]
+    named = [(f"{len(own):,} {'folder' if (kind, len(own)) == ('folders', 1) else kind}", own) for kind, own in ranked]
+    parts = [f"{what} ({', '.join(map(repr, own[:2]))}{', …' if len(own) > 2 else ''})" for what, own in named[:_KINDS]]
     more = sum(len(own) for _, own in ranked[_KINDS:])
-    files = "1 file is" if len(names) == 1 else f"{len(names):,} files are"
+    what = "folder" if kinds.keys() == {"folders"} else "file"
+    files = f"1 {what} is" if len(names) == 1 else f"{len(names):,} {what}s are"
     return (f"{files} left out: {some(parts, len(parts) + more)}",)
 
 

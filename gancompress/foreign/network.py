@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from gancompress.errors import ExportError, located
+from gancompress.export.plain import plain_copy
 from gancompress.foreign.onnx_file import read_onnx
 from gancompress.graphs.build import CapturedModule
 from gancompress.graphs.capture import capture
@@ -33,7 +33,7 @@ def capture_module(
     """Return a network of its own that computes the same as ``module`` in eval mode, and needs no class.
 
     Args:
-        module: left as it is; its weights are copied.
+        module: left as it is; weights that are computed, by a spectral or weight norm or a mask, are written out.
         example: inputs that it takes.
         dynamic: for every input, names of the axes whose sizes may change; default: the first axis of each. Axes
             of one name have one size.
@@ -47,14 +47,15 @@ def capture_module(
     broken = [name for name, tensor in module.state_dict().items() if not bool(tensor.isfinite().all())]
     if broken:
         raise ExportError(f"{broken[0]} holds NaN or infinite values")
-    given = [_at_least_two(x.detach(), own) for x, own in zip(example, axes, strict=True)]
-    with _in_eval(module), torch.no_grad():
-        _run(module, [x.detach() for x in example])
-        wanted = _run(module, given)
-        if any(not torch.equal(a, b) for a, b in zip(wanted, _run(module, given), strict=True)):
+    given = [_at_least_two(x.detach().cpu(), own) for x, own in zip(example, axes, strict=True)]
+    plain = plain_copy(module)
+    with torch.no_grad():
+        _run(plain, [x.detach().cpu() for x in example])
+        wanted = _run(plain, given)
+        if any(not torch.equal(a, b) for a, b in zip(wanted, _run(plain, given), strict=True)):
             raise ExportError("two runs give two answers: it draws random numbers, which a graph cannot do")
         named = {f"input_{index}": x for index, x in enumerate(given)}
-        graph, tensors = capture(module, named, axes)
+        graph, tensors = capture(plain, named, axes)
     found = CapturedModule(graph, {name: tensor.clone() for name, tensor in tensors.items()})
     with torch.no_grad():
         for one, own in zip(wanted, _run(found, given), strict=True):
@@ -112,14 +113,3 @@ def _at_least_two(x: Tensor, axes: Axes) -> Tensor:
         if x.shape[axis] == 1:
             x = x.repeat_interleave(2, axis)
     return x
-
-
-@contextlib.contextmanager
-def _in_eval(module: nn.Module):  # type: ignore[no-untyped-def]
-    modes = [(one, one.training) for one in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for one, mode in modes:
-            one.training = mode

@@ -247,7 +247,7 @@ def read_run(path: Path) -> RunRecord:
 def list_runs(root: str | Path = "runs") -> list[RunRecord]:
     """Return all runs under ``root``, the one touched last first. Damaged ones are among them."""
     root = Path(root)
-    paths = [path for path in root.iterdir() if (path / "recipe.yaml").is_file()] if root.is_dir() else []
+    paths = [path for path in root.iterdir() if (path / "recipe.yaml").exists()] if root.is_dir() else []
     return sorted(map(RunRecord, paths), key=lambda run: (run.status.updated or "", run.path.name), reverse=True)
 
 

@@ -38,7 +38,7 @@ def test_empty_and_rare_classes_are_named():
     spec = ImageSpec(3, 8, ("0", "cat", "dog", "eel"))
     empty, rare = class_warnings(spec, (0, 500, 480, 3))
     assert empty.startswith("class 0 has no images (labels count from 0)")
-    assert rare.startswith("class 3 (eel) has few images, 3 at least")
+    assert rare.startswith("class 3 (eel) has few images, 3 at the fewest")
     assert class_warnings(spec, (40, 50, 60, 50)) == []
     many = ImageSpec(3, 8, tuple(map(str, range(40))))
     (line,) = class_warnings(many, (10,) * 20 + (0,) * 20)

@@ -190,6 +190,12 @@ def test_jfif_is_an_image_and_so_its_folder_a_class(tmp_path):
     assert opened.warnings() == ()
 
 
+def test_one_folder_that_is_left_out_is_one_folder():
+    assert files.left_out(["cat/round/"]) == ("1 folder is left out: 1 folder ('cat/round/')",)
+    assert files.left_out(["a/", "b/"]) == ("2 folders are left out: 2 folders ('a/', 'b/')",)
+    assert files.left_out(["a.txt"]) == ("1 file is left out: 1 .txt ('a.txt')",)
+
+
 def test_every_file_that_is_left_out_is_counted_and_named(tmp_path):
     others = {f"ant/{number}.heic": b"" for number in range(3)} | {
         "notes.txt": b"",
@@ -199,7 +205,7 @@ def test_every_file_that_is_left_out_is_counted_and_named(tmp_path):
     opened = folder(tmp_path, {**others, "bee/1.png": png()})
     assert opened.warnings() == (
         "6 files are left out: 3 .heic ('ant/0.heic', 'ant/1.heic', …), 1 .png ('bee/._1.png'), 1 .txt ('notes.txt'), "
-        "1 folders ('.x/')",
+        "1 folder ('.x/')",
         "folder 'ant' has no images, so it is no class",
     )
     content = {"a/1.png": png(), "a/2.heic": b"", "a/dataset.json": b'{"labels": [["1.png", 0]]}', "b/3.png": png()}

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from typer.testing import CliRunner
 
 import gancompress
@@ -243,3 +244,18 @@ def test_a_graph_is_the_network_whatever_it_is(upscaler: Upscaler) -> None:
     made = gancompress.compress(odd, 0.5, example=inputs, calibration=[inputs] * 5, progress=False)
     assert len(made.masks) == 1
     assert json.dumps([one.name for one in made.layers]) == '["shared.weight"]'
+
+
+def test_weights_that_are_computed_are_written_out() -> None:
+    layers = [nn.Conv2d(3, 3, 3, padding=1) for _ in range(5)]
+    nn.utils.spectral_norm(layers[0])
+    nn.utils.parametrizations.spectral_norm(layers[1])
+    with pytest.warns(FutureWarning):
+        nn.utils.weight_norm(layers[2])
+    nn.utils.parametrizations.weight_norm(layers[3])
+    prune.random_unstructured(layers[4], "weight", 0.5)
+    module, x = nn.Sequential(*layers).eval(), torch.rand(2, 3, 6, 6)
+    network = capture_module(module, (x,))
+    with torch.no_grad():
+        assert torch.allclose(network(x), module(x), atol=1e-6)
+    assert sorted(network.state_dict()) == sorted(f"{i}.{leaf}" for i in range(5) for leaf in ("weight", "bias"))
