@@ -67,9 +67,7 @@ def class_warnings(spec: ImageSpec, counts: Sequence[int]) -> list[str]:
         lines.append(f"{_some(spec, empty)} no images{gap}: nothing is asked of the generator there")
     if rare:
         fewest = min(counts[index] for index in rare)
-        lines.append(
-            f"{_some(spec, rare)} few images, {fewest:,} where they are fewest: less than a tenth of an even share"
-        )
+        lines.append(f"{_some(spec, rare)} few images, {fewest:,} at the fewest: less than a tenth of an even share")
     return lines
 
 
