@@ -63,12 +63,10 @@ def compress(
 
     The result is an ordinary run: sample it, evaluate it, export it, compress it again.
 
-    A network from elsewhere is pruned from calibration inputs alone, and written into OUT/NAME-dDENSITY, a file that
-    gancompress.load() opens.
+    A network from elsewhere (compress upscaler.onnx --density 0.3 --calibration photos/) is pruned from a few of its
+    inputs alone, and written into OUT/NAME-dDENSITY, as a file that gancompress.load() opens.
 
     Example: gancompress compress runs/quickstart-0a1b2c3d4e --density 0.1
-
-    Example: gancompress compress upscaler.onnx --density 0.3 --calibration photos/
     """
     from gancompress.api.commands import compress as start
     from gancompress.api.outcomes import print_outcome

@@ -116,7 +116,7 @@ def test_a_file_without_a_graph_says_what_to_install(tmp_path: Path, monkeypatch
         assert gancompress.load(made.file)(2, classes=[0, 1]).shape == (2, 3, 16, 16)
     with pytest.raises(ComponentError) as caught:
         gancompress.load(made.file)
-    assert str(caught.value).startswith("unknown backbone 'plug'")
+    assert str(caught.value).startswith(f"{made.file}: unknown backbone 'plug'")
     assert str(caught.value).endswith(
         "; it came from (this program): register it first (--plugin FILE, or import the file)"
         " (the file has no graph of it: its forward draws noise)"

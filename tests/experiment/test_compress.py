@@ -146,7 +146,7 @@ def test_a_generator_from_elsewhere(trained: Path, tmp_path: Path) -> None:
     state = dict(read_initial(checkpoints(trained / "checkpoints")[-1]).generator)
     file = tmp_path / "generator.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, file)
-    with pytest.raises(RecipeError, match="needs --recipe"):
+    with pytest.raises(RecipeError, match="needs a recipe"):
         open_source(file)
     with pytest.raises(RecipeError, match="did you mean 'dcgan'"):
         open_source(file, recipe=str(recipe), backbone="dcgna")

@@ -150,7 +150,7 @@ OVERRIDES = (
     "model.channels=4",
     "model.discriminator_channels=4",
     "training={steps: 12, batch_size: 4, kernels: dense, discriminator_steps: 2}",
-    "sparsity={method: {name: dst, explore: both, every: 3}, density: 0.1, moments: compact}",
+    "sparsity={method: {name: dst, explore: both, every: 3}, moments: compact}",
 )
 
 
