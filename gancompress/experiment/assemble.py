@@ -53,7 +53,10 @@ def build_dataset(recipe: Recipe) -> Dataset[DatasetConfig]:
     """
     dataset = cast("Dataset[DatasetConfig]", _make(DATASETS, recipe.data))
     if len(dataset) < 2:
-        raise DataError(f"dataset {recipe.data.name!r} holds {len(dataset)} images; training needs at least 2")
+        raise DataError(
+            f"dataset {recipe.data.name!r} holds {len(dataset)} images; training needs at least 2",
+            where=getattr(recipe.data, "path", None),
+        )
     if isinstance(dataset, Zip) and dataset.folders and getattr(component_config(recipe.model), "conditional", False):
         raise DataError(f"the model is conditional, and {dataset.folders_hint}", where=dataset.where)
     check_class_number(dataset.spec.num_classes, len(dataset), f"dataset {recipe.data.name!r}")
