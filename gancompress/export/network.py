@@ -12,7 +12,7 @@ from gancompress import __version__
 from gancompress.backbones.base import prunable_weights
 from gancompress.errors import ExportError
 from gancompress.export.container import read_container, write_container
-from gancompress.export.tensors import declared_tensor, decode_tensor, encode_tensor
+from gancompress.export.tensors import declared_tensor, decode_tensor, density, encode_tensor
 from gancompress.graphs.build import CapturedModule, check
 from gancompress.graphs.graph import Graph
 from gancompress.storage.reading import UNFIT, reason
@@ -50,28 +50,25 @@ class LoadedNetwork:
         Raises:
             ExportError: the inputs are not as many as it takes, or of other shapes.
         """
-        graph = self.network.captured
-        taken = ", ".join(f"{one.name} {' x '.join(map(str, one.shape))}" for one in graph.inputs)
-        fits = len(inputs) == len(graph.inputs) and all(
-            isinstance(x, Tensor)
-            and x.dim() == len(one.shape)
-            and all(isinstance(want, str) or have == want for have, want in zip(x.shape, one.shape, strict=True))
-            for x, one in zip(inputs, graph.inputs, strict=True)
+        taken = self.network.captured.inputs
+        fits = len(inputs) == len(taken) and all(
+            # sizes of one name may differ here: the network says what it cannot do
+            isinstance(x, Tensor) and one.takes(x.shape, {})
+            for x, one in zip(inputs, taken, strict=True)
         )
         if not fits:
             given = ", ".join(" x ".join(map(str, getattr(x, "shape", "?"))) for x in inputs)
-            raise ExportError(f"it takes {taken}, not {given or 'nothing'}")
+            raise ExportError(f"it takes {', '.join(map(str, taken))}, not {given or 'nothing'}")
         with torch.no_grad():
             return self.network(*inputs)
 
     @property
     def density(self) -> float:
         """Share of kept weights among all that have a mask, 1 without masks."""
-        total = sum(mask.numel() for mask in self.masks.values())
-        return sum(int(mask.sum()) for mask in self.masks.values()) / total if total else 1.0
+        return density(self.masks)
 
     def __repr__(self) -> str:
-        taken = ", ".join(f"{one.name} {' x '.join(map(str, one.shape))}" for one in self.network.captured.inputs)
+        taken = ", ".join(map(str, self.network.captured.inputs))
         return f"<{self.source.get('name', 'network')}: takes {taken}; density {self.density:.3g}, {size(self.bytes)}>"
 
 

@@ -31,7 +31,7 @@ from gancompress.export.captured import CapturedGenerator, capture_generator, ch
 from gancompress.export.container import read_container, write_container
 from gancompress.export.plain import plain_copy
 from gancompress.export.rebuild import build_generator, check_tensors
-from gancompress.export.tensors import declared_tensor, decode_tensor, encode_tensor
+from gancompress.export.tensors import declared_tensor, decode_tensor, density, encode_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,8 +131,7 @@ class Packed:
     @property
     def density(self) -> float:
         """Share of kept weights among all that have a mask, 1 without masks."""
-        size = sum(mask.numel() for mask in self.masks.values())
-        return sum(int(mask.sum()) for mask in self.masks.values()) / size if size else 1.0
+        return density(self.masks)
 
 
 def export_packed(

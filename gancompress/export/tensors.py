@@ -14,7 +14,7 @@ from gancompress.export.coding import decode_mask, decode_values, encode_mask, e
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
-__all__ = ["declared_tensor", "decode_tensor", "encode_tensor"]
+__all__ = ["declared_tensor", "decode_tensor", "density", "encode_tensor"]
 
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -45,6 +45,12 @@ def encode_tensor(tensor: Tensor, mask: Tensor | None, half: bool) -> tuple[dict
 def declared_tensor(entry: Mapping[str, Any]) -> Tensor:
     """Return a tensor without memory, as its line in the table says it is."""
     return torch.empty(_shape(entry), dtype=_DTYPES[entry["dtype"]], device="meta")
+
+
+def density(masks: Mapping[str, Tensor]) -> float:
+    """Return the share of kept weights among all that have a mask, 1 without masks."""
+    total = sum(mask.numel() for mask in masks.values())
+    return sum(int(mask.sum()) for mask in masks.values()) / total if total else 1.0
 
 
 def decode_tensor(

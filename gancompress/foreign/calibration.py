@@ -73,12 +73,8 @@ def check_inputs(inputs: Sequence[Inputs], graph: Graph, where: str = "calibrati
             )
         sizes: dict[str, int] = {}
         for one, x in zip(graph.inputs, given, strict=True):
-            asked = " x ".join(map(str, one.shape))
-            fits = x.dim() == len(one.shape) and all(
-                size == sizes.setdefault(want, size) if isinstance(want, str) else size == want
-                for want, size in zip(one.shape, x.shape, strict=True)
-            )
-            if not fits:
+            if not one.takes(x.shape, sizes):
+                asked = " x ".join(map(str, one.shape))
                 raise DataError(
                     f"input {index} is {' x '.join(map(str, x.shape))}, the network takes {asked} as {one.name}",
                     where=where,
@@ -97,8 +93,11 @@ def hold_out(inputs: Sequence[Inputs]) -> tuple[list[Inputs], list[Inputs]]:
     """Split inputs into those to prune by and those to measure by: every fourth; a single one is both."""
     if len(inputs) == 1:
         return list(inputs), list(inputs)
-    apart = [one for index, one in enumerate(inputs) if index % 4 == min(3, len(inputs) - 1)]
-    return [one for index, one in enumerate(inputs) if index % 4 != min(3, len(inputs) - 1)], apart
+    turn = min(3, len(inputs) - 1)
+    apart = [index % 4 == turn for index in range(len(inputs))]
+    return [one for one, held in zip(inputs, apart, strict=True) if not held], [
+        one for one, held in zip(inputs, apart, strict=True) if held
+    ]
 
 
 def windows(inputs: Sequence[Inputs], graph: Graph, size: int, count: int, seed: int = 0) -> list[Inputs]:

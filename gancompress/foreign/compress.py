@@ -13,6 +13,7 @@ from torch import Tensor
 from gancompress.backbones.base import PrunableWeight, prunable_weights
 from gancompress.errors import ExportError, RecipeError
 from gancompress.export.network import save_network
+from gancompress.export.tensors import density as density_of
 from gancompress.foreign.agreement import Agreement, agreement
 from gancompress.foreign.calibration import Inputs, check_inputs, hold_out, windows
 from gancompress.graphs.build import CapturedModule
@@ -89,7 +90,7 @@ class CompressedNetwork:
     @property
     def density(self) -> float:
         """Share of kept weights among the prunable ones."""
-        return sum(one.kept for one in self.layers) / sum(torch.Size(one.shape).numel() for one in self.layers)
+        return density_of(self.masks)
 
     @property
     def dense_bytes(self) -> int:
@@ -141,7 +142,7 @@ class CompressedNetwork:
 
     def _summary(self) -> list[str]:
         kept = sum(one.kept for one in self.layers)
-        total = sum(torch.Size(one.shape).numel() for one in self.layers)
+        total = sum(mask.numel() for mask in self.masks.values())
         lines = [f"{self.name}: {kept:,} of {total:,} weights kept (density {self.density:.4g}), by {self.method}"]
         on = f"{self.held_out} inputs held out" if self.held_out != 1 else "1 input held out"
         if not self.held_out:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from gancompress.errors import ExportError
+from gancompress.errors import ExportError, located
 from gancompress.foreign.onnx_module import OnnxModule
 
 if TYPE_CHECKING:
@@ -66,10 +66,8 @@ def read_onnx(path: Path) -> tuple[OnnxModule, tuple[Declared, ...]]:
         op = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
         nodes.append((op, tuple(node.input), tuple(node.output), attributes))
     inputs = tuple(_declared(one, helper) for one in graph.input if one.name not in constants)
-    try:
+    with located(where):
         module = OnnxModule(nodes, constants, [one.name for one in inputs], [one.name for one in graph.output])
-    except ExportError as error:
-        raise ExportError(error.message, where=where) from error
     return module, inputs
 
 

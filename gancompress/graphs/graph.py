@@ -10,7 +10,7 @@ import torch
 from gancompress.errors import ExportError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["DTYPES", "OPERATIONS", "SIZES", "Graph", "Input", "Node", "Stored", "Value"]
 
@@ -82,6 +82,16 @@ class Input:
     name: str
     shape: tuple[int | str, ...]
     dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {' x '.join(map(str, self.shape))}"
+
+    def takes(self, shape: Sequence[int], sizes: dict[str, int]) -> bool:
+        """Return whether a tensor of ``shape`` fits; sizes that may change are remembered in ``sizes`` by name."""
+        return len(shape) == len(self.shape) and all(
+            size == (sizes.setdefault(want, size) if isinstance(want, str) else want)
+            for want, size in zip(self.shape, shape, strict=True)
+        )
 
     def example(self, sizes: Mapping[str, int], device: str = "cpu") -> torch.Tensor:
         """Return zeros of this shape, with ``sizes`` for the names in it."""
