@@ -22,7 +22,7 @@ from gancompress.export.in_place import reuse_memory
 from gancompress.export.lowering import Convolution, Read, Region, find_regions, refusal
 from gancompress.export.plain import example_inputs, plain_copy
 from gancompress.export.tracing import ENTRY, VALUE, trace, value_of
-from gancompress.kernels import Layer, Mode, Pattern, Program, Value, choose, status
+from gancompress.kernels import Addend, Layer, Mode, Pattern, Program, Value, choose, status
 from gancompress.kernels.tuning import ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ class _ProgramModule(nn.Module):
         self.program = program
 
     def forward(self, x: Tensor, *affines: Tensor) -> Tensor:
-        return self.program(x, *(affine.expand(x.shape[0], -1, -1) for affine in affines))
+        images: Tensor = self.program(x, *(affine.expand(x.shape[0], -1, -1) for affine in affines))
+        return images
 
 
 class _AffineModule(nn.Module):
@@ -265,16 +266,16 @@ def _add(program: Program, conv: Convolution, pattern: Pattern, values: Mapping[
     bias = None if conv.bias is None else conv.bias.float()
     x, weight = values[read.value], conv.weight.float()
     stride, padding = int(module.stride[0]), int(module.padding[0])
-    add = None if conv.add is None else values[conv.add.value]
+    add = () if conv.add is None else Addend(values[conv.add.value], upsample=2 if conv.add.up else 1)
+    pre, activation = (0.0 if relu else None for relu in (read.relu, conv.relu))
     if isinstance(module, nn.ConvTranspose2d):
         return program.conv_transpose(
             x, weight, pattern, bias, stride=stride, padding=padding, output_padding=int(module.output_padding[0]),
-            scale=scale, shift=shift, affine=affine, pre_relu=read.relu, add=add, relu=conv.relu,
+            scale=scale, shift=shift, affine=affine, pre=pre, add=add, activation=activation,
         )  # fmt: skip
     return program.conv(
-        x, weight, pattern, bias, stride=stride, padding=padding, scale=scale, shift=shift, affine=affine,
-        pre_relu=read.relu, upsample=read.up, add=add, add_upsample=conv.add is not None and conv.add.up,
-        relu=conv.relu,
+        x, weight, pattern, bias, stride=stride, padding=padding, scale=scale, shift=shift, affine=affine, pre=pre,
+        upsample=read.up, add=add, activation=activation,
     )  # fmt: skip
 
 

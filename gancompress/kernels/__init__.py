@@ -10,12 +10,16 @@ from gancompress.kernels.modules import Attachment, after_relu, attach, attached
 from gancompress.kernels.native_library import Status, status
 from gancompress.kernels.ops import conv2d, conv_transpose2d, keep, linear
 from gancompress.kernels.pattern import Pattern, as_pattern
-from gancompress.kernels.program import Affine, Program, Value
+from gancompress.kernels.program import Program
+from gancompress.kernels.steps import Activation, Addend, Affine, Border, Value
 from gancompress.kernels.tuning import Mode, break_even, choose
 
 __all__ = [
+    "Activation",
+    "Addend",
     "Affine",
     "Attachment",
+    "Border",
     "Layer",
     "Mode",
     "Pattern",

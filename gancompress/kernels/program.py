@@ -3,7 +3,7 @@
 Build it once, run it often::
 
     net = Program((256, 4, 4))
-    h = net.conv(net.input, weight, mask, bias, padding=1, upsample=True, relu=True)
+    h = net.conv(net.input, weight, mask, bias, padding=1, upsample=True, activation=0.0)
     net.output(h)
     images = net(x)  # x: [N, 256, 4, 4]
 
@@ -17,77 +17,37 @@ from __future__ import annotations
 import ctypes
 import weakref
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 
 from gancompress.errors import KernelError
-from gancompress.kernels.layer import Layer
 from gancompress.kernels.native_library import DIRECT, PHASED, Library, RunArgs, StepArgs, library
 from gancompress.kernels.pattern import Pattern, Plan, as_pattern
+from gancompress.kernels.steps import (
+    Activation,
+    Addend,
+    Affine,
+    Border,
+    ConvStep,
+    NormStep,
+    Step,
+    SumStep,
+    Value,
+    sides_of,
+)
 from gancompress.kernels.upsampling import fold_upsampling
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
-__all__ = ["Affine", "Program", "Value"]
+__all__ = ["Program"]
 
 #: Batches up to this size go image by image: the other kernel works on whole vectors, which hold 16, 8 or 4 images.
 _FLAT_UP_TO = {"avx512": 8, "avx2": 4}
 _FLAT_ELSEWHERE = 2
-
-
-@dataclass(frozen=True)
-class Value:
-    """A tensor inside a program.
-
-    Attributes:
-        index: which one.
-        shape: channels, rows and columns.
-    """
-
-    index: int
-    shape: tuple[int, int, int]
-
-    @property
-    def floats(self) -> int:
-        """Elements of one image."""
-        return self.shape[0] * self.shape[1] * self.shape[2]
-
-
-@dataclass(frozen=True)
-class Affine:
-    """A scale and a shift per image and channel, given to a program with its input (conditional batch norm).
-
-    Attributes:
-        index: which of the affines.
-        channels: of the maps that it applies to.
-    """
-
-    index: int
-    channels: int
-
-
-@dataclass
-class _Step:
-    src: Value
-    weight: Tensor
-    pattern: Pattern
-    bias: Tensor | None = None
-    stride: int = 1
-    padding: int = 0
-    scale: Tensor | None = None
-    shift: Tensor | None = None
-    affine: Affine | None = None
-    pre_relu: bool = False
-    upsample: bool = False
-    add: Value | None = None
-    add_upsample: bool = False
-    relu: bool = False
-    transpose: bool = False
-    output_padding: int = 0
-    dst: Value = Value(-1, (0, 0, 0))  # given when it is added
 
 
 @dataclass
@@ -101,134 +61,153 @@ class Program:
     """A network of sparse convolutions. See the module for how it is used.
 
     Args:
-        shape: of the input: channels, rows, columns.
+        *shapes: of the inputs: channels, rows, columns. A signal has one row.
+
+    Attributes:
+        inputs: their values.
+        input: the first of them.
     """
 
-    def __init__(self, shape: tuple[int, int, int]) -> None:
-        if len(shape) != 3 or min(shape) < 1:
-            raise KernelError(f"a program's input is channels, rows, columns; got {shape}")
-        self.input = Value(0, (shape[0], shape[1], shape[2]))
-        self._values = [self.input]
+    def __init__(self, *shapes: tuple[int, int, int]) -> None:
+        if not shapes or any(len(shape) != 3 or min(shape) < 1 for shape in shapes):
+            raise KernelError(f"a program's inputs are channels, rows, columns each; got {shapes}")
+        self.inputs = tuple(Value(i, (shape[0], shape[1], shape[2])) for i, shape in enumerate(shapes))
+        self.input = self.inputs[0]
+        self._values = list(self.inputs)
         self._affines: list[Affine] = []
-        self._steps: list[_Step] = []
-        self._output: Value | None = None
+        self._steps: list[Step] = []
+        self._outputs: tuple[Value, ...] = ()
         self._built: dict[tuple[str, bool], _Native] = {}
 
     def affine(self, channels: int) -> Affine:
         """Declare one more tensor ``[N, 2, channels]`` (scales, then shifts) that every call gives after the images."""
-        if self._output is not None:
+        if self._outputs:
             raise KernelError("a program with an output takes no more inputs")
         self._affines.append(Affine(len(self._affines), channels))
         return self._affines[-1]
 
     def conv(
         self,
-        x: Value,
+        x: Value | Sequence[Value],
         weight: Tensor,
         mask: Tensor | Pattern,
         bias: Tensor | None = None,
         *,
-        stride: int = 1,
-        padding: int = 0,
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, ...] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        border: Border = "zeros",
         scale: Tensor | None = None,
         shift: Tensor | None = None,
         affine: Affine | None = None,
-        pre_relu: bool = False,
+        pre: Activation | None = None,
         upsample: bool = False,
-        add: Value | None = None,
-        add_upsample: bool = False,
-        relu: bool = False,
+        add: Addend | Sequence[Addend] = (),
+        activation: Activation | None = None,
+        shuffle: int = 1,
     ) -> Value:
-        """Add a convolution with all that is fused around it, in the order of the arguments.
+        """Add a convolution with all that is fused around it.
+
+        It computes, in this order: scale and shift, ``pre``, upsampling, border, convolution and bias, shuffle,
+        addends, ``activation``.
 
         Args:
-            x: what it reads.
-            weight: ``[R, C, kh, kw]``; copied.
+            x: what it reads; several values of one size are read as if concatenated along channels.
+            weight: ``[R, C/groups, kh, kw]``; copied. A signal's is ``[R, C/groups, 1, k]``.
             mask: its kept positions.
             bias: ``[R]`` or None.
-            stride: of both dimensions.
-            padding: zeros on every side, after the affine and the upsampling.
+            stride: of both axes, or of rows and columns.
+            padding: on every side, or of rows and columns, or top, bottom, left and right; it goes around what was
+                scaled, activated and upsampled.
+            dilation: of both axes, or of rows and columns.
+            groups: as in torch.
+            border: what the padding holds: ``zeros``, ``reflect`` or ``replicate``.
             scale: ``[C]`` or None: the input is first ``x * scale + shift`` (a batch norm in evaluation mode).
             shift: ``[C]``, together with ``scale``.
             affine: in place of both, when they differ from image to image.
-            pre_relu: then a ReLU.
-            upsample: then nearest x2.
-            add: a value added to the result (a residual).
-            add_upsample: ``add`` is nearest x2 upsampled first.
-            relu: a ReLU at the very end.
+            pre: the activation of what is read, a slope or slopes ``[C]`` (see ``Activation``).
+            upsample: then nearest x2, rows and columns.
+            add: up to three addends, shaped like the result.
+            activation: at the very end, a slope or slopes, one per channel of the result.
+            shuffle: pixel shuffle by this factor: ``R / shuffle**2`` channels of so many times the rows and columns.
 
         Raises:
             KernelError: shapes do not fit.
         """
         return self._add(
-            _Step(
-                x, weight, as_pattern(mask), bias, stride, padding, scale, shift, affine, pre_relu, upsample, add,
-                add_upsample, relu,
+            ConvStep(
+                (x,) if isinstance(x, Value) else tuple(x), weight, as_pattern(mask), bias, stride=_pair(stride),
+                padding=sides_of(padding), dilation=_pair(dilation), groups=groups, border=border, scale=scale,
+                shift=shift, affine=affine, pre=pre, upsample=upsample,
+                add=(add,) if isinstance(add, Addend) else tuple(add), activation=activation, shuffle=shuffle,
             )
         )  # fmt: skip
 
     def conv_transpose(
-        self, x: Value, weight: Tensor, mask: Tensor | Pattern, bias: Tensor | None = None, **around: Any
+        self,
+        x: Value | Sequence[Value],
+        weight: Tensor,
+        mask: Tensor | Pattern,
+        bias: Tensor | None = None,
+        *,
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, ...] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        output_padding: int | tuple[int, int] = 0,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        affine: Affine | None = None,
+        pre: Activation | None = None,
+        add: Addend | Sequence[Addend] = (),
+        activation: Activation | None = None,
     ) -> Value:
-        """Add a transposed convolution, ``[C, R, kh, kw]``.
+        """Add a transposed convolution, ``[C, R/groups, kh, kw]``.
 
-        Arguments are as for :meth:`conv`, but no upsampling; ``output_padding`` adds rows and columns, less than
-        ``stride``.
+        Arguments are as for :meth:`conv`; ``padding`` is what the result loses on its sides, and ``output_padding``
+        adds rows and columns, less than ``stride``.
         """
-        if around.keys() & {"upsample", "add_upsample"}:
-            raise KernelError("program: a transposed convolution does not upsample")
-        return self._add(_Step(x, weight, as_pattern(mask), bias, transpose=True, **around))
+        return self._add(
+            ConvStep(
+                (x,) if isinstance(x, Value) else tuple(x), weight, as_pattern(mask), bias, transpose=True,
+                stride=_pair(stride), padding=sides_of(padding), dilation=_pair(dilation), groups=groups,
+                output_padding=_pair(output_padding), scale=scale, shift=shift, affine=affine, pre=pre,
+                add=(add,) if isinstance(add, Addend) else tuple(add), activation=activation,
+            )
+        )  # fmt: skip
 
-    def _add(self, s: _Step) -> Value:
-        if self._output is not None:
+    def norm(
+        self, x: Value, weight: Tensor | None, bias: Tensor | None, eps: float, groups: int | None = None
+    ) -> Value:
+        """Add a group norm of a value, ``[C]`` gains and biases or None; without ``groups`` an instance norm."""
+        return self._add(NormStep(x, weight, bias, eps, x.shape[0] if groups is None else groups))
+
+    def sum(self, addends: Sequence[Addend], activation: Activation | None = None) -> Value:
+        """Add a sum of values: for where an addition stands behind no convolution."""
+        return self._add(SumStep(tuple(addends), activation))
+
+    def _add(self, step: Step) -> Value:
+        if self._outputs:
             raise KernelError("a program with an output takes no more layers")
-        for value in (s.src, s.add):
-            if value is not None:
-                self._mine(value)
-        weight = s.weight
-        if weight.dim() != 4 or tuple(weight.shape) != s.pattern.shape:
-            raise KernelError(f"program: the mask has shape {s.pattern.shape}, the weight {tuple(weight.shape)}")
-        channels, gives = weight.shape[int(not s.transpose)], weight.shape[int(s.transpose)]
-        height, width = ((2 if s.upsample else 1) * side for side in s.src.shape[1:])
-        op: Literal["conv", "transpose"] = "transpose" if s.transpose else "conv"
-        layer = Layer(op, tuple(weight.shape), 1, height, width, s.stride, s.padding, s.output_padding)
-        out = Value(len(self._values), (gives, *layer.out_size))
-        if s.output_padding and s.output_padding >= s.stride:
-            raise KernelError(f"program: output padding {s.output_padding} must be below the stride, {s.stride}")
-        if s.src.shape[0] != channels or min(out.shape) < 1:
-            raise KernelError(f"program: a weight {tuple(weight.shape)} does not fit an input {s.src.shape}")
-        if s.add is not None:
-            rows, columns = (out.shape[1] / 2, out.shape[2] / 2) if s.add_upsample else out.shape[1:]
-            if s.add.shape != (gives, rows, columns):
-                raise KernelError(f"program: cannot add {s.add.shape} to {out.shape}")
-        for name, length in (("bias", gives), ("scale", channels), ("shift", channels)):
-            vector = getattr(s, name)
-            if vector is not None and tuple(vector.shape) != (length,):
-                raise KernelError(f"program: {name} has shape {tuple(vector.shape)}, needs ({length},)")
-        if (s.scale is None) != (s.shift is None):
-            raise KernelError("program: scale and shift come together")
-        if s.affine is not None:
-            if s.affine not in self._affines:
-                raise KernelError(f"{s.affine} is not of this program")
-            if s.scale is not None:
-                raise KernelError("program: an affine per image cannot stand beside a scale")
-            if s.affine.channels != channels:
-                raise KernelError(f"program: {s.affine} does not fit an input {s.src.shape}")
-        own = {
-            name: t.detach().to("cpu", torch.float32, copy=True).contiguous()
-            for name in ("weight", "bias", "scale", "shift")
-            if (t := getattr(s, name)) is not None
-        }
-        self._values.append(out)
-        self._steps.append(replace(s, dst=out, **own))
-        return out
+        for value in step.reads:
+            self._mine(value)
+        if isinstance(step, ConvStep) and step.affine is not None and step.affine not in self._affines:
+            raise KernelError(f"{step.affine} is not of this program")
+        step.dst = Value(len(self._values), step.dst.shape)
+        self._values.append(step.dst)
+        self._steps.append(step)
+        return step.dst
 
-    def output(self, value: Value) -> None:
-        """Say which value the program returns, and end its building."""
-        self._mine(value)
-        if value.index == 0:
-            raise KernelError("a program returns the result of one of its layers")
-        self._output = value
+    def output(self, *values: Value) -> None:
+        """Say which values the program returns, and end its building."""
+        for value in values:
+            self._mine(value)
+            if value in self.inputs:
+                raise KernelError("a program returns the results of its layers")
+        if not values:
+            raise KernelError("a program returns at least one value")
+        self._outputs = values
 
     def _mine(self, value: Value) -> None:
         if value.index >= len(self._values) or self._values[value.index] is not value:
@@ -240,13 +219,14 @@ class Program:
 
     def arenas(self) -> tuple[list[int], list[int]]:
         """Plan the memory: which arena every value lives in, and the floats per image of every arena."""
-        last = {self.input.index: -1}
+        last = {value.index: -1 for value in self.inputs}
         for i, step in enumerate(self._steps):
-            for value in (step.src, step.dst, *([step.add] if step.add else [])):
+            for value in (*step.reads, step.dst):
                 last[value.index] = i
-        if self._output is not None:
-            last[self._output.index] = len(self._steps)
-        place, sizes, free = [0] * len(self._values), [self.input.floats], list[int]()
+        for value in self._outputs:
+            last[value.index] = len(self._steps)
+        sizes, free = [value.floats for value in self.inputs], list[int]()
+        place = [*range(len(sizes)), *(0 for _ in self._steps)]
         for i, step in enumerate(self._steps):
             need = step.dst.floats
             # The smallest free arena that is large enough, else the largest one, grown.
@@ -259,9 +239,14 @@ class Program:
                 arena = len(sizes)
                 sizes.append(need)
             place[step.dst.index] = arena
-            done = {v.index for v in (step.src, step.dst, *([step.add] if step.add else [])) if last[v.index] == i}
+            done = {value.index for value in (*step.reads, step.dst) if last[value.index] == i}
             free.extend(place[index] for index in sorted(done))
         return place, sizes
+
+    @property
+    def native(self) -> bool:
+        """Whether the native kernels take all of it; else a call computes it in torch, dense."""
+        return len(self.inputs) == len(self._outputs) == 1 and all(map(_is_native, self._steps))
 
     def _native(self, lib: Library, flat: bool) -> _Native:
         key = (lib.isa, flat)
@@ -272,95 +257,108 @@ class Program:
                 raise KernelError("not enough memory for a program")
             weakref.finalize(self, lib.raw.gc_program_free, address)
             native = _Native(address, [], place)
-            for step in self._steps if flat else map(_folded, self._steps):
+            for step in self._steps:
+                assert isinstance(step, ConvStep)
+                step = step if flat else _folded(step)
                 kind = PHASED if step.transpose else DIRECT
-                plan = step.pattern.plan(lib, kind, step.stride, step.padding, step.dst.shape[1:], flat)
+                plan = step.pattern.plan(lib, kind, step.stride[0], step.padding[0], step.dst.shape[1:], flat)
                 native.plans.append(plan)
                 lib.check(lib.raw.gc_program_add(address, ctypes.byref(_arguments(step, plan, place))))
             self._built[key] = native
         return self._built[key]
 
-    def __call__(self, x: Tensor, *affines: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor) -> Any:
         """Run on images; any dtype and device, the result is float32 on the CPU.
 
         Args:
-            x: ``[N, C, H, W]``.
-            *affines: ``[N, 2, channels]`` for every :meth:`affine`, in their order.
+            *inputs: ``[N, C, H, W]`` for every input, then ``[N, 2, channels]`` for every :meth:`affine`, in order.
+
+        Returns:
+            The output, or a tuple of the outputs where there are several.
 
         Raises:
             KernelError: the program has no output yet, or something has another shape.
         """
-        if self._output is None:
+        if not self._outputs:
             raise KernelError("the program has no output: call output() first")
-        if tuple(x.shape[1:]) != self.input.shape:
-            raise KernelError(f"the program takes [N, {', '.join(map(str, self.input.shape))}], got {tuple(x.shape)}")
-        wanted = [(x.shape[0], 2, affine.channels) for affine in self._affines]
-        if [tuple(given.shape) for given in affines] != wanted:
-            raise KernelError(f"the program takes affines {wanted}, got {[tuple(given.shape) for given in affines]}")
-        x, *given = (t.detach().to("cpu", torch.float32).contiguous() for t in (x, *affines))
+        batch = inputs[0].shape[0] if inputs and inputs[0].dim() else 0
+        images = [(batch, *value.shape) for value in self.inputs]
+        if [tuple(given.shape) for given in inputs[: len(images)]] != images:
+            takes = ", ".join(f"[N, {', '.join(map(str, value.shape))}]" for value in self.inputs)
+            raise KernelError(f"the program takes {takes}, got {[tuple(given.shape) for given in inputs]}")
+        wanted = [(batch, 2, affine.channels) for affine in self._affines]
+        if [tuple(given.shape) for given in inputs[len(images) :]] != wanted:
+            got = [tuple(given.shape) for given in inputs[len(images) :]]
+            raise KernelError(f"the program takes affines {wanted}, got {got}")
+        given = [t.detach().to("cpu", torch.float32).contiguous() for t in inputs]
         lib = library()
-        if lib is None:
-            return self.dense(x, *given)
-        native = self._native(lib, flat=x.shape[0] <= _FLAT_UP_TO.get(lib.isa, _FLAT_ELSEWHERE))
-        out = torch.empty(x.shape[0], *self._output.shape)
-        pointers = (ctypes.c_void_p * len(given))(*(t.data_ptr() for t in given))
+        if lib is None or not self.native:
+            return self.dense(*given)
+        x, *affines = given
+        native = self._native(lib, flat=batch <= _FLAT_UP_TO.get(lib.isa, _FLAT_ELSEWHERE))
+        (output,) = self._outputs
+        out = torch.empty(batch, *output.shape)
+        pointers = (ctypes.c_void_p * len(affines))(*(t.data_ptr() for t in affines))
         args = RunArgs(
             x=x.data_ptr(), out=out.data_ptr(), affines=ctypes.cast(pointers, ctypes.c_void_p),
-            in_count=self.input.floats, out_count=self._output.floats, batch=x.shape[0], input=native.arenas[0],
-            output=native.arenas[self._output.index], affine_count=len(given), threads=torch.get_num_threads(),
+            in_count=self.input.floats, out_count=output.floats, batch=batch, input=native.arenas[0],
+            output=native.arenas[output.index], affine_count=len(affines), threads=torch.get_num_threads(),
         )  # fmt: skip
         lib.check(lib.raw.gc_program_run(native.address, ctypes.byref(args)))
         return out
 
-    def dense(self, x: Tensor, *affines: Tensor) -> Tensor:
+    def dense(self, *inputs: Tensor) -> Any:
         """The same network in torch: what runs where the native kernels are missing, and what tests compare with.
 
         Args:
-            x: ``[N, C, H, W]``, of any floating dtype, which the result has too.
-            *affines: as for a call.
+            *inputs: as for a call, of any floating dtype, which the result has too.
         """
-        if self._output is None:
+        if not self._outputs:
             raise KernelError("the program has no output: call output() first")
-        values: dict[int, Tensor] = {0: x}
-        for s in self._steps:
-            add = None if s.add is None else values[s.add.index]
-            values[s.dst.index] = _dense(s, values[s.src.index], add, affines)
-        return values[self._output.index]
+        values = dict(enumerate(inputs[: len(self.inputs)]))
+        for step in self._steps:
+            values[step.dst.index] = step.dense(values, inputs[len(self.inputs) :])
+        results = tuple(values[value.index] for value in self._outputs)
+        return results[0] if len(results) == 1 else results
 
 
-def _dense(s: _Step, x: Tensor, add: Tensor | None, affines: tuple[Tensor, ...]) -> Tensor:
-    if s.affine is not None:
-        scale, shift = affines[s.affine.index].to(x.dtype)[..., None, None].unbind(1)
-        x = x * scale + shift
-    if s.scale is not None and s.shift is not None:
-        x = x * s.scale.to(x.dtype)[:, None, None] + s.shift.to(x.dtype)[:, None, None]
-    x = torch.relu(x) if s.pre_relu else x
-    x = F.interpolate(x, scale_factor=2.0) if s.upsample else x
-    kept = torch.where(s.pattern.mask.cpu(), s.weight, 0.0).to(x.dtype)
-    more = (s.output_padding,) if s.transpose else ()
-    conv = F.conv_transpose2d if s.transpose else F.conv2d
-    x = conv(x, kept, None if s.bias is None else s.bias.to(x.dtype), s.stride, s.padding, *more)
-    if add is not None:
-        x = x + (F.interpolate(add, scale_factor=2.0) if s.add_upsample else add)
-    return torch.relu(x) if s.relu else x
+def _pair(both: int | tuple[int, int]) -> tuple[int, int]:
+    return (both, both) if isinstance(both, int) else (both[0], both[1])
 
 
-def _folded(s: _Step) -> _Step:
+def _is_native(s: Step) -> bool:
+    return (
+        isinstance(s, ConvStep)
+        and len(s.sources) == s.groups == s.shuffle == 1
+        and len(s.add) <= 1
+        and s.border == "zeros"
+        and s.dilation == (1, 1)
+        and len(set(s.stride)) == len(set(s.padding)) == len(set(s.output_padding)) == 1
+        and all(a.factor == 1 and a.upsample <= 2 for a in s.add)
+        and all(slope is None or (isinstance(slope, float) and slope == 0) for slope in (s.pre, s.activation))
+    )
+
+
+def _folded(s: ConvStep) -> ConvStep:
     """Return the step with fewer products where it upsamples. Not for single images: their loops would be too short."""
-    if not s.upsample or (s.stride, s.padding, *s.weight.shape[2:]) != (1, 1, 3, 3):
+    plain = s.stride == s.dilation == (1, 1) and s.groups == s.shuffle == 1 and s.border == "zeros"
+    if not (s.upsample and plain and s.padding == (1, 1, 1, 1) and tuple(s.weight.shape[2:]) == (3, 3)):
         return s
     weight, pattern = fold_upsampling(s.weight, s.pattern)
-    return replace(s, transpose=True, weight=weight, pattern=pattern, stride=2, padding=1, upsample=False)
+    folded = replace(s, transpose=True, weight=weight, pattern=pattern, stride=(2, 2), upsample=False)
+    folded.dst = s.dst
+    return folded
 
 
-def _arguments(s: _Step, plan: Plan, place: list[int]) -> StepArgs:
+def _arguments(s: ConvStep, plan: Plan, place: list[int]) -> StepArgs:
     def at(t: Tensor | None) -> int | None:
         return None if t is None else t.data_ptr()
 
+    (source,) = s.sources
     return StepArgs(
         plan=plan.address, weight=at(s.weight), bias=at(s.bias), scale=at(s.scale), shift=at(s.shift),
-        src=place[s.src.index], dst=place[s.dst.index], add=-1 if s.add is None else place[s.add.index],
-        hi=s.src.shape[1], wi=s.src.shape[2], ho=s.dst.shape[1], wo=s.dst.shape[2], up=int(s.upsample),
-        pre_relu=int(s.pre_relu), relu=int(s.relu), add_up=int(s.add_upsample),
-        affine=-1 if s.affine is None else s.affine.index,
+        src=place[source.index], dst=place[s.dst.index], add=place[s.add[0].value.index] if s.add else -1,
+        hi=source.shape[1], wi=source.shape[2], ho=s.dst.shape[1], wo=s.dst.shape[2], up=int(s.upsample),
+        pre_relu=int(s.pre is not None), relu=int(s.activation is not None),
+        add_up=int(any(a.upsample == 2 for a in s.add)), affine=-1 if s.affine is None else s.affine.index,
     )  # fmt: skip

@@ -149,7 +149,21 @@ def test_everything_fused(isa, data):
 
     net = kernels.Program(tuple(x.shape[1:]))
     add = net.conv(net.input, shortcut, some, **resized) if data.draw(flag) else None
-    net.output(net.conv(net.input, weight, mask, bias, add=add, add_upsample=add_up, **affine, **options))
+    addends = () if add is None else kernels.Addend(add, upsample=1 + add_up)
+    pre, activation = (0.0 if options[name] else None for name in ("pre_relu", "relu"))
+    last = net.conv(
+        net.input,
+        weight,
+        mask,
+        bias,
+        padding=k // 2,
+        pre=pre,
+        upsample=up,
+        add=addends,
+        activation=activation,
+        **affine,
+    )
+    net.output(last)
     exact = None if add is None else reference.fused_conv2d(x.double(), shortcut.double(), some, **resized)
     want = reference.fused_conv2d(
         x.double(), weight.double(), mask, bias.double(), add=exact, add_upsample=add_up,

@@ -6,9 +6,10 @@ import copy
 
 import pytest
 import torch
+from programs import random_program
 
 from gancompress.errors import KernelError
-from gancompress.kernels import Program
+from gancompress.kernels import Addend, Program
 
 
 def masked(*shape, density=0.3):
@@ -22,28 +23,28 @@ def residual_generator(channels=20, blocks=2, size=4):
     for _ in range(blocks):
         shortcut = net.conv(h, *masked(channels, channels, 1, 1), torch.randn(channels))
         t = net.conv(
-            h, *masked(channels, channels, 3, 3), torch.randn(channels), padding=1, upsample=True, pre_relu=True,
-            scale=torch.rand(channels) + 0.5, shift=torch.randn(channels), relu=True,
+            h, *masked(channels, channels, 3, 3), torch.randn(channels), padding=1, upsample=True, pre=0.0,
+            scale=torch.rand(channels) + 0.5, shift=torch.randn(channels), activation=0.0,
         )  # fmt: skip
         weight, mask = masked(channels, channels, 3, 3)
-        h = net.conv(t, weight, mask, torch.randn(channels), padding=1, add=shortcut, add_upsample=True)
-    net.output(net.conv(h, *masked(3, channels, 3, 3), torch.randn(3), padding=1, pre_relu=True))
+        h = net.conv(t, weight, mask, torch.randn(channels), padding=1, add=Addend(shortcut, upsample=2))
+    net.output(net.conv(h, *masked(3, channels, 3, 3), torch.randn(3), padding=1, pre=0.0))
     return net
 
 
 def dcgan_generator():
     net = Program((12, 3, 3))
-    h = net.conv_transpose(net.input, *masked(12, 20, 4, 4), torch.randn(20), stride=2, padding=1, relu=True)
-    h = net.conv_transpose(h, *masked(20, 9, 4, 4), torch.randn(9), stride=2, padding=1, relu=True)
+    h = net.conv_transpose(net.input, *masked(12, 20, 4, 4), torch.randn(20), stride=2, padding=1, activation=0.0)
+    h = net.conv_transpose(h, *masked(20, 9, 4, 4), torch.randn(9), stride=2, padding=1, activation=0.0)
     net.output(net.conv_transpose(h, *masked(9, 3, 4, 4), stride=2, padding=1))
     return net
 
 
 def strided():
     net = Program((7, 13, 11))
-    h = net.conv(net.input, *masked(18, 7, 3, 3), stride=2, padding=1, relu=True)
+    h = net.conv(net.input, *masked(18, 7, 3, 3), stride=2, padding=1, activation=0.0)
     h = net.conv(h, *masked(5, 18, 5, 5), stride=3, padding=2)
-    net.output(net.conv(h, *masked(5, 5, 3, 3), padding=1, add=h, relu=True))
+    net.output(net.conv(h, *masked(5, 5, 3, 3), padding=1, add=Addend(h), activation=0.0))
     return net
 
 
@@ -68,7 +69,7 @@ def test_a_transposed_convolution_of_any_size(isa, seed):
     net = Program((ins, height, width))
     weight, mask = masked(ins, outs, kernel, kernel, density=0.4)
     h = net.conv_transpose(
-        net.input, weight, mask, torch.randn(outs), stride=stride, padding=padding, output_padding=more, relu=True
+        net.input, weight, mask, torch.randn(outs), stride=stride, padding=padding, output_padding=more, activation=0.0
     )
     first = h
     h = net.conv(h, *masked(3, outs, 3, 3), padding=1)
@@ -96,10 +97,10 @@ def conditional():
     """Scales and shifts that differ from image to image, beside ones that do not."""
     net = Program((9, 4, 6))
     first, second = net.affine(9), net.affine(18)
-    h = net.conv(net.input, *masked(18, 9, 3, 3), padding=1, upsample=True, pre_relu=True, affine=first)
-    h = net.conv(h, *masked(18, 18, 3, 3), torch.randn(18), padding=1, affine=second, add=h)
+    h = net.conv(net.input, *masked(18, 9, 3, 3), padding=1, upsample=True, pre=0.0, affine=first)
+    h = net.conv(h, *masked(18, 18, 3, 3), torch.randn(18), padding=1, affine=second, add=Addend(h))
     h = net.conv(h, *masked(5, 18, 1, 1), scale=torch.randn(18), shift=torch.randn(18))
-    net.output(net.conv_transpose(h, *masked(5, 3, 4, 4), stride=2, padding=1, affine=net.affine(5), relu=True))
+    net.output(net.conv_transpose(h, *masked(5, 3, 4, 4), stride=2, padding=1, affine=net.affine(5), activation=0.0))
     return net
 
 
@@ -129,9 +130,10 @@ def test_an_affine_per_image_by_hand(isa):
 def test_affines_that_do_not_fit():
     net = Program((4, 5, 5))
     weight, mask = masked(6, 4, 3, 3)
-    affine = net.affine(4)
+    affine, other = net.affine(4), Program((4, 5, 5))
+    other.affine(3)
     with pytest.raises(KernelError, match="not of this program"):
-        net.conv(net.input, weight, mask, affine=Program((4, 5, 5)).affine(3))
+        net.conv(net.input, weight, mask, affine=other.affine(4))
     with pytest.raises(KernelError, match="does not fit"):
         net.conv(net.input, weight, mask, affine=net.affine(5))
     with pytest.raises(KernelError, match="beside a scale"):
@@ -209,10 +211,10 @@ def test_bad_input_is_one_clear_error():
     with pytest.raises(KernelError, match="together"):
         net.conv(net.input, weight, mask, scale=torch.randn(4))
     with pytest.raises(KernelError, match="cannot add"):
-        net.conv(net.input, weight, mask, padding=1, add=net.input)
+        net.conv(net.input, weight, mask, padding=1, add=Addend(net.input))
     with pytest.raises(KernelError, match="not of this program"):
         net.conv(Program((4, 5, 5)).input, weight, mask)
-    with pytest.raises(KernelError, match="one of its layers"):
+    with pytest.raises(KernelError, match="results of its layers"):
         net.output(net.input)
     net.output(net.conv(net.input, weight, mask))
     with pytest.raises(KernelError, match="no more layers"):
@@ -220,3 +222,11 @@ def test_bad_input_is_one_clear_error():
     with pytest.raises(KernelError, match="takes"):
         net(torch.randn(1, 4, 6, 5))
     assert net(torch.randn(0, 4, 5, 5)).shape == (0, 6, 3, 3)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_programs_of_every_operation_against_torch(isa, seed):
+    net, inputs, want = random_program(seed, (1, 3, 16, 17)[seed % 4], signal=seed % 3 == 0)
+    for results in (net(*inputs), net.dense(*(x.double() for x in inputs))):
+        for got, exact in zip(results if isinstance(results, tuple) else (results,), want, strict=True):
+            torch.testing.assert_close(got.double(), exact, rtol=1e-5, atol=1e-5 * max(1.0, float(exact.abs().max())))

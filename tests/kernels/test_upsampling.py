@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gancompress.kernels import Pattern, Program
+from gancompress.kernels import Addend, Pattern, Program
 from gancompress.kernels.upsampling import fold_upsampling
 
 
@@ -56,8 +56,8 @@ def test_programs_use_it_with_all_that_is_fused(isa):
     shortcut = net.conv(net.input, torch.randn(40, 6, 1, 1) * 0.3, torch.rand(40, 6, 1, 1) < 0.5)
     affine = net.affine(6)
     first = net.conv(
-        net.input, weight, mask, torch.randn(40), padding=1, upsample=True, pre_relu=True, affine=affine,
-        add=shortcut, add_upsample=True, relu=True,
+        net.input, weight, mask, torch.randn(40), padding=1, upsample=True, pre=0.0, affine=affine,
+        add=Addend(shortcut, upsample=2), activation=0.0,
     )  # fmt: skip
     net.output(net.conv(first, torch.randn(3, 40, 3, 3) * 0.1, torch.rand(3, 40, 3, 3) < 0.5, padding=1))
     x, scales = torch.randn(20, 6, 3, 5), torch.randn(20, 2, 6)
