@@ -1,4 +1,4 @@
-"""Which evaluation of a run is its best: the one rule for runs, reports and comparisons. Imports no torch.
+"""Which evaluation of a run is its best, and which evaluations may be compared at all. Imports no torch.
 
 The best is picked by the first metric among the evaluations that can be compared with the last one: measured under the
 same protocol, of a generator as dense as the last. An earlier, denser one of a pruning method is not what the run is
