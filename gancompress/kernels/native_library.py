@@ -25,10 +25,11 @@ __all__ = ["ENVIRONMENT", "Library", "Status", "library", "status"]
 #: The environment variable that picks an instruction set.
 ENVIRONMENT = "GANCOMPRESS_KERNELS"
 
-_ABI = 6
+_ABI = 7
 _OK, _NOT_FINITE, _BAD_ARGUMENT, _NO_MEMORY = range(4)
 IMAGES, POINTS, BATCH_LAST = range(3)
 DIRECT, PHASED, WEIGHTS = range(3)
+BATCH, FLAT, ROWS, COLUMNS = range(4)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class PlanShape(ctypes.Structure):
     """``gc::PlanShape`` in ``native/plan.h``."""
 
     _fields_ = _fields(
-        (c_int32, "kind dim0 dim1 kh kw stride padding flat grid_h grid_w tile_h tile_w chunk"),
+        (c_int32, "kind dim0 dim1 kh kw stride_y stride_x top left dilation_y dilation_x groups shuffle"),
+        (c_int32, "flat grid_h grid_w tile_h tile_w tiles_y tiles_x chunk"),
     )
 
 
@@ -92,12 +94,31 @@ class BoxesArgs(ctypes.Structure):
     )
 
 
+class ValueArgs(ctypes.Structure):
+    """``GcValue`` in ``native/api.h``."""
+
+    _fields_ = _fields((c_int32, "arena channels h w strip_h strip_w"))
+
+
+class ProgramArgs(ctypes.Structure):
+    """``GcProgram`` in ``native/api.h``."""
+
+    _fields_ = _fields((c_void_p, "values arenas"), (c_int32, "mode value_count arena_count"))
+
+
+class AddendArgs(ctypes.Structure):
+    """``GcAddend`` in ``native/api.h``."""
+
+    _fields_ = _fields((c_int32, "value"), (c_float, "factor"), (c_int32, "up"))
+
+
 class StepArgs(ctypes.Structure):
     """``GcStep`` in ``native/api.h``."""
 
     _fields_ = _fields(
-        (c_void_p, "plan weight bias scale shift"),
-        (c_int32, "src dst add hi wi ho wo up pre_relu relu add_up affine"),
+        (c_void_p, "plan weight bias scale shift pre_slopes slopes sources add"),
+        (c_int32, "source_count add_count dst up border pre activation affine groups"),
+        (c_float, "eps"),
     )
 
 
@@ -105,9 +126,9 @@ class RunArgs(ctypes.Structure):
     """``GcRun`` in ``native/api.h``."""
 
     _fields_ = _fields(
-        (c_void_p, "x out affines"),
-        (c_int64, "in_count out_count batch"),
-        (c_int32, "input output affine_count threads"),
+        (c_void_p, "inputs outputs affines output_values"),
+        (c_int64, "batch"),
+        (c_int32, "input_count output_count affine_count threads"),
     )
 
 
@@ -122,7 +143,7 @@ _ARGUMENTS = {
     "gc_boxes": [POINTER(BoxesArgs)],
     "gc_to_batch_last": [c_void_p, c_int64, c_int64, c_void_p],
     "gc_from_batch_last": [c_void_p, c_int64, c_int64, c_void_p],
-    "gc_program_new": [c_int32, POINTER(c_int64), c_int32],
+    "gc_program_new": [POINTER(ProgramArgs), c_int32],
     "gc_program_free": [c_void_p],
     "gc_program_add": [c_void_p, POINTER(StepArgs)],
     "gc_program_run": [c_void_p, POINTER(RunArgs)],
@@ -169,6 +190,7 @@ class Library:
                 f"{did_you_mean(wanted, [*self.supported, 'off'])}"
             )
         self.isa_index = self.built_for.index(self.isa)
+        self.lanes = int(lib.gc_isa_lanes(self.isa_index))
 
     def check(self, code: int) -> bool:
         """Turn a status code into True (done), False (an input was not finite: nothing useful written) or an error."""

@@ -23,14 +23,29 @@ __all__ = ["Pattern", "as_pattern"]
 
 @dataclass(frozen=True)
 class PlanKey:
-    """What a plan depends on beside the mask."""
+    """What a plan depends on beside the mask; pairs are of rows and columns.
+
+    Attributes:
+        kind: ``DIRECT``: a convolution, or a transposed one's input gradient; ``PHASED``: a transposed convolution, or
+            a plain one's input gradient; ``WEIGHTS``: the weight gradient of either.
+        stride: of the layer.
+        padding: of the layer, above and to the left.
+        grid: rows and columns of one phase of the result.
+        isa: the instruction set.
+        dilation: of the layer.
+        groups: of the layer.
+        shuffle: the factor of the pixel shuffle behind a convolution.
+        flat: for the kernel that takes one image with pixels in the lanes.
+    """
 
     kind: int
-    stride: int
-    padding: int
-    grid_h: int
-    grid_w: int
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    grid: tuple[int, int]
     isa: str
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    shuffle: int = 1
     flat: bool = False
 
 
@@ -38,9 +53,11 @@ class Plan:
     """Owns one native plan."""
 
     def __init__(self, lib: Library, mask: Tensor, key: PlanKey) -> None:
-        dim0, dim1, kh, kw = mask.shape
         # without tiles and chunk: the library chooses them
-        shape = PlanShape(key.kind, dim0, dim1, kh, kw, key.stride, key.padding, int(key.flat), key.grid_h, key.grid_w)
+        shape = PlanShape(
+            key.kind, *mask.shape, *key.stride, *key.padding, *key.dilation, key.groups, key.shuffle, int(key.flat),
+            *key.grid,
+        )  # fmt: skip
         address = lib.raw.gc_plan_new(mask.data_ptr(), ctypes.byref(shape), lib.isa_index)
         if not address:
             raise KernelError(f"no sparse plan for a weight of shape {tuple(mask.shape)} with {key}")
@@ -78,21 +95,30 @@ class Pattern:
         return self.kept / self.mask.numel()
 
     def plan(
-        self, lib: Library, kind: int, stride: int, padding: int, out: tuple[int, int], flat: bool = False
+        self,
+        lib: Library,
+        kind: int,
+        stride: int | tuple[int, int],
+        padding: int | tuple[int, int],
+        out: tuple[int, int],
+        **more: Any,
     ) -> Plan:
         """Return the plan of one direction, building it when it is first needed.
 
         Args:
             lib: the loaded kernels.
-            kind: ``DIRECT``: a convolution, or a transposed one's input gradient; ``PHASED``: a transposed
-                convolution, or a plain one's input gradient; ``WEIGHTS``: the weight gradient of either.
-            stride: of the layer, both dimensions.
-            padding: of the layer, both dimensions.
+            kind: see :class:`PlanKey`.
+            stride: of the layer.
+            padding: of the layer, above and to the left.
             out: rows and columns of what a convolution makes, or of what a transposed one reads for ``WEIGHTS``.
-            flat: for the kernel that takes one image with pixels in the lanes.
+            **more: what else :class:`PlanKey` has.
         """
-        rows, columns = (-(-side // stride) if kind == PHASED else side for side in out)  # of one phase
-        key = PlanKey(kind, stride, padding, rows, columns, lib.isa, flat)
+        strides = (stride, stride) if isinstance(stride, int) else stride
+        sides = (padding, padding) if isinstance(padding, int) else padding
+        shuffle = more.get("shuffle", 1)
+        phases = strides if kind == PHASED else (shuffle, shuffle)
+        rows, columns = (-(-side // of) for side, of in zip(out, phases, strict=True))
+        key = PlanKey(kind, strides, sides, (rows, columns), lib.isa, **more)
         plan = self._plans.get(key)
         if plan is None:
             with self._lock:

@@ -7,23 +7,21 @@ Build it once, run it often::
     net.output(h)
     images = net(x)  # x: [N, 256, 4, 4]
 
-Sixteen images at a time go through all layers before the next sixteen start; a small batch goes image by image through
-a kernel with pixels in the vector lanes instead. Memory between layers is planned when the program is built: a tensor's
+Sixteen images at a time go through all layers before the next sixteen start; a small batch goes image by image (see
+:mod:`gancompress.kernels.native_program`). Memory between layers is planned when the program is built: a tensor's
 place is used again once nothing reads it any more.
 """
 
 from __future__ import annotations
 
-import ctypes
-import weakref
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from gancompress.errors import KernelError
-from gancompress.kernels.native_library import DIRECT, PHASED, Library, RunArgs, StepArgs, library
-from gancompress.kernels.pattern import Pattern, Plan, as_pattern
+from gancompress.kernels.native_library import library
+from gancompress.kernels.native_program import Layout, NativeProgram, fastest, is_native, layouts
+from gancompress.kernels.pattern import Pattern, as_pattern
 from gancompress.kernels.steps import (
     Activation,
     Addend,
@@ -36,25 +34,15 @@ from gancompress.kernels.steps import (
     Value,
     sides_of,
 )
-from gancompress.kernels.upsampling import fold_upsampling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
+    from gancompress.kernels.native_library import Library
+
 __all__ = ["Program"]
-
-#: Batches up to this size go image by image: the other kernel works on whole vectors, which hold 16, 8 or 4 images.
-_FLAT_UP_TO = {"avx512": 8, "avx2": 4}
-_FLAT_ELSEWHERE = 2
-
-
-@dataclass
-class _Native:
-    address: int
-    plans: list[Plan]  # kept alive as long as the program that points to them
-    arenas: list[int]
 
 
 class Program:
@@ -77,7 +65,8 @@ class Program:
         self._affines: list[Affine] = []
         self._steps: list[Step] = []
         self._outputs: tuple[Value, ...] = ()
-        self._built: dict[tuple[str, bool], _Native] = {}
+        self._built: dict[tuple[str, int], NativeProgram] = {}
+        self._possible: dict[int, list[Layout]] = {}
 
     def affine(self, channels: int) -> Affine:
         """Declare one more tensor ``[N, 2, channels]`` (scales, then shifts) that every call gives after the images."""
@@ -246,26 +235,19 @@ class Program:
     @property
     def native(self) -> bool:
         """Whether the native kernels take all of it; else a call computes it in torch, dense."""
-        return len(self.inputs) == len(self._outputs) == 1 and all(map(_is_native, self._steps))
+        return all(map(is_native, self._steps))
 
-    def _native(self, lib: Library, flat: bool) -> _Native:
-        key = (lib.isa, flat)
+    def _native(self, lib: Library, layout: Layout) -> NativeProgram:
+        key = (lib.isa, layout.mode)
         if key not in self._built:
-            place, sizes = self.arenas()
-            address = lib.raw.gc_program_new(int(flat), (ctypes.c_int64 * len(sizes))(*sizes), len(sizes))
-            if not address:
-                raise KernelError("not enough memory for a program")
-            weakref.finalize(self, lib.raw.gc_program_free, address)
-            native = _Native(address, [], place)
-            for step in self._steps:
-                assert isinstance(step, ConvStep)
-                step = step if flat else _folded(step)
-                kind = PHASED if step.transpose else DIRECT
-                plan = step.pattern.plan(lib, kind, step.stride[0], step.padding[0], step.dst.shape[1:], flat)
-                native.plans.append(plan)
-                lib.check(lib.raw.gc_program_add(address, ctypes.byref(_arguments(step, plan, place))))
-            self._built[key] = native
+            place, _ = self.arenas()
+            self._built[key] = NativeProgram(lib, self._values, self._steps, place, layout)
         return self._built[key]
+
+    def _layouts(self, lanes: int) -> list[Layout]:
+        if lanes not in self._possible:
+            self._possible[lanes] = layouts(self.inputs, self._steps, lanes)
+        return self._possible[lanes]
 
     def __call__(self, *inputs: Tensor) -> Any:
         """Run on images; any dtype and device, the result is float32 on the CPU.
@@ -282,30 +264,22 @@ class Program:
         if not self._outputs:
             raise KernelError("the program has no output: call output() first")
         batch = inputs[0].shape[0] if inputs and inputs[0].dim() else 0
-        images = [(batch, *value.shape) for value in self.inputs]
-        if [tuple(given.shape) for given in inputs[: len(images)]] != images:
+        sizes = [(batch, *value.shape) for value in self.inputs]
+        if [tuple(given.shape) for given in inputs[: len(sizes)]] != sizes:
             takes = ", ".join(f"[N, {', '.join(map(str, value.shape))}]" for value in self.inputs)
             raise KernelError(f"the program takes {takes}, got {[tuple(given.shape) for given in inputs]}")
         wanted = [(batch, 2, affine.channels) for affine in self._affines]
-        if [tuple(given.shape) for given in inputs[len(images) :]] != wanted:
-            got = [tuple(given.shape) for given in inputs[len(images) :]]
+        if [tuple(given.shape) for given in inputs[len(sizes) :]] != wanted:
+            got = [tuple(given.shape) for given in inputs[len(sizes) :]]
             raise KernelError(f"the program takes affines {wanted}, got {got}")
         given = [t.detach().to("cpu", torch.float32).contiguous() for t in inputs]
         lib = library()
         if lib is None or not self.native:
             return self.dense(*given)
-        x, *affines = given
-        native = self._native(lib, flat=batch <= _FLAT_UP_TO.get(lib.isa, _FLAT_ELSEWHERE))
-        (output,) = self._outputs
-        out = torch.empty(batch, *output.shape)
-        pointers = (ctypes.c_void_p * len(affines))(*(t.data_ptr() for t in affines))
-        args = RunArgs(
-            x=x.data_ptr(), out=out.data_ptr(), affines=ctypes.cast(pointers, ctypes.c_void_p),
-            in_count=self.input.floats, out_count=output.floats, batch=batch, input=native.arenas[0],
-            output=native.arenas[output.index], affine_count=len(affines), threads=torch.get_num_threads(),
-        )  # fmt: skip
-        lib.check(lib.raw.gc_program_run(native.address, ctypes.byref(args)))
-        return out
+        images, affines = given[: len(self.inputs)], given[len(self.inputs) :]
+        layout = fastest(self._layouts(lib.lanes), lib.isa, batch)
+        results = self._native(lib, layout)(images, affines, self._outputs)
+        return results[0] if len(results) == 1 else results
 
     def dense(self, *inputs: Tensor) -> Any:
         """The same network in torch: what runs where the native kernels are missing, and what tests compare with.
@@ -324,41 +298,3 @@ class Program:
 
 def _pair(both: int | tuple[int, int]) -> tuple[int, int]:
     return (both, both) if isinstance(both, int) else (both[0], both[1])
-
-
-def _is_native(s: Step) -> bool:
-    return (
-        isinstance(s, ConvStep)
-        and len(s.sources) == s.groups == s.shuffle == 1
-        and len(s.add) <= 1
-        and s.border == "zeros"
-        and s.dilation == (1, 1)
-        and len(set(s.stride)) == len(set(s.padding)) == len(set(s.output_padding)) == 1
-        and all(a.factor == 1 and a.upsample <= 2 for a in s.add)
-        and all(slope is None or (isinstance(slope, float) and slope == 0) for slope in (s.pre, s.activation))
-    )
-
-
-def _folded(s: ConvStep) -> ConvStep:
-    """Return the step with fewer products where it upsamples. Not for single images: their loops would be too short."""
-    plain = s.stride == s.dilation == (1, 1) and s.groups == s.shuffle == 1 and s.border == "zeros"
-    if not (s.upsample and plain and s.padding == (1, 1, 1, 1) and tuple(s.weight.shape[2:]) == (3, 3)):
-        return s
-    weight, pattern = fold_upsampling(s.weight, s.pattern)
-    folded = replace(s, transpose=True, weight=weight, pattern=pattern, stride=(2, 2), upsample=False)
-    folded.dst = s.dst
-    return folded
-
-
-def _arguments(s: ConvStep, plan: Plan, place: list[int]) -> StepArgs:
-    def at(t: Tensor | None) -> int | None:
-        return None if t is None else t.data_ptr()
-
-    (source,) = s.sources
-    return StepArgs(
-        plan=plan.address, weight=at(s.weight), bias=at(s.bias), scale=at(s.scale), shift=at(s.shift),
-        src=place[source.index], dst=place[s.dst.index], add=place[s.add[0].value.index] if s.add else -1,
-        hi=source.shape[1], wi=source.shape[2], ho=s.dst.shape[1], wo=s.dst.shape[2], up=int(s.upsample),
-        pre_relu=int(s.pre is not None), relu=int(s.activation is not None),
-        add_up=int(any(a.upsample == 2 for a in s.add)), affine=-1 if s.affine is None else s.affine.index,
-    )  # fmt: skip

@@ -10,6 +10,7 @@ from programs import random_program
 
 from gancompress.errors import KernelError
 from gancompress.kernels import Addend, Program
+from gancompress.kernels.native_library import library
 
 
 def masked(*shape, density=0.3):
@@ -224,9 +225,71 @@ def test_bad_input_is_one_clear_error():
     assert net(torch.randn(0, 4, 5, 5)).shape == (0, 6, 3, 3)
 
 
-@pytest.mark.parametrize("seed", range(60))
+def in_every_layout(net, *inputs):
+    """What the native kernels give for a program, with its images laid out in all ways that it allows."""
+    lib, count = library(), len(net.inputs)
+    for layout in net._layouts(lib.lanes):
+        yield layout.mode, net._native(lib, layout)(inputs[:count], inputs[count:], net._outputs)
+
+
+@pytest.mark.parametrize("seed", range(90))
 def test_programs_of_every_operation_against_torch(isa, seed):
     net, inputs, want = random_program(seed, (1, 3, 16, 17)[seed % 4], signal=seed % 3 == 0)
-    for results in (net(*inputs), net.dense(*(x.double() for x in inputs))):
-        for got, exact in zip(results if isinstance(results, tuple) else (results,), want, strict=True):
-            torch.testing.assert_close(got.double(), exact, rtol=1e-5, atol=1e-5 * max(1.0, float(exact.abs().max())))
+    assert net.native
+    results = dict(in_every_layout(net, *inputs))
+    assert len(results) == 4
+    exact = net.dense(*(x.double() for x in inputs))
+    results["dense"] = exact if isinstance(exact, tuple) else (exact,)
+    for got in results.values():
+        for mine, truth in zip(got, want, strict=True):
+            most = max(1.0, float(truth.abs().max()))
+            torch.testing.assert_close(mine.double(), truth, rtol=1e-5, atol=1e-5 * most)
+
+
+@pytest.mark.parametrize("make", [residual_generator, dcgan_generator, strided, conditional])
+def test_every_layout_gives_the_same(isa, make):
+    net = make()
+    inputs = [torch.randn(2, *net.input.shape), *(torch.randn(2, 2, a.channels) for a in net._affines)]
+    want = net.dense(*(x.double() for x in inputs))
+    for _, (got,) in in_every_layout(net, *inputs):
+        torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-4)
+
+
+def test_what_is_not_a_number_stays_so(isa):
+    net = Program((2, 1, 40))
+    weight = torch.zeros(1, 2, 1, 3)
+    weight[0, 0, 0, 0] = 1.0
+    net.output(net.conv(net.input, weight, weight != 0, padding=(0, 1), pre=0.0, activation=0.5))
+    x = torch.zeros(1, 2, 1, 40)
+    x[0, 0, 0, 20], x[0, 0, 0, 30], x[0, 1] = torch.nan, -torch.inf, torch.nan
+    for _, (got,) in in_every_layout(net, x):
+        assert got.isnan().flatten().nonzero().tolist() == [[21]]  # only the kept weight is multiplied with
+        assert got.nan_to_num(0.0).abs().max() == 0
+
+
+def test_a_stride_beyond_the_kernels_runs_in_torch(isa):
+    net = Program((1, 1, 50))
+    weight = torch.ones(1, 1, 1, 2)
+    net.output(net.conv(net.input, weight, weight > 0, stride=(1, 17)))
+    assert not net.native
+    x = torch.arange(50.0).reshape(1, 1, 1, 50)
+    assert net(x).flatten().tolist() == [1.0, 35.0, 69.0]
+
+
+def test_reads_that_do_not_fit():
+    net = Program((4, 6, 8), (4, 6, 7))
+    weight, mask = masked(4, 8, 3, 3)
+    with pytest.raises(KernelError, match="unequal sizes"):
+        net.conv(net.inputs, weight, mask)
+    with pytest.raises(KernelError, match="does not fit"):
+        net.conv(net.input, *masked(6, 2, 3, 3), groups=4)
+    with pytest.raises(KernelError, match="below the size"):
+        net.conv(net.input, *masked(6, 4, 3, 3), padding=6, border="reflect")
+    with pytest.raises(KernelError, match="at most 3"):
+        net.conv(net.input, *masked(4, 4, 1, 1), add=[Addend(net.input)] * 4)
+    with pytest.raises(KernelError, match="two or four"):
+        net.conv(net.input, *masked(4, 4, 1, 1), padding=(1, 2, 3))
+    with pytest.raises(KernelError, match="are not 3 groups"):
+        net.norm(net.input, None, None, 1e-5, 3)
+    with pytest.raises(KernelError, match="activation has shape"):
+        net.sum([Addend(net.input)], torch.ones(3))

@@ -35,6 +35,7 @@ GC_EXPORT int32_t gc_abi() { return GC_ABI; }
 
 // The i-th instruction set this library was built for, best first; null past the end.
 GC_EXPORT const char* gc_isa_name(int32_t i) { return i >= 0 && i < kIsaCount ? kIsas[i]->name : nullptr; }
+GC_EXPORT int32_t gc_isa_lanes(int32_t i) { return kIsas[i]->lanes; }
 GC_EXPORT int32_t gc_isa_supported(int32_t i) { return i >= 0 && i < kIsaCount && kIsas[i]->supported() ? 1 : 0; }
 
 GC_EXPORT void* gc_plan_new(const uint8_t* mask, const gc::PlanShape* shape, int32_t isa) {
@@ -58,9 +59,10 @@ GC_EXPORT int32_t gc_boxes(const GcBoxes* args) {
   return guarded([&] { return gc::run_boxes(*args); });
 }
 
-GC_EXPORT void* gc_program_new(int32_t flat, const int64_t* arenas, int32_t count) {
+GC_EXPORT void* gc_program_new(const GcProgram* shape, int32_t isa) {
+  if (!gc_isa_supported(isa)) return nullptr;
   try {
-    return gc::new_program(flat, arenas, count);
+    return gc::new_program(*shape, kIsas[isa]);
   } catch (const std::bad_alloc&) {
     return nullptr;
   }
@@ -75,7 +77,7 @@ GC_EXPORT int32_t gc_program_run(const void* program, const GcRun* args) {
 
 // [N][count] <-> [count][N], N a multiple of 16.
 GC_EXPORT int32_t gc_to_batch_last(const float* src, int64_t batch, int64_t count, float* dst) {
-  for (int64_t n = 0; n < batch; n += gc::kLanes) gc::isa_baseline.to_blocked(src + n * count, count, gc::kLanes, count, dst + n, batch);
+  for (int64_t n = 0; n < batch; n += gc::kLanes) gc::isa_baseline.to_blocked(src + n * count, count, gc::kLanes, count, dst + n, batch, gc::kLanes);
   return GC_OK;
 }
 GC_EXPORT int32_t gc_from_batch_last(const float* src, int64_t batch, int64_t count, float* dst) {

@@ -8,7 +8,7 @@
 #define GC_EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
-constexpr int32_t GC_ABI = 6;
+constexpr int32_t GC_ABI = 7;
 
 enum GcStatus : int32_t { GC_OK = 0, GC_NOT_FINITE = 1, GC_BAD_ARGUMENT = 2, GC_NO_MEMORY = 3 };
 
@@ -63,25 +63,53 @@ struct GcBoxes {
   int32_t threads;
 };
 
-// One convolution of a program; pointers to floats are copied from, arenas are numbers.
+// How the images of a program lie: 16 of them side by side, or one: pixel after pixel, or cut along rows or columns into as
+// many strips as a vector has lanes, which lie side by side.
+enum GcMode : int32_t { GC_BATCH = 0, GC_FLAT = 1, GC_ROWS = 2, GC_COLUMNS = 3 };
+
+struct GcValue {
+  int32_t arena, channels, h, w;
+  int32_t strip_h, strip_w;  // of what one lane holds: h and w, but on the axis that is cut
+};
+
+struct GcProgram {
+  const GcValue* values;  // the inputs first
+  const int64_t* arenas;  // floats of a lane
+  int32_t mode, value_count, arena_count;
+};
+
+struct GcAddend {
+  int32_t value;
+  float factor;
+  int32_t up;  // nearest upsampling
+};
+
+// One step of a program; pointers are copied from. A convolution has a plan, a norm has groups, a sum has neither.
 struct GcStep {
   const void* plan;
   const float* weight;  // dense
-  const float* bias;    // or null
+  const float* bias;    // or null; of a norm too, with its gains in `scale`
   const float* scale;   // or null, with shift: per input channel
   const float* shift;
-  int32_t src, dst, add;  // arenas; add < 0: none
-  int32_t hi, wi, ho, wo;
-  int32_t up;  // 1: the input is read as if upsampled x2 (nearest)
-  int32_t pre_relu, relu, add_up;
-  int32_t affine;  // >= 0: scale and shift are those of this affine of the run, one for every image
+  const float* pre_slopes;  // per input channel, where `pre` says so
+  const float* slopes;      // per output channel, where `activation` says so
+  const int32_t* sources;   // values, read as if concatenated along channels
+  const GcAddend* add;
+  int32_t source_count, add_count, dst;
+  int32_t up;               // 1: the input is read as if upsampled x2 (nearest)
+  int32_t border;           // 0 zeros, 1 reflect, 2 replicate
+  int32_t pre, activation;  // 0 none, 1 ReLU, 2 slopes
+  int32_t affine;           // >= 0: scale and shift are those of this affine of the run, one for every image
+  int32_t groups;
+  float eps;
 };
 
-// x: [N][in_count] into arena `in`; out: [N][out_count] from arena `from`.
+// Inputs and outputs are [N][floats of the value]; affines [N][2][input channels of the steps that use it]: scale, shift.
 struct GcRun {
-  const float* x;
-  float* out;
-  const float* const* affines;  // each [N][2][input channels of the steps that use it]: scale, shift
-  int64_t in_count, out_count, batch;
-  int32_t in, from, affine_count, threads;
+  const float* const* inputs;
+  float* const* outputs;
+  const float* const* affines;
+  const int32_t* output_values;
+  int64_t batch;
+  int32_t input_count, output_count, affine_count, threads;
 };

@@ -27,7 +27,7 @@ void write_to(TileJob& j, const Place& place, int32_t h, int32_t w) {
 
 Buffers::Buffers(const Plan& p, int64_t stripe_floats)
     : packed(p.packed_positions * p.chunk * p.isa->lanes),
-      acc(p.chunks > 1 ? static_cast<int64_t>(p.rows) * p.th * p.tw * p.isa->lanes : 0),
+      acc(p.chunks > 1 ? static_cast<int64_t>(p.rows) * p.th * p.gy * p.tw * p.gx * p.isa->lanes : 0),
       stripe(stripe_floats),
       check(kLanes) {
   std::memset(check.data(), 0, kLanes * sizeof(float));
@@ -39,12 +39,14 @@ bool Buffers::finite() const {
   return sum == 0.0f;
 }
 
-Stripes::Stripes(const TileJob& base, const Loader& in, const Loader& out, int32_t threads, int64_t together) : in_(in), out_(out), base_(base) {
+Stripes::Stripes(const TileJob& base, const Loader& in, const Loader& out, int32_t threads, int64_t together)
+    : in_(in), out_(out), axes_(*base.plan, in, out.height(), out.width()), base_(base) {
   const Plan& p = *base.plan;
-  tiles_ = ceil_div(ceil_div(out.height(), p.so), p.th);
+  axes_.give(base_);
+  tiles_ = ceil_div(ceil_div(out.height(), p.so_y), p.th * p.gy);
   const int64_t items = tiles_ * together;
   groups_ = threads == 1 || items >= 2 * threads ? 1 : std::min<int64_t>(p.out_channels, ceil_div(2 * threads, items));
-  const int64_t floats = out.in_place() ? 0 : static_cast<int64_t>(p.out_channels) * p.th * p.so * out.width() * kLanes;
+  const int64_t floats = out.in_place() ? 0 : static_cast<int64_t>(p.out_channels) * p.th * p.gy * p.so_y * out.width() * kLanes;
   for (int32_t t = 0; t < threads; t++) buffers_.push_back(std::make_unique<Buffers>(p, floats));
 }
 
@@ -56,7 +58,7 @@ void Stripes::run(int64_t block, int64_t item, const Place& input, const Place& 
   TileJob j = base_;
   const Plan& p = *j.plan;
   const Buffers& own = *buffers_[thread];
-  const int32_t stripe_rows = p.th * p.so, phases = p.so * p.so;
+  const int32_t stripe_rows = p.th * p.gy * p.so_y, phases = p.phases();
   j.tile0 = static_cast<int32_t>(item / groups_), j.tile1 = j.tile0 + 1;
   const int64_t group = item % groups_;
   j.row0 = static_cast<int32_t>(p.out_channels * group / groups_) * phases;
@@ -122,7 +124,7 @@ int32_t run_conv(const GcConv& a) {
   Scratch value(p.entries);
   for (int64_t t = 0; t < p.entries; t++) value.data()[t] = a.weight[p.src[t]];
   TileJob base = job_of(p, value.data(), a.bias);
-  base.pre_relu = a.pre_relu;
+  base.pre.kind = a.pre_relu ? kRelu : kNone;
   const int32_t threads = useful_threads(a.threads, p, out.blocks(), out.height(), out.width());
   const bool whole_blocks = threads == 1 || in.blocks() >= threads;  // a block per thread, else threads share a block
   const Stripes stripes(base, in, out, threads, in.in_place() ? in.blocks() : whole_blocks ? threads : 1);

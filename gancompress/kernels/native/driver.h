@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "api.h"
+#include "axis.h"
 #include "isa.h"
 #include "plan.h"
 #include "team.h"
@@ -16,7 +17,7 @@ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // Threads worth starting for a convolution onto `blocks` blocks of h x w pixels: none gets less than about 0.1 ms of work.
 // Results do not depend on the number of threads, so this is free to choose.
 inline int32_t useful_threads(int32_t asked, const Plan& plan, int64_t blocks, int64_t h, int64_t w) {
-  const int64_t vectors = plan.entries * blocks * ceil_div(h, plan.so) * ceil_div(w, plan.so);
+  const int64_t vectors = plan.entries * blocks * ceil_div(h, plan.so_y) * ceil_div(w, plan.so_x);
   return static_cast<int32_t>(std::max<int64_t>(1, std::min<int64_t>(asked, 1 + vectors / 250000)));
 }
 
@@ -57,12 +58,12 @@ class Loader {
   void load(const Isa* isa, int64_t block, int64_t c0, int64_t c1, float* to) const {
     if (!points()) {
       const int64_t plane = static_cast<int64_t>(h_) * w_;
-      isa->to_blocked(image(block) + c0 * plane, channels_ * plane, lanes(block), (c1 - c0) * plane, to + c0 * plane * kLanes, kLanes);
+      isa->to_blocked(image(block) + c0 * plane, channels_ * plane, lanes(block), (c1 - c0) * plane, to + c0 * plane * kLanes, kLanes, kLanes);
       return;
     }
     const int64_t column = static_cast<int64_t>(w_) * kLanes;
     for (int64_t g = 0; g < w_; g++)
-      isa->to_blocked(data_ + g * kLanes * channels_ + c0, channels_, group(g), c1 - c0, to + c0 * column + g * kLanes, column);
+      isa->to_blocked(data_ + g * kLanes * channels_ + c0, channels_, group(g), c1 - c0, to + c0 * column + g * kLanes, column, kLanes);
   }
 
   // Takes rows y0.. of channels c0..c1 from a stripe [C][..][W][16] whose channels lie stripe_c apart.
@@ -96,6 +97,19 @@ struct Buffers {
   bool finite() const;  // whether all that was packed so far is
 };
 
+// The axes of an image that a plan reads whole, and their tables for a job.
+class Axes {
+ public:
+  Axes(const Plan& plan, const AxisShape& rows, const AxisShape& columns, int32_t ho, int32_t wo)
+      : rows_(rows_of(plan, rows, ho)), columns_(columns_of(plan, columns, wo)) {}
+  Axes(const Plan& plan, const Loader& in, int32_t ho, int32_t wo)
+      : Axes(plan, {in.height(), in.height(), 1, 0, kZeros}, {in.width(), in.width(), 1, 0, kZeros}, ho, wo) {}
+  void give(TileJob& job) const { job.rows = rows_.lines(), job.columns = columns_.lines(); }
+
+ private:
+  Axis rows_, columns_;
+};
+
 // A job on the whole of a plan; sizes, places and tiles are left to be set.
 TileJob job_of(const Plan& plan, const float* value, const float* bias);
 void read_from(TileJob& job, const Place& place, int32_t h, int32_t w);
@@ -113,13 +127,14 @@ class Stripes {
 
  private:
   Loader in_, out_;
+  Axes axes_;
   TileJob base_;
   int64_t tiles_, groups_;  // tile rows first, then rows of the plan where there are few of those
   std::vector<std::unique_ptr<Buffers>> buffers_;
 };
 
 struct Program;
-Program* new_program(int32_t flat, const int64_t* arenas, int32_t count);
+Program* new_program(const GcProgram& shape, const Isa* isa);
 void free_program(Program* program);
 int32_t add_step(Program& program, const GcStep& step);
 int32_t run_program(const Program& program, const GcRun& args);

@@ -13,7 +13,8 @@ namespace {
 class WeightSums {
  public:
   WeightSums(const TileJob& base, const Loader& in, const Loader& out, int32_t threads)
-      : plan_(*base.plan), in_(in), out_(out), base_(base), sums_(plan_.entries * plan_.isa->lanes) {
+      : plan_(*base.plan), in_(in), out_(out), axes_(plan_, in, out.height(), out.width()), base_(base), sums_(plan_.entries * plan_.isa->lanes) {
+    axes_.give(base_);
     base_.tile1 = static_cast<int32_t>(ceil_div(out.height(), plan_.th));
     groups_ = threads == 1 || plan_.chunks >= 2 * threads ? 1 : std::min<int64_t>(plan_.out_channels, ceil_div(2 * threads, plan_.chunks));
     for (int32_t t = 0; t < threads; t++) buffers_.push_back(std::make_unique<Buffers>(plan_, 0));
@@ -51,6 +52,7 @@ class WeightSums {
  private:
   const Plan& plan_;
   Loader in_, out_;
+  Axes axes_;
   TileJob base_;
   int64_t groups_;
   Scratch sums_;
@@ -81,7 +83,7 @@ int32_t run_backward(const GcBackward& a) {
   }
   if (a.for_weight != nullptr) {
     TileJob base = job_of(direct, nullptr, nullptr);
-    base.pre_relu = a.pre_relu;
+    base.pre.kind = a.pre_relu ? kRelu : kNone;
     sums = std::make_unique<WeightSums>(base, a.transpose ? g : x, a.transpose ? x : g, threads);
   }
   const auto parts_of = [&](const Loader& tensor) { return tensor.in_place() ? 0 : std::min<int64_t>(tensor.channels(), 4 * threads); };

@@ -24,93 +24,135 @@ GC_INLINE vf zero() {
   vf z = {};
   return z;
 }
+typedef float vu __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+typedef int vi __attribute__((vector_size(VL * 4), aligned(VL * 4), may_alias));
+typedef int viu __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+GC_INLINE vf load_any(const float* p) { return *reinterpret_cast<const vu*>(p); }
+GC_INLINE void store_any(float* p, vf v) { *reinterpret_cast<vu*>(p) = v; }
+GC_INLINE vf only(vf v, vi mask) { return reinterpret_cast<vf>(reinterpret_cast<vi>(v) & mask); }
+
 // Written so that a NaN stays a NaN, as in torch.relu.
 GC_INLINE vf relu(vf v) { return v < zero() ? zero() : v; }
-
-// The columns of one input phase of a packed row: q0..q1 lie inside the image, `at` is where the first of all would be.
-struct Columns {
-  int32_t q0, q1;
-  int32_t at;
-};
+// The slope of a ReLU is not multiplied by: minus infinity becomes 0.
+GC_INLINE vf activated(vf v, int32_t kind, vf slope) {
+  return kind == kNone ? v : v < zero() ? (kind == kRelu ? zero() : v * slope) : v;
+}
 
 GC_INLINE void zeros(float* dst, int32_t count) {
   for (int32_t q = 0; q < count; q++) store(dst + q * VL, zero());
 }
 
-// One row of the packed tile, from a row of the image.
-GC_INLINE vf pack_row(const TileJob& j, const Plan& p, const Columns* columns, const float* row, vf scale, vf shift, float* dst) {
+// What is fused before the convolution, of one channel.
+struct Before {
+  vf scale, shift, slope;
+  bool affine;
+  int32_t kind;
+};
+GC_INLINE vf before(const Before& b, vf v) {
+  if (b.affine) v = v * b.scale + b.shift;
+  return activated(v, b.kind, b.slope);
+}
+
+GC_INLINE vi mask_of(const Lines& lines, const Line& line, int32_t lane0) {
+  return *reinterpret_cast<const viu*>(lines.masks + line.mask + lane0);
+}
+
+// A packed vector of any kind. Of the two axes, one at most is split into strips.
+static vf pack_edge(const TileJob& j, const float* plane, const Line& row, const Line& column, int32_t lane0, const Before& b) {
+  if (row.at < 0 || column.at < 0) return zero();
+  vf v = zero();
+  if (row.places < 0 && column.places < 0) {
+    v = load_any(plane + row.at * j.in_y + column.at * j.in_x + row.shift + column.shift);
+  } else {
+    const bool across = column.places >= 0;
+    const LanePlace* places = across ? j.columns.places + column.places : j.rows.places + row.places;
+    const float* from = plane + (across ? row.at * j.in_y : column.at * j.in_x);
+    for (int lane = 0; lane < VL; lane++) v[lane] = from[places[lane].at * (across ? j.in_x : j.in_y) + places[lane].lane];
+  }
+  v = before(b, v);
+  if (row.mask >= 0) v = only(v, mask_of(j.rows, row, lane0));
+  if (column.mask >= 0) v = only(v, mask_of(j.columns, column, lane0));
+  return v;
+}
+
+// Vectors q0..q1 of a packed row, whose columns are plain.
+template <bool FUSED, bool MASKED>
+GC_INLINE vf pack_run(const TileJob& j, const float* from, const Line* columns, int32_t si, int32_t q0, int32_t q1, const Before& b, vi mask, float* dst) {
   vf check = zero();
-  const bool plain = j.scale == nullptr && !j.pre_relu;
-  const int64_t step = p.si * j.in_x;
-  for (int32_t phase = 0; phase < p.nphx; phase++, dst += p.pw * VL) {
-    const Columns c = columns[phase];
-    zeros(dst, c.q0);
-    zeros(dst + c.q1 * VL, p.pw - c.q1);
-    if (j.up) {
-      for (int32_t q = c.q0; q < c.q1; q++) {
-        vf v = load(row + ((c.at + p.si * q) >> 1) * j.in_x);
-        check += v * 0.0f;
-        if (j.scale != nullptr) v = v * scale + shift;
-        store(dst + q * VL, j.pre_relu ? relu(v) : v);
-      }
-    } else if (plain) {
-      const float* from = row + c.at * j.in_x;
-      for (int32_t q = c.q0; q < c.q1; q++) {
-        const vf v = load(from + q * step);
-        check += v * 0.0f;
-        store(dst + q * VL, v);
-      }
-    } else {
-      const float* from = row + c.at * j.in_x;
-      for (int32_t q = c.q0; q < c.q1; q++) {
-        vf v = load(from + q * step);
-        check += v * 0.0f;
-        if (j.scale != nullptr) v = v * scale + shift;
-        store(dst + q * VL, j.pre_relu ? relu(v) : v);
-      }
-    }
+  for (int32_t q = q0; q < q1; q++) {
+    vf v = load_any(from + columns[si * q].at * j.in_x);
+    check += v * 0.0f;
+    if (FUSED) v = before(b, v);
+    store(dst + q * VL, MASKED ? only(v, mask) : v);
   }
   return check;
 }
+
+// The columns of one input phase of a packed row: q0..q1 are plain, `at` is where the first of all stands in the table.
+struct Columns {
+  int32_t q0, q1;
+  int32_t at;
+};
+
+// One row of the packed region, from a row of the image.
+GC_INLINE vf pack_row(const TileJob& j, const Plan& p, const Columns* columns, const float* plane, const Line& row, int32_t lane0, const Before& b, float* dst) {
+  vf check = zero();
+  const bool plain = !b.affine && b.kind == kNone;
+  const float* from = plane + row.at * j.in_y + row.shift;
+  for (int32_t phase = 0; phase < p.nphx; phase++, dst += p.pw * VL) {
+    const Columns c = columns[phase];
+    const Line* line = j.columns.line + c.at;
+    const int32_t q0 = row.places < 0 ? c.q0 : p.pw, q1 = row.places < 0 ? c.q1 : p.pw;
+    for (int32_t q = 0; q < q0; q++) store(dst + q * VL, pack_edge(j, plane, row, line[p.si_x * q], lane0, b));
+    if (row.mask >= 0) check += pack_run<true, true>(j, from, line, p.si_x, q0, q1, b, mask_of(j.rows, row, lane0), dst);
+    else if (plain) check += pack_run<false, false>(j, from, line, p.si_x, q0, q1, b, vi{}, dst);
+    else check += pack_run<true, false>(j, from, line, p.si_x, q0, q1, b, vi{}, dst);
+    for (int32_t q = q1; q < p.pw; q++) store(dst + q * VL, pack_edge(j, plane, row, line[p.si_x * q], lane0, b));
+  }
+  return check;
+}
+
+GC_INLINE const float* plane_of(const TileJob& j, int32_t c) { return j.planes != nullptr ? j.planes[c] : j.in + c * j.in_c; }
 
 GC_INLINE vf of_channel(const float* values, int32_t c, int32_t lane0, bool per_image) {
   return per_image ? load(values + static_cast<int64_t>(c) * kLanes + lane0) : zero() + values[c];
 }
 
+// Brings lines of the tables forward that channel c will be packed from.
+GC_INLINE void fetch_ahead(const TileJob& j, int32_t c, int32_t lane0, const Line* rows, int32_t count, const Line* columns, int32_t across) {
+  const float* plane = plane_of(j, c) + lane0;
+  for (int32_t y = 0; y < count; y++)
+    for (int32_t x = 0; rows[y].at >= 0 && x < across; x += 1 + j.up)
+      if (columns[x].at >= 0) __builtin_prefetch(plane + rows[y].at * j.in_y + columns[x].at * j.in_x);
+}
+
 static void pack(const TileJob& j, int32_t lane0, int32_t y0, int32_t x0, int32_t c0, int32_t c1) {
   const Plan& p = *j.plan;
-  const int32_t high = j.hi << j.up, wide = j.wi << j.up;
   Columns columns[kLargestStride];
   for (int32_t phase = 0; phase < p.nphx; phase++) {
-    const int32_t at = p.si * x0 + p.dx0 + phase;
-    int32_t q0 = at < 0 ? (-at + p.si - 1) / p.si : 0;
-    int32_t q1 = at >= wide ? 0 : (wide - at + p.si - 1) / p.si;
+    const int32_t at = p.si_x * x0 + phase;
+    int32_t q0 = at < j.columns.plain0 ? (j.columns.plain0 - at + p.si_x - 1) / p.si_x : 0;
+    int32_t q1 = at >= j.columns.plain1 ? 0 : (j.columns.plain1 - at + p.si_x - 1) / p.si_x;
     q1 = q1 < p.pw ? q1 : p.pw;
     q0 = q0 < q1 ? q0 : q1;
     columns[phase] = {q0, q1, at};
   }
   const int32_t row_floats = p.nphx * p.pw * VL;
-  const int32_t top = p.si * y0 + p.dy0, bottom = top + p.si * p.ph;
-  // Tiles are visited along a row, channel after channel: the hardware does not foresee the jump to the next channel.
-  const int64_t ahead = 3 * j.in_c + (top > 0 ? (top >> j.up) * j.in_y : 0) + ((columns[0].at + p.si * columns[0].q0) >> j.up) * j.in_x;
-  const int32_t rows_ahead = ((bottom < high ? bottom : high) >> j.up) - (top > 0 ? top >> j.up : 0);
-  const int32_t lines_ahead = (p.si * p.pw) >> j.up;
+  const Line* rows = j.rows.line + p.si_y * y0;
   float* dst = j.packed;
   vf check = load(j.check + lane0);
   for (int32_t c = c0; c < c1; c++) {
-    const float* plane = j.in + c * j.in_c + lane0;
-    if (VL * 4 == 64 && c + 3 < p.in_channels)
-      for (int32_t y = 0; y < rows_ahead; y++)
-        for (int32_t x = 0; x < lines_ahead; x++) __builtin_prefetch(plane + ahead + y * j.in_y + x * j.in_x);
-    const vf scale = j.scale != nullptr ? of_channel(j.scale, c, lane0, j.per_image) : zero();
-    const vf shift = j.scale != nullptr ? of_channel(j.shift, c, lane0, j.per_image) : zero();
+    const float* plane = plane_of(j, c) + lane0;
+    // Regions are visited along a row, channel after channel: the hardware does not foresee the jump to the next channel.
+    if (VL * 4 == 64 && c + 3 < p.in_channels) fetch_ahead(j, c + 3, lane0, rows, p.si_y * p.ph, j.columns.line + columns[0].at, p.si_x * p.pw);
+    const bool affine = j.scale != nullptr;
+    const Before b{affine ? of_channel(j.scale, c, lane0, j.per_image) : zero(), affine ? of_channel(j.shift, c, lane0, j.per_image) : zero(),
+                   j.pre.kind == kSlopes ? zero() + j.pre.slopes[c] : zero(), affine, j.pre.kind};
     for (int32_t phase = 0; phase < p.nphy; phase++)
       for (int32_t q = 0; q < p.ph; q++, dst += row_floats) {
-        const int32_t y = p.si * (y0 + q) + p.dy0 + phase;
-        if (y < 0 || y >= high)
-          zeros(dst, p.nphx * p.pw);
-        else
-          check += pack_row(j, p, columns, plane + (y >> j.up) * j.in_y, scale, shift, dst);
+        const Line& row = rows[p.si_y * q + phase];
+        if (row.at < 0) zeros(dst, p.nphx * p.pw);
+        else check += pack_row(j, p, columns, plane, row, lane0, b, dst);
       }
   }
   store(j.check + lane0, check);
@@ -118,30 +160,41 @@ static void pack(const TileJob& j, int32_t lane0, int32_t y0, int32_t x0, int32_
 
 // Writes one row's tile to the output, with what is fused behind the convolution.
 template <int TH, int TW>
-GC_INLINE void finish(const TileJob& j, const vf (&a)[TH][TW], int32_t row, int32_t lane0, int32_t y0, int32_t x0) {
-  const int32_t so = j.plan->so;
-  const int32_t c = row / (so * so), phase = row % (so * so);
-  const int32_t oy = phase / so, ox = phase % so;
+GC_INLINE void finish(const TileJob& j, vf (&a)[TH][TW], int32_t row, int32_t lane0, int32_t y0, int32_t x0) {
+  const int32_t so_y = j.plan->so_y, so_x = j.plan->so_x;
+  const int32_t c = row / (so_y * so_x), oy = row / so_x % so_y, ox = row % so_x;
   float* out = j.out + c * j.out_c + lane0;
-  const float* add = j.add != nullptr ? j.add + c * j.add_c + lane0 : nullptr;
   const float* gate = j.gate != nullptr ? j.gate + c * j.gate_c + lane0 : nullptr;
-  const bool whole = so * (y0 + TH) <= j.ho && so * (x0 + TW) <= j.wo;
-  float* at = out + (so * y0 + oy - j.out_y0) * j.out_y + (so * x0 + ox) * j.out_x;
-  const int64_t step_y = so * j.out_y, step_x = so * j.out_x;
-  if (whole && add == nullptr && gate == nullptr && !j.relu) {
+  const bool whole = so_y * (y0 + TH) <= j.ho && so_x * (x0 + TW) <= j.wo;
+  float* at = out + (so_y * y0 + oy - j.out_y0) * j.out_y + (so_x * x0 + ox) * j.out_x;
+  const int64_t step_y = so_y * j.out_y, step_x = so_x * j.out_x;
+  for (int32_t m = 0; m < j.added; m++) {
+    const Added& add = j.add[m];
+    const float* beside = add.data + c * add.c + lane0;
+    GC_UNROLL for (int i = 0; i < TH; i++) {
+      const int32_t y = so_y * (y0 + i) + oy;
+      const float* line = beside + (add.up == 1 ? y : y / add.up) * add.y;
+      GC_UNROLL for (int k = 0; k < TW; k++) {
+        const int32_t x = so_x * (x0 + k) + ox;
+        if (whole || (y < j.ho && x < j.wo)) a[i][k] += add.factor * load(line + (add.up == 1 ? x : add.up == 2 ? x >> 1 : x / add.up) * add.x);
+      }
+    }
+  }
+  if (j.act.kind != kNone) {
+    const vf slope = j.act.kind == kSlopes ? zero() + j.act.slopes[c] : zero();
+    GC_UNROLL for (int i = 0; i < TH; i++) GC_UNROLL for (int k = 0; k < TW; k++) a[i][k] = activated(a[i][k], j.act.kind, slope);
+  }
+  if (whole && gate == nullptr) {
     GC_UNROLL for (int i = 0; i < TH; i++, at += step_y) GC_UNROLL for (int k = 0; k < TW; k++) store(at + k * step_x, a[i][k]);
     return;
   }
   GC_UNROLL for (int i = 0; i < TH; i++, at += step_y) {
-    const int32_t y = so * (y0 + i) + oy;
+    const int32_t y = so_y * (y0 + i) + oy;
     GC_UNROLL for (int k = 0; k < TW; k++) {
-      const int32_t x = so * (x0 + k) + ox;
-      if (!whole && (y >= j.ho || x >= j.wo)) continue;
-      vf v = a[i][k];
-      if (add != nullptr) v += load(add + (y >> j.add_up) * j.add_y + (x >> j.add_up) * j.add_x);
-      if (j.relu) v = relu(v);
-      if (gate != nullptr) v = load(gate + y * j.gate_y + x * j.gate_x) <= zero() ? zero() : v;
-      store(at + k * step_x, v);
+      const int32_t x = so_x * (x0 + k) + ox;
+      if (y >= j.ho || x >= j.wo) continue;
+      const vf v = a[i][k];
+      store(at + k * step_x, gate == nullptr ? v : load(gate + y * j.gate_y + x * j.gate_x) <= zero() ? zero() : v);
     }
   }
 }
@@ -149,22 +202,24 @@ GC_INLINE void finish(const TileJob& j, const vf (&a)[TH][TW], int32_t row, int3
 // From so many entries per visit of a row on, taking two at a time gains (3 % at 40); with fewer, the odd one left costs more.
 constexpr int64_t kEntriesForPairs = 13;
 
+// One register tile, which lies ty, tx inside the packed region; `tile` is its number there.
 template <int TH, int TW>
-static void conv_chunk(const TileJob& j, int32_t chunk, int32_t lane0, int32_t y0, int32_t x0) {
+static void conv_chunk(const TileJob& j, int32_t chunk, int32_t lane0, int32_t y0, int32_t x0, int32_t ty, int32_t tx, int32_t tile) {
   const Plan& p = *j.plan;
   const bool first = chunk == 0, last = chunk + 1 == p.chunks;
   const int32_t* ptr = p.ptr + static_cast<int64_t>(chunk) * (p.rows + 1);
   const int32_t* off = p.off;
   const float* value = j.value;
-  const float* packed = j.packed;
   const int64_t step = static_cast<int64_t>(p.nphx) * p.pw * VL;
-  const int32_t phases = p.so * p.so;
+  const float* packed = j.packed + ty * step + tx * VL;
+  float* sums = j.acc + static_cast<int64_t>(tile) * p.rows * TH * TW * VL;
   const bool in_pairs = p.entries >= kEntriesForPairs * p.rows * p.chunks;
   for (int32_t row = j.row0; row < j.row1; row++) {
-    float* acc = j.acc + static_cast<int64_t>(row) * TH * TW * VL;
+    float* acc = sums + static_cast<int64_t>(row) * TH * TW * VL;
+    if (ptr[row] == ptr[row + 1] && !first && !last) continue;
     vf a[TH][TW];
     if (first) {
-      const vf b = zero() + (j.bias != nullptr ? j.bias[row / phases] : 0.0f);
+      const vf b = zero() + (j.bias != nullptr ? j.bias[row / p.rows_of_bias] : 0.0f);
       GC_UNROLL for (int i = 0; i < TH; i++) GC_UNROLL for (int k = 0; k < TW; k++) a[i][k] = b;
     } else {
       GC_UNROLL for (int i = 0; i < TH; i++) GC_UNROLL for (int k = 0; k < TW; k++) a[i][k] = load(acc + (i * TW + k) * VL);
@@ -195,14 +250,17 @@ static void conv_chunk(const TileJob& j, int32_t chunk, int32_t lane0, int32_t y
 template <int TH, int TW>
 static void conv_tiles(const TileJob& j) {
   const Plan& p = *j.plan;
-  const int32_t grid_w = (j.wo + p.so - 1) / p.so;
-  for (int32_t tile = j.tile0; tile < j.tile1; tile++)
-    for (int32_t x0 = 0; x0 < grid_w; x0 += TW)
+  const int32_t grid_h = (j.ho + p.so_y - 1) / p.so_y, grid_w = (j.wo + p.so_x - 1) / p.so_x;
+  const int32_t high = TH * p.gy, wide = TW * p.gx;
+  for (int32_t y0 = j.tile0 * high; y0 < j.tile1 * high && y0 < grid_h; y0 += high)
+    for (int32_t x0 = 0; x0 < grid_w; x0 += wide)
       for (int32_t lane0 = 0; lane0 < j.lanes; lane0 += VL)
         for (int32_t k = 0; k < p.chunks; k++) {
           const int32_t c0 = k * p.chunk, c1 = c0 + p.chunk < p.in_channels ? c0 + p.chunk : p.in_channels;
-          pack(j, lane0, tile * TH, x0, c0, c1);
-          conv_chunk<TH, TW>(j, k, lane0, tile * TH, x0);
+          pack(j, lane0, y0, x0, c0, c1);
+          int32_t tile = 0;
+          for (int32_t ty = 0; ty < high && y0 + ty < grid_h; ty += TH)
+            for (int32_t tx = 0; tx < wide && x0 + tx < grid_w; tx += TW) conv_chunk<TH, TW>(j, k, lane0, y0 + ty, x0 + tx, ty, tx, tile++);
         }
 }
 
@@ -266,6 +324,7 @@ static void weight_gradient(const TileJob& j, const float* gradient, int32_t chu
 }
 
 #include "impl_flat.h"
+#include "impl_maps.h"
 
 #if defined(__clang__)
 #define GC_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
@@ -289,10 +348,10 @@ GC_INLINE void store4(float* p, v4 v) { *reinterpret_cast<v4*>(p) = v; }
 // the 16 images, often a power of two apart, are not visited line by line in turn.
 constexpr int64_t kRun = 128;
 
-static void to_blocked(const float* src, int64_t lane_stride, int32_t lanes, int64_t count, float* dst, int64_t position_stride) {
+static void to_blocked(const float* src, int64_t lane_stride, int32_t lanes, int64_t count, float* dst, int64_t position_stride, int32_t width) {
   for (int64_t at = 0; at < count; at += kRun) {
     const int64_t here = count - at < kRun ? count - at : kRun;
-    for (int32_t lane = 0; lane < kLanes; lane += 4) {
+    for (int32_t lane = 0; lane < width; lane += 4) {
       const float* s = src + lane * lane_stride + at;
       float* d = dst + at * position_stride + lane;
       int64_t q = 0;
@@ -345,7 +404,7 @@ static bool supported() { return GC_SUPPORTED; }
 #define GC_TEXT_(a) #a
 #define GC_TEXT(a) GC_TEXT_(a)
 extern const Isa GC_JOIN(isa_, GC_ISA) = {
-    GC_TEXT(GC_ISA),  GC_VL, GC_REGISTERS, GC_ISA::supported, GC_ISA::conv, GC_ISA::conv_flat, GC_ISA::weight_gradient, GC_ISA::to_blocked,
-    GC_ISA::from_blocked};
+    GC_TEXT(GC_ISA),  GC_VL, GC_REGISTERS, GC_ISA::supported, GC_ISA::conv, GC_ISA::conv_flat, GC_ISA::weight_gradient, GC_ISA::sum,
+    GC_ISA::norm, GC_ISA::to_blocked, GC_ISA::from_blocked};
 
 }  // namespace gc

@@ -4,30 +4,28 @@
 // q = y*stride + x reads packed[q + off] for every entry, whatever the width of the image. The columns past the width
 // are computed and dropped. Loads are unaligned, which is why this is not the kernel for batches.
 
-typedef float vu __attribute__((vector_size(VL * 4), aligned(4), may_alias));
-GC_INLINE vf load_any(const float* p) { return *reinterpret_cast<const vu*>(p); }
-
-// Pixels row[from], row[from + step], .. of one channel with what is fused before the convolution. Loops of the
-// compiler's own vectors: conditions that never change are kept out of them.
-template <bool AFFINE, bool RELU>
-GC_INLINE void copy_pixels(const float* row, int32_t step, int32_t count, float scale, float shift, float* dst) {
-  const auto value = [&](float v) {
-    if (AFFINE) v = v * scale + shift;
-    return RELU && v < 0.0f ? 0.0f : v;
-  };
-  if (step == 1)
-    for (int32_t k = 0; k < count; k++) dst[k] = value(row[k]);
-  else
-    for (int32_t k = 0; k < count; k++) dst[k] = value(row[k * step]);
+// Pixels row[from], row[from + step], .. of one channel with what is fused before the convolution.
+static void fused_pixels(const TileJob& j, int32_t c, const float* row, int32_t step, int32_t count, float* dst) {
+  if (step == 1) memcpy(dst, row, count > 0 ? count * sizeof(float) : 0);
+  else for (int32_t k = 0; k < count; k++) dst[k] = row[k * step];
+  if (j.scale == nullptr && j.pre.kind == kNone) return;
+  const bool affine = j.scale != nullptr;
+  const Before b{zero() + (affine ? j.scale[c] : 0.0f), zero() + (affine ? j.shift[c] : 0.0f), zero() + (j.pre.kind == kSlopes ? j.pre.slopes[c] : 0.0f), affine,
+                 j.pre.kind};
+  int32_t k = 0;
+  for (; k + VL <= count; k += VL) store_any(dst + k, before(b, load_any(dst + k)));
+  if (k < count) {
+    float rest[VL] = {};
+    memcpy(rest, dst + k, (count - k) * sizeof(float));
+    store_any(rest, before(b, load_any(rest)));
+    memcpy(dst + k, rest, (count - k) * sizeof(float));
+  }
 }
 
-static void fused_pixels(const TileJob& j, int32_t c, const float* row, int32_t step, int32_t count, float* dst) {
-  const bool affine = j.scale != nullptr;
-  const float scale = affine ? j.scale[c] : 1.0f, shift = affine ? j.shift[c] : 0.0f;
-  if (affine && j.pre_relu) copy_pixels<true, true>(row, step, count, scale, shift, dst);
-  else if (affine) copy_pixels<true, false>(row, step, count, scale, shift, dst);
-  else if (j.pre_relu) copy_pixels<false, true>(row, step, count, scale, shift, dst);
-  else copy_pixels<false, false>(row, step, count, scale, shift, dst);
+static void activate_floats(float* v, int32_t count, int32_t kind, vf slope) {
+  int32_t k = 0;
+  for (; k + VL <= count; k += VL) store_any(v + k, activated(load_any(v + k), kind, slope));
+  for (; k < count; k++) v[k] = v[k] < 0.0f ? (kind == kRelu ? 0.0f : v[k] * slope[0]) : v[k];
 }
 
 // The same for `count` pixels of which every one of the row is two.
@@ -44,37 +42,38 @@ static void fused_upsampled(const TileJob& j, int32_t c, const float* row, int32
 
 static void pack_flat(const TileJob& j) {
   const Plan& p = *j.plan;
-  const int32_t high = j.hi << j.up, wide = j.wi << j.up, row_floats = p.nphx * p.pw;
+  const int32_t wide = j.wi << j.up, row_floats = p.nphx * p.pw;
   float* dst = j.packed;
   for (int32_t c = 0; c < p.in_channels; c++) {
-    const float* plane = j.in + c * j.in_c;
+    const float* plane = plane_of(j, c);
     for (int32_t phase = 0; phase < p.nphy; phase++) {
       int32_t above = -1;  // the input row that the packed row before came from
       for (int32_t q = 0; q < p.ph; q++, dst += row_floats) {
-        const int32_t y = p.si * q + p.dy0 + phase, from = y >> j.up;
-        if (y >= 0 && y < high && from == above) {
+        const int32_t from = j.rows.line[p.si_y * q + phase].at;
+        if (from >= 0 && from == above) {
           memcpy(dst, dst - row_floats, row_floats * sizeof(float));
           continue;
         }
-        above = y >= 0 && y < high ? from : -1;
+        above = from;
+        const float* row = plane + from * j.in_y;
         for (int32_t across = 0; across < p.nphx; across++) {
           float* const to = dst + across * p.pw;
           const int32_t at = p.dx0 + across;
           // Columns k0..k1 lie inside the image.
-          int32_t k0 = at < 0 ? (-at + p.si - 1) / p.si : 0, k1 = at >= wide ? 0 : (wide - at + p.si - 1) / p.si;
-          k1 = above < 0 ? 0 : k1 < p.pw ? k1 : p.pw;
+          int32_t k0 = at < 0 ? (-at + p.si_x - 1) / p.si_x : 0, k1 = at >= wide ? 0 : (wide - at + p.si_x - 1) / p.si_x;
+          k1 = from < 0 ? 0 : k1 < p.pw ? k1 : p.pw;
           k0 = k0 < k1 ? k0 : k1;
-          for (int32_t k = 0; k < k0; k++) to[k] = 0.0f;
-          for (int32_t k = k1; k < p.pw; k++) to[k] = 0.0f;
-          const int32_t x = at + p.si * k0;  // of the first column
-          const float* row = plane + from * j.in_y;
-          if (!j.up) {
-            fused_pixels(j, c, row + x, p.si, k1 - k0, to + k0);
-          } else if (p.si == 1 && x % 2 == 0) {
-            fused_upsampled(j, c, row + x / 2, k1 - k0, to + k0);
-          } else {
-            for (int32_t k = k0; k < k1; k++) fused_pixels(j, c, row + ((at + p.si * k) >> 1), 1, 1, to + k);
-          }
+          const auto edge = [&](int32_t k) {
+            const int32_t x = from < 0 ? -1 : j.columns.line[across + p.si_x * k].at;
+            if (x < 0) to[k] = 0.0f;
+            else fused_pixels(j, c, row + x, 1, 1, to + k);
+          };
+          for (int32_t k = 0; k < k0; k++) edge(k);
+          for (int32_t k = k1; k < p.pw; k++) edge(k);
+          const int32_t x = at + p.si_x * k0;  // of the first column
+          if (!j.up) fused_pixels(j, c, row + x, p.si_x, k1 - k0, to + k0);
+          else if (p.si_x == 1 && x % 2 == 0) fused_upsampled(j, c, row + x / 2, k1 - k0, to + k0);
+          else for (int32_t k = k0; k < k1; k++) edge(k);
         }
       }
     }
@@ -82,46 +81,38 @@ static void pack_flat(const TileJob& j) {
   memset(dst, 0, (kFlatVectors * VL + p.pw) * sizeof(float));  // what the last vectors read past the end
 }
 
-// `n` results side by side, with what is fused behind the convolution.
-template <bool ADD, bool RELU>
-GC_INLINE void put_row(const float* from, const float* add, int32_t add_up, int32_t n, float* to) {
-  const auto value = [](float v) { return RELU && v < 0.0f ? 0.0f : v; };
-  if (!ADD)
-    for (int32_t k = 0; k < n; k++) to[k] = value(from[k]);
-  else if (!add_up)
-    for (int32_t k = 0; k < n; k++) to[k] = value(from[k] + add[k]);
-  else
-    for (int32_t k = 0; k < n; k++) to[k] = value(from[k] + add[k >> 1]);
-}
-
-// Takes `count` positions from q0 on to their places in the output.
-static void finish_flat(const TileJob& j, int32_t row, int32_t q0, int32_t count, const float* acc) {
+// Takes `count` positions from q0 on to their places in the output; what is fused happens in `acc`.
+static void finish_flat(const TileJob& j, int32_t row, int32_t q0, int32_t count, float* acc) {
   const Plan& p = *j.plan;
-  const int32_t so = p.so, stride = p.nphx * p.pw;
-  const int32_t c = row / (so * so), oy = row / so % so, ox = row % so;
+  const int32_t so_y = p.so_y, so_x = p.so_x, stride = p.nphx * p.pw;
+  const int32_t c = row / (so_y * so_x), oy = row / so_x % so_y, ox = row % so_x;
+  const vf slope = zero() + (j.act.kind == kSlopes ? j.act.slopes[c] : 0.0f);
+  if (j.added == 0 && j.act.kind != kNone)
+    for (int32_t k = 0; k < count; k += VL) store(acc + k, activated(load(acc + k), j.act.kind, slope));
   for (int32_t q = q0; q < q0 + count;) {
-    const int32_t y = so * (q / stride) + oy, x0 = q % stride;
+    const int32_t y = so_y * (q / stride) + oy, x0 = q % stride;
     int32_t end = q + stride - x0;
     if (end > q0 + count) end = q0 + count;
     if (y < j.ho) {
-      int32_t n = (j.wo - ox + so - 1) / so - x0;  // columns of this phase that exist
+      int32_t n = (j.wo - ox + so_x - 1) / so_x - x0;  // columns of this phase that exist
       if (n > end - q) n = end - q;
-      const float* from = acc + (q - q0);
-      float* to = j.out + c * j.out_c + y * j.out_y + so * x0 + ox;
-      const float* add = j.add != nullptr ? j.add + c * j.add_c + (y >> j.add_up) * j.add_y : nullptr;
-      if (so == 1 && (add == nullptr || x0 % 2 == 0 || !j.add_up)) {
-        const float* beside = add != nullptr ? add + (x0 >> j.add_up) : nullptr;
-        if (add != nullptr && j.relu) put_row<true, true>(from, beside, j.add_up, n, to);
-        else if (add != nullptr) put_row<true, false>(from, beside, j.add_up, n, to);
-        else if (j.relu) put_row<false, true>(from, beside, 0, n, to);
-        else put_row<false, false>(from, beside, 0, n, to);
-      } else {
-        for (int32_t k = 0; k < n; k++) {
-          float v = from[k];
-          if (add != nullptr) v += add[(so * (x0 + k) + ox) >> j.add_up];
-          to[so * k] = j.relu && v < 0.0f ? 0.0f : v;
-        }
+      float* from = acc + (q - q0);
+      for (int32_t m = 0; m < j.added; m++) {
+        const Added& add = j.add[m];
+        const float* beside = add.data + c * add.c + (y / add.up) * add.y;
+        if (add.up == 1 && so_x == 1)
+          for (int32_t k = 0; k < n; k++) from[k] += add.factor * beside[x0 + k];
+        else if (add.up == 2 && so_x == 1)
+          for (int32_t k = 0; k < n; k++) from[k] += add.factor * beside[(x0 + k) >> 1];
+        else
+          for (int32_t k = 0; k < n; k++) from[k] += add.factor * beside[(so_x * (x0 + k) + ox) / add.up];
       }
+      float* to = j.out + c * j.out_c + y * j.out_y + so_x * x0 + ox;
+      if (j.added != 0 && j.act.kind != kNone) activate_floats(from, n > 0 ? n : 0, j.act.kind, slope);
+      if (so_x == 1)
+        for (int32_t k = 0; k < n; k++) to[k] = from[k];
+      else
+        for (int32_t k = 0; k < n; k++) to[so_x * k] = from[k];
     }
     q = end;
   }
@@ -140,7 +131,7 @@ static void flat_run(const TileJob& j, int32_t q0, int32_t count) {
       const int32_t end = ptr[row + 1];
       if (ptr[row] == end && !first && !last) continue;
       vf a[NV];
-      const float b = first && j.bias != nullptr ? j.bias[row / (p.so * p.so)] : 0.0f;
+      const float b = first && j.bias != nullptr ? j.bias[row / p.rows_of_bias] : 0.0f;
       GC_UNROLL for (int i = 0; i < NV; i++) a[i] = first ? zero() + b : load(acc + i * VL);
       for (int32_t t = ptr[row]; t < end; t++) {
         const float* at = packed + p.off[t];

@@ -7,13 +7,49 @@ namespace gc {
 
 struct Plan;
 
+constexpr int kLanes = 16;  // images side by side in memory; an ISA with narrower vectors takes them in groups
+constexpr int kMostAddends = 3;
+
+// One packed row or column.
+struct Line {
+  int32_t at;      // which row or column in memory, -1: zeros
+  int32_t shift;   // it is of that many lanes further on
+  int32_t mask;    // where the mask of the lanes that exist begins, -1: all do
+  int32_t places;  // where the places of every lane begin, -1: they are `at` and `shift`
+};
+struct LanePlace {
+  int32_t at, lane;
+};
+// Of one axis (see axis.h); lines plain0..plain1 have no shift, mask or places.
+struct Lines {
+  const Line* line;
+  const int32_t* masks;
+  const LanePlace* places;
+  int32_t plain0, plain1;
+};
+
+enum ActivationKind : int32_t { kNone = 0, kRelu = 1, kSlopes = 2 };
+struct Activation {
+  int32_t kind;
+  const float* slopes;  // per channel: what negative numbers are multiplied by
+};
+
+struct Added {
+  const float* data;
+  int64_t c, y, x;
+  float factor;
+  int32_t up;  // every pixel counts as so many by so many
+};
+
 // A run of the tiles of one block of 16 images, whose values lie side by side, 64-byte aligned; strides are in floats.
 struct TileJob {
   const Plan* plan;
   const float* value;  // one per entry
   const float* in;
   int64_t in_c, in_y, in_x;
-  int32_t hi, wi, up;  // size in memory; read as (hi << up) x (wi << up), nearest
+  const float* const* planes;  // null, or where every channel lies, in place of in and in_c
+  Lines rows, columns;         // where packed positions come from
+  int32_t hi, wi, up;          // size in memory; read as (hi << up) x (wi << up), nearest
   float* out;
   int64_t out_c, out_y, out_x;
   int32_t ho, wo;
@@ -21,20 +57,37 @@ struct TileJob {
   const float* scale;  // per input channel: in = scale*in + shift
   const float* shift;
   int32_t per_image;  // 1: scale and shift are [channel][16], one for every image (flat: of this image)
-  int32_t pre_relu;
+  Activation pre;
   const float* bias;
-  const float* add;
-  int64_t add_c, add_y, add_x;
-  int32_t add_up;
+  Added add[kMostAddends];
+  int32_t added;
   const float* gate;  // or null: the result is 0 where this, shaped like it, is 0 or less (a gradient through a ReLU)
   int64_t gate_c, gate_y, gate_x;
-  int32_t relu;
+  Activation act;
   int32_t lanes;           // images that count, 1..16
-  int32_t tile0, tile1;    // rows of tiles to do
+  int32_t tile0, tile1;    // rows of regions to do
   int32_t row0, row1;      // rows of the plan to do
   float* packed;           // plan->chunk * packed_positions * lanes of this ISA
-  float* acc;              // rows * th * tw * lanes of this ISA; unused with one chunk
+  float* acc;              // rows * region * lanes of this ISA; unused with one chunk
   float* check;            // [16]: 0 times all that was read of `in` is added; not a number when anything was not finite
+};
+
+// A map [channel][y][x][pixel] for steps beside convolutions; `width` lanes of a pixel are images or strips of one.
+struct MapJob {
+  const float* in;     // of a norm
+  float* out;
+  int64_t plane, row;  // floats of a channel and of one of its rows
+  int32_t channels, h, w, width;
+  Added add[kMostAddends];  // of a sum
+  int32_t added;
+  int32_t first;            // 0: the sum goes on, from what `out` holds
+  Activation act;
+  int32_t groups;           // of a norm
+  float eps;
+  const float* gain;        // per channel, or null
+  const float* bias;
+  int32_t one_image;        // 1: the lanes are strips of one image, or its neighbouring pixels (width 1)
+  int32_t strip_y, strip_x, whole_h, whole_w;  // of strips: where a lane begins is lane * strip; what lies past the whole does not count
 };
 
 struct Isa {
@@ -49,8 +102,10 @@ struct Isa {
   // Adds to sums [entry][lanes] the products of the input and of `gradient` (shaped like the output of a direct plan),
   // for one chunk and for the rows and tiles of the job.
   void (*weight_gradient)(const TileJob& job, const float* gradient, int32_t chunk, float* sums);
-  // [lane][count] (lane_stride apart) <-> [count][16] (position_stride apart).
-  void (*to_blocked)(const float* src, int64_t lane_stride, int32_t lanes, int64_t count, float* dst, int64_t position_stride);
+  void (*sum)(const MapJob& job);
+  void (*norm)(const MapJob& job);
+  // [lane][count] (lane_stride apart) <-> [count][width] (position_stride apart). Lanes past `lanes` become zeros.
+  void (*to_blocked)(const float* src, int64_t lane_stride, int32_t lanes, int64_t count, float* dst, int64_t position_stride, int32_t width);
   void (*from_blocked)(const float* src, int64_t position_stride, int64_t count, float* dst, int64_t lane_stride, int32_t lanes);
 };
 

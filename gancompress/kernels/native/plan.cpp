@@ -56,7 +56,8 @@ bool exact_div(int32_t a, int32_t b, int32_t* q) {
 }  // namespace
 
 Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
-  if (s.dim0 < 1 || s.dim1 < 1 || s.kh < 1 || s.kw < 1 || s.stride < 1 || s.stride > kLargestStride || s.padding < 0 || s.grid_h < 1 || s.grid_w < 1) return nullptr;
+  if (std::min({s.dim0, s.dim1, s.kh, s.kw, s.stride_y, s.stride_x, s.dilation_y, s.dilation_x, s.groups, s.shuffle, s.grid_h, s.grid_w}) < 1) return nullptr;
+  if (std::max(s.stride_y, s.stride_x) > kLargestStride || std::min(s.top, s.left) < 0 || (s.shuffle > 1 && s.kind != kDirect)) return nullptr;
   if (static_cast<int64_t>(s.dim0) * s.dim1 * s.kh * s.kw > INT32_MAX) return nullptr;
   auto plan = std::make_unique<OwnedPlan>();
   OwnedPlan& p = *plan;
@@ -64,34 +65,40 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   p.kind = static_cast<Kind>(s.kind);
   p.dim0 = s.dim0, p.dim1 = s.dim1, p.kh = s.kh, p.kw = s.kw;
   const bool direct = p.kind != kPhased;
-  p.out_channels = direct ? s.dim0 : s.dim1;
-  p.in_channels = direct ? s.dim1 : s.dim0;
-  p.so = direct ? 1 : s.stride;
-  p.si = direct ? s.stride : 1;
-  p.rows = p.out_channels * p.so * p.so;
+  const int32_t dense_out = direct ? s.dim0 : s.dim1 * s.groups;
+  p.in_channels = direct ? s.dim1 * s.groups : s.dim0;
+  p.out_channels = dense_out / (s.shuffle * s.shuffle);
+  p.so_y = direct ? s.shuffle : s.stride_y, p.so_x = direct ? s.shuffle : s.stride_x;
+  p.si_y = direct ? s.stride_y : 1, p.si_x = direct ? s.stride_x : 1;
+  p.rows = p.out_channels * p.phases();
+  p.rows_of_bias = direct ? 1 : p.phases();
+  if (dense_out % s.groups != 0 || p.in_channels % s.groups != 0 || p.rows != dense_out * p.rows_of_bias) return nullptr;
   p.unit = s.flat ? 1 : isa->lanes;
   const Tile tile = s.flat ? Tile{s.grid_h, s.grid_w} : s.tile_h > 0 ? Tile{s.tile_h, s.tile_w} : choose_tile(s, *isa);
   p.th = tile.h, p.tw = tile.w;
+  p.gy = std::max(1, s.tiles_y), p.gx = std::max(1, s.tiles_x);
 
   // Offsets of the taps, per output phase; tap k takes part in phase o when the division is exact.
-  auto offset = [&](int32_t k, int32_t o, int32_t* d) {
-    if (!direct) return exact_div(o + s.padding - k, s.stride, d);
-    *d = k - s.padding;
+  auto offset = [&](int32_t k, int32_t o, int32_t stride, int32_t padding, int32_t* d) {
+    if (!direct) return exact_div(o + padding - k, stride, d);
+    *d = k - padding;
     return true;
   };
-  auto range = [&](int32_t taps, int32_t* low, int32_t* high) {
+  auto offset_y = [&](int32_t k, int32_t o, int32_t* d) { return offset(k * s.dilation_y, o, s.stride_y, s.top, d); };
+  auto offset_x = [&](int32_t k, int32_t o, int32_t* d) { return offset(k * s.dilation_x, o, s.stride_x, s.left, d); };
+  auto range = [&](int32_t taps, int32_t phases, const auto& of, int32_t* low, int32_t* high) {
     *low = INT32_MAX, *high = INT32_MIN;
-    for (int32_t o = 0; o < p.so; o++)
+    for (int32_t o = 0; o < phases; o++)
       for (int32_t k = 0, d; k < taps; k++)
-        if (offset(k, o, &d)) *low = std::min(*low, d), *high = std::max(*high, d);
+        if (of(k, o, &d)) *low = std::min(*low, d), *high = std::max(*high, d);
   };
   int32_t dy1, dx1;
-  range(s.kh, &p.dy0, &dy1);
-  range(s.kw, &p.dx0, &dx1);
-  p.nphy = std::min(p.si, dy1 - p.dy0 + 1);
-  p.nphx = std::min(p.si, dx1 - p.dx0 + 1);
-  p.ph = p.th + (dy1 - p.dy0) / p.si;
-  p.pw = p.tw + (dx1 - p.dx0) / p.si;
+  range(s.kh, p.so_y, offset_y, &p.dy0, &dy1);
+  range(s.kw, p.so_x, offset_x, &p.dx0, &dx1);
+  p.nphy = std::min(p.si_y, dy1 - p.dy0 + 1);
+  p.nphx = std::min(p.si_x, dx1 - p.dx0 + 1);
+  p.ph = p.th * p.gy + (dy1 - p.dy0) / p.si_y;
+  p.pw = p.tw * p.gx + (dx1 - p.dx0) / p.si_x;
 
   p.packed_positions = static_cast<int64_t>(p.nphy) * p.ph * p.nphx * p.pw;
   // Flat: the first-level cache holds what one run of accumulators needs, not the image.
@@ -116,18 +123,19 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
     const int32_t c0 = k * p.chunk, c1 = std::min(p.in_channels, c0 + p.chunk);
     for (int32_t row = 0; row < p.rows; row++) {
       p.ptrs.push_back(static_cast<int32_t>(p.offs.size()));
-      const int32_t r = row / (p.so * p.so), oy = row / p.so % p.so, ox = row % p.so;
-      for (int32_t c = c0; c < c1; c++) {
-        const int64_t base = (direct ? static_cast<int64_t>(r) * s.dim1 + c : static_cast<int64_t>(c) * s.dim1 + r) * taps;
+      const int32_t r = row / p.rows_of_bias, oy = direct ? 0 : row / p.so_x % p.so_y, ox = direct ? 0 : row % p.so_x;
+      const int32_t group = r / (dense_out / s.groups), of_group = p.in_channels / s.groups;
+      for (int32_t c = std::max(c0, group * of_group); c < std::min(c1, (group + 1) * of_group); c++) {
+        const int64_t base = (direct ? static_cast<int64_t>(r) * s.dim1 + c - group * of_group : static_cast<int64_t>(c) * s.dim1 + r - group * s.dim1) * taps;
         for (int32_t ky = 0; ky < s.kh; ky++) {
           int32_t dy, dx;
-          if (!offset(ky, oy, &dy)) continue;
+          if (!offset_y(ky, oy, &dy)) continue;
           for (int32_t kx = 0; kx < s.kw; kx++) {
             const int64_t at = base + ky * s.kw + kx;
-            if (mask[at] == 0 || !offset(kx, ox, &dx)) continue;
+            if (mask[at] == 0 || !offset_x(kx, ox, &dx)) continue;
             const int32_t ry = dy - p.dy0, rx = dx - p.dx0;
             const int64_t position =
-                (((static_cast<int64_t>(c - c0) * p.nphy + ry % p.si) * p.ph + ry / p.si) * p.nphx + rx % p.si) * p.pw + rx / p.si;
+                (((static_cast<int64_t>(c - c0) * p.nphy + ry % p.si_y) * p.ph + ry / p.si_y) * p.nphx + rx % p.si_x) * p.pw + rx / p.si_x;
             p.offs.push_back(static_cast<int32_t>(position * p.unit));
             p.srcs.push_back(static_cast<int32_t>(at));
           }

@@ -4,51 +4,57 @@
 //
 //     out[r, so*Y + oy, so*X + ox] = sum over entries e of row (r, oy, ox):  value[e] * in[c_e, si*Y + dy_e, si*X + dx_e]
 //
-//   direct:  so = 1, si = stride, d = k - padding               (convolution; input gradient of a transposed one)
-//   phased:  so = stride, si = 1, d = (o + padding - k)/stride  (transposed convolution; input gradient of a plain one)
+//   direct:  so = 1, si = stride, d = k*dilation - padding               (convolution; input gradient of a transposed one)
+//   phased:  so = stride, si = 1, d = (o + padding - k*dilation)/stride  (transposed convolution; input gradient of a plain one)
 //
-// The innermost loop therefore exists once. It works on a packed tile: for a chunk of input channels, the pixels that
-// TH x TW outputs need, already strided, padded and (optionally) upsampled, small enough for the first-level cache.
+// so and si are apart for rows and columns. A direct plan whose result is pixel-shuffled has so = the factor: the dense
+// rows (r*so + oy)*so + ox are the phases. Of groups, the entries between different ones do not exist.
+//
+// The innermost loop therefore exists once. It works on a packed region: for a chunk of input channels, the pixels that
+// GY x GX register tiles of TH x TW outputs need, already strided, padded and (optionally) upsampled.
 #pragma once
 #include <stdint.h>
 
+#include "isa.h"
+
 namespace gc {
 
-constexpr int kLanes = 16;  // images side by side in memory; an ISA with narrower vectors takes them in groups
-
-constexpr int kLargestStride = 8;
+constexpr int kLargestStride = 16;
 constexpr int kFlatVectors = 16;  // accumulators of the flat kernel
 
 // kWeights: a direct plan that only weight gradients use.
 enum Kind : int32_t { kDirect = 0, kPhased = 1, kWeights = 2 };
 
-struct Isa;
-
 struct Plan {
   const Isa* isa = nullptr;
   Kind kind = kDirect;
   int32_t dim0 = 0, dim1 = 0, kh = 0, kw = 0;  // the dense weight
-  int32_t out_channels = 0, in_channels = 0;   // of this direction
-  int32_t so = 1, si = 1;
+  int32_t out_channels = 0, in_channels = 0;   // of this direction, after a shuffle
+  int32_t so_y = 1, so_x = 1, si_y = 1, si_x = 1;
+  int32_t rows_of_bias = 1;      // rows that share an element of the bias
   int32_t unit = 1;              // floats per packed position: the lanes of the ISA, or 1 when flat
   int32_t th = 1, tw = 1;        // register tile (flat: the whole grid), in positions of the output grid
+  int32_t gy = 1, gx = 1;        // tiles of a packed region
   int32_t chunk = 0, chunks = 0; // input channels packed at a time
   int32_t dy0 = 0, dx0 = 0;      // smallest offsets
-  int32_t nphy = 1, nphx = 1;    // input phases kept apart in the packed tile, so that columns stay adjacent
+  int32_t nphy = 1, nphx = 1;    // input phases kept apart in the packed region, so that columns stay adjacent
   int32_t ph = 0, pw = 0;        // rows and columns of each phase
-  int32_t rows = 0;              // out_channels * so * so; row = (channel*so + oy)*so + ox
+  int32_t rows = 0;              // out_channels * so_y * so_x; row = (channel*so_y + oy)*so_x + ox
   int64_t entries = 0;
   int64_t packed_positions = 0;  // of one channel
   const int32_t* ptr = nullptr;  // [chunks][rows + 1] into the entries
-  const int32_t* off = nullptr;  // where the entry's first pixel lies in the packed tile, in floats
+  const int32_t* off = nullptr;  // where the entry's first pixel lies in the packed region, in floats
   const int32_t* src = nullptr;  // index of the entry in the dense weight
+
+  int32_t phases() const { return so_y * so_x; }
 };
 
 struct PlanShape {
-  int32_t kind, dim0, dim1, kh, kw, stride, padding;
+  int32_t kind, dim0, dim1, kh, kw, stride_y, stride_x, top, left, dilation_y, dilation_x, groups;
+  int32_t shuffle;         // of a direct plan: the factor of the pixel shuffle behind it
   int32_t flat;            // 1: for one image with pixels in the lanes; the tile is then the whole grid
   int32_t grid_h, grid_w;  // positions of one output phase: chooses the tile
-  int32_t tile_h, tile_w, chunk;  // 0: choose
+  int32_t tile_h, tile_w, tiles_y, tiles_x, chunk;  // 0: choose
 };
 
 // Returns null when the shape is outside what the kernels take.

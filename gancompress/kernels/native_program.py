@@ -1,0 +1,242 @@
+"""A planned network handed to the native kernels: how its images lie in memory, and its steps as the kernels take them.
+
+Sixteen images of a batch lie side by side, so that a vector holds one pixel of many images. Of a small batch, one
+image at a time is cut into strips, along its rows or its columns, as many as a vector has lanes: a vector then holds
+one pixel of every strip, and the same kernel runs. Where the sizes of a network do not let all its maps be cut alike,
+or the maps are too small for it, pixels of one row fill the lanes instead, in a kernel of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import weakref
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gancompress.errors import KernelError
+from gancompress.kernels import native_library as native
+from gancompress.kernels.native_library import BATCH, COLUMNS, DIRECT, FLAT, PHASED, ROWS, Library
+from gancompress.kernels.steps import ConvStep, NormStep
+from gancompress.kernels.upsampling import fold_upsampling
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gancompress.kernels.pattern import Plan
+    from gancompress.kernels.steps import Activation, Step, Value
+
+__all__ = ["Layout", "NativeProgram", "fastest", "is_native", "layouts"]
+
+#: The largest stride that the kernels take.
+_LARGEST_STRIDE = 16
+#: Batches up to this size go image by image: the kernel works on whole vectors, which hold 16, 8 or 4 images.
+_SINGLE_UP_TO = {"avx512": 8, "avx2": 4}
+_SINGLE_ELSEWHERE = 2
+#: Largest share of the pixels that strips may add to an image.
+_MOST_WASTE = 0.35
+_BORDERS = {"zeros": 0, "reflect": 1, "replicate": 2}
+
+
+def is_native(step: Step) -> bool:
+    """Whether the native kernels have the step."""
+    return not isinstance(step, ConvStep) or max(step.stride) <= _LARGEST_STRIDE
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the images of a program lie in memory.
+
+    Attributes:
+        mode: ``BATCH``, ``FLAT``, ``ROWS`` or ``COLUMNS``.
+        strips: the rows or columns that a lane holds of every value, where one image is cut.
+        waste: work that strips add, as a share of what there is.
+    """
+
+    mode: int
+    strips: dict[int, int] = field(default_factory=dict)
+    waste: float = 0.0
+
+
+def layouts(inputs: Sequence[Value], steps: Sequence[Step], lanes: int) -> list[Layout]:
+    """Return all layouts that a program can have, those with strips last.
+
+    Args:
+        inputs: of the program.
+        steps: of the program.
+        lanes: of a vector.
+    """
+    found = [Layout(BATCH), Layout(FLAT)]
+    for mode, axis in ((ROWS, 0), (COLUMNS, 1)):
+        strips = _strips(inputs, steps, axis, lanes)
+        if strips is not None:
+            found.append(Layout(mode, strips, _waste(steps, strips, axis, lanes)))
+    return found
+
+
+def fastest(possible: Sequence[Layout], isa: str, batch: int) -> Layout:
+    """Choose the layout for a batch, by what was measured."""
+    if batch > _SINGLE_UP_TO.get(isa, _SINGLE_ELSEWHERE):
+        return possible[0]
+    cut = min(possible[2:], key=lambda layout: layout.waste, default=None)
+    return cut if cut is not None and cut.waste <= _MOST_WASTE else possible[1]
+
+
+def _strips(inputs: Sequence[Value], steps: Sequence[Step], axis: int, lanes: int) -> dict[int, int] | None:
+    """Return the rows (axis 0) or columns that a lane holds of every value, None where they cannot be cut alike."""
+    scale = {value.index: Fraction(value.shape[1 + axis], inputs[0].shape[1 + axis]) for value in inputs}
+    size = {value.index: value.shape[1 + axis] for value in (*inputs, *(step.dst for step in steps))}
+    whole = 1  # what lanes hold has to be divisible by, in pixels of scale 1
+    for step in steps:
+        if isinstance(step, ConvStep):
+            own = {scale[value.index] for value in step.sources}
+            if len(own) != 1:
+                return None
+            (here,) = own
+            here = here * 2 if step.upsample else here
+            here = here * step.stride[axis] if step.transpose else here / step.stride[axis]
+            whole = math.lcm(whole, here.denominator)
+            here = here * step.shuffle
+        else:
+            here = scale[step.reads[0].index]
+            here = here if isinstance(step, NormStep) else here * step.add[0].upsample
+        for addend in () if isinstance(step, NormStep) else step.add:
+            if scale[addend.value.index] * addend.upsample != here:
+                return None
+        scale[step.dst.index] = here
+    whole = math.lcm(whole, *(own.denominator for own in scale.values()))
+    base = max(-(-size[i] // math.ceil(lanes * own * whole)) for i, own in scale.items())
+    while any(base * whole * own * lanes < size[i] for i, own in scale.items()):
+        base += 1
+    return {i: int(base * whole * own) for i, own in scale.items()}
+
+
+def _waste(steps: Sequence[Step], strips: dict[int, int], axis: int, lanes: int) -> float:
+    """Return the pixels that strips compute for nothing, as a share of those that there are, by work."""
+    done = needed = 0.0
+    for step in steps:
+        channels, *size = step.dst.shape
+        work = float(channels * size[1 - axis])
+        if isinstance(step, ConvStep):
+            work *= (1 + step.pattern.kept) / channels
+        done += work * strips[step.dst.index] * lanes
+        needed += work * size[axis]
+    return done / needed - 1
+
+
+class NativeProgram:
+    """One planned network for one instruction set and one layout of its images.
+
+    Args:
+        lib: the loaded kernels.
+        values: all of the program, by index.
+        steps: all of the program.
+        place: the arena of every value.
+        layout: of its images.
+    """
+
+    def __init__(
+        self,
+        lib: Library,
+        values: Sequence[Value],
+        steps: Sequence[Step],
+        place: Sequence[int],
+        layout: Layout,
+    ) -> None:
+        mode, strips = layout.mode, layout.strips
+        self._lib, self._mode = lib, mode
+        self._plans: list[Plan] = []  # kept alive as long as the program that points to them
+        self._own = [
+            (strips[i] if mode == ROWS else v.shape[1], strips[i] if mode == COLUMNS else v.shape[2])
+            for i, v in enumerate(values)
+        ]
+        sizes = [0] * (max(place) + 1)
+        for value, (rows, columns) in zip(values, self._own, strict=True):
+            sizes[place[value.index]] = max(sizes[place[value.index]], value.shape[0] * rows * columns)
+        table = (native.ValueArgs * len(values))(
+            *(native.ValueArgs(place[v.index], *v.shape, *own) for v, own in zip(values, self._own, strict=True))
+        )
+        arenas = (ctypes.c_int64 * len(sizes))(*sizes)
+        shape = native.ProgramArgs(ctypes.addressof(table), ctypes.addressof(arenas), mode, len(values), len(sizes))
+        self.address: int = lib.raw.gc_program_new(ctypes.byref(shape), lib.isa_index)
+        if not self.address:
+            raise KernelError("not enough memory for a program")
+        weakref.finalize(self, lib.raw.gc_program_free, self.address)
+        for step in steps:
+            self._add(step)
+
+    def _add(self, s: Step) -> None:
+        sources = (ctypes.c_int32 * len(s.reads))(*(value.index for value in s.reads))  # a convolution's first
+        args = native.StepArgs(sources=ctypes.addressof(sources), dst=s.dst.index, affine=-1)
+        if isinstance(s, NormStep):
+            args.source_count, args.groups, args.eps = 1, s.groups, s.eps
+            args.scale, args.bias = _at(s.weight), _at(s.bias)
+            self._lib.check(self._lib.raw.gc_program_add(self.address, ctypes.byref(args)))
+            return
+        addends = (native.AddendArgs * len(s.add))(
+            *(native.AddendArgs(a.value.index, a.factor, a.upsample) for a in s.add)
+        )
+        args.add, args.add_count = ctypes.addressof(addends), len(s.add)
+        args.activation, slopes = _slopes(s.activation, s.dst.shape[0])
+        args.slopes = _at(slopes)
+        pre = None
+        if isinstance(s, ConvStep):
+            s = s if self._mode == FLAT else _folded(s)
+            plan = s.pattern.plan(
+                self._lib, PHASED if s.transpose else DIRECT, s.stride, s.padding[::2], self._own[s.dst.index],
+                dilation=s.dilation, groups=s.groups, shuffle=s.shuffle, flat=self._mode == FLAT,
+            )  # fmt: skip
+            self._plans.append(plan)
+            args.plan, args.source_count, args.up, args.border = (
+                plan.address, len(s.sources), int(s.upsample), _BORDERS[s.border],
+            )  # fmt: skip
+            args.weight, args.bias, args.scale, args.shift = map(_at, (s.weight, s.bias, s.scale, s.shift))
+            args.pre, pre = _slopes(s.pre, sum(value.shape[0] for value in s.sources))
+            args.pre_slopes = _at(pre)
+            args.affine = -1 if s.affine is None else s.affine.index
+        self._lib.check(self._lib.raw.gc_program_add(self.address, ctypes.byref(args)))
+
+    def __call__(
+        self, inputs: Sequence[Tensor], affines: Sequence[Tensor], outputs: Sequence[Value]
+    ) -> tuple[Tensor, ...]:
+        """Run it; everything is contiguous float32 on the CPU."""
+        batch = inputs[0].shape[0]
+        results = tuple(torch.empty(batch, *value.shape) for value in outputs)
+        given = [
+            (ctypes.c_void_p * len(tensors))(*(t.data_ptr() for t in tensors)) for tensors in (inputs, results, affines)
+        ]
+        numbers = (ctypes.c_int32 * len(outputs))(*(value.index for value in outputs))
+        args = native.RunArgs(
+            *(ctypes.addressof(array) for array in (*given, numbers)), batch, len(inputs), len(outputs), len(affines),
+            torch.get_num_threads(),
+        )  # fmt: skip
+        self._lib.check(self._lib.raw.gc_program_run(self.address, ctypes.byref(args)))
+        return results
+
+
+def _at(t: Tensor | None) -> int | None:
+    return None if t is None else t.data_ptr()
+
+
+def _slopes(slope: Activation | None, channels: int) -> tuple[int, Tensor | None]:
+    """Return the kind of an activation as the kernels know it, and its slopes; the caller keeps them alive."""
+    if slope is None:
+        return 0, None
+    if isinstance(slope, Tensor):
+        return 2, slope
+    return (2, torch.full((channels,), slope)) if slope else (1, None)
+
+
+def _folded(s: ConvStep) -> ConvStep:
+    """Return the step with fewer products where it upsamples. Not for single images: their loops would be too short."""
+    plain = s.stride == s.dilation == (1, 1) and s.groups == s.shuffle == 1 and s.border == "zeros"
+    if not (s.upsample and plain and s.padding == (1, 1, 1, 1) and tuple(s.weight.shape[2:]) == (3, 3)):
+        return s
+    weight, pattern = fold_upsampling(s.weight, s.pattern)
+    folded = replace(s, transpose=True, weight=weight, pattern=pattern, stride=(2, 2), upsample=False)
+    folded.dst = s.dst
+    return folded
