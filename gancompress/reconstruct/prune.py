@@ -2,7 +2,9 @@
 
 In three passes over calibration inputs. The first collects, of the whole network, the second moments of every layer's
 inputs, and how much its outputs matter to the network's. The second removes weights in rounds, all layers together:
-those whose removal costs the network's output least, when what is left is refitted. The third goes through the network
+those whose removal costs the network's output least, when what is left is refitted. Within a round, those of one output
+are taken one after the other, each with the ones before it gone, so that of two that can stand in for each other one
+stays. The third goes through the network
 once more and refits every layer, bias included, to the outputs of the whole one, on the inputs that the pruned layers
 ahead of it give.
 
@@ -13,6 +15,7 @@ the sum of squares of the network's derivatives by the output concerned, estimat
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,6 +36,10 @@ __all__ = ["Reconstructed", "reconstruct"]
 
 #: share of the mean second moment that is added to all, so that inputs that always went together stay apart
 _DAMPING = 1e-4
+#: times the share that goes in a round on average: some outputs lose more
+_GOING = 1.6
+#: largest share of what is left that goes in a round
+_SHARE = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +99,7 @@ def reconstruct(
     batches: Sequence[tuple[Tensor, ...]],
     budget: Budget,
     *,
-    rounds: int = 4,
+    rounds: int | None = None,
     positions: int = 16_384,
     probes: int = 2,
     seed: int = 0,
@@ -104,8 +111,8 @@ def reconstruct(
         network: in eval mode; the budget's weights are changed, and the biases beside them.
         batches: calibration inputs.
         budget: how many weights are kept in all, which layers stay whole, and in which units weights are kept.
-        rounds: in which weights are removed, a constant share of what is left in each. Within one, nothing is known of
-            what weights that go together can do for each other, so more are better and slower.
+        rounds: in which weights are removed, a constant share of what is left in each; default: as many as let no more
+            than a fifth go in one.
         positions: of outputs that are looked at, per layer.
         probes: random signs per batch for the importance of outputs.
         seed: of positions and signs.
@@ -118,6 +125,8 @@ def reconstruct(
     say("looking at the whole network")
     seen = _look(network, layers, batches, positions, seed)
     _weigh(network, seen, batches, probes, seed)
+    if rounds is None:
+        rounds = max(1, math.ceil(math.log(max(budget.total, 1) / sum(budget.sizes.values())) / math.log(1 - _SHARE)))
     masks = _choose(seen, budget, rounds, say)
     say("refitting what is left")
     return Reconstructed(masks, _refit_in_order(network, layers, masks, batches, positions, seed))
@@ -202,8 +211,9 @@ def _choose(seen: Mapping[str, _Seen], budget: Budget, rounds: int, say: Callabl
     masks: dict[str, Tensor] | None = None
     for number in range(1, rounds + 1):
         say(f"choosing weights, round {number} of {rounds}")
+        going = min(_GOING * (1 - (target / total) ** (1 / rounds)), 1.0)
         scores = {
-            name: _costs(seen[_path(name)], None if masks is None else masks[name])
+            name: _costs(seen[_path(name)], None if masks is None else masks[name], going)
             for name in sizes
             if _path(name) in seen
         }
@@ -213,7 +223,7 @@ def _choose(seen: Mapping[str, _Seen], budget: Budget, rounds: int, say: Callabl
     return masks
 
 
-def _costs(one: _Seen, mask: Tensor | None) -> Tensor:
+def _costs(one: _Seen, mask: Tensor | None, going: float) -> Tensor:
     """Return what removing each kept weight of a layer costs the output of the network."""
     layer, weight = one.layer, one.layer.module.weight.detach()
     found = torch.zeros_like(weight, dtype=torch.float64)
@@ -221,12 +231,9 @@ def _costs(one: _Seen, mask: Tensor | None) -> Tensor:
     rows = one.importance.reshape(layer.groups, -1) * layer.groups / len(layer.blocks)
     for block, moments, spread in zip(layer.blocks, one.moments, one.spread, strict=True):
         matrix = layer.matrix(weight, block).double()
-        if mask is None:
-            cost = matrix**2 / spread
-        else:
-            # Single precision is enough to rank by; what is written in the end is fitted in double.
-            kept, cross = layer.matrix(mask, block), (moments @ matrix.T).float()
-            cost = fit(moments.float(), cross, kept, spread)[1].double()
+        # Single precision is enough to rank by; what is written in the end is fitted in double.
+        kept = torch.ones_like(matrix, dtype=torch.bool) if mask is None else layer.matrix(mask, block)
+        cost = fit(moments.float(), (moments @ matrix.T).float(), kept, spread, going)[1].double()
         layer.put(found, block, cost * rows[block.group][:, None])
     return found
 

@@ -7,6 +7,8 @@ Frantar and Alistarh, 2022).
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,8 @@ __all__ = ["damped", "fit", "inverse_diagonal", "refit"]
 #: multiplications beyond which systems are solved by iterating on all rows at once
 _DIRECT = 2e11
 _ITERATIONS = 60
+#: outputs whose weights go in turn at once, for the memory that takes
+_TOGETHER = 256
 
 
 def damped(moments: Tensor, damping: float) -> Tensor:
@@ -31,8 +35,11 @@ def inverse_diagonal(moments: Tensor) -> Tensor:
     return torch.cholesky_inverse(torch.linalg.cholesky(moments)).diagonal()
 
 
-def fit(moments: Tensor, cross: Tensor, kept: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+def fit(moments: Tensor, cross: Tensor, kept: Tensor, spread: Tensor, going: float = 0.0) -> tuple[Tensor, Tensor]:
     """Return the weights with the least squared error, zero where they are not kept, and their saliencies.
+
+    Saliencies are those of weights that go alone. Of two that can stand in for each other both have small ones, and
+    only one can go: where many go at once, the smallest ones must be told in turn.
 
     Args:
         moments: of the inputs, damped, (n, n).
@@ -40,6 +47,8 @@ def fit(moments: Tensor, cross: Tensor, kept: Tensor, spread: Tensor) -> tuple[T
         kept: (outputs, n).
         spread: :func:`inverse_diagonal` of all inputs, which stands in for that of those that are kept where
             inverting for every output would take too long.
+        going: share of an output's weights whose saliencies are those of going one after the other, cheapest first,
+            each with the ones before it gone.
 
     Returns:
         Both (outputs, n); saliencies are 0 for what is not kept.
@@ -47,14 +56,73 @@ def fit(moments: Tensor, cross: Tensor, kept: Tensor, spread: Tensor) -> tuple[T
     if _work(kept) > _DIRECT:
         weights = _iterated(moments, cross, kept)
         return weights, weights**2 / spread.to(weights)
+    parts = [
+        _fitted(moments, cross[:, at : at + _TOGETHER], kept[at : at + _TOGETHER], going)
+        for at in range(0, len(kept), _TOGETHER)
+    ]
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+def _fitted(moments: Tensor, cross: Tensor, kept: Tensor, going: float) -> tuple[Tensor, Tensor]:
+    """As :func:`fit`, by inverting for every output."""
     weights, costs = torch.zeros_like(cross.T), torch.zeros_like(cross.T)
+    many = math.ceil(going * int(kept.sum(1).max()))
+    first = torch.zeros(len(kept), many, dtype=torch.long)
+    among = torch.eye(many).to(moments).repeat(len(kept), 1, 1)
+    inverse, whole = moments, bool(kept.all())
     for row, own in enumerate(kept):
         index = own.nonzero().flatten()
-        if len(index):
+        if not len(index):
+            continue
+        if row == 0 or not whole:
             inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments[index[:, None], index]))
-            weights[row, index] = inverse @ cross[index, row]
-            costs[row, index] = weights[row, index] ** 2 / inverse.diagonal()
+        weights[row, index] = inverse @ cross[index, row]
+        costs[row, index] = weights[row, index] ** 2 / inverse.diagonal()
+        if many:
+            cheap = costs[row, index].argsort()[:many]
+            first[row, : len(cheap)] = index[cheap]
+            among[row, : len(cheap), : len(cheap)] = inverse[cheap[:, None], cheap]
+            # places that are left over cost nothing and change nothing
+            first[row, len(cheap) :] = int(index[cheap[0]])
+    if many:
+        place = torch.arange(many) < kept.sum(1, keepdim=True)
+        in_turn = _in_turn(among, weights.gather(1, first) * place)
+        dearest = in_turn.amax(1, keepdim=True)
+        # what costs more alone than all of these costs no less than the last of them
+        costs = torch.where(kept, torch.maximum(costs, dearest), costs)
+        costs.scatter_reduce_(1, first, in_turn.masked_fill(~place, torch.inf), "amin")
     return weights, costs
+
+
+def _in_turn(inverse: Tensor, weights: Tensor) -> Tensor:
+    """Return what each weight costs when all go one after the other, cheapest first: never less than those before it.
+
+    Args:
+        inverse: of the moments, those rows and columns that belong to the weights, (outputs, m, m).
+        weights: (outputs, m).
+    """
+    outputs, many = weights.shape
+    rows = torch.arange(outputs)
+    weights, spread = weights.clone(), inverse.diagonal(dim1=1, dim2=2).clone()
+    found, last = torch.zeros_like(weights), torch.zeros_like(weights[:, 0])
+    gone = torch.zeros_like(weights, dtype=torch.bool)
+    # rows of a Cholesky factor, in the order in which weights go
+    factor = inverse.new_zeros(outputs, many, many)
+    least = torch.finfo(inverse.dtype).tiny
+    for turn in range(many):
+        cost = (weights**2 / spread.clamp_min(least)).masked_fill(gone, torch.inf)
+        at = cost.argmin(1)
+        last = torch.maximum(last, cost[rows, at])
+        found[rows, at] = last
+        shared = factor[rows, :turn, at]
+        column = inverse[rows, at] - (shared[:, None] @ factor[:, :turn])[:, 0]
+        root = spread[rows, at].clamp_min(least).rsqrt()
+        column = column * root[:, None]
+        weights = weights - column * (weights[rows, at] * root)[:, None]
+        spread = spread - column**2
+        factor[:, turn] = column
+        gone[rows, at] = True
+    return found
 
 
 def refit(moments: Tensor, cross: Tensor, kept: Tensor) -> Tensor:

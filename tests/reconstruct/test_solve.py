@@ -52,6 +52,29 @@ def test_a_saliency_is_what_removing_the_weight_costs_after_refitting() -> None:
     assert not costs[~kept].any()
 
 
+def test_saliencies_in_turn_are_what_it_costs_when_the_ones_before_are_gone() -> None:
+    """By hand: the cheapest goes, the others are refitted, and so on."""
+    x, y, kept = problem()
+    kept[1] = True
+    moments, cross, spread = x.T @ x, x.T @ y, torch.ones(12)
+    weights, alone = fit(moments, cross, kept, spread)
+    found = fit(moments, cross, kept, spread, 0.75)[1]
+    assert torch.allclose(fit(moments, cross, kept, spread, 0.75)[0], weights)
+    for row, own in enumerate(kept):
+        left, last = own.clone(), 0.0
+        among = alone[row].masked_fill(~own, torch.inf).argsort()[: min(9, int(own.sum()))].tolist()
+        while among:
+            costs = fit(moments, cross, left[None].expand(5, 12), spread)[1][row]
+            cheapest = min(among, key=lambda one: float(costs[one]))
+            last = max(last, float(costs[cheapest]))
+            assert found[row, cheapest] == pytest.approx(last, rel=1e-6)
+            left[cheapest] = False
+            among.remove(cheapest)
+        assert (found[row][left] >= alone[row][left]).all()
+        assert (found[row][left] >= last * (1 - 1e-9)).all()
+        assert not found[row][~own].any()
+
+
 def test_systems_that_are_large_are_solved_together_and_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y, kept = problem()
     monkeypatch.setattr(solve, "_DIRECT", 0.0)
