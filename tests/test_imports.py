@@ -36,15 +36,16 @@ ALLOWED: dict[str, set[str]] = {
     "backbones": {"errors", "components", "kernels", "sparsity"},
     "cost": {"errors", "seeds", "backbones", "sparsity"},
     "graphs": {"errors"},
+    "lowering": {"errors", "kernels", "graphs"},
     "architecture": {"errors", "components", "data", "recipe", "backbones", "sparsity"},
     "evaluation": {"errors", "seeds", "storage", "components", "data"},
 }
-ALLOWED["training"] = {*ALLOWED} - {"components", "recipe", "runs", "evaluation", "graphs", "architecture"}
+ALLOWED["training"] = {*ALLOWED} - {"components", "recipe", "runs", "evaluation", "graphs", "lowering", "architecture"}
 ALLOWED["export"] = {*ALLOWED} - {"training", "methods", "objectives"}
 ALLOWED["reconstruct"] = {"errors", "seeds", "graphs", "sparsity"}
-ALLOWED["experiment"] = {*ALLOWED} - {"export", "reconstruct"}
+ALLOWED["experiment"] = {*ALLOWED} - {"export", "reconstruct", "lowering"}
 ALLOWED["foreign"] = {"errors", "seeds", "units", "storage", "components", "data", "backbones", "sparsity", "graphs",
-                      "export", "reconstruct"}  # fmt: skip
+                      "lowering", "export", "reconstruct"}  # fmt: skip
 for room in ("comparison", "bench", "testing"):
     ALLOWED[room] = {*ALLOWED} - {"comparison", "bench"}
 ALLOWED["report"] = {"errors", "units", "charts", "storage", "runs", "recipe", "comparison"}

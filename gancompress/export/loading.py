@@ -164,7 +164,8 @@ def load(path: str | Path, *, sparse: Mode | None = None) -> LoadedGenerator | L
 
     Args:
         path: the file.
-        sparse: see :func:`~gancompress.export.compiled.compile_generator`.
+        sparse: how it computes on the CPU: ``always`` by sparse kernels wherever they fit, ``never``, or ``auto``: what
+            is measured to be faster; None takes ``GANCOMPRESS_SPARSE``, then ``auto``.
 
     Raises:
         ExportError: it is truncated, altered, from a newer version, or no such file.
@@ -177,7 +178,7 @@ def load(path: str | Path, *, sparse: Mode | None = None) -> LoadedGenerator | L
         mend = f"give {written}" if written.is_file() else f"write the file first: gancompress export {path}"
         raise ExportError(f"is a directory: {mend}", where=str(path))
     if kind_of(path) == KIND:
-        return load_network(path)
+        return load_network(path, sparse)
     packed = load_packed(path)
     try:
         with located(str(path)):

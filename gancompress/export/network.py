@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -15,12 +16,16 @@ from gancompress.export.container import read_container, write_container
 from gancompress.export.tensors import declared_tensor, decode_tensor, density, encode_tensor
 from gancompress.graphs.build import CapturedModule, check
 from gancompress.graphs.graph import Graph
+from gancompress.lowering.network import SparseNetwork
 from gancompress.storage.reading import UNFIT, reason
 from gancompress.units import size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from gancompress.kernels import Mode
+    from gancompress.lowering.network import Profile
 
 __all__ = ["KIND", "LoadedNetwork", "load_network", "save_network"]
 
@@ -37,12 +42,15 @@ class LoadedNetwork:
         masks: by the names of weights; True is kept.
         source: where it comes from: name, method, version of gancompress, kind of values.
         bytes: of the file.
+        sparse: how a call computes on the CPU: ``always`` by sparse programs wherever they fit, ``never``, or ``auto``:
+            what is measured to be faster; None takes ``GANCOMPRESS_SPARSE``, then ``auto``.
     """
 
     network: CapturedModule
     masks: Mapping[str, Tensor]
     source: Mapping[str, Any]
     bytes: int
+    sparse: Mode | None = None
 
     def __call__(self, *inputs: Tensor) -> Any:
         """Return its one output, or a tuple of them.
@@ -50,6 +58,23 @@ class LoadedNetwork:
         Raises:
             ExportError: the inputs are not as many as it takes, or of other shapes.
         """
+        self._check(inputs)
+        return self._run(*inputs)
+
+    def profile(self, *inputs: Tensor) -> Profile:
+        """Call it and say where the time goes: what ran in sparse programs, what in torch and why.
+
+        Raises:
+            ExportError: as for a call.
+        """
+        self._check(inputs)
+        return self._run.profile(*inputs)
+
+    @functools.cached_property
+    def _run(self) -> SparseNetwork:
+        return SparseNetwork(self.network, self.masks, self.sparse)
+
+    def _check(self, inputs: Sequence[Tensor]) -> None:
         taken = self.network.captured.inputs
         fits = len(inputs) == len(taken) and all(
             # sizes of one name may differ here: the network says what it cannot do
@@ -59,8 +84,6 @@ class LoadedNetwork:
         if not fits:
             given = ", ".join(" x ".join(map(str, getattr(x, "shape", "?"))) for x in inputs)
             raise ExportError(f"it takes {', '.join(map(str, taken))}, not {given or 'nothing'}")
-        with torch.no_grad():
-            return self.network(*inputs)
 
     @property
     def density(self) -> float:
@@ -110,8 +133,8 @@ def save_network(
     return write_container(path, stored, document, kind=KIND, format=FORMAT)
 
 
-def load_network(path: Path) -> LoadedNetwork:
-    """Read a file of :func:`save_network`.
+def load_network(path: Path, sparse: Mode | None = None) -> LoadedNetwork:
+    """Read a file of :func:`save_network`; ``sparse`` is an attribute of the result.
 
     Raises:
         ExportError: it is truncated, altered, of a newer version, or no such file.
@@ -137,4 +160,4 @@ def load_network(path: Path) -> LoadedNetwork:
         raise ExportError(f"not a {KIND} of format {FORMAT} ({reason(error)})", where=where) from error
     if stored:
         raise ExportError(f"tensor {min(stored)} belongs to no tensor of the network", where=where)
-    return LoadedNetwork(network, masks, source, path.stat().st_size)
+    return LoadedNetwork(network, masks, source, path.stat().st_size, sparse)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -17,6 +18,7 @@ from gancompress.export.tensors import density as density_of
 from gancompress.foreign.agreement import Agreement, agreement
 from gancompress.foreign.calibration import Inputs, check_inputs, hold_out, windows
 from gancompress.graphs.build import CapturedModule
+from gancompress.lowering.network import SparseNetwork
 from gancompress.reconstruct.prune import reconstruct
 from gancompress.sparsity.allocate import allocate
 from gancompress.sparsity.scores import magnitude
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from gancompress.kernels import Mode
+    from gancompress.lowering.network import Profile
     from gancompress.sparsity.patterns.base import Pattern, PatternConfig
     from gancompress.sparsity.state import Budget
 
@@ -72,6 +76,8 @@ class CompressedNetwork:
         held_out: how many these are; 0 when there was only one input, which is used for both.
         method: how weights were chosen.
         name: of the network.
+        sparse: how a call computes on the CPU: ``always`` by sparse programs wherever they fit, ``never``, or ``auto``:
+            what is measured to be faster; None takes ``GANCOMPRESS_SPARSE``, then ``auto``.
     """
 
     network: CapturedModule
@@ -81,11 +87,19 @@ class CompressedNetwork:
     held_out: int
     method: str
     name: str
+    sparse: Mode | None = None
 
     def __call__(self, *inputs: Tensor) -> Any:
         """Compute the outputs."""
-        with torch.no_grad():
-            return self.network(*inputs)
+        return self._run(*inputs)
+
+    def profile(self, *inputs: Tensor) -> Profile:
+        """Call it and say where the time goes: what ran in sparse programs, what in torch and why."""
+        return self._run.profile(*inputs)
+
+    @functools.cached_property
+    def _run(self) -> SparseNetwork:
+        return SparseNetwork(self.network, self.masks, self.sparse)
 
     @property
     def density(self) -> float:

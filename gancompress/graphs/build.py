@@ -145,12 +145,9 @@ class CapturedModule(nn.Module):
         """
         values: dict[str, Any] = {one.name: tensor for one, tensor in zip(self.captured.inputs, inputs, strict=True)}
         for index, (node, call) in enumerate(self._calls):
-            args = tuple(self._given(one, values) for one in node.args)
             if isinstance(call, str):
-                yield call, args[0]
-                result = self.get_submodule(call)(args[0])
-            else:
-                result = call(*args, **{key: self._given(one, values) for key, one in node.kwargs.items()})
+                yield call, self._given(node.args[0], values)
+            result = self._result(node, call, values)
             if largest is not None and isinstance(result, Tensor) and result.numel() > largest:
                 raise ExportError(f"operation {node.name} gives {tuple(result.shape)}: too large")
             values[node.name] = result
@@ -158,6 +155,16 @@ class CapturedModule(nn.Module):
                 if isinstance(one, Value) and self._last_use[one.name] == index:
                     values.pop(one.name, None)
         return tuple(values[name] for name in self.captured.outputs)
+
+    def operation(self, index: int, values: Mapping[str, Any]) -> Any:
+        """Compute the ``index``-th operation of the graph alone, from ``values`` by name."""
+        return self._result(*self._calls[index], values)
+
+    def _result(self, node: Node, call: str | Callable[..., Any], values: Mapping[str, Any]) -> Any:
+        if isinstance(call, str):
+            return self.get_submodule(call)(self._given(node.args[0], values))
+        args = [self._given(one, values) for one in node.args]
+        return call(*args, **{key: self._given(one, values) for key, one in node.kwargs.items()})
 
     def _given(self, argument: Argument, values: Mapping[str, Any]) -> Any:
         if isinstance(argument, Value):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from gancompress.kernels.layer import Layer
 
-__all__ = ["ENVIRONMENT", "FIGURES", "Mode", "break_even", "choose"]
+__all__ = ["ENVIRONMENT", "FIGURES", "Mode", "break_even", "choose", "chosen_mode"]
 
 Mode = Literal["auto", "always", "never"]
 
@@ -41,7 +41,12 @@ ENVIRONMENT = "GANCOMPRESS_SPARSE"
 FIGURES = Figures("break-even.json")
 
 
-def _mode(mode: str | None) -> str:
+def chosen_mode(mode: str | None) -> str:
+    """Return the mode that holds: the one given, else that of :data:`ENVIRONMENT`, else ``auto``.
+
+    Raises:
+        KernelError: an unknown mode.
+    """
     chosen = mode or os.environ.get(ENVIRONMENT) or "auto"
     if chosen not in ("auto", "always", "never"):
         source = "sparse" if mode else ENVIRONMENT
@@ -65,7 +70,7 @@ def choose(
     Raises:
         KernelError: an unknown mode.
     """
-    mode_here = _mode(mode)
+    mode_here = chosen_mode(mode)
     if mode_here == "never" or library() is None:
         return "dense"
     if mode_here == "always":

@@ -1,0 +1,519 @@
+"""Operations fused into what is there, one by one: scales into weights, activations and sums into convolutions.
+
+Every operation of a region goes through its function in :data:`OPERATIONS`, which gives what later operations read.
+What has no place in a program raises :class:`UnfitError` with the operation that must stay in torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gancompress.graphs.graph import Stored, Value
+from gancompress.lowering.made import NO_SIDES, Conv, Factor, Made, Norm, Read, Sides, Sum, Term
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gancompress.graphs.graph import Argument, Node
+    from gancompress.kernels import Activation, Border
+
+__all__ = ["OPERATIONS", "Fusion", "UnfitError"]
+
+#: addends of one convolution
+_MOST = 3
+
+
+class UnfitError(Exception):
+    """An operation cannot be part of the program that it was tried in.
+
+    Attributes:
+        node: its name.
+    """
+
+    def __init__(self, node: str) -> None:
+        super().__init__(node)
+        self.node = node
+
+
+class Fusion:
+    """The operations of one region, taken in one by one.
+
+    Args:
+        shapes: of every value, ``[N, C, L]`` or ``[N, C, H, W]``, or a number.
+        tensors: that are stored beside the graph.
+        numbers: values that are known: sizes.
+        reads: what the region reads from outside; every operation adds its own.
+    """
+
+    def __init__(
+        self, shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor], numbers: Mapping[str, Any],
+        reads: dict[str, Read],
+    ) -> None:  # fmt: skip
+        self.shapes, self.tensors, self.numbers, self.reads = shapes, tensors, numbers, reads
+        self.made: list[Made] = []
+
+    def take(self, node: Node, shared: bool) -> None:
+        """Take one operation in; ``shared`` says that not exactly one other operation reads its result."""
+        read = OPERATIONS[node.op](self, node)
+        self.reads[node.name] = read
+        if shared:
+            self.close(read)
+
+    def result(self, name: str) -> Made:
+        """Return what the value called ``name`` is, computed in full."""
+        return self.whole(self.reads[name])
+
+    # -------------------------------------------------------------------------------------------------- arguments
+
+    def arguments(self, node: Node, *names: str, **defaults: Any) -> list[Any]:
+        """Return the arguments of a node by the names that torch calls them, sizes as numbers."""
+        given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+        return [self._known(given.get(name, defaults.get(name))) for name in names]
+
+    def _known(self, argument: Argument) -> Any:
+        if isinstance(argument, tuple):
+            return tuple(self._known(one) for one in argument)
+        if isinstance(argument, Value) and argument.name in self.numbers:
+            return self.numbers[argument.name]
+        return argument
+
+    def map(self, argument: Argument) -> Read:
+        """Return a map that is an argument."""
+        return self.reads[argument.name]
+
+    def is_map(self, argument: Argument) -> bool:
+        """Return whether an argument is a map of this region."""
+        return isinstance(argument, Value) and argument.name in self.reads
+
+    def stored(self, argument: Argument) -> Tensor | None:
+        """Return a stored tensor that is an argument, None where there is none."""
+        return self.tensors[argument.name].detach() if isinstance(argument, Stored) else None
+
+    def factor(self, argument: Argument, node: Node) -> Factor:
+        """Return a number, or numbers per channel, as a factor of the map that ``node`` gives: ``(C,)``."""
+        channels, axes = self.shapes[node.name][1], len(self.shapes[node.name]) - 2
+        if isinstance(argument, Value):  # per image and channel
+            images, *rest = self.shapes.get(argument.name, (0,))
+            if images not in (1, self.shapes[node.name][0]) or rest != [channels] + [1] * axes:
+                raise UnfitError(node.name)
+            return argument
+        tensor = self.stored(argument)
+        tensor = torch.tensor(float(argument)) if tensor is None else tensor
+        ones = (1,) * (len(self.shapes[node.name]) - tensor.dim()) + tuple(tensor.shape)
+        if ones[0] != 1 or ones[1] not in (1, channels) or ones[2:] != (1,) * axes:
+            raise UnfitError(node.name)
+        return tensor.double().reshape(-1).expand(channels).contiguous()
+
+    # -------------------------------------------------------------------------------------------------- pieces
+
+    def close(self, *reads: Read) -> None:
+        """Say that what is read is not to be changed any more."""
+        for read in reads:
+            for part in read.parts:
+                part.open = False
+
+    def whole(self, read: Read) -> Made:
+        """Return a result that is what ``read`` says, with a step that computes it where there is none."""
+        if read.bare:
+            self.close(read)
+            return read.parts[0]
+        if len(read.parts) > 1 or read.affine or read.sides != NO_SIDES or (read.slope is not None and read.factor < 0):
+            raise UnfitError(read.by)
+        part = read.parts[0]
+        self.close(read)
+        shape = (part.shape[0], part.shape[1] * read.up, part.shape[2] * read.up)
+        made = Sum(read.by, shape, [Term(part, read.factor, read.up)], read.slope)
+        self.made.append(made)
+        return made
+
+    def into(self, read: Read) -> Conv | Sum | None:
+        """Return what may be changed so that ``read`` is changed; its activation is not yet set."""
+        made = read.parts[0]
+        return made if read.bare and made.open and isinstance(made, Conv | Sum) and made.activation is None else None
+
+    def times(self, read: Read, factor: float, node: Node) -> Read:
+        """Return ``factor`` times a map."""
+        made = read.parts[0]
+        if read.bare and made.open and isinstance(made, Conv | Sum) and (made.activation is None or factor > 0):
+            for term in made.add:
+                term.factor *= factor
+            if isinstance(made, Conv):
+                made.weight = made.weight * factor
+                made.bias = None if made.bias is None else made.bias * factor
+            return replace(read, by=node.name)
+        return replace(read, factor=read.factor * factor, by=node.name)
+
+    def affine(self, read: Read, gain: Factor, bias: Factor, node: Node) -> Read:
+        """Return a map times ``gain`` plus ``bias``, per channel."""
+        made = self.into(read)
+        fixed = [one for one in (gain, bias) if one is not None]
+        constant = all(isinstance(one, Tensor) for one in fixed)
+        if isinstance(made, Conv) and constant and (gain is None or not made.add):
+            self._merge(made, gain, bias)
+            return replace(read, by=node.name)
+        norm = read.parts[0]
+        if isinstance(norm, Norm) and norm.open and read.bare and constant:
+            ones = torch.ones(norm.shape[0], dtype=torch.float64)
+            weight, shift = (ones if norm.weight is None else norm.weight.double()), norm.bias
+            if gain is not None:
+                weight, shift = weight * gain, None if shift is None else shift * gain
+            norm.weight, norm.bias = weight, shift if bias is None else bias if shift is None else shift + bias
+            return replace(read, by=node.name)
+        if read.slope is not None or (read.sides != NO_SIDES and read.border == "zeros" and bias is not None):
+            raise UnfitError(node.name)
+        return replace(self._unscaled(read, node), affine=(*self._unscaled(read, node).affine, (gain, bias)))
+
+    def _merge(self, made: Conv, gain: Factor, bias: Factor) -> None:
+        """Put an affine map behind a convolution into its weights."""
+        if isinstance(gain, Tensor):
+            gain = gain.repeat_interleave(made.shuffle**2)
+            rows = [1] * made.weight.dim()
+            if made.transposed:
+                own = gain.reshape(made.groups, 1, -1).expand(-1, made.weight.shape[0] // made.groups, -1)
+                made.weight = made.weight.double() * own.reshape(made.weight.shape[0], -1, 1, 1)
+            else:
+                rows[0] = -1
+                made.weight = made.weight.double() * gain.reshape(rows)
+            made.bias = None if made.bias is None else made.bias.double() * gain
+        if isinstance(bias, Tensor):
+            bias = bias.repeat_interleave(made.shuffle**2)
+            made.bias = bias if made.bias is None else made.bias.double() + bias
+
+    def _unscaled(self, read: Read, node: Node) -> Read:
+        """Return the same with its factor ahead of the activation."""
+        if read.factor == 1:
+            return replace(read, by=node.name)
+        if read.slope is not None and read.factor < 0:
+            raise UnfitError(read.by)
+        gain = torch.full((read.channels,), read.factor, dtype=torch.float64)
+        return replace(read, affine=(*read.affine, (gain, None)), factor=1.0, by=node.name)
+
+    def activated(self, read: Read, slope: Activation, node: Node) -> Read:
+        """Return a map with its negative numbers multiplied by ``slope``."""
+        made = self.into(read)
+        if made is not None:
+            made.activation = slope
+            return replace(read, by=node.name)
+        if read.slope is None:
+            return replace(self._unscaled(read, node), slope=slope, by=node.name)
+        if read.factor < 0 or (torch.as_tensor(read.slope) < 0).any():
+            raise UnfitError(node.name)
+        return replace(read, slope=read.slope * slope, by=node.name)
+
+    def added(self, a: Read, b: Read, node: Node) -> Read:
+        """Return the sum of two maps of one size."""
+        for own, other in sorted(((a, b), (b, a)), key=lambda pair: -self._age(pair[0])):
+            made = self.into(own)
+            if made is not None and len(made.add) < _MOST and other.parts != own.parts:
+                made.add.append(self._term(other))
+                return replace(own, by=node.name)
+        shape = self._size(a)
+        made = Sum(node.name, shape, [self._term(a), self._term(b)])
+        self.made.append(made)
+        return Read((made,), node.name)
+
+    def _age(self, read: Read) -> int:
+        return self.made.index(read.parts[0]) if read.parts[0] in self.made else -1
+
+    def _term(self, read: Read) -> Term:
+        if not read.addable:
+            return Term(self.whole(read))
+        self.close(read)
+        return Term(read.parts[0], read.factor, read.up)
+
+    def _size(self, read: Read) -> tuple[int, int, int]:
+        rows, columns = (size * read.up for size in read.parts[0].shape[1:])
+        top, bottom, left, right = read.sides
+        return read.channels, rows + top + bottom, columns + left + right
+
+
+def _pair(value: Any, axes: int, one: int) -> tuple[int, int]:
+    """Return a setting of a convolution for two axes; a signal's rows have ``one``."""
+    value = (value,) if isinstance(value, int) else tuple(value)
+    value = value * axes if len(value) == 1 else value
+    return (value[0], value[1]) if axes == 2 else (one, value[0])
+
+
+def _conv(f: Fusion, node: Node) -> Read:
+    transposed = "transpose" in node.op
+    names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+    if transposed:
+        names = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")  # type: ignore[assignment]
+    given = dict(zip(names, f.arguments(node, *names), strict=True))
+    weight, bias, axes = f.stored(given["weight"]), f.stored(given["bias"]), len(f.shapes[node.name]) - 2
+    if weight is None or (bias is None and given["bias"] is not None):
+        raise UnfitError(node.name)
+    stride, dilation, extra = (
+        _pair(least if given.get(name) is None else given[name], axes, least)
+        for name, least in (("stride", 1), ("dilation", 1), ("output_padding", 0))
+    )
+    weight = weight if axes == 2 else weight.unsqueeze(2)
+    sides = _sides(given["padding"], axes, weight, dilation)
+    read = f.map(given["input"])
+    if read.up > (1 if transposed else 2) or (transposed and read.sides != NO_SIDES):
+        read = Read((f.whole(read),), read.by)
+    border: Border = "zeros"
+    if read.sides != NO_SIDES:
+        if read.border != "zeros" and sides != NO_SIDES:
+            raise UnfitError(read.by)
+        border = read.border
+        sides = (sides[0] + read.sides[0], sides[1] + read.sides[1], sides[2] + read.sides[2], sides[3] + read.sides[3])
+    f.close(read)
+    made = Conv(
+        node.name, _shape(f, node), given["weight"].name, replace(read, factor=1.0, sides=NO_SIDES),
+        weight if read.factor == 1 else weight * read.factor, bias, transposed, stride, sides, dilation,
+        given["groups"] or 1, extra, border,
+    )  # fmt: skip
+    f.made.append(made)
+    return Read((made,), node.name)
+
+
+def _sides(padding: Any, axes: int, weight: Tensor, dilation: tuple[int, int]) -> Sides:
+    """Return the padding of a convolution, which may be ``same`` or ``valid``."""
+    if padding == "same":
+        rows, columns = (step * (size - 1) for step, size in zip(dilation, weight.shape[2:], strict=True))
+        return rows // 2, rows - rows // 2, columns // 2, columns - columns // 2
+    rows, columns = _pair(0 if padding in (None, "valid") else padding, axes, 0)
+    return rows, rows, columns, columns
+
+
+def _shape(f: Fusion, node: Node) -> tuple[int, int, int]:
+    _, channels, *sizes = f.shapes[node.name]
+    return (channels, sizes[0], sizes[1]) if len(sizes) == 2 else (channels, 1, sizes[0])
+
+
+def _batch_norm(f: Fusion, node: Node) -> Read:
+    x, weight, bias, mean, variance, training, _, eps, _ = node.args
+    mean, variance = f.stored(mean), f.stored(variance)
+    if training or mean is None or variance is None:
+        raise UnfitError(node.name)
+    gain = (variance.double() + eps).rsqrt()
+    gains, biases = f.stored(weight), f.stored(bias)
+    gain = gain if gains is None else gain * gains.double()
+    shift = -mean.double() * gain
+    return f.affine(f.map(x), gain, shift if biases is None else shift + biases.double(), node)
+
+
+def _norm(f: Fusion, node: Node, x: Any, groups: int | None, weight: Any, bias: Any, eps: float) -> Read:
+    gains, biases = f.stored(weight), f.stored(bias)
+    if (gains is None and weight is not None) or (biases is None and bias is not None):
+        raise UnfitError(node.name)
+    source = f.whole(f.map(x))
+    made = Norm(node.name, source.shape, source, source.shape[0] if groups is None else groups, eps, gains, biases)
+    f.made.append(made)
+    return Read((made,), node.name)
+
+
+def _group_norm(f: Fusion, node: Node) -> Read:
+    x, groups, weight, bias, eps = f.arguments(node, "input", "num_groups", "weight", "bias", "eps", eps=1e-5)
+    return _norm(f, node, x, groups, weight, bias, eps)
+
+
+def _native_group_norm(f: Fusion, node: Node) -> Read:
+    x, weight, bias, _, _, _, groups, eps = f.arguments(
+        node, "input", "weight", "bias", "N", "C", "HxW", "group", "eps"
+    )
+    return _norm(f, node, x, groups, weight, bias, eps)
+
+
+def _instance_norm(f: Fusion, node: Node) -> Read:
+    x, weight, bias, _, _, own, _, eps, _ = node.args
+    if not own:
+        raise UnfitError(node.name)
+    return _norm(f, node, x, None, weight, bias, eps)
+
+
+def _relu(f: Fusion, node: Node) -> Read:
+    return f.activated(f.map(node.args[0]), 0.0, node)
+
+
+def _leaky(f: Fusion, node: Node) -> Read:
+    x, slope = f.arguments(node, "self", "negative_slope", negative_slope=0.01)
+    return f.activated(f.map(x), float(slope), node)
+
+
+def _prelu(f: Fusion, node: Node) -> Read:
+    slopes = f.stored(node.args[1])
+    if slopes is None:
+        raise UnfitError(node.name)
+    read = f.map(node.args[0])
+    slopes = slopes.reshape(-1)
+    return f.activated(read, slopes.expand(read.channels) if slopes.numel() == 1 else slopes, node)
+
+
+def _add(f: Fusion, node: Node) -> Read:
+    a, b, alpha = f.arguments(node, "self", "other", "alpha", alpha=1)
+    alpha = -alpha if ".sub." in f".{node.op}." else alpha
+    if f.is_map(a) and f.is_map(b) and f.shapes[a.name] == f.shapes[b.name]:
+        if a == b:
+            return f.times(f.map(a), 1.0 + alpha, node)
+        return f.added(f.map(a), f.map(b) if alpha == 1 else f.times(f.map(b), alpha, node), node)
+    if f.is_map(a):
+        shift = f.factor(b, node)
+        if isinstance(shift, Tensor):
+            return f.affine(f.map(a), None, shift * alpha, node)
+        if alpha != 1:
+            raise UnfitError(node.name)
+        return f.affine(f.map(a), None, shift, node)
+    read = f.map(b) if alpha == 1 else f.times(f.map(b), alpha, node)
+    return f.affine(read, None, f.factor(a, node), node)
+
+
+def _rsub(f: Fusion, node: Node) -> Read:
+    x, other, alpha = f.arguments(node, "self", "other", "alpha", alpha=1)
+    return f.affine(f.times(f.map(x), -float(alpha), node), None, f.factor(other, node), node)
+
+
+def _neg(f: Fusion, node: Node) -> Read:
+    return f.times(f.map(node.args[0]), -1.0, node)
+
+
+def _mul(f: Fusion, node: Node) -> Read:
+    a, b = f.arguments(node, "self", "other")
+    divides = ".div." in f".{node.op}."
+    if not f.is_map(a) and not divides:
+        a, b = b, a
+    if not f.is_map(a) or f.shapes[a.name] != f.shapes[node.name]:
+        raise UnfitError(node.name)
+    gain = f.factor(b, node)
+    if divides and not isinstance(gain, Tensor):
+        raise UnfitError(node.name)
+    if isinstance(gain, Tensor):
+        gain = gain.reciprocal() if divides else gain
+        if bool((gain == gain[0]).all()):
+            return f.times(f.map(a), float(gain[0]), node)
+    return f.affine(f.map(a), gain, None, node)
+
+
+def _cat(f: Fusion, node: Node) -> Read:
+    tensors, axis = f.arguments(node, "tensors", "dim", dim=0)
+    if axis not in (1, 1 - len(f.shapes[node.name])):
+        raise UnfitError(node.name)
+    reads = [f.map(one) for one in tensors]
+    if len({read.up for read in reads}) > 1:
+        reads = [Read((f.whole(read),), read.by) if read.up > 1 else read for read in reads]
+    if len({(read.sides, read.border if read.sides != NO_SIDES else "") for read in reads}) > 1:
+        raise UnfitError(node.name)
+    if len({read.factor for read in reads}) > 1:
+        reads = [f._unscaled(read, node) for read in reads]
+    if any(read.given for read in reads):
+        raise UnfitError(node.name)
+    parts = tuple(part for read in reads for part in read.parts)
+    joined = replace(reads[0], parts=parts, affine=(), slope=None, by=node.name)
+    if any(read.affine for read in reads):
+        pairs = [composed(read) for read in reads]
+        joined = replace(joined, affine=((torch.cat([one for one, _ in pairs]), torch.cat([one for _, one in pairs])),))
+    if any(read.slope is not None for read in reads):
+        slopes = [1.0 if read.slope is None else read.slope for read in reads]
+        alike = len({one for one in slopes if isinstance(one, float)}) == 1 and not any(
+            isinstance(one, Tensor) for one in slopes
+        )
+        vectors = [
+            one.reshape(-1) if isinstance(one, Tensor) else torch.full((read.channels,), one)
+            for one, read in zip(slopes, reads, strict=True)
+        ]
+        joined = replace(joined, slope=slopes[0] if alike else torch.cat(vectors))
+    f.close(joined)
+    return joined
+
+
+def composed(read: Read) -> tuple[Tensor, Tensor]:
+    """Return one gain and one bias, ``(C,)`` float64, of a read whose affine map is the same for every image."""
+    scale = torch.ones(read.channels, dtype=torch.float64)
+    shift = torch.zeros(read.channels, dtype=torch.float64)
+    for gain, bias in read.affine:
+        if isinstance(gain, Tensor):
+            scale, shift = scale * gain, shift * gain
+        if isinstance(bias, Tensor):
+            shift = shift + bias
+    return scale, shift
+
+
+def _pad(f: Fusion, node: Node) -> Read:
+    x, pads, *rest = f.arguments(node, "input", "pad", "mode", "value")
+    mode, value = rest
+    if "constant_pad" in node.op:
+        mode, value = "constant", mode
+    elif "reflection" in node.op or "replication" in node.op:
+        mode, value = "reflect" if "reflection" in node.op else "replicate", 0
+    axes = len(f.shapes[node.name]) - 2
+    pads = (*pads, 0, 0, 0, 0)[: max(4, len(pads))]
+    if min(pads) < 0 or value or any(pads[2 * axes :]) or mode not in ("constant", "reflect", "replicate", None):
+        raise UnfitError(node.name)
+    left, right, top, bottom = pads[:4]
+    read = f.map(x)
+    border: Border = "zeros" if mode in ("constant", None) else mode
+    if read.sides != NO_SIDES and (border != "zeros" or read.border != "zeros"):
+        raise UnfitError(node.name)
+    sides = (read.sides[0] + top, read.sides[1] + bottom, read.sides[2] + left, read.sides[3] + right)
+    f.close(read)
+    return replace(read, sides=sides, border=border, by=node.name)
+
+
+def _shuffle(f: Fusion, node: Node) -> Read:
+    x, r = f.arguments(node, "self", "upscale_factor")
+    read = f.map(x)
+    made = read.parts[0]
+    flat = isinstance(made, Conv) and not isinstance(made.activation, Tensor)
+    if not (flat and read.bare and made.open and not made.add and made.shuffle == 1) or made.transposed:  # type: ignore[attr-defined]
+        raise UnfitError(node.name)
+    made.shuffle = r  # type: ignore[attr-defined]
+    made.shape = _shape(f, node)
+    return replace(read, by=node.name)
+
+
+def _nearest(f: Fusion, node: Node) -> Read:
+    x = node.args[0]
+    before, after = f.shapes[x.name][2:], f.shapes[node.name][2:]
+    factors = {big // small if big % small == 0 else 0 for small, big in zip(before, after, strict=True)}
+    (up, *others), read = factors, f.map(x)
+    if others or not up or len(before) != 2 or read.sides != NO_SIDES:
+        raise UnfitError(node.name)
+    f.close(read)
+    return replace(read, up=read.up * up, by=node.name)
+
+
+def _same(f: Fusion, node: Node) -> Read:
+    x = node.args[0][0] if isinstance(node.args[0], tuple) else node.args[0]
+    if f.shapes[x.name] != f.shapes[node.name]:
+        raise UnfitError(node.name)
+    return replace(f.map(x), by=node.name)
+
+
+def _item(f: Fusion, node: Node) -> Read:
+    if node.args[1] != 0:
+        raise UnfitError(node.name)
+    return replace(f.map(node.args[0]), by=node.name)
+
+
+#: What programs can do, by the name of the operation.
+OPERATIONS: dict[str, Callable[[Fusion, Node], Read]] = {
+    f"aten.{name}": function
+    for names, function in (
+        ("conv1d.default conv2d.default conv1d.padding conv2d.padding conv_transpose1d.default "
+         "conv_transpose2d.input", _conv),
+        ("batch_norm.default", _batch_norm),
+        ("group_norm.default", _group_norm),
+        ("native_group_norm.default", _native_group_norm),
+        ("instance_norm.default", _instance_norm),
+        ("relu.default", _relu),
+        ("leaky_relu.default", _leaky),
+        ("prelu.default _prelu_kernel.default", _prelu),
+        ("add.Tensor add.Scalar sub.Tensor sub.Scalar", _add),
+        ("rsub.Scalar", _rsub),
+        ("neg.default", _neg),
+        ("mul.Tensor mul.Scalar div.Tensor div.Scalar", _mul),
+        ("cat.default", _cat),
+        ("pad.default constant_pad_nd.default reflection_pad1d.default reflection_pad2d.default "
+         "replication_pad1d.default replication_pad2d.default", _pad),
+        ("pixel_shuffle.default", _shuffle),
+        ("upsample_nearest2d.vec", _nearest),
+        ("clone.default view.default reshape.default _unsafe_view.default expand.default to.dtype "
+         "_to_copy.default", _same),
+    )
+    for name in names.split()
+} | {"operator.getitem": _item}  # fmt: skip
