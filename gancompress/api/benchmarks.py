@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gancompress.api.commands import resolve
+from gancompress.api.networks import is_foreign
+from gancompress.errors import RecipeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,6 +89,8 @@ def bench_infer(
     """
     from gancompress.bench import infer
 
+    if isinstance(recipe, str | Path) and is_foreign(recipe):
+        raise RecipeError("a network from elsewhere is timed by itself: bench_network", where=str(recipe))
     with _threads(threads):
         return infer.bench_infer(resolve(recipe, overrides).recipe, densities, batches, rounds=rounds, compile=compile)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gancompress.api.commands import expressions
+from gancompress.api.networks import refuse_foreign
 from gancompress.api.outcomes import RunOutcome
 from gancompress.errors import ExportError, RunError
 from gancompress.report.summary import plain_metrics
@@ -159,6 +160,7 @@ def export(
     from gancompress.runs.record import RunRecord
 
     directory = _directory(run)
+    refuse_foreign(directory, "export")
     name = "generator.onnx" if format == "onnx" else file_name(values)
     file = Path(path) if path is not None else directory / "export" / name
     if format != "onnx" and file.suffix == ".onnx":

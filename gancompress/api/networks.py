@@ -6,9 +6,9 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from gancompress.errors import RecipeError, located
+from gancompress.errors import ExportError, RecipeError, located, ready_to_work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,19 +16,95 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from gancompress.foreign.compress import CompressedNetwork
+    from gancompress.graphs.build import CapturedModule
     from gancompress.progress import Observer
 
-__all__ = ["Calibration", "CompressedFile", "compress_file", "compress_foreign", "is_foreign"]
+__all__ = ["Calibration", "CompressedFile", "compress_file", "compress_foreign", "is_foreign", "refuse_foreign"]
 
 #: a folder, a file, or inputs: a tensor each, or a tuple of tensors for a network with several
 Calibration: TypeAlias = "str | Path | Sequence[Tensor | tuple[Tensor, ...]]"
 
 
 def is_foreign(source: object) -> bool:
-    """Whether it is a network without a recipe: a module of torch, or an ONNX file."""
+    """Whether it is a network without a recipe: a module of torch, an ONNX file, or ``FILE.py:NAME``.
+
+    Raises:
+        ExportError: it is a file that would run code when it is opened.
+    """
     if isinstance(source, str | os.PathLike):
-        return Path(source).suffix.lower() == ".onnx"
+        path = Path(source)
+        if path.suffix.lower() == ".onnx":
+            return True
+        from gancompress.foreign.opening import is_factory, refuse_pickle
+
+        refuse_pickle(path)
+        return is_factory(str(source))
     return callable(getattr(source, "named_parameters", None))
+
+
+def refuse_foreign(path: Path, command: str) -> None:
+    """Say of a network from elsewhere what to do with it in place of a command for runs.
+
+    Raises:
+        ExportError: it is one.
+    """
+    weights = path.suffix == ".safetensors"
+    if is_foreign(path) or weights:
+        given = f"my_net.py:make --weights {path.name} --example 1x3x64x64" if weights else path.name
+        raise ExportError(
+            f"is no run: `gancompress compress {given} --density 0.3 --calibration photos/` makes a network from "
+            f"elsewhere small, and writes it, which leaves nothing to {command}",
+            where=str(path),
+        )
+
+
+def open_foreign(
+    source: str | Path | nn.Module,
+    *,
+    example: Tensor | Sequence[Tensor] | None,
+    dynamic: Mapping[int, str] | Sequence[Mapping[int, str]] | None,
+    name: str | None,
+    observer: Observer,
+) -> tuple[CapturedModule, str]:
+    """Capture a network; return it and how results call it."""
+    import torch
+
+    from gancompress.foreign.network import capture_module, open_onnx
+
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        if path.suffix.lower() == ".onnx":
+            if example is not None or dynamic is not None:
+                raise RecipeError("example and dynamic are for modules: an ONNX file says which sizes it takes")
+            observer.message(f"opening {path.name}")
+            return open_onnx(path), name or path.name
+        from gancompress.foreign.opening import make_module
+
+        source, name = make_module(str(source)), name or path.name
+    if example is None:
+        raise RecipeError(
+            "a module needs example, the tensors of one call, to be captured: example=(x,), or --example 1x3x64x64"
+        )
+    given = (example,) if isinstance(example, torch.Tensor) else tuple(example)
+    listed = [dynamic] if isinstance(dynamic, Mapping) else dynamic
+    axes = None if listed is None else [dict(one) for one in listed]
+    name = name or type(source).__name__
+    observer.message(f"capturing {name}")
+    with located(name):
+        return capture_module(source, given, axes), name
+
+
+def read_calibration(
+    calibration: Calibration | None, network: CapturedModule, pixels: tuple[float, float]
+) -> list[tuple[Tensor, ...]]:
+    """Return calibration inputs given in any of the ways that people have them."""
+    import torch
+
+    from gancompress.foreign.calibration import read_inputs
+
+    if isinstance(calibration, str | os.PathLike):
+        return read_inputs(Path(calibration), network.captured, pixels)
+    return [(one,) if isinstance(one, torch.Tensor) else tuple(one) for one in calibration or ()]
 
 
 def compress_foreign(
@@ -46,46 +122,38 @@ def compress_foreign(
     observer: Observer,
 ) -> CompressedNetwork:
     """Open and prune; see :func:`gancompress.compress`."""
-    import torch
+    network, name = open_foreign(source, example=example, dynamic=dynamic, name=name, observer=observer)
+    inputs = read_calibration(calibration, network, pixels)
+    return _prune(network, density, method, inputs, pattern, pixels, seed, name, observer)
 
-    from gancompress.foreign.calibration import read_inputs
+
+def _prune(
+    network: CapturedModule,
+    density: float,
+    method: str | None,
+    inputs: list[tuple[Tensor, ...]],
+    pattern: str,
+    pixels: tuple[float, float],
+    seed: int,
+    name: str,
+    observer: Observer,
+) -> CompressedNetwork:
     from gancompress.foreign.compress import compress_network
-    from gancompress.foreign.network import capture_module, open_onnx
 
-    if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        if example is not None or dynamic is not None:
-            raise RecipeError("example and dynamic are for modules: an ONNX file says which sizes it takes")
-        observer.message(f"opening {path.name}")
-        network, name = open_onnx(path), name or path.name
-    else:
-        if example is None:
-            raise RecipeError("a module needs example, the tensors of one call, to be captured: example=(x,)")
-        given = (example,) if isinstance(example, torch.Tensor) else tuple(example)
-        listed = [dynamic] if isinstance(dynamic, Mapping) else dynamic
-        axes = None if listed is None else [dict(one) for one in listed]
-        name = name or type(source).__name__
-        observer.message(f"capturing {name}")
-        with located(name):
-            network = capture_module(source, given, axes)
-    inputs: list[Any] = []
-    if isinstance(calibration, str | os.PathLike):
-        inputs = read_inputs(Path(calibration), network.captured, pixels)
-    elif calibration is not None:
-        inputs = [(one,) if isinstance(one, torch.Tensor) else tuple(one) for one in calibration]
-    chosen = method or ("reconstruct" if inputs else "magnitude")
     if not inputs:
         observer.message(
             f"warning: without calibration inputs {name} is pruned by magnitude and nothing is refitted, which costs "
             "far more, and nothing says how much"
         )
+    elif len(inputs) == 1:
+        observer.message(f"warning: {name} is fitted to one calibration input and measured on the same: give more")
     with located(name):
         return compress_network(
             network,
             density,
             inputs,
             name=name,
-            method=chosen,
+            method=method or ("reconstruct" if inputs else "magnitude"),
             pattern=_pattern(pattern),
             pixels=pixels,
             seed=seed,
@@ -109,26 +177,68 @@ class CompressedFile:
 
 
 def compress_file(
-    path: Path,
+    source: str | Path,
     density: float,
     method: str | None,
     calibration: Path | None,
     *of_runs: object,
+    weights: Path | None,
+    example: Sequence[str],
+    dynamic: Sequence[str],
     pattern: str,
     pixels: tuple[float, float],
+    values: Literal["float32", "bf16"],
     out: Path,
 ) -> CompressedFile:
-    """Compress a file and write the result into a directory of its own below ``out``; ``of_runs`` must be empty."""
+    """Compress an ONNX file or what ``FILE.py:NAME`` makes, into a directory of its own below ``out``.
+
+    Args:
+        source: the file.
+        density: share of weights to keep.
+        method: as in :func:`gancompress.compress`.
+        calibration: photographs or inputs.
+        *of_runs: what only runs have; must be empty.
+        weights: of the module, as ``.safetensors``.
+        example: shapes of its inputs, such as ``1x3x256x256``.
+        dynamic: axes whose sizes may change, for every input, such as ``0=n,2=h,3=w``.
+        pattern: units in which weights are kept.
+        pixels: black and white of its images.
+        values: of the file.
+        out: directory of directories.
+    """
+    from gancompress.foreign.opening import is_factory, make_module, parse_axes, parse_example, read_weights
     from gancompress.progress import RunProgress
 
-    if any(of_runs):
-        raise RecipeError(f"{path.name} is no run: it is pruned without recipe, settings, steps and backbone")
-    made = compress_foreign(
-        path, density, method, example=None, dynamic=None, calibration=calibration, pattern=pattern, pixels=pixels,
-        seed=0, name=None, observer=RunProgress(),
-    )  # fmt: skip
+    path, observer = Path(source), RunProgress()
+    with ready_to_work():
+        if any(of_runs):
+            raise RecipeError(f"{path.name} is no run: it is pruned without recipe, settings, steps and backbone")
+        opened: str | Path | nn.Module = path
+        if is_factory(str(source)):
+            if not example:
+                raise RecipeError("give --example, the shape of an input: --example 1x3x256x256", where=path.name)
+            inputs, axes = [parse_example(one) for one in example], [parse_axes(one) for one in dynamic]
+            opened = make_module(str(source))
+            if weights is not None:
+                read_weights(opened, weights)
+            else:
+                observer.message(
+                    f"{path.name} has the weights that it makes; --weights FILE.safetensors gives it others"
+                )
+        elif weights is not None or example or dynamic:
+            raise RecipeError("--weights, --example and --dynamic are for a module: my_net.py:make", where=path.name)
+        network, name = open_foreign(
+            opened,
+            example=inputs if example else None,
+            dynamic=(axes or None) if example else None,
+            name=path.name,
+            observer=observer,
+        )
+        given = read_calibration(calibration, network, pixels)
+    made = _prune(network, density, method, given, pattern, pixels, 0, name, observer)
     # ordinary names for ordinary densities, and none that two densities share
-    file = made.save(out / f"{path.stem}-d{density:g}" / "generator.safetensors")
+    folder = out / f"{path.name.partition('.')[0] or 'network'}-d{density:g}"
+    file = made.save(folder / "generator.safetensors", values=values)
     return CompressedFile(made, file, file.stat().st_size)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from gancompress.cli.app import SetOption
+from gancompress.cli.app import SetOption, print_table
+from gancompress.errors import RecipeError
 from gancompress.units import size
 
 __all__ = ["compress"]
@@ -17,7 +18,8 @@ def compress(
     run: Annotated[
         Path,
         typer.Argument(
-            help="A finished run; a network from elsewhere as .onnx; or a generator's weights as .safetensors.",
+            help="A finished run; a network from elsewhere, as FILE.onnx or as the function that makes its module, "
+            "my_net.py:make; or a generator's weights as .safetensors.",
             metavar="RUN",
         ),
     ],
@@ -50,6 +52,26 @@ def compress(
             help="For a network from elsewhere: a folder of photographs, or a .safetensors of its inputs.",
         ),
     ] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", metavar="FILE", help="For my_net.py:make: its weights, a .safetensors.")
+    ] = None,
+    example: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--example",
+            metavar="SHAPE",
+            help="For my_net.py:make: an input's shape, as 1x3x256x256. Repeat for several inputs.",
+        ),
+    ] = None,
+    dynamic: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dynamic",
+            metavar="AXES",
+            help="For my_net.py:make: axes whose sizes may change, as "
+            "0=n,2=h,3=w. Repeat for several inputs. [default: 0=n]",
+        ),
+    ] = None,
     pattern: Annotated[
         str, typer.Option("--pattern", help="For a network from elsewhere: units that are kept, such as 4x1 or 2:4.")
     ] = "unstructured",
@@ -57,6 +79,10 @@ def compress(
         tuple[float, float],
         typer.Option("--pixels", help="For a network from elsewhere: what its images have for black and white."),
     ] = (0.0, 1.0),
+    values: Annotated[
+        Literal["float32", "bf16"],
+        typer.Option("--values", help="For a network from elsewhere: of its file; bf16 halves it again."),
+    ] = "float32",
     out: Annotated[Path, typer.Option("--out", help="Directory that holds run directories.")] = Path("runs"),
 ) -> None:
     """Prune a trained generator, fine-tune it, and say what that cost; the same command resumes.
@@ -64,25 +90,29 @@ def compress(
     The result is an ordinary run: sample it, evaluate it, export it, compress it again.
 
     A network from elsewhere (compress upscaler.onnx --density 0.3 --calibration photos/) is pruned from a few of its
-    inputs alone, and written into OUT/NAME-dDENSITY, as a file that gancompress.load() opens.
+    inputs alone, and written into OUT/NAME-dDENSITY, as a file that gancompress.load() opens. With my_net.py:make that
+    file of Python is run, as a plugin is.
 
     Example: gancompress compress runs/quickstart-0a1b2c3d4e --density 0.1
     """
     from gancompress.api.commands import compress as start
+    from gancompress.api.networks import compress_file, is_foreign
     from gancompress.api.outcomes import print_outcome
     from gancompress.cli.evaluate import note_other_protocols
 
-    if run.suffix.lower() == ".onnx":
-        from gancompress.api.networks import compress_file
-
+    if is_foreign(run):
         made = compress_file(
-            run, density, method, calibration, set_, steps, recipe, backbone, pattern=pattern, pixels=pixels, out=out
-        )
-        print_outcome(made.network)
+            run, density, method, calibration, set_, steps, recipe, backbone, weights=weights, example=example or (),
+            dynamic=dynamic or (), pattern=pattern, pixels=pixels, values=values, out=out,
+        )  # fmt: skip
+        print_table("Layers", ("layer", "weight", "density", "error"), made.network.rows())
+        typer.echo(repr(made.network))
         typer.echo(f"written: {made.file}, {size(made.size)} of {size(made.network.dense_bytes)}")
         return
-    if calibration is not None:
-        raise typer.BadParameter("is for a network from elsewhere, an .onnx file", param_hint="--calibration")
+    for option, given in (("--calibration", calibration), ("--weights", weights), ("--example", example),
+                          ("--dynamic", dynamic)):  # fmt: skip
+        if given:
+            raise RecipeError(f"{option} is for a network from elsewhere: FILE.onnx, or my_net.py:make", where=str(run))
     outcome = start(run, density, method, set_ or (), steps=steps, step=step, recipe=recipe, backbone=backbone, out=out)
     print_outcome(outcome)
     typer.echo(f"report: {outcome.run.report}")

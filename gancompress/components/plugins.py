@@ -31,11 +31,13 @@ from gancompress.errors import ComponentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from types import ModuleType
 
     from gancompress.components.registry import Registry
 
 __all__ = [
     "PLUGIN_RECORD",
+    "execute",
     "forget_plugins",
     "load_plugin",
     "plugin_options",
@@ -81,7 +83,7 @@ def load_plugin(path: str | Path) -> list[str]:
     try:
         with contextlib.ExitStack() as stack:
             registered += [(one, stack.enter_context(one.registering(str(path)))) for one in REGISTRIES.values()]
-            _execute(file, path)
+            execute(file, f"--plugin {path}")
     except BaseException:
         for registry, found in registered:
             for name in found:
@@ -109,19 +111,28 @@ def _forget(file: Path) -> None:
         registry.unregister(name)
 
 
-def _execute(file: Path, shown: str | Path) -> None:
+def execute(file: Path, shown: str) -> ModuleType:
+    """Run a Python file of a user as a module of its own.
+
+    Args:
+        file: whole path.
+        shown: what errors call it.
+
+    Raises:
+        ComponentError: it is none, or it raises; with the line.
+    """
     # two files of one name are two modules
     name = f"gancompress_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise ComponentError("is no Python file: its name must end in .py", where=f"--plugin {shown}")
+        raise ComponentError("is no Python file: its name must end in .py", where=shown)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where pydantic and dataclasses look names up
     try:
         spec.loader.exec_module(module)
     except ComponentError as error:
         sys.modules.pop(name, None)
-        raise ComponentError(str(error), where=f"--plugin {shown}") from error
+        raise ComponentError(str(error), where=shown) from error
     except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
         line = next(
@@ -129,8 +140,9 @@ def _execute(file: Path, shown: str | Path) -> None:
         )
         line = error.lineno or 0 if isinstance(error, SyntaxError) else line
         reason = " ".join(str(error).split()) or "no reason given"
-        where = f"--plugin {shown}{f':{line}' if line else ''}"
+        where = f"{shown}{f':{line}' if line else ''}"
         raise ComponentError(f"cannot be loaded: {type(error).__name__}: {reason}", where=where) from error
+    return module
 
 
 def plugin_options(*, typed: bool = False) -> list[str]:

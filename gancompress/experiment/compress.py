@@ -85,7 +85,11 @@ def open_source(path: Path, *, recipe: str | None = None, backbone: str | None =
     if path.suffix == ".safetensors" or (path.is_file() and not path.is_dir()):
         weights = read_initial(path)
         if recipe is None:
-            raise RecipeError("a generator from elsewhere needs a recipe, for the data and the rest of its training")
+            raise RecipeError(
+                "holds weights alone, which needs a recipe (--recipe) to be trained on, or, to be pruned without data, "
+                f"what makes its module: gancompress compress my_net.py:make --weights {path.name} --example 1x3x64x64",
+                where=str(path),
+            )
         overrides: tuple[str, ...] = ()
         if backbone is not None:
             try:

@@ -85,7 +85,9 @@ def read_initial(path: Path) -> InitialWeights:
         raise RunError("no such checkpoint or file", where=str(path))
     if path.suffix != ".safetensors":
         raise RunError(
-            "only .safetensors files are read: other formats can run code when they are opened", where=str(path)
+            "is neither a run nor a network: give a run directory, FILE.onnx, my_net.py:make, or weights as "
+            ".safetensors; other formats can run code when they are opened",
+            where=str(path),
         )
     from safetensors import SafetensorError
     from safetensors.torch import load_file

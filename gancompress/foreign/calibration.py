@@ -24,6 +24,8 @@ __all__ = ["Inputs", "check_inputs", "hold_out", "read_inputs", "windows"]
 #: the inputs of one call
 Inputs = tuple[Tensor, ...]
 
+#: images so many times brighter than white are of another range
+_BRIGHT = 16
 #: bytes of a photograph
 _LARGEST = 2**28
 
@@ -54,15 +56,23 @@ def read_inputs(path: Path, graph: Graph, pixels: tuple[float, float] = (0.0, 1.
     else:
         raise DataError("give a photograph, a folder of photographs, or a .safetensors of inputs", where=where)
     inputs: list[Inputs] = [(one,) for one in found]
-    check_inputs(inputs, graph, where)
+    check_inputs(inputs, graph, where, pixels)
     return inputs
 
 
-def check_inputs(inputs: Sequence[Inputs], graph: Graph, where: str = "calibration") -> None:
+def check_inputs(
+    inputs: Sequence[Inputs], graph: Graph, where: str = "calibration", pixels: tuple[float, float] = (0.0, 1.0)
+) -> None:
     """Hold inputs against what a network declares.
 
+    Args:
+        inputs: of every call.
+        graph: of the network.
+        where: what errors call them.
+        pixels: black and white of its images.
+
     Raises:
-        DataError: number, shape or dtype differ, or a value is not finite.
+        DataError: number, shape or dtype differ, a value is not finite, or images have another range than ``pixels``.
     """
     if not inputs:
         raise DataError("is empty: give a few inputs as the network will meet them", where=where)
@@ -87,6 +97,14 @@ def check_inputs(inputs: Sequence[Inputs], graph: Graph, where: str = "calibrati
                 )
             if x.is_floating_point() and not bool(x.isfinite().all()):
                 raise DataError(f"input {index} has NaN or infinite values", where=where)
+            image = x.is_floating_point() and x.dim() == 4 and x.shape[1] in (1, 3) and x.numel()
+            if image and float(x.min()) >= 0 and _BRIGHT * max(map(abs, pixels)) < float(x.max()) <= 255:
+                low, high = pixels
+                raise DataError(
+                    f"input {index} has values up to {float(x.max()):.4g}, the network is said to have black and white "
+                    f"as {low:g} and {high:g}: scale them, or say what it has: --pixels 0 255",
+                    where=where,
+                )
 
 
 def hold_out(inputs: Sequence[Inputs]) -> tuple[list[Inputs], list[Inputs]]:

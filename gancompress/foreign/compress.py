@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,8 +26,6 @@ from gancompress.sparsity.select import best
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    from rich.console import RenderableType
 
     from gancompress.kernels import Mode
     from gancompress.lowering.network import Profile
@@ -138,19 +136,6 @@ class CompressedNetwork:
             for one in self.layers
         ]
 
-    def __rich__(self) -> RenderableType:
-        from rich import box
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=box.SIMPLE_HEAD)
-        for column, justify in (("layer", "left"), ("weight", "left"), ("density", "right"), ("error", "right")):
-            table.add_column(column, justify=cast("Any", justify), overflow="fold")
-        for row in self.rows():
-            table.add_row(*(Text(cell) for cell in row))
-        return Group(table, Text("\n".join(self._summary())))
-
     def __repr__(self) -> str:
         return "\n".join(self._summary())
 
@@ -204,7 +189,7 @@ def compress_network(
         )
     graph = network.captured
     if calibration:
-        check_inputs(calibration, graph)
+        check_inputs(calibration, graph, pixels=pixels)
     compressed = CapturedModule(graph, {key: tensor.clone() for key, tensor in network.state_dict().items()})
     weights = prunable_weights(compressed)
     if not weights:

@@ -44,6 +44,9 @@ def capture_module(
     axes = [dict(one) for one in dynamic] if dynamic is not None else [{0: "n"} if x.dim() else {} for x in example]
     if len(axes) != len(example):
         raise ExportError(f"dynamic sizes of {len(axes)} inputs, the example has {len(example)}")
+    for index, (x, own) in enumerate(zip(example, axes, strict=True)):
+        if far := [axis for axis in own if axis >= x.dim()]:
+            raise ExportError(f"input {index} is {'x'.join(map(str, x.shape))} and has no axis {far[0]}")
     broken = [name for name, tensor in module.state_dict().items() if not bool(tensor.isfinite().all())]
     if broken:
         raise ExportError(f"{broken[0]} holds NaN or infinite values")
@@ -52,6 +55,8 @@ def capture_module(
     with torch.no_grad():
         _run(plain, [x.detach().cpu() for x in example])
         wanted = _run(plain, given)
+        if not all(bool(one.isfinite().all()) for one in wanted):
+            raise ExportError("it gives NaN or infinite outputs on its example")
         if any(not torch.equal(a, b) for a, b in zip(wanted, _run(plain, given), strict=True)):
             raise ExportError("two runs give two answers: it draws random numbers, which a graph cannot do")
         named = {f"input_{index}": x for index, x in enumerate(given)}

@@ -64,7 +64,7 @@ def read_onnx(path: Path) -> tuple[OnnxModule, tuple[Declared, ...]]:
     for node in graph.node:
         attributes = {one.name: _plain(helper.get_attribute_value(one), numpy_helper) for one in node.attribute}
         op = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
-        nodes.append((op, tuple(node.input), tuple(node.output), attributes))
+        nodes.append((op, tuple(node.input), tuple(node.output), attributes, node.name))
     inputs = tuple(_declared(one, helper) for one in graph.input if one.name not in constants)
     with located(where):
         module = OnnxModule(nodes, constants, [one.name for one in inputs], [one.name for one in graph.output])

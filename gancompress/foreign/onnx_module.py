@@ -39,7 +39,8 @@ class OnnxModule(nn.Module):
     Its state has the names of the file's initializers; dots in them become modules.
 
     Args:
-        nodes: ``(operation, inputs, outputs, attributes)`` in an order in which they can run; an absent input is "".
+        nodes: ``(operation, inputs, outputs, attributes, name)`` in an order in which they can run; absent inputs are
+            "".
         constants: initializers by name.
         inputs: names, in the order of the call.
         outputs: names of what is returned.
@@ -50,22 +51,27 @@ class OnnxModule(nn.Module):
 
     def __init__(
         self,
-        nodes: Sequence[tuple[str, Sequence[str], Sequence[str], Attributes]],
+        nodes: Sequence[tuple[str, Sequence[str], Sequence[str], Attributes, str]],
         constants: Mapping[str, np.ndarray[Any, Any]],
         inputs: Sequence[str],
         outputs: Sequence[str],
     ) -> None:
         super().__init__()
-        unknown = [f"{op} (which makes {outs[0]!r})" for op, _, outs, _ in nodes if op not in OPERATIONS]
+        unknown = [
+            f"{op} (node {name or '?'}, which makes {outs[0]!r})"
+            for op, _, outs, _, name in nodes
+            if op not in OPERATIONS
+        ]
         if unknown:
             more = f" and {len(unknown) - 4} more" if len(unknown) > 4 else ""
             raise ExportError(f"it has operations that are not known here: {', '.join(unknown[:4])}{more}")
-        self.nodes, self.inputs, self.outputs = tuple(nodes), tuple(inputs), tuple(outputs)
+        self.nodes = tuple(node[:4] for node in nodes)
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self._sizes: dict[str, Operand] = {}
         self._paths: dict[str, str] = {}
-        weights = {name for op, ins, _, _ in nodes if op in _WEIGHTED for name in ins}
-        slopes = {ins[1] for op, ins, _, _ in nodes if op == "PRelu"}
-        slopes -= {name for op, ins, _, _ in nodes if op != "PRelu" for name in ins}
+        weights = {name for op, ins, *_ in nodes if op in _WEIGHTED for name in ins}
+        slopes = {ins[1] for op, ins, *_ in nodes if op == "PRelu"}
+        slopes -= {name for op, ins, *_ in nodes if op != "PRelu" for name in ins}
         for name, array in constants.items():
             if name in slopes and array.size == max(array.shape, default=1):
                 array = array.reshape(-1)  # torch's has one axis, and then nothing is computed on every call

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
 import logging
 import operator
 import sys
@@ -53,17 +55,21 @@ def capture(
     shapes: Any = tuple({axis: sizes[name] for axis, name in axes.items()} for axes in dynamic)
     if any(one.kind is one.VAR_POSITIONAL for one in inspect.signature(module.forward).parameters.values()):
         shapes = (shapes,)  # all of them are one argument then
-    loud = logging.getLogger("torch.export")
-    level = loud.level
-    loud.setLevel(logging.CRITICAL)
+    silent = logging.root.manager.disable  # torch logs whole graphs of what it cannot export
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        quiet = contextlib.redirect_stderr(io.StringIO())  # and prints them
+        with warnings.catch_warnings(), torch.no_grad(), quiet:
             warnings.simplefilter("ignore")
             program = _exported(module, tuple(example.values()), shapes).run_decompositions({})
     except Exception as error:  # symbols went through someone's code: anything may be raised
+        if "DataDependent" in type(error).__name__ or "data-dependent" in str(error):
+            raise ExportError(
+                "values of its inputs decide what it computes, as in `if x.sum() > 0`; in a graph only sizes may"
+            ) from error
         raise ExportError(f"{type(error).__name__}: {' '.join(str(error).split())[:160]}") from error
     finally:
-        loud.setLevel(level)
+        logging.disable(silent)
     return _Reader(program).read(example, dynamic)
 
 
