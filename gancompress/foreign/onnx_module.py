@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gancompress.errors import ExportError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 __all__ = ["OPERATIONS", "OnnxModule"]
 
@@ -65,7 +65,6 @@ class OnnxModule(nn.Module):
         if unknown:
             more = f" and {len(unknown) - 4} more" if len(unknown) > 4 else ""
             raise ExportError(f"it has operations that are not known here: {', '.join(unknown[:4])}{more}")
-        self.nodes = tuple(node[:4] for node in nodes)
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self._sizes: dict[str, Operand] = {}
         self._paths: dict[str, str] = {}
@@ -79,6 +78,7 @@ class OnnxModule(nn.Module):
                 self._sizes[name] = array.tolist()
             else:
                 self._keep(name, torch.from_numpy(array.copy()))
+        self.nodes = tuple(node[:4] for node in nodes if not self._fold(node[:4], weights))
         self.eval().requires_grad_(False)
 
     def forward(self, *inputs: Tensor) -> Any:
@@ -94,6 +94,17 @@ class OnnxModule(nn.Module):
             values.update(zip((name for name in outs if name), made, strict=False))
         results = tuple(torch.as_tensor(values[name]) for name in self.outputs)
         return results[0] if len(results) == 1 else results
+
+    def _fold(self, node: tuple[str, Sequence[str], Sequence[str], Attributes], weights: Collection[str]) -> bool:
+        """Compute what small constants alone decide, such as the widths of a border; return whether it was that."""
+        op, ins, outs, attributes = node
+        if any(name and name not in self._sizes for name in ins) or len(outs) != 1 or outs[0] in self.outputs:
+            return False
+        found = OPERATIONS[op](*(_tensor(self._sizes[name]) if name else None for name in ins), **attributes)
+        if isinstance(found, Tensor) and found.dim() <= 1 and found.numel() <= _FEW and outs[0] not in weights:
+            found = found.tolist()
+        self._sizes[outs[0]] = found
+        return True
 
     def _keep(self, name: str, tensor: Tensor) -> None:
         path, _, leaf = name.replace("/", "_").strip(".").rpartition(".")
@@ -528,10 +539,10 @@ def _range(start: Any, limit: Any, delta: Any) -> Tensor:
 OPERATIONS: Mapping[str, Callable[..., Operand]] = {
     "Conv": _conv, "ConvTranspose": _conv_transpose, "Gemm": _gemm, "MatMul": lambda a, b: _tensor(a) @ _tensor(b),
     "BatchNormalization": _batch_norm, "LayerNormalization": _layer_norm,
-    "InstanceNormalization": lambda x, scale, bias, epsilon=1e-5: F.instance_norm(x, weight=scale, bias=bias,
-                                                                                eps=epsilon),
+    "InstanceNormalization": lambda x, scale, bias, epsilon=1e-5: F.instance_norm(
+        x, weight=_tensor(scale, x), bias=_tensor(bias, x), eps=epsilon),
     "GroupNormalization": lambda x, scale, bias, num_groups, epsilon=1e-5, stash_type=1: F.group_norm(
-        x, num_groups, scale, bias, epsilon),
+        x, num_groups, _tensor(scale, x), _tensor(bias, x), epsilon),
     "Relu": _unary(F.relu), "LeakyRelu": lambda x, alpha=0.01: F.leaky_relu(x, alpha), "PRelu": _prelu,
     "Elu": lambda x, alpha=1.0: F.elu(x, alpha), "Sigmoid": _unary(torch.sigmoid), "Tanh": _unary(torch.tanh),
     "Softplus": _unary(F.softplus), "HardSwish": _unary(F.hardswish), "Gelu": lambda x, approximate="none": F.gelu(

@@ -45,15 +45,17 @@ class Fusion:
     Args:
         shapes: of every value, ``[N, C, L]`` or ``[N, C, H, W]``, or a number.
         tensors: that are stored beside the graph.
+        constants: values that are computed of these alone.
         numbers: values that are known: sizes.
         reads: what the region reads from outside; every operation adds its own.
     """
 
     def __init__(
-        self, shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor], numbers: Mapping[str, Any],
-        reads: dict[str, Read],
+        self, shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor], constants: Mapping[str, Tensor],
+        numbers: Mapping[str, Any], reads: dict[str, Read],
     ) -> None:  # fmt: skip
-        self.shapes, self.tensors, self.numbers, self.reads = shapes, tensors, numbers, reads
+        self.shapes, self.numbers, self.reads = shapes, numbers, reads
+        self.tensors, self.constants = tensors, constants
         self.made: list[Made] = []
 
     def take(self, node: Node, shared: bool) -> None:
@@ -90,18 +92,20 @@ class Fusion:
         return isinstance(argument, Value) and argument.name in self.reads
 
     def stored(self, argument: Argument) -> Tensor | None:
-        """Return a stored tensor that is an argument, None where there is none."""
-        return self.tensors[argument.name].detach() if isinstance(argument, Stored) else None
+        """Return a tensor that is an argument and known before any input is, None where there is none."""
+        if isinstance(argument, Stored):
+            return self.tensors[argument.name].detach()
+        return self.constants.get(argument.name) if isinstance(argument, Value) else None
 
     def factor(self, argument: Argument, node: Node) -> Factor:
         """Return a number, or numbers per channel, as a factor of the map that ``node`` gives: ``(C,)``."""
         channels, axes = self.shapes[node.name][1], len(self.shapes[node.name]) - 2
-        if isinstance(argument, Value):  # per image and channel
+        tensor = self.stored(argument)
+        if isinstance(argument, Value) and tensor is None:  # per image and channel
             images, *rest = self.shapes.get(argument.name, (0,))
             if images not in (1, self.shapes[node.name][0]) or rest != [channels] + [1] * axes:
                 raise UnfitError(node.name)
             return argument
-        tensor = self.stored(argument)
         tensor = torch.tensor(float(argument)) if tensor is None else tensor
         ones = (1,) * (len(self.shapes[node.name]) - tensor.dim()) + tuple(tensor.shape)
         if ones[0] != 1 or ones[1] not in (1, channels) or ones[2:] != (1,) * axes:
@@ -150,8 +154,7 @@ class Fusion:
     def affine(self, read: Read, gain: Factor, bias: Factor, node: Node) -> Read:
         """Return a map times ``gain`` plus ``bias``, per channel."""
         made = self.into(read)
-        fixed = [one for one in (gain, bias) if one is not None]
-        constant = all(isinstance(one, Tensor) for one in fixed)
+        constant = all(one is None or isinstance(one, Tensor) for one in (gain, bias))
         if isinstance(made, Conv) and constant and (gain is None or not made.add):
             self._merge(made, gain, bias)
             return replace(read, by=node.name)
@@ -159,9 +162,11 @@ class Fusion:
         if isinstance(norm, Norm) and norm.open and read.bare and constant:
             ones = torch.ones(norm.shape[0], dtype=torch.float64)
             weight, shift = (ones if norm.weight is None else norm.weight.double()), norm.bias
-            if gain is not None:
+            if isinstance(gain, Tensor):
                 weight, shift = weight * gain, None if shift is None else shift * gain
-            norm.weight, norm.bias = weight, shift if bias is None else bias if shift is None else shift + bias
+            if isinstance(bias, Tensor):
+                shift = bias if shift is None else shift + bias
+            norm.weight, norm.bias = weight, shift
             return replace(read, by=node.name)
         if read.slope is not None or (read.sides != NO_SIDES and read.border == "zeros" and bias is not None):
             raise UnfitError(node.name)
@@ -253,7 +258,9 @@ def _conv(f: Fusion, node: Node) -> Read:
     )
     weight = weight if axes == 2 else weight.unsqueeze(2)
     sides = _sides(given["padding"], axes, weight, dilation)
-    read = f.map(given["input"])
+    read, up = f.map(given["input"]), 1
+    if tuple(weight.shape[2:]) == stride == (1, 1) and sides == read.sides == NO_SIDES and extra == (0, 0):
+        read, up = replace(read, up=1), read.up  # pixels that are alike stay alike: compute them once
     if read.up > (1 if transposed else 2) or (transposed and read.sides != NO_SIDES):
         read = Read((f.whole(read),), read.by)
     border: Border = "zeros"
@@ -263,13 +270,15 @@ def _conv(f: Fusion, node: Node) -> Read:
         border = read.border
         sides = (sides[0] + read.sides[0], sides[1] + read.sides[1], sides[2] + read.sides[2], sides[3] + read.sides[3])
     f.close(read)
+    channels, rows, columns = _shape(f, node)
     made = Conv(
-        node.name, _shape(f, node), given["weight"].name, replace(read, factor=1.0, sides=NO_SIDES),
-        weight if read.factor == 1 else weight * read.factor, bias, transposed, stride, sides, dilation,
+        node.name, (channels, rows // up, columns // up), given["weight"].name,
+        replace(read, factor=1.0, sides=NO_SIDES), weight if read.factor == 1 else weight * read.factor, bias,
+        transposed, stride, sides, dilation,
         given["groups"] or 1, extra, border,
     )  # fmt: skip
     f.made.append(made)
-    return Read((made,), node.name)
+    return Read((made,), node.name, up=up)
 
 
 def _sides(padding: Any, axes: int, weight: Tensor, dilation: tuple[int, int]) -> Sides:
@@ -490,30 +499,29 @@ def _item(f: Fusion, node: Node) -> Read:
     return replace(f.map(node.args[0]), by=node.name)
 
 
+_FUNCTIONS: tuple[tuple[str, Callable[[Fusion, Node], Read]], ...] = (
+    ("conv1d.default conv2d.default conv1d.padding conv2d.padding conv_transpose1d.default "
+     "conv_transpose2d.input", _conv),
+    ("batch_norm.default", _batch_norm),
+    ("group_norm.default", _group_norm),
+    ("native_group_norm.default", _native_group_norm),
+    ("instance_norm.default", _instance_norm),
+    ("relu.default", _relu),
+    ("leaky_relu.default", _leaky),
+    ("prelu.default _prelu_kernel.default", _prelu),
+    ("add.Tensor add.Scalar sub.Tensor sub.Scalar", _add),
+    ("rsub.Scalar", _rsub),
+    ("neg.default", _neg),
+    ("mul.Tensor mul.Scalar div.Tensor div.Scalar", _mul),
+    ("cat.default", _cat),
+    ("pad.default constant_pad_nd.default reflection_pad1d.default reflection_pad2d.default "
+     "replication_pad1d.default replication_pad2d.default", _pad),
+    ("pixel_shuffle.default", _shuffle),
+    ("upsample_nearest2d.vec", _nearest),
+    ("clone.default view.default reshape.default _unsafe_view.default expand.default to.dtype _to_copy.default", _same),
+)  # fmt: skip
+
 #: What programs can do, by the name of the operation.
 OPERATIONS: dict[str, Callable[[Fusion, Node], Read]] = {
-    f"aten.{name}": function
-    for names, function in (
-        ("conv1d.default conv2d.default conv1d.padding conv2d.padding conv_transpose1d.default "
-         "conv_transpose2d.input", _conv),
-        ("batch_norm.default", _batch_norm),
-        ("group_norm.default", _group_norm),
-        ("native_group_norm.default", _native_group_norm),
-        ("instance_norm.default", _instance_norm),
-        ("relu.default", _relu),
-        ("leaky_relu.default", _leaky),
-        ("prelu.default _prelu_kernel.default", _prelu),
-        ("add.Tensor add.Scalar sub.Tensor sub.Scalar", _add),
-        ("rsub.Scalar", _rsub),
-        ("neg.default", _neg),
-        ("mul.Tensor mul.Scalar div.Tensor div.Scalar", _mul),
-        ("cat.default", _cat),
-        ("pad.default constant_pad_nd.default reflection_pad1d.default reflection_pad2d.default "
-         "replication_pad1d.default replication_pad2d.default", _pad),
-        ("pixel_shuffle.default", _shuffle),
-        ("upsample_nearest2d.vec", _nearest),
-        ("clone.default view.default reshape.default _unsafe_view.default expand.default to.dtype "
-         "_to_copy.default", _same),
-    )
-    for name in names.split()
-} | {"operator.getitem": _item}  # fmt: skip
+    f"aten.{name}": function for names, function in _FUNCTIONS for name in names.split()
+} | {"operator.getitem": _item}

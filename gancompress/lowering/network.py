@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,7 @@ from gancompress.graphs.graph import Stored
 from gancompress.kernels import Pattern, status
 from gancompress.kernels.measured import fastest
 from gancompress.kernels.tuning import chosen_mode
-from gancompress.lowering.plan import Plan, values_of
+from gancompress.lowering.plan import Plan, constants_of, values_of
 from gancompress.lowering.programs import RegionProgram
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class SparseNetwork:
 
     Args:
         network: in eval mode; weights that a mask leaves out are zero.
-        masks: by the names of weights; True is kept. A weight without one is kept whole.
+        masks: by the names of weights; True is kept. Of a weight without one, what is not zero is kept.
         sparse: ``always`` uses programs wherever they fit, ``never`` leaves all in torch, ``auto`` takes what is
             measured to be faster; None takes ``GANCOMPRESS_SPARSE``, then ``auto``.
     """
@@ -112,6 +113,7 @@ class SparseNetwork:
         self._plans: OrderedDict[Any, Plan] = OrderedDict()
         self._choices: dict[Any, _Choice] = {}
         self._patterns: dict[str, Pattern] = {}
+        self._constants: dict[str, Tensor] | None = None
         self._meta: CapturedModule | None = None
         self._weights: Any = None
 
@@ -170,6 +172,8 @@ class SparseNetwork:
             self._weights = weights
             self._plans.clear()
             self._choices.clear()
+            self._patterns.clear()
+            self._constants = None
         choice = self._choices.get(self._kind(inputs))
         if choice is None:
             choice = self._choices[self._kind(inputs)] = self._choose(inputs, mode)
@@ -186,7 +190,12 @@ class SparseNetwork:
         if self._meta is None:
             graph, state = self.network.captured, self.network.state_dict()
             self._meta = CapturedModule(graph, {name: state[name].to("meta") for name in graph.tensors})
-        return Plan(self.network, values_of(self._meta, inputs), self._all_patterns(), stays)
+        return Plan(self.network, values_of(self._meta, inputs), self._known(), self._pattern, stays)
+
+    def _known(self) -> dict[str, Tensor]:
+        if self._constants is None:
+            self._constants = constants_of(self.network)
+        return self._constants
 
     def _kind(self, inputs: Sequence[Tensor]) -> tuple[str, int]:
         """What one choice holds for: a few images run in other kernels than many."""
@@ -194,11 +203,12 @@ class SparseNetwork:
 
     def _choose(self, inputs: Sequence[Tensor], mode: str) -> _Choice:
         piece = self._piece(inputs)
-        patterns = self._all_patterns()
+        state = self.network.state_dict() | self._known()
+        densities = {name: self._pattern(name, state[name]).density for name, _ in self._convolutions()}
         nearly = {
-            node.name: f"{patterns[name].density:.2f} of its weights are left, which is faster in torch"
+            node.name: f"{densities[name]:.2f} of its weights are left, which is faster in torch"
             for name, node in self._convolutions()
-            if patterns[name].density > _NEARLY_DENSE
+            if densities[name] > _NEARLY_DENSE
         }
         candidates = [_Choice({})]
         if mode == "auto" and nearly:
@@ -220,7 +230,7 @@ class SparseNetwork:
             call(*piece)
             return time.perf_counter() - start
 
-        in_torch, *times = fastest([lambda call=call: timed(call) for call in (self.network, *plans)])
+        in_torch, *times = fastest([partial(timed, call) for call in (self.network, *plans)])
         best = min(range(len(times)), key=times.__getitem__)
         if times[best] >= in_torch:
             return _Choice({}, f"torch takes {in_torch / times[best]:.2f} times as long as programs, measured")
@@ -246,17 +256,17 @@ class SparseNetwork:
         return [
             (node.args[1].name, node)
             for node in self.network.captured.nodes
-            if node.op.startswith("aten.conv") and len(node.args) > 1 and isinstance(node.args[1], Stored)
+            if node.op.startswith("aten.conv")
+            and (isinstance(node.args[1], Stored) or node.args[1].name in self._known())
         ]
 
-    def _all_patterns(self) -> dict[str, Pattern]:
-        if not self._patterns:
-            state = self.network.state_dict()
-            for name, _ in self._convolutions():
-                mask = self.masks.get(name)
-                mask = torch.ones(state[name].shape, dtype=torch.bool) if mask is None else mask.cpu()
-                self._patterns[name] = Pattern(mask.unsqueeze(2) if mask.dim() == 3 else mask)
-        return self._patterns
+    def _pattern(self, name: str, weight: Tensor) -> Pattern:
+        """Return what is kept of a weight; it is the same however much the weight was scaled since."""
+        if name not in self._patterns:
+            mask = self.masks.get(name)
+            mask = weight != 0 if mask is None else mask.cpu()
+            self._patterns[name] = Pattern(mask.unsqueeze(2) if mask.dim() == 3 else mask)
+        return self._patterns[name]
 
     def _why_torch(self, inputs: Sequence[Tensor]) -> str:
         if chosen_mode(self.sparse) == "never":

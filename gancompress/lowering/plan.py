@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gancompress.graphs.graph import Value
+from gancompress.graphs.graph import Stored, Value
 from gancompress.lowering.programs import RegionProgram
 from gancompress.lowering.regions import find_regions
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from gancompress.graphs.build import CapturedModule
     from gancompress.kernels import Pattern
 
-__all__ = ["Plan", "values_of"]
+__all__ = ["Plan", "constants_of", "values_of"]
 
 
 def values_of(network: CapturedModule, inputs: Sequence[Tensor]) -> dict[str, Any]:
@@ -38,13 +38,27 @@ def values_of(network: CapturedModule, inputs: Sequence[Tensor]) -> dict[str, An
     return values
 
 
+def constants_of(network: CapturedModule) -> dict[str, Tensor]:
+    """Return the values that are computed of stored tensors alone, by name."""
+    found: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for index, node in enumerate(network.captured.nodes):
+            references = list(node.references())
+            if references and all(isinstance(one, Stored) or one.name in found for one in references):
+                value = network.operation(index, found)
+                if isinstance(value, Tensor):
+                    found[node.name] = value
+    return found
+
+
 class Plan:
     """Computes a network for inputs of one size.
 
     Args:
         network: on the CPU.
         values: of this size, from :func:`values_of`.
-        patterns: of the weights of all convolutions, by name.
+        constants: from :func:`constants_of`.
+        pattern: gives that of a weight, by its name and what it holds.
         stays: names of operations that stay in torch.
 
     Attributes:
@@ -56,17 +70,22 @@ class Plan:
         self,
         network: CapturedModule,
         values: Mapping[str, Any],
-        patterns: Mapping[str, Pattern],
+        constants: Mapping[str, Tensor],
+        pattern: Callable[[str, Tensor], Pattern],
         stays: Collection[str] = (),
     ) -> None:
         graph = network.captured
-        parts = find_regions(graph, values, network.state_dict(), stays)
-        self._network = network
+        parts = find_regions(graph, values, network.state_dict(), constants, stays)
+        self._network, self._constants = network, constants
         steps: list[int | RegionProgram] = []
         for level in range(max(parts.levels.values(), default=0) + 1):
-            steps += [RegionProgram(region, patterns) for region in parts.regions.get(level, ())]
+            steps += [RegionProgram(region, pattern) for region in parts.regions.get(level, ())]
             if level % 2 == 0:
-                steps += [index for index, node in enumerate(graph.nodes) if parts.levels[node.name] == level]
+                steps += [
+                    index
+                    for index, node in enumerate(graph.nodes)
+                    if parts.levels[node.name] == level and node.name not in constants
+                ]
         self.steps = self._needed(steps)
         self.programs = [step for step in self.steps if isinstance(step, RegionProgram)]
         self._last = {name: place for place, step in enumerate(self.steps) for name in self._reads(step)}
@@ -94,6 +113,7 @@ class Plan:
     def _run(self, inputs: Sequence[Tensor], taken: list[float] | None) -> Any:
         graph = self._network.captured
         values: dict[str, Any] = {one.name: x for one, x in zip(graph.inputs, inputs, strict=True)}
+        values |= self._constants
         for place, step in enumerate(self.steps):
             start = 0.0 if taken is None else time.perf_counter()
             if isinstance(step, RegionProgram):

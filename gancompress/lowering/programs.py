@@ -12,7 +12,7 @@ from gancompress.lowering.fuse import composed
 from gancompress.lowering.made import Conv, Norm, Sum
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from gancompress.kernels import Affine, Value
     from gancompress.lowering.made import Made, Read, Term
@@ -26,7 +26,7 @@ class RegionProgram:
 
     Args:
         region: what to compute.
-        patterns: of the weights, by name.
+        pattern: gives that of a weight, by its name and what it holds.
 
     Attributes:
         sources: names of the values that it reads, in order.
@@ -34,7 +34,7 @@ class RegionProgram:
         layers: names of the weights of its convolutions.
     """
 
-    def __init__(self, region: Region, patterns: Mapping[str, Pattern]) -> None:
+    def __init__(self, region: Region, pattern: Callable[[str, Tensor], Pattern]) -> None:
         self.sources, self.results = tuple(region.sources), tuple(region.results)
         self.layers = tuple(conv.layer for conv in region.convolutions)
         #: reads whose gains and biases differ from image to image
@@ -43,7 +43,7 @@ class RegionProgram:
         self._values: dict[Made, Value] = dict(zip(region.sources.values(), self._program.inputs, strict=True))
         affines = {id(read): self._program.affine(read.channels) for read in self._given}
         for made in region.made:
-            self._values[made] = self._step(made, patterns, affines)
+            self._values[made] = self._step(made, pattern, affines)
         outputs = [self._values[made] for made in region.results.values()]
         self._places = [list(dict.fromkeys(outputs)).index(one) for one in outputs]
         self._program.output(*dict.fromkeys(outputs))
@@ -63,9 +63,9 @@ class RegionProgram:
         for name, place in zip(self.results, self._places, strict=True):
             values[name] = outputs[place].squeeze(2) if given[0].dim() == 3 else outputs[place]
 
-    def _step(self, made: Made, patterns: Mapping[str, Pattern], affines: Mapping[int, Affine]) -> Value:
+    def _step(self, made: Made, pattern: Callable[[str, Tensor], Pattern], affines: Mapping[int, Affine]) -> Value:
         if isinstance(made, Conv):
-            return self._conv(made, patterns[made.layer], affines.get(id(made.read)))
+            return self._conv(made, pattern(made.layer, made.weight), affines.get(id(made.read)))
         if isinstance(made, Norm):
             return self._program.norm(self._values[made.source], made.weight, made.bias, made.eps, made.groups)
         assert isinstance(made, Sum)

@@ -60,7 +60,11 @@ class Parts:
 
 
 def find_regions(
-    graph: Graph, values: Mapping[str, Any], tensors: Mapping[str, Tensor], stays: Collection[str] = ()
+    graph: Graph,
+    values: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    constants: Mapping[str, Tensor],
+    stays: Collection[str] = (),
 ) -> Parts:
     """Put all that programs can do into regions.
 
@@ -68,18 +72,21 @@ def find_regions(
         graph: what is computed.
         values: of every input and operation, for the sizes of one call: tensors of any device, and numbers.
         tensors: that are stored beside the graph, on the CPU.
+        constants: values that are computed of these alone.
         stays: names of operations that stay in torch.
     """
-    return _Search(graph, values, tensors).found(set(stays))
+    return _Search(graph, values, tensors, constants).found(set(stays))
 
 
 class _Search:
-    def __init__(self, graph: Graph, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        self.graph, self.tensors = graph, tensors
+    def __init__(
+        self, graph: Graph, values: Mapping[str, Any], tensors: Mapping[str, Tensor], constants: Mapping[str, Tensor]
+    ) -> None:
+        self.graph, self.tensors, self.constants = graph, tensors, constants
         firsts = {name: one[0] if isinstance(one, tuple | list) and one else one for name, one in values.items()}
         self.shapes = {name: tuple(one.shape) for name, one in firsts.items() if isinstance(one, Tensor)}
         self.numbers = {name: one for name, one in values.items() if isinstance(one, int)}
-        self.maps = {name for name, one in firsts.items() if _is_map(one)}
+        self.maps = {name for name, one in firsts.items() if _is_map(one) and name not in constants}
         self.readers: dict[str, list[str]] = {name: [] for name in values}
         for node in graph.nodes:
             for name in dict.fromkeys(one.name for one in node.references() if isinstance(one, Value)):
@@ -160,18 +167,18 @@ class _Search:
             for name in _reads(node, self.shapes):
                 if name not in inside and name not in sources:
                     _, channels, *sizes = self.shapes[name]
-                    sources[name] = Source(name, (channels, *sizes) if len(sizes) == 2 else (channels, 1, *sizes))
+                    sources[name] = Source(name, (channels, sizes[0] if len(sizes) == 2 else 1, sizes[-1]))
                     reads[name] = Read((sources[name],), node.name)
-        fusion = Fusion(self.shapes, self.tensors, self.numbers, reads)
+        fusion = Fusion(self.shapes, self.tensors, self.constants, self.numbers, reads)
         for node in nodes:
             fusion.take(node, shared=len(self.readers[node.name]) != 1)
         results: dict[str, Made] = {}
         for node in nodes:
             if not set(self.readers[node.name]) <= inside:
-                made = fusion.result(node.name)
-                if isinstance(made, Source):
+                result = fusion.result(node.name)
+                if isinstance(result, Source):
                     raise UnfitError(node.name)
-                results[node.name] = made
+                results[node.name] = result
         made = _in_order(results.values())
         used = {name: one for name, one in sources.items() if one in made}
         return Region(tuple(inside), tuple(one for one in made if not isinstance(one, Source)), used, results)

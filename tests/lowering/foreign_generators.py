@@ -121,7 +121,7 @@ class RRDB(nn.Module):
     def __init__(self, width: int = 12) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, width, 3, 1, 1)
-        self.dense = nn.ModuleList(nn.Sequential(Dense(width, 6), Dense(width, 6)) for _ in range(2))
+        self.dense = nn.ModuleList(nn.Sequential(Dense(width, 6), Dense(width, 6)) for _ in range(1))
         self.body, self.up = nn.Conv2d(width, width, 3, 1, 1), nn.Conv2d(width, width, 3, 1, 1)
         self.high, self.last = nn.Conv2d(width, width, 3, 1, 1), nn.Conv2d(width, 3, 3, 1, 1)
         self.lrelu = nn.LeakyReLU(0.2, True)
@@ -170,16 +170,16 @@ class HiFiGAN(nn.Module):
         self.ups = nn.ModuleList(
             [nn.ConvTranspose1d(16, 8, 8, 4, 2), nn.ConvTranspose1d(8, 4, 5, 3, 1, output_padding=0)]
         )
-        self.blocks = nn.ModuleList(Dilated(w, k) for w in (8, 4) for k in (3, 5, 7))
+        self.blocks = nn.ModuleList(Dilated(w, k) for w in (8, 4) for k in (3, 7))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
         for i, up in enumerate(self.ups):
             x = up(F.leaky_relu(x, 0.1))
             total: Any = None
-            for block in self.blocks[3 * i : 3 * i + 3]:
+            for block in self.blocks[2 * i : 2 * i + 2]:
                 total = block(x) if total is None else total + block(x)
-            x = total / 3
+            x = total / 2
         return torch.tanh(self.last(F.leaky_relu(x)))
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from foreign_generators import GENERATORS, difference
 
-from gancompress.foreign.network import capture_module
+from gancompress.foreign.network import capture_module, open_onnx
 from gancompress.lowering.network import SparseNetwork
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from gancompress.graphs.build import CapturedModule
@@ -57,3 +60,19 @@ def test_every_convolution_runs_sparse_and_the_outputs_are_those_of_torch(name: 
     assert sum(part.share for part in profile.parts) == pytest.approx(1)
     assert f"{len(masks)} of {len(masks)} convolutions sparse" in str(profile)
     assert f"{len(masks)} of {len(masks)} convolutions sparse" in repr(run)
+
+
+def test_a_file_of_the_exporter_runs_sparse_too(tmp_path: Path) -> None:
+    """In files, norms lie in pieces, borders are computed, and slopes have three axes."""
+    make, shape, _, _ = GENERATORS["CycleGAN"]
+    file = tmp_path / "generator.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        axes = {"x": {0: "n"}}
+        torch.onnx.export(
+            make().eval(), (torch.randn(shape),), file, input_names=["x"], dynamic_axes=axes, dynamo=False
+        )
+    run, x = SparseNetwork(network := open_onnx(file), {}, "always"), torch.randn(shape)
+    assert difference(network(x), run(x)) < _TOLERANCE
+    profile = run.profile(x)
+    assert (len(profile.sparse), profile.dense, profile.programs) == (8, {}, 1)

@@ -101,6 +101,40 @@ def test_weights_that_are_trained_on_are_read_again() -> None:
     assert difference(network(x), run(x)) < 1e-5
 
 
+def test_what_is_computed_of_stored_tensors_alone_is_a_constant() -> None:
+    """Weights that a scale is multiplied to, and slopes that a view makes flat."""
+    torch.manual_seed(0)
+    weight = torch.randn(8, 4, 3, 3) * (torch.rand(8, 4, 3, 3) < 0.3)
+    network = chain(
+        Node("scaled", "aten.mul.Tensor", (Stored("a.weight"), 0.5)),
+        Node("flat", "aten.view.default", (Stored("slopes"), (-1,))),
+        Node("conv", "aten.conv2d.default", (Value("x"), Value("scaled"), None, (1, 1), (1, 1))),
+        Node("out", "aten.prelu.default", (Value("conv"), Value("flat"))),
+        a__weight=weight, slopes=torch.rand(8, 1, 1),
+    )  # fmt: skip
+    run, x = SparseNetwork(network, {}, "always"), torch.randn(2, 4, 5, 6)
+    assert difference(network(x), run(x)) < 1e-5
+    (plan,) = run._plans.values()
+    assert plan.sparse == ["scaled"]
+    assert len(plan.steps) == 1
+    assert run._pattern("scaled", weight).kept == int((weight != 0).sum())  # no mask: what is not zero
+
+
+def test_a_convolution_of_single_pixels_is_computed_ahead_of_the_enlargement() -> None:
+    network = chain(
+        Node("up", "aten.upsample_nearest2d.vec", (Value("x"), None, (2.0, 2.0))),
+        Node("one", "aten.conv2d.default", (Value("up"), Stored("a.weight"), None)),
+        Node("two", "aten.conv2d.default", (Value("up"), Stored("b.weight"), None, (1, 1), (1, 1))),
+        Node("out", "aten.add.Tensor", (Value("one"), Value("two"))),
+        a__weight=torch.randn(8, 4, 1, 1), b__weight=torch.randn(8, 4, 3, 3),
+    )  # fmt: skip
+    run, x = SparseNetwork(network, {}, "always"), torch.randn(2, 4, 5, 6)
+    assert difference(network(x), run(x)) < 1e-5
+    (plan,) = run._plans.values()
+    shapes = {step.weight.shape[2]: step.dst.shape for step in plan.programs[0]._program._steps}  # type: ignore[union-attr]
+    assert shapes == {1: (8, 5, 6), 3: (8, 10, 12)}
+
+
 def test_nan_goes_through() -> None:
     network, x = two_layers(), torch.randn(1, 4, 6, 6)
     x[0, 0, 3, 3] = float("nan")
@@ -117,7 +151,7 @@ def random_network(seed: int) -> tuple[CapturedModule, tuple[int, ...]]:
     rng, noise = random.Random(seed), torch.Generator().manual_seed(seed)
     tensors: dict[str, Tensor] = {}
     nodes: list[Node] = []
-    shapes = {"x": (2, 4, 6, 8)}
+    shapes: dict[str, tuple[int, ...]] = {"x": (2, 4, 6, 8)}
 
     def stored(*shape: int) -> Stored:
         name = f"t{len(tensors)}.weight"
