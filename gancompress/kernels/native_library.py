@@ -103,7 +103,7 @@ class ValueArgs(ctypes.Structure):
 class ProgramArgs(ctypes.Structure):
     """``GcProgram`` in ``native/api.h``."""
 
-    _fields_ = _fields((c_void_p, "values arenas"), (c_int32, "mode value_count arena_count"))
+    _fields_ = _fields((c_void_p, "values"), (c_int32, "mode value_count"))
 
 
 class AddendArgs(ctypes.Structure):

@@ -154,14 +154,10 @@ class NativeProgram:
             (strips[i] if mode == ROWS else v.shape[1], strips[i] if mode == COLUMNS else v.shape[2])
             for i, v in enumerate(values)
         ]
-        sizes = [0] * (max(place) + 1)
-        for value, (rows, columns) in zip(values, self._own, strict=True):
-            sizes[place[value.index]] = max(sizes[place[value.index]], value.shape[0] * rows * columns)
         table = (native.ValueArgs * len(values))(
             *(native.ValueArgs(place[v.index], *v.shape, *own) for v, own in zip(values, self._own, strict=True))
         )
-        arenas = (ctypes.c_int64 * len(sizes))(*sizes)
-        shape = native.ProgramArgs(ctypes.addressof(table), ctypes.addressof(arenas), mode, len(values), len(sizes))
+        shape = native.ProgramArgs(ctypes.addressof(table), mode, len(values))
         self.address: int = lib.raw.gc_program_new(ctypes.byref(shape), lib.isa_index)
         if not self.address:
             raise KernelError("not enough memory for a program")
@@ -188,7 +184,7 @@ class NativeProgram:
             s = s if self._mode == FLAT else _folded(s)
             plan = s.pattern.plan(
                 self._lib, PHASED if s.transpose else DIRECT, s.stride, s.padding[::2], self._own[s.dst.index],
-                dilation=s.dilation, groups=s.groups, shuffle=s.shuffle, flat=self._mode == FLAT,
+                dilation=s.dilation, groups=s.groups, shuffle=s.shuffle, flat=self._mode == FLAT, regions=True,
             )  # fmt: skip
             self._plans.append(plan)
             args.plan, args.source_count, args.up, args.border = (
@@ -211,8 +207,8 @@ class NativeProgram:
         ]
         numbers = (ctypes.c_int32 * len(outputs))(*(value.index for value in outputs))
         args = native.RunArgs(
-            *(ctypes.addressof(array) for array in (*given, numbers)), batch, len(inputs), len(outputs), len(affines),
-            torch.get_num_threads(),
+            *(ctypes.addressof(array) for array in given), ctypes.addressof(numbers), batch, len(inputs),
+            len(outputs), len(affines), torch.get_num_threads(),
         )  # fmt: skip
         self._lib.check(self._lib.raw.gc_program_run(self.address, ctypes.byref(args)))
         return results

@@ -36,6 +36,7 @@ class PlanKey:
         groups: of the layer.
         shuffle: the factor of the pixel shuffle behind a convolution.
         flat: for the kernel that takes one image with pixels in the lanes.
+        regions: whether several register tiles may be packed at a time.
     """
 
     kind: int
@@ -47,6 +48,7 @@ class PlanKey:
     groups: int = 1
     shuffle: int = 1
     flat: bool = False
+    regions: bool = False
 
 
 class Plan:
@@ -56,7 +58,7 @@ class Plan:
         # without tiles and chunk: the library chooses them
         shape = PlanShape(
             key.kind, *mask.shape, *key.stride, *key.padding, *key.dilation, key.groups, key.shuffle, int(key.flat),
-            *key.grid,
+            *key.grid, 0, 0, *((0, 0) if key.regions else (1, 1)),
         )  # fmt: skip
         address = lib.raw.gc_plan_new(mask.data_ptr(), ctypes.byref(shape), lib.isa_index)
         if not address:

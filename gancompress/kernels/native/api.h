@@ -74,8 +74,7 @@ struct GcValue {
 
 struct GcProgram {
   const GcValue* values;  // the inputs first
-  const int64_t* arenas;  // floats of a lane
-  int32_t mode, value_count, arena_count;
+  int32_t mode, value_count;
 };
 
 struct GcAddend {

@@ -59,7 +59,7 @@ Axis::Axis(const AxisShape& s, int32_t first, int32_t count) {
       }
     }
     lines_.push_back(line);
-    const bool plain = line.at >= 0 && line.shift == 0 && line.mask < 0 && line.places < 0;
+    const bool plain = line.at >= 0 && at >= 0 && at < own && line.shift == 0 && line.mask < 0 && line.places < 0;
     if (plain && plain1_ == plain0_) plain0_ = i, plain1_ = i + 1;  // the first run of plain ones
     else if (plain && plain1_ == i) plain1_ = i + 1;
   }

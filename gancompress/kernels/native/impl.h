@@ -88,6 +88,18 @@ GC_INLINE vf pack_run(const TileJob& j, const float* from, const Line* columns, 
   return check;
 }
 
+// A whole packed row of plain columns that lie side by side.
+template <bool FUSED>
+GC_INLINE vf pack_straight(const float* from, int64_t step, int32_t count, const Before& b, float* dst) {
+  vf check = zero();
+  for (int32_t q = 0; q < count; q++, from += step, dst += VL) {
+    vf v = load_any(from);
+    check += v * 0.0f;
+    store(dst, FUSED ? before(b, v) : v);
+  }
+  return check;
+}
+
 // The columns of one input phase of a packed row: q0..q1 are plain, `at` is where the first of all stands in the table.
 struct Columns {
   int32_t q0, q1;
@@ -118,12 +130,13 @@ GC_INLINE vf of_channel(const float* values, int32_t c, int32_t lane0, bool per_
   return per_image ? load(values + static_cast<int64_t>(c) * kLanes + lane0) : zero() + values[c];
 }
 
-// Brings lines of the tables forward that channel c will be packed from.
-GC_INLINE void fetch_ahead(const TileJob& j, int32_t c, int32_t lane0, const Line* rows, int32_t count, const Line* columns, int32_t across) {
-  const float* plane = plane_of(j, c) + lane0;
-  for (int32_t y = 0; y < count; y++)
-    for (int32_t x = 0; rows[y].at >= 0 && x < across; x += 1 + j.up)
-      if (columns[x].at >= 0) __builtin_prefetch(plane + rows[y].at * j.in_y + columns[x].at * j.in_x);
+// Brings into the second-level cache what the next region of the row will pack from this channel. Regions are visited
+// along a row, channel after channel: the hardware does not foresee the jumps.
+GC_INLINE void fetch_ahead(const TileJob& j, const Plan& p, const float* plane, const Line* rows, int32_t x0) {
+  const int32_t wide = p.si_x * p.tw * p.gx, from = p.si_x * x0 + p.si_x * p.pw, to = from + wide < j.columns.plain1 ? from + wide : j.columns.plain1;
+  const int32_t step = j.in_x * 4 >= 64 ? 1 + j.up : (1 + j.up) * 64 / static_cast<int32_t>(4 * j.in_x);
+  for (int32_t y = 0; y < p.si_y * p.ph; y += 1 + j.up)
+    for (int32_t x = from; rows[y].at >= 0 && x < to; x += step) __builtin_prefetch(plane + rows[y].at * j.in_y + j.columns.line[x].at * j.in_x, 0, 2);
 }
 
 static void pack(const TileJob& j, int32_t lane0, int32_t y0, int32_t x0, int32_t c0, int32_t c1) {
@@ -139,19 +152,24 @@ static void pack(const TileJob& j, int32_t lane0, int32_t y0, int32_t x0, int32_
   }
   const int32_t row_floats = p.nphx * p.pw * VL;
   const Line* rows = j.rows.line + p.si_y * y0;
+  const bool plain = j.scale == nullptr && j.pre.kind == kNone;
+  const bool straight = p.si_x == 1 && !j.up && columns[0].q0 == 0 && columns[0].q1 == p.pw;
+  const int64_t left = straight ? j.columns.line[columns[0].at].at * j.in_x : 0;
   float* dst = j.packed;
   vf check = load(j.check + lane0);
   for (int32_t c = c0; c < c1; c++) {
     const float* plane = plane_of(j, c) + lane0;
-    // Regions are visited along a row, channel after channel: the hardware does not foresee the jump to the next channel.
-    if (VL * 4 == 64 && c + 3 < p.in_channels) fetch_ahead(j, c + 3, lane0, rows, p.si_y * p.ph, j.columns.line + columns[0].at, p.si_x * p.pw);
+    fetch_ahead(j, p, plane, rows, x0);
     const bool affine = j.scale != nullptr;
     const Before b{affine ? of_channel(j.scale, c, lane0, j.per_image) : zero(), affine ? of_channel(j.shift, c, lane0, j.per_image) : zero(),
                    j.pre.kind == kSlopes ? zero() + j.pre.slopes[c] : zero(), affine, j.pre.kind};
     for (int32_t phase = 0; phase < p.nphy; phase++)
       for (int32_t q = 0; q < p.ph; q++, dst += row_floats) {
         const Line& row = rows[p.si_y * q + phase];
+        const float* from = plane + row.at * j.in_y + row.shift + left;
         if (row.at < 0) zeros(dst, p.nphx * p.pw);
+        else if (straight && plain && row.mask < 0 && row.places < 0) check += pack_straight<false>(from, j.in_x, p.pw, b, dst);
+        else if (straight && row.mask < 0 && row.places < 0) check += pack_straight<true>(from, j.in_x, p.pw, b, dst);
         else check += pack_row(j, p, columns, plane, row, lane0, b, dst);
       }
   }
@@ -162,7 +180,8 @@ static void pack(const TileJob& j, int32_t lane0, int32_t y0, int32_t x0, int32_
 template <int TH, int TW>
 GC_INLINE void finish(const TileJob& j, vf (&a)[TH][TW], int32_t row, int32_t lane0, int32_t y0, int32_t x0) {
   const int32_t so_y = j.plan->so_y, so_x = j.plan->so_x;
-  const int32_t c = row / (so_y * so_x), oy = row / so_x % so_y, ox = row % so_x;
+  const bool phases = so_y * so_x > 1;
+  const int32_t c = phases ? row / (so_y * so_x) : row, oy = phases ? row / so_x % so_y : 0, ox = phases ? row % so_x : 0;
   float* out = j.out + c * j.out_c + lane0;
   const float* gate = j.gate != nullptr ? j.gate + c * j.gate_c + lane0 : nullptr;
   const bool whole = so_y * (y0 + TH) <= j.ho && so_x * (x0 + TW) <= j.wo;
@@ -309,6 +328,11 @@ static void gradient_tiles(const TileJob& j, const float* gradient, int32_t chun
     case 208: { constexpr int TH = 2, TW = 8; CALL; } break;                    \
     case 404: { constexpr int TH = 4, TW = 4; CALL; } break;                    \
     case 116: { constexpr int TH = 1, TW = 16; CALL; } break;                   \
+    case 801: { constexpr int TH = 8, TW = 1; CALL; } break;                    \
+    case 402: { constexpr int TH = 4, TW = 2; CALL; } break;                    \
+    case 304: { constexpr int TH = 3, TW = 4; CALL; } break;                    \
+    case 206: { constexpr int TH = 2, TW = 6; CALL; } break;                    \
+    case 112: { constexpr int TH = 1, TW = 12; CALL; } break;                   \
     case 108: { constexpr int TH = 1, TW = 8; CALL; } break;                    \
     case 204: { constexpr int TH = 2, TW = 4; CALL; } break;                    \
     case 202: { constexpr int TH = 2, TW = 2; CALL; } break;                    \

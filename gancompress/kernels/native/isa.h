@@ -20,7 +20,7 @@ struct Line {
 struct LanePlace {
   int32_t at, lane;
 };
-// Of one axis (see axis.h); lines plain0..plain1 have no shift, mask or places.
+// Of one axis (see axis.h); lines plain0..plain1 are pixel after pixel of the lane's own.
 struct Lines {
   const Line* line;
   const int32_t* masks;

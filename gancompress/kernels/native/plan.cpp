@@ -15,6 +15,9 @@ constexpr int64_t kTileBytes = 40 << 10;
 // its accumulators, and should find this many entries to use them for.
 constexpr int64_t kMostTileBytes = 192 << 10;
 constexpr double kEntriesPerVisit = 12.0;
+// Bytes of a packed region and its sums that should stay in the second-level cache, and the most tiles along an axis.
+constexpr int64_t kRegionBytes = 192 << 10;
+constexpr int32_t kMostTiles = 16;
 
 struct Tile {
   int32_t h, w;
@@ -47,6 +50,23 @@ Tile choose_tile(const PlanShape& s, const Isa& isa) {
   return best;
 }
 
+// The region that packs the fewest pixels of those whose pixels and sums stay in the second-level cache. What two regions
+// both read is packed twice; beyond the first level, one tile after the other brings its part there.
+void choose_region(const PlanShape& s, int32_t span_y, int32_t span_x, Plan* p) {
+  const int32_t tiles_y = ceil_div(s.grid_h, p->th), tiles_x = ceil_div(s.grid_w, p->tw);
+  double cost_of_best = 1e300;
+  for (int32_t gy = 1; gy <= kMostTiles; gy *= 2)
+    for (int32_t gx = 1; gx <= kMostTiles; gx *= 2) {
+      const int64_t pixels = static_cast<int64_t>(gy * p->th + span_y) * (gx * p->tw + span_x) * p->nphy * p->nphx;
+      const int64_t sums = p->chunks > 1 ? static_cast<int64_t>(p->rows) * gy * p->th * gx * p->tw : 0;
+      const int64_t bytes = (pixels * p->chunk + sums) * 4 * p->isa->lanes;
+      if (gy * gx > 1 && (bytes > kRegionBytes || (gy > 1 && gy / 2 >= tiles_y) || (gx > 1 && gx / 2 >= tiles_x))) continue;
+      const double packed = static_cast<double>(pixels) * ceil_div(tiles_y, gy) * ceil_div(tiles_x, gx);
+      const double cost = packed * (1.0 + static_cast<double>(bytes) / (4 * kRegionBytes));
+      if (cost < cost_of_best) cost_of_best = cost, p->gy = gy, p->gx = gx;
+    }
+}
+
 bool exact_div(int32_t a, int32_t b, int32_t* q) {
   if (a % b != 0) return false;
   *q = a / b;
@@ -76,7 +96,6 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   p.unit = s.flat ? 1 : isa->lanes;
   const Tile tile = s.flat ? Tile{s.grid_h, s.grid_w} : s.tile_h > 0 ? Tile{s.tile_h, s.tile_w} : choose_tile(s, *isa);
   p.th = tile.h, p.tw = tile.w;
-  p.gy = std::max(1, s.tiles_y), p.gx = std::max(1, s.tiles_x);
 
   // Offsets of the taps, per output phase; tap k takes part in phase o when the division is exact.
   auto offset = [&](int32_t k, int32_t o, int32_t stride, int32_t padding, int32_t* d) {
@@ -97,13 +116,12 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   range(s.kw, p.so_x, offset_x, &p.dx0, &dx1);
   p.nphy = std::min(p.si_y, dy1 - p.dy0 + 1);
   p.nphx = std::min(p.si_x, dx1 - p.dx0 + 1);
-  p.ph = p.th * p.gy + (dy1 - p.dy0) / p.si_y;
-  p.pw = p.tw * p.gx + (dx1 - p.dx0) / p.si_x;
+  const int32_t span_y = (dy1 - p.dy0) / p.si_y, span_x = (dx1 - p.dx0) / p.si_x;
 
-  p.packed_positions = static_cast<int64_t>(p.nphy) * p.ph * p.nphx * p.pw;
-  // Flat: the first-level cache holds what one run of accumulators needs, not the image.
-  const int64_t window = kFlatVectors * isa->lanes + static_cast<int64_t>(p.ph - p.th) * p.nphx * p.pw + p.pw;
-  const int64_t channel_floats = s.flat ? std::min(window, p.packed_positions) * p.nphy : p.packed_positions * isa->lanes;
+  // Positions of one channel that a tile reads. Flat: the first-level cache holds what one run of accumulators needs.
+  const int64_t tile_positions = static_cast<int64_t>(p.nphy) * (p.th + span_y) * p.nphx * (p.tw + span_x);
+  const int64_t window = kFlatVectors * isa->lanes + static_cast<int64_t>(span_y) * p.nphx * (p.tw + span_x) + p.tw + span_x;
+  const int64_t channel_floats = s.flat ? std::min(window, tile_positions) * p.nphy : tile_positions * isa->lanes;
   const int64_t dense = static_cast<int64_t>(s.dim0) * s.dim1 * s.kh * s.kw;
   int64_t kept = 0;
   for (int64_t i = 0; i < dense; i++) kept += mask[i] != 0;
@@ -114,6 +132,10 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   p.chunk = s.chunk > 0 ? s.chunk : static_cast<int32_t>(std::max<int64_t>({8, fits / 4 * 4, worthwhile}));
   p.chunks = ceil_div(p.in_channels, std::min(p.chunk, p.in_channels));
   p.chunk = ceil_div(p.in_channels, p.chunks);  // even chunks
+  if (s.tiles_y > 0) p.gy = s.tiles_y, p.gx = s.tiles_x;
+  else if (!s.flat) choose_region(s, span_y, span_x, &p);
+  p.ph = p.th * p.gy + span_y, p.pw = p.tw * p.gx + span_x;
+  p.packed_positions = static_cast<int64_t>(p.nphy) * p.ph * p.nphx * p.pw;
 
   const int64_t taps = static_cast<int64_t>(s.kh) * s.kw;
   p.offs.reserve(kept);

@@ -23,7 +23,7 @@ struct Program {
   int32_t mode;
   int32_t width;  // lanes of a pixel
   std::vector<GcValue> values;
-  std::vector<int64_t> arenas;  // floats of a lane
+  std::vector<int64_t> arenas;  // floats
   std::vector<Step> steps;
   int64_t packed = 0, acc = 0, affine = 0, planes = 0;  // the most that a step needs
   int32_t affines = 0;
@@ -37,7 +37,7 @@ struct Memory {
   Scratch packed, acc, affine, check;
   std::vector<const float*> planes;
   explicit Memory(const Program& g) : packed(g.packed), acc(g.acc), affine(g.affine * g.width), check(kLanes), planes(g.planes) {
-    for (int64_t floats : g.arenas) arenas.push_back(std::make_unique<Scratch>(floats * g.width + 2 * kLanes));
+    for (int64_t floats : g.arenas) arenas.push_back(std::make_unique<Scratch>(floats + 2 * kLanes));
     std::memset(check.data(), 0, kLanes * sizeof(float));
   }
   float* arena(int32_t i) const { return arenas[i]->data() + kLanes; }
@@ -45,12 +45,18 @@ struct Memory {
 
 namespace {
 
-int64_t floats_of(const GcValue& v) { return static_cast<int64_t>(v.channels) * v.strip_h * v.strip_w; }
+// Floats from a channel to the next. Tiles read the same place of many channels: a power of two between them would bring
+// all to the same few places of a cache. kSpread lines past a multiple of a page, they spread over all.
+int64_t plane_of(const Program& g, const GcValue& v) {
+  constexpr int64_t kPage = 1024, kSpread = 9 * 16;
+  const int64_t floats = static_cast<int64_t>(v.strip_h) * v.strip_w * g.width;
+  return g.mode == GC_FLAT || floats < kPage ? floats : ceil_div(floats - kSpread, kPage) * kPage + kSpread;
+}
 
 Place place_of(const Program& g, const Memory& own, int32_t value) {
   const GcValue& v = g.values[value];
   const int64_t x = g.width, y = x * v.strip_w;
-  return {own.arena(v.arena), y * v.strip_h, y, x};
+  return {own.arena(v.arena), plane_of(g, v), y, x};
 }
 
 Added added(const Program& g, const Memory& own, const GcAddend& add) {
@@ -123,29 +129,35 @@ void run_map_step(const Program& g, const Step& s, const Memory& own) {
 
 // One image of a value <-> strips side by side. A lane begins where the one before ends; the last ones may be short or empty.
 struct Strips {
-  int64_t runs;   // stretches that are cut: the planes when rows are, else their rows
+  int64_t runs;   // stretches of a channel that are cut: it all when rows are, else its rows
   int64_t total;  // pixels of a stretch
   int64_t own;    // of these, what a lane holds
   Strips(const Program& g, const GcValue& v)
-      : runs(v.channels * static_cast<int64_t>(g.mode == GC_ROWS ? 1 : v.h)), total(static_cast<int64_t>(g.mode == GC_ROWS ? v.h : 1) * v.w),
+      : runs(g.mode == GC_ROWS ? 1 : v.h), total(static_cast<int64_t>(g.mode == GC_ROWS ? v.h : 1) * v.w),
         own(static_cast<int64_t>(g.mode == GC_ROWS ? v.strip_h : 1) * v.strip_w) {}
 };
 
 void to_strips(const Program& g, const GcValue& v, const float* image, float* to) {
   const Strips s(g, v);
   const int64_t full = std::min<int64_t>(g.width, s.total / s.own), rest = full < g.width ? s.total - full * s.own : 0;
-  for (int64_t i = 0; i < s.runs; i++, image += s.total, to += s.own * g.width) {
-    g.isa->to_blocked(image, s.own, static_cast<int32_t>(full), s.own, to, g.width, g.width);
-    for (int64_t q = 0; q < rest; q++) to[q * g.width + full] = image[full * s.own + q];
+  for (int32_t c = 0; c < v.channels; c++) {
+    float* here = to + c * plane_of(g, v);
+    for (int64_t i = 0; i < s.runs; i++, image += s.total, here += s.own * g.width) {
+      g.isa->to_blocked(image, s.own, static_cast<int32_t>(full), s.own, here, g.width, g.width);
+      for (int64_t q = 0; q < rest; q++) here[q * g.width + full] = image[full * s.own + q];
+    }
   }
 }
 
 void from_strips(const Program& g, const GcValue& v, const float* from, float* image) {
   const Strips s(g, v);
   const int64_t full = std::min<int64_t>(g.width, s.total / s.own), rest = full < g.width ? s.total - full * s.own : 0;
-  for (int64_t i = 0; i < s.runs; i++, image += s.total, from += s.own * g.width) {
-    g.isa->from_blocked(from, g.width, s.own, image, s.own, static_cast<int32_t>(full));
-    for (int64_t q = 0; q < rest; q++) image[full * s.own + q] = from[q * g.width + full];
+  for (int32_t c = 0; c < v.channels; c++) {
+    const float* here = from + c * plane_of(g, v);
+    for (int64_t i = 0; i < s.runs; i++, image += s.total, here += s.own * g.width) {
+      g.isa->from_blocked(here, g.width, s.own, image, s.own, static_cast<int32_t>(full));
+      for (int64_t q = 0; q < rest; q++) image[full * s.own + q] = here[q * g.width + full];
+    }
   }
 }
 
@@ -155,7 +167,8 @@ void run_images(const Program& g, Memory& own, const GcRun& a, int64_t n, int32_
     const int64_t count = static_cast<int64_t>(v.channels) * v.h * v.w;
     const float* from = a.inputs[i] + n * count;
     float* to = own.arena(v.arena);
-    if (g.mode == GC_BATCH) g.isa->to_blocked(from, count, lanes, count, to, kLanes, kLanes);
+    if (g.mode == GC_BATCH)
+      for (int32_t c = 0; c < v.channels; c++) g.isa->to_blocked(from + c * count / v.channels, count, lanes, count / v.channels, to + c * plane_of(g, v), kLanes, kLanes);
     else if (g.mode == GC_FLAT) std::memcpy(to, from, count * sizeof(float));
     else to_strips(g, v, from, to);
   }
@@ -168,7 +181,8 @@ void run_images(const Program& g, Memory& own, const GcRun& a, int64_t n, int32_
     const int64_t count = static_cast<int64_t>(v.channels) * v.h * v.w;
     float* to = a.outputs[i] + n * count;
     const float* from = own.arena(v.arena);
-    if (g.mode == GC_BATCH) g.isa->from_blocked(from, kLanes, count, to, count, lanes);
+    if (g.mode == GC_BATCH)
+      for (int32_t c = 0; c < v.channels; c++) g.isa->from_blocked(from + c * plane_of(g, v), kLanes, count / v.channels, to + c * count / v.channels, count, lanes);
     else if (g.mode == GC_FLAT) std::memcpy(to, from, count * sizeof(float));
     else from_strips(g, v, from, to);
   }
@@ -188,7 +202,10 @@ Program* new_program(const GcProgram& shape, const Isa* isa) {
   g->mode = shape.mode;
   g->width = shape.mode == GC_BATCH ? kLanes : shape.mode == GC_FLAT ? 1 : isa->lanes;
   g->values.assign(shape.values, shape.values + shape.value_count);
-  g->arenas.assign(shape.arenas, shape.arenas + shape.arena_count);
+  for (const GcValue& v : g->values) {
+    if (v.arena >= static_cast<int32_t>(g->arenas.size())) g->arenas.resize(v.arena + 1);
+    g->arenas[v.arena] = std::max(g->arenas[v.arena], v.channels * plane_of(*g, v));
+  }
   return g.release();
 }
 
@@ -200,10 +217,7 @@ int32_t add_step(Program& g, const GcStep& at) {
   s.plan = static_cast<const Plan*>(at.plan);
   s.sources.assign(at.sources, at.sources + at.source_count);
   s.add.assign(at.add, at.add + at.add_count);
-  const auto fits = [&](int32_t value) {
-    return value >= 0 && value < static_cast<int32_t>(g.values.size()) && g.values[value].arena >= 0 &&
-           g.values[value].arena < static_cast<int32_t>(g.arenas.size()) && floats_of(g.values[value]) <= g.arenas[g.values[value].arena];
-  };
+  const auto fits = [&](int32_t value) { return value >= 0 && value < static_cast<int32_t>(g.values.size()); };
   std::vector<int32_t> reads = s.sources;
   for (const GcAddend& add : s.add) reads.push_back(add.value);
   if (!fits(at.dst) || reads.empty()) return GC_BAD_ARGUMENT;
