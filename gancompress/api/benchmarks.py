@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +10,7 @@ from gancompress.api.networks import is_foreign
 from gancompress.errors import RecipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from gancompress.api.commands import Overrides, RecipeLike
     from gancompress.bench.infer import BenchInfer
@@ -49,9 +48,10 @@ def bench_train(
         GancompressError: the recipe is wrong, or there is no such device.
     """
     from gancompress.bench import train
+    from gancompress.bench.timing import with_threads
 
     pairs = [one if isinstance(one, tuple) else (one, one) for one in densities]
-    with _threads(threads):
+    with with_threads(threads):
         return train.bench_train(
             resolve(recipe, overrides).recipe,
             pairs,
@@ -88,20 +88,9 @@ def bench_infer(
         GancompressError: the recipe is wrong.
     """
     from gancompress.bench import infer
+    from gancompress.bench.timing import with_threads
 
     if isinstance(recipe, str | Path) and is_foreign(recipe):
         raise RecipeError("a network from elsewhere is timed by itself: bench_network", where=str(recipe))
-    with _threads(threads):
+    with with_threads(threads):
         return infer.bench_infer(resolve(recipe, overrides).recipe, densities, batches, rounds=rounds, compile=compile)
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from gancompress.errors import ExportError, RecipeError, located, ready_to_work
+from gancompress.report.network import shown_network
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from gancompress.foreign.compress import CompressedNetwork
     from gancompress.graphs.build import CapturedModule
     from gancompress.progress import Observer
+    from gancompress.report.shown import Shown
 
 __all__ = ["Calibration", "CompressedFile", "compress_file", "compress_foreign", "is_foreign", "refuse_foreign"]
 
@@ -169,11 +171,23 @@ class CompressedFile:
         network: compressed, with what that cost.
         file: where it is.
         size: of the file, bytes.
+        record: before and after, the content of ``compress.json`` beside the file.
     """
 
     network: CompressedNetwork
     file: Path
     size: int
+    record: Mapping[str, Any]
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.file.parent / "report.html"
+
+    @property
+    def shown(self) -> Shown:
+        """What is printed of it."""
+        return shown_network(self.record)
 
 
 def compress_file(
@@ -206,6 +220,7 @@ def compress_file(
         values: of the file.
         out: directory of directories.
     """
+    from gancompress.api.network_report import report_network
     from gancompress.foreign.opening import is_factory, make_module, parse_axes, parse_example, read_weights
     from gancompress.progress import RunProgress
 
@@ -239,7 +254,10 @@ def compress_file(
     # ordinary names for ordinary densities, and none that two densities share
     folder = out / f"{path.name.partition('.')[0] or 'network'}-d{density:g}"
     file = made.save(folder / "generator.safetensors", values=values)
-    return CompressedFile(made, file, file.stat().st_size)
+    onnx = path if path.suffix.lower() == ".onnx" else None
+    observer.message(f"timing {name} before and after")
+    record = report_network(network, made, file, given, asked=density, pattern=pattern, pixels=pixels, onnx=onnx)
+    return CompressedFile(made, file, file.stat().st_size, record)
 
 
 def _pattern(text: str) -> Any:

@@ -7,6 +7,7 @@ Process CPU time counts the work of all threads and not the time that other proc
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import gc
@@ -21,9 +22,9 @@ from gancompress import kernels
 from gancompress.kernels.measured import processor_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["Ratio", "alternate", "keep_memory", "machine", "ratios"]
+__all__ = ["Ratio", "alternate", "keep_memory", "machine", "ratios", "with_threads"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,17 @@ def keep_memory() -> None:
         return
     libc.mallopt(-3, 1 << 30)
     libc.mallopt(-1, (1 << 31) - 1)
+
+
+@contextlib.contextmanager
+def with_threads(count: int) -> Iterator[None]:
+    """Compute with so many CPU threads while this lasts."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def alternate(

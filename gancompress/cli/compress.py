@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from gancompress.cli.app import SetOption, print_table
+from gancompress.cli.app import SetOption
 from gancompress.errors import RecipeError
 from gancompress.units import size
 
@@ -105,9 +105,9 @@ def compress(
             run, density, method, calibration, set_, steps, recipe, backbone, weights=weights, example=example or (),
             dynamic=dynamic or (), pattern=pattern, pixels=pixels, values=values, out=out,
         )  # fmt: skip
-        print_table("Layers", ("layer", "weight", "density", "error"), made.network.rows())
-        typer.echo(repr(made.network))
+        print_outcome(made.shown)
         typer.echo(f"written: {made.file}, {size(made.size)} of {size(made.network.dense_bytes)}")
+        typer.echo(f"report: {made.report}")
         return
     for option, given in (("--calibration", calibration), ("--weights", weights), ("--example", example),
                           ("--dynamic", dynamic)):  # fmt: skip

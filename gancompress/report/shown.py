@@ -158,6 +158,12 @@ class Shown:
 
         return Group(*parts())
 
+    def __str__(self) -> str:
+        return self.plain()
+
+    def __rich__(self) -> RenderableType:
+        return self.drawn()
+
     def html(self, picture: Path | None = None) -> str:
         """Return the same for a notebook, with a PNG below it unless that is none or too large."""
         parts = [_lines(self.above), *(table.html() for table in self.tables), _lines(self.below)]

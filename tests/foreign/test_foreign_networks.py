@@ -127,6 +127,14 @@ def test_an_onnx_file_is_compressed_by_a_command(onnx_file: Path, photographs: P
     assert "PSNR to dense" in done.output
     (file,) = tmp_path.rglob("*.safetensors")
     assert f"written: {file}" in done.output
+    record = json.loads((file.parent / "compress.json").read_text())
+    assert record["kept"] == round(0.4 * record["weights"])
+    assert record["bytes"]["packed"] == file.stat().st_size
+    assert {"torch, dense", "sparse"} <= set(record["times"])
+    assert all(one["error"] is not None for one in record["layers"])
+    page = file.parent / "report.html"
+    assert page.read_text().count("data:image/png") == 4  # one of six is held out: input, dense, compressed, difference
+    assert f"report: {page}" in done.output
     assert gancompress.load(file)(torch.rand(1, 3, 9, 11)).shape == (1, 3, 18, 22)
 
 

@@ -1,0 +1,92 @@
+"""A network from elsewhere, dense in torch and in onnxruntime, and made sparse: timed in turn on the same inputs."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gancompress.bench.infer import installed, onnx_bytes, onnxruntime_session
+from gancompress.bench.timing import Ratio, alternate, keep_memory, ratios
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from gancompress.graphs.build import CapturedModule
+
+__all__ = ["DENSE", "ONNXRUNTIME", "NetworkTimes", "time_network"]
+
+DENSE, ONNXRUNTIME = "torch, dense", "onnxruntime, dense"
+#: seconds that the turns of all variants may take together, about
+_SECONDS = 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkTimes:
+    """What was measured.
+
+    Attributes:
+        rows: every variant against dense torch.
+        times: CPU and wall seconds of every turn, by variant.
+        shapes: of the inputs of a call.
+        missing: why an engine was left out, a sentence each.
+    """
+
+    rows: Mapping[str, Ratio]
+    times: Mapping[str, list[tuple[float, float]]]
+    shapes: tuple[tuple[int, ...], ...]
+    missing: tuple[str, ...]
+
+    def against(self, reference: str) -> dict[str, Ratio]:
+        """Return every variant against another one than dense torch, paired with it round by round."""
+        return ratios(self.times, reference)
+
+
+def time_network(
+    dense: CapturedModule,
+    sparse: Mapping[str, Callable[..., object]],
+    inputs: tuple[Tensor, ...],
+    *,
+    onnx: Path | None = None,
+    rounds: int = 7,
+) -> NetworkTimes:
+    """Time a network and what was made of it.
+
+    Args:
+        dense: the network.
+        sparse: what was made of it, by name.
+        inputs: of a call.
+        onnx: the file that it was read from, which onnxruntime then runs; without one it is exported for this.
+        rounds: turns of each, fewer where a turn takes seconds.
+    """
+    keep_memory()
+    steps: dict[str, Callable[[], object]] = {DENSE: lambda: dense(*inputs)}
+    missing = []
+    try:
+        if not installed("onnxruntime"):
+            raise ImportError("is not installed: pip install 'gancompress[bench]'")
+        model: Any = str(onnx) if onnx is not None else onnx_bytes(dense, inputs)
+        steps[ONNXRUNTIME] = onnxruntime_session(model, inputs, torch.get_num_threads())
+        steps[ONNXRUNTIME]()
+    except Exception as error:  # an exporter and an engine of others: a network may be beyond either
+        steps.pop(ONNXRUNTIME, None)
+        missing.append(f"onnxruntime {' '.join(str(error).split())[:160]}")
+    steps |= {name: _call(one, inputs) for name, one in sparse.items()}
+    with torch.no_grad():
+        start = time.process_time()
+        for step in steps.values():
+            step()  # what makes its programs on the first call does it here
+        taken = (time.process_time() - start) or 1e-9
+        turns = max(3, min(rounds, int(_SECONDS / taken)))
+        # a short call says more about what ran before it than about itself
+        calls = max(1, min(20, int(0.02 * len(steps) / taken)))
+        times = alternate(steps, turns, calls=calls)
+    return NetworkTimes(ratios(times, DENSE), times, tuple(tuple(x.shape) for x in inputs), tuple(missing))
+
+
+def _call(network: Callable[..., object], inputs: tuple[Tensor, ...]) -> Callable[[], object]:
+    return lambda: network(*inputs)
