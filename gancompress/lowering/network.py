@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gancompress.errors import KernelError
 from gancompress.graphs.build import CapturedModule
 from gancompress.graphs.graph import Stored
 from gancompress.kernels import Pattern, status
@@ -116,6 +115,7 @@ class SparseNetwork:
         self._constants: dict[str, Tensor] | None = None
         self._meta: CapturedModule | None = None
         self._weights: Any = None
+        self._sized: tuple[Any, dict[str, Any]] = ((), {})
 
     def __call__(self, *inputs: Tensor) -> Any:
         """Return the one output, or a tuple of them; without gradients."""
@@ -164,10 +164,11 @@ class SparseNetwork:
         """Return the programs for these inputs, None when torch is to compute them."""
         mode = chosen_mode(self.sparse)
         state = [*self.network.parameters(), *self.network.buffers()]
-        elsewhere = any(one.device.type != "cpu" for one in (*inputs, *state))
-        if mode == "never" or elsewhere or not status().available or torch.is_inference_mode_enabled():
+        elsewhere = any(one.device.type != "cpu" or not one.numel() for one in inputs)
+        elsewhere = elsewhere or any(one.device.type != "cpu" for one in state)
+        if mode == "never" or elsewhere or not status().available:
             return None
-        weights = [(one.data_ptr(), one._version) for one in state]
+        weights = [(one.data_ptr(), 0 if one.is_inference() else one._version) for one in state]
         if weights != self._weights:  # fine-tuned since
             self._weights = weights
             self._plans.clear()
@@ -180,17 +181,26 @@ class SparseNetwork:
         if choice.torch:
             return None
         key = (*(tuple(x.shape) for x in inputs), mode)
-        plan = self._plans.pop(key, None)
-        self._plans[key] = plan or self._made(inputs, choice.stays)
+        try:
+            plan = self._plans.pop(key, None) or self._made(inputs, choice.stays)
+        except Exception:  # sizes that do not go together: torch says so, in its words, when it is called
+            return None
+        self._plans[key] = plan
         while len(self._plans) > _SIZES:
             self._plans.popitem(last=False)
-        return self._plans[key]
+        return plan
 
     def _made(self, inputs: Sequence[Tensor], stays: Mapping[str, str]) -> Plan:
+        return Plan(self.network, self._values(inputs), self._known(), self._pattern, stays)
+
+    def _values(self, inputs: Sequence[Tensor]) -> dict[str, Any]:
         if self._meta is None:
             graph, state = self.network.captured, self.network.state_dict()
             self._meta = CapturedModule(graph, {name: state[name].to("meta") for name in graph.tensors})
-        return Plan(self.network, values_of(self._meta, inputs), self._known(), self._pattern, stays)
+        key = [(x.shape, x.dtype) for x in inputs]
+        if self._sized[0] != key:
+            self._sized = (key, values_of(self._meta, inputs))
+        return self._sized[1]
 
     def _known(self) -> dict[str, Tensor]:
         if self._constants is None:
@@ -216,8 +226,8 @@ class SparseNetwork:
         try:
             plans = [self._made(piece, one.stays) for one in candidates]
             difference = max(_difference(self.network(*piece), plan(*piece)) for plan in plans)
-        except KernelError as error:
-            return _Choice({}, error.message)
+        except Exception as error:  # the same; or an operation whose sizes torch cannot tell without computing it
+            return _Choice({}, f"{type(error).__name__}: {' '.join(str(error).split())[:120]}")
         if not difference <= _TOLERANCE:
             return _Choice({}, f"the outputs of the programs differ by {difference:.1e}")
         if not plans[0].programs:
@@ -245,7 +255,7 @@ class SparseNetwork:
                 if axis and isinstance(size, str):
                     piece[place] = piece[place].narrow(axis, 0, min(_PIECE, piece[place].shape[axis]))
         try:
-            self._made(piece, {node.name: "" for node in graph.nodes})
+            self._values(piece)
         except Exception:  # torch says in many ways that sizes do not go together
             return list(inputs)
         return piece
@@ -274,7 +284,7 @@ class SparseNetwork:
         if not status().available:
             return f"no native kernels: {status().reason}"
         choice = self._choices.get(self._kind(inputs))
-        return choice.torch if choice is not None else "the network or its inputs are not on the CPU"
+        return choice.torch if choice is not None else "it or its inputs are empty or not on the CPU"
 
     def _part(self, step: int | RegionProgram, share: float) -> Part:
         if isinstance(step, RegionProgram):

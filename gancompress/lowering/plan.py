@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "constants_of", "values_of"]
 
 
+#: Operations that give what they get a shape of; the meta device is slow to find that out.
+_ALIKE = {
+    f"aten.{name}.default"
+    for name in ("relu", "leaky_relu", "prelu", "_prelu_kernel", "batch_norm", "group_norm", "instance_norm", "tanh",
+                 "sigmoid", "silu", "elu")
+}  # fmt: skip
+
+
 def values_of(network: CapturedModule, inputs: Sequence[Tensor]) -> dict[str, Any]:
     """Return every value of a network on the meta device, by name, without its numbers: tensors, and sizes.
 
@@ -34,7 +42,8 @@ def values_of(network: CapturedModule, inputs: Sequence[Tensor]) -> dict[str, An
     }  # fmt: skip
     with torch.device("meta"), torch.no_grad():
         for index, node in enumerate(graph.nodes):
-            values[node.name] = network.operation(index, values)
+            x = values.get(getattr(node.args[0], "name", "")) if node.op in _ALIKE else None
+            values[node.name] = network.operation(index, values) if x is None else x
     return values
 
 

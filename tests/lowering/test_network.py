@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from typing import Any
 
@@ -99,6 +100,20 @@ def test_weights_that_are_trained_on_are_read_again() -> None:
     with torch.no_grad():
         network.get_parameter("b.weight").mul_(2)
     assert difference(network(x), run(x)) < 1e-5
+
+
+def test_inputs_that_no_program_takes_go_to_torch() -> None:
+    network = two_layers()
+    run = SparseNetwork(network, {}, "always")
+    assert run(torch.randn(0, 4, 6, 6)).shape == (0, 4, 6, 6)
+    with torch.inference_mode():
+        x = torch.randn(1, 4, 6, 6)
+        assert difference(network(x), run(x)) < 1e-5
+    with pytest.raises(RuntimeError, match="expected input"):
+        run(torch.randn(1, 5, 6, 6))
+    twin = copy.deepcopy(run)
+    assert difference(run(x), twin(x)) < 1e-5
+    assert twin.profile(x).dense == {}
 
 
 def test_what_is_computed_of_stored_tensors_alone_is_a_constant() -> None:
