@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 from gancompress.api.networks import Calibration, compress_foreign, is_foreign
-from gancompress.errors import RecipeError, RunError
+from gancompress.errors import GancompressError, RecipeError, RunError
 from gancompress.recipe.identity import directory_name, minimal
 from gancompress.recipe.load import LoadedRecipe, load_recipe, parse_recipe, smoke_test
 from gancompress.recipe.schema import Recipe
@@ -291,6 +291,7 @@ def compress(
         GancompressError: whatever is wrong with the source, the density, the data or the training.
         KeyboardInterrupt: interrupted; a checkpoint was written first.
     """
+    from gancompress.api.compressed_run import measure_compression
     from gancompress.api.outcomes import CompressionOutcome, RunOutcome
     from gancompress.experiment.compress import compress as start
     from gancompress.experiment.compress import open_source, plan_compression
@@ -312,7 +313,12 @@ def compress(
     path = source.directory if isinstance(source, RunOutcome) else Path(cast("str | Path", source))
     opened = open_source(path, recipe=None if recipe is None else str(recipe), backbone=backbone, step=str(step))
     planned = plan_compression(opened, method or "magnitude", density, steps, expressions(overrides))
-    result = start(planned, opened, Path(out), _observer(progress))
+    observer = _observer(progress)
+    result = start(planned, opened, Path(out), observer)
+    try:
+        measure_compression(result)
+    except GancompressError as error:  # hours of training stand, whatever becomes of this
+        (observer or Silent()).message(f"warning: not timed before and after: {error}")
     build_report(result.directory)
     return CompressionOutcome.of(opened.label, result.before, result.after, result.directory)
 

@@ -84,10 +84,7 @@ def report_network(
             for one in made.agreement
         ],
         "input_shapes": [list(shape) for shape in times.shapes],
-        "times": {
-            name: {"seconds": one.seconds, "faster": one.faster, "quartiles": list(one.quartiles)}
-            for name, one in times.rows.items()
-        },
+        "times": times.to_dict(),
         "faster": {
             name: times.against(name)["sparse"].faster for name in times.rows if name != "sparse"
         },

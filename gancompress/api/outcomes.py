@@ -330,7 +330,9 @@ class CompressionOutcome(_Outcome):
 
     @property
     def _shown(self) -> Shown:
-        return shown_compression(self.source, *self._records)
+        return shown_compression(
+            self.source, *self._records, mapping(read_run(self.directory).compression.get("measured"))
+        )
 
     @property
     def _picture(self) -> Path | None:

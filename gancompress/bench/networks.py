@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gancompress.bench.infer import installed, onnx_bytes, onnxruntime_session
 from gancompress.bench.timing import Ratio, alternate, keep_memory, ratios
@@ -15,8 +15,6 @@ from gancompress.bench.timing import Ratio, alternate, keep_memory, ratios
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
-
-    from gancompress.graphs.build import CapturedModule
 
 __all__ = ["DENSE", "ONNXRUNTIME", "NetworkTimes", "time_network"]
 
@@ -41,13 +39,20 @@ class NetworkTimes:
     shapes: tuple[tuple[int, ...], ...]
     missing: tuple[str, ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the rows, ready for JSON."""
+        return {
+            name: {"seconds": one.seconds, "faster": one.faster, "quartiles": list(one.quartiles)}
+            for name, one in self.rows.items()
+        }
+
     def against(self, reference: str) -> dict[str, Ratio]:
         """Return every variant against another one than dense torch, paired with it round by round."""
         return ratios(self.times, reference)
 
 
 def time_network(
-    dense: CapturedModule,
+    dense: nn.Module,
     sparse: Mapping[str, Callable[..., object]],
     inputs: tuple[Tensor, ...],
     *,

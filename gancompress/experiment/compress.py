@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from gancompress.recipe.load import LoadedRecipe
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["Compression", "Source", "compress", "open_source", "plan_compression"]
+__all__ = ["Compression", "Source", "compress", "open_source", "plan_compression", "starting_generator"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,13 +237,21 @@ def _is_measured(before: Mapping[str, Any]) -> bool:
     return bool(told) and all(number(one) is not None for one in numbers)
 
 
+def starting_generator(recipe: Recipe) -> Generator:
+    """Return the generator that a compressing run starts from, on the CPU and in eval mode.
+
+    Raises:
+        GancompressError: its weights are not there any more, or were changed.
+    """
+    networks = build_networks(build_architecture(recipe, build_dataset(recipe).spec), recipe.seed)
+    load_initial(recipe, networks.generator, networks.discriminator)
+    return networks.generator.eval()
+
+
 def _before(recipe: Recipe, observer: Observer) -> dict[str, Any]:
     """Measure the generator as it is, under the protocol that the run will use."""
-    dataset = build_dataset(recipe)
-    networks = build_networks(build_architecture(recipe, dataset.spec), recipe.seed)
-    load_initial(recipe, networks.generator, networks.discriminator)
-    device = device_of(recipe)
-    network: Generator = networks.generator.to(device).eval()
+    dataset, device = build_dataset(recipe), device_of(recipe)
+    network = starting_generator(recipe).to(device)
     outcome = Evaluator(recipe.evaluation, dataset, device, observer)(network)
     weights = prunable_weights(network)
     counts = {name: int(weight.parameter.count_nonzero()) for name, weight in weights.items()}

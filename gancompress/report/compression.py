@@ -4,26 +4,74 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gancompress.report.network import before_and_after, measured_on
+from gancompress.report.pages import png_uri
 from gancompress.report.shown import Shown, Table
 from gancompress.report.words import count, density, duration, metric_value, scaled, size
-from gancompress.runs.record import metrics_of
+from gancompress.runs.record import mapping, metrics_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["shown_compression"]
+    from gancompress.runs.record import RunRecord
+
+__all__ = ["compression_section", "shown_compression"]
 
 
-def shown_compression(label: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Shown:
-    """Return the two records of ``compress.json`` beside each other, and below them what fine-tuning cost."""
+def compression_section(run: RunRecord) -> dict[str, Any] | None:
+    """Return what the report of a compressed run says of before and after; None where it is not known."""
+    record = run.compression
+    if not record:
+        return None
+    before, after, measured = (mapping(record.get(key)) for key in ("before", "after", "measured"))
+    try:
+        rows = _rows(before, after, measured)
+        pictures = [
+            (name, uri)
+            for name, file in mapping(measured.get("pictures")).items()
+            if (path := (run.path / file).resolve()).is_relative_to(run.path.resolve()) and (uri := png_uri(path))
+        ]
+        nearness = _nearness(measured)
+        machine = measured_on(measured) if measured else ""
+        notes = [str(one) for one in measured.get("notes", ())]
+    except (ArithmeticError, AttributeError, KeyError, OSError, TypeError, ValueError):  # of another version, or edited
+        return None
+    return {"source": record.get("source"), "rows": rows, "pictures": pictures, "nearness": nearness,
+            "measured_on": machine, "notes": notes}  # fmt: skip
+
+
+def shown_compression(
+    label: str, before: Mapping[str, Any], after: Mapping[str, Any], measured: Mapping[str, Any] | None = None
+) -> Shown:
+    """Return the records of ``compress.json`` beside each other, and below them what fine-tuning cost.
+
+    Args:
+        label: what was compressed.
+        before: of the generator as it was.
+        after: of the compressed one.
+        measured: milliseconds and nearness of both, if they were measured.
+    """
     smoke = " (smoke run: the numbers mean nothing)" if before.get("smoke") else ""
     flops, seconds = scaled(after["training_flops"]), duration(after["training_seconds"])
     below = [f"protocol: {after['protocol']}", f"fine-tuning: {flops} FLOPs, counted; {seconds}, measured"]
-    table = Table(_rows(before, after), ("", "before", "after", ""), numbers={1, 2}, strong={2}, soft={3})
+    measured = measured or {}
+    below += [f"times: one call on {measured_on(measured)}"] if measured else []
+    below += [_nearness(measured), *measured.get("notes", ())] if measured else []
+    table = Table(_rows(before, after, measured), ("", "before", "after", ""), numbers={1, 2}, strong={2}, soft={3})
     return Shown(f"{label}, compressed{smoke}", [table], below=below, indent="  ")
 
 
-def _rows(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+def _nearness(measured: Mapping[str, Any]) -> str:
+    if not measured:
+        return ""
+    found = measured["psnr"]
+    mean = metric_value(found["mean"])
+    return f"{count(found['images'])} images before and after, of the same latents each: PSNR {mean} dB"
+
+
+def _rows(
+    before: Mapping[str, Any], after: Mapping[str, Any], measured: Mapping[str, Any]
+) -> list[tuple[str, str, str, str]]:
     """Return what is compared: name, before, after, and how they relate."""
     rows = []
     for new in metrics_of(after):
@@ -45,4 +93,4 @@ def _rows(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str
     )
     for name, key, write in (("FLOPs of one image", "flops", scaled), ("generator size, packed", "bytes", size)):
         rows.append((name, write(before[key]), write(after[key]), f"{after[key] / before[key]:.3g}×"))
-    return rows
+    return rows + (before_and_after(measured) if measured else [])

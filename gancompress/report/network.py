@@ -13,7 +13,7 @@ from gancompress.report.words import count, density, duration, metric_value, siz
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["build_network_report", "shown_network"]
+__all__ = ["before_and_after", "build_network_report", "measured_on", "shown_network"]
 
 _LABELS = {"sparse": "gancompress, sparse"}
 #: a title and a file each: pictures as PNG, sounds as WAV
@@ -51,7 +51,7 @@ def build_network_report(
             for pictures, sounds in examples
         ],
         rate=f"{rate:,}",
-        measured_on=_measured_on(record),
+        measured_on=measured_on(record),
     )
     return write_page(path, page)
 
@@ -63,15 +63,23 @@ def shown_network(record: Mapping[str, Any]) -> Shown:
     rows.append(("bytes", size(before), size(after), f"{before / after:.3g}× smaller"))
     times = record["times"]
     if "sparse" in times:
-        own = duration(times["sparse"]["seconds"])
-        for name, faster in record["faster"].items():
-            rows.append((f"time, {name}", duration(times[name]["seconds"]), own, f"{faster:.2f}× as fast"))
+        rows += before_and_after(record)
     below = [f"{_measure(one)} ({_on(record)})" for one in record["agreement"]]
     if "sparse" in times:
-        below.append(f"times: one call on {_measured_on(record)}")
+        below.append(f"times: one call on {measured_on(record)}")
     below += record["notes"]
     table = Table(rows, ("", "dense", "compressed", ""), numbers={1, 2}, strong={2}, soft={3})
     return Shown(f"{record['name']}, by {record['method']}", [_layer_table(record), table], below=below)
+
+
+def before_and_after(record: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return a row per dense engine: its time, the time of the sparse network, and how many times as fast that is."""
+    times = record["times"]
+    own = duration(times["sparse"]["seconds"])
+    return [
+        (f"time, {name}", duration(times[name]["seconds"]), own, f"{faster:.2f}× as fast")
+        for name, faster in record["faster"].items()
+    ]
 
 
 def _layer_table(record: Mapping[str, Any]) -> Table:
@@ -152,7 +160,8 @@ def _on(record: Mapping[str, Any]) -> str:
     return f"on {held} inputs held out" if held > 1 else "on 1 input held out"
 
 
-def _measured_on(record: Mapping[str, Any]) -> str:
+def measured_on(record: Mapping[str, Any]) -> str:
+    """Return what was timed, and where."""
     shapes = ", ".join("×".join(map(str, shape)) for shape in record["input_shapes"])
     machine = record["machine"]
     return f"{shapes}, median, 1 thread of {machine['processor']}, torch {machine['torch']}"

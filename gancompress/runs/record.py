@@ -104,6 +104,11 @@ class RunRecord:
         return self._read(lambda run: run.read_json("cost.json"), {})
 
     @functools.cached_property
+    def compression(self) -> Mapping[str, Any]:
+        """Contents of ``compress.json``; empty where nothing was compressed."""
+        return self._read(lambda run: run.read_json("compress.json"), {})
+
+    @functools.cached_property
     def environment(self) -> Mapping[str, Any]:
         """Contents of ``environment.json``."""
         return self._read(lambda run: run.read_json("environment.json"), {})

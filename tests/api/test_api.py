@@ -431,6 +431,11 @@ def test_a_compression(finished: RunOutcome, tmp_path: Path) -> None:
     assert outcome.after.metrics["fd"].protocol == outcome.before.metrics["fd"].protocol
     assert outcome.after.metrics["fd"].value == outcome.run.last.metrics["fd"].value  # type: ignore[union-attr]
     assert outcome.run.report is not None
+    assert "after, the same latents" in outcome.run.report.read_text()
+    measured = json.loads((outcome.directory / "compress.json").read_text())["measured"]
+    assert {"torch, dense", "sparse"} <= set(measured["times"])
+    assert measured["psnr"]["images"] == 16
+    assert "time, torch, dense" in str(outcome)
     for shown in (str(outcome), drawn(outcome), outcome._repr_html_()):
         assert "before" in shown
         assert "fine-tuning:" in shown

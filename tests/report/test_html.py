@@ -245,6 +245,43 @@ def test_a_damaged_part_is_named_and_the_rest_is_shown(run: RunDirectory, damage
     assert ("this run is in an unknown state" in page.text) == (damaged == "status.json")
 
 
+def test_a_compressed_run_shows_before_and_after(run: RunDirectory) -> None:
+    _, page = page_of(run)
+    assert "Before and after" not in page.text
+    metric = {"label": "FD", "value": 10.0, "higher_is_better": False, "protocol": PROTOCOL}
+    state = {"metrics": [metric], "density": 1.0, "weights": 1000, "flops": 8e6, "bytes": 4000}
+    (run.path / "compress").mkdir()
+    for name in ("before", "after"):
+        (run.path / "compress" / f"{name}.png").write_bytes(png(6, 6))
+    measured = {
+        "times": {"torch, dense": {"seconds": 0.04, "faster": 1.0, "quartiles": [1.0, 1.0]},
+                  "sparse": {"seconds": 0.01, "faster": 4.0, "quartiles": [3.9, 4.1]}},
+        "faster": {"torch, dense": 4.0}, "input_shapes": [[16, 8]], "notes": ["onnxruntime is not installed"],
+        "machine": {"processor": "An Imaginary CPU", "torch": "2.14"}, "psnr": {"mean": 21.5, "images": 16},
+        "pictures": {"before": "compress/before.png", "after": "compress/after.png", "other": "../../secret.png"},
+    }  # fmt: skip
+    after = {**state, "density": 0.25, "weights": 250, "bytes": 500, "flops": 2e6}
+    run.write_json("compress.json", {"source": "<b>big</b>", "before": state, "after": after, "measured": measured})
+    text, page = page_of(run)
+    for words in (
+        "What compressing <b>big</b> came to. 16 images before and after, of the same latents each: PSNR 21.5 dB",
+        "generator density 1 0.25",
+        "time, torch, dense 40 ms 10 ms 4.00× as fast",
+        "one call on 16×8, median, 1 thread of An Imaginary CPU",
+        "before, the same latents",
+    ):
+        assert words in page.text, words
+    assert "<b>big" not in text
+    assert len(page.links) == 12 + 2
+    for damaged in (
+        "[1]",
+        '{"before": 7}',
+        '{"before": {"weights": 0}, "after": {"weights": 1}, "measured": {"times": 3}}',
+    ):
+        (run.path / "compress.json").write_text(damaged)
+        assert "Before and after" not in page_of(run)[1].text
+
+
 @pytest.mark.parametrize(
     "content",
     ['{"layers": 7, "theory": [1], "time": null}', '{"layers": [7, {"role": "generator"}], "bytes": {"generator": 3}}',
