@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import copy
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from foreign_generators import difference
 from torch import Tensor
 
-from gancompress.errors import KernelError
+import gancompress
+from gancompress.errors import ExportError, KernelError
+from gancompress.export.network import LoadedNetwork, save_network
 from gancompress.graphs.build import CapturedModule
 from gancompress.graphs.graph import Graph, Input, Node, Stored, Value
 from gancompress.lowering import network as lowering
 from gancompress.lowering.network import SparseNetwork
 from gancompress.lowering.plan import Plan
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def chain(*nodes: Node, shape: tuple[int | str, ...] = ("n", 4, "h", "w"), **tensors: Tensor) -> CapturedModule:
@@ -114,6 +119,21 @@ def test_inputs_that_no_program_takes_go_to_torch() -> None:
     twin = copy.deepcopy(run)
     assert difference(run(x), twin(x)) < 1e-5
     assert twin.profile(x).dense == {}
+
+
+def test_a_file_that_is_loaded_runs_as_it_is_told_to(tmp_path: Path) -> None:
+    network, x = two_layers(), torch.randn(1, 4, 6, 6)
+    masks = {name: torch.rand(network.get_parameter(name).shape) < 0.3 for name in ("a.weight", "b.weight")}
+    for name, mask in masks.items():
+        network.get_parameter(name).data.mul_(mask)
+    save_network(network, masks, tmp_path / "network.safetensors")
+    loaded = gancompress.load(tmp_path / "network.safetensors", sparse="always")
+    assert isinstance(loaded, LoadedNetwork)
+    assert difference(network(x), loaded(x)) < 1e-5
+    assert loaded.profile(x).sparse == ["a.weight", "b.weight"]
+    assert gancompress.load(tmp_path / "network.safetensors").profile(x).sparse == []  # type: ignore[union-attr]
+    with pytest.raises(ExportError, match="it takes x n x 4 x h x w"):
+        loaded.profile(x[0])
 
 
 def test_what_is_computed_of_stored_tensors_alone_is_a_constant() -> None:
