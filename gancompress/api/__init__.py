@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gancompress.api.benchmarks import bench_infer, bench_train
+    from gancompress.api.benchmarks import bench_infer, bench_network, bench_train
     from gancompress.api.commands import compare, compress, run, train
     from gancompress.api.components import check_components, list_components
     from gancompress.api.finished import evaluate, export, sample
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "bench_infer",
+    "bench_network",
     "bench_train",
     "check_components",
     "compare",
@@ -50,7 +51,7 @@ __all__ = [
 _HOMES = {
     name: f"gancompress.{home}"
     for home, names in {
-        "api.benchmarks": "bench_infer bench_train",
+        "api.benchmarks": "bench_infer bench_network bench_train",
         "api.commands": "compare compress run train",
         "api.components": "check_components list_components",
         "api.finished": "evaluate export sample",

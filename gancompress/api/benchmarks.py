@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gancompress.api.commands import resolve
-from gancompress.api.networks import is_foreign
-from gancompress.errors import RecipeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import Tensor, nn
+
     from gancompress.api.commands import Overrides, RecipeLike
     from gancompress.bench.infer import BenchInfer
+    from gancompress.bench.networks import NetworkTimes
     from gancompress.bench.train import BenchTrain
 
-__all__ = ["bench_infer", "bench_train"]
+__all__ = ["bench_infer", "bench_network", "bench_train"]
 
 
 def bench_train(
@@ -90,7 +91,50 @@ def bench_infer(
     from gancompress.bench import infer
     from gancompress.bench.timing import with_threads
 
-    if isinstance(recipe, str | Path) and is_foreign(recipe):
-        raise RecipeError("a network from elsewhere is timed by itself: bench_network", where=str(recipe))
     with with_threads(threads):
         return infer.bench_infer(resolve(recipe, overrides).recipe, densities, batches, rounds=rounds, compile=compile)
+
+
+def bench_network(
+    source: str | Path | nn.Module,
+    *,
+    densities: Sequence[float] = (0.1, 0.3),
+    inputs: Sequence[str] | Sequence[Tensor] = (),
+    rounds: int = 7,
+    threads: int = 1,
+) -> NetworkTimes:
+    """Time a network from elsewhere, dense and sparse; as ``gancompress bench infer FILE.onnx``.
+
+    Args:
+        source: an ``.onnx`` file, ``FILE.py:NAME`` or a module.
+        densities: of the sparse ones, whose smallest weights are taken out: that is about speed alone.
+        inputs: of one call, or their shapes, such as ``1x3x128x128``; an ONNX file says its own, with 1 for the first
+            size where it is open and 64 for others.
+        rounds: timed turns of every variant, at least 2; fewer where a turn takes seconds.
+        threads: CPU threads, while this lasts.
+
+    Raises:
+        GancompressError: it cannot be opened, or does not run on the inputs.
+    """
+    from gancompress.api.networks import open_foreign
+    from gancompress.bench.networks import time_network
+    from gancompress.bench.timing import with_threads
+    from gancompress.foreign.calibration import check_inputs, typical_inputs
+    from gancompress.foreign.compress import compress_network
+    from gancompress.foreign.opening import parse_example
+    from gancompress.progress import RunProgress
+
+    given = [parse_example(one, "--input") if isinstance(one, str) else one for one in inputs]
+    onnx = Path(source) if isinstance(source, str | Path) and str(source).lower().endswith(".onnx") else None
+    observer = RunProgress()
+    network, name = open_foreign(
+        source, example=None if onnx else given or None, dynamic=None, name=None, observer=observer
+    )
+    taken = tuple(given) or typical_inputs(network.captured)
+    check_inputs([taken], network.captured, "--input")
+    sparse = {}
+    for density in densities:
+        observer.message(f"pruning {name} to density {density:g}")
+        sparse[f"sparse {density:g}"] = compress_network(network, density, name=name, method="magnitude")
+    with with_threads(threads):
+        return time_network(network, sparse, taken, onnx=onnx, rounds=rounds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -89,6 +90,14 @@ def infer(
     set_: SetOption = None,
     density: Annotated[str, typer.Option("--density", help="Densities of the generator.")] = "0.05,0.1,0.2,0.3,0.5",
     batch: Annotated[str, typer.Option("--batch", help="Images per call.")] = "1,16,64",
+    input_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="SHAPE",
+            help="For FILE.onnx or my_net.py:make: shape of an input, as 1x3x128x128. Repeat for several.",
+        ),
+    ] = None,
     rounds: RoundsOption = 7,
     threads: ThreadsOption = 1,
     compile_: Annotated[bool, typer.Option("--compile", help="Time torch.compile too (minutes to start).")] = False,
@@ -96,13 +105,35 @@ def infer(
 ) -> None:
     """Time the generator of a recipe: dense in every way that is installed, and compiled sparse.
 
+    A network from elsewhere (bench infer upscaler.onnx --input 1x3x128x128 --density 0.1,0.3) is timed with its
+    smallest weights taken out, so the figures are about speed alone.
+
     Example: gancompress bench infer quickstart --batch 1,16 --rounds 3
     """
     from gancompress import api
+    from gancompress.api.networks import is_foreign
 
     _check_place("--json", json_)
 
     densities = numbers(density, "--density", float, 1.0)
+    if is_foreign(recipe):
+        from gancompress.bench.networks import ONNXRUNTIME
+        from gancompress.bench.timing import machine
+
+        found = api.bench_network(recipe, densities=densities, inputs=input_ or (), rounds=rounds, threads=threads)
+        shapes = ", ".join(" x ".join(map(str, shape)) for shape in found.shapes)
+        known = {**machine(), "threads": threads}
+        typer.echo(f"{recipe}, input {shapes}, " + ", ".join(f"{key} {value}" for key, value in known.items()))
+        typer.echo("the smallest weights are taken out and nothing is refitted: this is about speed, not quality")
+        others = {"than onnxruntime": found.against(ONNXRUNTIME)} if ONNXRUNTIME in found.rows else {}
+        _table("one call", found.rows, others)
+        _say_dense()
+        for reason in found.missing:
+            typer.echo(f"left out: {reason}")
+        _write(json_, {"machine": known, **dataclasses.asdict(found)})
+        return
+    if input_:
+        raise RecipeError("--input is for a network from elsewhere: FILE.onnx, or my_net.py:make")
     batches = [int(value) for value in numbers(batch, "--batch", int, 1e6)]
     result = api.bench_infer(
         recipe,

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from gancompress.foreign.calibration import Inputs
-    from gancompress.graphs.build import CapturedModule
 
 __all__ = ["Agreement", "agreement", "log_spectral_distance", "psnr", "snr"]
 
@@ -51,7 +50,7 @@ class Agreement:
 
 
 def agreement(
-    whole: CapturedModule, compressed: CapturedModule, inputs: Sequence[Inputs], pixels: tuple[float, float]
+    whole: Callable[..., Any], compressed: Callable[..., Any], inputs: Sequence[Inputs], pixels: tuple[float, float]
 ) -> list[Agreement]:
     """Compare the outputs of two networks.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from gancompress.graphs.graph import Graph
 
-__all__ = ["Inputs", "check_inputs", "hold_out", "read_inputs", "windows"]
+__all__ = ["Inputs", "check_inputs", "hold_out", "read_inputs", "typical_inputs", "windows"]
 
 #: the inputs of one call
 Inputs = tuple[Tensor, ...]
@@ -105,6 +105,20 @@ def check_inputs(
                     f"as {low:g} and {high:g}: scale them, or say what it has: --pixels 0 255",
                     where=where,
                 )
+
+
+def typical_inputs(graph: Graph, size: int = 64) -> Inputs:
+    """Return inputs that the network takes: numbers of 0 to 1, or zeros where it takes integers.
+
+    Args:
+        graph: of the network.
+        size: along axes that are open; the first has 1 then.
+    """
+    rng = generator(0, "calibration", "typical")
+    sizes = {name: size for one in graph.inputs for name in one.shape if isinstance(name, str)}
+    sizes |= {one.shape[0]: 1 for one in graph.inputs if one.shape and isinstance(one.shape[0], str)}
+    empty = [one.example(sizes) for one in graph.inputs]
+    return tuple(torch.rand(x.shape, generator=rng).to(x.dtype) if x.is_floating_point() else x for x in empty)
 
 
 def hold_out(inputs: Sequence[Inputs]) -> tuple[list[Inputs], list[Inputs]]:

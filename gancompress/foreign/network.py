@@ -44,8 +44,8 @@ def capture_module(
     axes = [dict(one) for one in dynamic] if dynamic is not None else [{0: "n"} if x.dim() else {} for x in example]
     if len(axes) != len(example):
         raise ExportError(f"dynamic sizes of {len(axes)} inputs, the example has {len(example)}")
-    for index, (x, own) in enumerate(zip(example, axes, strict=True)):
-        if far := [axis for axis in own if axis >= x.dim()]:
+    for index, (x, names) in enumerate(zip(example, axes, strict=True)):
+        if far := [axis for axis in names if axis >= x.dim()]:
             raise ExportError(f"input {index} is {'x'.join(map(str, x.shape))} and has no axis {far[0]}")
     broken = [name for name, tensor in module.state_dict().items() if not bool(tensor.isfinite().all())]
     if broken:

@@ -118,11 +118,12 @@ def read_weights(module: nn.Module, path: Path) -> None:
     module.load_state_dict(found)
 
 
-def parse_example(text: str) -> Tensor:
+def parse_example(text: str, option: str = "--example") -> Tensor:
     """Return an input of a shape: random numbers of 0 to 1, or zeros where they are integers.
 
     Args:
         text: sizes with x between them, such as ``1x3x256x256``; ``1x10:int64`` for another type than float32.
+        option: where it was given.
 
     Raises:
         RecipeError: it is no shape.
@@ -130,10 +131,10 @@ def parse_example(text: str) -> Tensor:
     sizes, _, dtype = text.partition(":")
     parts = sizes.split("x")
     if not all(part.isdecimal() and int(part) for part in parts) or (dtype and dtype not in DTYPES):
-        raise RecipeError(f"--example {text!r}: give sizes with x between them, such as 1x3x256x256 or 1x10:int64")
+        raise RecipeError(f"{option} {text!r}: give sizes with x between them, such as 1x3x256x256 or 1x10:int64")
     shape = [int(part) for part in parts]
     if torch.Size(shape).numel() > _LARGEST:
-        raise RecipeError(f"--example {text!r}: is larger than memory; sizes that may change need not be the largest")
+        raise RecipeError(f"{option} {text!r}: is larger than memory; sizes that may change need not be the largest")
     kind = DTYPES[dtype or "float32"]
     rng = torch.Generator().manual_seed(0)
     return torch.rand(shape, generator=rng).to(kind) if kind.is_floating_point else torch.zeros(shape, dtype=kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -278,3 +279,36 @@ def test_onnx_with_an_unknown_operation_or_without_its_weights_is_refused() -> N
     onnx.save(model, "split.onnx", save_as_external_data=True, size_threshold=0, location="split.data")
     Path("split.data").unlink()
     refused(["compress", "split.onnx"], "split.onnx", "split.data")
+
+
+def test_figures_are_those_of_the_file_its_rounded_weights_included(photos: Path) -> None:
+    done = call(*COMPRESS, "--calibration", str(photos), "--values", "bf16")
+    assert done.exit_code == 0, done.output
+    folder = Path("runs/net-d0.4")
+    record = json.loads((folder / "compress.json").read_text())
+    assert record["bytes"]["packed"] == (folder / "generator.safetensors").stat().st_size
+    loaded, dense = gancompress.load(folder / "generator.safetensors"), plain_upscaler()
+    held = torch.from_numpy(np.asarray(Image.open(photos / "3.png"), np.float32) / 255).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        error = (loaded(held).clamp(0, 1) - dense(held).clamp(0, 1)).double().square().mean()
+    (agreement,) = record["agreement"]
+    assert agreement["mean"] == pytest.approx(-10 * float(error.log10()), abs=1e-4)
+
+
+def plain_upscaler() -> nn.Module:
+    namespace: dict[str, Any] = {"__name__": "net"}
+    exec(MAKERS, namespace)
+    made: nn.Module = namespace["make"]()
+    return made
+
+
+def test_networks_from_elsewhere_are_timed_by_a_command() -> None:
+    done = call("bench", "infer", "net.py:make", "--input", "1x3x16x16", "--density", "0.3", "--rounds", "2")
+    assert done.exit_code == 0, done.output
+    assert "about speed, not quality" in done.stdout
+    assert [line.split("  ")[0] for line in done.stdout.splitlines() if line.startswith(("torch", "sparse"))] == [
+        "torch, dense", "sparse 0.3",
+    ]  # fmt: skip
+    refused(["bench", "infer", "net.py:make"], "example")
+    refused(["bench", "infer", "net.py:make", "--input", "1x3x16"], "does not run")
+    refused(["bench", "infer", "quickstart", "--input", "1x3x16x16"], "--input is for a network from elsewhere")
