@@ -50,6 +50,15 @@ def refuse_foreign(path: Path, command: str) -> None:
     Raises:
         ExportError: it is one.
     """
+    from gancompress.export.container import kind_of
+
+    written = path / "generator.safetensors" if path.is_dir() else path
+    if kind_of(written):
+        raise ExportError(
+            "is small already, and gancompress.load() opens it anywhere; `gancompress compress … --values bf16` writes "
+            "it with rounded weights",
+            where=str(written),
+        )
     weights = path.suffix == ".safetensors"
     if is_foreign(path) or weights:
         given = f"my_net.py:make --weights {path.name} --example 1x3x64x64" if weights else path.name

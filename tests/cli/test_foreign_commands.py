@@ -140,6 +140,8 @@ def test_a_function_of_a_file_is_compressed_with_its_weights(photos: Path) -> No
     loaded = gancompress.load(file)
     assert loaded(torch.rand(2, 3, 9, 11)).shape == (2, 3, 18, 22)
     assert loaded.source["values"] == "bf16"
+    for again in (file, file.parent):
+        refused(["export", str(again)], f"{file}: is small already", "gancompress.load()")
     whole = loaded.network.state_dict()
     assert torch.equal(whole["1.weight"], trained["1.weight"])  # slopes are nobody's to prune: the file's, not make()'s
     lines = done.stdout.splitlines()
