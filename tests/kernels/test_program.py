@@ -10,7 +10,8 @@ from programs import random_program
 
 from gancompress.errors import KernelError
 from gancompress.kernels import Addend, Program
-from gancompress.kernels.native_library import library
+from gancompress.kernels.native_library import BATCH, COLUMNS, FLAT, ROWS, library
+from gancompress.kernels.native_program import fastest, layouts
 
 
 def masked(*shape, density=0.3):
@@ -293,3 +294,30 @@ def test_reads_that_do_not_fit():
         net.norm(net.input, None, None, 1e-5, 3)
     with pytest.raises(KernelError, match="activation has shape"):
         net.sum([Addend(net.input)], torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("shape", "batch", "mode"),
+    [
+        ((3, 64, 64), 1, ROWS),
+        ((3, 128, 30), 2, ROWS),
+        ((3, 5, 5), 1, FLAT),  # most of 8 strips would be empty
+        ((3, 1, 512), 1, COLUMNS),
+        ((3, 1, 9), 1, FLAT),
+        ((3, 64, 64), 17, BATCH),
+    ],
+)
+def test_the_layout_that_was_measured_to_be_fastest(shape, batch, mode):
+    net, lanes = Program(shape), 8
+    net.output(net.conv(net.input, *masked(3, 3, 1, 3), padding=(0, 1)))
+    assert fastest(layouts(net.inputs, net._steps, lanes), "avx2", batch).mode == mode
+
+
+def test_maps_that_cannot_be_cut_alike_are_not_cut():
+    net = Program((3, 16, 16), (3, 8, 8))
+    small = net.conv(net.input, *masked(3, 3, 2, 2), stride=2)
+    odd = net.conv(net.input, *masked(3, 3, 9, 9))  # 8x8 too, but its strips would be those of 16x16
+    net.output(net.conv([small, odd], *masked(3, 6, 1, 1)))
+    assert [layout.mode for layout in layouts(net.inputs, net._steps, 8)] == [BATCH, FLAT]
+    x = [torch.randn(1, *value.shape) for value in net.inputs]
+    torch.testing.assert_close(net(*x).double(), net.dense(*(t.double() for t in x)), rtol=1e-5, atol=1e-5)

@@ -328,11 +328,6 @@ static void gradient_tiles(const TileJob& j, const float* gradient, int32_t chun
     case 208: { constexpr int TH = 2, TW = 8; CALL; } break;                    \
     case 404: { constexpr int TH = 4, TW = 4; CALL; } break;                    \
     case 116: { constexpr int TH = 1, TW = 16; CALL; } break;                   \
-    case 801: { constexpr int TH = 8, TW = 1; CALL; } break;                    \
-    case 402: { constexpr int TH = 4, TW = 2; CALL; } break;                    \
-    case 304: { constexpr int TH = 3, TW = 4; CALL; } break;                    \
-    case 206: { constexpr int TH = 2, TW = 6; CALL; } break;                    \
-    case 112: { constexpr int TH = 1, TW = 12; CALL; } break;                   \
     case 108: { constexpr int TH = 1, TW = 8; CALL; } break;                    \
     case 204: { constexpr int TH = 2, TW = 4; CALL; } break;                    \
     case 202: { constexpr int TH = 2, TW = 2; CALL; } break;                    \
