@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
-from gancompress.api.networks import Calibration, compress_foreign, is_foreign
+from gancompress.api.networks import Calibration, compress_foreign, distilling, is_foreign
 from gancompress.errors import GancompressError, RecipeError, RunError
 from gancompress.recipe.identity import directory_name, minimal
 from gancompress.recipe.load import LoadedRecipe, load_recipe, parse_recipe, smoke_test
@@ -198,6 +198,8 @@ def compress(
     pixels: tuple[float, float] = (0.0, 1.0),
     seed: int = 0,
     name: str | None = None,
+    distill: str | None = None,
+    out: str | Path = "runs",
     progress: bool | Observer = True,
 ) -> CompressedNetwork: ...
 
@@ -251,6 +253,7 @@ def compress(
     pixels: tuple[float, float] = (0.0, 1.0),
     seed: int = 0,
     name: str | None = None,
+    distill: str | None = None,
     progress: bool | Observer = True,
 ) -> CompressionOutcome | CompressedNetwork:
     """Make a trained generator sparse, and say what that cost; as ``gancompress compress``.
@@ -285,6 +288,8 @@ def compress(
         pixels: what its images have for black and white.
         seed: of what is looked at of the calibration inputs.
         name: how results call a network from elsewhere.
+        distill: for a network from elsewhere: how long to train what is kept to the outputs of the whole one, seconds
+            of computing or steps: ``"60s"``, ``"500 steps"``. The same call goes on where one was interrupted.
         progress: as in :func:`run`.
 
     Raises:
@@ -302,12 +307,17 @@ def compress(
         of_runs = {"overrides": overrides, "steps": steps, "recipe": recipe, "backbone": backbone}
         if given := [key for key, value in of_runs.items() if value]:
             raise RecipeError(f"{given[0]} is for runs: a network from elsewhere is pruned without training")
-        return compress_foreign(
-            cast("str | Path | nn.Module", source), density, method, example=example, dynamic=dynamic,
-            calibration=calibration, pattern=pattern, pixels=pixels, seed=seed, name=name,
-            observer=_observer(progress) or Silent(),
-        )  # fmt: skip
-    of_networks = {"example": example, "dynamic": dynamic, "calibration": calibration, "name": name}
+        observer = _observer(progress) or Silent()
+        stem = Path(source).stem if isinstance(source, str | os.PathLike) else type(source).__name__
+        with distilling(distill, Path(out) / f"{name or stem}-d{density:g}", observer) as distillation:
+            return compress_foreign(
+                cast("str | Path | nn.Module", source), density, method, example=example, dynamic=dynamic,
+                calibration=calibration, pattern=pattern, pixels=pixels, seed=seed, name=name, observer=observer,
+                distillation=distillation,
+            )  # fmt: skip
+    of_networks = {
+        "example": example, "dynamic": dynamic, "calibration": calibration, "name": name, "distill": distill
+    }  # fmt: skip
     if given := [key for key, value in of_networks.items() if value is not None]:
         raise RecipeError(f"{given[0]} is for networks from elsewhere, a module or an .onnx file")
     path = source.directory if isinstance(source, RunOutcome) else Path(cast("str | Path", source))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping
@@ -12,16 +13,25 @@ from gancompress.errors import ExportError, RecipeError, located, ready_to_work
 from gancompress.report.network import shown_network
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor, nn
 
     from gancompress.foreign.compress import CompressedNetwork
+    from gancompress.foreign.distill import Distillation
     from gancompress.graphs.build import CapturedModule
     from gancompress.progress import Observer
     from gancompress.report.shown import Shown
 
-__all__ = ["Calibration", "CompressedFile", "compress_file", "compress_foreign", "is_foreign", "refuse_foreign"]
+__all__ = [
+    "Calibration",
+    "CompressedFile",
+    "compress_file",
+    "compress_foreign",
+    "distilling",
+    "is_foreign",
+    "refuse_foreign",
+]
 
 #: a folder, a file, or inputs: a tensor each, or a tuple of tensors for a network with several
 Calibration: TypeAlias = "str | Path | Sequence[Tensor | tuple[Tensor, ...]]"
@@ -131,11 +141,12 @@ def compress_foreign(
     seed: int,
     name: str | None,
     observer: Observer,
+    distillation: Distillation | None = None,
 ) -> CompressedNetwork:
     """Open and prune; see :func:`gancompress.compress`."""
     network, name = open_foreign(source, example=example, dynamic=dynamic, name=name, observer=observer)
     inputs = read_calibration(calibration, network, pixels)
-    return _prune(network, density, method, inputs, pattern, pixels, seed, name, observer)
+    return _prune(network, density, method, inputs, pattern, pixels, seed, name, observer, distillation)
 
 
 def _prune(
@@ -148,6 +159,7 @@ def _prune(
     seed: int,
     name: str,
     observer: Observer,
+    distillation: Distillation | None,
 ) -> CompressedNetwork:
     from gancompress.foreign.compress import compress_network
 
@@ -168,8 +180,45 @@ def _prune(
             pattern=_pattern(pattern),
             pixels=pixels,
             seed=seed,
+            distillation=distillation,
             say=observer.message,
         )
+
+
+@contextlib.contextmanager
+def distilling(length: str | None, directory: Path, observer: Observer) -> Iterator[Distillation | None]:
+    """Yield the distillation that ``length`` asks for, none for None.
+
+    What it keeps on the disk lies in a directory of its own below ``directory``, which no other process uses meanwhile,
+    and is removed when what is done inside ends well.
+
+    Raises:
+        RecipeError: it is no length.
+        RunError: another process distils there.
+    """
+    if length is None:
+        yield None
+        return
+    from gancompress.experiment.interrupt import Interruption
+    from gancompress.foreign.distill import Distillation, parse_length
+    from gancompress.storage.atomic import remove_tree
+    from gancompress.storage.checkpoint import checkpoints
+    from gancompress.storage.locks import hold, is_held
+
+    asked, place, done = parse_length(length), directory / "distillation", False
+    missing = [one for one in (directory, directory.parent) if not one.exists()]
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        told = "stopping after this step; once more stops at once and keeps less"
+        with hold(place / "lock"), Interruption(lambda: observer.message(told)) as interruption:
+            yield Distillation(asked, place / "checkpoints", lambda: interruption.requested)
+            done = True
+    finally:
+        if done or (not checkpoints(place / "checkpoints") and not is_held(place / "lock")):
+            remove_tree(place)
+            for one in missing:
+                with contextlib.suppress(OSError):  # something else was written there
+                    one.rmdir()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,6 +261,7 @@ def compress_file(
     pixels: tuple[float, float],
     values: Literal["float32", "bf16"],
     out: Path,
+    distill: str | None = None,
 ) -> CompressedFile:
     """Compress an ONNX file or what ``FILE.py:NAME`` makes, into a directory of its own below ``out``.
 
@@ -228,6 +278,7 @@ def compress_file(
         pixels: black and white of its images.
         values: of the file.
         out: directory of directories.
+        distill: how long to train what is kept.
     """
     from gancompress.api.network_report import report_network
     from gancompress.foreign.opening import is_factory, make_module, parse_axes, parse_example, read_weights
@@ -259,10 +310,11 @@ def compress_file(
             observer=observer,
         )
         given = read_calibration(calibration, network, pixels)
-    made = _prune(network, density, method, given, pattern, pixels, 0, name, observer)
     # ordinary names for ordinary densities, and none that two densities share
     folder = out / f"{path.name.partition('.')[0] or 'network'}-d{density:g}"
-    file = made.save(folder / "generator.safetensors", values=values)
+    with distilling(distill, folder, observer) as distillation:
+        made = _prune(network, density, method, given, pattern, pixels, 0, name, observer, distillation)
+        file = made.save(folder / "generator.safetensors", values=values)
     onnx = path if path.suffix.lower() == ".onnx" else None
     observer.message(f"timing {name} before and after")
     record = report_network(network, made, file, given, asked=density, pattern=pattern, pixels=pixels, onnx=onnx)

@@ -83,6 +83,14 @@ def compress(
         Literal["float32", "bf16"],
         typer.Option("--values", help="For a network from elsewhere: of its file; bf16 halves it again."),
     ] = "float32",
+    distill: Annotated[
+        str | None,
+        typer.Option(
+            "--distill",
+            metavar="LENGTH",
+            help="For a network from elsewhere: train what is kept to the whole one's outputs, '60s' or '500 steps'.",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Directory that holds run directories.")] = Path("runs"),
 ) -> None:
     """Prune a trained generator, fine-tune it, and say what that cost; the same command resumes.
@@ -104,13 +112,14 @@ def compress(
         made = compress_file(
             run, density, method, calibration, set_, steps, recipe, backbone, weights=weights, example=example or (),
             dynamic=dynamic or (), pattern=pattern, pixels=pixels, values=values, out=out,
+            distill=distill,
         )  # fmt: skip
         print_outcome(made.shown)
         typer.echo(f"written: {made.file}, {size(made.size)} of {size(made.network.dense_bytes)}")
         typer.echo(f"report: {made.report}")
         return
     for option, given in (("--calibration", calibration), ("--weights", weights), ("--example", example),
-                          ("--dynamic", dynamic)):  # fmt: skip
+                          ("--dynamic", dynamic), ("--distill", distill)):  # fmt: skip
         if given:
             raise RecipeError(f"{option} is for a network from elsewhere: FILE.onnx, or my_net.py:make", where=str(run))
     outcome = start(run, density, method, set_ or (), steps=steps, step=step, recipe=recipe, backbone=backbone, out=out)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from gancompress.foreign.calibration import Inputs
 
-__all__ = ["Agreement", "agreement", "log_spectral_distance", "psnr", "snr"]
+__all__ = ["Agreement", "agreement", "is_sound", "log_spectral_distance", "psnr", "snr"]
 
 #: of the short-time Fourier transform, in samples
 _WINDOW, _HOP = 1024, 256
@@ -74,12 +74,17 @@ def agreement(
         wanted, found = pair
         if wanted.dim() == 4 and wanted.shape[1] in (1, 3):
             add("PSNR to dense", "dB", True, psnr(wanted, found, pixels))
-        elif wanted.dim() == 3 and wanted.shape[1] == 1:
+        elif is_sound(wanted):
             add("SNR to dense", "dB", True, snr(wanted, found))
             add("log-spectral distance to dense", "dB", False, log_spectral_distance(wanted, found))
         else:
             add("relative error to dense", "", False, float((wanted - found).norm() / wanted.norm().clamp_min(1e-30)))
     return [Agreement(name, unit, tuple(values), better) for name, (unit, better, values) in measures.items()]
+
+
+def is_sound(x: Tensor) -> bool:
+    """Whether it is waves, (N, 1, T)."""
+    return x.dim() == 3 and x.shape[1] == 1
 
 
 def psnr(wanted: Tensor, found: Tensor, pixels: tuple[float, float] = (0.0, 1.0)) -> float:

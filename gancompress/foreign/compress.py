@@ -17,12 +17,14 @@ from gancompress.export.network import save_network
 from gancompress.export.tensors import density as density_of
 from gancompress.foreign.agreement import Agreement, agreement
 from gancompress.foreign.calibration import Inputs, check_inputs, hold_out, windows
+from gancompress.foreign.distill import Distillation, Kept, distill, fingerprint
 from gancompress.graphs.build import CapturedModule
 from gancompress.lowering.network import SparseNetwork
 from gancompress.reconstruct.prune import reconstruct
 from gancompress.sparsity.allocate import allocate
 from gancompress.sparsity.scores import magnitude
 from gancompress.sparsity.select import best
+from gancompress.storage.checkpoint import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -76,6 +78,7 @@ class CompressedNetwork:
         name: of the network.
         sparse: how a call computes on the CPU: ``always`` by sparse programs wherever they fit, ``never``, or ``auto``:
             what is measured to be faster; None takes ``GANCOMPRESS_SPARSE``, then ``auto``.
+        distilled: how long what was kept was trained afterwards; empty if it was not.
     """
 
     network: CapturedModule
@@ -86,6 +89,7 @@ class CompressedNetwork:
     method: str
     name: str
     sparse: Mode | None = None
+    distilled: str = ""
 
     def __call__(self, *inputs: Tensor) -> Any:
         """Compute the outputs."""
@@ -143,6 +147,7 @@ class CompressedNetwork:
         kept = sum(one.kept for one in self.layers)
         total = sum(mask.numel() for mask in self.masks.values())
         lines = [f"{self.name}: {kept:,} of {total:,} weights kept (density {self.density:.4g}), by {self.method}"]
+        lines[0] += f", distilled for {self.distilled}" * bool(self.distilled)
         on = f"{self.held_out} inputs held out" if self.held_out != 1 else "1 input held out"
         if not self.held_out:
             on = "the one calibration input, which the weights were fitted to as well: give more"
@@ -160,6 +165,7 @@ def compress_network(
     pattern: Pattern[PatternConfig] | None = None,
     pixels: tuple[float, float] = (0.0, 1.0),
     seed: int = 0,
+    distillation: Distillation | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> CompressedNetwork:
     """Prune a network of anybody's.
@@ -173,10 +179,12 @@ def compress_network(
         pattern: units in which weights are kept; default: single weights.
         pixels: black and white of its images, for measuring.
         seed: of what is looked at.
+        distillation: train what is kept afterwards, on the inputs that are pruned by.
         say: told what is being done.
 
     Raises:
         GancompressError: an input does not fit, the density cannot be met, or the network is not whole.
+        KeyboardInterrupt: the distillation was asked to stop.
     """
     if method not in METHODS:
         raise RecipeError(f"method {method!r}: a network without its training is pruned by {' or '.join(METHODS)}")
@@ -187,6 +195,8 @@ def compress_network(
             "reconstruct needs calibration inputs: a few of those that the network will meet; magnitude needs none, "
             "and is far worse"
         )
+    if distillation is not None and not calibration:
+        raise RecipeError("distillation needs calibration inputs: what is kept is trained on them")
     graph = network.captured
     if calibration:
         check_inputs(calibration, graph, pixels=pixels)
@@ -198,26 +208,70 @@ def compress_network(
     fitting, held = hold_out(calibration) if calibration else ([], [])
     for given in held:
         _check_finite(network, given)
-    errors: Mapping[str, float] = {}
-    if method == "magnitude":
-        scores = {key: magnitude(weight.parameter.detach()) for key, weight in weights.items()}
-        masks = best(budget.units, scores, budget.counts)
-        for key, mask in masks.items():
-            weights[key].parameter.data.mul_(mask)
+    kept = begun = None
+    if distillation is not None:
+        say = _interrupted_by(distillation.stop, say)
+        settings = (density, method, str(pattern), seed, str(distillation.length))
+        kept = Kept(distillation.directory, fingerprint(network, calibration, settings))
+        begun = kept.load()
+    if begun is None:
+        masks, errors = _prune(compressed, weights, fitting, budget, method, seed, say)
     else:
-        pieces = windows(fitting, graph, _WINDOW, max(_WINDOWS, len(fitting)), seed)
-        found = reconstruct(compressed, pieces, budget, seed=seed, say=say)
-        masks, errors = dict(found.masks), found.errors
+        say(f"going on at step {begun.step} of the distillation")
+        for key, tensor in compressed.state_dict().items():
+            tensor.copy_(begun.groups["weights"][key])
+        masks, errors = {key: begun.groups["masks"][key] for key in weights}, begun.scalars["errors"]
     empty = [key for key, mask in masks.items() if not bool(mask.any())]
     if empty:
         raise RecipeError(f"density {density:g} leaves no weight in {', '.join(empty[:4])}: raise it")
+    if distillation is not None and kept is not None:
+        kept.beside({"masks": masks}, {"errors": errors})
+        if begun is None:
+            kept.save(Snapshot(0, {"weights": compressed.state_dict()}, {}))
+        distill(
+            network, compressed, masks, fitting, distillation.length, seed=seed, begun=begun, save=kept.save,
+            stop=distillation.stop, say=say,
+        )  # fmt: skip
     layers = tuple(
         CompressedLayer(key, tuple(mask.shape), int(mask.sum()), errors.get(key.removesuffix(".weight")))
         for key, mask in masks.items()
     )
     measured = tuple(agreement(network, compressed, held, pixels)) if held else ()
     apart = len(held) if len(calibration) > 1 else 0
-    return CompressedNetwork(compressed, masks, layers, measured, apart, method, name)
+    trained = "" if distillation is None else str(distillation.length)
+    return CompressedNetwork(compressed, masks, layers, measured, apart, method, name, distilled=trained)
+
+
+def _prune(
+    network: CapturedModule,
+    weights: Mapping[str, PrunableWeight],
+    inputs: Sequence[Inputs],
+    budget: Budget,
+    method: str,
+    seed: int,
+    say: Callable[[str], None],
+) -> tuple[dict[str, Tensor], Mapping[str, float]]:
+    """Prune in place; return masks by the names of weights and errors by the paths of layers."""
+    if method == "magnitude":
+        scores = {key: magnitude(weight.parameter.detach()) for key, weight in weights.items()}
+        masks = best(budget.units, scores, budget.counts)
+        for key, mask in masks.items():
+            weights[key].parameter.data.mul_(mask)
+        return masks, {}
+    pieces = windows(inputs, network.captured, _WINDOW, max(_WINDOWS, len(inputs)), seed)
+    found = reconstruct(network, pieces, budget, seed=seed, say=say)
+    return dict(found.masks), found.errors
+
+
+def _interrupted_by(stop: Callable[[], bool], say: Callable[[str], None]) -> Callable[[str], None]:
+    """Let pruning, which says what it does now and then, end there."""
+
+    def told(text: str) -> None:
+        if stop():
+            raise KeyboardInterrupt
+        say(text)
+
+    return told
 
 
 def _budget(

@@ -121,9 +121,10 @@ def test_rounded_weights_halve_the_file(made: Any, tmp_path: Path) -> None:
 
 
 def test_an_onnx_file_is_compressed_by_a_command(onnx_file: Path, photographs: Path, tmp_path: Path) -> None:
-    given = ["--density", "0.4", "--calibration", str(photographs), "--out", str(tmp_path)]
+    given = ["--density", "0.4", "--calibration", str(photographs), "--out", str(tmp_path), "--distill", "2 steps"]
     done = CliRunner().invoke(app, ["compress", str(onnx_file), *given])
     assert done.exit_code == 0, done.output
+    assert "distilled for 2 steps" in done.output
     assert "PSNR to dense" in done.output
     (file,) = tmp_path.rglob("*.safetensors")
     assert f"written: {file}" in done.output
