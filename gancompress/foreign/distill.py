@@ -228,7 +228,7 @@ def distill(
                 group["lr"] = own * scale
             given, wanted = pieces[step]
             adam.zero_grad()
-            _loss(wanted, _outputs(pruned, given)).backward()
+            _loss(wanted, _outputs(pruned, given)).backward()  # type: ignore[no-untyped-call]
             for name, mask in masks.items():
                 gradient = trained[name].grad
                 if gradient is not None:  # else nothing of it reaches the outputs

@@ -124,7 +124,7 @@ def test_an_onnx_file_is_compressed_by_a_command(onnx_file: Path, photographs: P
     given = ["--density", "0.4", "--calibration", str(photographs), "--out", str(tmp_path), "--distill", "2 steps"]
     done = CliRunner().invoke(app, ["compress", str(onnx_file), *given])
     assert done.exit_code == 0, done.output
-    assert "distilled for 2 steps" in done.output
+    assert "distilled in 2 steps" in done.output
     assert "PSNR to dense" in done.output
     (file,) = tmp_path.rglob("*.safetensors")
     assert f"written: {file}" in done.output
