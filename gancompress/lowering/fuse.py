@@ -7,6 +7,7 @@ What has no place in a program raises :class:`UnfitError` with the operation tha
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -83,9 +84,12 @@ class Fusion:
             return self.numbers[argument.name]
         return argument
 
-    def map(self, argument: Argument) -> Read:
-        """Return a map that is an argument."""
-        return self.reads[argument.name]
+    def map(self, argument: Argument, regrouped: bool = False) -> Read:
+        """Return a map that is an argument, one of groups of channels only for whom knows these."""
+        read = self.reads[argument.name]
+        if read.regrouped and not regrouped:
+            raise UnfitError(read.by)
+        return read
 
     def is_map(self, argument: Argument) -> bool:
         """Return whether an argument is a map of this region."""
@@ -122,6 +126,8 @@ class Fusion:
 
     def whole(self, read: Read) -> Made:
         """Return a result that is what ``read`` says, with a step that computes it where there is none."""
+        if read.regrouped:
+            raise UnfitError(read.by)
         if read.bare:
             self.close(read)
             return read.parts[0]
@@ -311,10 +317,16 @@ def _norm(f: Fusion, node: Node, x: Any, groups: int | None, weight: Any, bias: 
     gains, biases = f.stored(weight), f.stored(bias)
     if (gains is None and weight is not None) or (biases is None and bias is not None):
         raise UnfitError(node.name)
-    source = f.whole(f.map(x))
-    made = Norm(node.name, source.shape, source, source.shape[0] if groups is None else groups, eps, gains, biases)
+    read = f.map(x, regrouped=True)
+    source = f.whole(replace(read, regrouped=()))
+    channels = source.shape[0]
+    if read.regrouped:
+        seen = f.shapes[x.name][1]
+        groups = seen if groups is None else groups
+        gains, biases = (None if one is None else one.repeat_interleave(channels // seen) for one in (gains, biases))
+    made = Norm(node.name, source.shape, source, channels if groups is None else groups, eps, gains, biases)
     f.made.append(made)
-    return Read((made,), node.name)
+    return Read((made,), node.name, regrouped=read.regrouped)
 
 
 def _group_norm(f: Fusion, node: Node) -> Read:
@@ -488,9 +500,13 @@ def _nearest(f: Fusion, node: Node) -> Read:
 
 def _same(f: Fusion, node: Node) -> Read:
     x = node.args[0][0] if isinstance(node.args[0], tuple) else node.args[0]
-    if f.shapes[x.name] != f.shapes[node.name]:
+    read, before, after = f.map(x, regrouped=True), f.shapes[x.name], f.shapes[node.name]
+    groups = len(after) == 3 and after[0] == before[0] and not before[1] % after[1] and prod(after) == prod(before)
+    if groups and before != after and not read.regrouped:
+        return replace(read, regrouped=before, by=node.name)
+    if after not in (before, read.regrouped):
         raise UnfitError(node.name)
-    return replace(f.map(x), by=node.name)
+    return replace(read, regrouped=() if after == read.regrouped else read.regrouped, by=node.name)
 
 
 def _item(f: Fusion, node: Node) -> Read:

@@ -108,6 +108,7 @@ class Read:
         up: every pixel counts so many by so many times.
         sides: rows and columns of border: top, bottom, left, right.
         border: what is there.
+        regrouped: the shape of the map while its channels are seen in groups, as inside of a group norm in pieces.
     """
 
     parts: tuple[Made, ...]
@@ -118,6 +119,7 @@ class Read:
     up: int = 1
     sides: Sides = NO_SIDES
     border: Border = "zeros"
+    regrouped: tuple[int, ...] = ()
 
     @property
     def channels(self) -> int:

@@ -155,6 +155,35 @@ def test_what_is_computed_of_stored_tensors_alone_is_a_constant() -> None:
     assert run._pattern("scaled", weight).kept == int((weight != 0).sum())  # no mask: what is not zero
 
 
+def test_a_group_norm_in_pieces_is_a_group_norm() -> None:
+    """As exporters to ONNX write it: instance norm of groups of channels, then gains and biases."""
+    torch.manual_seed(0)
+    settings = (True, 0.1, 1e-3, False)
+    pieces = (
+        conv("one", "x", "a"),
+        Node("groups", "aten.view.default", (Value("one"), (2, 2, -1))),
+        Node("norm", "aten.instance_norm.default", (Value("groups"), Stored("ones"), None, None, None, *settings)),
+        Node("map", "aten.view.default", (Value("norm"), (2, 8, 5, 6))),
+        Node("gain", "aten.mul.Tensor", (Value("map"), Stored("gains"))),
+        Node("bias", "aten.add.Tensor", (Value("gain"), Stored("biases"))),
+        conv("two", "bias", "b"),
+    )  # fmt: skip
+    tensors = {
+        "a__weight": torch.randn(8, 4, 3, 3), "a__bias": torch.randn(8), "ones": torch.rand(2),
+        "gains": torch.randn(8, 1, 1), "biases": torch.randn(8, 1, 1),
+        "b__weight": torch.randn(4, 8, 3, 3), "b__bias": torch.zeros(4),
+    }  # fmt: skip
+    x = torch.randn(2, 4, 5, 6)
+    network = chain(*pieces, **tensors)
+    run = SparseNetwork(network, {}, "always")
+    assert difference(network(x), run(x)) < 1e-5
+    (plan,) = run._plans.values()
+    assert len(plan.steps) == 1
+    # anything else between the pieces sees groups of channels, which programs do not
+    cut = chain(*pieces[:3], Node("act", "aten.relu.default", (Value("norm"),)), **tensors)
+    assert difference(cut(x), SparseNetwork(cut, {}, "always")(x)) < 1e-5
+
+
 def test_a_convolution_of_single_pixels_is_computed_ahead_of_the_enlargement() -> None:
     network = chain(
         Node("up", "aten.upsample_nearest2d.vec", (Value("x"), None, (2.0, 2.0))),
