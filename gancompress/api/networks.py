@@ -7,7 +7,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gancompress.errors import ExportError, RecipeError, located, ready_to_work
 from gancompress.report.network import shown_network
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from gancompress.export.network import NetworkValues
     from gancompress.foreign.compress import CompressedNetwork
     from gancompress.foreign.distill import Distillation
     from gancompress.graphs.build import CapturedModule
@@ -259,7 +260,7 @@ def compress_file(
     dynamic: Sequence[str],
     pattern: str,
     pixels: tuple[float, float],
-    values: Literal["float32", "bf16"],
+    values: NetworkValues,
     out: Path,
     distill: str | None = None,
 ) -> CompressedFile:

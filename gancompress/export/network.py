@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -27,10 +27,14 @@ if TYPE_CHECKING:
     from gancompress.kernels import Mode
     from gancompress.lowering.network import Profile
 
-__all__ = ["KIND", "LoadedNetwork", "load_network", "save_network"]
+__all__ = ["KIND", "LoadedNetwork", "NetworkValues", "load_network", "save_network"]
 
 KIND = "gancompress network"
 FORMAT = 1
+
+#: kinds of values, and the bits of mantissa that they keep
+NetworkValues: TypeAlias = Literal["float32", "bf16", "e8m4"]
+_MANTISSA: dict[str, int | None] = {"float32": None, "bf16": 7, "e8m4": 4}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +104,7 @@ def save_network(
     masks: Mapping[str, Tensor],
     path: Path,
     *,
-    values: Literal["float32", "bf16"] = "float32",
+    values: NetworkValues = "float32",
     source: Mapping[str, Any] | None = None,
 ) -> int:
     """Write a network; return the bytes of the file.
@@ -109,21 +113,22 @@ def save_network(
         network: left as it is.
         masks: by the names of weights that are not stored whole.
         path: the file; it appears whole or not at all.
-        values: ``bf16`` rounds the prunable weights.
+        values: ``bf16`` rounds the prunable weights to 7 bits of mantissa, ``e8m4`` to 4.
         source: plain JSON values to remember.
 
     Raises:
         ExportError: the file cannot be written.
     """
-    if values not in ("float32", "bf16"):
-        raise ExportError(f"values {values!r}: use 'float32' or 'bf16'")
+    if values not in _MANTISSA:
+        raise ExportError(f"values {values!r}: use {', '.join(_MANTISSA)}")
     stored: dict[str, Tensor] = {}
     table = {}
     prunable = prunable_weights(network)
     state = network.state_dict()
     for name in network.captured.tensors:
-        half = values == "bf16" and name in prunable and state[name].dtype is torch.float32
-        parts, table[name] = encode_tensor(state[name].detach().contiguous(), masks.get(name), half)
+        rounds = name in prunable and state[name].dtype is torch.float32
+        bits = _MANTISSA[values] if rounds else None
+        parts, table[name] = encode_tensor(state[name].detach().contiguous(), masks.get(name), bits)
         stored |= {name + suffix: part for suffix, part in parts.items()}
     document = {
         "graph": network.captured.to_json(),

@@ -186,7 +186,7 @@ def export_packed(
     sizes: dict[str, TensorSize] = {}
     for name, tensor in state.items():
         half = values == "bf16" and name in prunable and tensor.dtype is torch.float32
-        parts, entry = encode_tensor(tensor, masks.get(name), half)
+        parts, entry = encode_tensor(tensor, masks.get(name), 7 if half else None)
         stored.update({name + suffix: part for suffix, part in parts.items()})
         table[name] = entry
         packed = sum(part.numel() * part.element_size() for part in parts.values())

@@ -24,22 +24,39 @@ _DTYPES = {
 _MASK, _VALUES = ":mask", ":values"
 
 
-def encode_tensor(tensor: Tensor, mask: Tensor | None, half: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the parts of a tensor by suffix and its line in the document's table."""
+def encode_tensor(
+    tensor: Tensor, mask: Tensor | None, mantissa: int | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the parts of a tensor by suffix and its line in the document's table.
+
+    Args:
+        tensor: of any dtype that can be packed.
+        mask: True where it is kept; None keeps all of it.
+        mantissa: bits of the mantissa to round float32 to, at most the 7 of bfloat16, which it is stored as; None
+            keeps every bit.
+    """
     entry: dict[str, Any] = {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
     if entry["dtype"] not in _DTYPES:
         raise ExportError(f"tensors of {tensor.dtype} cannot be packed")
     if not tensor.is_floating_point():
         return {"": tensor}, entry
     kept = tensor.reshape(-1) if mask is None else tensor.masked_select(mask.cpu())
-    if half:
-        kept, entry["values"] = kept.to(torch.bfloat16), "bfloat16"
+    if mantissa is not None:
+        kept, entry["values"] = _rounded(kept, mantissa), "bfloat16"
     code = encode_values(kept)
     if mask is not None:
         return {_VALUES: code, _MASK: encode_mask(mask)}, {**entry, "kept": kept.numel()}
     if code.numel() < kept.numel() * kept.element_size():
         return {_VALUES: code}, entry
     return {"": kept.reshape(tensor.shape)}, entry
+
+
+def _rounded(values: Tensor, mantissa: int) -> Tensor:
+    """Return float32 as bfloat16, to the nearest of those with so many bits of mantissa, ties to even."""
+    drop = 23 - mantissa
+    words = values.view(torch.int32)
+    near = ((words + (1 << (drop - 1)) - 1 + ((words >> drop) & 1)) >> drop) << drop
+    return torch.where(values.isfinite(), near.view(torch.float32), values).to(torch.bfloat16)
 
 
 def declared_tensor(entry: Mapping[str, Any]) -> Tensor:

@@ -6,14 +6,14 @@ import dataclasses
 import functools
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from gancompress.backbones.base import PrunableWeight, prunable_weights
 from gancompress.errors import ExportError, RecipeError
-from gancompress.export.network import save_network
+from gancompress.export.network import NetworkValues, save_network
 from gancompress.export.tensors import density as density_of
 from gancompress.foreign.agreement import Agreement, agreement
 from gancompress.foreign.calibration import Inputs, check_inputs, hold_out, windows
@@ -114,12 +114,12 @@ class CompressedNetwork:
         state = self.network.state_dict()
         return sum(state[name].numel() * state[name].element_size() for name in self.network.captured.tensors)
 
-    def save(self, path: str | Path, *, values: Literal["float32", "bf16"] = "float32") -> Path:
+    def save(self, path: str | Path, *, values: NetworkValues = "float32") -> Path:
         """Write it into one file, which :func:`gancompress.load` opens.
 
         Args:
             path: the file.
-            values: ``bf16`` halves the weights again and rounds them.
+            values: ``bf16`` halves the weights again and rounds them, ``e8m4`` rounds them to 4 bits of mantissa.
 
         Raises:
             ExportError: the file cannot be written.

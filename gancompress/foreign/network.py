@@ -63,8 +63,8 @@ def capture_module(
         graph, tensors = capture(plain, named, axes)
     found = CapturedModule(graph, {name: tensor.clone() for name, tensor in tensors.items()})
     with torch.no_grad():
-        for one, own in zip(wanted, _run(found, given), strict=True):
-            difference = float((one - own).abs().max())
+        for one, other in zip(wanted, _run(found, given), strict=True):
+            difference = float((one - other).abs().max())
             if not difference <= _TOLERANCE * max(float(one.abs().max()), 1.0):
                 raise ExportError(f"its graph gives outputs that differ by {difference:.1e}")
     return found

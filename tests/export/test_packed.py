@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from gancompress.errors import ComponentError, ExportError
 from gancompress.export.container import write_container
 from gancompress.export.packed import FORMAT, KIND, export_packed, load_packed
 from gancompress.export.plain import plain_copy
+from gancompress.export.tensors import decode_tensor, encode_tensor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -277,3 +279,24 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="cannot be written"):
         export_packed(generator, tmp_path / "file" / "g.safetensors", model=TINY, masks=masks)
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_values_are_rounded_to_the_nearest_of_fewer_bits() -> None:
+    # 4 bits of mantissa: steps of 1/16 between 1 and 2; ties go to even, exponents and what is not finite stay
+    given = [1.03, 1.04, 1 + 1 / 32, 1 + 3 / 32, -1.04, 1.98, 0.0, -0.0, 3e38, math.inf, math.nan]
+    wanted = [1.0, 1.0625, 1.0, 1.125, -1.0625, 2.0, 0.0, -0.0, 3.0e38, math.inf, math.nan]
+    parts, entry = encode_tensor(torch.tensor(given), None, 4)
+    found, _ = decode_tensor("w", {f"w{suffix}": part for suffix, part in parts.items()}, entry)
+    assert torch.allclose(found, torch.tensor(wanted), rtol=0.032, atol=0, equal_nan=True)
+    assert torch.equal(found[:8], torch.tensor(wanted[:8]))
+    assert found.signbit().tolist()[7]
+    x = torch.randn(4000)
+    both = [encode_tensor(x, None, bits) for bits in (7, 4)]
+    assert torch.equal(_values(both[0]), x.to(torch.bfloat16).float())  # 7 bits are what bfloat16 has
+    assert float(((_values(both[1]) - x) / x).abs().max()) <= 2**-5
+    assert sum(part.numel() for part in both[1][0].values()) < 4000 * 1.15  # near 8 of 16 bits each
+
+
+def _values(encoded: tuple[dict[str, torch.Tensor], dict[str, Any]]) -> torch.Tensor:
+    parts, entry = encoded
+    return decode_tensor("w", {f"w{suffix}": part for suffix, part in parts.items()}, entry)[0]
