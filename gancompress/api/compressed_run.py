@@ -50,6 +50,7 @@ def measure_compression(done: Compression) -> None:
     measured: dict[str, Any] = {
         "times": found.to_dict(),
         "faster": {name: found.against(name)["sparse"].faster for name in found.rows if name != "sparse"},
+        "call": f"{_BATCH} images",
         "input_shapes": [list(shape) for shape in found.shapes],
         "machine": measured_on,
         "notes": list(found.missing),

@@ -162,7 +162,7 @@ def _on(record: Mapping[str, Any]) -> str:
 
 def measured_on(record: Mapping[str, Any]) -> str:
     """Return what was timed, and where."""
-    shapes = ", ".join("×".join(map(str, shape)) for shape in record["input_shapes"])
+    shapes = record.get("call") or ", ".join("×".join(map(str, shape)) for shape in record["input_shapes"])
     machine = record["machine"]
     return f"{shapes}, median, 1 thread of {machine['processor']}, torch {machine['torch']}"
 
