@@ -20,6 +20,7 @@ from gancompress.foreign.calibration import Inputs, check_inputs, hold_out, wind
 from gancompress.foreign.distill import Distillation, Kept, distill, fingerprint
 from gancompress.graphs.build import CapturedModule
 from gancompress.lowering.network import SparseNetwork
+from gancompress.reconstruct.norms import estimate_norms
 from gancompress.reconstruct.prune import reconstruct
 from gancompress.sparsity.allocate import allocate
 from gancompress.sparsity.scores import magnitude
@@ -215,7 +216,10 @@ def compress_network(
         kept = Kept(distillation.directory, fingerprint(network, calibration, settings))
         begun = kept.load()
     if begun is None:
-        masks, errors = _prune(compressed, weights, fitting, budget, method, seed, say)
+        pieces = windows(fitting, graph, _WINDOW, max(_WINDOWS, len(fitting)), seed) if fitting else []
+        masks, errors = _prune(compressed, weights, pieces, budget, method, seed, say)
+        if pieces and estimate_norms(compressed, network, pieces):
+            say("statistics of batch norms estimated anew")
     else:
         say(f"going on at step {begun.step} of the distillation")
         for key, tensor in compressed.state_dict().items():
@@ -245,7 +249,7 @@ def compress_network(
 def _prune(
     network: CapturedModule,
     weights: Mapping[str, PrunableWeight],
-    inputs: Sequence[Inputs],
+    pieces: Sequence[Inputs],
     budget: Budget,
     method: str,
     seed: int,
@@ -258,7 +262,6 @@ def _prune(
         for key, mask in masks.items():
             weights[key].parameter.data.mul_(mask)
         return masks, {}
-    pieces = windows(inputs, network.captured, _WINDOW, max(_WINDOWS, len(inputs)), seed)
     found = reconstruct(network, pieces, budget, seed=seed, say=say)
     return dict(found.masks), found.errors
 
