@@ -69,6 +69,7 @@ def report_network(
     record = {
         "name": made.name,
         "method": made.method,
+        "distilled": made.distilled,
         "pattern": pattern,
         "asked": asked,
         "density": made.density,

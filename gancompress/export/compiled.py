@@ -149,8 +149,13 @@ def compile_generator(
             measured to be faster; None takes ``GANCOMPRESS_SPARSE``, then ``auto``.
 
     Raises:
-        ExportError: a mask does not fit its weight.
+        ExportError: a mask does not fit its weight, or it is a module of another kind.
     """
+    if not hasattr(generator, "latent_dim"):
+        raise ExportError(
+            f"{type(generator).__name__} is no generator of gancompress, with latent_dim, num_classes and image: "
+            "other modules are pruned, and then run sparse, by gancompress.compress(module, density=…, example=(x,))"
+        )
     plain = plain_copy(generator)
     kept = _masked(plain, masks or {})
     why = dict.fromkeys(kept, "it is not in a place where a sparse program can be")

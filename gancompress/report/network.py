@@ -69,7 +69,8 @@ def shown_network(record: Mapping[str, Any]) -> Shown:
         below.append(f"times: one call on {measured_on(record)}")
     below += record["notes"]
     table = Table(rows, ("", "dense", "compressed", ""), numbers={1, 2}, strong={2}, soft={3})
-    return Shown(f"{record['name']}, by {record['method']}", [_layer_table(record), table], below=below)
+    by = record["method"] + f", distilled for {record['distilled']}" * bool(record["distilled"])
+    return Shown(f"{record['name']}, by {by}", [_layer_table(record), table], below=below)
 
 
 def before_and_after(record: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

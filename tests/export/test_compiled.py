@@ -297,3 +297,8 @@ def test_a_wrong_fusion_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> Non
     compiled = compile_generator(generator, masks, sparse="always")
     assert all("differ" in why for why in compiled.dense.values())
     assert torch.equal(images(compiled, 2), images(generator, 2))
+
+
+def test_a_module_of_another_kind_is_sent_where_it_can_be_pruned():
+    with pytest.raises(ExportError, match=r"Sequential is no generator.*gancompress\.compress\(module"):
+        compile_generator(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3)))

@@ -19,9 +19,10 @@ EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
 
 def record(name: str = "upscaler.onnx", **changes: Any) -> dict[str, Any]:
     return {
-        "name": name, "method": "reconstruct", "pattern": "unstructured", "asked": 0.25, "density": 0.25,
-        "weights": 400, "kept": 100, "file": "runs/up/generator.safetensors", "values": "bf16",
-        "bytes": {"dense": 12_000, "packed": 1_000}, "calibration": 4, "held_out": 1, "inputs": ["image"],
+        "name": name, "method": "reconstruct", "distilled": "60s", "pattern": "unstructured",
+        "asked": 0.25, "density": 0.25, "weights": 400, "kept": 100, "values": "bf16",
+        "file": "runs/up/generator.safetensors", "bytes": {"dense": 12_000, "packed": 1_000},
+        "calibration": 4, "held_out": 1, "inputs": ["image"],
         "agreement": [{"name": "PSNR to dense", "unit": "dB", "mean": 33.5, "values": [33.5],
                        "higher_is_better": True}],
         "input_shapes": [[1, 3, 128, 128]],
@@ -46,6 +47,7 @@ def page_of(path: Path, content: dict[str, Any], **more: Any) -> tuple[str, Page
 def test_the_page_has_the_numbers_before_and_after(tmp_path: Path) -> None:
     _, page = page_of(tmp_path, record())
     for words in (
+        "method reconstruct distilled for 60s pattern",
         "weights kept 0.25 100 of 400",
         "file, smaller by 12× 1 kB with bf16 values; 12 kB dense",
         # the better of the two dense engines is what it is held against
@@ -74,6 +76,7 @@ def test_the_page_needs_nothing_outside_itself_and_names_are_only_text(tmp_path:
 
 def test_the_table_is_lines_of_columns() -> None:
     lines = shown_network(record()).plain().splitlines()
+    assert lines[0] == "upscaler.onnx, by reconstruct, distilled for 60s"
     assert lines[1].split() == ["layer", "weight", "density", "error"]
     assert lines[2].split() == ["upscaler.onnx", *["8", "×", "5", "×", "3", "×", "3"], "0.11111", "0.02"]
     text = "\n".join(lines)
