@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gancompress.api import list_runs, new_plugin, prepare_data, recipe_schema, shipped_recipes, variant_recipes
-    from gancompress.api.benchmarks import bench_infer, bench_train
+    from gancompress.api.benchmarks import bench_infer, bench_network, bench_train
     from gancompress.api.commands import compare, compress, run, train
     from gancompress.api.components import check_components, list_components
     from gancompress.api.finished import evaluate, sample
@@ -40,7 +40,7 @@ _HOMES = {
     name: f"gancompress.{home}"
     for home, names in {
         "api": "list_runs new_plugin prepare_data recipe_schema shipped_recipes variant_recipes",
-        "api.benchmarks": "bench_infer bench_train",
+        "api.benchmarks": "bench_infer bench_network bench_train",
         "api.commands": "compare compress run train",
         "api.components": "check_components list_components",
         "api.finished": "evaluate sample",
@@ -106,6 +106,7 @@ __all__ = [
     "Validation",
     "__version__",
     "bench_infer",
+    "bench_network",
     "bench_train",
     "check_components",
     "compare",

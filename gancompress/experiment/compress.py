@@ -86,8 +86,9 @@ def open_source(path: Path, *, recipe: str | None = None, backbone: str | None =
         weights = read_initial(path)
         if recipe is None:
             raise RecipeError(
-                "holds weights alone, which needs a recipe (--recipe) to be trained on, or, to be pruned without data, "
-                f"what makes its module: gancompress compress my_net.py:make --weights {path.name} --example 1x3x64x64",
+                "holds weights alone. To be trained on, it needs a recipe; to be pruned without data, what makes its "
+                "module: `gancompress compress my_net.py:make` with these weights and an example, or in Python "
+                "gancompress.compress(module, example=(x,))",
                 where=str(path),
             )
         overrides: tuple[str, ...] = ()

@@ -88,7 +88,7 @@ BEHIND = {
     "plugins new": "new_plugin",
     "data prepare": "prepare_data",
     "bench train": "bench_train",
-    "bench infer": "bench_infer",
+    "bench infer": "bench_infer bench_network",
 }
 
 
@@ -576,7 +576,7 @@ def test_a_line_of_a_notebook_is_escaped() -> None:
         (lambda: gancompress.compare("quickstart", methods="no-such"), "methods: unknown method"),
         (lambda: gancompress.compare("quickstart", densities=2), "density: must be in"),
         (lambda: gancompress.compare("quickstart", budget="hours"), "budget: expected steps"),
-        (lambda: gancompress.compress("weights.safetensors", density=0.1), "needs a recipe"),
+        (lambda: gancompress.compress("weights.safetensors", density=0.1), "needs a recipe; to be pruned"),
     ],
 )
 def test_errors_in_python_speak_of_arguments(

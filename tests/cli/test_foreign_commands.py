@@ -232,7 +232,7 @@ def test_pickles_are_never_opened_and_the_way_out_is_said(command: tuple[str, ..
 
 def test_other_files_are_no_networks() -> None:
     save_file({"a": torch.ones(2)}, "netG.safetensors")
-    words = "my_net.py:make --weights netG.safetensors"
+    words = "gancompress compress my_net.py:make` with these weights"
     refused(["compress", "netG.safetensors"], "needs a recipe", words)
     refused(["export", "netG.safetensors"], "my_net.py:make")
     Path("readme.txt").write_text("hello")
