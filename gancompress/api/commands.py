@@ -307,12 +307,12 @@ def compress(
         of_runs = {"overrides": overrides, "steps": steps, "recipe": recipe, "backbone": backbone}
         if given := [key for key, value in of_runs.items() if value]:
             raise RecipeError(f"{given[0]} is for runs: a network from elsewhere is pruned without training")
-        observer = _observer(progress) or Silent()
+        told = _observer(progress) or Silent()
         stem = Path(source).stem if isinstance(source, str | os.PathLike) else type(source).__name__
-        with distilling(distill, Path(out) / f"{name or stem}-d{density:g}", observer) as distillation:
+        with distilling(distill, Path(out) / f"{name or stem}-d{density:g}", told) as distillation:
             return compress_foreign(
                 cast("str | Path | nn.Module", source), density, method, example=example, dynamic=dynamic,
-                calibration=calibration, pattern=pattern, pixels=pixels, seed=seed, name=name, observer=observer,
+                calibration=calibration, pattern=pattern, pixels=pixels, seed=seed, name=name, observer=told,
                 distillation=distillation,
             )  # fmt: skip
     of_networks = {
