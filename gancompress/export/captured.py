@@ -55,7 +55,8 @@ class CapturedGenerator(CapturedModule, Generator):
         """Map latents (B, latent_dim) and labels (B,) or None to images (B, C, H, W)."""
         if self.num_classes and labels is None:
             raise ValueError("this network is conditional: give it labels")
-        images: Tensor = self.compute((z,) if labels is None or not self.num_classes else (z, labels))
+        images: Tensor
+        (images,) = self.compute((z,) if labels is None or not self.num_classes else (z, labels))
         return images
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from gancompress.foreign.calibration import Inputs
 
-__all__ = ["Agreement", "agreement", "is_sound", "log_spectral_distance", "psnr", "snr"]
+__all__ = ["Agreement", "agreement", "is_image", "is_sound", "log_spectral_distance", "psnr", "snr"]
 
 #: of the short-time Fourier transform, in samples
 _WINDOW, _HOP = 1024, 256
@@ -72,7 +72,7 @@ def agreement(
         with torch.no_grad():
             pair = [_first(network(*given)) for network in (whole, compressed)]
         wanted, found = pair
-        if wanted.dim() == 4 and wanted.shape[1] in (1, 3):
+        if is_image(wanted):
             add("PSNR to dense", "dB", True, psnr(wanted, found, pixels))
         elif is_sound(wanted):
             add("SNR to dense", "dB", True, snr(wanted, found))
@@ -80,6 +80,11 @@ def agreement(
         else:
             add("relative error to dense", "", False, float((wanted - found).norm() / wanted.norm().clamp_min(1e-30)))
     return [Agreement(name, unit, tuple(values), better) for name, (unit, better, values) in measures.items()]
+
+
+def is_image(x: Tensor) -> bool:
+    """Whether it is images, (N, 1 or 3, H, W)."""
+    return x.dim() == 4 and x.shape[1] in (1, 3)
 
 
 def is_sound(x: Tensor) -> bool:

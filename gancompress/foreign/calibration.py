@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gancompress.data.images import decode, is_image_name, to_array
 from gancompress.errors import DataError
+from gancompress.foreign.agreement import is_image
 from gancompress.graphs.graph import DTYPES
 from gancompress.seeds import generator
 from gancompress.storage.reading import read_whole
@@ -97,7 +98,7 @@ def check_inputs(
                 )
             if x.is_floating_point() and not bool(x.isfinite().all()):
                 raise DataError(f"input {index} has NaN or infinite values", where=where)
-            image = x.is_floating_point() and x.dim() == 4 and x.shape[1] in (1, 3) and x.numel()
+            image = x.is_floating_point() and is_image(x) and x.numel()
             if image and float(x.min()) >= 0 and _BRIGHT * max(map(abs, pixels)) < float(x.max()) <= 255:
                 low, high = pixels
                 raise DataError(

@@ -293,7 +293,7 @@ def _budget(
 
 def _check_finite(network: CapturedModule, given: Inputs) -> None:
     with torch.no_grad():
-        outputs = network(*given)
-    for one in outputs if isinstance(outputs, tuple) else (outputs,):
+        outputs = network.compute(given)
+    for one in outputs:
         if not bool(one.isfinite().all()):
             raise ExportError("gives NaN or infinite outputs on a calibration input")

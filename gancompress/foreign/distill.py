@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from gancompress.errors import RecipeError
-from gancompress.foreign.agreement import is_sound
+from gancompress.foreign.agreement import is_image, is_sound
 from gancompress.foreign.calibration import windows
 from gancompress.graphs.graph import Stored
 from gancompress.seeds import derive
@@ -228,7 +228,7 @@ def distill(
                 group["lr"] = own * scale
             given, wanted = pieces[step]
             adam.zero_grad()
-            _loss(wanted, _outputs(pruned, given)).backward()  # type: ignore[no-untyped-call]
+            _loss(wanted, pruned.compute(given)).backward()  # type: ignore[no-untyped-call]
             for name, mask in masks.items():
                 gradient = trained[name].grad
                 if gradient is not None:  # else nothing of it reaches the outputs
@@ -271,9 +271,9 @@ class _Pieces:
         (given,) = windows(one, self._whole.captured, size, 1, derive(self._seed, "distill", number))
         turned = [axis - 4 for axis in (2, 3) if number // len(self._inputs) >> (axis - 2) & 1]
         # an image the other way round is one as well
-        given = tuple(x.flip(turned) if x.dim() == 4 and x.shape[1] in (1, 3) else x for x in given)
+        given = tuple(x.flip(turned) if is_image(x) else x for x in given)
         with torch.no_grad():
-            wanted = _outputs(self._whole, given)
+            wanted = self._whole.compute(given)
         self._held += sum(x.numel() * x.element_size() for x in (*given, *wanted))
         if self._held <= _HELD:
             self._known[number] = given, wanted
@@ -294,13 +294,8 @@ def _trained(network: CapturedModule) -> dict[str, Tensor]:
 
 def _mean_loss(network: CapturedModule, pieces: _Pieces) -> float:
     with torch.no_grad():
-        losses = [float(_loss(wanted, _outputs(network, given))) for given, wanted in map(pieces.__getitem__, range(8))]
+        losses = [float(_loss(wanted, network.compute(given))) for given, wanted in map(pieces.__getitem__, range(8))]
     return math.fsum(losses) / len(losses)
-
-
-def _outputs(network: CapturedModule, given: Inputs) -> tuple[Tensor, ...]:
-    result = network(*given)
-    return result if isinstance(result, tuple) else (result,)
 
 
 def _loss(wanted: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:

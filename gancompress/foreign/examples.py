@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gancompress.foreign.agreement import is_image, is_sound
 from gancompress.foreign.calibration import windows
 
 if TYPE_CHECKING:
@@ -78,18 +79,17 @@ def examples(
     found = []
     for given in pieces(whole, inputs) if inputs else ():
         wanted, made = _first(whole, given), _first(compressed, given)
-        if wanted.dim() == 4 and wanted.shape[1] in (1, 3):
+        if is_image(wanted):
             found.append(_images(given, wanted[0], made[0], pixels))
-        elif wanted.dim() == 3 and wanted.shape[1] == 1:
+        elif is_sound(wanted):
             found.append(_sounds(wanted[0, 0], made[0, 0]))
     return found
 
 
 def _first(network: CapturedModule, given: Inputs) -> Tensor:
     with torch.no_grad():
-        outputs = network(*given)
-    first: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
-    return first.detach().float()
+        first: Tensor = network.compute(given)[0]
+    return first.float()
 
 
 # --------------------------------------------------------------------------- images
@@ -97,7 +97,7 @@ def _first(network: CapturedModule, given: Inputs) -> Tensor:
 
 def _images(given: Inputs, wanted: Tensor, made: Tensor, pixels: tuple[float, float]) -> Example:
     low, high = pixels
-    shown = [("input", x[0]) for x in given if x.dim() == 4 and x.shape[1] in (1, 3)][:1]
+    shown = [("input", x[0]) for x in given if is_image(x)][:1]
     shown += [("dense", wanted), ("compressed", made)]
     pictures = [(title, _png((image.clamp(low, high) - low) / (high - low))) for title, image in shown]
     apart = (wanted.clamp(low, high) - made.clamp(low, high)).abs() / (high - low)

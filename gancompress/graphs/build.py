@@ -124,17 +124,18 @@ class CapturedModule(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         """Compute the graph."""
-        return self.compute(inputs)
+        outputs = self.compute(inputs)
+        return outputs[0] if len(outputs) == 1 else outputs
 
-    def compute(self, inputs: Sequence[Tensor], largest: int | None = None) -> Any:
-        """Compute the graph, refusing a value of more than ``largest`` elements."""
+    def compute(self, inputs: Sequence[Tensor], largest: int | None = None) -> tuple[Any, ...]:
+        """Return all outputs, be it one, refusing a value of more than ``largest`` elements."""
         steps = self.walk(inputs, largest)
         while True:
             try:
                 next(steps)
             except StopIteration as end:
                 outputs: tuple[Any, ...] = end.value
-                return outputs[0] if len(outputs) == 1 else outputs
+                return outputs
 
     def walk(
         self, inputs: Sequence[Tensor], largest: int | None = None
@@ -239,7 +240,7 @@ def check(graph: Graph, tensors: Mapping[str, Tensor], sizes: Mapping[str, int])
     try:
         with torch.device("meta"), torch.no_grad():
             outputs = trial.compute([one.example(sizes, "meta") for one in graph.inputs], _LARGEST)
-            return tuple(tuple(one.shape) for one in (outputs if isinstance(outputs, tuple) else (outputs,)))
+            return tuple(tuple(one.shape) for one in outputs)
     except ExportError:
         raise
     except Exception as error:  # arguments that make no sense together fail anywhere in torch

@@ -59,8 +59,7 @@ def _error(network: CapturedModule, dense: CapturedModule, inputs: Sequence[tupl
     """Return the squared error of all outputs, each over the square of the dense one."""
     total = 0.0
     for given in inputs:
-        pairs = [(one if isinstance(one, tuple) else (one,)) for one in (network(*given), dense(*given))]
-        for own, whole in zip(*pairs, strict=True):
+        for own, whole in zip(network.compute(given), dense.compute(given), strict=True):
             total += float((own - whole).double().square().sum() / whole.double().square().sum().clamp_min(1e-30))
     return total
 

@@ -186,11 +186,11 @@ def _weigh(
         try:
             with torch.enable_grad():
                 given = [x.detach().requires_grad_(x.is_floating_point()) for x in batch]
-                result = network(*given)
+                outputs = network.compute(given)
         finally:
             for hook in hooks:
                 hook.remove()
-        results = [one for one in (result if isinstance(result, tuple) else (result,)) if one.requires_grad]
+        results = [one for one in outputs if one.requires_grad]
         made = [(path, y) for path, y in made if y.requires_grad]
         for probe in range(probes if results and made else 0):
             rng = generator(seed, "reconstruct", "signs", number, probe)
