@@ -124,13 +124,9 @@ class Program:
         Raises:
             KernelError: shapes do not fit.
         """
-        return self._add(
-            ConvStep(
-                (x,) if isinstance(x, Value) else tuple(x), weight, as_pattern(mask), bias, stride=_pair(stride),
-                padding=sides_of(padding), dilation=_pair(dilation), groups=groups, border=border, scale=scale,
-                shift=shift, affine=affine, pre=pre, upsample=upsample,
-                add=(add,) if isinstance(add, Addend) else tuple(add), activation=activation, shuffle=shuffle,
-            )
+        return self._convolution(
+            x, weight, mask, bias, stride, padding, dilation, add, groups=groups, border=border, scale=scale,
+            shift=shift, affine=affine, pre=pre, upsample=upsample, activation=activation, shuffle=shuffle,
         )  # fmt: skip
 
     def conv_transpose(
@@ -157,12 +153,22 @@ class Program:
         Arguments are as for :meth:`conv`; ``padding`` is what the result loses on its sides, and ``output_padding``
         adds rows and columns, less than ``stride``.
         """
+        return self._convolution(
+            x, weight, mask, bias, stride, padding, dilation, add, transpose=True, groups=groups,
+            output_padding=_pair(output_padding), scale=scale, shift=shift, affine=affine, pre=pre,
+            activation=activation,
+        )  # fmt: skip
+
+    def _convolution(
+        self, x: Value | Sequence[Value], weight: Tensor, mask: Tensor | Pattern, bias: Tensor | None,
+        stride: int | tuple[int, int], padding: int | tuple[int, ...], dilation: int | tuple[int, int],
+        add: Addend | Sequence[Addend], **more: Any,
+    ) -> Value:  # fmt: skip
         return self._add(
             ConvStep(
-                (x,) if isinstance(x, Value) else tuple(x), weight, as_pattern(mask), bias, transpose=True,
-                stride=_pair(stride), padding=sides_of(padding), dilation=_pair(dilation), groups=groups,
-                output_padding=_pair(output_padding), scale=scale, shift=shift, affine=affine, pre=pre,
-                add=(add,) if isinstance(add, Addend) else tuple(add), activation=activation,
+                (x,) if isinstance(x, Value) else tuple(x), weight, as_pattern(mask), bias, stride=_pair(stride),
+                padding=sides_of(padding), dilation=_pair(dilation),
+                add=(add,) if isinstance(add, Addend) else tuple(add), **more,
             )
         )  # fmt: skip
 
