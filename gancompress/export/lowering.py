@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from gancompress.export.tracing import value_of
 from gancompress.kernels.layout import scale_and_shift
 from gancompress.kernels.resample import upsample2
+from gancompress.lowering.operations import batch_norm_affine
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -362,14 +363,9 @@ def _added(done: dict[int, Convolution], order: list[int], a: Read, b: Read) -> 
 
 
 def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Return the scale and shift, (C,), that batch norm is in eval mode; float64."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.double()
-    shift = -norm.running_mean.double() * scale
-    return scale, shift if norm.bias is None else shift + norm.bias.double()
+    return batch_norm_affine(norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
 
 
 def _scaled(read: Read, gain: Factor, bias: Factor) -> Read:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from gancompress.graphs.graph import Value
     from gancompress.kernels import Activation, Border
 
-__all__ = ["NO_SIDES", "Conv", "Factor", "Made", "Norm", "Read", "Sides", "Source", "Sum", "Term"]
+__all__ = ["NO_SIDES", "Conv", "Factor", "Made", "Norm", "Read", "Sides", "Source", "Sum", "Term", "composed"]
 
 Sides: TypeAlias = tuple[int, int, int, int]
 NO_SIDES: Sides = (0, 0, 0, 0)
@@ -140,3 +141,15 @@ class Read:
     def given(self) -> list[Value]:
         """The factors that differ from image to image."""
         return [one for pair in self.affine for one in pair if one is not None and not isinstance(one, Tensor)]
+
+
+def composed(read: Read) -> tuple[Tensor, Tensor]:
+    """Return one gain and one bias, ``(C,)`` float64, of a read whose affine map is the same for every image."""
+    scale = torch.ones(read.channels, dtype=torch.float64)
+    shift = torch.zeros(read.channels, dtype=torch.float64)
+    for gain, bias in read.affine:
+        if isinstance(gain, Tensor):
+            scale, shift = scale * gain, shift * gain
+        if isinstance(bias, Tensor):
+            shift = shift + bias
+    return scale, shift

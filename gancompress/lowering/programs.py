@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from gancompress.kernels import Addend, Pattern, Program
-from gancompress.lowering.fuse import composed
-from gancompress.lowering.made import Conv, Norm, Sum
+from gancompress.lowering.made import Conv, Norm, Sum, composed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

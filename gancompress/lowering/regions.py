@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from gancompress.graphs.graph import Value
-from gancompress.lowering.fuse import OPERATIONS, Fusion, UnfitError
+from gancompress.lowering.fuse import Fusion, UnfitError
 from gancompress.lowering.made import Conv, Made, Norm, Read, Source, Sum
+from gancompress.lowering.operations import OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -171,7 +172,7 @@ class _Search:
                     reads[name] = Read((sources[name],), node.name)
         fusion = Fusion(self.shapes, self.tensors, self.constants, self.numbers, reads)
         for node in nodes:
-            fusion.take(node, shared=len(self.readers[node.name]) != 1)
+            fusion.take(node, OPERATIONS[node.op](fusion, node), shared=len(self.readers[node.name]) != 1)
         results: dict[str, Made] = {}
         for node in nodes:
             if not set(self.readers[node.name]) <= inside:
