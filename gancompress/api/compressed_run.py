@@ -48,10 +48,8 @@ def measure_compression(done: Compression) -> None:
         pictures[name] = f"compress/{name}.png"
         sample_grid(network, done.directory / pictures[name], columns=_GRID[0], rows=_GRID[1])
     measured: dict[str, Any] = {
-        "times": found.to_dict(),
-        "faster": {name: found.against(name)["sparse"].faster for name in found.rows if name != "sparse"},
+        **found.before_and_after("sparse"),
         "call": f"{_BATCH} images",
-        "input_shapes": [list(shape) for shape in found.shapes],
         "machine": measured_on,
         "notes": list(found.missing),
         "psnr": {"mean": sum(values) / len(values), "images": len(values)},

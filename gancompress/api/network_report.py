@@ -54,13 +54,13 @@ def report_network(
     from gancompress.bench.timing import machine, with_threads
     from gancompress.export.network import load_network
     from gancompress.foreign.agreement import agreement
-    from gancompress.foreign.calibration import hold_out, windows
+    from gancompress.foreign.calibration import hold_out, typical_inputs, windows
     from gancompress.foreign.examples import RATE, examples
     from gancompress.storage.atomic import write_json
 
     loaded = load_network(file)
     held = hold_out(calibration)[1] if calibration else []
-    timed = windows(held[:1], whole.captured, _TIMED, 1)[0] if held else _example(whole)
+    timed = windows(held[:1], whole.captured, _TIMED, 1)[0] if held else typical_inputs(whole.captured, _TIMED)
     with with_threads(1):
         times = time_network(whole, {"sparse": loaded}, timed, onnx=onnx)
         dense, parts, notes = _execution(loaded, timed)
@@ -86,11 +86,7 @@ def report_network(
              "higher_is_better": one.higher_is_better}
             for one in measured
         ],
-        "input_shapes": [list(shape) for shape in times.shapes],
-        "times": times.to_dict(),
-        "faster": {
-            name: times.against(name)["sparse"].faster for name in times.rows if name != "sparse"
-        },
+        **times.before_and_after("sparse"),
         "torch": parts,
         "machine": measured_on,
         "layers": [
@@ -104,12 +100,6 @@ def report_network(
     shown = [(one.pictures, one.sounds) for one in examples(whole, loaded.network, held, pixels)]
     build_network_report(file.parent / "report.html", record, shown, RATE)
     return record
-
-
-def _example(whole: CapturedModule) -> tuple[Tensor, ...]:
-    sizes = {name: _TIMED for one in whole.captured.inputs for name in one.shape[1:] if isinstance(name, str)}
-    sizes |= {name: 1 for one in whole.captured.inputs for name in one.shape[:1] if isinstance(name, str)}
-    return tuple(one.example(sizes) for one in whole.captured.inputs)
 
 
 def _execution(

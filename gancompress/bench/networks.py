@@ -39,11 +39,15 @@ class NetworkTimes:
     shapes: tuple[tuple[int, ...], ...]
     missing: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the rows, ready for JSON."""
+    def before_and_after(self, ours: str) -> dict[str, Any]:
+        """Return the rows, how many times as fast ``ours`` is as each other, and the shapes; ready for JSON."""
         return {
-            name: {"seconds": one.seconds, "faster": one.faster, "quartiles": list(one.quartiles)}
-            for name, one in self.rows.items()
+            "input_shapes": [list(shape) for shape in self.shapes],
+            "times": {
+                name: {"seconds": one.seconds, "faster": one.faster, "quartiles": list(one.quartiles)}
+                for name, one in self.rows.items()
+            },
+            "faster": {name: self.against(name)[ours].faster for name in self.rows if name != ours},
         }
 
     def against(self, reference: str) -> dict[str, Ratio]:

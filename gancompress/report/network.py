@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from gancompress.report.pages import fill, write_page
+from gancompress.report.pages import data_uri, fill, write_page
 from gancompress.report.shown import Shown, Table
 from gancompress.report.words import count, density, duration, metric_value, size
 
@@ -45,8 +44,8 @@ def build_network_report(
         parts=[(one["operation"], one["where"], f"{100 * one['share']:.1f} %") for one in record.get("torch", ())],
         examples=[
             {
-                "pictures": [(title, _uri("image/png", content)) for title, content in pictures],
-                "sounds": [(title, _uri("audio/wav", content)) for title, content in sounds],
+                "pictures": [(title, data_uri("image/png", content)) for title, content in pictures],
+                "sounds": [(title, data_uri("audio/wav", content)) for title, content in sounds],
             }
             for pictures, sounds in examples
         ],
@@ -166,7 +165,3 @@ def measured_on(record: Mapping[str, Any]) -> str:
     shapes = record.get("call") or ", ".join("×".join(map(str, shape)) for shape in record["input_shapes"])
     machine = record["machine"]
     return f"{shapes}, median, 1 thread of {machine['processor']}, torch {machine['torch']}"
-
-
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

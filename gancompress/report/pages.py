@@ -13,7 +13,7 @@ from gancompress.storage.atomic import write_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["fill", "png_uri", "write_page"]
+__all__ = ["data_uri", "fill", "png_uri", "write_page"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -59,4 +59,9 @@ def png_uri(path: Path, largest: int | None = None) -> str | None:
         return None
     if not content.startswith(_PNG) or (largest is not None and len(content) > largest):
         return None
-    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    return data_uri("image/png", content)
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """Return an address that holds the content itself; ``kind`` is its media type."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
