@@ -11,6 +11,7 @@ from gancompress.kernels.native_library import Status, status
 from gancompress.kernels.ops import conv2d, conv_transpose2d, keep, linear
 from gancompress.kernels.pattern import Pattern, as_pattern
 from gancompress.kernels.program import Program
+from gancompress.kernels.quantized import Quantized
 from gancompress.kernels.steps import Activation, Addend, Affine, Border, Value
 from gancompress.kernels.tuning import Mode, break_even, choose
 
@@ -24,6 +25,7 @@ __all__ = [
     "Mode",
     "Pattern",
     "Program",
+    "Quantized",
     "Status",
     "Value",
     "after_relu",

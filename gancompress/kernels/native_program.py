@@ -21,7 +21,7 @@ from torch import Tensor
 from gancompress.errors import KernelError
 from gancompress.kernels import native_library as native
 from gancompress.kernels.native_library import BATCH, COLUMNS, DIRECT, FLAT, PHASED, ROWS, Library
-from gancompress.kernels.steps import ConvStep, NormStep
+from gancompress.kernels.steps import ConvStep, NormStep, QuantizeStep, SumStep
 from gancompress.kernels.upsampling import fold_upsampling
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ _BORDERS = {"zeros": 0, "reflect": 1, "replicate": 2}
 
 def is_native(step: Step) -> bool:
     """Whether the native kernels have the step."""
+    if any(value.stored is not None for value in (*step.reads, step.dst)):
+        return False
     return not isinstance(step, ConvStep) or max(step.stride) <= _LARGEST_STRIDE
 
 
@@ -106,8 +108,8 @@ def _strips(inputs: Sequence[Value], steps: Sequence[Step], axis: int, lanes: in
             here = here * step.shuffle
         else:
             here = scale[step.reads[0].index]
-            here = here if isinstance(step, NormStep) else here * step.add[0].upsample
-        for addend in () if isinstance(step, NormStep) else step.add:
+            here = here * step.add[0].upsample if isinstance(step, SumStep) else here
+        for addend in step.add if isinstance(step, ConvStep | SumStep) else ():
             if scale[addend.value.index] * addend.upsample != here:
                 return None
         scale[step.dst.index] = here
@@ -171,6 +173,7 @@ class NativeProgram:
     def _add(self, s: Step) -> None:
         sources = (ctypes.c_int32 * len(s.reads))(*(value.index for value in s.reads))  # a convolution's first
         args = native.StepArgs(sources=ctypes.addressof(sources), dst=s.dst.index, affine=-1)
+        assert not isinstance(s, QuantizeStep)
         if isinstance(s, NormStep):
             args.source_count, args.groups, args.eps = 1, s.groups, s.eps
             args.scale, args.bias = _at(s.weight), _at(s.bias)

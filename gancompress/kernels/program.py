@@ -14,6 +14,7 @@ place is used again once nothing reads it any more.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,6 +30,7 @@ from gancompress.kernels.steps import (
     Border,
     ConvStep,
     NormStep,
+    QuantizeStep,
     Step,
     SumStep,
     Value,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gancompress.kernels.native_library import Library
+    from gancompress.kernels.quantized import Quantized
 
 __all__ = ["Program"]
 
@@ -95,15 +98,22 @@ class Program:
         add: Addend | Sequence[Addend] = (),
         activation: Activation | None = None,
         shuffle: int = 1,
+        weight_scale: Tensor | None = None,
     ) -> Value:
         """Add a convolution with all that is fused around it.
 
         It computes, in this order: scale and shift, ``pre``, upsampling, border, convolution and bias, shuffle,
         addends, ``activation``.
 
+        Of values in bytes (see :meth:`quantize`) it computes ``float32(sum) * factor + shift`` with the exact sum of
+        the products of bytes and int8 weights, where ``factor`` is the scale of the bytes times that of the weights,
+        and ``shift`` is the bias less what the byte of zero adds. Then ``scale``, ``affine`` and ``pre`` stand in the
+        quantize step. The result is float32 in either case.
+
         Args:
             x: what it reads; several values of one size are read as if concatenated along channels.
-            weight: ``[R, C/groups, kh, kw]``; copied. A signal's is ``[R, C/groups, 1, k]``.
+            weight: ``[R, C/groups, kh, kw]``; copied. A signal's is ``[R, C/groups, 1, k]``. It is int8, -127 to
+                127, where ``x`` is held in bytes.
             mask: its kept positions.
             bias: ``[R]`` or None.
             stride: of both axes, or of rows and columns.
@@ -120,13 +130,16 @@ class Program:
             add: up to three addends, shaped like the result.
             activation: at the very end, a slope or slopes, one per channel of the result.
             shuffle: pixel shuffle by this factor: ``R / shuffle**2`` channels of so many times the rows and columns.
+            weight_scale: ``[R]``, what int8 weights are multiplied by; only for values in bytes.
 
         Raises:
-            KernelError: shapes do not fit.
+            KernelError: shapes do not fit; values in bytes of unequal scales, joined or grouped by other than fours of
+                channels, or with sums that 32 bits do not hold.
         """
         return self._convolution(
             x, weight, mask, bias, stride, padding, dilation, add, groups=groups, border=border, scale=scale,
             shift=shift, affine=affine, pre=pre, upsample=upsample, activation=activation, shuffle=shuffle,
+            weight_scale=weight_scale,
         )  # fmt: skip
 
     def conv_transpose(
@@ -147,6 +160,7 @@ class Program:
         pre: Activation | None = None,
         add: Addend | Sequence[Addend] = (),
         activation: Activation | None = None,
+        weight_scale: Tensor | None = None,
     ) -> Value:
         """Add a transposed convolution, ``[C, R/groups, kh, kw]``.
 
@@ -156,7 +170,7 @@ class Program:
         return self._convolution(
             x, weight, mask, bias, stride, padding, dilation, add, transpose=True, groups=groups,
             output_padding=_pair(output_padding), scale=scale, shift=shift, affine=affine, pre=pre,
-            activation=activation,
+            activation=activation, weight_scale=weight_scale,
         )  # fmt: skip
 
     def _convolution(
@@ -171,6 +185,32 @@ class Program:
                 add=(add,) if isinstance(add, Addend) else tuple(add), **more,
             )
         )  # fmt: skip
+
+    def quantize(
+        self,
+        x: Value,
+        stored: Quantized,
+        *,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        affine: Affine | None = None,
+        activation: Activation | None = None,
+    ) -> Value:
+        """Add the bytes ``stored`` of ``activation(x * scale + shift)``, for convolutions of bytes to read.
+
+        Args:
+            x: in float32.
+            stored: the scale and the zero of the bytes. What lies past their ends becomes 0 or 255, what is not a
+                number becomes the byte of zero.
+            scale: as for :meth:`conv`, like the others.
+            shift: together with ``scale``.
+            affine: in place of both.
+            activation: a slope or slopes ``[C]``.
+
+        Raises:
+            KernelError: shapes do not fit, or ``x`` is held in bytes already.
+        """
+        return self._add(QuantizeStep(x, stored, scale, shift, affine, activation))
 
     def norm(
         self, x: Value, weight: Tensor | None, bias: Tensor | None, eps: float, groups: int | None = None
@@ -187,9 +227,10 @@ class Program:
             raise KernelError("a program with an output takes no more layers")
         for value in step.reads:
             self._mine(value)
-        if isinstance(step, ConvStep) and step.affine is not None and step.affine not in self._affines:
-            raise KernelError(f"{step.affine} is not of this program")
-        step.dst = Value(len(self._values), step.dst.shape)
+        affine = getattr(step, "affine", None)
+        if affine is not None and affine not in self._affines:
+            raise KernelError(f"{affine} is not of this program")
+        step.dst = replace(step.dst, index=len(self._values))
         self._values.append(step.dst)
         self._steps.append(step)
         return step.dst
@@ -200,6 +241,8 @@ class Program:
             self._mine(value)
             if value in self.inputs:
                 raise KernelError("a program returns the results of its layers")
+            if value.stored is not None:
+                raise KernelError("a program returns float32: add a sum of what is held in bytes")
         if not values:
             raise KernelError("a program returns at least one value")
         self._outputs = values
@@ -213,17 +256,17 @@ class Program:
         return {**self.__dict__, "_built": {}}
 
     def arenas(self) -> tuple[list[int], list[int]]:
-        """Plan the memory: which arena every value lives in, and the floats per image of every arena."""
+        """Plan the memory: which arena every value lives in, and the 32-bit words per image of every arena."""
         last = {value.index: -1 for value in self.inputs}
         for i, step in enumerate(self._steps):
             for value in (*step.reads, step.dst):
                 last[value.index] = i
         for value in self._outputs:
             last[value.index] = len(self._steps)
-        sizes, free = [value.floats for value in self.inputs], list[int]()
+        sizes, free = [value.words for value in self.inputs], list[int]()
         place = [*range(len(sizes)), *(0 for _ in self._steps)]
         for i, step in enumerate(self._steps):
-            need = step.dst.floats
+            need = step.dst.words
             # The smallest free arena that is large enough, else the largest one, grown.
             fits = sorted(free, key=lambda a: (sizes[a] < need, sizes[a] if sizes[a] >= need else -sizes[a]))
             if fits:
@@ -291,7 +334,8 @@ class Program:
         """The same network in torch: what runs where the native kernels are missing, and what tests compare with.
 
         Args:
-            *inputs: as for a call, of any floating dtype, which the result has too.
+            *inputs: as for a call, of any floating dtype, which the result has too; what is computed from bytes is
+                float32.
         """
         if not self._outputs:
             raise KernelError("the program has no output: call output() first")

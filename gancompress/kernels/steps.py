@@ -19,8 +19,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gancompress.kernels.pattern import Pattern
+    from gancompress.kernels.quantized import Quantized
 
-__all__ = ["Activation", "Addend", "Affine", "Border", "ConvStep", "NormStep", "Step", "SumStep", "Value", "sides_of"]
+__all__ = [
+    "Activation",
+    "Addend",
+    "Affine",
+    "Border",
+    "ConvStep",
+    "NormStep",
+    "QuantizeStep",
+    "Step",
+    "SumStep",
+    "Value",
+    "sides_of",
+]
 
 #: What negative numbers are multiplied by: 0.0 is ReLU, another number LeakyReLU, a tensor ``[C]`` PReLU.
 Activation: TypeAlias = float | Tensor
@@ -30,6 +43,9 @@ Border: TypeAlias = Literal["zeros", "reflect", "replicate"]
 
 #: addends that a convolution takes
 _MOST_ADDENDS = 3
+#: consecutive channels whose bytes share a 32-bit word
+_IN_A_WORD = 4
+_LARGEST_SUM = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -39,15 +55,22 @@ class Value:
     Attributes:
         index: which one.
         shape: channels, rows and columns; a signal has one row.
+        stored: how it is held in bytes, None in float32.
     """
 
     index: int
     shape: tuple[int, int, int]
+    stored: Quantized | None = None
 
     @property
-    def floats(self) -> int:
-        """Elements of one image."""
-        return self.shape[0] * self.shape[1] * self.shape[2]
+    def planes(self) -> int:
+        """Maps of 32-bit words of one image: its channels, or a quarter of them in bytes."""
+        return self.shape[0] if self.stored is None else -(-self.shape[0] // _IN_A_WORD)
+
+    @property
+    def words(self) -> int:
+        """32-bit words of one image."""
+        return self.planes * self.shape[1] * self.shape[2]
 
 
 @dataclass(frozen=True)
@@ -109,15 +132,44 @@ def _activated(x: Tensor, slope: Activation | None) -> Tensor:
     return F.leaky_relu(x, slope) if slope else torch.relu(x)
 
 
+def _scaled(
+    x: Tensor, scale: Tensor | None, shift: Tensor | None, affine: Affine | None, affines: Sequence[Tensor]
+) -> Tensor:
+    if affine is not None:
+        of_images = affines[affine.index].to(x.dtype)[..., None, None]
+        return x * of_images[:, 0] + of_images[:, 1]
+    if scale is not None and shift is not None:
+        return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
+    return x
+
+
+def _check_scaling(scale: Tensor | None, shift: Tensor | None, affine: Affine | None, channels: int) -> None:
+    _check_vector("scale", scale, channels)
+    _check_vector("shift", shift, channels)
+    if (scale is None) != (shift is None):
+        raise KernelError("program: scale and shift come together")
+    if affine is not None:
+        if scale is not None:
+            raise KernelError("program: an affine per image cannot stand beside a scale")
+        if affine.channels != channels:
+            raise KernelError(f"program: {affine} does not fit an input of {channels} channels")
+
+
 def _with_addends(x: Tensor | None, addends: Sequence[Addend], values: dict[int, Tensor]) -> Tensor:
     for addend in addends:
-        more = values[addend.value.index]
+        more, stored = values[addend.value.index], addend.value.stored
+        more = more if stored is None else stored.floats_of(more)
         if addend.upsample > 1:
             more = F.interpolate(more, scale_factor=float(addend.upsample))
         more = more if addend.factor == 1 else more * addend.factor
         x = more if x is None else x + more
     assert x is not None
     return x
+
+
+def _check_float(value: Value) -> None:
+    if value.stored is not None:
+        raise KernelError(f"program: {value} is held in bytes already")
 
 
 def _check_addends(addends: Sequence[Addend], shape: tuple[int, ...]) -> None:
@@ -154,6 +206,7 @@ class ConvStep:
     add: tuple[Addend, ...] = ()
     activation: Activation | None = None
     shuffle: int = 1
+    weight_scale: Tensor | None = None
     dst: Value = field(init=False)
 
     def __post_init__(self) -> None:
@@ -181,7 +234,8 @@ class ConvStep:
             raise KernelError(f"program: a weight {shape} does not fit an input {have[0] if len(have) == 1 else have}")
         out = (gives // phases, rows * self.shuffle, columns * self.shuffle)
         self._check(channels, gives, out)
-        for name in ("weight", "bias", "scale", "shift"):
+        self.weight = self._own_weight()
+        for name in ("bias", "scale", "shift", "weight_scale"):
             setattr(self, name, _own(getattr(self, name)))
         self.pre, self.activation = _own_slope(self.pre), _own_slope(self.activation)
         self.dst = Value(-1, out)
@@ -199,16 +253,43 @@ class ConvStep:
         if len(self.add) > _MOST_ADDENDS:
             raise KernelError(f"program: at most {_MOST_ADDENDS} addends, got {len(self.add)}")
         _check_addends(self.add, out)
-        vectors = {"bias": gives, "scale": channels, "shift": channels, "pre": channels, "activation": out[0]}
+        vectors = {"bias": gives, "weight_scale": gives, "pre": channels, "activation": out[0]}
         for name, length in vectors.items():
             _check_vector(name, getattr(self, name), length)
-        if (self.scale is None) != (self.shift is None):
-            raise KernelError("program: scale and shift come together")
-        if self.affine is not None:
-            if self.scale is not None:
-                raise KernelError("program: an affine per image cannot stand beside a scale")
-            if self.affine.channels != channels:
-                raise KernelError(f"program: {self.affine} does not fit an input of {channels} channels")
+        _check_scaling(self.scale, self.shift, self.affine, channels)
+        self._check_bytes(channels)
+
+    def _check_bytes(self, channels: int) -> None:
+        in_bytes = [value.stored is not None for value in self.sources]
+        if not any(in_bytes):
+            if self.weight.dtype == torch.int8 or self.weight_scale is not None:
+                raise KernelError("program: int8 weights are for values in bytes: quantize the input first")
+            return
+        if self.weight.dtype != torch.int8 or self.weight_scale is None:
+            raise KernelError("program: a convolution of bytes has int8 weights, and a weight_scale")
+        if len({value.stored for value in self.sources}) != 1:
+            raise KernelError("program: sources in bytes share their scale and zero")
+        if any(given is not None for given in (self.scale, self.affine, self.pre)):
+            raise KernelError("program: what goes before a convolution of bytes stands in the quantize step")
+        parts = [value.shape[0] for value in self.sources] if len(self.sources) > 1 else []
+        parts += [channels // self.groups] if self.groups > 1 else []
+        if any(part % _IN_A_WORD for part in parts):
+            raise KernelError(f"program: bytes are joined and grouped by fours of channels, got {parts}")
+        if not bool(((self.weight_scale >= 0) & self.weight_scale.isfinite()).all()):
+            raise KernelError("program: a weight_scale is finite and not negative")
+        if bool((self.weight == -128).any()):
+            raise KernelError("program: int8 weights are -127 to 127")
+        if float(self._tap_sums(self._kept().abs()).max()) * 255 > _LARGEST_SUM:
+            raise KernelError("program: sums of so many products of bytes do not fit 32 bits")
+
+    def _own_weight(self) -> Tensor:
+        dtype = torch.int8 if self.stored else torch.float32
+        return self.weight.detach().to("cpu", dtype, copy=True).contiguous()
+
+    @property
+    def stored(self) -> Quantized | None:
+        """How what it reads is held in bytes, None in float32."""
+        return self.sources[0].stored
 
     @property
     def reads(self) -> tuple[Value, ...]:
@@ -242,20 +323,58 @@ class ConvStep:
         """
         maps = [values[value.index] for value in self.sources]
         x = maps[0] if len(maps) == 1 else torch.cat(maps, 1)
-        if self.affine is not None:
-            scale, shift = affines[self.affine.index].to(x.dtype)[..., None, None].unbind(1)
-            x = x * scale + shift
-        if self.scale is not None and self.shift is not None:
-            x = x * self.scale.to(x.dtype)[:, None, None] + self.shift.to(x.dtype)[:, None, None]
+        x = _scaled(x, self.scale, self.shift, self.affine, affines)
         x = _activated(x, self.pre)
+        x = x.double() - self.stored.zero if self.stored else x
         x = F.interpolate(x, scale_factor=2.0) if self.upsample else x
         x = self._convolved(x)
+        x = self._rescaled(x) if self.stored else x
         x = F.pixel_shuffle(x, self.shuffle) if self.shuffle > 1 else x
         return _activated(_with_addends(x, self.add, values), self.activation)
 
+    def _kept(self) -> Tensor:
+        return torch.where(self.pattern.mask.cpu(), self.weight.cpu(), 0)
+
+    def _tap_sums(self, kept: Tensor) -> Tensor:
+        """Return the sums of what meets in one result, int64: ``[R, 1, 1]``, transposed for each phase of strides."""
+        kept = kept.long()
+        if not self.transpose:
+            return kept.sum((1, 2, 3))[:, None, None]
+        per_group = kept.reshape(self.groups, -1, *kept.shape[1:]).sum(1).flatten(0, 1)  # [R, kh, kw]
+        meets = []
+        for taps, dilation, stride, before in zip(
+            kept.shape[2:], self.dilation, self.stride, self.padding[::2], strict=True
+        ):
+            phase, tap = torch.arange(stride)[:, None], torch.arange(taps)
+            meets.append(((phase + before - tap * dilation) % stride == 0).long())
+        return torch.einsum("rkl,ik,jl->rij", per_group, *meets)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Return what makes a float32 of the sums of a convolution of bytes: ``sum * factor + shift``.
+
+        Returns:
+            The factors ``[R]``, and the shifts ``[R, 1, 1]``, transposed one for each phase of the strides
+            ``[R, stride, stride]``: bias, less what the bytes of zero add to a sum.
+        """
+        assert self.stored is not None
+        assert self.weight_scale is not None
+        factor = self.weight_scale.double() * self.stored.scale
+        zeros = (self.stored.zero * self._tap_sums(self._kept())).double() * factor[:, None, None]
+        bias = zeros.new_zeros(len(factor)) if self.bias is None else self.bias.double()
+        return factor.float(), (bias[:, None, None] - zeros).float()
+
+    def _rescaled(self, x: Tensor) -> Tensor:
+        """Make float32 of the sums of weights times bytes less their zero, float64 ``[N, R, H, W]``."""
+        assert self.stored is not None
+        factor, shift = self.factors()
+        zeros = self.stored.zero * self._tap_sums(self._kept())
+        rows, columns = (torch.arange(x.shape[2 + i]) % shift.shape[1 + i] for i in (0, 1))
+        sums = x + zeros[:, rows][:, :, columns]  # padding holds the byte of zero
+        return sums.float() * factor[:, None, None] + shift[:, rows][:, :, columns]
+
     def _convolved(self, x: Tensor) -> Tensor:
-        kept = torch.where(self.pattern.mask.cpu(), self.weight, 0.0).to(x.dtype)
-        bias = None if self.bias is None else self.bias.to(x.dtype)
+        kept = self._kept().to(x.dtype)
+        bias = None if self.bias is None or self.stored else self.bias.to(x.dtype)
         top, bottom, left, right = self.padding
         if self.transpose:
             whole = F.conv_transpose2d(x, kept, bias, self.stride, 0, self.output_padding, self.groups, self.dilation)
@@ -308,6 +427,7 @@ class NormStep:
 
     def __post_init__(self) -> None:
         channels = self.source.shape[0]
+        _check_float(self.source)
         if self.groups < 1 or channels % self.groups:
             raise KernelError(f"program: {channels} channels are not {self.groups} groups")
         for name in ("weight", "bias"):
@@ -327,4 +447,35 @@ class NormStep:
         return torch.group_norm(x, self.groups, weight, bias, self.eps)
 
 
-Step: TypeAlias = ConvStep | SumStep | NormStep
+@dataclass(eq=False)
+class QuantizeStep:
+    """A value brought into bytes, with what stands before a convolution fused; see :meth:`Program.quantize`."""
+
+    source: Value
+    stored: Quantized
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    affine: Affine | None = None
+    activation: Activation | None = None
+    dst: Value = field(init=False)
+
+    def __post_init__(self) -> None:
+        channels = self.source.shape[0]
+        _check_float(self.source)
+        _check_scaling(self.scale, self.shift, self.affine, channels)
+        _check_vector("activation", self.activation, channels)
+        self.scale, self.shift, self.activation = _own(self.scale), _own(self.shift), _own_slope(self.activation)
+        self.dst = Value(-1, self.source.shape, self.stored)
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        """Every value that it reads."""
+        return (self.source,)
+
+    def dense(self, values: dict[int, Tensor], affines: Sequence[Tensor]) -> Tensor:
+        """Compute it in torch, uint8; arguments as for :meth:`ConvStep.dense`."""
+        x = _scaled(values[self.source.index].float(), self.scale, self.shift, self.affine, affines)
+        return self.stored.bytes_of(_activated(x, self.activation))
+
+
+Step: TypeAlias = ConvStep | SumStep | NormStep | QuantizeStep
