@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from entries import DENSITIES, Row, entry, generators, over, recipe_of
 
-from gancompress.bench.infer import REFERENCE, _masked, installed, onnx_bytes, onnxruntime_session, openvino_model
+from gancompress.bench.engines import installed, onnx_bytes, onnxruntime_session, openvino_model
+from gancompress.bench.infer import REFERENCE, _masked
 from gancompress.bench.styles import fold
 from gancompress.bench.timing import alternate
 from gancompress.evaluation.features import Statistics

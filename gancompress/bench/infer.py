@@ -7,14 +7,13 @@ from zeros. Every density is that of the recipe's prunable weights, spread over 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import io
-import warnings
+import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from gancompress.bench.engines import onnx_bytes, onnxruntime_session, openvino_model, ready
 from gancompress.bench.styles import fold
 from gancompress.bench.timing import Ratio, alternate, keep_memory, machine, ratios
 from gancompress.cost.profile import profile
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from gancompress.backbones.base import Generator
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["BenchInfer", "bench_infer", "installed", "onnx_bytes", "onnxruntime_session", "openvino_model"]
+__all__ = ["BenchInfer", "bench_infer"]
 
 REFERENCE = "torch, masked dense"
 _IMAGES_PER_TURN = 8
@@ -49,7 +48,7 @@ class BenchInfer:
         times: by batch size and variant, CPU and wall seconds of every turn.
         macs: by density, multiply-adds per image that are left in the convolutions and linear layers.
         error: by density, the largest difference of a pixel to the eager generator with the same masks.
-        missing: engines that are not installed.
+        missing: by engine that was left out, why.
     """
 
     settings: dict[str, Any]
@@ -57,7 +56,7 @@ class BenchInfer:
     times: dict[int, dict[str, list[tuple[float, float]]]]
     macs: dict[str, int]
     error: dict[str, float]
-    missing: list[str]
+    missing: dict[str, str]
 
     def against(self, batch: int, reference: str) -> dict[str, Ratio]:
         """Return every variant against another one than torch's, paired with it round by round."""
@@ -104,13 +103,16 @@ def bench_infer(
     dense = _dense(masked[densities[0]][0], compile)
     times: dict[int, dict[str, list[tuple[float, float]]]] = {}
     error: dict[str, float] = {}
+    missing: dict[str, str] = {}
     with torch.no_grad():
         for batch in batches:
             z = torch.randn(batch, generator.latent_dim, generator=seeded(recipe.seed, "bench", batch))
             labels = torch.arange(batch) % generator.num_classes if generator.num_classes else None
             inputs = (z,) if labels is None else (z, labels)
             steps: dict[str, Callable[[], object]] = {name: _call(net, inputs) for name, net in dense.items()}
-            steps |= _others(masked[densities[0]][0], inputs)
+            others, left_out = ready(_others(masked[densities[0]][0], inputs))
+            steps |= others
+            missing |= left_out
             for density, net in sparse.items():
                 steps[_name(density)] = _call(net, inputs)
                 difference = float((net(*inputs) - masked[density][0](*inputs)).abs().max())
@@ -126,7 +128,7 @@ def bench_infer(
             for density, (net, masks) in masked.items()
         },
         error=error,
-        missing=[name for name in ("onnxruntime", "openvino") if not installed(name)],
+        missing=missing,
     )
 
 
@@ -177,78 +179,31 @@ def _dense(generator: Generator, compile: bool) -> dict[str, nn.Module]:
     return variants
 
 
-def _others(generator: Generator, inputs: tuple[Tensor, ...]) -> dict[str, Callable[[], object]]:
-    """The engines that are installed: with the graph as it is, and with our exact rewrites."""
-    if not (installed("onnxruntime") or installed("openvino")):
-        return {}
+def _others(generator: Generator, inputs: tuple[Tensor, ...]) -> dict[str, Callable[[], Callable[[], object]]]:
+    """What makes the other engines: with the graph as it is, and with our exact rewrites."""
     ours = plain_copy(generator)
-    models = {"": onnx_bytes(generator, inputs)}
+    graphs: dict[str, nn.Module] = {"": generator}
     if fold(ours, frozen=True):
-        models[", folded"] = onnx_bytes(ours, inputs)
+        graphs[", folded"] = ours
     threads = torch.get_num_threads()
-    found: dict[str, Callable[[], object]] = {}
-    for suffix, model in models.items():
-        if installed("onnxruntime"):
-            found["onnxruntime" + suffix] = onnxruntime_session(model, inputs, threads)
-        if installed("openvino"):
-            for precision in ("f32", "bf16"):
-                title = "openvino" + (" bf16" if precision == "bf16" else "") + suffix
-                found[title] = openvino_model(model, inputs, threads, precision)
+    found: dict[str, Callable[[], Callable[[], object]]] = {}
+    for suffix, graph in graphs.items():
+        model = functools.cache(functools.partial(onnx_bytes, graph, inputs))
+        found["onnxruntime" + suffix] = functools.partial(_runtime, model, inputs, threads)
+        for precision, title in (("f32", "openvino"), ("bf16", "openvino bf16")):
+            found[title + suffix] = functools.partial(_openvino, model, inputs, threads, precision)
     return found
+
+
+def _runtime(model: Callable[[], bytes], inputs: tuple[Tensor, ...], threads: int) -> Callable[[], object]:
+    return onnxruntime_session(model(), inputs, threads)
+
+
+def _openvino(
+    model: Callable[[], bytes], inputs: tuple[Tensor, ...], threads: int, precision: str
+) -> Callable[[], object]:
+    return openvino_model(model(), inputs, threads, precision)
 
 
 def _call(network: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], object]:
     return lambda: network(*inputs)
-
-
-# --------------------------------------------------------------------------- other people's ways to run a generator
-
-
-def installed(package: str) -> bool:
-    """Return whether a package can be imported."""
-    return importlib.util.find_spec(package) is not None
-
-
-def onnx_bytes(network: nn.Module, inputs: tuple[Tensor, ...]) -> bytes:
-    """Return ``network`` in evaluation mode as an ONNX file, for exactly these shapes."""
-    buffer: Any = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter that needs no further package is marked as the old one
-        torch.onnx.export(network, inputs, buffer, dynamo=False, opset_version=17)
-    content: bytes = buffer.getvalue()
-    return content
-
-
-def onnxruntime_session(model: bytes, inputs: tuple[Tensor, ...], threads: int) -> Callable[[], object]:
-    """Return a call that runs an ONNX model on onnxruntime, with its default optimisations."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    names = [node.name for node in session.get_inputs()]
-    feed = {name: value.numpy() for name, value in zip(names, inputs, strict=False)}
-    return lambda: session.run(None, feed)
-
-
-def openvino_model(model: bytes, inputs: tuple[Tensor, ...], threads: int, precision: str) -> Callable[[], object]:
-    """Return a call that runs an ONNX model on OpenVINO.
-
-    Args:
-        model: the ONNX file.
-        inputs: in the order of the model's.
-        threads: CPU threads.
-        precision: ``f32`` or ``bf16``, OpenVINO's inference precision.
-    """
-    import openvino
-
-    core: Any = openvino.Core()
-    settings = {
-        "INFERENCE_NUM_THREADS": str(threads),
-        "NUM_STREAMS": "1",
-        "INFERENCE_PRECISION_HINT": precision,
-    }
-    compiled = core.compile_model(core.read_model(io.BytesIO(model)), "CPU", settings)
-    request = compiled.create_infer_request()
-    feed = {index: value.numpy() for index, value in enumerate(inputs[: len(compiled.inputs)])}
-    return lambda: request.infer(feed)

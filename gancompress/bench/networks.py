@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gancompress.bench.infer import installed, onnx_bytes, onnxruntime_session
+from gancompress.bench.engines import onnx_bytes, onnxruntime_session, ready
 from gancompress.bench.timing import Ratio, alternate, keep_memory, ratios
 
 if TYPE_CHECKING:
@@ -74,16 +74,13 @@ def time_network(
     """
     keep_memory()
     steps: dict[str, Callable[[], object]] = {DENSE: lambda: dense(*inputs)}
-    missing = []
-    try:
-        if not installed("onnxruntime"):
-            raise ImportError("is not installed: pip install 'gancompress[bench]'")
-        model: Any = str(onnx) if onnx is not None else onnx_bytes(dense, inputs)
-        steps[ONNXRUNTIME] = onnxruntime_session(model, inputs, torch.get_num_threads())
-        steps[ONNXRUNTIME]()
-    except Exception as error:  # an exporter and an engine of others: a network may be beyond either
-        steps.pop(ONNXRUNTIME, None)
-        missing.append(f"onnxruntime {' '.join(str(error).split())[:160]}")
+
+    def runtime() -> Callable[[], object]:
+        model = onnx_bytes(dense, inputs) if onnx is None else str(onnx)
+        return onnxruntime_session(model, inputs, torch.get_num_threads())
+
+    found, left_out = ready({ONNXRUNTIME: runtime})
+    steps |= found
     steps |= {name: _call(one, inputs) for name, one in sparse.items()}
     with torch.no_grad():
         start = time.process_time()
@@ -94,7 +91,8 @@ def time_network(
         # a short call says more about what ran before it than about itself
         calls = max(1, min(20, int(0.02 * len(steps) / taken)))
         times = alternate(steps, turns, calls=calls)
-    return NetworkTimes(ratios(times, DENSE), times, tuple(tuple(x.shape) for x in inputs), tuple(missing))
+    missing = tuple(f"onnxruntime: {why}" for why in left_out.values())
+    return NetworkTimes(ratios(times, DENSE), times, tuple(tuple(x.shape) for x in inputs), missing)
 
 
 def _call(network: Callable[..., object], inputs: tuple[Tensor, ...]) -> Callable[[], object]:

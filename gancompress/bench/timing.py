@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gancompress import kernels
-from gancompress.kernels.measured import processor_name
+from gancompress.kernels.measured import processor_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -73,7 +73,8 @@ def alternate(
     """Run every variant once per round, in alternating order.
 
     Args:
-        steps: what to time, by name.
+        steps: what to time, by name. One that works in another process has a method ``turn``, which makes so many calls
+            and returns the CPU and wall seconds of all of them.
         rounds: timed turns of each.
         warm: calls of each before that.
         calls: calls in one turn.
@@ -91,18 +92,24 @@ def alternate(
     try:
         for i in range(rounds):
             for name in list(steps) if i % 2 == 0 else list(steps)[::-1]:
-                if gpu:
-                    torch.cuda.synchronize()
-                cpu, wall = time.process_time(), time.perf_counter()
-                for _ in range(calls):
-                    steps[name]()
-                if gpu:
-                    torch.cuda.synchronize()
-                taken = (time.process_time() - cpu) / calls, (time.perf_counter() - wall) / calls
-                times[name].append((taken[1], taken[1]) if gpu else taken)
+                turn: Callable[[int], tuple[float, float]] | None = getattr(steps[name], "turn", None)
+                cpu, wall = turn(calls) if turn else _turn(steps[name], calls, gpu)
+                times[name].append((cpu / calls, wall / calls))
     finally:
         gc.enable()
     return times
+
+
+def _turn(step: Callable[[], object], calls: int, gpu: bool) -> tuple[float, float]:
+    if gpu:
+        torch.cuda.synchronize()
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(calls):
+        step()
+    if gpu:
+        torch.cuda.synchronize()
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return (wall if gpu else cpu), wall
 
 
 def ratios(times: Mapping[str, list[tuple[float, float]]], reference: str) -> dict[str, Ratio]:
@@ -127,7 +134,7 @@ def machine(gpu: bool = False) -> dict[str, Any]:
     status = kernels.status()
     return {
         **({"gpu": torch.cuda.get_device_name()} if gpu else {}),
-        "processor": processor_name(),
+        "processor": processor_key(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "kernels": status.isa or f"none: {status.reason}",

@@ -152,8 +152,9 @@ def infer(
         typer.echo(f"GFLOP/s of the kept weights: {done}")
     _say_dense()
     typer.echo(f"\nlargest difference to eager: {max(result.error.values()):.1e}")
-    if result.missing:
-        typer.echo(f"not installed: {', '.join(result.missing)}; pip install 'gancompress[bench]'")
+    for reason in dict.fromkeys(result.missing.values()):
+        names = "; ".join(name for name, why in result.missing.items() if why == reason)
+        typer.echo(f"left out: {names}: {reason}")
     _write(json_, result.to_dict())
 
 

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from gancompress import kernels
 from gancompress.bench import timing
-from gancompress.bench.infer import REFERENCE, bench_infer, installed
+from gancompress.bench.engines import installed
+from gancompress.bench.infer import REFERENCE, bench_infer
 from gancompress.bench.styles import fold, publish
 from gancompress.bench.timing import alternate, ratios
 from gancompress.bench.train import parse_densities
