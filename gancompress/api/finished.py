@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gancompress.api.commands import expressions
-from gancompress.api.networks import refuse_foreign
+from gancompress.api.networks import refuse_foreign, written_network
 from gancompress.api.outcomes import RunOutcome
 from gancompress.errors import ExportError, RunError
 from gancompress.report.summary import plain_metrics
@@ -51,9 +51,10 @@ class Exported:
         file: where it is.
         size: bytes of the file.
         tensors: what became of every tensor; of a packed file only.
-        difference: the largest difference of a pixel to the network's own images; of an ONNX file only.
+        difference: the largest difference of a pixel to the network's own images, or of an output of a network from
+            elsewhere as a share of its largest; of an ONNX file only.
         needs: what has to be installed where the file is loaded, and why; empty for files that need gancompress alone.
-        step: of the checkpoint that it was made from.
+        step: of the checkpoint that it was made from; 0 where it was made from a file.
         state: of the run; what is not ``done`` may still get better.
     """
 
@@ -144,9 +145,9 @@ def export(
     """Write the averaged generator of a run into one file; as ``gancompress export``.
 
     Args:
-        run: a run, or its directory.
+        run: a run, or its directory; as ONNX also a file that :func:`gancompress.load` opens, or its directory.
         path: the file; default: ``export/generator.safetensors``, ``generator-bf16.safetensors`` or ``generator.onnx``
-            in the run directory.
+            in the run directory; ``.onnx`` beside a file.
         format: ``packed`` keeps what is not zero, for :func:`gancompress.load`; ``onnx`` is dense, for other runtimes.
         values: of a packed file; ``bf16`` halves it again and rounds the weights.
         step: checkpoint: ``last``, ``best`` or a number.
@@ -160,6 +161,9 @@ def export(
     from gancompress.runs.record import RunRecord
 
     directory = _directory(run)
+    written = written_network(directory)
+    if written is not None:
+        return _export_written(written, path, format, values, step)
     refuse_foreign(directory, "export")
     name = "generator.onnx" if format == "onnx" else file_name(values)
     file = Path(path) if path is not None else directory / "export" / name
@@ -173,8 +177,7 @@ def export(
     if format == "onnx":
         from gancompress.export.onnx import export_onnx
 
-        if values != "float32":
-            raise ExportError(f"values {values} are for the format packed; an ONNX file holds float32")
+        _check_onnx_values(values)
         difference = export_onnx(opened.generator(str(at)), file)
         return Exported(file, file.stat().st_size, difference=difference, step=at, state=state)
     tensors = export_run(opened, file, step=str(at), values=values)
@@ -182,6 +185,35 @@ def export(
     origin, why = packed.architecture.origin, packed.missing
     needs = f"{origin or packed.architecture.backbone} (no graph could be stored: {why})" if why else ""
     return Exported(file, file.stat().st_size, tensors, needs=needs, step=at, state=state)
+
+
+def _export_written(written: Path, path: str | Path | None, format: str, values: str, step: str | int) -> Exported:
+    """Write what a file of ours holds as ONNX; it is packed already."""
+    if format != "onnx":
+        raise ExportError(
+            "is small already, and gancompress.load() opens it anywhere; `gancompress compress … --values bf16` writes "
+            "it with rounded weights, `gancompress export … --format onnx` for other runtimes",
+            where=str(written),
+        )
+    from gancompress.export.container import kind_of
+    from gancompress.export.network import KIND, load_network
+    from gancompress.export.onnx import export_network_onnx, export_onnx
+    from gancompress.export.packed import load_packed
+
+    _check_onnx_values(values)
+    if step != "last":
+        raise ExportError("is one file, without checkpoints to choose from", where=str(written))
+    file = Path(path) if path is not None else written.with_suffix(".onnx")
+    if kind_of(written) == KIND:
+        difference = export_network_onnx(load_network(written).network, file)
+    else:
+        difference = export_onnx(load_packed(written).generator(), file)
+    return Exported(file, file.stat().st_size, difference=difference)
+
+
+def _check_onnx_values(values: str) -> None:
+    if values != "float32":
+        raise ExportError(f"values {values} are for the format packed; an ONNX file holds float32")
 
 
 def _directory(run: str | Path | RunOutcome) -> Path:

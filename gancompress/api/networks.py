@@ -32,6 +32,7 @@ __all__ = [
     "distilling",
     "is_foreign",
     "refuse_foreign",
+    "written_network",
 ]
 
 #: a folder, a file, or inputs: a tensor each, or a tuple of tensors for a network with several
@@ -55,21 +56,20 @@ def is_foreign(source: object) -> bool:
     return callable(getattr(source, "named_parameters", None))
 
 
+def written_network(path: Path) -> Path | None:
+    """Return the file of a compressed network or packed generator, given itself or its directory; None of others."""
+    from gancompress.export.container import kind_of
+
+    written = path / "generator.safetensors" if path.is_dir() else path
+    return written if kind_of(written) else None
+
+
 def refuse_foreign(path: Path, command: str) -> None:
     """Say of a network from elsewhere what to do with it in place of a command for runs.
 
     Raises:
         ExportError: it is one.
     """
-    from gancompress.export.container import kind_of
-
-    written = path / "generator.safetensors" if path.is_dir() else path
-    if kind_of(written):
-        raise ExportError(
-            "is small already, and gancompress.load() opens it anywhere; `gancompress compress … --values bf16` writes "
-            "it with rounded weights",
-            where=str(written),
-        )
     weights = path.suffix == ".safetensors"
     if is_foreign(path) or weights:
         given = f"my_net.py:make --weights {path.name} --example 1x3x64x64" if weights else path.name

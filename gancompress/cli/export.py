@@ -7,14 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from gancompress.cli.evaluate import RunArgument, StepOption, note_other_protocols
+from gancompress.cli.evaluate import StepOption, note_other_protocols
 from gancompress.units import size
 
 __all__ = ["export"]
 
 
 def export(
-    run: RunArgument,
+    run: Annotated[
+        Path, typer.Argument(help="A run directory; for onnx also a file that load() opens.", metavar="RUN")
+    ],
     format: Annotated[
         Literal["packed", "onnx"],
         typer.Option("--format", help="packed: kept weights only; onnx: dense, for other runtimes."),
@@ -46,10 +48,10 @@ def export(
             _line(title, sum(one.dense for one in of), sum(one.packed for one in of), f"density {density:.4g}")
     about = ""
     if made.difference is not None:
-        about = f" ({size(made.size)}), images within {made.difference:.0e} of the network's"
+        about = f" ({size(made.size)}), outputs within {made.difference:.0e} of the network's"
     else:
         _line("whole file", sum(one.dense for one in tensors), made.size, "")
-    typer.echo(f"written: {made.file}{about}, of step {made.step:,}")
+    typer.echo(f"written: {made.file}{about}" + f", of step {made.step:,}" * bool(made.step))
     if made.state != "done":
         typer.echo(f"note: the run is {made.state}: this is its checkpoint of step {made.step:,}", err=True)
     note_other_protocols(run, step)

@@ -6,6 +6,8 @@ import contextlib
 import importlib
 import io
 import logging
+import math
+import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +17,23 @@ from gancompress.errors import ExportError
 from gancompress.evaluation.sandbox import draws
 from gancompress.export.container import write_whole
 from gancompress.export.plain import example_inputs, plain_copy
+from gancompress.seeds import generator as random_generator
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from gancompress.backbones.base import Generator
+    from torch import Tensor, nn
 
-__all__ = ["NEEDED", "export_onnx"]
+    from gancompress.backbones.base import Generator
+    from gancompress.graphs.build import CapturedModule
+    from gancompress.graphs.graph import Graph
+
+__all__ = ["NEEDED", "export_network_onnx", "export_onnx"]
 
 #: packages of the extra ``[onnx]``
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
+#: of images, whose values go from -1 to 1; of other outputs, as a share of the largest
 _TOLERANCE = 1e-4
 _RULES = (
     "collapse_slice",
@@ -52,11 +61,7 @@ def export_onnx(generator: Generator, path: Path) -> float:
     Raises:
         ExportError: the extra ``[onnx]`` is not installed, the network cannot be exported, or its images differ.
     """
-    for name in NEEDED:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            raise ExportError(f"ONNX needs the package {name}: pip install 'gancompress[onnx]'") from None
+    _check_packages()
     plain = plain_copy(generator)
     if draws(plain, *example_inputs(plain, 2, "onnx", 2).values()):
         raise ExportError(
@@ -64,17 +69,69 @@ def export_onnx(generator: Generator, path: Path) -> float:
             "part of z, or as a buffer",
             where=str(path),
         )
-    content = _export(plain)
-    difference = _difference(plain, content)
+    inputs = example_inputs(plain, 2, "onnx", 2)
+    batch = torch.export.Dim("N")
+    content = _export(plain, inputs, {name: {0: batch} for name in inputs}, ["images"])
+    trials = [tuple(example_inputs(plain, count, "onnx", count).values()) for count in (1, 3)]
+    difference, _ = _difference(plain, content, list(inputs), trials)
     if not difference <= _TOLERANCE:
         raise ExportError(f"the ONNX network's images differ by {difference:.1e}; nothing was written", where=str(path))
     write_whole(path, content)
     return difference
 
 
-def _export(network: Generator) -> bytes:
-    inputs = example_inputs(network, 2, "onnx", 2)
-    batch = torch.export.Dim("N")
+def export_network_onnx(network: CapturedModule, path: Path) -> float:
+    """Write a network from elsewhere as ONNX: its inputs keep their names, sizes that may change stay open.
+
+    Args:
+        network: left as it is.
+        path: the file; it appears whole, and only when onnxruntime gives the same outputs.
+
+    Returns:
+        The largest difference between onnxruntime and the network, as a share of the largest output.
+
+    Raises:
+        ExportError: the extra ``[onnx]`` is not installed, ONNX lacks one of its operations, or its outputs differ.
+    """
+    _check_packages()
+    graph = network.captured
+    names = list(dict.fromkeys(size for one in graph.inputs for size in one.shape if isinstance(size, str)))
+    dims = {name: torch.export.Dim(name) for name in names}
+    inputs = _random_inputs(graph, names, 0)
+    shapes = tuple(
+        {axis: dims[size] for axis, size in enumerate(one.shape) if isinstance(size, str)} for one in graph.inputs
+    )
+    titles = [one.name for one in graph.inputs]
+    content = _export(network, dict(zip(titles, inputs, strict=True)), (shapes,), list(graph.outputs))
+    difference, largest = _difference(network, content, titles, [inputs, _random_inputs(graph, names, 1)])
+    relative = difference / max(largest, 1e-30)
+    if not relative <= _TOLERANCE:
+        raise ExportError(
+            f"the ONNX network's outputs differ by {relative:.1e} of the largest; nothing was written", where=str(path)
+        )
+    write_whole(path, content)
+    return relative
+
+
+def _random_inputs(graph: Graph, names: Sequence[str], turn: int) -> tuple[Tensor, ...]:
+    """Return inputs of other sizes every turn, in the first none 1 or like another: that would be taken for fixed."""
+    rng = random_generator(0, "onnx", turn)
+    # many networks halve their maps a few times
+    sizes = {name: 32 * (len(names) - index + 1 if turn else index + 1) for index, name in enumerate(names)}
+    sizes |= {one.shape[0]: 2 - turn for one in graph.inputs if one.shape and isinstance(one.shape[0], str)}
+    empty = [one.example(sizes) for one in graph.inputs]
+    return tuple(torch.rand(x.shape, generator=rng).to(x.dtype) if x.is_floating_point() else x for x in empty)
+
+
+def _check_packages() -> None:
+    for name in NEEDED:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            raise ExportError(f"ONNX needs the package {name}: pip install 'gancompress[onnx]'") from None
+
+
+def _export(network: nn.Module, inputs: Mapping[str, Tensor], dynamic: Any, outputs: Sequence[str]) -> bytes:
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
@@ -89,17 +146,25 @@ def _export(network: Generator) -> bytes:
                 verbose=False,
                 optimize=False,
                 input_names=list(inputs),
-                output_names=["images"],
-                dynamic_shapes={name: {0: batch} for name in inputs},
+                output_names=list(outputs),
+                dynamic_shapes=dynamic,
             )
             _optimise(program.model)
         content: bytes = program.model_proto.SerializeToString()
     except Exception as error:  # the exporter raises whatever its passes raise
-        reason = " ".join(str(error).split())[:200]
-        raise ExportError(f"this network cannot be exported to ONNX ({type(error).__name__}: {reason})") from error
+        raise ExportError(f"this network cannot be exported to ONNX ({_reason(error)})") from error
     finally:
         quiet.setLevel(level)
     return content
+
+
+def _reason(error: Exception) -> str:
+    """Return what went wrong in one line: the innermost error, without the advice that the exporter gives of itself."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    missing = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", text)
+    return f"ONNX has nothing for the operation {missing[1]}" if missing else f"{type(error).__name__}: {text[:200]}"
 
 
 def _optimise(model: Any) -> None:
@@ -110,8 +175,10 @@ def _optimise(model: Any) -> None:
     """
     optimizer: Any = importlib.import_module("onnxscript.optimizer")
     rewriter: Any = importlib.import_module("onnxscript.rewriter")
+    passes: Any = importlib.import_module("onnx_ir.passes.common")
     rules: Any = importlib.import_module("onnxscript.rewriter.rules.common")
     optimizer.inline(model)
+    passes.NameFixPass()(model)  # folding stops at two values of one name, which the exporter makes (torch 2.14)
     for _ in range(2):  # what the first pass merges makes room for more
         optimizer.fold_constants(model, onnx_shape_inference=True)
         rewriter.rewrite(model, pattern_rewrite_rules=[getattr(rules, f"{name}_rule") for name in _RULES])
@@ -119,12 +186,21 @@ def _optimise(model: Any) -> None:
 
 
 @torch.no_grad()
-def _difference(network: Generator, content: bytes) -> float:
+def _difference(
+    network: nn.Module, content: bytes, names: Sequence[str], trials: Sequence[tuple[Tensor, ...]]
+) -> tuple[float, float]:
+    """Return the largest difference between onnxruntime and the network, and the largest output."""
     onnxruntime: Any = importlib.import_module("onnxruntime")
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    worst = 0.0
-    for count in (1, 3):
-        inputs = example_inputs(network, count, "onnx", count)
-        (made,) = session.run(["images"], {name: tensor.numpy() for name, tensor in inputs.items()})
-        worst = max(worst, float((torch.from_numpy(made) - network(*inputs.values())).abs().max()))
-    return worst
+    differences, outputs = [], []
+    for inputs in trials:
+        wanted = network(*inputs)
+        made = session.run(None, {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)})
+        for one, other in zip(wanted if isinstance(wanted, tuple) else (wanted,), made, strict=True):
+            found = torch.from_numpy(other)
+            differences.append(
+                (found.double() - one).abs().max() if found.shape == one.shape else torch.tensor(math.inf)
+            )
+            outputs.append(one.double().abs().max())
+    # of tensors, whose largest is NaN where one is
+    return float(torch.stack(differences).max()), float(torch.stack(outputs).max())

@@ -71,7 +71,7 @@ def capture_module(
 
 
 def open_onnx(path: Path, sizes: Mapping[str, int] | None = None) -> CapturedModule:
-    """Read an ``.onnx`` file; the sizes that it leaves open stay open.
+    """Read an ``.onnx`` file; the sizes that it leaves open stay open, and inputs and outputs keep their names.
 
     Args:
         path: the file.
@@ -94,7 +94,11 @@ def open_onnx(path: Path, sizes: Mapping[str, int] | None = None) -> CapturedMod
             example.append(torch.rand(shape, generator=rng))
     dynamic = [{axis: size for axis, size in enumerate(one.shape) if isinstance(size, str)} for one in inputs]
     with located(str(path)):
-        return capture_module(module, example, dynamic)
+        found = capture_module(module, example, dynamic)
+    graph = found.captured
+    names = dict(zip(graph.outputs, module.outputs, strict=True))
+    names |= {own.name: one.name for own, one in zip(graph.inputs, inputs, strict=True)}
+    return CapturedModule(graph.renamed(names), found.state_dict())
 
 
 def _run(module: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -140,6 +140,22 @@ class Graph:
         found = (one.name for node in self.nodes for one in node.references() if isinstance(one, Stored))
         return list(dict.fromkeys(found))
 
+    def renamed(self, names: Mapping[str, str]) -> Graph:
+        """Return the same graph with other names for some values; what else is called so gets an underscore."""
+        new, taken = dict(names), {*names.values()}
+        for old in (*(one.name for one in self.inputs), *(node.name for node in self.nodes)):
+            name = new.get(old, old)
+            while old not in names and name in taken:
+                name += "_"
+            new[old] = name
+            taken.add(name)
+        nodes = tuple(
+            Node(new[node.name], node.op, _renamed(node.args, new), _renamed(dict(node.kwargs), new))
+            for node in self.nodes
+        )
+        inputs = tuple(dataclasses.replace(one, name=new[one.name]) for one in self.inputs)
+        return Graph(inputs, nodes, tuple(new[name] for name in self.outputs))
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {
@@ -194,6 +210,14 @@ def _references(argument: Argument) -> Iterator[Value | Stored]:
     elif isinstance(argument, tuple):
         for item in argument:
             yield from _references(item)
+
+
+def _renamed(argument: Argument, names: Mapping[str, str]) -> Argument:
+    if isinstance(argument, Value):
+        return Value(names[argument.name])
+    if isinstance(argument, tuple):
+        return tuple(_renamed(item, names) for item in argument)
+    return {key: _renamed(item, names) for key, item in argument.items()} if isinstance(argument, dict) else argument
 
 
 def _plain(argument: Argument) -> Any:
