@@ -37,15 +37,17 @@ ALLOWED: dict[str, set[str]] = {
     "cost": {"errors", "seeds", "backbones", "sparsity"},
     "graphs": {"errors"},
     "lowering": {"kernels", "graphs"},
+    "quantization": {"errors", "kernels"},
     "architecture": {"errors", "components", "data", "recipe", "backbones", "sparsity"},
     "evaluation": {"errors", "seeds", "storage", "components", "data"},
 }
-ALLOWED["training"] = {*ALLOWED} - {"components", "recipe", "runs", "evaluation", "graphs", "lowering", "architecture"}
+ALLOWED["training"] = {*ALLOWED} - {"components", "recipe", "runs", "evaluation", "graphs", "lowering", "quantization",
+                                    "architecture"}  # fmt: skip
 ALLOWED["export"] = {*ALLOWED} - {"training", "methods", "objectives"}
 ALLOWED["reconstruct"] = {"errors", "seeds", "graphs", "sparsity"}
-ALLOWED["experiment"] = {*ALLOWED} - {"export", "reconstruct", "lowering"}
+ALLOWED["experiment"] = {*ALLOWED} - {"export", "reconstruct", "lowering", "quantization"}
 ALLOWED["foreign"] = {"errors", "seeds", "units", "storage", "components", "data", "backbones", "sparsity", "graphs",
-                      "lowering", "export", "reconstruct"}  # fmt: skip
+                      "lowering", "quantization", "export", "reconstruct"}  # fmt: skip
 for room in ("comparison", "bench", "testing"):
     ALLOWED[room] = {*ALLOWED} - {"comparison", "bench"}
 ALLOWED["report"] = {"errors", "units", "charts", "storage", "runs", "recipe", "comparison"}

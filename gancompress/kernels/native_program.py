@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gancompress.kernels.pattern import Plan
     from gancompress.kernels.steps import Activation, Step, Value
 
-__all__ = ["Layout", "NativeProgram", "fastest", "is_native", "layouts"]
+__all__ = ["Layout", "NativeProgram", "fastest", "is_native", "layouts", "merged"]
 
 #: The largest stride that the kernels take.
 _LARGEST_STRIDE = 16
@@ -187,7 +187,7 @@ class NativeProgram:
         args.slopes = _at(slopes)
         pre = None
         if isinstance(s, ConvStep):
-            s = s if self._mode == FLAT else _folded(s)
+            s = s if self._mode == FLAT else merged(s)
             plan = s.pattern.plan(
                 self._lib, PHASED if s.transpose else DIRECT, s.stride, s.padding[::2], self._own[s.dst.index],
                 dilation=s.dilation, groups=s.groups, shuffle=s.shuffle, flat=self._mode == FLAT, regions=True,
@@ -233,8 +233,11 @@ def _slopes(slope: Activation | None, channels: int) -> tuple[int, Tensor | None
     return (2, torch.full((channels,), slope)) if slope else (1, None)
 
 
-def _folded(s: ConvStep) -> ConvStep:
-    """Return the step with fewer products where it upsamples. Not for single images: their loops would be too short."""
+def merged(s: ConvStep) -> ConvStep:
+    """Return the step with fewer products where it upsamples: taps that meet in one small pixel are added up.
+
+    Not for single images in float: their loops would be too short.
+    """
     plain = s.stride == s.dilation == (1, 1) and s.groups == s.shuffle == 1 and s.border == "zeros"
     if not (s.upsample and plain and s.padding == (1, 1, 1, 1) and tuple(s.weight.shape[2:]) == (3, 3)):
         return s

@@ -71,6 +71,21 @@ class Program:
         self._built: dict[tuple[str, int], NativeProgram] = {}
         self._possible: dict[int, list[Layout]] = {}
 
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What it computes, in order."""
+        return tuple(self._steps)
+
+    @property
+    def affines(self) -> tuple[Affine, ...]:
+        """What calls give after the images, in order."""
+        return tuple(self._affines)
+
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        """What it returns, nothing while it is built."""
+        return self._outputs
+
     def affine(self, channels: int) -> Affine:
         """Declare one more tensor ``[N, 2, channels]`` (scales, then shifts) that every call gives after the images."""
         if self._outputs:
@@ -178,7 +193,7 @@ class Program:
         stride: int | tuple[int, int], padding: int | tuple[int, ...], dilation: int | tuple[int, int],
         add: Addend | Sequence[Addend], **more: Any,
     ) -> Value:  # fmt: skip
-        return self._add(
+        return self.add(
             ConvStep(
                 (x,) if isinstance(x, Value) else tuple(x), weight, as_pattern(mask), bias, stride=_pair(stride),
                 padding=sides_of(padding), dilation=_pair(dilation),
@@ -210,19 +225,24 @@ class Program:
         Raises:
             KernelError: shapes do not fit, or ``x`` is held in bytes already.
         """
-        return self._add(QuantizeStep(x, stored, scale, shift, affine, activation))
+        return self.add(QuantizeStep(x, stored, scale, shift, affine, activation))
 
     def norm(
         self, x: Value, weight: Tensor | None, bias: Tensor | None, eps: float, groups: int | None = None
     ) -> Value:
         """Add a group norm of a value, ``[C]`` gains and biases or None; without ``groups`` an instance norm."""
-        return self._add(NormStep(x, weight, bias, eps, x.shape[0] if groups is None else groups))
+        return self.add(NormStep(x, weight, bias, eps, x.shape[0] if groups is None else groups))
 
     def sum(self, addends: Sequence[Addend], activation: Activation | None = None) -> Value:
         """Add a sum of values: for where an addition stands behind no convolution."""
-        return self._add(SumStep(tuple(addends), activation))
+        return self.add(SumStep(tuple(addends), activation))
 
-    def _add(self, step: Step) -> Value:
+    def add(self, step: Step) -> Value:
+        """Add a step that reads values of this program; return its result, which the step's ``dst`` is from now on.
+
+        Raises:
+            KernelError: it reads something else, or the program has an output already.
+        """
         if self._outputs:
             raise KernelError("a program with an output takes no more layers")
         for value in step.reads:

@@ -321,16 +321,19 @@ class ConvStep:
             values: ``[N, C, H, W]`` by index, all that it reads.
             affines: ``[N, 2, C]``, those of the call.
         """
-        maps = [values[value.index] for value in self.sources]
-        x = maps[0] if len(maps) == 1 else torch.cat(maps, 1)
-        x = _scaled(x, self.scale, self.shift, self.affine, affines)
-        x = _activated(x, self.pre)
+        x = self.read(values, affines)
         x = x.double() - self.stored.zero if self.stored else x
         x = F.interpolate(x, scale_factor=2.0) if self.upsample else x
         x = self._convolved(x)
         x = self._rescaled(x) if self.stored else x
         x = F.pixel_shuffle(x, self.shuffle) if self.shuffle > 1 else x
         return _activated(_with_addends(x, self.add, values), self.activation)
+
+    def read(self, values: dict[int, Tensor], affines: Sequence[Tensor]) -> Tensor:
+        """Return what is convolved, before upsampling and border; arguments as for :meth:`dense`."""
+        maps = [values[value.index] for value in self.sources]
+        x = maps[0] if len(maps) == 1 else torch.cat(maps, 1)
+        return _activated(_scaled(x, self.scale, self.shift, self.affine, affines), self.pre)
 
     def _kept(self) -> Tensor:
         return torch.where(self.pattern.mask.cpu(), self.weight.cpu(), 0)
