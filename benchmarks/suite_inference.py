@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import tempfile
-from pathlib import Path
+import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from entries import DENSITIES, Row, entry, generators, over, recipe_of
+from elsewhere import Elsewhere, python_of
+from entries import DENSITIES, Row, at_density, entry, generators, narrowed, of_setup, over, recipe_of, wanted
+from rivals import RIVALS, SPARSE_RIVALS, Dense, compared, ours
 
-from gancompress.bench.engines import installed, onnx_bytes, onnxruntime_session, openvino_model
-from gancompress.bench.infer import REFERENCE, _masked
-from gancompress.bench.styles import fold
+from gancompress.bench.engines import onnx_bytes, onnxruntime_session, openvino_model, ready
+from gancompress.bench.infer import REFERENCE
 from gancompress.bench.timing import alternate
 from gancompress.evaluation.features import Statistics
 from gancompress.evaluation.metrics import frechet_distance
-from gancompress.export.compiled import compile_generator
-from gancompress.export.plain import plain_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
 def rows(
@@ -34,17 +30,20 @@ def rows(
     result = generators(channels, batch, rounds, *overrides)
     case = f"{channels} channels, batch {batch}: {engine}"
     for density, target, more in zip(DENSITIES, targets, stretch or (None,) * len(targets), strict=True):
-        at = f"density {density}"
+        at = at_density(density)
+        if not wanted(case, at):
+            continue
         if engine in result.times[batch]:
             value, quartiles = over(result.times[batch], engine, f"sparse {density:g}")
             yield Row(case, at, value, target, more, quartiles)
         else:
-            yield Row(case, at, None, target, more, note="not installed")
+            yield Row(case, at, None, target, more, note=result.missing.get(engine, ""))
 
 
 @entry("I0", "every engine, and ours by density, over masked-dense torch: how many times faster")
 def i0(rounds: int) -> Iterator[Row]:
-    for channels, batch, turns in ((256, 1, 2 * rounds), (256, 16, rounds), (64, 64, rounds)):
+    for channels, batch in narrowed(((256, 1), (256, 16), (64, 64)), of_setup):
+        turns = rounds if batch > 1 else 2 * rounds
         for name, found in generators(channels, batch, turns).batches[batch].items():
             if name != REFERENCE:
                 yield Row(name, f"{channels} channels, batch {batch}", found.faster, None, None, found.quartiles)
@@ -58,8 +57,10 @@ def i1(rounds: int) -> Iterator[Row]:
 
 @entry("I1b", "the best dense float32, given our exact rewrites")
 def i1b(rounds: int) -> Iterator[Row]:
-    for channels, batch, targets in ((256, 16, (5.5, 4.0, 2.4)), (64, 64, (3.8, 2.8, 1.9))):
-        yield from rows(channels, batch, rounds, best(channels, batch, rounds, ""), targets, (8, 5.5, 3))
+    aims = {(256, 16): (5.5, 4.0, 2.4), (64, 64): (3.8, 2.8, 1.9)}
+    for channels, batch in narrowed(tuple(aims), of_setup):
+        engine = best(channels, batch, rounds, "")
+        yield from rows(channels, batch, rounds, engine, aims[channels, batch], (8, 5.5, 3))
 
 
 @entry("I2", "as I1, narrower")
@@ -74,8 +75,9 @@ def i3(rounds: int) -> Iterator[Row]:
 
 @entry("I4", "the best dense bf16, given our rewrites, over our sparse float32")
 def i4(rounds: int) -> Iterator[Row]:
-    for channels, batch, targets in ((256, 16, (3.3, 2.2, 1.3)), (64, 64, (1.9, 1.4, 1.0))):
-        yield from rows(channels, batch, rounds, best(channels, batch, rounds, "bf16"), targets, None)
+    aims = {(256, 16): (3.3, 2.2, 1.3), (64, 64): (1.9, 1.4, 1.0)}
+    for channels, batch in narrowed(tuple(aims), of_setup):
+        yield from rows(channels, batch, rounds, best(channels, batch, rounds, "bf16"), aims[channels, batch], None)
 
 
 def best(channels: int, batch: int, rounds: int, precision: str) -> str:
@@ -85,43 +87,27 @@ def best(channels: int, batch: int, rounds: int, precision: str) -> str:
     return min(dense, key=lambda name: found[name].seconds)
 
 
-@entry("I5", "DeepSparse 1.8, the yardstick of its day, given the same masks: its ratio to onnxruntime over ours")
+@entry("I5", "DeepSparse 1.8, the yardstick of its day, given the same masks, over ours")
 def i5(rounds: int) -> Iterator[Row]:
-    """It needs an environment of its own: ``DEEPSPARSE_PYTHON`` names its interpreter (``deepsparse_turns.py``)."""
-    python = os.environ.get("DEEPSPARSE_PYTHON")
-    for channels, batch, turns in ((256, 1, 2 * rounds), (256, 16, rounds), (64, 64, rounds)):
-        for density in DENSITIES:
-            case, at = f"{channels} channels, batch {batch}: DeepSparse", f"density {density}"
-            # the yardstick is to be passed at density 0.1 and below
-            target, stretch = (1.0, 1.2) if density <= 0.1 else (None, None)
-            if not python or not installed("onnxruntime"):
-                yield Row(case, at, None, target, stretch, note="DEEPSPARSE_PYTHON is not set")
-                continue
-            theirs, _ = over(_deepsparse(python, channels, batch, density, turns), "onnxruntime", "deepsparse")
-            ours, _ = over(generators(channels, batch, turns).times[batch], "onnxruntime", f"sparse {density:g}")
-            yield Row(case, at, ours / theirs, target, stretch)
+    """It needs an environment of its own: ``DEEPSPARSE_PYTHON`` names its interpreter."""
 
+    def engine(dense: Dense) -> Any:
+        python = python_of("DEEPSPARSE_PYTHON")
+        return dense.checked(Elsewhere(python, "deepsparse", dense.exported, dense.z.numpy()), 80)
 
-def _deepsparse(python: str, channels: int, batch: int, density: float, rounds: int) -> Any:
-    network, _ = _masked(recipe_of(channels), density)
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "generator.onnx"
-        model.write_bytes(onnx_bytes(network, (torch.randn(batch, 128),)))
-        script = Path(__file__).with_name("deepsparse_turns.py")
-        command = [python, str(script), str(model), str(rounds)]
-        alone = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        said = subprocess.run(command, check=True, capture_output=True, text=True, env=alone).stdout
-    found = json.loads(said.splitlines()[-1])
-    assert found["apart"] < 1e-3, f"DeepSparse and onnxruntime differ by {found['apart']}"
-    return found["times"]
+    for setup in narrowed(((256, 1), (256, 16), (64, 64)), of_setup):
+        # the yardstick is to be passed at density 0.1 and below
+        for row in against(*setup, rounds, {}, {"DeepSparse": engine}):
+            aims = (1.0, 1.2) if row.at in ("density 0.05", "density 0.1") else (None, None)
+            yield dataclasses.replace(row, target=aims[0], stretch=aims[1])
 
 
 @entry("I6", "largest difference of a pixel to the eager generator")
 def i6(rounds: int) -> Iterator[Row]:
     found = generators(256, 16, rounds).error
-    for density in DENSITIES:
+    for density in narrowed(DENSITIES, at_density):
         case = "256 channels, batch 16: largest difference of a pixel"
-        yield Row(case, f"density {density}", found[f"sparse {density:g}"], 1e-5, None, lower=True)
+        yield Row(case, at_density(density), found[f"sparse {density:g}"], 1e-5, None, lower=True)
 
 
 @entry("I7", "as I1, conditional: a gain and a bias per class in every norm")
@@ -129,26 +115,54 @@ def i7(rounds: int) -> Iterator[Row]:
     yield from rows(256, 16, rounds, "onnxruntime", (8, 5.5, 3.3), (12, 7.5, 4.5), "model.conditional=true")
 
 
+@entry("Q1", "engines of today, quantised, in bf16 and in float32, over ours; MNN sparse has the same masks")
+def q1(rounds: int) -> Iterator[Row]:
+    """Below 1 they are faster: a user who quantises an ordinary generator does not need us for speed."""
+    for setup in narrowed(((256, 16), (256, 1), (64, 16)), of_setup):
+        yield from against(*setup, rounds, RIVALS, SPARSE_RIVALS)
+
+
+def against(
+    channels: int, batch: int, rounds: int, dense: Mapping[str, Any], sparse: Mapping[str, Any]
+) -> Iterator[Row]:
+    """Time rivals against ours: one dense generator, and one per density with the masks that ours has."""
+    recipe = recipe_of(channels)
+    held = functools.cache(lambda density: Dense(recipe, density, batch))
+    makers: dict[tuple[str, float | None], Any] = {}
+    for name, make in dense.items():
+        makers[name, None] = lambda make=make: make(held(1.0))
+    for name, make in sparse.items():
+        for density in DENSITIES:
+            makers[name, density] = lambda make=make, density=density: make(held(density))
+    yield from compared(of_setup((channels, batch)), ours(recipe, DENSITIES, batch), makers, *turns_of(batch, rounds))
+
+
+def turns_of(batch: int, rounds: int) -> tuple[int, int]:
+    """Turns, and calls in one: a short call says more about what ran before it than about itself."""
+    return (rounds, 1) if batch > 1 else (2 * rounds, 8)
+
+
+#: by density of 256 channels, the channels of a dense generator with as many weights
+NARROW = {0.05: 56, 0.1: 80, 0.2: 112}
+NARROW_RIVALS = {
+    "openvino, folded": RIVALS["openvino, folded"],
+    "openvino int8, folded": RIVALS["openvino int8, folded"],
+    "onnxruntime": lambda dense: onnxruntime_session(dense.exported, (dense.z,), 1),
+}
+
+
 @entry("N1", "56, 80 and 112 channels for densities 0.05, 0.1 and 0.2 of 256; below 1 the narrow one is faster")
 def n1(rounds: int) -> Iterator[Row]:
     """What the two are worth as generators is another question: ``gancompress compare`` trains both."""
-    z = (torch.randn(16, 128),)
-    for density, width in zip(DENSITIES, (56, 80, 112), strict=True):
-        wide, masks = _masked(recipe_of(256), density)
-        slim, _ = _masked(recipe_of(width), 1.0)
-        other = plain_copy(slim)
-        fold(other, frozen=True)
-        ours = compile_generator(wide, masks, sparse="always")
-        steps: dict[str, Any] = {"ours": lambda net=ours: net(*z)}
-        if installed("openvino"):
-            steps["openvino, folded"] = openvino_model(onnx_bytes(other, z), z, 1, "f32")
-        if installed("onnxruntime"):
-            steps["onnxruntime, as exported"] = onnxruntime_session(onnx_bytes(slim, z), z, 1)
-        with torch.no_grad():
-            times = alternate(steps, 2 * rounds, warm=2)
-        for name in list(steps)[1:]:
-            value, quartiles = over(times, name, "ours")
-            yield Row(f"batch 16: {name}", f"density {density}", value, None, None, quartiles)
+    for channels, batch in narrowed(((256, 16), (256, 1)), of_setup):
+        slim = functools.cache(lambda density, batch=batch: Dense(recipe_of(NARROW[density]), 1.0, batch))
+        makers = {
+            (f"narrow, {name}", density): lambda make=make, density=density, slim=slim: make(slim(density))
+            for name, make in NARROW_RIVALS.items()
+            for density in NARROW
+        }
+        own = ours(recipe_of(channels), tuple(NARROW), batch)
+        yield from compared(of_setup((channels, batch)), own, makers, *turns_of(batch, rounds))
 
 
 @entry("F1", "bytes of torch.save over our file, convolutions of SNGAN with 256 channels")
@@ -195,15 +209,20 @@ def e2(rounds: int) -> Iterator[Row]:
     network = torchvision.models.inception_v3(weights=None, init_weights=False, aux_logits=True).eval()
     images = (torch.rand(8, 3, 299, 299),)
     steps: dict[str, Any] = {"torch": lambda: network(*images)}
-    model = onnx_bytes(network, images) if installed("onnxruntime") or installed("openvino") else b""
-    if installed("onnxruntime"):
-        steps["onnxruntime"] = onnxruntime_session(model, images, 1)
-    if installed("openvino"):
-        steps["openvino"] = openvino_model(model, images, 1, "f32")
-        steps["openvino bf16"] = openvino_model(model, images, 1, "bf16")
+    model = functools.cache(lambda: onnx_bytes(network, images))
+    others, left_out = ready(
+        {
+            "onnxruntime": lambda: onnxruntime_session(model(), images, 1),
+            "openvino": lambda: openvino_model(model(), images, 1, "f32"),
+            "openvino bf16": lambda: openvino_model(model(), images, 1, "bf16"),
+        }
+    )
+    steps |= others
     with torch.no_grad():
         times = alternate(steps, max(2, rounds // 2))
     for name, target, stretch in (("onnxruntime", 1.8, None), ("openvino", 1.8, None), ("openvino bf16", None, 4)):
         if name in times:
             value, quartiles = over(times, "torch", name)
-            yield Row(f"batch 8: {name}", "", value, target, stretch, quartiles)
+            yield Row(f"batch 8: {name}", "", value, target, stretch, quartiles, ran=getattr(steps[name], "ran", ""))
+        else:
+            yield Row(f"batch 8: {name}", "", None, target, stretch, note=left_out[name])

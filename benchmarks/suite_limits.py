@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from entries import DENSITIES, Row, entry, generators
+from entries import DENSITIES, Row, at_density, entry, generators, narrowed, of_setup
 from peaks import BUFFERS, peaks
 from torch.nn import functional as F
 
@@ -62,8 +62,8 @@ def p1(rounds: int) -> Iterator[Row]:
 @entry("P2", "GFLOP/s of the kept weights in a compiled generator, median of its turns, and share of the peak")
 def p2(rounds: int) -> Iterator[Row]:
     peak = peaks().get("registers")
-    for channels, batch in ((256, 16), (64, 64)):
+    for channels, batch in narrowed(((256, 16), (64, 64)), of_setup):
         result = generators(channels, batch, rounds)
-        for density in DENSITIES:
+        for density in narrowed(DENSITIES, at_density):
             rate = result.gflops(batch, f"sparse {density:g}")
             yield share(f"{channels} channels, batch {batch}: whole generator", f"density {density}", rate, peak)

@@ -7,13 +7,13 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
-from entries import PAIRS, Row, Times, entry, over, recipe_of, training
+from entries import PAIRS, Row, Times, at_pair, entry, narrowed, over, recipe_of, training
 from peers import average_by_state_dict, mask_by_state_dict, mask_one_by_one, update_topology
 from torch.nn import functional as F
 
 from gancompress import kernels
 from gancompress.bench.timing import alternate
-from gancompress.bench.train import _give_gradients, _step, _trainer, optimizer_operations
+from gancompress.bench.train import BF16, _give_gradients, _step, _trainer, optimizer_operations
 from gancompress.cost.summary import optimizer_bytes
 from gancompress.experiment.assemble import build_dataset, build_trainer
 from gancompress.experiment.budgets import ROLES, build_method, masked_weights
@@ -238,20 +238,41 @@ def s2(rounds: int) -> Iterator[Row]:
 
 @entry("S3", "a whole training step in the plain style of the field over a sparse one")
 def s3(rounds: int) -> Iterator[Row]:
-    for pair, target, stretch in zip(PAIRS, (5.5, 4.3, 3.2), (9, 6.5, 5), strict=True):
-        row = training(256, rounds).against_plain[f"sparse {pair[0]:g}/{pair[1]:g}"]
-        yield Row("256 channels", f"G/D {pair[0]:g}/{pair[1]:g}", row.faster, target, stretch, row.quartiles)
+    aims = dict(zip(PAIRS, ((5.5, 9), (4.3, 6.5), (3.2, 5)), strict=True))
+    for pair in narrowed(PAIRS, at_pair):
+        row = training(256, rounds).against_plain[sparse(pair)]
+        yield Row("256 channels", at_pair(pair), row.faster, *aims[pair], row.quartiles)
+
+
+def sparse(pair: tuple[float, float]) -> str:
+    """What the timings call a sparse step."""
+    return f"sparse {pair[0]:g}/{pair[1]:g}"
+
+
+#: channels, and densities of generator and discriminator
+STEPS = (*((256, pair) for pair in PAIRS), (64, PAIRS[0]))
+
+
+def steps() -> tuple[tuple[int, tuple[float, float]], ...]:
+    """Those of them that are asked for."""
+    wide = narrowed((256, 64), lambda channels: f"{channels} channels")
+    return tuple((c, pair) for c, pair in narrowed(STEPS, lambda step: at_pair(step[1])) if c in wide)
 
 
 @entry("S4", "our best dense float32 step over a sparse one, by densities of generator and discriminator")
 def s4(rounds: int) -> Iterator[Row]:
-    for channels, pair, target, stretch in (
-        *((256, pair, target, 5) for pair, target in zip(PAIRS, (3, 2.4, 1.8), strict=True)),
-        (64, PAIRS[0], 1.7, 3),
-    ):
-        row = training(channels, rounds).against_best[f"sparse {pair[0]:g}/{pair[1]:g}"]
-        at = f"G/D {pair[0]:g}/{pair[1]:g}"
-        yield Row(f"{channels} channels", at, row.faster, target, stretch, row.quartiles)
+    aims = dict(zip(STEPS, ((3, 5), (2.4, 5), (1.8, 5), (1.7, 3)), strict=True))
+    for channels, pair in steps():
+        row = training(channels, rounds).against_best[sparse(pair)]
+        yield Row(f"{channels} channels", at_pair(pair), row.faster, *aims[channels, pair], row.quartiles)
+
+
+@entry("S6", "our dense bf16 step over a sparse float32 one; slow where the CPU has no instructions for bf16")
+def s6(rounds: int) -> Iterator[Row]:
+    ran = "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "bf16 without instructions for it"
+    for channels, pair in steps():
+        row = training(channels, rounds).against(BF16)[sparse(pair)]
+        yield Row(f"{channels} channels", at_pair(pair), row.faster, None, None, row.quartiles, ran=ran)
 
 
 @entry("S5", "bytes of optimizer state: dense over compact, 256 channels, density 0.05/0.05")
@@ -273,7 +294,7 @@ def s5(rounds: int) -> Iterator[Row]:
 
 @entry("D1", "a training step in the plain style over our best dense float32 one")
 def d1(rounds: int) -> Iterator[Row]:
-    for channels in (256, 64):
+    for channels in narrowed((256, 64), lambda channels: f"{channels} channels"):
         found = training(channels, rounds)
         row = found.against_plain[found.best_dense]
         yield Row("best float32", f"{channels} channels", row.faster, 1.5, 2.2, row.quartiles)
@@ -281,8 +302,6 @@ def d1(rounds: int) -> Iterator[Row]:
 
 @entry("D2", "a training step in the plain style over our dense bf16 one")
 def d2(rounds: int) -> Iterator[Row]:
-    for channels in (256, 64):
-        found = training(channels, rounds).against_plain
-        name = next(n for n in found if "bf16" in n)
-        row = found[name]
+    for channels in narrowed((256, 64), lambda channels: f"{channels} channels"):
+        row = training(channels, rounds).against_plain[BF16]
         yield Row("bf16", f"{channels} channels", row.faster, 2.5, 3.8, row.quartiles)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 #: first letter of an entry's id, and what stands above its table
 GROUPS = {
     "I": "Generators: how many times our compiled sparse one is faster than a dense one",
+    "Q": "Engines of today, quantised too: how many times ours is faster, below 1 they are",
     "N": "A narrow dense generator of equal size: how many times ours is faster",
     "F": "Files",
     "E": "Evaluation",
@@ -67,21 +68,32 @@ def table(rows: Sequence[tuple[str, Row]]) -> list[str]:
     """One table of figures whose columns count the same thing."""
     columns = list(dict.fromkeys(row.at for _, row in rows))
     lines: dict[tuple[str, str], dict[str, str]] = {}
+    ran: dict[tuple[str, str], list[str]] = {}
     for name, row in rows:
         lines.setdefault((name, row.case), {})[row.at] = cell(row)
-    heads = " | ".join(column or "measured" for column in columns)
-    found = [f"| id | case | {heads} |", "|---" * (2 + len(columns)) + "|"]
+        ran.setdefault((name, row.case), []).append(row.ran)
+    said = {key: " / ".join(filter(None, dict.fromkeys(words))) for key, words in ran.items()}
+    ran_in = any(said.values())  # a column only where engines tell
+    heads = ["id", "case", *(["ran in"] if ran_in else []), *(column or "measured" for column in columns)]
+    found = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for (name, case), cells in lines.items():
-        found.append(f"| {name} | {case} | {' | '.join(cells.get(column, '') for column in columns)} |")
+        told = [said[name, case]] if ran_in else []
+        found.append(f"| {' | '.join([name, case, *told, *(cells.get(column, '') for column in columns)])} |")
     return found
 
 
-def markdown(rows: Sequence[tuple[str, Row]], whats: Mapping[str, str], level: int = 3) -> str:
+def markdown(
+    rows: Sequence[tuple[str, Row]],
+    whats: Mapping[str, str],
+    left_out: Mapping[str, str] | None = None,
+    level: int = 3,
+) -> str:
     """All tables, each under a heading and the list of what its entries compare, then what was missed.
 
     Args:
         rows: figures with the ids of their entries.
         whats: by id, what an entry compares.
+        left_out: by engine, why it was not measured.
         level: of the headings.
     """
     parts = [LEGEND]
@@ -93,6 +105,8 @@ def markdown(rows: Sequence[tuple[str, Row]], whats: Mapping[str, str], level: i
         parts.append("\n".join(f"- {name}: {whats[name]}" for name in dict.fromkeys(name for name, _ in own)))
         kinds = dict.fromkeys(kind_of(row) for _, row in own)
         parts.extend("\n".join(table([(name, row) for name, row in own if kind_of(row) == kind])) for kind in kinds)
+    if left_out:
+        parts.append("Not measured:\n\n" + "\n".join(f"- {name}: {why}" for name, why in left_out.items()))
     missed = [
         f"- {name}, {row.case}{', ' if row.at else ''}{row.at}: {number(row.value)} for {row.target:g}"
         for name, row in rows

@@ -23,7 +23,7 @@ _OPENVINO_LAYERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", 
 _REASON = 200  # characters of it
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Engine:
     """A network on an engine with its inputs: a call that can be timed.
 

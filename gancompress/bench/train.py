@@ -62,6 +62,7 @@ class BenchTrain:
             ``alone``: what masks add to the optimizers' steps of one D+G pair, as a share of a whole step.
         optimizer: default ``Adam(foreach)``, our optimizer without masks, and with them, per D+G pair.
         operations: dispatched operations of optimizer, masks and average of one D+G pair.
+        times: by variant, CPU and wall seconds of every turn.
     """
 
     settings: dict[str, Any]
@@ -72,6 +73,11 @@ class BenchTrain:
     masking: dict[str, float]
     optimizer: dict[str, Ratio]
     operations: dict[str, int]
+    times: dict[str, list[tuple[float, float]]]
+
+    def against(self, reference: str) -> dict[str, Ratio]:
+        """Return every variant against another one, paired with it round by round."""
+        return ratios(self.times, reference)
 
     def images_per_second(self, name: str) -> float:
         """Return the real images that one variant takes in per second of the clock."""
@@ -176,6 +182,7 @@ def bench_train(
         },
         optimizer=optimizer,
         operations=optimizer_operations(together),
+        times=times,
     )
 
 
