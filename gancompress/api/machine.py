@@ -76,7 +76,7 @@ def _kernels() -> Finding:
 
     status = kernels.status()
     if status.available:
-        return Finding("sparse kernels", f"{status.isa}")
+        return Finding("sparse kernels", f"{status.isa}, int8 by {status.int8}")
     return Finding("sparse kernels", "none: everything runs dense", status.reason)
 
 

@@ -4,7 +4,8 @@ The library is a plain C interface over ctypes: float32 pointers in, float32 poi
 Python, so one build serves many versions of both, and ctypes releases the interpreter's lock during a call.
 
 Environment:
-    GANCOMPRESS_KERNELS: ``avx512``, ``avx2`` or ``baseline`` picks an instruction set, ``off`` runs everything dense.
+    GANCOMPRESS_KERNELS: ``avx512vnni``, ``avx512``, ``avxvnni``, ``avx2`` or ``baseline`` picks an instruction set,
+        ``off`` runs everything dense. Those with ``vnni`` differ from the others in how they multiply bytes.
     GANCOMPRESS_KERNELS_LIBRARY: load this file instead of the installed one (used to run a sanitizer build).
 """
 
@@ -25,7 +26,7 @@ __all__ = ["ENVIRONMENT", "Library", "Status", "library", "status"]
 #: The environment variable that picks an instruction set.
 ENVIRONMENT = "GANCOMPRESS_KERNELS"
 
-_ABI = 7
+_ABI = 8
 _OK, _NOT_FINITE, _BAD_ARGUMENT, _NO_MEMORY = range(4)
 IMAGES, POINTS, BATCH_LAST = range(3)
 DIRECT, PHASED, WEIGHTS = range(3)
@@ -38,15 +39,17 @@ class Status:
 
     Attributes:
         available: true when sparse kernels run; false when everything runs dense.
-        isa: the instruction set in use (``avx512``, ``avx2``, ``baseline``), or None.
+        isa: the instruction set in use (``avx512vnni``, ``avx512``, ``avxvnni``, ``avx2``, ``baseline``), or None.
         path: the library's file, or None when there is none.
         reason: why it is so, in one line.
+        int8: the instruction that multiplies bytes, or None.
     """
 
     available: bool
     isa: str | None
     path: str | None
     reason: str
+    int8: str | None = None
 
 
 def _fields(*names_by_type: tuple[type, str]) -> list[tuple[str, type]]:
@@ -59,7 +62,7 @@ class PlanShape(ctypes.Structure):
 
     _fields_ = _fields(
         (c_int32, "kind dim0 dim1 kh kw stride_y stride_x top left dilation_y dilation_x groups shuffle"),
-        (c_int32, "flat grid_h grid_w tile_h tile_w tiles_y tiles_x chunk"),
+        (c_int32, "flat grid_h grid_w tile_h tile_w tiles_y tiles_x chunk blocks"),
     )
 
 
@@ -97,7 +100,7 @@ class BoxesArgs(ctypes.Structure):
 class ValueArgs(ctypes.Structure):
     """``GcValue`` in ``native/api.h``."""
 
-    _fields_ = _fields((c_int32, "arena channels h w strip_h strip_w"))
+    _fields_ = _fields((c_int32, "arena channels h w strip_h strip_w bytes zero"), (c_float, "unit"))
 
 
 class ProgramArgs(ctypes.Structure):
@@ -112,12 +115,21 @@ class AddendArgs(ctypes.Structure):
     _fields_ = _fields((c_int32, "value"), (c_float, "factor"), (c_int32, "up"))
 
 
+class ViewArgs(ctypes.Structure):
+    """``GcView`` in ``native/api.h``."""
+
+    _fields_ = _fields((c_void_p, "scale shift slopes"), (c_int32, "value affine activation"), (c_float, "inverse"))
+
+
 class StepArgs(ctypes.Structure):
     """``GcStep`` in ``native/api.h``."""
 
     _fields_ = _fields(
-        (c_void_p, "plan weight bias scale shift pre_slopes slopes sources add"),
-        (c_int32, "source_count add_count dst up border pre activation affine groups"),
+        (c_void_p, "plan weight bias scale shift pre_slopes slopes sources add views"),
+        (
+            c_int32,
+            "source_count add_count view_count dst written up border pre activation affine groups blocks shuffle",
+        ),
         (c_float, "eps"),
     )
 
@@ -133,8 +145,8 @@ class RunArgs(ctypes.Structure):
 
 
 #: what functions give, where that is no status code, and what they take, where ctypes cannot tell it from the values
-_RESULTS = {"gc_isa_name": c_char_p, "gc_plan_new": c_void_p, "gc_program_new": c_void_p, "gc_plan_free": None,
-            "gc_program_free": None}  # fmt: skip
+_RESULTS = {"gc_isa_name": c_char_p, "gc_isa_bytes": c_char_p, "gc_plan_new": c_void_p, "gc_program_new": c_void_p,
+            "gc_plan_free": None, "gc_program_free": None}  # fmt: skip
 _ARGUMENTS = {
     "gc_plan_new": [c_void_p, POINTER(PlanShape), c_int32],
     "gc_plan_free": [c_void_p],
@@ -191,6 +203,7 @@ class Library:
             )
         self.isa_index = self.built_for.index(self.isa)
         self.lanes = int(lib.gc_isa_lanes(self.isa_index))
+        self.int8: str = lib.gc_isa_bytes(self.isa_index).decode()
 
     def check(self, code: int) -> bool:
         """Turn a status code into True (done), False (an input was not finite: nothing useful written) or an error."""
@@ -226,7 +239,7 @@ def _load(wanted: str) -> tuple[Library | None, Status]:
     except KernelError as error:
         return None, Status(False, None, where, str(error))
     chosen = f"chosen by {ENVIRONMENT}" if wanted else f"best of {', '.join(lib.supported)}"
-    return lib, Status(True, lib.isa, where, chosen)
+    return lib, Status(True, lib.isa, where, chosen, lib.int8)
 
 
 def library() -> Library | None:

@@ -13,7 +13,7 @@ import math
 import weakref
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,10 +23,12 @@ from gancompress.kernels import native_library as native
 from gancompress.kernels.native_library import BATCH, COLUMNS, DIRECT, FLAT, PHASED, ROWS, Library
 from gancompress.kernels.steps import ConvStep, NormStep, QuantizeStep, SumStep
 from gancompress.kernels.upsampling import fold_upsampling
+from gancompress.kernels.words import words_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from gancompress.kernels.fusing import Pass
     from gancompress.kernels.pattern import Plan
     from gancompress.kernels.steps import Activation, Step, Value
 
@@ -35,7 +37,7 @@ __all__ = ["Layout", "NativeProgram", "fastest", "is_native", "layouts", "merged
 #: The largest stride that the kernels take.
 _LARGEST_STRIDE = 16
 #: Batches up to this size go image by image: the kernel works on whole vectors, which hold 16, 8 or 4 images.
-_SINGLE_UP_TO = {"avx512": 8, "avx2": 4}
+_SINGLE_UP_TO = {"avx512vnni": 8, "avx512": 8, "avxvnni": 4, "avx2": 4}
 _SINGLE_ELSEWHERE = 2
 #: Largest share of work that strips may add, along rows and along columns. At no waste, rows take 0.6 to 0.8 of the
 #: time of pixels in the lanes, on maps of 8x8 to 128x128; columns gain on signals only (0.6), and lose on small maps.
@@ -45,7 +47,7 @@ _BORDERS = {"zeros": 0, "reflect": 1, "replicate": 2}
 
 def is_native(step: Step) -> bool:
     """Whether the native kernels have the step."""
-    if any(value.stored is not None for value in (*step.reads, step.dst)):
+    if isinstance(step, ConvStep) and step.stored is None and any(add.value.stored is not None for add in step.add):
         return False
     return not isinstance(step, ConvStep) or max(step.stride) <= _LARGEST_STRIDE
 
@@ -139,8 +141,8 @@ class NativeProgram:
     Args:
         lib: the loaded kernels.
         values: all of the program, by index.
-        steps: all of the program.
-        place: the arena of every value.
+        todo: its passes.
+        place: the arena of every value that is written.
         layout: of its images.
     """
 
@@ -148,8 +150,8 @@ class NativeProgram:
         self,
         lib: Library,
         values: Sequence[Value],
-        steps: Sequence[Step],
-        place: Sequence[int],
+        todo: Sequence[Pass],
+        place: Mapping[int, int],
         layout: Layout,
     ) -> None:
         mode, strips = layout.mode, layout.strips
@@ -160,46 +162,68 @@ class NativeProgram:
             for i, v in enumerate(values)
         ]
         table = (native.ValueArgs * len(values))(
-            *(native.ValueArgs(place[v.index], *v.shape, *own) for v, own in zip(values, self._own, strict=True))
+            *(
+                native.ValueArgs(place.get(v.index, -1), *v.shape, *own, *_bytes(v))
+                for v, own in zip(values, self._own, strict=True)
+            )
         )
         shape = native.ProgramArgs(ctypes.addressof(table), mode, len(values))
         self.address: int = lib.raw.gc_program_new(ctypes.byref(shape), lib.isa_index)
         if not self.address:
             raise KernelError("not enough memory for a program")
         weakref.finalize(self, lib.raw.gc_program_free, self.address)
-        for step in steps:
-            self._add(step)
+        for one in todo:
+            self._add(one)
 
-    def _add(self, s: Step) -> None:
+    def _add(self, one: Pass) -> None:
+        s = one.step
         sources = (ctypes.c_int32 * len(s.reads))(*(value.index for value in s.reads))  # a convolution's first
-        args = native.StepArgs(sources=ctypes.addressof(sources), dst=s.dst.index, affine=-1)
-        assert not isinstance(s, QuantizeStep)
-        if isinstance(s, NormStep):
+        args = native.StepArgs(sources=ctypes.addressof(sources), dst=s.dst.index, affine=-1, written=int(one.written))
+        views = [_view_args(view) for view in ((s,) if isinstance(s, QuantizeStep) else one.views)]
+        table = (native.ViewArgs * len(views))(*(view for view, _ in views))
+        args.views, args.view_count = ctypes.addressof(table), len(views)
+        if isinstance(s, QuantizeStep):
+            args.source_count = 1
+        elif isinstance(s, NormStep):
             args.source_count, args.groups, args.eps = 1, s.groups, s.eps
             args.scale, args.bias = _at(s.weight), _at(s.bias)
-            self._lib.check(self._lib.raw.gc_program_add(self.address, ctypes.byref(args)))
+        else:
+            self._add_sum(args, s)
             return
+        self._lib.check(self._lib.raw.gc_program_add(self.address, ctypes.byref(args)))
+
+    def _add_sum(self, args: native.StepArgs, s: ConvStep | SumStep) -> None:
         addends = (native.AddendArgs * len(s.add))(
             *(native.AddendArgs(a.value.index, a.factor, a.upsample) for a in s.add)
         )
         args.add, args.add_count = ctypes.addressof(addends), len(s.add)
         args.activation, slopes = _slopes(s.activation, s.dst.shape[0])
         args.slopes = _at(slopes)
-        pre = None
+        pre = words = factors = None
         if isinstance(s, ConvStep):
-            s = s if self._mode == FLAT else merged(s)
-            plan = s.pattern.plan(
-                self._lib, PHASED if s.transpose else DIRECT, s.stride, s.padding[::2], self._own[s.dst.index],
-                dilation=s.dilation, groups=s.groups, shuffle=s.shuffle, flat=self._mode == FLAT, regions=True,
-            )  # fmt: skip
+            out = self._own[s.dst.index]
+            more: dict[str, Any] = {"dilation": s.dilation, "flat": self._mode == FLAT, "regions": True}
+            if s.stored is None:
+                s = s if self._mode == FLAT else merged(s)
+                pattern = s.pattern
+                args.weight, args.bias, args.scale, args.shift = map(_at, (s.weight, s.bias, s.scale, s.shift))
+                args.pre, pre = _slopes(s.pre, sum(value.shape[0] for value in s.sources))
+                args.pre_slopes = _at(pre)
+                args.affine = -1 if s.affine is None else s.affine.index
+                more["shuffle"] = s.shuffle
+            else:
+                words = words_of(s, 1 if self._mode == FLAT else 4)
+                pattern, factors = words.pattern, s.factors()
+                args.weight, args.scale, args.shift = map(_at, (words.words, *factors))
+                args.blocks, args.shuffle = words.blocks, s.shuffle
+                more["blocks"] = words.blocks
+                out = (out[0] // s.shuffle, out[1] // s.shuffle)
+            kind = PHASED if s.transpose else DIRECT
+            plan = pattern.plan(self._lib, kind, s.stride, s.padding[::2], out, groups=s.groups, **more)
             self._plans.append(plan)
             args.plan, args.source_count, args.up, args.border = (
                 plan.address, len(s.sources), int(s.upsample), _BORDERS[s.border],
             )  # fmt: skip
-            args.weight, args.bias, args.scale, args.shift = map(_at, (s.weight, s.bias, s.scale, s.shift))
-            args.pre, pre = _slopes(s.pre, sum(value.shape[0] for value in s.sources))
-            args.pre_slopes = _at(pre)
-            args.affine = -1 if s.affine is None else s.affine.index
         self._lib.check(self._lib.raw.gc_program_add(self.address, ctypes.byref(args)))
 
     def __call__(
@@ -218,6 +242,18 @@ class NativeProgram:
         )  # fmt: skip
         self._lib.check(self._lib.raw.gc_program_run(self.address, ctypes.byref(args)))
         return results
+
+
+def _bytes(value: Value) -> tuple[int, int, float]:
+    return (0, 0, 0.0) if value.stored is None else (1, value.stored.zero, value.stored.scale)
+
+
+def _view_args(step: QuantizeStep) -> tuple[native.ViewArgs, Tensor | None]:
+    """Return what the kernels write of a result, and its slopes, which the caller keeps alive."""
+    kind, slopes = _slopes(step.activation, step.dst.shape[0])
+    affine = -1 if step.affine is None else step.affine.index
+    inverse = 1 / step.stored.scale
+    return native.ViewArgs(_at(step.scale), _at(step.shift), _at(slopes), step.dst.index, affine, kind, inverse), slopes
 
 
 def _at(t: Tensor | None) -> int | None:

@@ -37,6 +37,7 @@ class PlanKey:
         shuffle: the factor of the pixel shuffle behind a convolution.
         flat: for the kernel that takes one image with pixels in the lanes.
         regions: whether several register tiles may be packed at a time.
+        blocks: rows that share every entry, whose sums are kept side by side.
     """
 
     kind: int
@@ -49,6 +50,7 @@ class PlanKey:
     shuffle: int = 1
     flat: bool = False
     regions: bool = False
+    blocks: int = 1
 
 
 class Plan:
@@ -58,7 +60,7 @@ class Plan:
         # without tiles and chunk: the library chooses them
         shape = PlanShape(
             key.kind, *mask.shape, *key.stride, *key.padding, *key.dilation, key.groups, key.shuffle, int(key.flat),
-            *key.grid, 0, 0, *((0, 0) if key.regions else (1, 1)),
+            *key.grid, 0, 0, *((0, 0) if key.regions else (1, 1)), 0, key.blocks,
         )  # fmt: skip
         address = lib.raw.gc_plan_new(mask.data_ptr(), ctypes.byref(shape), lib.isa_index)
         if not address:

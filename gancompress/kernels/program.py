@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gancompress.errors import KernelError
+from gancompress.kernels.fusing import arenas, passes
 from gancompress.kernels.native_library import library
 from gancompress.kernels.native_program import Layout, NativeProgram, fastest, is_native, layouts
 from gancompress.kernels.pattern import Pattern, as_pattern
@@ -275,31 +276,9 @@ class Program:
         # Copies and pickles build their own native program: an address has one owner.
         return {**self.__dict__, "_built": {}}
 
-    def arenas(self) -> tuple[list[int], list[int]]:
-        """Plan the memory: which arena every value lives in, and the 32-bit words per image of every arena."""
-        last = {value.index: -1 for value in self.inputs}
-        for i, step in enumerate(self._steps):
-            for value in (*step.reads, step.dst):
-                last[value.index] = i
-        for value in self._outputs:
-            last[value.index] = len(self._steps)
-        sizes, free = [value.words for value in self.inputs], list[int]()
-        place = [*range(len(sizes)), *(0 for _ in self._steps)]
-        for i, step in enumerate(self._steps):
-            need = step.dst.words
-            # The smallest free arena that is large enough, else the largest one, grown.
-            fits = sorted(free, key=lambda a: (sizes[a] < need, sizes[a] if sizes[a] >= need else -sizes[a]))
-            if fits:
-                arena = fits[0]
-                free.remove(arena)
-                sizes[arena] = max(sizes[arena], need)
-            else:
-                arena = len(sizes)
-                sizes.append(need)
-            place[step.dst.index] = arena
-            done = {value.index for value in (*step.reads, step.dst) if last[value.index] == i}
-            free.extend(place[index] for index in sorted(done))
-        return place, sizes
+    def arenas(self) -> tuple[dict[int, int], list[int]]:
+        """Plan the memory: the arena of every value that is written, and the 32-bit words per image of every arena."""
+        return arenas(self.inputs, passes(self._steps, self._outputs), self._outputs)
 
     @property
     def native(self) -> bool:
@@ -310,7 +289,8 @@ class Program:
         key = (lib.isa, layout.mode)
         if key not in self._built:
             place, _ = self.arenas()
-            self._built[key] = NativeProgram(lib, self._values, self._steps, place, layout)
+            todo = passes(self._steps, self._outputs)
+            self._built[key] = NativeProgram(lib, self._values, todo, place, layout)
         return self._built[key]
 
     def _layouts(self, lanes: int) -> list[Layout]:

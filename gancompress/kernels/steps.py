@@ -279,7 +279,7 @@ class ConvStep:
             raise KernelError("program: a weight_scale is finite and not negative")
         if bool((self.weight == -128).any()):
             raise KernelError("program: int8 weights are -127 to 127")
-        if float(self._tap_sums(self._kept().abs()).max()) * 255 > _LARGEST_SUM:
+        if float(self._tap_sums(self.kept_weight().abs()).max()) * 255 > _LARGEST_SUM:
             raise KernelError("program: sums of so many products of bytes do not fit 32 bits")
 
     def _own_weight(self) -> Tensor:
@@ -335,7 +335,8 @@ class ConvStep:
         x = maps[0] if len(maps) == 1 else torch.cat(maps, 1)
         return _activated(_scaled(x, self.scale, self.shift, self.affine, affines), self.pre)
 
-    def _kept(self) -> Tensor:
+    def kept_weight(self) -> Tensor:
+        """Return the weight with zeros where the mask keeps none."""
         return torch.where(self.pattern.mask.cpu(), self.weight.cpu(), 0)
 
     def _tap_sums(self, kept: Tensor) -> Tensor:
@@ -362,7 +363,7 @@ class ConvStep:
         assert self.stored is not None
         assert self.weight_scale is not None
         factor = self.weight_scale.double() * self.stored.scale
-        zeros = (self.stored.zero * self._tap_sums(self._kept())).double() * factor[:, None, None]
+        zeros = (self.stored.zero * self._tap_sums(self.kept_weight())).double() * factor[:, None, None]
         bias = zeros.new_zeros(len(factor)) if self.bias is None else self.bias.double()
         return factor.float(), (bias[:, None, None] - zeros).float()
 
@@ -370,13 +371,13 @@ class ConvStep:
         """Make float32 of the sums of weights times bytes less their zero, float64 ``[N, R, H, W]``."""
         assert self.stored is not None
         factor, shift = self.factors()
-        zeros = self.stored.zero * self._tap_sums(self._kept())
+        zeros = self.stored.zero * self._tap_sums(self.kept_weight())
         rows, columns = (torch.arange(x.shape[2 + i]) % shift.shape[1 + i] for i in (0, 1))
         sums = x + zeros[:, rows][:, :, columns]  # padding holds the byte of zero
         return sums.float() * factor[:, None, None] + shift[:, rows][:, :, columns]
 
     def _convolved(self, x: Tensor) -> Tensor:
-        kept = self._kept().to(x.dtype)
+        kept = self.kept_weight().to(x.dtype)
         bias = None if self.bias is None or self.stored else self.bias.to(x.dtype)
         top, bottom, left, right = self.padding
         if self.transpose:

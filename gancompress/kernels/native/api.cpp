@@ -4,19 +4,50 @@
 #include <cstring>
 #include <new>
 #include <system_error>
+#include <vector>
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#endif
 
 #include "driver.h"
+#include "isa_bytes.h"
 
 namespace {
 
-const gc::Isa* const kIsas[] = {
+gc::Isa with(gc::Isa isa, const gc::ByteKernels& bytes, const char* name = nullptr, bool (*supported)() = nullptr) {
+  isa.bytes = &bytes;
+  if (name != nullptr) isa.name = name, isa.supported = supported;
+  return isa;
+}
+
 #if defined(__x86_64__) || defined(__i386__)
-    &gc::isa_avx512,
-    &gc::isa_avx2,
+bool has_avx512vnni() { return gc::isa_avx512.supported() && __builtin_cpu_supports("avx512vnni"); }
+#if defined(GC_HAS_AVXVNNI)
+bool has_avxvnni() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return gc::isa_avx2.supported() && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 4 & 1) != 0;
+}
 #endif
-    &gc::isa_baseline,
-};
-constexpr int32_t kIsaCount = sizeof(kIsas) / sizeof(kIsas[0]);
+#endif
+
+// Best first.
+const std::vector<gc::Isa>& isas() {
+  static const std::vector<gc::Isa> all = {
+#if defined(__x86_64__) || defined(__i386__)
+      with(gc::isa_avx512, gc::bytes_avx512vnni, "avx512vnni", has_avx512vnni),
+      with(gc::isa_avx512, gc::bytes_avx512),
+#if defined(GC_HAS_AVXVNNI)
+      with(gc::isa_avx2, gc::bytes_avxvnni, "avxvnni", has_avxvnni),
+#endif
+      with(gc::isa_avx2, gc::bytes_avx2),
+#endif
+      with(gc::isa_baseline, gc::bytes_baseline),
+  };
+  return all;
+}
+
+const gc::Isa* isa_at(int32_t i) { return i >= 0 && i < static_cast<int32_t>(isas().size()) ? &isas()[i] : nullptr; }
 
 template <class Call>
 int32_t guarded(const Call& call) {
@@ -34,14 +65,16 @@ int32_t guarded(const Call& call) {
 GC_EXPORT int32_t gc_abi() { return GC_ABI; }
 
 // The i-th instruction set this library was built for, best first; null past the end.
-GC_EXPORT const char* gc_isa_name(int32_t i) { return i >= 0 && i < kIsaCount ? kIsas[i]->name : nullptr; }
-GC_EXPORT int32_t gc_isa_lanes(int32_t i) { return kIsas[i]->lanes; }
-GC_EXPORT int32_t gc_isa_supported(int32_t i) { return i >= 0 && i < kIsaCount && kIsas[i]->supported() ? 1 : 0; }
+GC_EXPORT const char* gc_isa_name(int32_t i) { return isa_at(i) == nullptr ? nullptr : isa_at(i)->name; }
+GC_EXPORT int32_t gc_isa_lanes(int32_t i) { return isa_at(i)->lanes; }
+// What multiplies bytes.
+GC_EXPORT const char* gc_isa_bytes(int32_t i) { return isa_at(i)->bytes->instructions; }
+GC_EXPORT int32_t gc_isa_supported(int32_t i) { return isa_at(i) != nullptr && isa_at(i)->supported() ? 1 : 0; }
 
 GC_EXPORT void* gc_plan_new(const uint8_t* mask, const gc::PlanShape* shape, int32_t isa) {
   if (!gc_isa_supported(isa)) return nullptr;
   try {
-    return gc::make_plan(mask, *shape, kIsas[isa]);
+    return gc::make_plan(mask, *shape, isa_at(isa));
   } catch (const std::bad_alloc&) {
     return nullptr;
   }
@@ -62,7 +95,7 @@ GC_EXPORT int32_t gc_boxes(const GcBoxes* args) {
 GC_EXPORT void* gc_program_new(const GcProgram* shape, int32_t isa) {
   if (!gc_isa_supported(isa)) return nullptr;
   try {
-    return gc::new_program(*shape, kIsas[isa]);
+    return gc::new_program(*shape, isa_at(isa));
   } catch (const std::bad_alloc&) {
     return nullptr;
   }

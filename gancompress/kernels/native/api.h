@@ -8,7 +8,7 @@
 #define GC_EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
-constexpr int32_t GC_ABI = 7;
+constexpr int32_t GC_ABI = 8;
 
 enum GcStatus : int32_t { GC_OK = 0, GC_NOT_FINITE = 1, GC_BAD_ARGUMENT = 2, GC_NO_MEMORY = 3 };
 
@@ -68,8 +68,11 @@ struct GcBoxes {
 enum GcMode : int32_t { GC_BATCH = 0, GC_FLAT = 1, GC_ROWS = 2, GC_COLUMNS = 3 };
 
 struct GcValue {
-  int32_t arena, channels, h, w;
+  int32_t arena;  // -1: it is not written
+  int32_t channels, h, w;
   int32_t strip_h, strip_w;  // of what one lane holds: h and w, but on the axis that is cut
+  int32_t bytes, zero;       // 1: held in bytes, four channels in a word: unit * (byte - zero)
+  float unit;
 };
 
 struct GcProgram {
@@ -83,23 +86,37 @@ struct GcAddend {
   int32_t up;  // nearest upsampling
 };
 
-// One step of a program; pointers are copied from. A convolution has a plan, a norm has groups, a sum has neither.
-struct GcStep {
-  const void* plan;
-  const float* weight;  // dense
-  const float* bias;    // or null; of a norm too, with its gains in `scale`
-  const float* scale;   // or null, with shift: per input channel
+// Bytes that a step writes of its result: those of activation(result * scale + shift).
+struct GcView {
+  const float* scale;   // or null: per channel
   const float* shift;
+  const float* slopes;  // per channel, where `activation` says so
+  int32_t value, affine, activation;
+  float inverse;  // of the value's unit
+};
+
+// One step of a program; pointers are copied from. A convolution has a plan, a norm has groups, a sum has addends; with
+// none of them, bytes are made of the source.
+struct GcStep {
+  const void* plan;     // of bytes: of the mask of words, [rows / blocks][words of channels]
+  const void* weight;   // dense floats; of bytes, words of four weights for every position of the plan's mask and row of a block
+  const float* bias;    // or null; of a norm too, with its gains in `scale`
+  const float* scale;   // or null, with shift: per input channel. Of bytes, what sums are multiplied by, per row, then
+  const float* shift;   // added to, per row and phase of a transposed convolution
   const float* pre_slopes;  // per input channel, where `pre` says so
   const float* slopes;      // per output channel, where `activation` says so
   const int32_t* sources;   // values, read as if concatenated along channels
   const GcAddend* add;
-  int32_t source_count, add_count, dst;
+  const GcView* views;
+  int32_t source_count, add_count, view_count;
+  int32_t dst;
+  int32_t written;          // 0: only the views of the result are wanted
   int32_t up;               // 1: the input is read as if upsampled x2 (nearest)
   int32_t border;           // 0 zeros, 1 reflect, 2 replicate
   int32_t pre, activation;  // 0 none, 1 ReLU, 2 slopes
   int32_t affine;           // >= 0: scale and shift are those of this affine of the run, one for every image
   int32_t groups;
+  int32_t blocks, shuffle;  // of bytes: rows that share their words, and the factor of the pixel shuffle
   float eps;
 };
 

@@ -424,6 +424,6 @@ static bool supported() { return GC_SUPPORTED; }
 #define GC_TEXT(a) GC_TEXT_(a)
 extern const Isa GC_JOIN(isa_, GC_ISA) = {
     GC_TEXT(GC_ISA),  GC_VL, GC_REGISTERS, GC_ISA::supported, GC_ISA::conv, GC_ISA::conv_flat, GC_ISA::weight_gradient, GC_ISA::sum,
-    GC_ISA::norm, GC_ISA::to_blocked, GC_ISA::from_blocked};
+    GC_ISA::norm, GC_ISA::to_blocked, GC_ISA::from_blocked, nullptr};
 
 }  // namespace gc

@@ -39,6 +39,9 @@ struct Added {
   int64_t c, y, x;
   float factor;
   int32_t up;  // every pixel counts as so many by so many
+  int32_t bytes;  // 1: `data` are words of bytes (see isa_bytes.h): unit * (byte - zero)
+  int32_t zero;
+  float unit;
 };
 
 // A run of the tiles of one block of 16 images, whose values lie side by side, 64-byte aligned; strides are in floats.
@@ -90,6 +93,8 @@ struct MapJob {
   int32_t strip_y, strip_x, whole_h, whole_w;  // of strips: where a lane begins is lane * strip; what lies past the whole does not count
 };
 
+struct ByteKernels;
+
 struct Isa {
   const char* name;
   int32_t lanes;      // floats in a vector
@@ -107,6 +112,7 @@ struct Isa {
   // [lane][count] (lane_stride apart) <-> [count][width] (position_stride apart). Lanes past `lanes` become zeros.
   void (*to_blocked)(const float* src, int64_t lane_stride, int32_t lanes, int64_t count, float* dst, int64_t position_stride, int32_t width);
   void (*from_blocked)(const float* src, int64_t position_stride, int64_t count, float* dst, int64_t lane_stride, int32_t lanes);
+  const ByteKernels* bytes;  // set where instruction sets are listed, in api.cpp
 };
 
 extern const Isa isa_baseline;

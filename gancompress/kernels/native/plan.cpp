@@ -37,7 +37,7 @@ Tile choose_tile(const PlanShape& s, const Isa& isa) {
   const bool point = s.kh == 1 && s.kw == 1;
   for (const Tile& t : kTiles) {
     const int32_t positions = t.h * t.w;
-    if (positions > isa.registers / 2) continue;
+    if (positions * s.blocks > isa.registers / 2) continue;
     const double covered = static_cast<double>(ceil_div(s.grid_h, t.h)) * t.h * ceil_div(s.grid_w, t.w) * t.w;
     // Two loads and a broadcast per entry are shared by the positions of a tile; the halo by its area.
     const double halo = point ? 1.0 : static_cast<double>((t.h + 2) * (t.w + 2)) / positions;
@@ -58,7 +58,7 @@ void choose_region(const PlanShape& s, int32_t span_y, int32_t span_x, Plan* p) 
   for (int32_t gy = 1; gy <= kMostTiles; gy *= 2)
     for (int32_t gx = 1; gx <= kMostTiles; gx *= 2) {
       const int64_t pixels = static_cast<int64_t>(gy * p->th + span_y) * (gx * p->tw + span_x) * p->nphy * p->nphx;
-      const int64_t sums = p->chunks > 1 ? static_cast<int64_t>(p->rows) * gy * p->th * gx * p->tw : 0;
+      const int64_t sums = p->chunks > 1 ? static_cast<int64_t>(p->rows) * s.blocks * gy * p->th * gx * p->tw : 0;
       const int64_t bytes = (pixels * p->chunk + sums) * 4 * p->isa->lanes;
       if (gy * gx > 1 && (bytes > kRegionBytes || (gy > 1 && gy / 2 >= tiles_y) || (gx > 1 && gx / 2 >= tiles_x))) continue;
       const double packed = static_cast<double>(pixels) * ceil_div(tiles_y, gy) * ceil_div(tiles_x, gx);
@@ -76,7 +76,7 @@ bool exact_div(int32_t a, int32_t b, int32_t* q) {
 }  // namespace
 
 Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
-  if (std::min({s.dim0, s.dim1, s.kh, s.kw, s.stride_y, s.stride_x, s.dilation_y, s.dilation_x, s.groups, s.shuffle, s.grid_h, s.grid_w}) < 1) return nullptr;
+  if (std::min({s.dim0, s.dim1, s.kh, s.kw, s.stride_y, s.stride_x, s.dilation_y, s.dilation_x, s.groups, s.shuffle, s.grid_h, s.grid_w, s.blocks}) < 1) return nullptr;
   if (std::max(s.stride_y, s.stride_x) > kLargestStride || std::min(s.top, s.left) < 0 || (s.shuffle > 1 && s.kind != kDirect)) return nullptr;
   if (static_cast<int64_t>(s.dim0) * s.dim1 * s.kh * s.kw > INT32_MAX) return nullptr;
   auto plan = std::make_unique<OwnedPlan>();

@@ -55,6 +55,7 @@ struct PlanShape {
   int32_t flat;            // 1: for one image with pixels in the lanes; the tile is then the whole grid
   int32_t grid_h, grid_w;  // positions of one output phase: chooses the tile
   int32_t tile_h, tile_w, tiles_y, tiles_x, chunk;  // 0: choose
+  int32_t blocks;          // rows that share every entry, whose sums are kept side by side
 };
 
 // Returns null when the shape is outside what the kernels take.

@@ -5,69 +5,11 @@
 #include <memory>
 #include <vector>
 
-#include "driver.h"
+#include "program.h"
 
 namespace gc {
 
-struct Step {
-  GcStep at;
-  const Plan* plan;  // null: no convolution
-  std::vector<float> value, bias, scale, shift, pre_slopes, slopes;
-  std::vector<int32_t> sources;
-  std::vector<GcAddend> add;
-  std::unique_ptr<Axes> axes;
-};
-
-struct Program {
-  const Isa* isa;
-  int32_t mode;
-  int32_t width;  // lanes of a pixel
-  std::vector<GcValue> values;
-  std::vector<int64_t> arenas;  // floats
-  std::vector<Step> steps;
-  int64_t packed = 0, acc = 0, affine = 0, planes = 0;  // the most that a step needs
-  int32_t affines = 0;
-
-  bool split() const { return mode == GC_ROWS || mode == GC_COLUMNS; }
-};
-
-// What one thread works in. Strips are read past their ends, so arenas have room around them.
-struct Memory {
-  std::vector<std::unique_ptr<Scratch>> arenas;
-  Scratch packed, acc, affine, check;
-  std::vector<const float*> planes;
-  explicit Memory(const Program& g) : packed(g.packed), acc(g.acc), affine(g.affine * g.width), check(kLanes), planes(g.planes) {
-    for (int64_t floats : g.arenas) arenas.push_back(std::make_unique<Scratch>(floats + 2 * kLanes));
-    std::memset(check.data(), 0, kLanes * sizeof(float));
-  }
-  float* arena(int32_t i) const { return arenas[i]->data() + kLanes; }
-};
-
-namespace {
-
-// Floats from a channel to the next. Tiles read the same place of many channels: a power of two between them would bring
-// all to the same few places of a cache. kSpread lines past a multiple of a page, they spread over all.
-int64_t plane_of(const Program& g, const GcValue& v) {
-  constexpr int64_t kPage = 1024, kSpread = 9 * 16;
-  const int64_t floats = static_cast<int64_t>(v.strip_h) * v.strip_w * g.width;
-  return g.mode == GC_FLAT || floats < kPage ? floats : ceil_div(floats - kSpread, kPage) * kPage + kSpread;
-}
-
-Place place_of(const Program& g, const Memory& own, int32_t value) {
-  const GcValue& v = g.values[value];
-  const int64_t x = g.width, y = x * v.strip_w;
-  return {own.arena(v.arena), plane_of(g, v), y, x};
-}
-
-Added added(const Program& g, const Memory& own, const GcAddend& add) {
-  const Place at = place_of(g, own, add.value);
-  return {at.data, at.c, at.y, at.x, add.factor, add.up};
-}
-
-Activation activation(int32_t kind, const std::vector<float>& slopes) { return {kind, slopes.data()}; }
-
-// Images n, n+1, .. of the run, `lanes` of them.
-void run_conv_step(const Program& g, const Step& s, Memory& own, const GcRun& a, int64_t n, int32_t lanes) {
+TileJob conv_job(const Program& g, const Step& s, Memory& own) {
   const Plan& p = *s.plan;
   TileJob j = job_of(p, s.value.data(), s.bias.empty() ? nullptr : s.bias.data());
   const GcValue &first = g.values[s.sources[0]], &out = g.values[s.at.dst];
@@ -76,13 +18,25 @@ void run_conv_step(const Program& g, const Step& s, Memory& own, const GcRun& a,
     const float** plane = own.planes.data();
     for (int32_t source : s.sources) {
       const Place at = place_of(g, own, source);
-      for (int32_t c = 0; c < g.values[source].channels; c++) *plane++ = at.data + c * at.c;
+      for (int32_t c = 0; c < planes_of(g.values[source]); c++) *plane++ = at.data + c * at.c;
     }
     j.planes = own.planes.data();
   }
-  write_to(j, place_of(g, own, s.at.dst), out.strip_h, out.strip_w);
+  write_to(j, s.at.written ? place_of(g, own, s.at.dst) : Place{}, out.strip_h, out.strip_w);
   s.axes->give(j);
   j.up = s.at.up;
+  j.act = activation(s.at.activation, s.slopes);
+  for (const GcAddend& add : s.add) j.add[j.added++] = added(g, own, add);
+  j.packed = own.packed.data(), j.acc = own.acc.data(), j.check = own.check.data();
+  return j;
+}
+
+namespace {
+
+// Images n, n+1, .. of the run, `lanes` of them.
+void run_conv_step(const Program& g, const Step& s, Memory& own, const GcRun& a, int64_t n, int32_t lanes) {
+  const Plan& p = *s.plan;
+  TileJob j = conv_job(g, s, own);
   if (!s.scale.empty()) j.scale = s.scale.data(), j.shift = s.shift.data();
   if (s.at.affine >= 0) {
     const int64_t both = 2 * static_cast<int64_t>(p.in_channels);
@@ -93,11 +47,9 @@ void run_conv_step(const Program& g, const Step& s, Memory& own, const GcRun& a,
     j.shift = j.scale + p.in_channels * (batch ? kLanes : 1);
     j.per_image = batch;
   }
-  j.pre = activation(s.at.pre, s.pre_slopes), j.act = activation(s.at.activation, s.slopes);
-  for (const GcAddend& add : s.add) j.add[j.added++] = added(g, own, add);
+  j.pre = activation(s.at.pre, s.pre_slopes);
   j.lanes = g.mode == GC_BATCH ? lanes : g.width;
   j.tile1 = static_cast<int32_t>(ceil_div(ceil_div(j.ho, p.so_y), p.th * p.gy));
-  j.packed = own.packed.data(), j.acc = own.acc.data(), j.check = own.check.data();
   if (g.mode == GC_FLAT) g.isa->conv_flat(j);
   else g.isa->conv(j);
 }
@@ -118,12 +70,13 @@ void run_map_step(const Program& g, const Step& s, const Memory& own) {
     g.isa->norm(j);
     return;
   }
+  const bool of_bytes = std::any_of(s.add.begin(), s.add.end(), [&](const GcAddend& add) { return g.values[add.value].bytes != 0; });
   for (size_t m = 0; m < s.add.size(); m += kMostAddends) {  // as many at a time as a job takes
     const size_t end = std::min(s.add.size(), m + kMostAddends);
     j.first = m == 0, j.added = 0;
     for (size_t i = m; i < end; i++) j.add[j.added++] = added(g, own, s.add[i]);
     if (end == s.add.size()) j.act = activation(s.at.activation, s.slopes);
-    g.isa->sum(j);
+    (of_bytes ? g.isa->bytes->sum : g.isa->sum)(j);
   }
 }
 
@@ -173,7 +126,9 @@ void run_images(const Program& g, Memory& own, const GcRun& a, int64_t n, int32_
     else to_strips(g, v, from, to);
   }
   for (const Step& s : g.steps) {
-    if (s.plan != nullptr) run_conv_step(g, s, own, a, n, lanes);
+    if (s.words != nullptr) run_conv_of_bytes(g, s, own, a, n, lanes);
+    else if (s.plan != nullptr) run_conv_step(g, s, own, a, n, lanes);
+    else if (!s.views.empty()) run_quantize(g, s, own, a, n, lanes);
     else run_map_step(g, s, own);
   }
   for (int32_t i = 0; i < a.output_count; i++) {
@@ -192,8 +147,6 @@ AxisShape axis_shape(const Program& g, int32_t size, int32_t strip, bool cut, co
   return {size, strip, cut ? g.width : 1, at.up, static_cast<Border>(at.border)};
 }
 
-std::vector<float> copied(const float* from, int64_t count) { return from == nullptr ? std::vector<float>() : std::vector<float>(from, from + count); }
-
 }  // namespace
 
 Program* new_program(const GcProgram& shape, const Isa* isa) {
@@ -203,8 +156,9 @@ Program* new_program(const GcProgram& shape, const Isa* isa) {
   g->width = shape.mode == GC_BATCH ? kLanes : shape.mode == GC_FLAT ? 1 : isa->lanes;
   g->values.assign(shape.values, shape.values + shape.value_count);
   for (const GcValue& v : g->values) {
+    if (v.arena < 0) continue;
     if (v.arena >= static_cast<int32_t>(g->arenas.size())) g->arenas.resize(v.arena + 1);
-    g->arenas[v.arena] = std::max(g->arenas[v.arena], v.channels * plane_of(*g, v));
+    g->arenas[v.arena] = std::max(g->arenas[v.arena], planes_of(v) * plane_of(*g, v));
   }
   return g.release();
 }
@@ -222,8 +176,13 @@ int32_t add_step(Program& g, const GcStep& at) {
   for (const GcAddend& add : s.add) reads.push_back(add.value);
   if (!fits(at.dst) || reads.empty()) return GC_BAD_ARGUMENT;
   const GcValue& out = g.values[at.dst];
+  if (at.view_count > 0 && !add_views(g, s)) return GC_BAD_ARGUMENT;
+  std::vector<int32_t> writes;
+  if (at.written) writes.push_back(at.dst);
+  for (const ViewOf& view : s.views) writes.push_back(view.at.value);
   for (int32_t value : reads)
-    if (!fits(value) || g.values[value].arena == out.arena) return GC_BAD_ARGUMENT;
+    for (int32_t written : writes)
+      if (!fits(value) || g.values[value].arena == g.values[written].arena || g.values[written].arena < 0) return GC_BAD_ARGUMENT;
   for (const GcAddend& add : s.add) {
     const GcValue& v = g.values[add.value];
     if (add.up < 1 || v.channels != out.channels || v.strip_h * add.up != out.strip_h || v.strip_w * add.up != out.strip_w) return GC_BAD_ARGUMENT;
@@ -232,33 +191,37 @@ int32_t add_step(Program& g, const GcStep& at) {
   int32_t channels = out.channels;
   if (s.plan != nullptr) {
     const Plan& p = *s.plan;
-    channels = 0;
-    for (int32_t value : s.sources) channels += g.values[value].channels;
-    if (s.sources.empty() || s.add.size() > kMostAddends || channels != p.in_channels || out.channels != p.out_channels || p.isa != g.isa) return GC_BAD_ARGUMENT;
+    const GcValue& in = g.values[s.sources[0]];
+    const int32_t blocks = in.bytes ? at.blocks : 1, shuffle = in.bytes ? at.shuffle : 1;  // of floats, the plan knows
+    int32_t planes = channels = 0;
+    for (int32_t value : s.sources) channels += g.values[value].channels, planes += planes_of(g.values[value]);
+    if (s.sources.empty() || s.add.size() > kMostAddends || planes != p.in_channels || out.channels * shuffle * shuffle != p.out_channels * blocks || p.isa != g.isa) return GC_BAD_ARGUMENT;
     if ((p.unit == 1) != (g.mode == GC_FLAT || g.isa->lanes == 1)) return GC_BAD_ARGUMENT;
-    if (g.mode == GC_FLAT && (ceil_div(out.h, p.so_y) != p.th || ceil_div(out.w, p.so_x) != p.tw)) return GC_BAD_ARGUMENT;
+    if (g.mode == GC_FLAT && (ceil_div(out.h, p.so_y * shuffle) != p.th || ceil_div(out.w, p.so_x * shuffle) != p.tw)) return GC_BAD_ARGUMENT;
     if (at.affine >= 0) {
       if (at.scale != nullptr) return GC_BAD_ARGUMENT;
       g.affines = std::max(g.affines, at.affine + 1);
       g.affine = std::max(g.affine, 2 * static_cast<int64_t>(channels));
     }
-    const GcValue& in = g.values[s.sources[0]];
     s.axes = std::make_unique<Axes>(p, axis_shape(g, in.h, in.strip_h, g.mode == GC_ROWS, at), axis_shape(g, in.w, in.strip_w, g.mode == GC_COLUMNS, at),
-                                    out.strip_h, out.strip_w);
-    for (int64_t t = 0; t < p.entries; t++) s.value.push_back(at.weight[p.src[t]]);
+                                    out.strip_h / shuffle, out.strip_w / shuffle);
+    const float* weight = static_cast<const float*>(at.weight);
+    if (in.bytes) s.words = words_of(p, at, *g.isa->bytes);
+    else for (int64_t t = 0; t < p.entries; t++) s.value.push_back(weight[p.src[t]]);
     const int64_t vectors = static_cast<int64_t>(kFlatVectors) * g.isa->lanes, lanes = g.isa->lanes;
     g.packed = std::max(g.packed, g.mode == GC_FLAT ? p.packed_positions * p.in_channels + vectors + p.pw : p.packed_positions * p.chunk * lanes);
-    g.acc = std::max(g.acc, p.rows * (g.mode == GC_FLAT ? vectors : static_cast<int64_t>(p.th) * p.gy * p.tw * p.gx * lanes));
-    g.planes = std::max<int64_t>(g.planes, channels);
+    g.acc = std::max(g.acc, static_cast<int64_t>(p.rows) * blocks * (g.mode == GC_FLAT ? vectors : static_cast<int64_t>(p.th) * p.gy * p.tw * p.gx * lanes));
+    g.planes = std::max<int64_t>(g.planes, planes);
     s.bias = copied(at.bias, p.rows / p.rows_of_bias);
     s.pre_slopes = copied(at.pre_slopes, channels);
-    s.shift = copied(at.shift, channels);
+    if (in.bytes) channels = p.rows / p.phases() * blocks;  // its factors are of the results
+    s.shift = copied(at.shift, in.bytes ? static_cast<int64_t>(channels) * p.phases() : channels);
   } else {
     s.bias = copied(at.bias, channels);
   }
   s.scale = copied(at.scale, channels);
   s.at.weight = s.at.bias = s.at.scale = s.at.shift = s.at.pre_slopes = s.at.slopes = nullptr;
-  s.at.sources = nullptr, s.at.add = nullptr;
+  s.at.sources = nullptr, s.at.add = nullptr, s.at.views = nullptr;
   g.steps.push_back(std::move(s));
   return GC_OK;
 }

@@ -1,0 +1,24 @@
+#include "isa_bytes.h"
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+
+#include "dots.h"
+#include "plan.h"
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#pragma clang fp contract(off)
+#else
+#pragma GCC target("avx2")
+#pragma GCC optimize("fp-contract=off")
+#endif
+#define GC_ISA avx2
+#define GC_VL 8
+#ifndef GC_DOT
+#define GC_DOT GC_HALVES
+#endif
+#define GC_INSTRUCTIONS "pmaddubsw"
+#include "impl_bytes.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif

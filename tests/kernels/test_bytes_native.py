@@ -1,0 +1,126 @@
+"""The native kernels for bytes: the numbers of ``dense``, bit for bit, in every layout on every instruction set."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from programs import Random
+
+from gancompress.kernels import Addend, Program, Quantized, status
+from gancompress.kernels.native_library import BATCH, COLUMNS, FLAT, ROWS, library
+
+
+def stored(draw: Random) -> Quantized:
+    return Quantized(draw.one_of(0.01, 0.023, 0.2), draw.one_of(0, 0, 128, 255, draw.number(0, 255)))
+
+
+def weight_of(draw: Random, *shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Extreme weights beside small ones; masks of single weights and of blocks of outputs and inputs."""
+    most = draw.one_of(3, 40, 127)
+    weight = torch.randint(-most, most + 1, shape, dtype=torch.int8, generator=draw.generator)
+    if draw.one_of(True, False, False):
+        weight = torch.where(
+            torch.rand(shape, generator=draw.generator) < 0.5, torch.tensor(127, dtype=torch.int8), weight
+        )
+    density, (out, inp) = draw.one_of(0.05, 0.3, 1.0), draw.one_of((1, 1), (1, 4), (2, 4), (4, 4), (4, 1))
+    coarse = torch.rand(-(-shape[0] // out), -(-shape[1] // inp), *shape[2:], generator=draw.generator) < density
+    mask = coarse.repeat_interleave(out, 0).repeat_interleave(inp, 1)[: shape[0], : shape[1]]
+    return weight, mask.contiguous()
+
+
+def quantized(draw: Random, net: Program, value, affines):
+    channels, options = value.shape[0], {}
+    kind = draw.one_of("plain", "scaled", "affine")
+    if kind == "scaled":
+        options = {"scale": draw.normal(channels), "shift": draw.normal(channels)}
+    elif kind == "affine":
+        options["affine"] = net.affine(channels)
+        affines.append(channels)
+    return net.quantize(value, stored(draw), activation=draw.slope(channels), **options)
+
+
+def convolved(draw: Random, net: Program, held, transpose: bool, signal: bool):
+    channels, rows, columns = held.shape
+    groups = draw.one_of(1, 1, 1, *(g for g in (2, 3) if channels % (4 * g) == 0))
+    kernel = (1 if signal else draw.number(1, 4), draw.number(1, 5))
+    stride = (1 if signal else draw.one_of(1, 1, 2, 3), draw.one_of(1, 1, 2, 3))
+    dilation = (draw.number(1, 2), draw.number(1, 3))
+    span = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    options = {"groups": groups, "stride": stride, "dilation": dilation}
+    if transpose:
+        gives = groups * draw.one_of(1, 2, 4, 5, 8)
+        weight, mask = weight_of(draw, channels, gives // groups, *kernel)
+        options["output_padding"] = tuple(draw.number(0, s - 1) for s in stride)
+        sizes = [(n - 1) * s + k for n, s, k in zip((rows, columns), stride, span, strict=True)]
+        options["padding"] = tuple(p for n in sizes for p in (draw.number(0, min(1, n - 1)), 0))
+        out = net.conv_transpose
+    else:
+        if not signal and draw.one_of(True, False, False):
+            options["upsample"], rows, columns = True, 2 * rows, 2 * columns
+        shuffle = options["shuffle"] = draw.one_of(1, 1, 2, 3)
+        gives = groups * shuffle**2 * draw.one_of(1, 2, 4, 5)
+        weight, mask = weight_of(draw, gives, channels // groups, *kernel)
+        options["border"] = draw.one_of("zeros", "zeros", "reflect", "replicate")
+        sides = []
+        for size, s in zip((rows, columns), span, strict=True):
+            before = draw.number(0, min(s, size - 1))
+            sides += [before, max(draw.number(0, min(s, size - 1)), s - size - before)]
+        if options["border"] == "reflect" and any(
+            max(sides[2 * i : 2 * i + 2]) >= n for i, n in enumerate((rows, columns))
+        ):
+            options["border"] = draw.one_of("zeros", "replicate")
+        options["padding"] = tuple(sides)
+        out = net.conv
+    scales = 0.02 * torch.rand(gives, generator=draw.generator)
+    bias = draw.one_of(None, draw.normal(gives))
+    return lambda **more: out(held, weight, mask, bias, weight_scale=scales, **options, **more)
+
+
+def random_bytes(seed: int, signal: bool):
+    """Draw a program of convolutions of bytes with everything around them."""
+    draw = Random(seed)
+    channels = draw.one_of(1, 4, 6, 12, 24)
+    rows, columns = 1 if signal else draw.number(1, 13), draw.number(20, 80) if signal else draw.number(1, 13)
+    net, affines = Program((channels, rows, columns)), []
+    value = net.input
+    for _ in range(draw.number(1, 3)):
+        held = quantized(draw, net, value, affines)
+        make = convolved(draw, net, held, not draw.number(0, 2), signal)
+        beside = make()  # the same again with addends, where they fit
+        addends = [Addend(beside, draw.one_of(1.0, -0.7))]
+        if draw.one_of(True, False):
+            addends.append(Addend(quantized(draw, net, beside, affines), draw.one_of(1.0, 0.3)))
+        value = make(add=addends, activation=draw.slope(beside.shape[0])) if draw.one_of(True, True, False) else beside
+        if value.words > 20000:
+            break
+    outputs = [value]
+    if draw.one_of(True, False):
+        again = [quantized(draw, net, value, affines) for _ in range(draw.number(1, 4))]
+        outputs = [net.sum([Addend(v, draw.one_of(1.0, 0.5)) for v in again], draw.slope(value.shape[0]))]
+        outputs += draw.one_of([], [value])
+    net.output(*outputs)
+    return net, [draw.normal(17, *net.input.shape), *(draw.normal(17, 2, c) for c in affines)]
+
+
+def layouts_of(net, *inputs):
+    lib = library()
+    for layout in net._layouts(lib.lanes):
+        yield layout.mode, net._native(lib, layout)(inputs[:1], inputs[1:], net._outputs)
+
+
+@pytest.mark.parametrize("seed", range(80))
+def test_random_programs_of_bytes(isa, seed):
+    net, inputs = random_bytes(seed, signal=seed % 4 == 0)
+    assert net.native
+    want = net.dense(*inputs)
+    results = dict(layouts_of(net, *inputs))
+    assert set(results) == {BATCH, FLAT, ROWS, COLUMNS}
+    for mode, got in results.items():
+        for mine, truth in zip(got, want if isinstance(want, tuple) else (want,), strict=True):
+            assert torch.equal(mine, truth), (mode, (mine != truth).float().mean())
+
+
+def test_what_multiplies_bytes_is_told(isa):
+    expected = {"avx512vnni": "vpdpbusd", "avxvnni": "vpdpbusd", "avx512": "pmaddubsw", "avx2": "pmaddubsw"}
+    assert status().int8
+    assert status().int8 == expected.get(isa, status().int8)
