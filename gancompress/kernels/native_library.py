@@ -26,7 +26,7 @@ __all__ = ["ENVIRONMENT", "Library", "Status", "library", "status"]
 #: The environment variable that picks an instruction set.
 ENVIRONMENT = "GANCOMPRESS_KERNELS"
 
-_ABI = 8
+_ABI = 9
 _OK, _NOT_FINITE, _BAD_ARGUMENT, _NO_MEMORY = range(4)
 IMAGES, POINTS, BATCH_LAST = range(3)
 DIRECT, PHASED, WEIGHTS = range(3)
@@ -62,7 +62,7 @@ class PlanShape(ctypes.Structure):
 
     _fields_ = _fields(
         (c_int32, "kind dim0 dim1 kh kw stride_y stride_x top left dilation_y dilation_x groups shuffle"),
-        (c_int32, "flat grid_h grid_w tile_h tile_w tiles_y tiles_x chunk blocks"),
+        (c_int32, "flat grid_h grid_w tile_h tile_w tiles_y tiles_x chunk blocks in_lanes"),
     )
 
 

@@ -3,7 +3,8 @@
 Sixteen images of a batch lie side by side, so that a vector holds one pixel of many images. Of a small batch, one
 image at a time is cut into strips, along its rows or its columns, as many as a vector has lanes: a vector then holds
 one pixel of every strip, and the same kernel runs. Where the sizes of a network do not let all its maps be cut alike,
-or the maps are too small for it, pixels of one row fill the lanes instead, in a kernel of its own.
+or the maps are too small for it, pixels of one row fill the lanes instead, in a kernel of its own; or sixteen outputs
+do, where a weight keeps and drops them as one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 from gancompress.errors import KernelError
 from gancompress.kernels import native_library as native
 from gancompress.kernels.native_library import BATCH, COLUMNS, DIRECT, FLAT, PHASED, ROWS, Library
+from gancompress.kernels.pattern import OUTPUTS_IN_LANES, blocks_of_outputs
 from gancompress.kernels.steps import ConvStep, NormStep, QuantizeStep, SumStep
 from gancompress.kernels.upsampling import fold_upsampling
 from gancompress.kernels.words import words_of
@@ -42,6 +44,12 @@ _SINGLE_ELSEWHERE = 2
 #: Largest share of work that strips may add, along rows and along columns. At no waste, rows take 0.6 to 0.8 of the
 #: time of pixels in the lanes, on maps of 8x8 to 128x128; columns gain on signals only (0.6), and lose on small maps.
 _MOST_WASTE = {ROWS: 0.1, COLUMNS: 0.35}
+#: Share of products with zeros that outputs side by side may add. With AVX2 these take 0.75 of the time of pixels in
+#: the lanes at density 0.2 and 0.65 on maps of 4x4, and gain nothing on large maps that keep less, where bringing
+#: pixels together is what takes the time.
+_MOST_ZEROS = 0.2
+_SMALL_MAP = 64
+_ENOUGH_KEPT = 0.15
 _BORDERS = {"zeros": 0, "reflect": 1, "replicate": 2}
 
 
@@ -204,7 +212,12 @@ class NativeProgram:
             out = self._own[s.dst.index]
             more: dict[str, Any] = {"dilation": s.dilation, "flat": self._mode == FLAT, "regions": True}
             if s.stored is None:
-                s = s if self._mode == FLAT else merged(s)
+                together = merged(s)
+                in_lanes = self._mode == FLAT and _in_blocks(together)
+                if self._mode != FLAT or in_lanes:  # else loops over pixels would be too short
+                    s = together
+                if in_lanes:
+                    more |= {"flat": False, "in_lanes": True}
                 pattern = s.pattern
                 args.weight, args.bias, args.scale, args.shift = map(_at, (s.weight, s.bias, s.scale, s.shift))
                 args.pre, pre = _slopes(s.pre, sum(value.shape[0] for value in s.sources))
@@ -269,10 +282,21 @@ def _slopes(slope: Activation | None, channels: int) -> tuple[int, Tensor | None
     return (2, torch.full((channels,), slope)) if slope else (1, None)
 
 
+def _in_blocks(s: ConvStep) -> bool:
+    """Whether a weight is kept in blocks of outputs, and it pays to compute these side by side."""
+    outputs = s.weight.shape[1] if s.transpose else s.weight.shape[0] // s.groups
+    phases = s.stride[0] * s.stride[1] if s.transpose else 1
+    small = s.dst.shape[1] * s.dst.shape[2] <= _SMALL_MAP * phases
+    if s.shuffle > 1 or outputs % OUTPUTS_IN_LANES or not (small or s.pattern.density >= _ENOUGH_KEPT):
+        return False
+    kept = int(blocks_of_outputs(s.pattern.mask.cpu(), s.transpose).sum()) * OUTPUTS_IN_LANES
+    return kept <= (1 + _MOST_ZEROS) * s.pattern.kept
+
+
 def merged(s: ConvStep) -> ConvStep:
     """Return the step with fewer products where it upsamples: taps that meet in one small pixel are added up.
 
-    Not for single images in float: their loops would be too short.
+    Not for single images in float, unless outputs are in the lanes.
     """
     plain = s.stride == s.dilation == (1, 1) and s.groups == s.shuffle == 1 and s.border == "zeros"
     if not (s.upsample and plain and s.padding == (1, 1, 1, 1) and tuple(s.weight.shape[2:]) == (3, 3)):

@@ -18,7 +18,10 @@ from torch import Tensor
 from gancompress.errors import KernelError
 from gancompress.kernels.native_library import PHASED, Library, PlanShape
 
-__all__ = ["Pattern", "as_pattern"]
+__all__ = ["OUTPUTS_IN_LANES", "Pattern", "as_pattern", "blocks_of_outputs"]
+
+#: output channels that are computed side by side where a mask keeps or drops them as one
+OUTPUTS_IN_LANES = 16
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class PlanKey:
         flat: for the kernel that takes one image with pixels in the lanes.
         regions: whether several register tiles may be packed at a time.
         blocks: rows that share every entry, whose sums are kept side by side.
+        in_lanes: for the kernel that takes one image with outputs in the lanes, which the mask keeps or drops as one.
     """
 
     kind: int
@@ -51,6 +55,18 @@ class PlanKey:
     flat: bool = False
     regions: bool = False
     blocks: int = 1
+    in_lanes: bool = False
+
+
+def blocks_of_outputs(mask: Tensor, transpose: bool) -> Tensor:
+    """Return which blocks of sixteen consecutive output channels keep anything.
+
+    Args:
+        mask: of a convolution ``[R, C, kh, kw]``, or of a transposed one ``[C, R, kh, kw]``; sixteen divides R.
+        transpose: which of both.
+    """
+    axis = 1 if transpose else 0
+    return mask.unflatten(axis, (-1, OUTPUTS_IN_LANES)).any(axis + 1).contiguous()
 
 
 class Plan:
@@ -58,9 +74,12 @@ class Plan:
 
     def __init__(self, lib: Library, mask: Tensor, key: PlanKey) -> None:
         # without tiles and chunk: the library chooses them
+        if key.in_lanes:
+            mask = blocks_of_outputs(mask, key.kind == PHASED)
         shape = PlanShape(
             key.kind, *mask.shape, *key.stride, *key.padding, *key.dilation, key.groups, key.shuffle, int(key.flat),
             *key.grid, 0, 0, *((0, 0) if key.regions else (1, 1)), 0, key.blocks,
+            int(key.in_lanes),
         )  # fmt: skip
         address = lib.raw.gc_plan_new(mask.data_ptr(), ctypes.byref(shape), lib.isa_index)
         if not address:

@@ -16,9 +16,11 @@ class Random:
 
     Args:
         seed: of everything drawn.
+        block: outputs that a weight keeps or drops as one.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, block: int = 1) -> None:
+        self.block = block
         self.generator = torch.Generator().manual_seed(seed)
 
     def number(self, least: int, most: int) -> int:
@@ -77,8 +79,10 @@ class Random:
         maps[value.index] = x
         return value
 
-    def _weight(self, *shape: int) -> tuple[Tensor, Tensor]:
-        mask = torch.rand(shape, generator=self.generator) < self.one_of(0.1, 0.4, 1.0)
+    def _weight(self, *shape: int, outputs: int = 0) -> tuple[Tensor, Tensor]:
+        blocks = [size // self.block if axis == outputs else size for axis, size in enumerate(shape)]
+        mask = torch.rand(blocks, generator=self.generator) < self.one_of(0.1, 0.4, 1.0)
+        mask = mask.repeat_interleave(self.block, outputs)
         return self.normal(*shape) / (shape[1] * shape[2] * shape[3]) ** 0.5, mask
 
     def _plain(self, options, x, kernel, span, groups):
@@ -95,8 +99,8 @@ class Random:
             sides += [before, after]
         options["padding"] = tuple(sides)
         shuffle = options["shuffle"] = self.one_of(1, 1, 2, 3) if x.shape[2] * x.shape[3] < 300 else 1
-        gives = groups * shuffle**2 * self.number(1, 5)
-        if groups == 1 and self.one_of(True, False):
+        gives = self.block * groups * shuffle**2 * self.number(1, 5 if self.block == 1 else 2)
+        if groups == 1 and channels % self.block == 0 and self.one_of(True, False):
             gives = channels * shuffle**2  # something may be added
         weight, mask = self._weight(gives, channels // groups, *kernel)
         bias = self.normal(gives) if self.one_of(True, False) else None
@@ -109,9 +113,9 @@ class Random:
         return F.pixel_shuffle(x, shuffle), weight, mask, bias
 
     def _transposed(self, options, x, kernel, span, groups):
-        channels, gives = x.shape[1], groups * self.number(1, 5)
+        channels, gives = x.shape[1], self.block * groups * self.number(1, 5 if self.block == 1 else 2)
         more = options["output_padding"] = tuple(self.number(0, s - 1) for s in options["stride"])
-        weight, mask = self._weight(channels, gives // groups, *kernel)
+        weight, mask = self._weight(channels, gives // groups, *kernel, outputs=1)
         bias = self.normal(gives) if self.one_of(True, False) else None
         x = F.conv_transpose2d(
             x, (weight * mask).double(), None if bias is None else bias.double(), options["stride"], 0, more, groups,
@@ -133,9 +137,9 @@ def activated(x: Tensor, slope) -> Tensor:
     return torch.where(x < 0, x * slopes, x)
 
 
-def random_program(seed: int, batch: int, signal: bool) -> tuple[Program, list[Tensor], list[Tensor]]:
+def random_program(seed: int, batch: int, signal: bool, block: int = 1) -> tuple[Program, list[Tensor], list[Tensor]]:
     """Draw a program of a few steps of every kind, its inputs, and its results in float64."""
-    draw = Random(seed)
+    draw = Random(seed, block)
     channels = draw.one_of(1, 3, 6, 12)
     rows, columns = 1 if signal else draw.number(1, 14), draw.number(20, 90) if signal else draw.number(1, 14)
     shapes = [(channels, rows, columns)] * draw.one_of(1, 1, 2)

@@ -342,9 +342,6 @@ static void weight_gradient(const TileJob& j, const float* gradient, int32_t chu
   GC_FOR_TILE(j.plan->th, j.plan->tw, (gradient_tiles<TH, TW>(j, gradient, chunk, sums)))
 }
 
-#include "impl_flat.h"
-#include "impl_maps.h"
-
 #if defined(__clang__)
 #define GC_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
 #else
@@ -414,6 +411,10 @@ static void from_blocked(const float* src, int64_t position_stride, int64_t coun
   }
 }
 
+#include "impl_flat.h"
+#include "impl_lanes.h"
+#include "impl_maps.h"
+
 static bool supported() { return GC_SUPPORTED; }
 
 }  // namespace GC_ISA
@@ -423,7 +424,7 @@ static bool supported() { return GC_SUPPORTED; }
 #define GC_TEXT_(a) #a
 #define GC_TEXT(a) GC_TEXT_(a)
 extern const Isa GC_JOIN(isa_, GC_ISA) = {
-    GC_TEXT(GC_ISA),  GC_VL, GC_REGISTERS, GC_ISA::supported, GC_ISA::conv, GC_ISA::conv_flat, GC_ISA::weight_gradient, GC_ISA::sum,
-    GC_ISA::norm, GC_ISA::to_blocked, GC_ISA::from_blocked, nullptr};
+    GC_TEXT(GC_ISA),  GC_VL, GC_REGISTERS, GC_ISA::supported, GC_ISA::conv, GC_ISA::conv_flat, GC_ISA::conv_lanes,
+    GC_ISA::weight_gradient, GC_ISA::sum, GC_ISA::norm, GC_ISA::to_blocked, GC_ISA::from_blocked, nullptr};
 
 }  // namespace gc

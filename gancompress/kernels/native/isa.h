@@ -104,6 +104,9 @@ struct Isa {
   // One image [channel][y][x] with pixels in the lanes; the plan is flat, `packed` holds the whole input and a tail of
   // kFlatVectors vectors and a row, `acc` rows * kFlatVectors vectors.
   void (*conv_flat)(const TileJob& job);
+  // One image with kLanes outputs in the lanes; the plan is of blocks, `value` holds kLanes floats an entry, `packed` a
+  // region and the whole input as whole regions need it, `acc` all outputs of a row of regions.
+  void (*conv_lanes)(const TileJob& job);
   // Adds to sums [entry][lanes] the products of the input and of `gradient` (shaped like the output of a direct plan),
   // for one chunk and for the rows and tiles of the job.
   void (*weight_gradient)(const TileJob& job, const float* gradient, int32_t chunk, float* sums);

@@ -18,6 +18,8 @@ constexpr double kEntriesPerVisit = 12.0;
 // Bytes of a packed region and its sums that should stay in the second-level cache, and the most tiles along an axis.
 constexpr int64_t kRegionBytes = 192 << 10;
 constexpr int32_t kMostTiles = 16;
+// Bytes of a packed region of one image with outputs in the lanes: all blocks pass over it.
+constexpr int64_t kImageRegionBytes = 24 << 10;
 
 struct Tile {
   int32_t h, w;
@@ -32,6 +34,7 @@ struct OwnedPlan : Plan {
 int32_t ceil_div(int32_t a, int32_t b) { return (a + b - 1) / b; }
 
 Tile choose_tile(const PlanShape& s, const Isa& isa) {
+  if (s.in_lanes) return isa.lanes == kLanes ? Tile{std::min(4, s.grid_h), 4} : Tile{1, 4};
   Tile best{1, 1};
   double cost_of_best = 1e300;
   const bool point = s.kh == 1 && s.kw == 1;
@@ -59,10 +62,10 @@ void choose_region(const PlanShape& s, int32_t span_y, int32_t span_x, Plan* p) 
     for (int32_t gx = 1; gx <= kMostTiles; gx *= 2) {
       const int64_t pixels = static_cast<int64_t>(gy * p->th + span_y) * (gx * p->tw + span_x) * p->nphy * p->nphx;
       const int64_t sums = p->chunks > 1 ? static_cast<int64_t>(p->rows) * s.blocks * gy * p->th * gx * p->tw : 0;
-      const int64_t bytes = (pixels * p->chunk + sums) * 4 * p->isa->lanes;
-      if (gy * gx > 1 && (bytes > kRegionBytes || (gy > 1 && gy / 2 >= tiles_y) || (gx > 1 && gx / 2 >= tiles_x))) continue;
+      const int64_t bytes = (pixels * p->chunk + sums) * 4 * p->unit, most = s.in_lanes ? kImageRegionBytes : kRegionBytes;
+      if (gy * gx > 1 && (bytes > most || (gy > 1 && gy / 2 >= tiles_y) || (gx > 1 && gx / 2 >= tiles_x))) continue;
       const double packed = static_cast<double>(pixels) * ceil_div(tiles_y, gy) * ceil_div(tiles_x, gx);
-      const double cost = packed * (1.0 + static_cast<double>(bytes) / (4 * kRegionBytes));
+      const double cost = packed * (1.0 + static_cast<double>(bytes) / (4 * most));
       if (cost < cost_of_best) cost_of_best = cost, p->gy = gy, p->gx = gx;
     }
 }
@@ -78,12 +81,13 @@ bool exact_div(int32_t a, int32_t b, int32_t* q) {
 Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   if (std::min({s.dim0, s.dim1, s.kh, s.kw, s.stride_y, s.stride_x, s.dilation_y, s.dilation_x, s.groups, s.shuffle, s.grid_h, s.grid_w, s.blocks}) < 1) return nullptr;
   if (std::max(s.stride_y, s.stride_x) > kLargestStride || std::min(s.top, s.left) < 0 || (s.shuffle > 1 && s.kind != kDirect)) return nullptr;
+  if (s.in_lanes && (s.flat || s.shuffle > 1 || s.blocks > 1)) return nullptr;
   if (static_cast<int64_t>(s.dim0) * s.dim1 * s.kh * s.kw > INT32_MAX) return nullptr;
   auto plan = std::make_unique<OwnedPlan>();
   OwnedPlan& p = *plan;
   p.isa = isa;
   p.kind = static_cast<Kind>(s.kind);
-  p.dim0 = s.dim0, p.dim1 = s.dim1, p.kh = s.kh, p.kw = s.kw;
+  p.dim0 = s.dim0, p.dim1 = s.dim1, p.kh = s.kh, p.kw = s.kw, p.block = s.in_lanes ? kLanes : 1;
   const bool direct = p.kind != kPhased;
   const int32_t dense_out = direct ? s.dim0 : s.dim1 * s.groups;
   p.in_channels = direct ? s.dim1 * s.groups : s.dim0;
@@ -93,7 +97,7 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   p.rows = p.out_channels * p.phases();
   p.rows_of_bias = direct ? 1 : p.phases();
   if (dense_out % s.groups != 0 || p.in_channels % s.groups != 0 || p.rows != dense_out * p.rows_of_bias) return nullptr;
-  p.unit = s.flat ? 1 : isa->lanes;
+  p.unit = s.flat || s.in_lanes ? 1 : isa->lanes;
   const Tile tile = s.flat ? Tile{s.grid_h, s.grid_w} : s.tile_h > 0 ? Tile{s.tile_h, s.tile_w} : choose_tile(s, *isa);
   p.th = tile.h, p.tw = tile.w;
 
@@ -129,7 +133,7 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   const int64_t fits = kTileBytes / (channel_floats * 4), most = kMostTileBytes / (channel_floats * 4);
   // A weight gradient has no accumulators to fetch; its partial sums stay the closer the fewer they are.
   const int64_t worthwhile = p.kind == kWeights ? 0 : std::min<int64_t>(most, static_cast<int64_t>(kEntriesPerVisit / per_channel));
-  p.chunk = s.chunk > 0 ? s.chunk : static_cast<int32_t>(std::max<int64_t>({8, fits / 4 * 4, worthwhile}));
+  p.chunk = s.chunk > 0 ? s.chunk : s.in_lanes ? p.in_channels : static_cast<int32_t>(std::max<int64_t>({8, fits / 4 * 4, worthwhile}));
   p.chunks = ceil_div(p.in_channels, std::min(p.chunk, p.in_channels));
   p.chunk = ceil_div(p.in_channels, p.chunks);  // even chunks
   if (s.tiles_y > 0) p.gy = s.tiles_y, p.gx = s.tiles_x;

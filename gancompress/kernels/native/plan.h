@@ -28,11 +28,12 @@ enum Kind : int32_t { kDirect = 0, kPhased = 1, kWeights = 2 };
 struct Plan {
   const Isa* isa = nullptr;
   Kind kind = kDirect;
-  int32_t dim0 = 0, dim1 = 0, kh = 0, kw = 0;  // the dense weight
+  int32_t dim0 = 0, dim1 = 0, kh = 0, kw = 0;  // the dense weight, in blocks
+  int32_t block = 1;                           // output channels of a row; kLanes where they are in the lanes
   int32_t out_channels = 0, in_channels = 0;   // of this direction, after a shuffle
   int32_t so_y = 1, so_x = 1, si_y = 1, si_x = 1;
   int32_t rows_of_bias = 1;      // rows that share an element of the bias
-  int32_t unit = 1;              // floats per packed position: the lanes of the ISA, or 1 when flat
+  int32_t unit = 1;              // floats per packed position: the lanes of the ISA, or 1 for one image
   int32_t th = 1, tw = 1;        // register tile (flat: the whole grid), in positions of the output grid
   int32_t gy = 1, gx = 1;        // tiles of a packed region
   int32_t chunk = 0, chunks = 0; // input channels packed at a time
@@ -49,6 +50,22 @@ struct Plan {
   int32_t phases() const { return so_y * so_x; }
 };
 
+// The plan as if one tile were all regions of an output of h x w.
+inline Plan whole_image(const Plan& p, int32_t h, int32_t w) {
+  Plan whole = p;
+  const auto round_up = [](int32_t size, int32_t of) { return (size + of - 1) / of * of; };
+  whole.th = round_up((h + p.so_y - 1) / p.so_y, p.th * p.gy), whole.tw = round_up((w + p.so_x - 1) / p.so_x, p.tw * p.gx);
+  whole.gy = whole.gx = 1;
+  whole.ph = whole.th + p.ph - p.th * p.gy, whole.pw = whole.tw + p.pw - p.tw * p.gx;
+  whole.packed_positions = static_cast<int64_t>(p.nphy) * whole.ph * p.nphx * whole.pw;
+  return whole;
+}
+
+// Floats of one output of a row of regions: as wide as what is packed, in whole vectors.
+inline int64_t lanes_pitch(const Plan& p, const Plan& whole) {
+  return (static_cast<int64_t>(p.th) * p.gy * whole.nphx * whole.pw + kLanes - 1) / kLanes * kLanes;
+}
+
 struct PlanShape {
   int32_t kind, dim0, dim1, kh, kw, stride_y, stride_x, top, left, dilation_y, dilation_x, groups;
   int32_t shuffle;         // of a direct plan: the factor of the pixel shuffle behind it
@@ -56,6 +73,7 @@ struct PlanShape {
   int32_t grid_h, grid_w;  // positions of one output phase: chooses the tile
   int32_t tile_h, tile_w, tiles_y, tiles_x, chunk;  // 0: choose
   int32_t blocks;          // rows that share every entry, whose sums are kept side by side
+  int32_t in_lanes;        // 1: for one image with kLanes outputs in the lanes; the mask is of blocks of so many
 };
 
 // Returns null when the shape is outside what the kernels take.

@@ -50,7 +50,8 @@ void run_conv_step(const Program& g, const Step& s, Memory& own, const GcRun& a,
   j.pre = activation(s.at.pre, s.pre_slopes);
   j.lanes = g.mode == GC_BATCH ? lanes : g.width;
   j.tile1 = static_cast<int32_t>(ceil_div(ceil_div(j.ho, p.so_y), p.th * p.gy));
-  if (g.mode == GC_FLAT) g.isa->conv_flat(j);
+  if (p.block > 1) g.isa->conv_lanes(j);
+  else if (g.mode == GC_FLAT) g.isa->conv_flat(j);
   else g.isa->conv(j);
 }
 
@@ -147,6 +148,18 @@ AxisShape axis_shape(const Program& g, int32_t size, int32_t strip, bool cut, co
   return {size, strip, cut ? g.width : 1, at.up, static_cast<Border>(at.border)};
 }
 
+// The kept weights in the order of the entries, those of a block side by side.
+std::vector<float> values_of(const Plan& p, const float* weight) {
+  const int64_t taps = static_cast<int64_t>(p.kh) * p.kw, inner = p.kind == kPhased ? taps : p.dim1 * taps;
+  std::vector<float> values;
+  values.reserve(p.entries * p.block);
+  for (int64_t t = 0; t < p.entries; t++) {
+    const int64_t outer = p.src[t] / inner, rest = p.src[t] % inner;
+    for (int32_t i = 0; i < p.block; i++) values.push_back(weight[(outer * p.block + i) * inner + rest]);
+  }
+  return values;
+}
+
 }  // namespace
 
 Program* new_program(const GcProgram& shape, const Isa* isa) {
@@ -192,12 +205,12 @@ int32_t add_step(Program& g, const GcStep& at) {
   if (s.plan != nullptr) {
     const Plan& p = *s.plan;
     const GcValue& in = g.values[s.sources[0]];
-    const int32_t blocks = in.bytes ? at.blocks : 1, shuffle = in.bytes ? at.shuffle : 1;  // of floats, the plan knows
+    const int32_t blocks = in.bytes ? at.blocks : p.block, shuffle = in.bytes ? at.shuffle : 1;  // of floats, the plan knows
     int32_t planes = channels = 0;
     for (int32_t value : s.sources) channels += g.values[value].channels, planes += planes_of(g.values[value]);
     if (s.sources.empty() || s.add.size() > kMostAddends || planes != p.in_channels || out.channels * shuffle * shuffle != p.out_channels * blocks || p.isa != g.isa) return GC_BAD_ARGUMENT;
     if ((p.unit == 1) != (g.mode == GC_FLAT || g.isa->lanes == 1)) return GC_BAD_ARGUMENT;
-    if (g.mode == GC_FLAT && (ceil_div(out.h, p.so_y * shuffle) != p.th || ceil_div(out.w, p.so_x * shuffle) != p.tw)) return GC_BAD_ARGUMENT;
+    if (g.mode == GC_FLAT && p.block == 1 && (ceil_div(out.h, p.so_y * shuffle) != p.th || ceil_div(out.w, p.so_x * shuffle) != p.tw)) return GC_BAD_ARGUMENT;
     if (at.affine >= 0) {
       if (at.scale != nullptr) return GC_BAD_ARGUMENT;
       g.affines = std::max(g.affines, at.affine + 1);
@@ -207,12 +220,21 @@ int32_t add_step(Program& g, const GcStep& at) {
                                     out.strip_h / shuffle, out.strip_w / shuffle);
     const float* weight = static_cast<const float*>(at.weight);
     if (in.bytes) s.words = words_of(p, at, *g.isa->bytes);
-    else for (int64_t t = 0; t < p.entries; t++) s.value.push_back(weight[p.src[t]]);
+    else s.value = values_of(p, weight);
     const int64_t vectors = static_cast<int64_t>(kFlatVectors) * g.isa->lanes, lanes = g.isa->lanes;
-    g.packed = std::max(g.packed, g.mode == GC_FLAT ? p.packed_positions * p.in_channels + vectors + p.pw : p.packed_positions * p.chunk * lanes);
-    g.acc = std::max(g.acc, static_cast<int64_t>(p.rows) * blocks * (g.mode == GC_FLAT ? vectors : static_cast<int64_t>(p.th) * p.gy * p.tw * p.gx * lanes));
+    const Plan whole = whole_image(p, out.h, out.w);
+    if (p.block > 1) {
+      g.packed = std::max(g.packed, (whole.packed_positions + p.packed_positions) * p.in_channels + 2 * (vectors + whole.pw));
+      g.acc = std::max(g.acc, p.rows * p.block * lanes_pitch(p, whole));
+    } else if (g.mode == GC_FLAT) {
+      g.packed = std::max(g.packed, p.packed_positions * p.in_channels + vectors + p.pw);
+      g.acc = std::max(g.acc, p.rows * blocks * vectors);
+    } else {
+      g.packed = std::max(g.packed, p.packed_positions * p.chunk * lanes);
+      g.acc = std::max(g.acc, static_cast<int64_t>(p.rows) * blocks * p.th * p.gy * p.tw * p.gx * lanes);
+    }
     g.planes = std::max<int64_t>(g.planes, planes);
-    s.bias = copied(at.bias, p.rows / p.rows_of_bias);
+    s.bias = copied(at.bias, static_cast<int64_t>(p.rows / p.rows_of_bias) * p.block);
     s.pre_slopes = copied(at.pre_slopes, channels);
     if (in.bytes) channels = p.rows / p.phases() * blocks;  // its factors are of the results
     s.shift = copied(at.shift, in.bytes ? static_cast<int64_t>(channels) * p.phases() : channels);
