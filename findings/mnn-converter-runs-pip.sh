@@ -5,7 +5,8 @@
 # Seen (2026-11-28): MNN.tools.mnnconvert, which the command mnnconvert starts, imports a logger that needs aliyun-log.
 # Where that is missing it calls os.system("pip install -U aliyun-log-python-sdk"): whatever pip comes first on PATH installs
 # into its own environment. A virtual environment whose bin is not on PATH changes another one, and fails to import
-# afterwards, which is caught: nothing is said but "try 'pip install ...'". With the package, every conversion is reported.
+# afterwards, which is caught: nothing is said but "try 'pip install ...'". Where it succeeds, conversions
+# are reported to its makers (read in its code, not tried).
 # The converter itself is _tools.mnnconvert(["MNNConvert", ...]), which does neither.
 set -euo pipefail
 work="$(mktemp -d)"
