@@ -67,6 +67,9 @@ _CONVOLUTIONS: dict[str, type[nn.Module]] = {
     "aten.conv1d.default": nn.Conv1d,
     "aten.conv2d.default": nn.Conv2d,
     "aten.conv3d.default": nn.Conv3d,
+    "aten.conv1d.padding": nn.Conv1d,
+    "aten.conv2d.padding": nn.Conv2d,
+    "aten.conv3d.padding": nn.Conv3d,
     "aten.conv_transpose1d.default": nn.ConvTranspose1d,
     "aten.conv_transpose2d.input": nn.ConvTranspose2d,
     "aten.conv_transpose3d.input": nn.ConvTranspose3d,
@@ -94,7 +97,10 @@ class CapturedModule(nn.Module):
         self.last_layer = ""
         self._last_use: dict[str, int] = {}
         wanted = graph.tensors
+        self._leaves: dict[str, set[str]] = {}
         for name in wanted:
+            path, _, leaf = name.rpartition(".")
+            self._leaves.setdefault(path, set()).add(leaf)
             if name not in tensors:
                 raise ExportError(f"tensor {name} is missing: the graph reads it")
         self._calls: list[tuple[Node, str | Callable[..., Any]]] = []
@@ -198,8 +204,9 @@ class CapturedModule(nn.Module):
             return path if made[path] == settings else ""
         parent, _, leaf = path.rpartition(".")
         container = self._container(parent)
-        if leaf in container._modules:  # something inside a layer was met before the layer
-            return ""
+        own = {*module.state_dict()}
+        if leaf in container._modules or any(hasattr(module, name) for name in self._leaves[path] - own):
+            return ""  # something inside a layer was met before the layer, or has the name of what a layer has
         container.add_module(leaf, module)
         made[path] = settings
         if makes is _layer:

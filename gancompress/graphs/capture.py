@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import io
 import logging
@@ -61,7 +62,7 @@ def capture(
         quiet = contextlib.redirect_stderr(io.StringIO())  # and prints them
         with warnings.catch_warnings(), torch.no_grad(), quiet:
             warnings.simplefilter("ignore")
-            program = _exported(module, tuple(example.values()), shapes).run_decompositions({})
+            program = _exported(module, tuple(example.values()), shapes).run_decompositions(_pieces())
     except Exception as error:  # symbols went through someone's code: anything may be raised
         if "DataDependent" in type(error).__name__ or "data-dependent" in str(error):
             raise ExportError(
@@ -86,6 +87,13 @@ def _exported(module: nn.Module, example: tuple[Tensor, ...], shapes: Any) -> to
         except Exception:  # the first says what is wrong in words of torch, this one in those of its compiler
             logging.getLogger(__name__).debug("nor from its bytecode", exc_info=True)
         raise
+
+
+@functools.cache
+def _pieces() -> Any:
+    """Return what operations are taken apart that no graph holds."""
+    known = torch.export.default_decompositions()
+    return {op: known[op] for op in (torch.ops.aten.einsum.default,)}
 
 
 class _Reader:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from gancompress.graphs.build import CapturedModule
 from gancompress.graphs.graph import Stored
+from gancompress.graphs.values import constants_of, values_of
 from gancompress.kernels import Pattern, status
 from gancompress.kernels.measured import fastest
 from gancompress.kernels.tuning import chosen_mode
-from gancompress.lowering.plan import Plan, constants_of, values_of
+from gancompress.lowering.plan import Plan
 from gancompress.lowering.programs import RegionProgram
 
 if TYPE_CHECKING:
