@@ -50,6 +50,7 @@ _MOST_WASTE = {ROWS: 0.1, COLUMNS: 0.35}
 _MOST_ZEROS = 0.2
 _SMALL_MAP = 64
 _ENOUGH_KEPT = 0.15
+_SMOOTH = {"tanh": 3, "sigmoid": 4, "silu": 5}
 _BORDERS = {"zeros": 0, "reflect": 1, "replicate": 2}
 
 
@@ -277,6 +278,8 @@ def _slopes(slope: Activation | None, channels: int) -> tuple[int, Tensor | None
     """Return the kind of an activation as the kernels know it, and its slopes; the caller keeps them alive."""
     if slope is None:
         return 0, None
+    if isinstance(slope, str):
+        return _SMOOTH[slope], None
     if isinstance(slope, Tensor):
         return 2, slope
     return (2, torch.full((channels,), slope)) if slope else (1, None)

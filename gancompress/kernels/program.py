@@ -141,10 +141,11 @@ class Program:
             scale: ``[C]`` or None: the input is first ``x * scale + shift`` (a batch norm in evaluation mode).
             shift: ``[C]``, together with ``scale``.
             affine: in place of both, when they differ from image to image.
-            pre: the activation of what is read, a slope or slopes ``[C]`` (see ``Activation``).
+            pre: the activation of what is read, a slope or slopes ``[C]``, ``tanh`` or ``silu`` (see ``Activation``).
             upsample: then nearest x2, rows and columns.
             add: up to three addends, shaped like the result.
-            activation: at the very end, a slope or slopes, one per channel of the result.
+            activation: at the very end, a slope or slopes, one per channel of the result, ``tanh``, ``sigmoid`` or
+                ``silu``.
             shuffle: pixel shuffle by this factor: ``R / shuffle**2`` channels of so many times the rows and columns.
             weight_scale: ``[R]``, what int8 weights are multiplied by; only for values in bytes.
 

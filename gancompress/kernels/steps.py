@@ -29,14 +29,20 @@ __all__ = [
     "ConvStep",
     "NormStep",
     "QuantizeStep",
+    "Smooth",
     "Step",
     "SumStep",
     "Value",
     "sides_of",
 ]
 
-#: What negative numbers are multiplied by: 0.0 is ReLU, another number LeakyReLU, a tensor ``[C]`` PReLU.
-Activation: TypeAlias = float | Tensor
+#: Of one number each; ``silu`` is ``x * sigmoid(x)``.
+Smooth: TypeAlias = Literal["tanh", "sigmoid", "silu"]
+
+#: What negative numbers are multiplied by: 0.0 is ReLU, another number LeakyReLU, a tensor ``[C]`` PReLU. Or by name.
+Activation: TypeAlias = float | Tensor | Smooth
+
+_SMOOTH = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "silu": F.silu}
 
 #: What stands around a map where a convolution reads past its edge; names as in torch.
 Border: TypeAlias = Literal["zeros", "reflect", "replicate"]
@@ -116,10 +122,15 @@ def _own(tensor: Tensor | None) -> Tensor | None:
 
 
 def _own_slope(slope: Activation | None) -> Activation | None:
-    return _own(slope) if isinstance(slope, Tensor) else None if slope is None else float(slope)
+    if slope is None or isinstance(slope, str):
+        return slope
+    return _own(slope) if isinstance(slope, Tensor) else float(slope)
 
 
 def _check_vector(name: str, vector: Activation | None, channels: int) -> None:
+    if isinstance(vector, str) and (vector not in _SMOOTH or (name, vector) == ("pre", "sigmoid")):
+        known = [one for one in _SMOOTH if (name, one) != ("pre", "sigmoid")]  # of 0 it makes no 0, as borders need
+        raise KernelError(f"program: {name} is a slope, slopes or {', '.join(known)}, got {vector!r}")
     if isinstance(vector, Tensor) and tuple(vector.shape) != (channels,):
         raise KernelError(f"program: {name} has shape {tuple(vector.shape)}, needs ({channels},)")
 
@@ -127,6 +138,8 @@ def _check_vector(name: str, vector: Activation | None, channels: int) -> None:
 def _activated(x: Tensor, slope: Activation | None) -> Tensor:
     if slope is None:
         return x
+    if isinstance(slope, str):
+        return _SMOOTH[slope](x)
     if isinstance(slope, Tensor):
         return F.prelu(x, slope.to(x.dtype))
     return F.leaky_relu(x, slope) if slope else torch.relu(x)

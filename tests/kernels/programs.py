@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gancompress.kernels import Addend, Program, Value
 
-SLOPES = ("none", "relu", "leaky", "prelu")
+SLOPES = ("none", "relu", "leaky", "prelu", "tanh", "silu")
 
 
 class Random:
@@ -33,9 +33,9 @@ class Random:
     def normal(self, *shape: int) -> Tensor:
         return torch.randn(shape, generator=self.generator)
 
-    def slope(self, channels: int):
-        kind = self.one_of(*SLOPES)
-        return {"none": None, "relu": 0.0, "leaky": 0.2, "prelu": self.normal(channels)}[kind]
+    def slope(self, channels: int, *more: str):
+        kind = self.one_of(*SLOPES, *more)
+        return {"none": None, "relu": 0.0, "leaky": 0.2, "prelu": self.normal(channels)}.get(kind, kind)
 
     def conv(self, net: Program, maps: dict[int, Tensor], signal: bool, transpose: bool = False) -> Value:
         """Add a convolution of anything that ``maps`` holds (by index of the value), and its result to ``maps``."""
@@ -71,7 +71,7 @@ class Random:
                 factor = self.one_of(1.0, 0.2, -1.5)
                 options["add"] = (*options.get("add", ()), Addend(v, factor, times))
                 x = x + factor * (F.interpolate(maps[v.index], scale_factor=float(times)))
-        options["activation"] = self.slope(gives)
+        options["activation"] = self.slope(gives, "sigmoid")
         x = activated(x, options["activation"])
         add = net.conv_transpose if transpose else net.conv
         value = add(sources if len(sources) > 1 else first, weight, mask, bias, **options)
@@ -133,6 +133,8 @@ class Random:
 def activated(x: Tensor, slope) -> Tensor:
     if slope is None:
         return x
+    if isinstance(slope, str):
+        return {"tanh": torch.tanh(x), "sigmoid": 1 / (1 + torch.exp(-x)), "silu": x / (1 + torch.exp(-x))}[slope]
     slopes = slope.double()[:, None, None] if isinstance(slope, Tensor) else slope
     return torch.where(x < 0, x * slopes, x)
 
@@ -161,7 +163,7 @@ def random_program(seed: int, batch: int, signal: bool, block: int = 1) -> tuple
             source = draw.one_of(*(v for v in net._values if v.index in maps))
             alike = [v for v in net._values if v.index in maps and v.shape == source.shape]
             addends = [Addend(draw.one_of(*alike), draw.one_of(1.0, 0.5)) for _ in range(draw.number(1, 3))]
-            slope = draw.slope(source.shape[0])
+            slope = draw.slope(source.shape[0], "sigmoid")
             value = net.sum(addends, slope)
             maps[value.index] = activated(sum(a.factor * maps[a.value.index] for a in addends), slope)
         else:

@@ -321,3 +321,31 @@ def test_maps_that_cannot_be_cut_alike_are_not_cut():
     assert [layout.mode for layout in layouts(net.inputs, net._steps, 8)] == [BATCH, FLAT]
     x = [torch.randn(1, *value.shape) for value in net.inputs]
     torch.testing.assert_close(net(*x).double(), net.dense(*(t.double() for t in x)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["tanh", "sigmoid", "silu"])
+def test_smooth_activations_are_those_of_torch(isa, kind):
+    """On all of float32's range, in every layout, fused behind a convolution, ahead of one, and of a sum."""
+    net = Program((1, 6, 40))
+    one = torch.ones(1, 1, 1, 1)
+    behind = net.conv(net.input, one, one > 0, activation=kind)
+    alone = net.sum([Addend(net.input)], kind)
+    ahead = [net.conv(net.input, one, one > 0, pre=kind, padding=1)] if kind != "sigmoid" else []
+    net.output(behind, alone, *ahead)
+    special = torch.tensor([0.0, -0.0, 1e-38, torch.inf, -torch.inf, 3e38, -3e38, 90.0, -90.0, 88.5, -88.5, 0.625])
+    steep = torch.cat([special, torch.linspace(-20, 20, 108), torch.logspace(-20, 2, 120)])
+    x = torch.stack([steep, steep.flip(0), -steep]).reshape(3, 1, 6, 40)
+    want = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "silu": torch.nn.functional.silu}[kind](x.double()).float()
+    x[0, 0, 0, 0], want[0, 0, 0, 0] = torch.nan, torch.nan
+    for _, (got, summed, *before) in in_every_layout(net, x):
+        for made in (got, summed, *(whole[:, :, 1:-1, 1:-1] for whole in before)):
+            torch.testing.assert_close(made, want, rtol=4e-7, atol=1e-30, equal_nan=True)
+        assert all(whole.shape == (3, 1, 8, 42) and whole[:, :, 0].abs().max() == 0 for whole in before)
+
+
+def test_activations_that_are_none():
+    net = Program((1, 4, 4))
+    with pytest.raises(KernelError, match="activation is a slope, slopes or tanh, sigmoid, silu, got 'gelu'"):
+        net.sum([Addend(net.input)], "gelu")
+    with pytest.raises(KernelError, match="pre is a slope, slopes or tanh, silu, got 'sigmoid'"):
+        net.conv(net.input, *masked(1, 1, 1, 1), pre="sigmoid")

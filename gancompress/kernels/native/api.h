@@ -113,7 +113,7 @@ struct GcStep {
   int32_t written;          // 0: only the views of the result are wanted
   int32_t up;               // 1: the input is read as if upsampled x2 (nearest)
   int32_t border;           // 0 zeros, 1 reflect, 2 replicate
-  int32_t pre, activation;  // 0 none, 1 ReLU, 2 slopes
+  int32_t pre, activation;  // 0 none, 1 ReLU, 2 slopes, 3 tanh, 4 sigmoid, 5 x * sigmoid(x); `pre` is not 4
   int32_t affine;           // >= 0: scale and shift are those of this affine of the run, one for every image
   int32_t groups;
   int32_t blocks, shuffle;  // of bytes: rows that share their words, and the factor of the pixel shuffle

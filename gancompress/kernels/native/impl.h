@@ -42,7 +42,10 @@ GC_INLINE void zeros(float* dst, int32_t count) {
   for (int32_t q = 0; q < count; q++) store(dst + q * VL, zero());
 }
 
-// What is fused before the convolution, of one channel.
+GC_INLINE bool is_smooth(int32_t kind) { return kind >= kTanh; }
+#include "impl_smooth.h"
+
+// What is fused before the convolution, of one channel, but for what is smooth.
 struct Before {
   vf scale, shift, slope;
   bool affine;
@@ -152,7 +155,9 @@ static void pack(const TileJob& j, int32_t lane0, int32_t y0, int32_t x0, int32_
   }
   const int32_t row_floats = p.nphx * p.pw * VL;
   const Line* rows = j.rows.line + p.si_y * y0;
-  const bool plain = j.scale == nullptr && j.pre.kind == kNone;
+  const bool smooth_after = is_smooth(j.pre.kind);  // on all that was packed: zeros stay zeros
+  const int32_t kind = smooth_after ? int32_t{kNone} : j.pre.kind;
+  const bool plain = j.scale == nullptr && kind == kNone;
   const bool straight = p.si_x == 1 && !j.up && columns[0].q0 == 0 && columns[0].q1 == p.pw;
   const int64_t left = straight ? j.columns.line[columns[0].at].at * j.in_x : 0;
   float* dst = j.packed;
@@ -162,7 +167,8 @@ static void pack(const TileJob& j, int32_t lane0, int32_t y0, int32_t x0, int32_
     fetch_ahead(j, p, plane, rows, x0);
     const bool affine = j.scale != nullptr;
     const Before b{affine ? of_channel(j.scale, c, lane0, j.per_image) : zero(), affine ? of_channel(j.shift, c, lane0, j.per_image) : zero(),
-                   j.pre.kind == kSlopes ? zero() + j.pre.slopes[c] : zero(), affine, j.pre.kind};
+                   kind == kSlopes ? zero() + j.pre.slopes[c] : zero(), affine, kind};
+    float* const begin = dst;
     for (int32_t phase = 0; phase < p.nphy; phase++)
       for (int32_t q = 0; q < p.ph; q++, dst += row_floats) {
         const Line& row = rows[p.si_y * q + phase];
@@ -172,6 +178,7 @@ static void pack(const TileJob& j, int32_t lane0, int32_t y0, int32_t x0, int32_
         else if (straight && row.mask < 0 && row.places < 0) check += pack_straight<true>(from, j.in_x, p.pw, b, dst);
         else check += pack_row(j, p, columns, plane, row, lane0, b, dst);
       }
+    if (smooth_after) smooth(reinterpret_cast<vf*>(begin), (dst - begin) / VL, j.pre.kind);
   }
   store(j.check + lane0, check);
 }
@@ -199,7 +206,12 @@ GC_INLINE void finish(const TileJob& j, vf (&a)[TH][TW], int32_t row, int32_t la
       }
     }
   }
-  if (j.act.kind != kNone) {
+  if (is_smooth(j.act.kind)) {
+    vf v[TH * TW];
+    GC_UNROLL for (int i = 0; i < TH; i++) GC_UNROLL for (int k = 0; k < TW; k++) v[i * TW + k] = a[i][k];
+    smooth(v, TH * TW, j.act.kind);
+    GC_UNROLL for (int i = 0; i < TH; i++) GC_UNROLL for (int k = 0; k < TW; k++) a[i][k] = v[i * TW + k];
+  } else if (j.act.kind != kNone) {
     const vf slope = j.act.kind == kSlopes ? zero() + j.act.slopes[c] : zero();
     GC_UNROLL for (int i = 0; i < TH; i++) GC_UNROLL for (int k = 0; k < TW; k++) a[i][k] = activated(a[i][k], j.act.kind, slope);
   }

@@ -10,8 +10,8 @@ static void fused_pixels(const TileJob& j, int32_t c, const float* row, int32_t 
   else for (int32_t k = 0; k < count; k++) dst[k] = row[k * step];
   if (j.scale == nullptr && j.pre.kind == kNone) return;
   const bool affine = j.scale != nullptr;
-  const Before b{zero() + (affine ? j.scale[c] : 0.0f), zero() + (affine ? j.shift[c] : 0.0f), zero() + (j.pre.kind == kSlopes ? j.pre.slopes[c] : 0.0f), affine,
-                 j.pre.kind};
+  const int32_t kind = is_smooth(j.pre.kind) ? int32_t{kNone} : j.pre.kind;
+  const Before b{zero() + (affine ? j.scale[c] : 0.0f), zero() + (affine ? j.shift[c] : 0.0f), zero() + (kind == kSlopes ? j.pre.slopes[c] : 0.0f), affine, kind};
   int32_t k = 0;
   for (; k + VL <= count; k += VL) store_any(dst + k, before(b, load_any(dst + k)));
   if (k < count) {
@@ -20,9 +20,11 @@ static void fused_pixels(const TileJob& j, int32_t c, const float* row, int32_t 
     store_any(rest, before(b, load_any(rest)));
     memcpy(dst + k, rest, (count - k) * sizeof(float));
   }
+  if (is_smooth(j.pre.kind)) smooth_floats(dst, count, j.pre.kind);
 }
 
 static void activate_floats(float* v, int32_t count, int32_t kind, vf slope) {
+  if (is_smooth(kind)) return smooth_floats(v, count, kind);
   int32_t k = 0;
   for (; k + VL <= count; k += VL) store_any(v + k, activated(load_any(v + k), kind, slope));
   for (; k < count; k++) v[k] = v[k] < 0.0f ? (kind == kRelu ? 0.0f : v[k] * slope[0]) : v[k];
@@ -88,7 +90,7 @@ static void finish_flat(const TileJob& j, int32_t row, int32_t q0, int32_t count
   const int32_t c = row / (so_y * so_x), oy = row / so_x % so_y, ox = row % so_x;
   const vf slope = zero() + (j.act.kind == kSlopes ? j.act.slopes[c] : 0.0f);
   if (j.added == 0 && j.act.kind != kNone)
-    for (int32_t k = 0; k < count; k += VL) store(acc + k, activated(load(acc + k), j.act.kind, slope));
+    activate_floats(acc, count, j.act.kind, slope);
   for (int32_t q = q0; q < q0 + count;) {
     const int32_t y = so_y * (q / stride) + oy, x0 = q % stride;
     int32_t end = q + stride - x0;

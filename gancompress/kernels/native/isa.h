@@ -28,7 +28,7 @@ struct Lines {
   int32_t plain0, plain1;
 };
 
-enum ActivationKind : int32_t { kNone = 0, kRelu = 1, kSlopes = 2 };
+enum ActivationKind : int32_t { kNone = 0, kRelu = 1, kSlopes = 2, kTanh = 3, kSigmoid = 4, kSilu = 5 };
 struct Activation {
   int32_t kind;
   const float* slopes;  // per channel: what negative numbers are multiplied by
