@@ -129,6 +129,8 @@ class Fusion:
         if read.bare:
             self.close(read)
             return read.parts[0]
+        if read.factor != 1 and isinstance(read.slope, str):
+            read = self.settled(read)
         if len(read.parts) > 1 or read.affine or read.sides != NO_SIDES or (read.slope is not None and read.factor < 0):
             raise UnfitError(read.by)
         part = read.parts[0]
@@ -138,6 +140,11 @@ class Fusion:
         self.made.append(made)
         return made
 
+    def settled(self, read: Read) -> Read:
+        """Return the same with its activation computed."""
+        made = self.whole(replace(read, factor=1.0, up=1, sides=NO_SIDES))
+        return replace(read, parts=(made,), slope=None)
+
     def into(self, read: Read) -> Conv | Sum | None:
         """Return what may be changed so that ``read`` is changed; its activation is not yet set."""
         made = read.parts[0]
@@ -146,7 +153,8 @@ class Fusion:
     def times(self, read: Read, factor: float, node: Node) -> Read:
         """Return ``factor`` times a map."""
         made = read.parts[0]
-        if read.bare and made.open and isinstance(made, Conv | Sum) and (made.activation is None or factor > 0):
+        linear = isinstance(made, Conv | Sum) and not isinstance(made.activation, str)
+        if read.bare and made.open and linear and (made.activation is None or factor > 0):
             for term in made.add:
                 term.factor *= factor
             if isinstance(made, Conv):
@@ -197,19 +205,25 @@ class Fusion:
         """Return the same with its factor ahead of the activation."""
         if read.factor == 1:
             return replace(read, by=node.name)
-        if read.slope is not None and read.factor < 0:
+        if read.slope is not None and (read.factor < 0 or isinstance(read.slope, str)):
             raise UnfitError(read.by)
         gain = torch.full((read.channels,), read.factor, dtype=torch.float64)
         return replace(read, affine=(*read.affine, (gain, None)), factor=1.0, by=node.name)
 
     def activated(self, read: Read, slope: Activation, node: Node) -> Read:
-        """Return a map with its negative numbers multiplied by ``slope``."""
+        """Return an activation of a map."""
         made = self.into(read)
         if made is not None:
             made.activation = slope
             return replace(read, by=node.name)
+        if isinstance(read.slope, str) or (isinstance(slope, str) and read.slope is not None):
+            read = self.settled(read)
+        if slope == "sigmoid" and read.border == "zeros" and read.sides != NO_SIDES:
+            raise UnfitError(node.name)  # which makes no 0 of 0
         if read.slope is None:
             return replace(self.unscaled(read, node), slope=slope, by=node.name)
+        assert not isinstance(read.slope, str)
+        assert not isinstance(slope, str)
         if read.factor < 0 or (torch.as_tensor(read.slope) < 0).any():
             raise UnfitError(node.name)
         return replace(read, slope=read.slope * slope, by=node.name)

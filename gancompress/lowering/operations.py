@@ -45,6 +45,8 @@ def _conv(f: Fusion, node: Node) -> Read:
     weight = weight if axes == 2 else weight.unsqueeze(2)
     sides = _sides(given["padding"], axes, weight, dilation)
     read, up = f.map(given["input"]), 1
+    if read.slope == "sigmoid":  # which no convolution takes in: its border would hold other numbers than 0
+        read = f.settled(read)
     if tuple(weight.shape[2:]) == stride == (1, 1) and sides == read.sides == NO_SIDES and extra == (0, 0):
         read, up = replace(read, up=1), read.up  # pixels that are alike stay alike: compute them once
     if read.up > (1 if transposed else 2) or (transposed and read.sides != NO_SIDES):
@@ -152,6 +154,11 @@ def _prelu(f: Fusion, node: Node) -> Read:
     return f.activated(read, slopes.expand(read.channels) if slopes.numel() == 1 else slopes, node)
 
 
+def _smooth(f: Fusion, node: Node) -> Read:
+    kind: Any = node.op.split(".")[1]
+    return f.activated(f.map(node.args[0]), kind, node)
+
+
 def _add(f: Fusion, node: Node) -> Read:
     a, b, alpha = f.arguments(node, "self", "other", "alpha", alpha=1)
     alpha = -alpha if ".sub." in f".{node.op}." else alpha
@@ -182,6 +189,10 @@ def _neg(f: Fusion, node: Node) -> Read:
 def _mul(f: Fusion, node: Node) -> Read:
     a, b = f.arguments(node, "self", "other")
     divides = ".div." in f".{node.op}."
+    if f.is_map(a) and f.is_map(b) and not divides:
+        for x, gate in ((f.map(a), f.map(b)), (f.map(b), f.map(a))):
+            if gate.slope == "sigmoid" and x.slope is None and _alike(x, gate):
+                return replace(x, slope="silu", by=node.name)
     if not f.is_map(a) and not divides:
         a, b = b, a
     if not f.is_map(a) or f.shapes[a.name] != f.shapes[node.name]:
@@ -196,6 +207,13 @@ def _mul(f: Fusion, node: Node) -> Read:
     return f.affine(f.map(a), gain, None, node)
 
 
+def _alike(a: Read, b: Read) -> bool:
+    """Return whether two reads are of the same, but for their activations."""
+    return a.affine is b.affine and all(
+        getattr(a, name) == getattr(b, name) for name in ("parts", "factor", "up", "sides", "border", "regrouped")
+    )
+
+
 def _cat(f: Fusion, node: Node) -> Read:
     tensors, axis = f.arguments(node, "tensors", "dim", dim=0)
     if axis not in (1, 1 - len(f.shapes[node.name])):
@@ -205,7 +223,11 @@ def _cat(f: Fusion, node: Node) -> Read:
         reads = [Read((f.whole(read),), read.by) if read.up > 1 else read for read in reads]
     if len({(read.sides, read.border if read.sides != NO_SIDES else "") for read in reads}) > 1:
         raise UnfitError(node.name)
-    if len({read.factor for read in reads}) > 1:
+    factors = {read.factor for read in reads}
+    smooth = {read.slope if isinstance(read.slope, str) else None for read in reads}
+    if "sigmoid" in smooth or (smooth != {None} and len(factors) + len(smooth) > 2):
+        reads, smooth = [f.settled(read) if isinstance(read.slope, str) else read for read in reads], {None}
+    if len(factors) > 1:
         reads = [f.unscaled(read, node) for read in reads]
     if any(read.given for read in reads):
         raise UnfitError(node.name)
@@ -214,7 +236,9 @@ def _cat(f: Fusion, node: Node) -> Read:
     if any(read.affine for read in reads):
         pairs = [composed(read) for read in reads]
         joined = replace(joined, affine=((torch.cat([one for one, _ in pairs]), torch.cat([one for _, one in pairs])),))
-    if any(read.slope is not None for read in reads):
+    if smooth != {None}:
+        joined = replace(joined, slope=reads[0].slope)
+    elif any(read.slope is not None for read in reads):
         slopes = [1.0 if read.slope is None else read.slope for read in reads]
         alike = len({one for one in slopes if isinstance(one, float)}) == 1 and not any(
             isinstance(one, Tensor) for one in slopes
@@ -299,6 +323,7 @@ _FUNCTIONS: tuple[tuple[str, Callable[[Fusion, Node], Read]], ...] = (
     ("relu.default", _relu),
     ("leaky_relu.default", _leaky),
     ("prelu.default _prelu_kernel.default", _prelu),
+    ("tanh.default sigmoid.default silu.default", _smooth),
     ("add.Tensor add.Scalar sub.Tensor sub.Scalar", _add),
     ("rsub.Scalar", _rsub),
     ("neg.default", _neg),

@@ -199,6 +199,26 @@ def test_a_convolution_of_single_pixels_is_computed_ahead_of_the_enlargement() -
     assert shapes == {1: (8, 5, 6), 3: (8, 10, 12)}
 
 
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_gate_of_ones_own_is_fused(ahead: bool) -> None:
+    """x * sigmoid(x), as it is in ONNX; the map that is read twice is computed once."""
+    gated = (Value("one"), Value("gate"))
+    network = chain(
+        conv("one", "x", "a"),
+        Node("gate", "aten.sigmoid.default", (Value("one"),)),
+        Node("swish", "aten.mul.Tensor", gated if ahead else gated[::-1]),
+        conv("two", "swish", "b"),
+        Node("out", "aten.tanh.default", (Value("two"),)),
+        a__weight=torch.randn(8, 4, 3, 3) / 6, a__bias=torch.randn(8), b__weight=torch.randn(4, 8, 3, 3) / 8,
+        b__bias=torch.randn(4),
+    )  # fmt: skip
+    run, x = SparseNetwork(network, {}, "always"), torch.randn(2, 4, 5, 6)
+    assert difference(network(x), run(x)) < 1e-5
+    (plan,) = run._plans.values()
+    first, second = plan.programs[0]._program._steps
+    assert (first.activation, second.pre, second.activation) == (None, "silu", "tanh")  # type: ignore[union-attr]
+
+
 def test_nan_goes_through() -> None:
     network, x = two_layers(), torch.randn(1, 4, 6, 6)
     x[0, 0, 3, 3] = float("nan")
@@ -207,7 +227,7 @@ def test_nan_goes_through() -> None:
 
 
 KINDS = """conv conv conv conv transposed relu leaky prelu add add sub mul scalar channel shift cat pad shuffle up norm
-batch_norm group tanh rsub product mean"""
+batch_norm group tanh sigmoid silu swish gelu rsub product mean"""
 
 
 def random_network(seed: int) -> tuple[CapturedModule, tuple[int, ...]]:
@@ -243,13 +263,19 @@ def random_network(seed: int) -> tuple[CapturedModule, tuple[int, ...]]:
             add("conv2d.default", (value, stored(out, c // g, k, k), bias, (s, s), (p, p), (1, 1), g), (n, out, *size))
         elif choice == "transposed" and h * w < 200:
             add("conv_transpose2d.input", (value, stored(c, 4, 4, 4), None, (2, 2), (1, 1)), (n, 4, 2 * h, 2 * w))
-        elif choice in ("relu", "tanh"):
+        elif choice in ("relu", "tanh", "sigmoid", "silu", "gelu"):
             add(f"{choice}.default", (value,), shapes[x])
+        elif choice == "swish":
+            add("sigmoid.default", (value,), shapes[x])
+            add("mul.Tensor", (value, Value(f"v{len(nodes) - 1}")), shapes[x])
         elif choice == "leaky":
             add("leaky_relu.default", (value, rng.choice([0.2, 0.5])), shapes[x])
         elif choice == "prelu":
             add("prelu.default", (value, stored(c)), shapes[x])
+        elif choice == "sub" and len(alike) == 1:
+            continue  # a norm of zeros is made of rounding
         elif choice in ("add", "sub", "product"):
+            alike = [name for name in alike if choice != "sub" or name != x]
             op = {"add": "add.Tensor", "sub": "sub.Tensor", "product": "mul.Tensor"}[choice]
             add(op, (value, Value(rng.choice(alike))), shapes[x])
         elif choice == "scalar":
@@ -257,7 +283,7 @@ def random_network(seed: int) -> tuple[CapturedModule, tuple[int, ...]]:
         elif choice == "mul":
             add("mul.Tensor", (stored(1, c, 1, 1), value), shapes[x])
         elif choice == "mean" and h * w > 1:  # one number per image and channel
-            add("mean.dim", (value, (2, 3), True), (n, c, 1, 1))
+            add("amax.default", (value, (2, 3), True), (n, c, 1, 1))  # a mean of what is normed is rounding
             add("add.Tensor" if rng.random() < 0.5 else "mul.Tensor", (value, Value(f"v{len(nodes) - 1}")), shapes[x])
         elif choice in ("channel", "shift"):
             add("add.Tensor", (value, stored(c, 1, 1) if choice == "channel" else 0.3), shapes[x])
