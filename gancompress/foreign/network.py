@@ -127,9 +127,9 @@ def open_onnx(path: Path, sizes: Mapping[str, int] | None = None) -> CapturedMod
     with located(str(path)):
         found = capture_module(module, example, dynamic)
     graph = found.captured
-    names = dict(zip(graph.outputs, module.outputs, strict=True))
-    names |= {own.name: one.name for own, one in zip(graph.inputs, inputs, strict=True)}
-    return CapturedModule(graph.renamed(names), found.state_dict())
+    named = dict(zip(graph.outputs, module.outputs, strict=True))
+    named |= {own.name: one.name for own, one in zip(graph.inputs, inputs, strict=True)}
+    return CapturedModule(graph.renamed(named), found.state_dict())
 
 
 def _run(module: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from gancompress.errors import KernelError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from gancompress.kernels.pattern import Pattern
     from gancompress.kernels.quantized import Quantized
@@ -42,7 +42,7 @@ Smooth: TypeAlias = Literal["tanh", "sigmoid", "silu"]
 #: What negative numbers are multiplied by: 0.0 is ReLU, another number LeakyReLU, a tensor ``[C]`` PReLU. Or by name.
 Activation: TypeAlias = float | Tensor | Smooth
 
-_SMOOTH = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "silu": F.silu}
+_SMOOTH: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "silu": F.silu}
 
 #: What stands around a map where a convolution reads past its edge; names as in torch.
 Border: TypeAlias = Literal["zeros", "reflect", "replicate"]
@@ -180,6 +180,12 @@ def _with_addends(x: Tensor | None, addends: Sequence[Addend], values: dict[int,
     return x
 
 
+def _check_exact(slope: Activation | None) -> None:
+    """Refuse, beside bytes, what is not rounded alike on all machines."""
+    if isinstance(slope, str):
+        raise KernelError(f"program: {slope} is computed from float32, by a sum of its own, not beside bytes")
+
+
 def _check_float(value: Value) -> None:
     if value.stored is not None:
         raise KernelError(f"program: {value} is held in bytes already")
@@ -278,6 +284,7 @@ class ConvStep:
             if self.weight.dtype == torch.int8 or self.weight_scale is not None:
                 raise KernelError("program: int8 weights are for values in bytes: quantize the input first")
             return
+        _check_exact(self.activation)
         if self.weight.dtype != torch.int8 or self.weight_scale is None:
             raise KernelError("program: a convolution of bytes has int8 weights, and a weight_scale")
         if len({value.stored for value in self.sources}) != 1:
@@ -418,6 +425,8 @@ class SumStep:
         out = (channels, rows * first.upsample, columns * first.upsample)
         _check_addends(self.add, out)
         _check_vector("activation", self.activation, channels)
+        if any(addend.value.stored is not None for addend in self.add):
+            _check_exact(self.activation)
         self.activation = _own_slope(self.activation)
         self.dst = Value(-1, out)
 
@@ -481,6 +490,7 @@ class QuantizeStep:
         _check_float(self.source)
         _check_scaling(self.scale, self.shift, self.affine, channels)
         _check_vector("activation", self.activation, channels)
+        _check_exact(self.activation)
         self.scale, self.shift, self.activation = _own(self.scale), _own(self.shift), _own_slope(self.activation)
         self.dst = Value(-1, self.source.shape, self.stored)
 

@@ -153,8 +153,10 @@ class Fusion:
     def times(self, read: Read, factor: float, node: Node) -> Read:
         """Return ``factor`` times a map."""
         made = read.parts[0]
-        linear = isinstance(made, Conv | Sum) and not isinstance(made.activation, str)
-        if read.bare and made.open and linear and (made.activation is None or factor > 0):
+        fits = isinstance(made, Conv | Sum) and (
+            made.activation is None or (factor > 0 and not isinstance(made.activation, str))
+        )
+        if read.bare and made.open and fits and isinstance(made, Conv | Sum):
             for term in made.add:
                 term.factor *= factor
             if isinstance(made, Conv):

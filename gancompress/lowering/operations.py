@@ -239,7 +239,7 @@ def _cat(f: Fusion, node: Node) -> Read:
     if smooth != {None}:
         joined = replace(joined, slope=reads[0].slope)
     elif any(read.slope is not None for read in reads):
-        slopes = [1.0 if read.slope is None else read.slope for read in reads]
+        slopes = [1.0 if read.slope is None else read.slope for read in reads if not isinstance(read.slope, str)]
         alike = len({one for one in slopes if isinstance(one, float)}) == 1 and not any(
             isinstance(one, Tensor) for one in slopes
         )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gancompress.errors import ExportError
-from gancompress.kernels import Program
+from gancompress.kernels import Addend, Program
 from gancompress.kernels.native_program import merged
 from gancompress.kernels.steps import ConvStep, NormStep, SumStep
 from gancompress.quantization.ranges import LayerBytes, RangeRule, Seen, choose
@@ -54,6 +54,8 @@ def unfit(step: ConvStep) -> str:
         return "what it joins is scaled image by image"
     if step.groups > 1 and sum(parts) // step.groups % _WORD:
         return f"its groups have {sum(parts) // step.groups} channels each, and bytes are grouped by fours"
+    if isinstance(step.pre, str):
+        return f"{step.pre} stands before it, which is computed in float"
     return ""
 
 
@@ -219,12 +221,14 @@ class _Built:
             kept = times_channels(kept, factors, step.transpose, step.groups)
         weight, scales = to_int8(kept, step.transpose, step.groups)
         add = tuple(dataclasses.replace(one, value=self.values[one.value]) for one in step.add)
-        return self.program.add(
+        smooth = step.activation if isinstance(step.activation, str) else None
+        value = self.program.add(
             dataclasses.replace(
                 step, sources=tuple(self.bytes[key]), weight=weight, weight_scale=scales, scale=None, shift=None,
-                affine=None, pre=None, add=add,
+                affine=None, pre=None, add=add, activation=None if smooth else step.activation,
             )
         )  # fmt: skip
+        return value if smooth is None else self.program.sum([Addend(value)], smooth)
 
     def _written(self, step: ConvStep, own: LayerBytes) -> list[Value]:
         channels, scale, shift, factors = _channels(step), step.scale, step.shift, own.factors

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from gancompress.kernels import Addend, Program, Value
 
-SLOPES = ("none", "relu", "leaky", "prelu", "tanh", "silu")
+SLOPES = ("none", "relu", "leaky", "prelu")
+SMOOTH = ("tanh", "sigmoid", "silu")
 
 
 class Random:
@@ -46,7 +47,7 @@ class Random:
         x = torch.cat([maps[v.index] for v in sources], 1)
         channels, rows, columns = x.shape[1:]
         groups = self.one_of(1, 1, *(g for g in (2, 3, channels) if channels % g == 0))
-        options = {"groups": groups, "pre": self.slope(channels)}
+        options = {"groups": groups, "pre": self.slope(channels, "tanh", "silu")}
         if self.one_of(True, False, False):
             options["scale"], options["shift"] = self.normal(channels), self.normal(channels)
             x = x * options["scale"].double()[:, None, None] + options["shift"].double()[:, None, None]
@@ -71,7 +72,7 @@ class Random:
                 factor = self.one_of(1.0, 0.2, -1.5)
                 options["add"] = (*options.get("add", ()), Addend(v, factor, times))
                 x = x + factor * (F.interpolate(maps[v.index], scale_factor=float(times)))
-        options["activation"] = self.slope(gives, "sigmoid")
+        options["activation"] = self.slope(gives, *SMOOTH)
         x = activated(x, options["activation"])
         add = net.conv_transpose if transpose else net.conv
         value = add(sources if len(sources) > 1 else first, weight, mask, bias, **options)
@@ -163,7 +164,7 @@ def random_program(seed: int, batch: int, signal: bool, block: int = 1) -> tuple
             source = draw.one_of(*(v for v in net._values if v.index in maps))
             alike = [v for v in net._values if v.index in maps and v.shape == source.shape]
             addends = [Addend(draw.one_of(*alike), draw.one_of(1.0, 0.5)) for _ in range(draw.number(1, 3))]
-            slope = draw.slope(source.shape[0], "sigmoid")
+            slope = draw.slope(source.shape[0], *SMOOTH)
             value = net.sum(addends, slope)
             maps[value.index] = activated(sum(a.factor * maps[a.value.index] for a in addends), slope)
         else:

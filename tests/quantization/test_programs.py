@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gancompress.errors import ExportError
-from gancompress.kernels import Addend, Program
+from gancompress.errors import ExportError, KernelError
+from gancompress.kernels import Addend, Program, Quantized
 from gancompress.kernels.steps import ConvStep, QuantizeStep
 from gancompress.quantization.programs import calibrate, convolutions, quantized, unfit
 
@@ -137,3 +137,22 @@ def test_calibration_needs_inputs():
     net = residual()
     with pytest.raises(ExportError, match="there are none"):
         calibrate(net, [])
+
+
+def test_what_is_smooth_is_computed_in_float():
+    """tanh behind a convolution of bytes by a sum; what reads a silu stays in float."""
+    torch.manual_seed(0)
+    net = Program((8, 6, 6))
+    first = net.conv(net.input, *weight(8, 8, 3, 3), padding=1, activation="silu")
+    second = net.conv(first, *weight(8, 8, 3, 3), padding=1, pre="silu")
+    net.output(net.conv(second, *weight(3, 8, 3, 3), padding=1, activation="tanh"))
+    assert [unfit(step) for step in convolutions(net)] == ["", "silu stands before it, which is computed in float", ""]
+    made = quantized(net, calibrate(net, inputs(net, 2)))
+    assert [step.stored is not None for step in convolutions(made)] == [True, False, True]
+    assert made.native
+    (given,) = inputs(net, 1, seed=1)
+    assert nearness(net, made, given) > 30
+    torch.testing.assert_close(made(*given), made.dense(*given), rtol=1e-5, atol=1e-5)
+    other = Program((4, 2, 2))
+    with pytest.raises(KernelError, match="not beside bytes"):
+        other.quantize(other.input, Quantized(0.1), activation="tanh")
