@@ -79,14 +79,14 @@ def decode_mask(code: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def encode_values(values: Tensor) -> Tensor:
-    """Code a floating-point tensor so that every bit comes back, signs of zero and payloads of NaN included.
+    """Code a tensor of floating-point or int8 numbers so that every bit comes back, signs of zero included.
 
     Returns:
         CPU uint8 tensor, (bytes,).
     """
     words = _words(values.detach().cpu().reshape(-1).contiguous())
     top = 8 * words.itemsize - 1
-    turned = (words << words.dtype.type(1)) | (words >> words.dtype.type(top))
+    turned = (words << words.dtype.type(1)) | (words >> words.dtype.type(top)) if values.is_floating_point() else words
     planes = turned.astype(turned.dtype.newbyteorder("<"), copy=False).view(np.uint8).reshape(-1, words.itemsize).T
     parts = [_deflate(plane.tobytes()) for plane in planes]
     return _tensor(b"".join(len(part).to_bytes(_LENGTH, "little") + part for part in parts))
@@ -118,7 +118,7 @@ def decode_values(code: Tensor, count: int, dtype: torch.dtype) -> Tensor:
         raise ExportError("there is more after the coded values")
     turned = np.stack(planes, axis=1).reshape(-1).view(f"<u{size}").astype(f"u{size}", copy=False)
     top = turned.dtype.type(8 * size - 1)
-    words = (turned >> turned.dtype.type(1)) | (turned << top)
+    words = (turned >> turned.dtype.type(1)) | (turned << top) if dtype.is_floating_point else turned
     return torch.from_numpy(words.view(f"i{size}")).view(dtype)
 
 
@@ -133,9 +133,9 @@ def _gaps(positions: NDArray[np.int64]) -> bytes:
 
 
 def _words(values: Tensor) -> NDArray[np.unsignedinteger]:
-    """View floating-point numbers as unsigned integers of their size."""
-    if not values.is_floating_point():
-        raise TypeError(f"only floating-point values are coded, got {values.dtype}")
+    """View numbers as unsigned integers of their size."""
+    if not values.is_floating_point() and values.dtype is not torch.int8:
+        raise TypeError(f"only floating-point and int8 values are coded, got {values.dtype}")
     size = values.dtype.itemsize
     integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[size]
     words: NDArray[np.unsignedinteger] = values.view(integers).numpy().view(f"u{size}")

@@ -24,11 +24,14 @@ from gancompress.export.plain import example_inputs, plain_copy
 from gancompress.export.tracing import ENTRY, VALUE, trace, value_of
 from gancompress.kernels import Addend, Layer, Mode, Pattern, Program, Value, choose, status
 from gancompress.kernels.tuning import ENVIRONMENT
+from gancompress.quantization.programs import named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CompiledGenerator", "LayerReport", "compile_generator"]
+    from gancompress.quantization.ranges import LayerBytes
+
+__all__ = ["CompiledGenerator", "LayerReport", "ProgramModule", "compile_generator"]
 
 #: Up to this share of multiply-adds nothing is measured before compiling: at it, ten generators of 1.6 to 290 ms were
 #: all compiled to be 2.2 to 4 times as fast (docs/export.md). Above, the break-evens of their layers decide.
@@ -50,6 +53,7 @@ class LayerReport:
         density: share of weights kept.
         runs: ``sparse`` in a native program, or ``dense`` in torch.
         why: for dense layers, the reason; else empty.
+        values: ``int8`` for layers in bytes.
     """
 
     name: str
@@ -57,6 +61,7 @@ class LayerReport:
     density: float
     runs: Literal["sparse", "dense"]
     why: str = ""
+    values: Literal["float32", "int8"] = "float32"
 
 
 class CompiledGenerator(Generator):
@@ -94,15 +99,20 @@ class CompiledGenerator(Generator):
         return f"{sparse} layers sparse, {len(self.layers) - sparse} dense"
 
 
-class _ProgramModule(nn.Module):
-    """A program as a module of a graph."""
+class ProgramModule(nn.Module):
+    """A program as a module of a graph; ``layers`` are the names of the weights of its convolutions."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, layers: tuple[str, ...]) -> None:
         super().__init__()
-        self.program = program
+        self.program, self.layers = program, layers
 
-    def forward(self, x: Tensor, *affines: Tensor) -> Tensor:
-        images: Tensor = self.program(x, *(affine.expand(x.shape[0], -1, -1) for affine in affines))
+    def given(self, x: Tensor, *affines: Tensor) -> tuple[Tensor, ...]:
+        """Return what the program is called with when the module is called with this."""
+        return (x, *(affine.expand(x.shape[0], -1, -1) for affine in affines))
+
+    def forward(self, *given: Tensor) -> Tensor:
+        """Map what comes in, and gains and biases, to what goes out."""
+        images: Tensor = self.program(*self.given(*given))
         return images
 
 
@@ -138,7 +148,11 @@ class _AffineModule(nn.Module):
 
 
 def compile_generator(
-    generator: Generator, masks: Mapping[str, Tensor] | None = None, *, sparse: Mode | None = None
+    generator: Generator,
+    masks: Mapping[str, Tensor] | None = None,
+    *,
+    sparse: Mode | None = None,
+    ranges: Mapping[str, LayerBytes] | None = None,
 ) -> CompiledGenerator:
     """Compile a generator for inference on the CPU.
 
@@ -147,6 +161,8 @@ def compile_generator(
         masks: by the name that ``prunable_weights`` gives. A weight without mask counts as kept whole.
         sparse: ``always`` uses the kernels wherever they fit, ``never`` leaves all in torch, ``auto`` takes what is
             measured to be faster; None takes ``GANCOMPRESS_SPARSE``, then ``auto``.
+        ranges: how convolutions compute in bytes, by the names of their weights. Programs are then used whatever is
+            faster, with native kernels or without, unless ``sparse`` is ``never``.
 
     Raises:
         ExportError: a mask does not fit its weight, or it is a module of another kind.
@@ -162,6 +178,7 @@ def compile_generator(
     example = example_inputs(plain, 2, "compile")
     run: nn.Module = plain
     programs: dict[str, str] = {}
+    in_bytes: set[str] = set()
     try:
         if draws(plain, *example.values()):
             raise ExportError("it draws random numbers of its own, which a trace would keep as they came")
@@ -172,10 +189,11 @@ def compile_generator(
     else:
         want = value_of(graph.graph.output_node().all_input_nodes[0])
         without_writes(graph)
-        programs = _install(graph, kept, why, sparse)
+        programs = _install(graph, kept, why, sparse, ranges is not None)
         got = graph(*example.values())
         if torch.allclose(got, want, rtol=0, atol=_TOLERANCE, equal_nan=True):
             run = graph
+            in_bytes = _bring_into_bytes(graph, ranges or {})
         else:
             difference = float((got - want).abs().max())
             why = dict.fromkeys(kept, f"the compiled images differ from the eager ones by {difference:.1e}")
@@ -184,7 +202,7 @@ def compile_generator(
     layers = tuple(
         LayerReport(
             name, kinds[name], int(mask.sum()) / mask.numel(), "sparse" if name in programs else "dense",
-            "" if name in programs else why[name],
+            "" if name in programs else why[name], "int8" if f"{name}.weight" in in_bytes else "float32",
         )
         for name, mask in kept.items()
     )  # fmt: skip
@@ -212,8 +230,18 @@ def _masked(network: Generator, masks: Mapping[str, Tensor]) -> dict[str, Tensor
     return kept
 
 
+def _bring_into_bytes(graph: fx.GraphModule, ranges: Mapping[str, LayerBytes]) -> set[str]:
+    """Bring the convolutions that have ranges into bytes; return the names of their weights."""
+    found: set[str] = set()
+    for module in graph.modules():
+        if isinstance(module, ProgramModule):
+            module.program = named(module.program, module.layers, ranges)
+            found |= {*module.layers} & ranges.keys()
+    return found
+
+
 def _install(
-    graph: fx.GraphModule, kept: Mapping[str, Tensor], why: dict[str, str], mode: Mode | None
+    graph: fx.GraphModule, kept: Mapping[str, Tensor], why: dict[str, str], mode: Mode | None, exact: bool
 ) -> dict[str, str]:
     """Replace regions of the graph by programs; return the program of every layer that runs in one, by name."""
     for name, module in graph.named_modules():
@@ -229,12 +257,13 @@ def _install(
             number: Pattern(kept[name] if name in kept else torch.ones_like(conv.weight, dtype=torch.bool))
             for (number, name), conv in zip(names.items(), region.convolutions.values(), strict=True)
         }
-        dense_because = _better_dense(region, patterns, mode)
+        dense_because = _better_dense(region, patterns, mode, exact)
         if dense_because:
             why.update({name: dense_because for name in names.values() if name in why})
             continue
         titles.append(title := f"program{len(titles)}")
-        graph.add_module(title, _ProgramModule(_program(region, patterns)))
+        weights = tuple(f"{names[number]}.weight" for number in region.numbers)
+        graph.add_module(title, ProgramModule(_program(region, patterns), weights))
         with graph.graph.inserting_before(region.exit):
             affines = []
             for number in region.numbers:
@@ -297,9 +326,11 @@ def _composed(read: Read) -> tuple[Tensor | None, Tensor | None]:
     return (None, None) if scale is None or shift is None else (scale.float(), shift.float())
 
 
-def _better_dense(region: Region, patterns: Mapping[int, Pattern], mode: Mode | None) -> str:
-    """Say why a region is better left to torch, nothing when a program is faster."""
+def _better_dense(region: Region, patterns: Mapping[int, Pattern], mode: Mode | None, exact: bool) -> str:
+    """Say why a region is better left to torch, nothing when a program is faster, or wanted for its exact numbers."""
     how = mode or os.environ.get(ENVIRONMENT) or "auto"
+    if exact:
+        return "asked for" if how == "never" else ""
     kernels = status()
     if not kernels.available:
         return f"no native kernels: {kernels.reason}"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from torch import Tensor
 
-    from gancompress.export.compiled import CompiledGenerator
+    from gancompress.export.compiled import CompiledGenerator, LayerReport
     from gancompress.export.packed import Packed
     from gancompress.kernels import Mode
 
@@ -49,7 +49,9 @@ class LoadedGenerator:
     def __init__(self, packed: Packed, path: Path, sparse: Mode | None = None) -> None:
         self.packed = packed
         self.path = path
-        self.network: CompiledGenerator = compile_generator(packed.generator(), packed.masks, sparse=sparse)
+        self.network: CompiledGenerator = compile_generator(
+            packed.generator(), packed.masks, sparse=sparse, ranges=packed.ranges or None
+        )
 
     def __call__(
         self, n: int | None = None, seed: int = 0, classes: Classes | None = None, *, uint8: bool = False
@@ -116,7 +118,7 @@ class LoadedGenerator:
     def _rows(self) -> list[tuple[str, str, str]]:
         """Return a line per layer: its name, the share of weights it keeps, and how it is computed."""
         return [
-            (layer.name, f"{layer.density:.4g}", f"{layer.runs}: {layer.why}" if layer.why else layer.runs)
+            (layer.name, f"{layer.density:.4g}", f"{layer.runs}: {layer.why}" if layer.why else _runs(layer))
             for layer in self.network.layers
         ]
 
@@ -150,6 +152,10 @@ class LoadedGenerator:
             f"{len(network.layers)} layers sparse; images = g(n=64, seed=0"
             f"{', classes=None' if network.num_classes else ''})>"
         )
+
+
+def _runs(layer: LayerReport) -> str:
+    return layer.runs if layer.values == "float32" else f"{layer.runs}, {layer.values}"
 
 
 def load(path: str | Path, *, sparse: Mode | None = None) -> LoadedGenerator | LoadedNetwork:

@@ -1,12 +1,14 @@
 """Generators in one small file: kept values, coded masks, and all that is needed to build the network again.
 
-The file is safetensors and never needs a pickle. Layout (format 1), for every tensor ``T`` of the network's state, with
+The file is safetensors and never needs a pickle. Layout, for every tensor ``T`` of the network's state, with
 spectral norm written out:
 
 - ``T`` as it is, when that is smallest or it holds whole numbers;
 - else ``T:values``, its values coded by :func:`~gancompress.export.coding.encode_values`, and, when it has a mask,
   ``T:mask``, coded by :func:`~gancompress.export.coding.encode_mask`: the mask of the training, not where values
   happen to be 0.
+- a weight in eight bits as ``T:values``, its whole numbers, ``T:scales``, one per output channel, and its mask; the
+  document's ``int8`` has the bytes that its convolution reads.
 
 The document beside them (see :mod:`gancompress.export.container`) has the backbone's name, origin and config, the image
 spec, shape, dtype and number of kept weights per tensor, where the generator comes from, and a hash over the file.
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -28,17 +30,21 @@ from gancompress.backbones.base import prunable_weights
 from gancompress.data.base import ImageSpec
 from gancompress.errors import ComponentError, ExportError
 from gancompress.export.captured import CapturedGenerator, capture_generator, check_captured
+from gancompress.export.compiled import compile_generator
 from gancompress.export.container import read_container, write_container
+from gancompress.export.in_bytes import calibrate_generator, grid_of, ranges_from_json, ranges_to_json
 from gancompress.export.plain import plain_copy
 from gancompress.export.rebuild import build_generator, check_tensors
 from gancompress.export.tensors import declared_tensor, decode_tensor, density, encode_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from gancompress.backbones.base import Generator
     from gancompress.experiment.finished import OpenedRun
+    from gancompress.export.compiled import CompiledGenerator
+    from gancompress.quantization.ranges import LayerBytes, RangeRule
 
 __all__ = [
     "FORMAT",
@@ -52,11 +58,11 @@ __all__ = [
     "load_packed",
 ]
 
-#: version of the layout that is written, and the newest that is read
-FORMAT = 1
+#: the newest version of the layout, that of files with weights in eight bits; all others are written as 1
+FORMAT = 2
 KIND = "packed generator"
 
-Values = Literal["float32", "bf16"]
+Values = Literal["float32", "bf16", "int8"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +97,7 @@ class Packed:
         captured: the graph, of a backbone that is not built in.
         narrowed: whether layers are narrower than the config has them.
         missing: why there is no graph where there should be one.
+        ranges: how convolutions compute in bytes, by the names of their weights.
     """
 
     architecture: Architecture
@@ -101,6 +108,7 @@ class Packed:
     captured: Mapping[str, Any] | None = None
     narrowed: bool = False
     missing: str = ""
+    ranges: Mapping[str, LayerBytes] = dataclasses.field(default_factory=dict)
 
     @property
     def model(self) -> Mapping[str, Any]:
@@ -144,6 +152,7 @@ def export_packed(
     source: Mapping[str, Any] | None = None,
     origin: str = "",
     narrowed: bool = False,
+    ranges: Mapping[str, LayerBytes] | None = None,
 ) -> dict[str, TensorSize]:
     """Write a generator into one file.
 
@@ -152,10 +161,13 @@ def export_packed(
         path: the file; it appears whole or not at all.
         model: ``name`` of its backbone and the fields of the backbone's ``Config``.
         masks: by the name that ``prunable_weights`` gives; a weight that is not named is stored whole.
-        values: ``bf16`` rounds the prunable weights to bfloat16; biases, norms and embeddings stay float32.
+        values: ``bf16`` rounds the prunable weights to bfloat16, ``int8`` those of ``ranges`` to eight bits with a
+            scale per output channel and the others to bfloat16; biases, norms and embeddings stay float32.
         source: anything to remember about where it comes from, plain JSON values.
         origin: distribution or plugin file of the backbone.
         narrowed: whether layers are narrower than the config has them.
+        ranges: for ``int8``: how convolutions compute in bytes, by the names of their weights, from
+            :func:`~gancompress.export.in_bytes.calibrate_generator`.
 
     Returns:
         Bytes per tensor.
@@ -164,10 +176,14 @@ def export_packed(
         ExportError: a mask does not fit its weight, the tensors are not those that ``model`` describes, or the file
             cannot be written.
     """
-    if values not in ("float32", "bf16"):
-        raise ExportError(f"values {values!r}: use 'float32' or 'bf16'")
+    if values not in get_args(Values):
+        raise ExportError(f"values {values!r}: use {', '.join(get_args(Values))}")
+    if values == "int8" and not ranges:
+        raise ExportError("int8 needs ranges, and this generator was never calibrated")
+    own_ranges = dict(ranges or {}) if values == "int8" else {}
     plain = plain_copy(generator)
-    prunable = {name: weight.kind for name, weight in prunable_weights(plain).items()}
+    weights = prunable_weights(plain)
+    prunable = {name: weight.kind for name, weight in weights.items()}
     state = {name: tensor.detach().contiguous() for name, tensor in plain.state_dict().items()}
     masks = masks or {}
     _check_masks(state, masks)
@@ -185,14 +201,17 @@ def export_packed(
     table: dict[str, dict[str, Any]] = {}
     sizes: dict[str, TensorSize] = {}
     for name, tensor in state.items():
-        half = values == "bf16" and name in prunable and tensor.dtype is torch.float32
-        parts, entry = encode_tensor(tensor, masks.get(name), 7 if half else None)
+        rounds = values != "float32" and name in prunable and tensor.dtype is torch.float32
+        grid = grid_of(weights[name].layer, own_ranges[name]) if rounds and name in own_ranges else None
+        parts, entry = encode_tensor(tensor, masks.get(name), 7 if rounds and grid is None else None, grid)
         stored.update({name + suffix: part for suffix, part in parts.items()})
         table[name] = entry
         packed = sum(part.numel() * part.element_size() for part in parts.values())
         kept = entry.get("kept", tensor.numel())
         dense = tensor.numel() * tensor.element_size()
         sizes[name] = TensorSize(dense, packed, tensor.numel(), kept, prunable.get(name, "other"))
+    if own_ranges:
+        more["int8"] = ranges_to_json(own_ranges)
     document = {
         **more,
         "model": architecture.model,
@@ -201,7 +220,7 @@ def export_packed(
         "source": {"gancompress": __version__, "values": values, **(source or {})},
         "tensors": table,
     }
-    write_container(path, stored, document, kind=KIND, format=FORMAT)
+    write_container(path, stored, document, kind=KIND, format=FORMAT if own_ranges else 1)
     return sizes
 
 
@@ -210,22 +229,48 @@ def file_name(values: str) -> str:
     return "generator.safetensors" if values == "float32" else f"generator-{values}.safetensors"
 
 
-def export_run(run: OpenedRun, path: Path, *, step: str = "last", values: Values = "float32") -> dict[str, TensorSize]:
+def export_run(
+    run: OpenedRun,
+    path: Path,
+    *,
+    step: str = "last",
+    values: Values = "float32",
+    rule: RangeRule = "mse",
+    judge: Callable[[CompiledGenerator, CompiledGenerator], Mapping[str, Any]] | None = None,
+) -> dict[str, TensorSize]:
     """Write the averaged generator of a finished run into one file; see :func:`export_packed`.
 
-    ``step`` is ``last``, ``best`` or a number.
+    Args:
+        run: which.
+        path: the file.
+        step: ``last``, ``best`` or a number.
+        values: as for :func:`export_packed`.
+        rule: how the ends of ranges are chosen, for ``int8``.
+        judge: compares the generator in float32 with the one in the file, for ``int8``; what it returns is kept in the
+            file as the source's ``quality``.
     """
     number = run.step(step)
-    source = {"run": run.directory.path.resolve().name, "step": number, "weights": "ema"}
+    source: dict[str, Any] = {"run": run.directory.path.resolve().name, "step": number, "weights": "ema"}
     snapshot = run.snapshot(str(number), ("ema", "sparsity"))
     generator, built = run.rebuild(snapshot)
     prefix, kept = "generator.mask.", snapshot.groups.get("sparsity", {})  # weights that were never masked have none
     masks = {name.removeprefix(prefix): mask for name, mask in kept.items() if name.startswith(prefix)}
+    told = {"model": built.model, "masks": masks, "values": values, "origin": built.origin, "narrowed": built.narrowed}
     try:
-        return export_packed(
-            generator, path, model=built.model, masks=masks, values=values, source=source, origin=built.origin,
-            narrowed=built.narrowed,
-        )  # fmt: skip
+        if values != "int8":
+            return export_packed(generator, path, source=source, **told)
+        ranges = calibrate_generator(generator, masks, rule)
+        source["range"] = rule
+        sizes = export_packed(generator, path, source=source, ranges=ranges, **told)
+        if judge is not None:
+            packed = load_packed(path)
+            exact = compile_generator(generator, masks)
+            found = judge(
+                exact, compile_generator(packed.generator(), packed.masks, sparse="always", ranges=packed.ranges)
+            )
+            source["quality"] = dict(found)
+            sizes = export_packed(generator, path, source=source, ranges=ranges, **told)
+        return sizes
     except ExportError as error:
         where = error.where or str(run.directory.checkpoints / f"{number:08d}")
         raise ExportError(error.message, where=where) from error
@@ -244,6 +289,9 @@ def load_packed(path: Path) -> Packed:
         model, source, table = dict(document["model"]), dict(document["source"]), dict(document["tensors"])
         architecture = Architecture(str(model.pop("name", "")), str(document.get("origin", "")), model, spec)
         captured, narrowed = document.get("captured"), document.get("narrowed") is True
+        ranges = ranges_from_json(document.get("int8", {}))
+        if unknown := ranges.keys() - table.keys():
+            raise ExportError(f"layer {min(unknown)}: it has ranges and no weight")
         declared, state, masks = {}, {}, {}
         for name, entry in table.items():
             at = f"tensor {name}: "
@@ -257,7 +305,7 @@ def load_packed(path: Path) -> Packed:
                 check_tensors(architecture, declared, narrowed=narrowed)
         for name, entry in table.items():
             at = f"tensor {name}: "
-            state[name], mask = decode_tensor(name, stored, entry)
+            state[name], mask = decode_tensor(name, stored, entry, ranges[name].factors if name in ranges else None)
             if mask is not None:
                 masks[name] = mask
     except ExportError as error:
@@ -267,7 +315,7 @@ def load_packed(path: Path) -> Packed:
     if stored:
         raise ExportError(f"tensor {min(stored)} belongs to no tensor of the generator", where=where)
     missing = str(document.get("missing", ""))
-    return Packed(architecture, state, masks, source, path.stat().st_size, captured, narrowed, missing)
+    return Packed(architecture, state, masks, source, path.stat().st_size, captured, narrowed, missing, ranges)
 
 
 def _check_masks(state: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -10,22 +11,38 @@ from torch import Tensor
 
 from gancompress.errors import ExportError
 from gancompress.export.coding import decode_mask, decode_values, encode_mask, encode_values
+from gancompress.quantization.weights import from_int8, rows_of, times_channels, to_int8
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
-__all__ = ["declared_tensor", "decode_tensor", "density", "encode_tensor"]
+__all__ = ["Grid", "declared_tensor", "decode_tensor", "density", "encode_tensor"]
 
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.uint8,
-                  torch.bool)
+                  torch.int8, torch.bool)
 }  # fmt: skip
-_MASK, _VALUES = ":mask", ":values"
+_MASK, _VALUES, _SCALES = ":mask", ":values", ":scales"
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """How a convolution's weight is brought to eight bits.
+
+    Attributes:
+        transposed: of the convolution.
+        groups: of the convolution.
+        factors: what input channels are multiplied by before, ``(C,)``; None where by nothing.
+    """
+
+    transposed: bool
+    groups: int
+    factors: Tensor | None = None
 
 
 def encode_tensor(
-    tensor: Tensor, mask: Tensor | None, mantissa: int | None = None
+    tensor: Tensor, mask: Tensor | None, mantissa: int | None = None, grid: Grid | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the parts of a tensor by suffix and its line in the document's table.
 
@@ -34,20 +51,27 @@ def encode_tensor(
         mask: True where it is kept; None keeps all of it.
         mantissa: bits of the mantissa to round float32 to, at most the 7 of bfloat16, which it is stored as; None
             keeps every bit.
+        grid: of a weight in eight bits; its scales are a part of their own.
     """
     entry: dict[str, Any] = {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
     if entry["dtype"] not in _DTYPES:
         raise ExportError(f"tensors of {tensor.dtype} cannot be packed")
     if not tensor.is_floating_point():
         return {"": tensor}, entry
+    more: dict[str, Tensor] = {}
+    if grid is not None:
+        whole = tensor if grid.factors is None else times_channels(tensor, grid.factors, grid.transposed, grid.groups)
+        tensor, scales = to_int8(whole, grid.transposed, grid.groups)
+        entry |= {"values": "int8", "transposed": grid.transposed, "groups": grid.groups}
+        more = {_SCALES: encode_values(scales)}
     kept = tensor.reshape(-1) if mask is None else tensor.masked_select(mask.cpu())
     if mantissa is not None:
         kept, entry["values"] = _rounded(kept, mantissa), "bfloat16"
     code = encode_values(kept)
     if mask is not None:
-        return {_VALUES: code, _MASK: encode_mask(mask)}, {**entry, "kept": kept.numel()}
-    if code.numel() < kept.numel() * kept.element_size():
-        return {_VALUES: code}, entry
+        return {_VALUES: code, _MASK: encode_mask(mask), **more}, {**entry, "kept": kept.numel()}
+    if more or code.numel() < kept.numel() * kept.element_size():
+        return {_VALUES: code, **more}, entry
     return {"": kept.reshape(tensor.shape)}, entry
 
 
@@ -71,11 +95,44 @@ def density(masks: Mapping[str, Tensor]) -> float:
 
 
 def decode_tensor(
-    name: str, stored: MutableMapping[str, Tensor], entry: Mapping[str, Any]
+    name: str, stored: MutableMapping[str, Tensor], entry: Mapping[str, Any], factors: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Return a tensor and its mask, and take its parts out of what is ``stored``."""
-    parts = {suffix: stored.pop(name + suffix) for suffix in ("", _VALUES, _MASK) if name + suffix in stored}
-    return _decode(parts, entry)
+    """Return a tensor and its mask, and take its parts out of what is ``stored``.
+
+    Args:
+        name: of the tensor.
+        stored: parts of tensors by name and suffix.
+        entry: its line in the document's table.
+        factors: what input channels were multiplied by before the weight was brought to eight bits, ``(C,)``.
+    """
+    suffixes = ("", _VALUES, _MASK, _SCALES)
+    parts = {suffix: stored.pop(name + suffix) for suffix in suffixes if name + suffix in stored}
+    if entry.get("values") != "int8":
+        return _decode(parts, entry)
+    grid = Grid(entry["transposed"] is True, int(entry["groups"]), factors)
+    scales = parts.pop(_SCALES, None)
+    numbers, mask = _decode(parts, {**entry, "dtype": "int8"})
+    return _weight(numbers, scales, grid), mask
+
+
+def _weight(numbers: Tensor, scales: Tensor | None, grid: Grid) -> Tensor:
+    """Return the weight that whole numbers and coded scales stand for, whatever a forged file has of them."""
+    if numbers.dim() < 3 or grid.groups < 1 or numbers.shape[0] % grid.groups:
+        raise ExportError(f"a weight of {list(numbers.shape)} is no convolution's of {grid.groups} groups")
+    if bool((numbers == -128).any()):
+        raise ExportError("its whole numbers are to be -127 to 127")
+    rows = rows_of(numbers, grid.transposed, grid.groups)
+    if scales is None or scales.dtype is not torch.uint8 or scales.dim() != 1:
+        raise ExportError("it has whole numbers and no scales")
+    factors = decode_values(scales, len(rows), torch.float32)
+    weight = from_int8(numbers, factors, grid.transposed, grid.groups)
+    if not bool((factors >= 0).all()) or not bool(weight.isfinite().all()):
+        raise ExportError("its scales are to be positive and finite")
+    if grid.factors is None:
+        return weight
+    if len(grid.factors) != rows.shape[1] * grid.groups:
+        raise ExportError(f"{len(grid.factors)} exponents for {rows.shape[1] * grid.groups} channels")
+    return times_channels(weight, 1 / grid.factors, grid.transposed, grid.groups)
 
 
 def _shape(entry: Mapping[str, Any]) -> tuple[int, ...]:

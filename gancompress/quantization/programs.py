@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from gancompress.kernels import Affine, Value
 
-__all__ = ["Ranges", "calibrate", "convolutions", "quantized", "unfit"]
+__all__ = ["Ranges", "calibrate", "convolutions", "named", "quantized", "unfit"]
 
 #: how convolutions compute in bytes, by their place among the convolutions of a program
 Ranges: TypeAlias = "Mapping[int, LayerBytes]"
@@ -180,6 +180,12 @@ def quantized(program: Program, ranges: Ranges, keep: Collection[int] = ()) -> P
         raise ExportError("no layer is left to compute in bytes")
     made.output(*(built.values[value] for value in program.outputs))
     return made
+
+
+def named(program: Program, layers: Sequence[str], ranges: Mapping[str, LayerBytes]) -> Program:
+    """Return a program in bytes as far as there are ranges; both are by the names of its convolutions' weights."""
+    own = {number: ranges[name] for number, name in enumerate(layers) if name in ranges}
+    return quantized(program, own) if own else program
 
 
 def _read_of(step: ConvStep) -> tuple[Any, ...]:

@@ -1,0 +1,154 @@
+"""Generators that compute in bytes: calibrated on their own latents, kept near to float, and described in files.
+
+Which convolutions stay in float: those that :func:`gancompress.quantization.programs.unfit` names or that saw zeros
+alone; then, while the images of calibration are below :data:`WANTED` dB to the float ones, those that cost most when
+they alone are in bytes, as long as these are no more than :data:`SHARE` of all multiply-adds.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gancompress.errors import ExportError, KernelError
+from gancompress.evaluation.sampler import Sampler
+from gancompress.export.compiled import ProgramModule, compile_generator
+from gancompress.export.tensors import Grid
+from gancompress.kernels import Quantized
+from gancompress.quantization.programs import calibrate, convolutions, named
+from gancompress.quantization.ranges import RULES, LayerBytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from torch import Tensor
+
+    from gancompress.backbones.base import Generator
+    from gancompress.quantization.ranges import RangeRule
+    from gancompress.sparsity.layers import Layer
+
+__all__ = ["SHARE", "WANTED", "calibrate_generator", "grid_of", "kept_in_float", "ranges_from_json", "ranges_to_json"]
+
+WANTED = 40.0
+SHARE = 0.1
+
+#: images that ranges are taken from, and that layers are kept by; so many at a time
+_CALIBRATED, _COMPARED, _TOGETHER = 128, 32, 16
+_FARTHEST = 32
+
+
+def calibrate_generator(
+    generator: Generator, masks: Mapping[str, Tensor], rule: RangeRule = "mse"
+) -> dict[str, LayerBytes]:
+    """Choose how the convolutions of a generator compute in bytes, on latents as it gets them.
+
+    Args:
+        generator: left as it is.
+        masks: of its weights, by name.
+        rule: how the ends of ranges are chosen.
+
+    Returns:
+        By the names of weights; what is missing stays in float.
+
+    Raises:
+        ExportError: no layer fits.
+        EvaluationError: its images are not finite.
+    """
+    if rule not in RULES:
+        raise ExportError(f"range {rule!r}: use {', '.join(RULES)}")
+    compiled = compile_generator(generator, masks, sparse="always", ranges={})
+    modules = [module for module in compiled.run.modules() if isinstance(module, ProgramModule)]
+    sampler = Sampler(compiled, seed=0, stream="calibration")
+    given: dict[ProgramModule, list[tuple[Tensor, ...]]] = {module: [] for module in modules}
+    hooks = [module.register_forward_pre_hook(lambda own, args: given[own].append(args)) for module in modules]
+    for start in range(0, _CALIBRATED, _TOGETHER):
+        sampler.images(start, start + _TOGETHER)
+    for hook in hooks:
+        hook.remove()
+    found: dict[str, LayerBytes] = {}
+    work: dict[str, float] = {}
+    names = [name for module in modules for name in module.layers]
+    for module in modules:
+        own = calibrate(module.program, [module.given(*args) for args in given[module]], rule)
+        for number, (name, step) in enumerate(zip(module.layers, convolutions(module.program), strict=True)):
+            work[name] = work.get(name, 0) + step.pattern.kept * math.prod(step.dst.shape[1:])
+            if number in own and names.count(name) == 1:
+                found[name] = own[number]
+    if not found:
+        why = next(iter(compiled.dense.values()), "none is in a place where bytes can be")
+        raise ExportError(f"no layer of this generator fits int8: {why}")
+    floats = {module: module.program for module in modules}
+
+    def images() -> Tensor:
+        starts = range(_CALIBRATED, _CALIBRATED + _COMPARED, _TOGETHER)
+        return torch.cat([sampler.images(start, start + _TOGETHER) for start in starts])
+
+    def error(layers: Collection[str]) -> float:
+        for module, program in floats.items():
+            module.program = named(program, module.layers, {name: found[name] for name in layers})
+        difference = (images() - wanted).double().square().mean()
+        return float(difference)
+
+    wanted = images()
+    kept = kept_in_float(error, {name: work[name] for name in found}, sum(work.values()), 4 * 10 ** (-WANTED / 10))
+    return {name: own for name, own in found.items() if name not in kept}
+
+
+def kept_in_float(
+    error: Callable[[Collection[str]], float], work: Mapping[str, float], total: float, most: float
+) -> set[str]:
+    """Return the layers that stay in float so that the squared error is ``most`` or less, as far as that goes.
+
+    Args:
+        error: of the outputs when these layers are in bytes and all others are not.
+        work: multiply-adds of every layer that can be in bytes, by name.
+        total: multiply-adds of all layers.
+        most: of the error.
+    """
+    kept: set[str] = set()
+    if len(work) == 1 or error(work) <= most:
+        return kept
+    alone = {name: error([name]) for name in work}
+    for name in sorted(alone, key=lambda one: -alone[one]):
+        if sum(work[one] for one in kept) + work[name] <= SHARE * total and len(kept) + 1 < len(work):
+            kept.add(name)
+            if error([one for one in work if one not in kept]) <= most:
+                break
+    return kept
+
+
+def grid_of(layer: Layer, own: LayerBytes) -> Grid:
+    """Return how the weight of a layer is brought to eight bits."""
+    return Grid(layer.kind == "transposed convolution", layer.groups, own.factors)
+
+
+def ranges_to_json(ranges: Mapping[str, LayerBytes]) -> dict[str, Any]:
+    """Return ranges as a file has them."""
+    found: dict[str, Any] = {}
+    for name, own in ranges.items():
+        found[name] = {"scale": own.stored.scale, "zero": own.stored.zero}
+        if own.exponents:
+            found[name]["exponents"] = [*own.exponents]
+    return found
+
+
+def ranges_from_json(content: Any) -> dict[str, LayerBytes]:
+    """Undo :func:`ranges_to_json`.
+
+    Raises:
+        ExportError: a forged file has something else there.
+    """
+    found = {}
+    for name, one in dict(content).items():
+        scale, zero, exponents = one["scale"], one["zero"], one.get("exponents", [])
+        if not isinstance(scale, float) or type(zero) is not int:
+            raise ExportError(f"layer {name}: its bytes have the scale {scale!r} and the zero {zero!r}")
+        if not all(type(power) is int and abs(power) <= _FARTHEST for power in exponents):
+            raise ExportError(f"layer {name}: exponents are whole numbers up to {_FARTHEST}")
+        try:
+            found[name] = LayerBytes(Quantized(scale, zero), tuple(exponents))
+        except KernelError as error:
+            raise ExportError(f"layer {name}: {error.message}") from error
+    return found
