@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "backbones": {"errors", "components", "kernels", "sparsity"},
     "cost": {"errors", "seeds", "backbones", "sparsity"},
     "graphs": {"errors"},
-    "lowering": {"kernels", "graphs"},
+    "lowering": {"kernels", "graphs", "quantization"},
     "quantization": {"errors", "kernels"},
     "architecture": {"errors", "components", "data", "recipe", "backbones", "sparsity"},
     "evaluation": {"errors", "seeds", "storage", "components", "data"},

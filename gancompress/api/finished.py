@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from gancompress.api.commands import expressions
-from gancompress.api.networks import refuse_foreign, written_network
+from gancompress.api.int8 import Judge
+from gancompress.api.networks import Calibration, read_calibration, refuse_foreign, written_network
 from gancompress.api.outcomes import RunOutcome
-from gancompress.errors import ExportError, RunError
+from gancompress.errors import ExportError, RunError, located
 from gancompress.report.summary import plain_metrics
 from gancompress.runs.record import metrics_of
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from gancompress.api.commands import Overrides
     from gancompress.export.packed import TensorSize
     from gancompress.progress import Observer
+    from gancompress.quantization.ranges import RangeRule
     from gancompress.runs.record import Metric
 
 __all__ = ["Exported", "Measured", "evaluate", "export", "sample"]
@@ -56,6 +58,8 @@ class Exported:
         needs: what has to be installed where the file is loaded, and why; empty for files that need gancompress alone.
         step: of the checkpoint that it was made from; 0 where it was made from a file.
         state: of the run; what is not ``done`` may still get better.
+        quality: of an int8 file: PSNR to the same weights in float32, which layers stay in float, and of a run every
+            metric before and after, under its own protocol.
     """
 
     file: Path
@@ -65,6 +69,7 @@ class Exported:
     needs: str = ""
     step: int = 0
     state: str = "done"
+    quality: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def evaluate(
@@ -139,18 +144,31 @@ def export(
     path: str | Path | None = None,
     *,
     format: Literal["packed", "onnx"] = "packed",
-    values: Literal["float32", "bf16"] = "float32",
+    values: Literal["float32", "bf16", "int8"] = "float32",
     step: str | int = "last",
+    range: RangeRule = "mse",
+    calibration: Calibration | None = None,
+    pixels: tuple[float, float] = (0.0, 1.0),
+    evaluate: bool = True,
+    progress: bool | Observer = True,
 ) -> Exported:
     """Write the averaged generator of a run into one file; as ``gancompress export``.
 
     Args:
-        run: a run, or its directory; as ONNX also a file that :func:`gancompress.load` opens, or its directory.
+        run: a run, or its directory; as ONNX also a file that :func:`gancompress.load` opens, or its directory; as
+            int8 also a compressed network from elsewhere.
         path: the file; default: ``export/generator.safetensors``, ``generator-bf16.safetensors`` or ``generator.onnx``
             in the run directory; ``.onnx`` beside a file.
         format: ``packed`` keeps what is not zero, for :func:`gancompress.load`; ``onnx`` is dense, for other runtimes.
-        values: of a packed file; ``bf16`` halves it again and rounds the weights.
+        values: of a packed file; ``bf16`` halves it again and rounds the weights, ``int8`` halves that once more and
+            computes in bytes, calibrated on the run's own latents.
         step: checkpoint: ``last``, ``best`` or a number.
+        range: for int8: how the ends of what a layer reads are chosen: ``mse``, ``percentile`` or ``max``.
+        calibration: for int8 of a compressed network from elsewhere: photographs or inputs, as in
+            :func:`gancompress.compress`.
+        pixels: black and white of such a network's images.
+        evaluate: for int8: measure the run's metrics of the generator in float32 and in int8.
+        progress: messages on standard error; False is silent; an :class:`~gancompress.progress.Observer` is told.
 
     Raises:
         RunError: there is no such run or checkpoint.
@@ -158,12 +176,21 @@ def export(
     """
     from gancompress.experiment.finished import open_run
     from gancompress.export.packed import export_run, file_name, load_packed
+    from gancompress.progress import Lines, RunProgress, Silent
+    from gancompress.report.html import build_report
     from gancompress.runs.record import RunRecord
+    from gancompress.storage.atomic import write_json
 
     directory = _directory(run)
     written = written_network(directory)
     if written is not None:
+        if values == "int8" and format == "packed":
+            return _export_int8(written, path, calibration, range, pixels)
+        if calibration is not None:
+            raise ExportError("calibration inputs are for int8", where=str(written))
         return _export_written(written, path, format, values, step)
+    if calibration is not None:
+        raise ExportError("a run is calibrated on its own latents: leave calibration out", where=str(directory))
     refuse_foreign(directory, "export")
     name = "generator.onnx" if format == "onnx" else file_name(values)
     file = Path(path) if path is not None else directory / "export" / name
@@ -180,11 +207,45 @@ def export(
         _check_onnx_values(values)
         difference = export_onnx(opened.generator(str(at)), file)
         return Exported(file, file.stat().st_size, difference=difference, step=at, state=state)
-    tensors = export_run(opened, file, step=str(at), values=values)
+    judge = Judge(opened, evaluate, RunProgress(Lines()) if progress is True else progress or Silent())
+    tensors = export_run(opened, file, step=str(at), values=values, rule=range, judge=judge)
     packed = load_packed(file)
     origin, why = packed.architecture.origin, packed.missing
     needs = f"{origin or packed.architecture.backbone} (no graph could be stored: {why})" if why else ""
-    return Exported(file, file.stat().st_size, tensors, needs=needs, step=at, state=state)
+    quality = packed.source.get("quality", {})
+    if quality:
+        write_json(directory / "export" / "int8.json", {"file": file.name, "step": at, **quality})
+        build_report(directory)
+    return Exported(file, file.stat().st_size, tensors, needs=needs, step=at, state=state, quality=quality)
+
+
+def _export_int8(
+    written: Path,
+    path: str | Path | None,
+    calibration: Calibration | None,
+    rule: RangeRule,
+    pixels: tuple[float, float],
+) -> Exported:
+    """Write a compressed network from elsewhere once more, in bytes."""
+    from gancompress.export.container import kind_of
+    from gancompress.export.network import KIND, load_network
+    from gancompress.foreign.in_bytes import save_in_bytes
+
+    if kind_of(written) != KIND:
+        raise ExportError("is the file of a run: give the run, whose latents set the ranges", where=str(written))
+    if calibration is None:
+        raise ExportError(
+            "int8 of a network that was never calibrated: give calibration inputs, as photographs", where=str(written)
+        )
+    loaded = load_network(written)
+    if loaded.ranges:
+        raise ExportError("is in int8 already", where=str(written))
+    file = Path(path) if path is not None else written.with_name(f"{written.stem}-int8.safetensors")
+    inputs = read_calibration(calibration, loaded.network, pixels)
+    kept = {key: value for key, value in loaded.source.items() if key in ("name", "method")}
+    with located(str(written)):
+        quality = save_in_bytes(loaded.network, loaded.masks, file, inputs, kept, rule, pixels)
+    return Exported(file, file.stat().st_size, quality=quality)
 
 
 def _export_written(written: Path, path: str | Path | None, format: str, values: str, step: str | int) -> Exported:

@@ -77,6 +77,7 @@ def report_network(
         "kept": sum(one.kept for one in made.layers),
         "file": str(file),
         "values": loaded.source.get("values", "float32"),
+        "int8": dict(loaded.source.get("quality", {})),
         "bytes": {"dense": made.dense_bytes, "packed": loaded.bytes},
         "calibration": len(calibration),
         "held_out": made.held_out,

@@ -311,10 +311,14 @@ def compress_file(
             observer=observer,
         )
         given = read_calibration(calibration, network, pixels)
+        if values == "int8" and not given:
+            raise RecipeError("int8 needs calibration inputs, which set its ranges: --calibration photos/", where=name)
     # ordinary names for ordinary densities, and none that two densities share
     folder = out / f"{path.name.partition('.')[0] or 'network'}-d{density:g}"
     with distilling(distill, folder, observer) as distillation:
         made = _prune(network, density, method, given, pattern, pixels, 0, name, observer, distillation)
+        if values == "int8":
+            observer.message(f"bringing {name} into bytes")
         file = made.save(folder / "generator.safetensors", values=values)
     onnx = path if path.suffix.lower() == ".onnx" else None
     observer.message(f"timing {name} before and after")

@@ -80,10 +80,11 @@ def compress(
         typer.Option("--pixels", help="For a network from elsewhere: what its images have for black and white."),
     ] = (0.0, 1.0),
     values: Annotated[
-        Literal["float32", "bf16", "e8m4"],
+        Literal["float32", "bf16", "e8m4", "int8"],
         typer.Option(
             "--values",
-            help="For a network from elsewhere: of its file; bf16 halves it again, e8m4 keeps 4 bits of mantissa.",
+            help="For a network from elsewhere: of its file; bf16 halves it again, e8m4 keeps 4 bits of mantissa, "
+            "int8 computes in bytes.",
         ),
     ] = "float32",
     distill: Annotated[

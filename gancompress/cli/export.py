@@ -26,10 +26,33 @@ def export(
         typer.Option("--out", help="The file; by default in RUN/export, named after what it is."),
     ] = None,
     values: Annotated[
-        Literal["float32", "bf16"],
-        typer.Option("--values", help="Of packed weights; bf16 halves the file again and rounds them."),
+        Literal["float32", "bf16", "int8"],
+        typer.Option(
+            "--values",
+            help="Of packed weights; bf16 halves the file again and rounds them; int8 halves that once more, and "
+            "convolutions compute in bytes.",
+        ),
     ] = "float32",
     step: StepOption = "last",
+    range: Annotated[
+        Literal["mse", "percentile", "max"],
+        typer.Option("--range", help="For int8: how the ends of what a layer reads are chosen."),
+    ] = "mse",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            help="For int8 of a compressed network from elsewhere: a folder of photographs, or a .safetensors of its "
+            "inputs.",
+        ),
+    ] = None,
+    pixels: Annotated[
+        tuple[float, float], typer.Option("--pixels", help="What such a network's images have for black and white.")
+    ] = (0.0, 1.0),
+    evaluate: Annotated[
+        bool,
+        typer.Option("--evaluate/--no-evaluate", help="For int8: measure the run's metrics in float32 and in int8."),
+    ] = True,
 ) -> None:
     """Write the averaged generator of a run into one file, which gancompress.load() opens.
 
@@ -38,8 +61,12 @@ def export(
     Example: gancompress export runs/quickstart-0a1b2c3d4e --values bf16
     """
     from gancompress import api
+    from gancompress.api.int8 import quality_lines
 
-    made = api.export(run, out, format=format, values=values, step=step)
+    made = api.export(
+        run, out, format=format, values=values, step=step, range=range, calibration=calibration, pixels=pixels,
+        evaluate=evaluate,
+    )  # fmt: skip
     tensors = made.tensors.values()
     for kind, title in (("convolution", "convolutions"), ("linear", "linear layers"), ("other", "other")):
         of = [one for one in tensors if one.kind == kind]
@@ -49,11 +76,14 @@ def export(
     about = ""
     if made.difference is not None:
         about = f" ({size(made.size)}), outputs within {made.difference:.0e} of the network's"
-    else:
+    elif made.tensors:
         _line("whole file", sum(one.dense for one in tensors), made.size, "")
     typer.echo(f"written: {made.file}{about}" + f", of step {made.step:,}" * bool(made.step))
     if made.state != "done":
         typer.echo(f"note: the run is {made.state}: this is its checkpoint of step {made.step:,}", err=True)
+    if made.quality:
+        for line in quality_lines(made.quality):
+            typer.echo(line)
     note_other_protocols(run, step)
     if made.needs:
         typer.echo(f"note: it loads only together with {made.needs}", err=True)

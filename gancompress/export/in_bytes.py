@@ -1,9 +1,4 @@
-"""Generators that compute in bytes: calibrated on their own latents, kept near to float, and described in files.
-
-Which convolutions stay in float: those that :func:`gancompress.quantization.programs.unfit` names or that saw zeros
-alone; then, while the images of calibration are below :data:`WANTED` dB to the float ones, those that cost most when
-they alone are in bytes, as long as these are no more than :data:`SHARE` of all multiply-adds.
-"""
+"""Generators that compute in bytes: calibrated on their own latents, kept near to float, and described in files."""
 
 from __future__ import annotations
 
@@ -17,11 +12,12 @@ from gancompress.evaluation.sampler import Sampler
 from gancompress.export.compiled import ProgramModule, compile_generator
 from gancompress.export.tensors import Grid
 from gancompress.kernels import Quantized
+from gancompress.quantization.kept import kept_in_float
 from gancompress.quantization.programs import calibrate, convolutions, named
 from gancompress.quantization.ranges import RULES, LayerBytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
     from torch import Tensor
 
@@ -29,10 +25,7 @@ if TYPE_CHECKING:
     from gancompress.quantization.ranges import RangeRule
     from gancompress.sparsity.layers import Layer
 
-__all__ = ["SHARE", "WANTED", "calibrate_generator", "grid_of", "kept_in_float", "ranges_from_json", "ranges_to_json"]
-
-WANTED = 40.0
-SHARE = 0.1
+__all__ = ["calibrate_generator", "grid_of", "ranges_from_json", "ranges_to_json"]
 
 #: images that ranges are taken from, and that layers are kept by; so many at a time
 _CALIBRATED, _COMPARED, _TOGETHER = 128, 32, 16
@@ -92,31 +85,8 @@ def calibrate_generator(
         return float(difference)
 
     wanted = images()
-    kept = kept_in_float(error, {name: work[name] for name in found}, sum(work.values()), 4 * 10 ** (-WANTED / 10))
+    kept = kept_in_float(error, {name: work[name] for name in found}, sum(work.values()), 2.0)
     return {name: own for name, own in found.items() if name not in kept}
-
-
-def kept_in_float(
-    error: Callable[[Collection[str]], float], work: Mapping[str, float], total: float, most: float
-) -> set[str]:
-    """Return the layers that stay in float so that the squared error is ``most`` or less, as far as that goes.
-
-    Args:
-        error: of the outputs when these layers are in bytes and all others are not.
-        work: multiply-adds of every layer that can be in bytes, by name.
-        total: multiply-adds of all layers.
-        most: of the error.
-    """
-    kept: set[str] = set()
-    if len(work) == 1 or error(work) <= most:
-        return kept
-    alone = {name: error([name]) for name in work}
-    for name in sorted(alone, key=lambda one: -alone[one]):
-        if sum(work[one] for one in kept) + work[name] <= SHARE * total and len(kept) + 1 < len(work):
-            kept.add(name)
-            if error([one for one in work if one not in kept]) <= most:
-                break
-    return kept
 
 
 def grid_of(layer: Layer, own: LayerBytes) -> Grid:

@@ -13,6 +13,7 @@ from gancompress import __version__
 from gancompress.backbones.base import prunable_weights
 from gancompress.errors import ExportError
 from gancompress.export.container import read_container, write_container
+from gancompress.export.in_bytes import grid_of, ranges_from_json, ranges_to_json
 from gancompress.export.tensors import declared_tensor, decode_tensor, density, encode_tensor
 from gancompress.graphs.build import CapturedModule, check
 from gancompress.graphs.graph import Graph
@@ -26,15 +27,17 @@ if TYPE_CHECKING:
 
     from gancompress.kernels import Mode
     from gancompress.lowering.network import Profile
+    from gancompress.quantization.ranges import LayerBytes
 
 __all__ = ["KIND", "LoadedNetwork", "NetworkValues", "load_network", "save_network"]
 
 KIND = "gancompress network"
-FORMAT = 1
+#: the newest version of the layout, that of files with weights in eight bits; all others are written as 1
+FORMAT = 2
 
-#: kinds of values, and the bits of mantissa that they keep
-NetworkValues: TypeAlias = Literal["float32", "bf16", "e8m4"]
-_MANTISSA: dict[str, int | None] = {"float32": None, "bf16": 7, "e8m4": 4}
+#: kinds of values, and the bits of mantissa that they keep, int8 of what is not in bytes
+NetworkValues: TypeAlias = Literal["float32", "bf16", "e8m4", "int8"]
+_MANTISSA: dict[str, int | None] = {"float32": None, "bf16": 7, "e8m4": 4, "int8": 7}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +51,7 @@ class LoadedNetwork:
         bytes: of the file.
         sparse: how a call computes on the CPU: ``always`` by sparse programs wherever they fit, ``never``, or ``auto``:
             what is measured to be faster; None takes ``GANCOMPRESS_SPARSE``, then ``auto``.
+        ranges: how convolutions compute in bytes, by the names of their weights.
     """
 
     network: CapturedModule
@@ -55,6 +59,7 @@ class LoadedNetwork:
     source: Mapping[str, Any]
     bytes: int
     sparse: Mode | None = None
+    ranges: Mapping[str, LayerBytes] = dataclasses.field(default_factory=dict)
 
     def __call__(self, *inputs: Tensor) -> Any:
         """Return its one output, or a tuple of them.
@@ -76,7 +81,7 @@ class LoadedNetwork:
 
     @functools.cached_property
     def _run(self) -> SparseNetwork:
-        return SparseNetwork(self.network, self.masks, self.sparse)
+        return SparseNetwork(self.network, self.masks, self.sparse, self.ranges or None)
 
     def _check(self, inputs: Sequence[Tensor]) -> None:
         taken = self.network.captured.inputs
@@ -106,6 +111,7 @@ def save_network(
     *,
     values: NetworkValues = "float32",
     source: Mapping[str, Any] | None = None,
+    ranges: Mapping[str, LayerBytes] | None = None,
 ) -> int:
     """Write a network; return the bytes of the file.
 
@@ -113,29 +119,37 @@ def save_network(
         network: left as it is.
         masks: by the names of weights that are not stored whole.
         path: the file; it appears whole or not at all.
-        values: ``bf16`` rounds the prunable weights to 7 bits of mantissa, ``e8m4`` to 4.
+        values: ``bf16`` rounds the prunable weights to 7 bits of mantissa, ``e8m4`` to 4; ``int8`` those of ``ranges``
+            to eight bits with a scale per output channel, and the others as ``bf16``.
         source: plain JSON values to remember.
+        ranges: for ``int8``: how convolutions compute in bytes, by the names of their weights.
 
     Raises:
         ExportError: the file cannot be written.
     """
     if values not in _MANTISSA:
         raise ExportError(f"values {values!r}: use {', '.join(_MANTISSA)}")
+    if values == "int8" and not ranges:
+        raise ExportError("int8 needs ranges, and this network was never calibrated: give calibration inputs")
+    own = dict(ranges or {}) if values == "int8" else {}
     stored: dict[str, Tensor] = {}
     table = {}
     prunable = prunable_weights(network)
     state = network.state_dict()
     for name in network.captured.tensors:
         rounds = name in prunable and state[name].dtype is torch.float32
-        bits = _MANTISSA[values] if rounds else None
-        parts, table[name] = encode_tensor(state[name].detach().contiguous(), masks.get(name), bits)
+        grid = grid_of(prunable[name].layer, own[name]) if rounds and name in own else None
+        bits = _MANTISSA[values] if rounds and grid is None else None
+        parts, table[name] = encode_tensor(state[name].detach().contiguous(), masks.get(name), bits, grid)
         stored |= {name + suffix: part for suffix, part in parts.items()}
-    document = {
+    document: dict[str, Any] = {
         "graph": network.captured.to_json(),
         "source": {"gancompress": __version__, "values": values, **(source or {})},
         "tensors": table,
     }
-    return write_container(path, stored, document, kind=KIND, format=FORMAT)
+    if own:
+        document["int8"] = ranges_to_json(own)
+    return write_container(path, stored, document, kind=KIND, format=FORMAT if own else 1)
 
 
 def load_network(path: Path, sparse: Mode | None = None) -> LoadedNetwork:
@@ -148,13 +162,16 @@ def load_network(path: Path, sparse: Mode | None = None) -> LoadedNetwork:
     where, at = str(path), ""
     try:
         graph, source, table = Graph.from_json(document["graph"]), dict(document["source"]), dict(document["tensors"])
+        ranges = ranges_from_json(document.get("int8", {}))
+        if unknown := ranges.keys() - table.keys() - {node.name for node in graph.nodes}:
+            raise ExportError(f"layer {min(unknown)}: it has ranges and no weight")
         declared = {name: declared_tensor(entry) for name, entry in table.items()}
         # before anything is decoded: a forged table could ask for more memory than there is
         check(graph, declared, {name: 64 for one in graph.inputs for name in one.shape if isinstance(name, str)})
         state, masks = {}, {}
         for name, entry in table.items():
             at = f"tensor {name}: "
-            state[name], mask = decode_tensor(name, stored, entry)
+            state[name], mask = decode_tensor(name, stored, entry, ranges[name].factors if name in ranges else None)
             if mask is not None:
                 masks[name] = mask
         at = ""
@@ -165,4 +182,4 @@ def load_network(path: Path, sparse: Mode | None = None) -> LoadedNetwork:
         raise ExportError(f"not a {KIND} of format {FORMAT} ({reason(error)})", where=where) from error
     if stored:
         raise ExportError(f"tensor {min(stored)} belongs to no tensor of the network", where=where)
-    return LoadedNetwork(network, masks, source, path.stat().st_size, sparse)
+    return LoadedNetwork(network, masks, source, path.stat().st_size, sparse, ranges)

@@ -18,6 +18,7 @@ from gancompress.export.tensors import density as density_of
 from gancompress.foreign.agreement import Agreement, agreement
 from gancompress.foreign.calibration import Inputs, check_inputs, hold_out, windows
 from gancompress.foreign.distill import Distillation, Kept, distill, fingerprint
+from gancompress.foreign.in_bytes import save_in_bytes
 from gancompress.graphs.build import CapturedModule
 from gancompress.lowering.network import SparseNetwork
 from gancompress.reconstruct.norms import estimate_norms
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from gancompress.kernels import Mode
     from gancompress.lowering.network import Profile
+    from gancompress.quantization.ranges import RangeRule
     from gancompress.sparsity.patterns.base import Pattern, PatternConfig
     from gancompress.sparsity.state import Budget
 
@@ -80,6 +82,8 @@ class CompressedNetwork:
         sparse: how a call computes on the CPU: ``always`` by sparse programs wherever they fit, ``never``, or ``auto``:
             what is measured to be faster; None takes ``GANCOMPRESS_SPARSE``, then ``auto``.
         distilled: how long what was kept was trained afterwards; empty if it was not.
+        calibration: the inputs that it was calibrated on, all of them.
+        pixels: black and white of its images.
     """
 
     network: CapturedModule
@@ -91,6 +95,8 @@ class CompressedNetwork:
     name: str
     sparse: Mode | None = None
     distilled: str = ""
+    calibration: tuple[Inputs, ...] = dataclasses.field(default=(), repr=False)
+    pixels: tuple[float, float] = (0.0, 1.0)
 
     def __call__(self, *inputs: Tensor) -> Any:
         """Compute the outputs."""
@@ -115,18 +121,23 @@ class CompressedNetwork:
         state = self.network.state_dict()
         return sum(state[name].numel() * state[name].element_size() for name in self.network.captured.tensors)
 
-    def save(self, path: str | Path, *, values: NetworkValues = "float32") -> Path:
+    def save(self, path: str | Path, *, values: NetworkValues = "float32", range: RangeRule = "mse") -> Path:
         """Write it into one file, which :func:`gancompress.load` opens.
 
         Args:
             path: the file.
-            values: ``bf16`` halves the weights again and rounds them, ``e8m4`` rounds them to 4 bits of mantissa.
+            values: ``bf16`` halves the weights again and rounds them, ``e8m4`` rounds them to 4 bits of mantissa,
+                ``int8`` computes convolutions in bytes, by ranges from the calibration inputs.
+            range: for int8: how the ends of what a layer reads are chosen: ``mse``, ``percentile`` or ``max``.
 
         Raises:
-            ExportError: the file cannot be written.
+            ExportError: the file cannot be written, or there are no calibration inputs for int8.
         """
-        file = Path(os.fspath(path))
-        save_network(self.network, self.masks, file, values=values, source={"name": self.name, "method": self.method})
+        file, source = Path(os.fspath(path)), {"name": self.name, "method": self.method}
+        if values == "int8":
+            save_in_bytes(self.network, self.masks, file, self.calibration, source, range, self.pixels)
+        else:
+            save_network(self.network, self.masks, file, values=values, source=source)
         return file
 
     def rows(self) -> list[tuple[str, str, str, str]]:
@@ -243,7 +254,10 @@ def compress_network(
     measured = tuple(agreement(network, compressed, held, pixels)) if held else ()
     apart = len(held) if len(calibration) > 1 else 0
     trained = "" if distillation is None else str(distillation.length)
-    return CompressedNetwork(compressed, masks, layers, measured, apart, method, name, distilled=trained)
+    return CompressedNetwork(
+        compressed, masks, layers, measured, apart, method, name, distilled=trained,
+        calibration=tuple(calibration), pixels=pixels,
+    )  # fmt: skip
 
 
 def _prune(

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gancompress.graphs.graph import Node
-    from gancompress.kernels import Mode
+    from gancompress.kernels import Mode, Program
+    from gancompress.quantization.ranges import LayerBytes
 
 __all__ = ["Part", "Profile", "SparseNetwork"]
 
@@ -106,10 +107,18 @@ class SparseNetwork:
         masks: by the names of weights; True is kept. Of a weight without one, what is not zero is kept.
         sparse: ``always`` uses programs wherever they fit, ``never`` leaves all in torch, ``auto`` takes what is
             measured to be faster; None takes ``GANCOMPRESS_SPARSE``, then ``auto``.
+        ranges: how convolutions compute in bytes, by the names of their weights. Programs are then used whatever is
+            faster, with native kernels or without, unless ``sparse`` is ``never``.
     """
 
-    def __init__(self, network: CapturedModule, masks: Mapping[str, Tensor], sparse: Mode | None = None) -> None:
-        self.network, self.masks, self.sparse = network, masks, sparse
+    def __init__(
+        self,
+        network: CapturedModule,
+        masks: Mapping[str, Tensor],
+        sparse: Mode | None = None,
+        ranges: Mapping[str, LayerBytes] | None = None,
+    ) -> None:
+        self.network, self.masks, self.sparse, self.ranges = network, masks, sparse, ranges
         self._plans: OrderedDict[Any, Plan] = OrderedDict()
         self._choices: dict[Any, _Choice] = {}
         self._patterns: dict[str, Pattern] = {}
@@ -152,6 +161,27 @@ class SparseNetwork:
         parts = tuple(self._part(step, own / sum(taken)) for step, own in zip(plan.steps, taken, strict=True))
         return Profile(sum(taken), parts, dense)
 
+    def calls(self, inputs: Sequence[Sequence[Tensor]]) -> list[tuple[tuple[str, ...], Program, list[Any]]]:
+        """Return every float program with the names of its weights, and what it is called with for all inputs.
+
+        The programs are those of the sizes of the first inputs; ``dense`` of these takes all sizes.
+        """
+        found: list[tuple[tuple[str, ...], Program, list[Any]]] = []
+        with torch.no_grad():
+            for given in inputs:
+                plan = self._made(given, {})
+                if not found:
+                    found = [(one.layers, one.program, []) for one in plan.programs]
+                for (layers, _, calls), one, own in zip(found, plan.programs, plan.calls(*given), strict=False):
+                    if layers == one.layers:
+                        calls.append(own)
+        return found
+
+    @property
+    def convolutions(self) -> list[str]:
+        """Names of the weights of all convolutions."""
+        return [name for name, _ in self._convolutions()]
+
     def __repr__(self) -> str:
         if not self._plans:
             return f"<{len(list(self._convolutions()))} convolutions; nothing has been called yet>"
@@ -167,7 +197,7 @@ class SparseNetwork:
         state = [*self.network.parameters(), *self.network.buffers()]
         elsewhere = any(one.device.type != "cpu" or not one.numel() for one in inputs)
         elsewhere = elsewhere or any(one.device.type != "cpu" for one in state)
-        if mode == "never" or elsewhere or not status().available:
+        if mode == "never" or elsewhere or not (status().available or self.ranges):
             return None
         weights = [(one.data_ptr(), 0 if one.is_inference() else one._version) for one in state]
         if weights != self._weights:  # fine-tuned since
@@ -183,7 +213,7 @@ class SparseNetwork:
             return None
         key = (*(tuple(x.shape) for x in inputs), mode)
         try:
-            plan = self._plans.pop(key, None) or self._made(inputs, choice.stays)
+            plan = self._plans.pop(key, None) or self._made(inputs, choice.stays, self.ranges)
         except Exception:  # sizes that do not go together: torch says so, in its words, when it is called
             return None
         self._plans[key] = plan
@@ -191,8 +221,10 @@ class SparseNetwork:
             self._plans.popitem(last=False)
         return plan
 
-    def _made(self, inputs: Sequence[Tensor], stays: Mapping[str, str]) -> Plan:
-        return Plan(self.network, self._values(inputs), self._known(), self._pattern, stays)
+    def _made(
+        self, inputs: Sequence[Tensor], stays: Mapping[str, str], ranges: Mapping[str, LayerBytes] | None = None
+    ) -> Plan:
+        return Plan(self.network, self._values(inputs), self._known(), self._pattern, stays, ranges)
 
     def _values(self, inputs: Sequence[Tensor]) -> dict[str, Any]:
         if self._meta is None:
@@ -222,7 +254,7 @@ class SparseNetwork:
             if densities[name] > _NEARLY_DENSE
         }
         candidates = [_Choice({})]
-        if mode == "auto" and nearly:
+        if mode == "auto" and nearly and not self.ranges:
             candidates.append(_Choice(nearly))
         try:
             plans = [self._made(piece, one.stays) for one in candidates]
@@ -233,7 +265,7 @@ class SparseNetwork:
             return _Choice({}, f"the outputs of the programs differ by {difference:.1e}")
         if not plans[0].programs:
             return _Choice({}, "programs have no place for it")
-        if mode == "always":
+        if mode == "always" or self.ranges:
             return candidates[0]
 
         def timed(call: Any) -> float:

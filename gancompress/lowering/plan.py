@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from gancompress.graphs.build import CapturedModule
     from gancompress.kernels import Pattern
+    from gancompress.quantization.ranges import LayerBytes
 
 __all__ = ["Plan"]
 
@@ -29,6 +30,7 @@ class Plan:
         constants: from :func:`~gancompress.graphs.values.constants_of`.
         pattern: gives that of a weight, by its name and what it holds.
         stays: names of operations that stay in torch.
+        ranges: how convolutions compute in bytes, by the names of their weights.
 
     Attributes:
         programs: in the order in which they run.
@@ -42,13 +44,14 @@ class Plan:
         constants: Mapping[str, Tensor],
         pattern: Callable[[str, Tensor], Pattern],
         stays: Collection[str] = (),
+        ranges: Mapping[str, LayerBytes] | None = None,
     ) -> None:
         graph = network.captured
         parts = find_regions(graph, values, network.state_dict(), constants, stays)
         self._network, self._constants = network, constants
         steps: list[int | RegionProgram] = []
         for level in range(max(parts.levels.values(), default=0) + 1):
-            steps += [RegionProgram(region, pattern) for region in parts.regions.get(level, ())]
+            steps += [RegionProgram(region, pattern, ranges or {}) for region in parts.regions.get(level, ())]
             if level % 2 == 0:
                 steps += [
                     index
@@ -73,19 +76,29 @@ class Plan:
         """Return the network's one output, or a tuple of them."""
         return self._run(inputs, None)
 
+    def calls(self, *inputs: Tensor) -> list[tuple[Tensor, ...]]:
+        """Return what every program is called with."""
+        found: list[tuple[Tensor, ...]] = []
+        self._run(inputs, None, found)
+        return found
+
     def timed(self, *inputs: Tensor) -> list[float]:
         """Return the seconds of every step."""
         taken: list[float] = []
         self._run(inputs, taken)
         return taken
 
-    def _run(self, inputs: Sequence[Tensor], taken: list[float] | None) -> Any:
+    def _run(
+        self, inputs: Sequence[Tensor], taken: list[float] | None, calls: list[tuple[Tensor, ...]] | None = None
+    ) -> Any:
         graph = self._network.captured
         values: dict[str, Any] = {one.name: x for one, x in zip(graph.inputs, inputs, strict=True)}
         values |= self._constants
         for place, step in enumerate(self.steps):
             start = 0.0 if taken is None else time.perf_counter()
             if isinstance(step, RegionProgram):
+                if calls is not None:
+                    calls.append(step.arguments(values))
                 step(values)
             else:
                 values[graph.nodes[step].name] = self._network.operation(step, values)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gancompress.kernels import Addend, Pattern, Program
 from gancompress.lowering.made import Conv, Norm, Sum, composed
+from gancompress.quantization.programs import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from gancompress.kernels import Affine, Value
     from gancompress.lowering.made import Made, Read, Term
     from gancompress.lowering.regions import Region
+    from gancompress.quantization.ranges import LayerBytes
 
 __all__ = ["RegionProgram"]
 
@@ -26,6 +28,7 @@ class RegionProgram:
     Args:
         region: what to compute.
         pattern: gives that of a weight, by its name and what it holds.
+        ranges: how convolutions compute in bytes, by the names of their weights.
 
     Attributes:
         sources: names of the values that it reads, in order.
@@ -33,7 +36,9 @@ class RegionProgram:
         layers: names of the weights of its convolutions.
     """
 
-    def __init__(self, region: Region, pattern: Callable[[str, Tensor], Pattern]) -> None:
+    def __init__(
+        self, region: Region, pattern: Callable[[str, Tensor], Pattern], ranges: Mapping[str, LayerBytes]
+    ) -> None:
         self.sources, self.results = tuple(region.sources), tuple(region.results)
         self.layers = tuple(conv.layer for conv in region.convolutions)
         #: reads whose gains and biases differ from image to image
@@ -47,20 +52,31 @@ class RegionProgram:
         self._places = [list(dict.fromkeys(outputs)).index(one) for one in outputs]
         self._program.output(*dict.fromkeys(outputs))
         del self._values
+        self._program = named(self._program, self.layers, ranges)
 
     @property
     def needs(self) -> list[str]:
         """Names of all values that a call needs."""
         return [*self.sources, *(one.name for read in self._given for one in read.given)]
 
-    def __call__(self, values: dict[str, Any]) -> None:
-        """Compute the results from the sources, all in ``values``."""
+    @property
+    def program(self) -> Program:
+        """What is called."""
+        return self._program
+
+    def arguments(self, values: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        """Return what the program is called with."""
         given = [values[name] for name in self.sources]
         maps = [x.unsqueeze(2) if x.dim() == 3 else x for x in given]
-        found = self._program(*maps, *(_per_image(read, values, len(given[0])) for read in self._given))
+        return (*maps, *(_per_image(read, values, len(given[0])) for read in self._given))
+
+    def __call__(self, values: dict[str, Any]) -> None:
+        """Compute the results from the sources, all in ``values``."""
+        signal = values[self.sources[0]].dim() == 3
+        found = self._program(*self.arguments(values))
         outputs = found if isinstance(found, tuple) else (found,)
         for name, place in zip(self.results, self._places, strict=True):
-            values[name] = outputs[place].squeeze(2) if given[0].dim() == 3 else outputs[place]
+            values[name] = outputs[place].squeeze(2) if signal else outputs[place]
 
     def _step(self, made: Made, pattern: Callable[[str, Tensor], Pattern], affines: Mapping[int, Affine]) -> Value:
         if isinstance(made, Conv):

@@ -8,14 +8,14 @@ from gancompress.report.network import before_and_after, measured_on
 from gancompress.report.pages import png_uri
 from gancompress.report.shown import Shown, Table
 from gancompress.report.words import count, density, duration, metric_value, scaled, size
-from gancompress.runs.record import mapping, metrics_of
+from gancompress.runs.record import mapping, metrics_of, number, records_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gancompress.runs.record import RunRecord
 
-__all__ = ["compression_section", "shown_compression"]
+__all__ = ["compression_section", "int8_section", "shown_compression"]
 
 
 def compression_section(run: RunRecord) -> dict[str, Any] | None:
@@ -38,6 +38,22 @@ def compression_section(run: RunRecord) -> dict[str, Any] | None:
         return None
     return {"source": record.get("source"), "rows": rows, "pictures": pictures, "nearness": nearness,
             "measured_on": machine, "notes": notes}  # fmt: skip
+
+
+def int8_section(run: RunRecord) -> dict[str, Any] | None:
+    """Return what the report says of a generator exported in int8; None where there is none."""
+    record = run.int8
+    try:
+        rows = [
+            (one.label, metric_value(number(old.get("before"))), metric_value(one.value, one.std), one.protocol)
+            for one, old in zip(metrics_of(record), records_of(record.get("metrics")), strict=True)
+        ]
+        return {"rows": rows, "psnr": f"{record['psnr']:.1f}", "images": count(record["images"]),
+                "step": count(record["step"]), "convolutions": count(record["convolutions"] - len(record["float"])),
+                "float": ", ".join(map(str, record["float"])), "file": str(record["file"]),
+                "note": str(record.get("note", ""))}  # fmt: skip
+    except (AttributeError, KeyError, TypeError, ValueError):  # none, of another version, or edited
+        return None
 
 
 def shown_compression(

@@ -10,7 +10,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from gancompress.report.charts import metric_charts, training_charts
-from gancompress.report.compression import compression_section
+from gancompress.report.compression import compression_section, int8_section
 from gancompress.report.costs import cost_cards
 from gancompress.report.pages import fill, png_uri, write_page
 from gancompress.report.protocols import few_images, shared_protocol
@@ -54,6 +54,7 @@ def render(run: RunRecord) -> str:
         metric_charts=metric_charts(run),
         training_charts=training_charts(run),
         compression=compression_section(run),
+        int8=int8_section(run),
         grids=grids,
         grid_total=total,
         networks=[network for role in ROLES if (network := _network(run, role))],

@@ -12,7 +12,7 @@ from gancompress.report.words import count, density, duration, metric_value, siz
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["before_and_after", "build_network_report", "measured_on", "shown_network"]
+__all__ = ["before_and_after", "build_network_report", "int8_lines", "measured_on", "shown_network"]
 
 _LABELS = {"sparse": "gancompress, sparse"}
 #: a title and a file each: pictures as PNG, sounds as WAV
@@ -64,12 +64,23 @@ def shown_network(record: Mapping[str, Any]) -> Shown:
     if "sparse" in times:
         rows += before_and_after(record)
     below = [f"{_measure(one)} ({_on(record)})" for one in record["agreement"]]
+    below += int8_lines(record.get("int8", {}))
     if "sparse" in times:
         below.append(f"times: one call on {measured_on(record)}")
     below += record["notes"]
     table = Table(rows, ("", "dense", "compressed", ""), numbers={1, 2}, strong={2}, soft={3})
     by = record["method"] + f", distilled for {record['distilled']}" * bool(record["distilled"])
     return Shown(f"{record['name']}, by {by}", [_layer_table(record), table], below=below)
+
+
+def int8_lines(quality: Mapping[str, Any]) -> list[str]:
+    """Return what is said of a network in bytes, nothing of others."""
+    if not quality:
+        return []
+    total, floats = quality["convolutions"], quality["float"]
+    kept = f" ({', '.join(floats)} in float32)" if floats else ""
+    near = [f"{one['name']} {metric_value(one['mean'])} {one['unit']}".rstrip() for one in quality.get("agreement", ())]
+    return ["; ".join([f"int8: {total - len(floats)} of {total} convolutions in bytes{kept}", *near])]
 
 
 def before_and_after(record: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -100,6 +111,12 @@ def _facts(record: Mapping[str, Any]) -> list[dict[str, str]]:
         best = min(record["faster"], key=lambda name: times[name]["seconds"])
         detail = f"{duration(times['sparse']['seconds'])}, and {duration(times[best]['seconds'])} in {best}"
         facts.append(_fact("time", f"as fast as {best}", f"{record['faster'][best]:.2f}×", detail))
+    facts += [
+        _fact(
+            "metric", one["name"], f"{metric_value(one['mean'])} {one['unit']}".strip(), int8_lines(record["int8"])[0]
+        )
+        for one in record.get("int8", {}).get("agreement", ())
+    ]
     facts += [
         _fact("metric", one["name"], f"{metric_value(one['mean'])} {one['unit']}".strip(),
               f"{'higher' if one['higher_is_better'] else 'lower'} is nearer; {_on(record)}")

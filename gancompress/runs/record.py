@@ -109,6 +109,11 @@ class RunRecord:
         return self._read(lambda run: run.read_json("compress.json"), {})
 
     @functools.cached_property
+    def int8(self) -> Mapping[str, Any]:
+        """Contents of ``export/int8.json``; empty where nothing was exported so."""
+        return self._read(lambda run: run.read_json("export/int8.json"), {})
+
+    @functools.cached_property
     def environment(self) -> Mapping[str, Any]:
         """Contents of ``environment.json``."""
         return self._read(lambda run: run.read_json("environment.json"), {})

@@ -16,7 +16,7 @@ from gancompress.data.base import ImageSpec
 from gancompress.errors import ExportError, GancompressError
 from gancompress.export.compiled import compile_generator
 from gancompress.export.container import read_container, write_container
-from gancompress.export.in_bytes import SHARE, calibrate_generator, kept_in_float
+from gancompress.export.in_bytes import calibrate_generator
 from gancompress.export.packed import FORMAT, KIND, export_packed, load_packed
 from gancompress.kernels import status
 
@@ -57,7 +57,8 @@ def written(path: Path) -> Path:
 
 
 def psnr(one: torch.Tensor, other: torch.Tensor) -> float:
-    return 10 * math.log10(4 / float((one - other).double().square().mean()))
+    difference = float((one - other).double().square().mean())
+    return 10 * math.log10(4 / difference) if difference else math.inf
 
 
 @pytest.mark.parametrize("index", range(3), ids=[model["name"] for _, model in MODELS])
@@ -121,6 +122,25 @@ def test_the_same_bytes_on_every_instruction_set(written: Path, isa: str, monkey
     if status().isa != isa:
         pytest.skip(f"this machine has no {isa}")
     assert torch.equal(programs[0].program(*given[0]), want)
+
+
+def test_a_run_is_exported_and_says_what_it_cost(tmp_path: Path) -> None:
+    outcome = gancompress.run("quickstart", out=tmp_path, smoke=True, progress=False)
+    made = gancompress.api.export(outcome, values="int8", progress=False)
+    assert made.file.name == "generator-int8.safetensors"
+    assert made.quality["psnr"] > 25
+    names = [one["label"] for one in made.quality["metrics"]]
+    assert names == [one.label for one in outcome.metrics.values()]
+    assert all(math.isfinite(one["before"]) and math.isfinite(one["value"]) for one in made.quality["metrics"])
+    packed = load_packed(made.file)
+    assert packed.source["quality"] == made.quality
+    assert packed.source["range"] == "mse"
+    page = outcome.report.read_text()
+    assert "In int8" in page
+    assert f"PSNR {made.quality['psnr']:.1f} dB" in page
+    other = gancompress.api.export(outcome, tmp_path / "g.safetensors", values="int8", range="max", evaluate=False)
+    assert other.quality["metrics"] == []
+    assert load_packed(other.file).source["range"] == "max"
 
 
 def forge(path: Path, change: Any) -> None:
@@ -232,16 +252,3 @@ def test_a_generator_with_nan_is_refused() -> None:
         next(iter(prunable_weights(generator).values())).parameter.fill_(math.nan)
     with pytest.raises(GancompressError, match="NaN or infinite"):
         calibrate_generator(generator, masks)
-
-
-def test_layers_that_cost_most_stay_in_float_as_far_as_their_work_allows() -> None:
-    noise, work = {"a": 1.0, "b": 8.0, "c": 4.0, "d": 2.0}, {"a": 40.0, "b": 5.0, "c": 50.0, "d": 5.0}
-
-    def error(layers: Any) -> float:
-        return sum(noise[one] for one in layers)
-
-    assert kept_in_float(error, work, 100, 15) == set()
-    assert kept_in_float(error, work, 100, 8) == {"b"}
-    assert kept_in_float(error, work, 100, 1) == {"b", "d"}  # c is half of all products
-    assert SHARE == 0.1
-    assert kept_in_float(error, {"b": 5.0}, 5, 0) == set()

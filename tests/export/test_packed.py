@@ -267,7 +267,7 @@ def test_masks_that_do_not_fit_are_refused(path: Path) -> None:
     with pytest.raises(ExportError, match="not 0 at"):
         export_packed(generator, path, model=TINY, masks={WEIGHT: ~masks[WEIGHT]})
     with pytest.raises(ExportError, match="bf16"):
-        export_packed(generator, path, model=TINY, masks=masks, values="int8")  # type: ignore[arg-type]
+        export_packed(generator, path, model=TINY, masks=masks, values="int4")  # type: ignore[arg-type]
     with pytest.raises(ExportError, match="backbone 'dcgan' has"):
         export_packed(generator, path, model={**TINY, "channels": 8}, masks=masks)
     assert not path.exists()

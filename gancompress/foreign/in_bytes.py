@@ -1,0 +1,159 @@
+"""Networks from elsewhere in bytes: ranges from calibration inputs, and how near they stay to float."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gancompress.errors import ExportError
+from gancompress.export.network import load_network, save_network
+from gancompress.foreign.agreement import agreement, is_image
+from gancompress.foreign.calibration import check_inputs, hold_out, windows
+from gancompress.lowering.network import SparseNetwork
+from gancompress.quantization.kept import kept_in_float
+from gancompress.quantization.programs import calibrate, convolutions
+from gancompress.quantization.ranges import RULES, LayerBytes
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
+
+    from gancompress.foreign.calibration import Inputs
+    from gancompress.graphs.build import CapturedModule
+    from gancompress.quantization.ranges import RangeRule
+
+__all__ = ["calibrate_network", "quality_of", "save_in_bytes"]
+
+#: pieces of calibration inputs that ranges are taken from, and that layers are kept by; their size along open axes
+_WINDOWS, _COMPARED, _WINDOW = 12, 3, 48
+
+
+def calibrate_network(
+    network: CapturedModule,
+    masks: Mapping[str, Tensor],
+    inputs: Sequence[Inputs],
+    rule: RangeRule = "mse",
+    pixels: tuple[float, float] = (0.0, 1.0),
+) -> dict[str, LayerBytes]:
+    """Choose how the convolutions of a network compute in bytes.
+
+    Args:
+        network: with what masks leave out zeroed.
+        masks: by the names of weights.
+        inputs: as the network will meet them; every fourth is left out, as in pruning.
+        rule: how the ends of ranges are chosen.
+        pixels: black and white of its images.
+
+    Returns:
+        By the names of weights; what is missing stays in float.
+
+    Raises:
+        ExportError: there are no inputs, they hold one number alone, or no layer fits.
+        DataError: an input does not fit the network.
+    """
+    if rule not in RULES:
+        raise ExportError(f"range {rule!r}: use {', '.join(RULES)}")
+    if not inputs:
+        raise ExportError("int8 needs calibration inputs: a few of those that the network will meet")
+    check_inputs(inputs, network.captured, pixels=pixels)
+    tensors = [x for given in inputs for x in given if x.is_floating_point() and x.numel()]
+    if all(float(x.min()) == float(x.max()) for x in tensors):
+        raise ExportError("every calibration input is one and the same number all over, which says nothing of ranges")
+    pieces = windows(hold_out(inputs)[0], network.captured, _WINDOW, _WINDOWS + _COMPARED, 1)
+    compared = pieces[_WINDOWS:] or pieces[:1]
+    calls = SparseNetwork(network, masks, "always").calls(pieces[:_WINDOWS] or pieces)
+    found: dict[str, LayerBytes] = {}
+    work: dict[str, float] = {}
+    names = [name for layers, _, _ in calls for name in layers]
+    for layers, program, given in calls:
+        own = calibrate(program, given, rule)
+        for number, (name, step) in enumerate(zip(layers, convolutions(program), strict=True)):
+            work[name] = work.get(name, 0) + step.pattern.kept * math.prod(step.dst.shape[1:])
+            if number in own and names.count(name) == 1:
+                found[name] = own[number]
+    if not found:
+        raise ExportError("no layer of this network fits int8: none is in a place where a sparse program can be")
+    with torch.no_grad():
+        wanted = [_cut(network.compute(given)[0], pixels) for given in compared]
+    image = is_image(wanted[0])
+    peak = pixels[1] - pixels[0] if image else float(torch.cat([one.flatten() for one in wanted]).abs().max()) * 2
+
+    def error(layers: Collection[str]) -> float:
+        coded = SparseNetwork(network, masks, "always", {name: found[name] for name in layers})
+        outputs = [_cut(_first(coded(*given)), pixels) for given in compared]
+        return sum(float((a - b).double().square().mean()) for a, b in zip(outputs, wanted, strict=True)) / len(wanted)
+
+    kept = kept_in_float(error, {name: work[name] for name in found}, sum(work.values()), peak)
+    return {name: own for name, own in found.items() if name not in kept}
+
+
+def save_in_bytes(
+    network: CapturedModule,
+    masks: Mapping[str, Tensor],
+    path: Path,
+    inputs: Sequence[Inputs],
+    source: Mapping[str, Any],
+    rule: RangeRule = "mse",
+    pixels: tuple[float, float] = (0.0, 1.0),
+) -> dict[str, Any]:
+    """Calibrate a network, write it, measure the file, and keep in it what was measured, which is returned.
+
+    Args:
+        network: left as it is.
+        masks: of its weights, by name.
+        path: the file.
+        inputs: as for :func:`calibrate_network`.
+        source: what to remember beside.
+        rule: how the ends of ranges are chosen.
+        pixels: black and white of images.
+
+    Raises:
+        GancompressError: as for :func:`calibrate_network`, or the file cannot be written.
+    """
+    ranges = calibrate_network(network, masks, inputs, rule, pixels)
+    kept: dict[str, Any] = {**source, "range": rule}
+    save_network(network, masks, path, values="int8", source=kept, ranges=ranges)
+    kept["quality"] = quality_of(network, masks, load_network(path, "always"), ranges, inputs, pixels)
+    save_network(network, masks, path, values="int8", source=kept, ranges=ranges)
+    return dict(kept["quality"])
+
+
+def quality_of(
+    network: CapturedModule,
+    masks: Mapping[str, Tensor],
+    coded: Any,
+    ranges: Mapping[str, LayerBytes],
+    inputs: Sequence[Inputs],
+    pixels: tuple[float, float],
+) -> dict[str, Any]:
+    """Return how near a network in bytes stays to the same weights in float32, on inputs that set no range.
+
+    Args:
+        network: in float32.
+        masks: of its weights.
+        coded: is called as the network is.
+        ranges: of what is in bytes.
+        inputs: as for :func:`calibrate_network`.
+        pixels: black and white of images.
+    """
+    exact = SparseNetwork(network, masks)
+    layers = exact.convolutions
+    measured = agreement(exact, coded, hold_out(inputs)[1], pixels)
+    return {
+        "convolutions": len(layers),
+        "float": [name.removesuffix(".weight") for name in layers if name not in ranges],
+        "agreement": [
+            {"name": one.name.replace("dense", "float32"), "unit": one.unit, "mean": one.mean} for one in measured
+        ],
+    }
+
+
+def _cut(x: Tensor, pixels: tuple[float, float]) -> Tensor:
+    return x.clamp(*pixels) if is_image(x) else x
+
+
+def _first(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return outputs[0] if isinstance(outputs, tuple) else outputs
