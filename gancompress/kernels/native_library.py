@@ -4,8 +4,8 @@ The library is a plain C interface over ctypes: float32 pointers in, float32 poi
 Python, so one build serves many versions of both, and ctypes releases the interpreter's lock during a call.
 
 Environment:
-    GANCOMPRESS_KERNELS: ``avx512vnni``, ``avx512``, ``avxvnni``, ``avx2`` or ``baseline`` picks an instruction set,
-        ``off`` runs everything dense. Those with ``vnni`` differ from the others in how they multiply bytes.
+    GANCOMPRESS_KERNELS: ``avx512vnni``, ``avx512``, ``avxvnni``, ``avx2``, ``dotprod`` or ``baseline`` picks an instruction
+        set, ``off`` runs everything dense. ``vnni`` and ``dotprod`` only change how bytes are multiplied.
     GANCOMPRESS_KERNELS_LIBRARY: load this file instead of the installed one (used to run a sanitizer build).
 """
 
@@ -39,7 +39,8 @@ class Status:
 
     Attributes:
         available: true when sparse kernels run; false when everything runs dense.
-        isa: the instruction set in use (``avx512vnni``, ``avx512``, ``avxvnni``, ``avx2``, ``baseline``), or None.
+        isa: the instruction set in use (``avx512vnni``, ``avx512``, ``avxvnni``, ``avx2``, ``dotprod``,
+            ``baseline``), or None.
         path: the library's file, or None when there is none.
         reason: why it is so, in one line.
         int8: the instruction that multiplies bytes, or None.
@@ -203,6 +204,7 @@ class Library:
             )
         self.isa_index = self.built_for.index(self.isa)
         self.lanes = int(lib.gc_isa_lanes(self.isa_index))
+        self.blocks = int(lib.gc_isa_blocks(self.isa_index))
         self.int8: str = lib.gc_isa_bytes(self.isa_index).decode()
 
     def check(self, code: int) -> bool:

@@ -226,7 +226,7 @@ class NativeProgram:
                 args.affine = -1 if s.affine is None else s.affine.index
                 more["shuffle"] = s.shuffle
             else:
-                words = words_of(s, 1 if self._mode == FLAT else 4)
+                words = words_of(s, 1 if self._mode == FLAT else self._lib.blocks)
                 pattern, factors = words.pattern, s.factors()
                 args.weight, args.scale, args.shift = map(_at, (words.words, *factors))
                 args.blocks, args.shuffle = words.blocks, s.shuffle

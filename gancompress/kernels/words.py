@@ -37,7 +37,7 @@ class Words:
     blocks: int
 
 
-def words_of(step: ConvStep, most: int = 4) -> Words:
+def words_of(step: ConvStep, most: int) -> Words:
     """Return the words of a step's weights, for as many rows at a time, up to ``most``, as keep the same ones."""
     kept = step.kept_weight()
     together = kept.shape[1] if step.transpose else kept.shape[0] // step.groups

@@ -9,6 +9,10 @@
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
 #endif
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 #include "driver.h"
 #include "isa_bytes.h"
@@ -21,14 +25,31 @@ gc::Isa with(gc::Isa isa, const gc::ByteKernels& bytes, const char* name = nullp
   return isa;
 }
 
+#if defined(GC_EMULATED)
+constexpr bool kEmulated = true;
+#else
+constexpr bool kEmulated = false;
+#endif
 #if defined(__x86_64__) || defined(__i386__)
-bool has_avx512vnni() { return gc::isa_avx512.supported() && __builtin_cpu_supports("avx512vnni"); }
+bool has_avx512vnni() { return kEmulated || gc::isa_avx512.supported() && __builtin_cpu_supports("avx512vnni"); }
 #if defined(GC_HAS_AVXVNNI)
 bool has_avxvnni() {
   unsigned a = 0, b = 0, c = 0, d = 0;
-  return gc::isa_avx2.supported() && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 4 & 1) != 0;
+  return kEmulated || (gc::isa_avx2.supported() && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 4 & 1) != 0);
 }
 #endif
+#endif
+
+#if defined(GC_HAS_DOTPROD)
+bool has_dotprod() {
+#if defined(__ARM_FEATURE_DOTPROD)
+  return true;
+#elif defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#else
+  return false;
+#endif
+}
 #endif
 
 // Best first.
@@ -41,6 +62,9 @@ const std::vector<gc::Isa>& isas() {
       with(gc::isa_avx2, gc::bytes_avxvnni, "avxvnni", has_avxvnni),
 #endif
       with(gc::isa_avx2, gc::bytes_avx2),
+#endif
+#if defined(GC_HAS_DOTPROD)
+      with(gc::isa_baseline, gc::bytes_dotprod, "dotprod", has_dotprod),
 #endif
       with(gc::isa_baseline, gc::bytes_baseline),
   };
@@ -69,6 +93,8 @@ GC_EXPORT const char* gc_isa_name(int32_t i) { return isa_at(i) == nullptr ? nul
 GC_EXPORT int32_t gc_isa_lanes(int32_t i) { return isa_at(i)->lanes; }
 // What multiplies bytes.
 GC_EXPORT const char* gc_isa_bytes(int32_t i) { return isa_at(i)->bytes->instructions; }
+// Rows that convolutions of bytes take together, at most.
+GC_EXPORT int32_t gc_isa_blocks(int32_t i) { return isa_at(i)->bytes->blocks; }
 GC_EXPORT int32_t gc_isa_supported(int32_t i) { return isa_at(i) != nullptr && isa_at(i)->supported() ? 1 : 0; }
 
 GC_EXPORT void* gc_plan_new(const uint8_t* mask, const gc::PlanShape* shape, int32_t isa) {

@@ -13,9 +13,7 @@
 #endif
 #define GC_ISA avx2
 #define GC_VL 8
-#ifndef GC_DOT
 #define GC_DOT GC_HALVES
-#endif
 #define GC_INSTRUCTIONS "pmaddubsw"
 #include "impl_bytes.h"
 #if defined(__clang__)

@@ -4,7 +4,10 @@
 
 #include "dots.h"
 #include "plan.h"
-#if defined(__clang__)
+#if defined(GC_EMULATED)  // for tests on machines without it
+#pragma GCC target("avx2")
+#define GC_DOT GC_PORTABLE
+#elif defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx512vnni,avx2"))), apply_to = function)
 #pragma clang fp contract(off)
 #else
@@ -13,7 +16,7 @@
 #endif
 #define GC_ISA avx512vnni
 #define GC_VL 16
-#ifndef GC_DOT
+#if !defined(GC_DOT)
 #define GC_DOT GC_VNNI
 #endif
 #define GC_INSTRUCTIONS "vpdpbusd"

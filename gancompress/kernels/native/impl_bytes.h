@@ -103,25 +103,23 @@ GC_INLINE Writer writer_of(const View& view, int32_t c, int32_t lane0) {
   return {scaled ? per_channel(view.scale, c, lane0, view.per_image) : vf{}, scaled ? per_channel(view.shift, c, lane0, view.per_image) : vf{},
           slope_of(view.act, c), view.inverse, static_cast<float>(-view.zero), static_cast<float>(255 - view.zero), view.act.kind, view.zero, 8 * (c % kInWord), scaled};
 }
-// The channel's bytes, in their place in words of zeros.
-GC_INLINE vi bytes_of(const Writer& w, vf v) {
-  if (w.scaled) {
-    v = v * w.scale;
-    v = v + w.shift;
-  }
-  v = activated(v, w.kind, w.slope) * w.inverse;
+GC_INLINE vf scaled(const Writer& w, vf v) {
+  v = v * w.scale;
+  return v + w.shift;
+}
+// The bytes of what was scaled and activated, in their place in words of zeros.
+GC_INLINE vi rounded(const Writer& w, vf v) {
+  v = v * w.inverse;
   v = v == v ? v : vf{};
   v = v < w.least ? splat_float(w.least) : v;
   v = v > w.most ? splat_float(w.most) : v;
   // Adding 1.5 * 2^23 leaves no bits behind the point: it rounds to the nearest, ties to even, and the number is in the low bits.
-  const vf rounded = v + 12582912.0f;
-  return (reinterpret_cast<vi>(rounded) - 0x4b400000 + w.zero) << w.bits;
+  const vf whole = v + 12582912.0f;
+  return (reinterpret_cast<vi>(whole) - 0x4b400000 + w.zero) << w.bits;
 }
+GC_INLINE vi bytes_of(const Writer& w, vf v) { return rounded(w, activated(w.scaled ? scaled(w, v) : v, w.kind, w.slope)); }
 // The first channel of a word begins it.
-GC_INLINE void put(const Writer& w, int32_t* to, vf v) {
-  const vi bytes = bytes_of(w, v);
-  store_any(to, w.bits == 0 ? bytes : bytes | load_any(to));
-}
+GC_INLINE void put(const Writer& w, int32_t* to, vi bytes) { store_any(to, w.bits == 0 ? bytes : bytes | load_any(to)); }
 
 GC_INLINE vf floats_of(const Added& add, vi words, int32_t c) {
   return __builtin_convertvector(((words >> (8 * (c % kInWord))) & 255) - add.zero, vf) * add.unit;
@@ -194,55 +192,68 @@ struct Place4 {
 GC_INLINE Place4 place_of(const ByteJob& j, int32_t row, int32_t b) {
   const Plan& p = *j.plan;
   const int32_t own = p.phases(), phases = j.so_y * j.so_x;  // equal where the convolution is transposed
+  if (phases == 1) return {row * j.blocks + b, 0, row * j.blocks + b, 0, 0};  // divisions take their time
   const int32_t dense = row / own * j.blocks + b, shuffled = dense * own + row % own;
   return {dense, row % own, shuffled / phases, shuffled % phases / j.so_x, shuffled % j.so_x};
 }
 
-constexpr int kTile = 16;
+#define GC_TILES GC_UNROLL for (int i = 0; i < TH; i++) GC_UNROLL for (int k = 0; k < TW; k++)
 
-// Takes the sums of one row's tile to the output and to the views.
-static void finish(const ByteJob& j, int32_t row, const int32_t* sums, int32_t th, int32_t tw, int32_t lane0, int32_t y0, int32_t x0) {
-  const Plan& p = *j.plan;
-  for (int32_t b = 0; b < j.blocks; b++, sums += th * tw * VL) {
-    const Place4 at = place_of(j, row, b);
-    const float factor = j.factor[at.dense], shift = j.shifts[at.dense * p.phases() + at.phase];
-    // rows and columns of the tile that exist
-    const int32_t rows_left = (j.ho - at.oy + j.so_y - 1) / j.so_y - y0, columns_left = (j.wo - at.ox + j.so_x - 1) / j.so_x - x0;
-    const int32_t h = rows_left < th ? rows_left : th, w = columns_left < tw ? columns_left : tw;
-    vf v[kTile];
-    for (int32_t k = 0; k < th * tw; k++) {
-      const vf scaled = __builtin_convertvector(load(sums + k * VL), vf) * factor;
-      v[k] = scaled + shift;
-    }
-    const int32_t y1 = j.so_y * y0 + at.oy, x1 = j.so_x * x0 + at.ox;
-    for (int32_t m = 0; m < j.added; m++) {
-      const Added& add = j.add[m];
-      const float* plane = plane_of(add, at.c) + lane0;
-      for (int32_t i = 0; i < h; i++) {
-        const float* line = plane + (y1 + j.so_y * i) / add.up * add.y;
-        for (int32_t k = 0; k < w; k++) {
-          const int32_t x = x1 + j.so_x * k;
-          const vf more = taken(add, line + (add.up == 1 ? x : x / add.up) * add.x, at.c);
-          v[i * tw + k] = v[i * tw + k] + more;
+// Takes the sums of a tile of one dense row to the output and to the views.
+template <int TH, int TW>
+__attribute__((noinline)) static void finish(const ByteJob& j, const int32_t* sums, int32_t row, int32_t b, int32_t lane0, int32_t y0, int32_t x0) {
+  const Place4 at = place_of(j, row, b);
+  const float factor = j.factor[at.dense], shift = j.shifts[at.dense * j.plan->phases() + at.phase];
+  const int32_t so_y = j.so_y, so_x = j.so_x, y1 = so_y * y0 + at.oy, x1 = so_x * x0 + at.ox;
+  const bool whole = so_y * (y0 + TH) <= j.ho && so_x * (x0 + TW) <= j.wo;
+  const auto exists = [&](int i, int k) { return whole || (y1 + so_y * i < j.ho && x1 + so_x * k < j.wo); };
+  vf v[TH][TW];
+  GC_TILES {
+    const vf product = __builtin_convertvector(load(sums + (i * TW + k) * VL), vf) * factor;
+    v[i][k] = product + shift;
+  }
+  for (int32_t m = 0; m < j.added; m++) {
+    const Added& add = j.add[m];
+    const float* plane = plane_of(add, at.c) + lane0;
+    GC_UNROLL for (int i = 0; i < TH; i++) {
+      const int32_t y = y1 + so_y * i;
+      const float* line = plane + (add.up == 1 ? y : y / add.up) * add.y;
+      GC_UNROLL for (int k = 0; k < TW; k++) {
+        const int32_t x = x1 + so_x * k;
+        if (exists(i, k)) {
+          const vf more = taken(add, line + (add.up == 1 ? x : add.up == 2 ? x >> 1 : x / add.up) * add.x, at.c);
+          v[i][k] = v[i][k] + more;
         }
       }
     }
-    if (j.act.kind != kNone) {
-      const float slope = slope_of(j.act, at.c);
-      for (int32_t k = 0; k < th * tw; k++) v[k] = activated(v[k], j.act.kind, slope);
+  }
+  if (j.act.kind == kRelu) {
+    GC_TILES v[i][k] = activated(v[i][k], kRelu, 0.0f);
+  } else if (j.act.kind != kNone) {
+    const float slope = slope_of(j.act, at.c);
+    GC_TILES v[i][k] = activated(v[i][k], j.act.kind, slope);
+  }
+  if (j.out != nullptr) {
+    float* to = j.out + at.c * j.out_c + y1 * j.out_y + x1 * j.out_x + lane0;
+    const int64_t step_y = so_y * j.out_y, step_x = so_x * j.out_x;
+    GC_TILES if (exists(i, k)) store_floats(to + i * step_y + k * step_x, v[i][k]);
+  }
+  for (int32_t m = 0; m < j.view_count; m++) {
+    const View& view = j.views[m];
+    const Writer writer = writer_of(view, at.c, lane0);
+    int32_t* to = view.data + at.c / kInWord * view.c + y1 * view.y + x1 * view.x + lane0;
+    const int64_t step_y = so_y * view.y, step_x = so_x * view.x;
+    vf u[TH][TW];
+    GC_TILES u[i][k] = v[i][k];
+    if (writer.scaled) {
+      GC_TILES u[i][k] = scaled(writer, u[i][k]);
     }
-    if (j.out != nullptr) {
-      float* to = j.out + at.c * j.out_c + y1 * j.out_y + x1 * j.out_x + lane0;
-      for (int32_t i = 0; i < h; i++)
-        for (int32_t k = 0; k < w; k++) store_floats(to + i * j.so_y * j.out_y + k * j.so_x * j.out_x, v[i * tw + k]);
+    if (writer.kind == kRelu) {
+      GC_TILES u[i][k] = activated(u[i][k], kRelu, 0.0f);
+    } else if (writer.kind != kNone) {
+      GC_TILES u[i][k] = activated(u[i][k], writer.kind, writer.slope);
     }
-    for (int32_t m = 0; m < j.view_count; m++) {
-      const View& view = j.views[m];
-      const Writer writer = writer_of(view, at.c, lane0);
-      int32_t* to = view.data + at.c / kInWord * view.c + y1 * view.y + x1 * view.x + lane0;
-      for (int32_t i = 0; i < h; i++)
-        for (int32_t k = 0; k < w; k++) put(writer, to + i * j.so_y * view.y + k * j.so_x * view.x, v[i * tw + k]);
-    }
+    GC_TILES if (exists(i, k)) put(writer, to + i * step_y + k * step_x, rounded(writer, u[i][k]));
   }
 }
 
@@ -293,7 +304,7 @@ static void conv_chunk(const ByteJob& j, int32_t chunk, int32_t lane0, int32_t y
     }
     int32_t* to = last ? done : acc;
     GC_EACH store(to + ((b * TH + i) * TW + k) * VL, a[b][i][k]);
-    if (last) finish(j, row, done, TH, TW, lane0, y0, x0);
+    for (int32_t b = 0; last && b < B; b++) finish<TH, TW>(j, done + b * TH * TW * VL, row, b, lane0, y0, x0);
   }
 #undef GC_EACH
 }
@@ -321,11 +332,16 @@ static void conv(const ByteJob& j) {
   switch (j.blocks * 10000 + p.th * 100 + p.tw) {
 #define GC_TILE(b, th, tw) case b * 10000 + th * 100 + tw: conv_tiles<b, th, tw>(j); break;
 #if GC_VL == 16
-    GC_TILE(1, 2, 8) GC_TILE(1, 4, 4) GC_TILE(1, 1, 16) GC_TILE(2, 1, 8) GC_TILE(2, 2, 4) GC_TILE(4, 2, 2) GC_TILE(4, 1, 4)
+    GC_TILE(1, 2, 8) GC_TILE(1, 4, 4) GC_TILE(1, 1, 16)
 #endif
     GC_TILE(1, 1, 8) GC_TILE(1, 2, 4) GC_TILE(1, 2, 2) GC_TILE(1, 1, 4) GC_TILE(1, 1, 2) GC_TILE(1, 1, 1)
+#if GC_DOT != GC_HALVES  // two instructions for every product: not loads but they are what takes time
+#if GC_VL == 16
+    GC_TILE(2, 1, 8) GC_TILE(2, 2, 4) GC_TILE(4, 2, 2) GC_TILE(4, 1, 4)
+#endif
     GC_TILE(2, 2, 2) GC_TILE(2, 1, 4) GC_TILE(2, 1, 2) GC_TILE(2, 1, 1)
     GC_TILE(4, 1, 2) GC_TILE(4, 1, 1)
+#endif
 #undef GC_TILE
   }
 }
@@ -343,7 +359,7 @@ static void quantize(const ByteMapJob& j) {
     const int64_t step = j.width > VL ? j.width : VL;
     for (int32_t lane0 = 0; lane0 < step; lane0 += VL) {
       const Writer writer = writer_of(j.view, c, lane0);
-      for (int64_t k = lane0; k < floats; k += step) put(writer, to + k, load_floats(from + k));
+      for (int64_t k = lane0; k < floats; k += step) put(writer, to + k, bytes_of(writer, load_floats(from + k)));
     }
   }
 }
@@ -374,6 +390,6 @@ static void sum(const MapJob& j) {
 
 }  // namespace GC_INSIDE
 
-extern const ByteKernels GC_JOIN(bytes_, GC_ISA) = {GC_DOT == GC_HALVES, GC_INSIDE::kOffset, GC_INSTRUCTIONS, GC_INSIDE::conv, GC_INSIDE::conv_flat, GC_INSIDE::quantize, GC_INSIDE::sum};
+extern const ByteKernels GC_JOIN(bytes_, GC_ISA) = {GC_DOT == GC_HALVES, GC_DOT == GC_HALVES ? 1 : 4, GC_INSIDE::kOffset, GC_INSTRUCTIONS, GC_INSIDE::conv, GC_INSIDE::conv_flat, GC_INSIDE::quantize, GC_INSIDE::sum};
 
 }  // namespace gc

@@ -51,6 +51,7 @@ struct ByteKernels {
   // How the kernels sum: products of pairs are added up in 16 bits, so that weights must be given in words (and pairs of
   // words) whose sums fit.
   bool halves;
+  int32_t blocks;  // the most rows that are taken together
   // 128 where bytes are read as signed ones, so that sums begin at 128 times the weights
   int32_t offset;
   const char* instructions;  // that multiply
@@ -61,6 +62,10 @@ struct ByteKernels {
 };
 
 extern const ByteKernels bytes_baseline;
+#if defined(__aarch64__) && !defined(_MSC_VER)
+#define GC_HAS_DOTPROD
+extern const ByteKernels bytes_dotprod;
+#endif
 #if defined(__x86_64__) || defined(__i386__)
 extern const ByteKernels bytes_avx2;
 extern const ByteKernels bytes_avx512;
