@@ -31,7 +31,7 @@ constexpr bool kEmulated = true;
 constexpr bool kEmulated = false;
 #endif
 #if defined(__x86_64__) || defined(__i386__)
-bool has_avx512vnni() { return kEmulated || gc::isa_avx512.supported() && __builtin_cpu_supports("avx512vnni"); }
+bool has_avx512vnni() { return kEmulated || (gc::isa_avx512.supported() && __builtin_cpu_supports("avx512vnni")); }
 #if defined(GC_HAS_AVXVNNI)
 bool has_avxvnni() {
   unsigned a = 0, b = 0, c = 0, d = 0;

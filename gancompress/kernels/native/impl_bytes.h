@@ -33,7 +33,7 @@ GC_INLINE vf load_floats(const float* p) { return *reinterpret_cast<const vfu*>(
 GC_INLINE void store_floats(float* p, vf v) { *reinterpret_cast<vfu*>(p) = v; }
 GC_INLINE vi splat(int32_t v) { return vi{} + v; }
 GC_INLINE vf splat_float(float v) {
-  vf r;
+  vf r = {};
   for (int lane = 0; lane < VL; lane++) r[lane] = v;
   return r;
 }
