@@ -26,7 +26,7 @@ __all__ = ["ENVIRONMENT", "Library", "Status", "library", "status"]
 #: The environment variable that picks an instruction set.
 ENVIRONMENT = "GANCOMPRESS_KERNELS"
 
-_ABI = 10
+_ABI = 11
 _OK, _NOT_FINITE, _BAD_ARGUMENT, _NO_MEMORY = range(4)
 IMAGES, POINTS, BATCH_LAST = range(3)
 DIRECT, PHASED, WEIGHTS = range(3)
