@@ -12,6 +12,12 @@
 #define GC_JOIN_(a, b) a##b
 #define GC_JOIN(a, b) GC_JOIN_(a, b)
 #define GC_INSIDE GC_JOIN(on_, GC_ISA)
+// 32 of them, as the table of floats says: for tiles of sixteen positions
+#if GC_VL == 16 || defined(__aarch64__)
+#define GC_MANY_REGISTERS 1
+#else
+#define GC_MANY_REGISTERS 0
+#endif
 
 namespace gc {
 namespace GC_INSIDE {
@@ -331,12 +337,12 @@ static void conv(const ByteJob& j) {
   const Plan& p = *j.plan;
   switch (j.blocks * 10000 + p.th * 100 + p.tw) {
 #define GC_TILE(b, th, tw) case b * 10000 + th * 100 + tw: conv_tiles<b, th, tw>(j); break;
-#if GC_VL == 16
+#if GC_MANY_REGISTERS
     GC_TILE(1, 2, 8) GC_TILE(1, 4, 4) GC_TILE(1, 1, 16)
 #endif
     GC_TILE(1, 1, 8) GC_TILE(1, 2, 4) GC_TILE(1, 2, 2) GC_TILE(1, 1, 4) GC_TILE(1, 1, 2) GC_TILE(1, 1, 1)
 #if GC_DOT != GC_HALVES  // two instructions for every product: not loads but they are what takes time
-#if GC_VL == 16
+#if GC_MANY_REGISTERS
     GC_TILE(2, 1, 8) GC_TILE(2, 2, 4) GC_TILE(4, 2, 2) GC_TILE(4, 1, 4)
 #endif
     GC_TILE(2, 2, 2) GC_TILE(2, 1, 4) GC_TILE(2, 1, 2) GC_TILE(2, 1, 1)
