@@ -6,6 +6,7 @@ so that whatever looks for such layers (pruning, compilation to sparse programs,
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -163,9 +164,19 @@ class CapturedModule(nn.Module):
                     values.pop(one.name, None)
         return tuple(values[name] for name in self.captured.outputs)
 
-    def operation(self, index: int, values: Mapping[str, Any]) -> Any:
-        """Compute the ``index``-th operation of the graph alone, from ``values`` by name."""
-        return self._result(*self._calls[index], values)
+    def operation(self, index: int, values: Mapping[str, Any], first: Any = None) -> Any:
+        """Compute the ``index``-th operation of the graph alone, from ``values`` by name.
+
+        Args:
+            index: of the operation.
+            values: of what it reads.
+            first: what its first argument is, if not what the graph says.
+        """
+        node, call = self._calls[index]
+        if first is None:
+            return self._result(node, call, values)
+        args = (Value("first"), *node.args[1:])
+        return self._result(dataclasses.replace(node, args=args), call, {**values, "first": first})
 
     def _result(self, node: Node, call: str | Callable[..., Any], values: Mapping[str, Any]) -> Any:
         if isinstance(call, str):

@@ -106,10 +106,12 @@ class _Rewriting:
             self._view(node)
         elif node.op in _SUMS:
             self._sum(node)
-        elif is_layer(node) and not self.products.constant(node.args[1]):
-            self._convolution(node)
         elif is_layer(node):
-            self._layer(node)
+            try:
+                self._convolution(node)
+            except _OtherError:
+                self.made = []
+                self._layer(node)
         elif node.op in ("aten.addmm.default", "aten.mm.default", "aten.matmul.default"):
             self._product_of_matrices(node)
         else:
@@ -120,7 +122,8 @@ class _Rewriting:
         if not isinstance(x, Value):
             raise _OtherError
         origin = self.origins.get(x.name, x)
-        if self.values[origin.name].shape == self.values[node.name].shape:
+        alike = self.values[origin.name].shape == self.values[node.name].shape
+        if alike and node.name not in self.graph.outputs:
             self.same[Value(node.name)] = origin
             return
         self.origins[node.name] = origin
@@ -177,24 +180,25 @@ class _Rewriting:
         x, weight, bias, *settings = (*node.args, None)[: max(3, len(node.args))]
         usual: tuple[Any, ...] = (1, 0, 0, 1, 1) if transposed else (1, "valid" if ".padding" in node.op else 0, 1, 1)
         stride, padding, third, groups, *rest = (*settings, *usual[len(settings) :])
-        product, shape = self.products.of(weight), self.values[weight.name].shape
-        root, given = self._root(product), self.values[x.name].shape
+        given, axes = self.products.shape(x), len(self.values[node.name].shape)
         images = self._number(groups) if given[0] == 1 else 1
-        if node.kwargs or len(given) != len(shape) or self._number(groups) != images:
+        if node.kwargs or len(given) != axes or self._number(groups) != images:
             raise _OtherError
+        if images == 1 and self.products.constant(weight):
+            raise _OtherError
+        product = self.products.of(weight)
+        root, shape = self._root(product), self.products.shape(weight)
         product = product.moved(lambda index: index.reshape(images, -1, *shape[1:]))
         if transposed:
             product = product.moved(lambda index: index.transpose(1, 2))
         kernel = range(3, len(shape) + 1)  # behind images, outputs and inputs
-        if any(varies(term, 0) for term in product.stored) or any(
-            varies(term, axis) for term in product.given for axis in kernel
-        ):
+        if any(varies(term, axis) for term in product.given for axis in kernel):
             raise _OtherError
         ins = [term for term in product.given if varies(term, 2)]
         outs = [term for term in product.given if not varies(term, 2)]
         if any(varies(term, 1) for term in ins):
             raise _OtherError
-        shared = self._computed(product, [0])[0]
+        shared = self._shared(product)
         outputs, inputs = shared.shape[:2]
         vector, added = self._bias(bias, images, outputs, len(kernel))
         if vector is not None and outs:
@@ -247,15 +251,22 @@ class _Rewriting:
         stored = (dataclasses.replace(term, index=_first(term, same)) for term in product.stored)
         return self.products.numbers(tuple(stored), product.scale)
 
+    def _shared(self, product: Product) -> Tensor:
+        """Return the stored part of a product whose first axis is that of the images, where they are alike."""
+        found = self._computed(product, [])
+        if bool((found != found[:1]).any()):
+            raise _OtherError
+        return found[0]
+
     def _bias(self, bias: Argument, images: int, channels: int, axes: int) -> tuple[Argument, Argument]:
         """Return the bias of a convolution with one group: a stored vector, or a value to be added."""
         if bias is None:
             return None, None
         product = self.products.of(bias).moved(lambda index: index.reshape(images, channels))
-        if not product.given and not any(varies(term, 0) for term in product.stored):
+        if not product.given:
             source = product.stored[0].source.name
             root = next(iter(self.roots.get(source, [source])), source)
-            return self._store(root, "bias", self._computed(product, [0])[0]), None
+            return self._store(root, "bias", self._shared(product)), None
         if product.stored or len(product.given) > 1 or product.scale != 1:
             raise _OtherError
         return None, self._arranged(product.given[0], product.given[0].index, axes)

@@ -105,6 +105,11 @@ class Products:
         found: Tensor = getattr(self._network.get_submodule(path), leaf)
         return found.detach()
 
+    def shape(self, argument: Value | Stored) -> tuple[int, ...]:
+        """Return the sizes of a tensor."""
+        found = self.tensor(argument) if self.constant(argument) else self._values[argument.name]
+        return tuple(found.shape)
+
     def constant(self, argument: Argument) -> bool:
         """Whether it is a tensor that no input changes."""
         return isinstance(argument, Stored) or (isinstance(argument, Value) and argument.name in self._constants)
@@ -124,13 +129,12 @@ class Products:
 
     def _found(self, argument: Value | Stored) -> Product:
         if self.constant(argument):
-            shape = self.tensor(argument).shape
-            return Product(1.0, stored=(Term(argument, 1.0, _numbers(shape)),))
+            return Product(1.0, stored=(Term(argument, 1.0, _numbers(self.shape(argument))),))
         index, node = self._nodes.get(argument.name, (0, None))
         found = None if node is None else self._computed(index, node)
         if found is not None:
             return found
-        return Product(1.0, given=(Term(argument, 1.0, _numbers(self._values[argument.name].shape)),))
+        return Product(1.0, given=(Term(argument, 1.0, _numbers(self.shape(argument))),))
 
     def numbers(self, terms: tuple[Term, ...], scale: float) -> Tensor:
         """Return the product of stored terms, float64, in the shape of their indices."""
@@ -145,16 +149,15 @@ class Products:
             return None
         if node.op.removeprefix("aten.") in _MOVES:
             x = node.args[0]
-            if not isinstance(x, Value) or self._values[x.name].dtype is not torch.float32:
+            if not isinstance(x, Stored) and self._values[x.name].dtype is not torch.float32:
                 return None
             inner = self._of(x)
             if not inner.stored and node.op not in _COPIES:
                 return None
             if node.op in ("aten.to.dtype", "aten._to_copy.default", "aten.clone.default"):
                 return inner
-            return inner.moved(
-                lambda numbers: self._network.operation(index, {**self._values, **self._constants, x.name: numbers})
-            )
+            values = {**self._values, **self._constants}
+            return inner.moved(lambda numbers: self._network.operation(index, values, numbers))
         if node.op in ("aten.mul.Tensor", "aten.mul.Scalar", "aten.div.Tensor", "aten.div.Scalar"):
             if len(node.args) != 2 or node.kwargs:
                 return None
@@ -184,5 +187,5 @@ def varies(term: Term, axis: int) -> bool:
     return index.shape[axis] > 1 and index.stride(axis) != 0 and bool((index != index.narrow(axis, 0, 1)).any())
 
 
-def _numbers(shape: torch.Size) -> Tensor:
+def _numbers(shape: tuple[int, ...]) -> Tensor:
     return torch.arange(math.prod(shape), dtype=torch.int32).reshape(shape)
