@@ -33,6 +33,7 @@ __all__ = ["with_layers"]
 
 #: keep the order of elements, so that one behind another is one
 _VIEWS = frozenset({"aten.view.default", "aten._unsafe_view.default", "aten.reshape.default"})
+_PADS = ("aten.pad.default", "aten.constant_pad_nd.default")
 _SUMS = ("aten.sum.dim_IntList", "aten.mean.dim", "aten.linalg_vector_norm.default")
 
 
@@ -74,6 +75,8 @@ class _Rewriting:
         self.same: dict[Value | Stored, Argument] = {}
         #: of a view, what it is one of
         self.origins: dict[str, Value] = {}
+        #: of one image with a group of channels for every image, ``(1, B * C, ...)``, the images
+        self.groups: dict[Argument, Value] = {}
         self.names = {one.name for one in graph.inputs} | {one.name for one in graph.nodes}
         #: trained tensors that a constant is computed of, the largest first
         self.roots: dict[str, list[str]] = {}
@@ -104,11 +107,13 @@ class _Rewriting:
             raise _OtherError
         if node.op in _VIEWS:
             self._view(node)
+        elif node.op in _PADS:
+            self._pad(node)
         elif node.op in _SUMS:
             self._sum(node)
         elif is_layer(node):
             try:
-                self._convolution(node)
+                (self._filter if node.args[0] in self.groups else self._convolution)(node)
             except _OtherError:
                 self.made = []
                 self._layer(node)
@@ -128,6 +133,40 @@ class _Rewriting:
             return
         self.origins[node.name] = origin
         self._emit(node.op, origin, self._given(node.args[1]), name=node.name)
+        images, *sizes = self.values[origin.name].shape
+        if len(sizes) > 1 and self.values[node.name].shape == (1, images * sizes[0], *sizes[1:]):
+            self.groups[Value(node.name)] = origin
+
+    def _pad(self, node: Node) -> None:
+        """A border of groups of images, or none at all."""
+        x, pads, *rest = node.args
+        if not any(isinstance(one, Value) or one for one in pads) and node.name not in self.graph.outputs:
+            self.same[Value(node.name)] = self._given(x)
+            return
+        if x not in self.groups or len(pads) > 2 * len(self.values[x.name].shape) - 4 or node.kwargs:
+            raise _OtherError
+        found = self._emit(node.op, self.groups[x], *map(self._given, (pads, *rest)))
+        self._folded(node, found, self.values[self.groups[x].name].shape[0])
+        self._name_last(node.name)
+
+    def _filter(self, node: Node) -> None:
+        """One filter for every channel of groups of images."""
+        x, weight, *rest = node.args
+        settings: list[Any] = [*rest, *(None, 1, 0, 1, 1)[len(rest) :]]
+        bias, stride, padding, dilation, groups = settings
+        images, channels = self.values[self.groups[x].name].shape[:2]
+        shape, count = self.products.shape(weight), images * channels
+        if node.kwargs or "transpose" in node.op or shape[:2] != (count, 1) or self._number(groups) != count:
+            return self._convolution(node)
+        product = self.products.of(weight)
+        if product.given or bias is not None:
+            raise _OtherError
+        taps = self._shared(product).expand(channels, *shape[1:])
+        settings = [*map(self._given, (stride, padding, dilation)), channels]
+        found = self._emit(node.op, self.groups[x], self._store(node.name, "filter", taps), None, *settings)
+        self._folded(node, found, images)
+        self._name_last(node.name)
+        return None
 
     def _sum(self, node: Node) -> None:
         """A sum of squares of a weight that is computed."""
@@ -276,7 +315,7 @@ class _Rewriting:
         _, channels, *sizes = self.values[node.name].shape
         self.made.append(dataclasses.replace(self.made.pop(), name=(name := self._fresh(node.op))))
         self.values[name] = torch.empty(images, channels // images, *sizes, device="meta")
-        self.origins[node.name] = Value(name)
+        self.origins[node.name] = self.groups[Value(node.name)] = Value(name)
         flat = self._emit("aten.flatten.using_ints", Value(name), 0, 1)
         return self._emit("aten.unsqueeze.default", flat, 0)
 
