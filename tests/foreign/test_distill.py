@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,17 +12,22 @@ import torch
 from torch import Tensor, nn
 
 import gancompress
+from gancompress.api.networks import distilling
 from gancompress.errors import RecipeError
 from gancompress.foreign import distill as distill_module
 from gancompress.foreign.compress import compress_network
 from gancompress.foreign.distill import Distillation, Length, distill, parse_length, spectral_loss
 from gancompress.foreign.network import capture_module
+from gancompress.progress import Silent
+from gancompress.storage import checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from gancompress.foreign.compress import CompressedNetwork
     from gancompress.graphs.build import CapturedModule
+    from gancompress.storage.checkpoint import Snapshot
 
 STEPS = 12
 
@@ -118,6 +125,51 @@ def test_it_ends_alike_wherever_it_was_interrupted(
     steps = [int(one.split()[4]) for one in said if one.startswith("going on")]
     assert 0 < steps[0] < steps[1] < STEPS
     assert all(torch.equal(tensor, state(once)[name]) for name, tensor in state(twice).items())
+
+
+def distilled_file(whole: CapturedModule, pictures: Any, place: Path, dies_at: int, say: Callable[[str], None]) -> Path:
+    """Distil for 20 seconds where every step takes one and is saved; die when that of ``dies_at`` is."""
+    clock, real = iter(range(1000)), checkpoint.save
+
+    def save(directory: Path, snapshot: Snapshot) -> Path:
+        path = real(directory, snapshot)
+        if snapshot.step == dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return path
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distill_module, "_CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(distill_module.time, "process_time", lambda: next(clock))
+        patch.setattr(distill_module.checkpoint, "save", save)
+        with distilling("20s", place, Silent()) as asked:
+            made = compress_network(whole, 0.4, pictures, method="magnitude", distillation=asked, say=say)
+            return made.save(place / "generator.safetensors")
+
+
+def dying(pictures: Any, place: Path) -> None:
+    """In a process of its own."""
+    torch.set_num_threads(1)
+    distilled_file(upscaler(), pictures, place, 8, lambda _: None)
+
+
+@pytest.mark.slow  # a process that captures a network
+def test_killed_midway_it_goes_on_and_time_already_spent_counts(
+    whole: CapturedModule, pictures: Any, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    # copies of this process cannot differentiate once it has
+    child = torch.multiprocessing.get_context("spawn").Process(target=dying, args=(pictures, tmp_path / "net"))
+    child.start()
+    child.join(300)
+    assert child.exitcode == -signal.SIGKILL
+    assert not (tmp_path / "net" / "generator.safetensors").exists()
+    file = distilled_file(whole, pictures, tmp_path / "net", -1, said.append)
+    assert "going on at step 8 of the distillation" in said
+    assert any(one.startswith("distilled in 20 steps, 20 s") for one in said)
+    once = distilled_file(whole, pictures, tmp_path / "once", -1, said.append)
+    (image,) = pictures[0]
+    assert torch.equal(gancompress.load(file)(image), gancompress.load(once)(image))
+    assert [one.name for one in (tmp_path / "net").iterdir()] == [file.name]
 
 
 def test_another_call_does_not_go_on_from_it(whole: CapturedModule, pictures: Any, tmp_path: Path) -> None:
