@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from gancompress.foreign.calibration import Inputs
 
-__all__ = ["Agreement", "agreement", "is_image", "is_sound", "log_spectral_distance", "psnr", "snr"]
+__all__ = ["Agreement", "agreement", "is_image", "is_sound", "log_spectral_distance", "measured", "psnr", "snr"]
 
 #: of the short-time Fourier transform, in samples
 _WINDOW, _HOP = 1024, 256
@@ -119,6 +119,19 @@ def log_spectral_distance(wanted: Tensor, found: Tensor) -> float:
         magnitude = torch.stft(flat, _WINDOW, _HOP, window=window, center=False, return_complex=True).abs()
         spectra.append(20 * magnitude.clamp_min(_LEAST).log10())
     return float((spectra[0] - spectra[1]).square().mean(1).sqrt().mean())
+
+
+def measured(output: Tensor) -> Tensor:
+    """Return what of an output is to change little, in the sum of squares, for others to hear or see no difference.
+
+    Of sound, the short-time spectrum over the root of its magnitude: quiet sounds are heard beside loud ones. Else
+    itself.
+    """
+    if not is_sound(output) or output.shape[-1] < _WINDOW:
+        return output
+    window = torch.hann_window(_WINDOW, dtype=output.dtype)
+    spectrum = torch.stft(output.flatten(0, 1), _WINDOW, _HOP, window=window, center=False, return_complex=True)
+    return torch.view_as_real(spectrum) / spectrum.detach().abs().clamp_min(_LEAST).sqrt()[..., None]
 
 
 def _first(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:

@@ -15,7 +15,7 @@ from gancompress.backbones.base import PrunableWeight, prunable_weights
 from gancompress.errors import ExportError, RecipeError
 from gancompress.export.network import NetworkValues, save_network
 from gancompress.export.tensors import density as density_of
-from gancompress.foreign.agreement import Agreement, agreement
+from gancompress.foreign.agreement import Agreement, agreement, measured
 from gancompress.foreign.calibration import Inputs, check_inputs, hold_out, windows
 from gancompress.foreign.distill import Distillation, Kept, distill, fingerprint
 from gancompress.foreign.in_bytes import save_in_bytes
@@ -251,11 +251,11 @@ def compress_network(
         CompressedLayer(key, tuple(mask.shape), int(mask.sum()), errors.get(key.removesuffix(".weight")))
         for key, mask in masks.items()
     )
-    measured = tuple(agreement(network, compressed, held, pixels)) if held else ()
+    agreed = tuple(agreement(network, compressed, held, pixels)) if held else ()
     apart = len(held) if len(calibration) > 1 else 0
     trained = "" if distillation is None else str(distillation.length)
     return CompressedNetwork(
-        compressed, masks, layers, measured, apart, method, name, distilled=trained,
+        compressed, masks, layers, agreed, apart, method, name, distilled=trained,
         calibration=tuple(calibration), pixels=pixels,
     )  # fmt: skip
 
@@ -276,7 +276,7 @@ def _prune(
         for key, mask in masks.items():
             weights[key].parameter.data.mul_(mask)
         return masks, {}
-    found = reconstruct(network, pieces, budget, seed=seed, say=say)
+    found = reconstruct(network, pieces, budget, measured=measured, seed=seed, say=say)
     return dict(found.masks), found.errors
 
 

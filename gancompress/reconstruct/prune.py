@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gancompress.graphs.build import CapturedModule
 from gancompress.reconstruct.matrix import MatrixLayer, matrix_layers
-from gancompress.reconstruct.solve import damped, fit, inverse_diagonal, refit
+from gancompress.reconstruct.solve import chance, damped, fit, inverse_diagonal, refit
 from gancompress.seeds import generator
 from gancompress.sparsity.select import best_overall
 
@@ -36,6 +36,9 @@ __all__ = ["Reconstructed", "reconstruct"]
 
 #: share of the mean second moment that is added to all, so that inputs that always went together stay apart
 _DAMPING = 1e-4
+#: of the same mean, by which what is refitted is drawn to the weights of the whole network: few inputs do not say what
+#: others ask for, and quiet ones hardly show beside loud ones
+_DRAWN = 1e-2
 #: times the share that goes in a round on average: some outputs lose more
 _GOING = 1.6
 #: largest share of what is left that goes in a round
@@ -102,6 +105,7 @@ def reconstruct(
     rounds: int | None = None,
     positions: int = 16_384,
     probes: int = 2,
+    measured: Callable[[Tensor], Tensor] = lambda output: output,
     seed: int = 0,
     say: Callable[[str], None] = lambda _: None,
 ) -> Reconstructed:
@@ -115,6 +119,7 @@ def reconstruct(
             than a fifth go in one.
         positions: of outputs that are looked at, per layer.
         probes: random signs per batch for the importance of outputs.
+        measured: what of an output is to change little, in the sum of squares; differentiable.
         seed: of positions and signs.
         say: told what is being done.
 
@@ -124,7 +129,7 @@ def reconstruct(
     layers = matrix_layers(network, list(budget.sizes))
     say("looking at the whole network")
     seen = _look(network, layers, batches, positions, seed)
-    _weigh(network, seen, batches, probes, seed)
+    _weigh(network, seen, batches, probes, measured, seed)
     if rounds is None:
         rounds = max(1, math.ceil(math.log(max(budget.total, 1) / sum(budget.sizes.values())) / math.log(1 - _SHARE)))
     masks = _choose(seen, budget, rounds, say)
@@ -161,16 +166,22 @@ def _look(
                 continue
             layer = layers[path]
             pairs = [(x, layer.module(x)) for _, x in at]
-            moments = [
-                damped(one.second(layer.has_bias)[0], _DAMPING) for one in _collect(layer, pairs, positions, seed)
-            ]
+            moments = []
+            for one in _collect(layer, pairs, positions, seed):
+                second = one.second(layer.has_bias)[0]
+                moments.append(damped(second, max(_DAMPING, chance(second, one.count))))
             spread = [inverse_diagonal(one) for one in moments]
             found[path] = _Seen(layer, moments, spread, torch.zeros(layer.outputs, dtype=torch.float64))
     return found
 
 
 def _weigh(
-    network: CapturedModule, seen: Mapping[str, _Seen], batches: Sequence[tuple[Tensor, ...]], probes: int, seed: int
+    network: CapturedModule,
+    seen: Mapping[str, _Seen],
+    batches: Sequence[tuple[Tensor, ...]],
+    probes: int,
+    measured: Callable[[Tensor], Tensor],
+    seed: int,
 ) -> None:
     """Estimate the sum of squared derivatives of the network's outputs by every output channel of every layer.
 
@@ -186,11 +197,10 @@ def _weigh(
         try:
             with torch.enable_grad():
                 given = [x.detach().requires_grad_(x.is_floating_point()) for x in batch]
-                outputs = network.compute(given)
+                results = [measured(one) for one in network.compute(given) if one.requires_grad]
         finally:
             for hook in hooks:
                 hook.remove()
-        results = [one for one in outputs if one.requires_grad]
         made = [(path, y) for path, y in made if y.requires_grad]
         for probe in range(probes if results and made else 0):
             rng = generator(seed, "reconstruct", "signs", number, probe)
@@ -258,18 +268,21 @@ def _refit_in_order(
                 continue
             layer, original = layers[path], whole.get_submodule(path)
             pairs = [(x, original(x_whole)) for (_, x_whole), (_, x) in zip(wanted, given, strict=True)]
-            errors[path] = _refit(layer, masks[f"{path}.weight"], _collect(layer, pairs, positions, seed))
+            collected = _collect(layer, pairs, positions, seed)
+            errors[path] = _refit(layer, state[f"{path}.weight"], masks[f"{path}.weight"], collected)
     return errors
 
 
-def _refit(layer: MatrixLayer, mask: Tensor, collected: Sequence[_Moments]) -> float:
+def _refit(layer: MatrixLayer, original: Tensor, mask: Tensor, collected: Sequence[_Moments]) -> float:
     """Write the best weights and bias into a layer; return its relative error."""
     weight = torch.zeros_like(layer.module.weight, dtype=torch.float64)
     bias = torch.zeros(layer.groups, layer.outputs // layer.groups, dtype=torch.float64)
     rest = power = 0.0
     for block, moments in zip(layer.blocks, collected, strict=True):
         inputs, cross, squares = moments.second(layer.has_bias)
-        fitted = refit(damped(inputs, _DAMPING), cross, layer.matrix(mask, block))
+        stiff = damped(inputs, _DRAWN)
+        drawn = (stiff - inputs).diagonal()[:, None] * layer.matrix(original, block).double().T
+        fitted = refit(stiff, cross + drawn, layer.matrix(mask, block))
         layer.put(weight, block, fitted)
         if layer.has_bias:  # phases of one channel share it
             shift = (moments.outputs - fitted @ moments.inputs) / moments.count

@@ -20,7 +20,7 @@ import gancompress
 from gancompress import GancompressError
 from gancompress.cli.main import app
 from gancompress.errors import DataError, ExportError, RecipeError
-from gancompress.foreign.agreement import log_spectral_distance, psnr, snr
+from gancompress.foreign.agreement import log_spectral_distance, measured, psnr, snr
 from gancompress.foreign.network import capture_module
 
 if TYPE_CHECKING:
@@ -169,6 +169,11 @@ def test_measures_have_known_answers() -> None:
     assert snr(wave, wave * 0.9) == pytest.approx(20)
     assert log_spectral_distance(wave, wave * 0.5) == pytest.approx(20 * np.log10(2), rel=1e-3)
     assert log_spectral_distance(wave, wave) == 0
+    # what is to change little: of images all of it, of sound quiet parts beside loud ones
+    assert measured(tenth) is tenth
+    assert measured(wave[..., :500]).shape == (1, 1, 500)  # too short for a spectrum
+    power = [float(measured(one).square().sum()) for one in (wave, wave / 100)]
+    assert power[0] / power[1] == pytest.approx(100, rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -70,8 +70,8 @@ def test_inputs_that_say_nothing_new_are_left_out_at_no_cost(rounds: int | None)
     (mask,) = found.masks.values()
     assert torch.equal(mask[:, :4] ^ mask[:, 4:], torch.ones(6, 4, dtype=torch.bool))  # one of every pair
     with torch.no_grad():
-        assert torch.allclose(network(*inputs[0]), wanted, atol=2e-3)
-    assert found.errors["0"] < 1e-5
+        assert torch.allclose(network(*inputs[0]), wanted, atol=0.05)
+    assert found.errors["0"] < 1e-4
 
 
 def test_what_an_input_always_has_moves_into_the_bias() -> None:
@@ -111,6 +111,33 @@ def test_a_decoder_with_every_kind_of_layer_keeps_its_outputs_better_than_by_mag
         weight.parameter.data.mul_(topk_mask(weight.parameter.detach().abs(), plan.counts[name]))
     assert error(whole, pruned, smooth(4, 2)) < 0.5 * error(whole, smallest, smooth(4, 2))
     assert len(said) == 5
+
+
+def test_what_is_pruned_by_few_inputs_holds_on_others() -> None:
+    """Three inputs, of fewer directions than the first layer has inputs: what fits them best is far off on others."""
+
+    def vocoder() -> CapturedModule:
+        layers = nn.Conv1d(24, 32, 7, padding=3), nn.LeakyReLU(0.1), nn.Conv1d(32, 4, 3, padding=1)
+        return captured(nn.Sequential(*layers), 2, 24, 36)
+
+    coarse = torch.randn(15, 1, 24, 9, generator=torch.Generator().manual_seed(5))
+    inputs = [(nn.functional.interpolate(one, size=36, mode="linear"),) for one in coarse]
+    whole, pruned = vocoder(), vocoder()
+    reconstruct(pruned, inputs[:3], budget(pruned, 0.5))
+    with torch.no_grad():
+        power = sum(float(whole(*x).var()) for x in inputs[3:])
+    assert error(whole, pruned, inputs[3:]) < 0.11 * power  # more where all that the few seem to say is believed
+
+
+def test_outputs_are_kept_in_the_measure_that_is_asked_for() -> None:
+    network = captured(nn.Sequential(nn.Linear(6, 2)), 5, 6)
+    with torch.no_grad():
+        network.get_submodule("0").weight[1] = network.get_submodule("0").weight[0]
+    found = reconstruct(
+        network, [(torch.randn(300, 6),)], budget(network, 0.5), rounds=1, measured=lambda y: y * torch.tensor([0.1, 1])
+    )
+    (mask,) = found.masks.values()
+    assert mask.sum(1).tolist() == [0, 6]
 
 
 def test_it_is_a_function_of_its_seed() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gancompress.reconstruct import solve
-from gancompress.reconstruct.solve import damped, fit, inverse_diagonal, refit
+from gancompress.reconstruct.solve import chance, damped, fit, inverse_diagonal, refit
 
 
 def problem(inputs: int = 12, outputs: int = 5, count: int = 400) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -87,3 +87,12 @@ def test_inputs_that_are_always_zero_do_no_harm() -> None:
     moments = damped(torch.zeros(3, 3), 1e-4)
     assert torch.equal(refit(moments, torch.zeros(3, 2).double(), torch.ones(2, 3).bool()), torch.zeros(2, 3).double())
     assert torch.equal(damped(torch.eye(2) * 4, 0.25), torch.eye(2).double() * 5)
+
+
+def test_few_inputs_of_many_directions_need_more_damping() -> None:
+    one_direction = torch.ones(10, 10, dtype=torch.float64)  # its square is its trace's
+    assert chance(one_direction, 9) == pytest.approx(1.8 / (0.9 * 9.8))
+    assert chance(one_direction, 99) == pytest.approx(1.8 / (0.9 * 99.8) * (10 / 99) ** 2)
+    assert chance(torch.eye(10, dtype=torch.float64), 5) == 1
+    x, _, _ = problem(count=400)
+    assert 0 < chance(x.T @ x, 4000) < chance(x.T @ x, 40) < 1
