@@ -1,8 +1,8 @@
 """Distillation: what pruning kept is trained to the outputs of the whole network, on pieces of calibration inputs.
 
 Images and whatever else by the mean absolute difference; sound by that of waves and of spectra at three resolutions
-(Yamamoto, Song and Kim, "Parallel WaveGAN", 2020). Adam with a cosine decay, whose steps are in proportion to how large
-the weights of a tensor are: what is pruned best starts near a minimum, and is trained there.
+(those of Yamamoto, Song and Kim, "Parallel WaveGAN", 2020). Adam with a cosine decay, whose steps are in proportion to
+how large the weights of a tensor are: what is pruned best starts near a minimum, and is trained there.
 
 Piece and place of a step are functions of the seed and the step, so that what is left of a distillation is the same
 wherever it was interrupted.
@@ -309,7 +309,10 @@ def _loss(wanted: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:
 
 
 def spectral_loss(wanted: Tensor, found: Tensor) -> Tensor:
-    """Return spectral convergence plus the mean absolute difference of log magnitudes, over three resolutions.
+    """Return how far short-time spectra are apart, bin by bin and quiet ones as much as loud ones.
+
+    The mean absolute difference of log magnitudes, and twice that of the spectra themselves over the sum of both
+    magnitudes, which tells phases as well and is at most 1; means over three resolutions.
 
     Args:
         wanted: waves (N, 1, samples).
@@ -322,10 +325,14 @@ def spectral_loss(wanted: Tensor, found: Tensor) -> Tensor:
             continue
         shape = torch.hann_window(window, dtype=waves.dtype)
         spectrum = torch.stft(waves, samples, hop, window, shape, return_complex=True)
-        power = spectrum.real.square() + spectrum.imag.square()
-        one, other = power.clamp_min(_QUIET**2).sqrt().chunk(2)
-        total = total + (one - other).norm() / one.norm() + (one.log() - other.log()).abs().mean()
+        one, other = _power(spectrum).clamp_min(_QUIET**2).sqrt().chunk(2)
+        apart = (_power(torch.sub(*spectrum.chunk(2))) + _QUIET**2).sqrt() - _QUIET
+        total = total + (one.log() - other.log()).abs().mean() + 2 * (apart / (one + other)).mean()
     return total / len(_RESOLUTIONS)
+
+
+def _power(spectrum: Tensor) -> Tensor:
+    return spectrum.real.square() + spectrum.imag.square()
 
 
 def _rms(tensor: Tensor) -> float:
