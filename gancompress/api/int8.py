@@ -49,7 +49,7 @@ class Judge:
             pairs.append(torch.cat(parts))
         convolutions = [one for one in coded.layers if one.kind == "convolution"]
         found: dict[str, Any] = {
-            "psnr": psnr(*pairs, (-1.0, 1.0)),
+            "psnr": psnr(pairs[0], pairs[1], (-1.0, 1.0)),
             "images": _COMPARED,
             "convolutions": len(convolutions),
             "float": [one.name for one in convolutions if one.values != "int8"],

@@ -255,7 +255,13 @@ def export_run(
     generator, built = run.rebuild(snapshot)
     prefix, kept = "generator.mask.", snapshot.groups.get("sparsity", {})  # weights that were never masked have none
     masks = {name.removeprefix(prefix): mask for name, mask in kept.items() if name.startswith(prefix)}
-    told = {"model": built.model, "masks": masks, "values": values, "origin": built.origin, "narrowed": built.narrowed}
+    told: dict[str, Any] = {
+        "model": built.model,
+        "masks": masks,
+        "values": values,
+        "origin": built.origin,
+        "narrowed": built.narrowed,
+    }
     try:
         if values != "int8":
             return export_packed(generator, path, source=source, **told)

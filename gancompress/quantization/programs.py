@@ -90,10 +90,10 @@ def calibrate(
         for given in batches:
             values, affines = dict(enumerate(given[: len(program.inputs)])), given[len(program.inputs) :]
             places = iter(range(len(steps)))
-            for step in program.steps:
-                if isinstance(step, ConvStep) and (number := next(places)) in seen:
-                    look(seen[number], step.read(values, affines))
-                values[step.dst.index] = step.dense(values, affines)
+            for one in program.steps:
+                if isinstance(one, ConvStep) and (number := next(places)) in seen:
+                    look(seen[number], one.read(values, affines))
+                values[one.dst.index] = one.dense(values, affines)
     found = {}
     for numbers in groups.values():
         if not seen[numbers[0]].empty:
@@ -174,8 +174,11 @@ def quantized(program: Program, ranges: Ranges, keep: Collection[int] = ()) -> P
     number = -1
     for step in program.steps:
         number += isinstance(step, ConvStep)
-        own = ranges.get(number) if isinstance(step, ConvStep) and number not in keep else None
-        built.values[step.dst] = built.add(step) if own is None else built.in_bytes(merged(step), own)
+        own = ranges.get(number) if number not in keep else None
+        if isinstance(step, ConvStep) and own is not None:
+            built.values[step.dst] = built.in_bytes(merged(step), own)
+        else:
+            built.values[step.dst] = built.add(step)
     if not built.bytes:
         raise ExportError("no layer is left to compute in bytes")
     made.output(*(built.values[value] for value in program.outputs))

@@ -47,12 +47,18 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "generator.safetensors"
 
 
-@pytest.fixture
-def written(path: Path) -> Path:
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("int8") / "generator.safetensors"
     generator, masks, model = made(1)
-    export_packed(
-        generator, path, model=model, masks=masks, values="int8", ranges=calibrate_generator(generator, masks)
-    )
+    ranges = calibrate_generator(generator, masks)
+    export_packed(generator, path, model=model, masks=masks, values="int8", ranges=ranges)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
     return path
 
 
