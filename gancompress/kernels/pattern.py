@@ -66,7 +66,8 @@ def blocks_of_outputs(mask: Tensor, transpose: bool) -> Tensor:
         transpose: which of both.
     """
     axis = 1 if transpose else 0
-    return mask.unflatten(axis, (-1, OUTPUTS_IN_LANES)).any(axis + 1).contiguous()
+    before, after = mask.shape[:axis], mask.shape[axis + 1 :]
+    return mask.reshape(*before, -1, OUTPUTS_IN_LANES, *after).any(axis + 1)
 
 
 class Plan:
