@@ -18,7 +18,7 @@ import torch
 from elsewhere import Elsewhere, python_of
 from entries import LEFT_OUT, Row, over, wanted
 
-from gancompress.bench.engines import Engine, counted, onnx_bytes, onnxruntime_session, openvino_model, ready
+from gancompress.bench.engines import Engine, counted, onnx_bytes, onnxruntime_session, openvino_model, ready, reason
 from gancompress.bench.infer import _masked
 from gancompress.bench.styles import fold
 from gancompress.bench.timing import alternate
@@ -210,12 +210,14 @@ def compared(
         and wanted(case := f"{head}: {rival[0]} over our {mine[0]}", at := f"density {mine[1]}")
     ]
     steps, left_out = ready({_key(mine): own[mine] for *_, mine in asked} | {r: rivals[r] for _, _, r, _ in asked})
+    failed: dict[Any, Exception] = {}
+    with torch.no_grad():
+        times = alternate(steps, rounds, warm=1, calls=calls, failed=failed) if steps else {}
+    left_out |= {name: reason(error) for name, error in failed.items()}
     for (name, at), why in left_out.items():
         if LEFT_OUT.get(name) != why:
             print(f"  left out: {name}{'' if at is None else f' {at:g}'}: {why}", flush=True)
             LEFT_OUT[name] = why
-    with torch.no_grad():
-        times = alternate(steps, rounds, warm=1, calls=calls) if steps else {}
     for case, at, rival, mine in asked:
         if rival in times and _key(mine) in times:
             value, quartiles = over(times, rival, _key(mine))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-__all__ = ["Engine", "installed", "onnx_bytes", "onnxruntime_session", "openvino_model", "ready"]
+__all__ = ["Engine", "installed", "onnx_bytes", "onnxruntime_session", "openvino_model", "ready", "reason"]
 
 #: kinds of layer, by the name that OpenVINO gives them, that hold nearly all of the work
 _OPENVINO_LAYERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
@@ -57,13 +57,18 @@ def ready(
         try:
             step = make()
             step()
-        except ModuleNotFoundError as error:
-            left_out[name] = f"{error.name} is not installed: pip install 'gancompress[bench]'"
         except Exception as error:  # exporters and engines of others: a network may be beyond any of them
-            left_out[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:_REASON]}"
+            left_out[name] = reason(error)
         else:
             steps[name] = step
     return steps, left_out
+
+
+def reason(error: Exception) -> str:
+    """Say in one line why an engine was left out."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed: pip install 'gancompress[bench]'"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:_REASON]}"
 
 
 def installed(package: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import gc
 import os
 import statistics
@@ -68,7 +69,13 @@ def with_threads(count: int) -> Iterator[None]:
 
 
 def alternate(
-    steps: Mapping[str, Callable[[], object]], rounds: int, *, warm: int = 1, calls: int = 1, gpu: bool = False
+    steps: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    warm: int = 1,
+    calls: int = 1,
+    gpu: bool = False,
+    failed: dict[str, Exception] | None = None,
 ) -> dict[str, list[tuple[float, float]]]:
     """Run every variant once per round, in alternating order.
 
@@ -79,22 +86,38 @@ def alternate(
         warm: calls of each before that.
         calls: calls in one turn.
         gpu: the work is a GPU's: a turn ends when that is done, and the wall clock stands for CPU time too.
+        failed: gets the errors of variants that raise, which lose their own times alone; without it they are raised.
 
     Returns:
         CPU and wall seconds of every turn, per call.
     """
-    for step in steps.values():
-        for _ in range(warm):
-            step()
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
+
+    def attempt(name: str, work: Callable[[], object]) -> None:
+        if name not in times:
+            return
+        try:
+            work()
+        except Exception as error:
+            if failed is None:
+                raise
+            failed[name] = error
+            del times[name]
+
+    def timed(name: str) -> None:
+        turn: Callable[[int], tuple[float, float]] | None = getattr(steps[name], "turn", None)
+        cpu, wall = turn(calls) if turn else _turn(steps[name], calls, gpu)
+        times[name].append((cpu / calls, wall / calls))
+
+    for name, step in steps.items():
+        for _ in range(warm):
+            attempt(name, step)
     gc.collect()
     gc.disable()
     try:
         for i in range(rounds):
             for name in list(steps) if i % 2 == 0 else list(steps)[::-1]:
-                turn: Callable[[int], tuple[float, float]] | None = getattr(steps[name], "turn", None)
-                cpu, wall = turn(calls) if turn else _turn(steps[name], calls, gpu)
-                times[name].append((cpu / calls, wall / calls))
+                attempt(name, functools.partial(timed, name))
     finally:
         gc.enable()
     return times

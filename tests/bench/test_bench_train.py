@@ -106,6 +106,7 @@ def test_training_is_timed_in_every_way(recipe):
     assert {TOGETHER, UNMASKED, "all together, bf16", "sparse 0.5/0.5", "sparse 0.25/0.75"} <= set(names)
     assert result.against_plain[PLAIN].faster == 1.0
     assert result.against_best[result.best_dense].faster == 1.0
+    assert result.against(result.best_dense) == result.against_best
     assert all(row.seconds > 0 for row in result.against_plain.values())
     assert result.settings["images"] == 4
     row = result.to_dict()["against_plain"][PLAIN]

@@ -107,6 +107,20 @@ def test_what_is_missing_or_fails_leaves_its_cells_empty_and_says_why_once(suite
         assert suite.entries.LEFT_OUT[name] == "RuntimeError: no such operation"
 
 
+def test_an_engine_that_dies_between_its_turns_loses_its_own_figures(suite):
+    class Dying(Fake):
+        def turn(self, calls):
+            if len(Fake.made) == 3:  # all are made: it is being timed
+                raise BrokenPipeError("killed")
+            return super().turn(calls)
+
+    ours = {("float32", 0.1): lambda: Fake("ours 0.1")}
+    rivals = {("dies", None): lambda: Dying("sparse 0.1"), ("int8", None): lambda: Fake("int8")}
+    rows = list(suite.rivals.compared("64 channels, batch 16", ours, rivals, 3, 1))
+    assert [row.value for row in rows] == [None, 1.5]
+    assert suite.entries.LEFT_OUT == {"dies": "BrokenPipeError: killed"}
+
+
 def test_a_narrowed_comparison_makes_what_it_needs(suite):
     suite.entries.NARROWED.where = ("int8 over our float32", "density 0.1")
     (row,) = measured(suite)
