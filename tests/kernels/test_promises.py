@@ -117,6 +117,22 @@ def test_results_do_not_depend_on_the_number_of_threads(isa, n, op):
         assert all(torch.equal(one, two) for one, two in zip(results[0], other, strict=True))
 
 
+def test_weight_gradients_lose_little_in_long_sums(isa):
+    """Sums over 65,536 positions, of rows that keep 0 to 24 weights: groups of every size, with and without a rest."""
+    torch.manual_seed(0)
+    x, gradient = torch.relu(torch.randn(64, 8, 32, 32)), torch.randn(64, 25, 32, 32)
+    weight, mask = torch.randn(25, 8, 3, 3).requires_grad_(), torch.zeros(25, 72, dtype=torch.bool)
+    for row in range(25):
+        mask[row, torch.randperm(72)[:row]] = True
+    mask = mask.reshape(weight.shape)
+    kernels.conv2d(x, weight, mask, padding=1, sparse="always").backward(gradient)
+    wide = weight.detach().double().requires_grad_()
+    torch.nn.functional.conv2d(x.double(), wide, padding=1).backward(gradient.double())
+    off = (weight.grad.double() - wide.grad)[mask]
+    assert torch.equal(weight.grad[~mask], torch.zeros(int((~mask).sum())))
+    assert float(off.square().mean().sqrt() / wide.grad[mask].square().mean().sqrt()) < 4e-7
+
+
 def test_double_backward_is_that_of_dense(isa):
     x, weight, mask = layer(n=3)
     seconds = []

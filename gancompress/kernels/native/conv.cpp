@@ -26,8 +26,8 @@ void write_to(TileJob& j, const Place& place, int32_t h, int32_t w) {
 }
 
 Buffers::Buffers(const Plan& p, int64_t stripe_floats)
-    : packed(p.packed_positions * p.chunk * p.isa->lanes),
-      acc(p.chunks > 1 ? static_cast<int64_t>(p.rows) * p.th * p.gy * p.tw * p.gx * p.isa->lanes : 0),
+    : packed(p.packed_positions * p.chunk * kLanes),
+      acc(p.chunks > 1 || p.kind == kWeights ? static_cast<int64_t>(p.rows) * p.th * p.gy * p.tw * p.gx * kLanes : 0),
       stripe(stripe_floats),
       check(kLanes) {
   std::memset(check.data(), 0, kLanes * sizeof(float));

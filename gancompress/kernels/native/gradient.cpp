@@ -13,15 +13,18 @@ namespace {
 class WeightSums {
  public:
   WeightSums(const TileJob& base, const Loader& in, const Loader& out, int32_t threads)
-      : plan_(*base.plan), in_(in), out_(out), axes_(plan_, in, out.height(), out.width()), base_(base), sums_(plan_.entries * plan_.isa->lanes) {
+      : plan_(*base.plan), in_(in), out_(out), axes_(plan_, in, out.height(), out.width()), base_(base), sums_(plan_.entries) {
     axes_.give(base_);
     base_.tile1 = static_cast<int32_t>(ceil_div(out.height(), plan_.th));
-    groups_ = threads == 1 || plan_.chunks >= 2 * threads ? 1 : std::min<int64_t>(plan_.out_channels, ceil_div(2 * threads, plan_.chunks));
+    // Every share packs its chunks of the input and its rows of the gradient: a few of both are the least to pack.
+    const int64_t items = threads == 1 ? 1 : 2 * threads;
+    for (chunks_ = 1; chunks_ < plan_.chunks && chunks_ * chunks_ < items;) chunks_++;
+    rows_ = std::min<int64_t>(plan_.rows, ceil_div(items, chunks_));
     for (int32_t t = 0; t < threads; t++) buffers_.push_back(std::make_unique<Buffers>(plan_, 0));
-    std::memset(sums_.data(), 0, plan_.entries * plan_.isa->lanes * sizeof(float));
+    std::memset(sums_.data(), 0, plan_.entries * sizeof(float));
   }
 
-  int64_t count() const { return plan_.chunks * groups_; }
+  int64_t count() const { return chunks_ * rows_; }
 
   void run(int64_t block, int64_t item, const Place& input, const Place& gradient, int32_t thread) const {
     TileJob j = base_;
@@ -29,20 +32,16 @@ class WeightSums {
     read_from(j, input, in_.height(), in_.width());
     write_to(j, gradient, out_.height(), out_.width());  // where the gradient lies; it is only read
     j.lanes = in_.lanes(block);
-    j.row0 = static_cast<int32_t>(plan_.rows * (item % groups_) / groups_);
-    j.row1 = static_cast<int32_t>(plan_.rows * (item % groups_ + 1) / groups_);
-    j.packed = own.packed.data(), j.check = own.check.data();
-    plan_.isa->weight_gradient(j, gradient.data, static_cast<int32_t>(item / groups_), sums_.data());
+    const auto share = [](int64_t of, int64_t i, int64_t shares) { return static_cast<int32_t>(of * i / shares); };
+    j.row0 = share(plan_.rows, item % rows_, rows_), j.row1 = share(plan_.rows, item % rows_ + 1, rows_);
+    j.packed = own.packed.data(), j.acc = own.acc.data(), j.check = own.check.data();
+    const int64_t of_chunks = item / rows_;
+    plan_.isa->weight_gradient(j, gradient.data, share(plan_.chunks, of_chunks, chunks_), share(plan_.chunks, of_chunks + 1, chunks_), sums_.data());
   }
 
   void store(float* out) const {
-    const int32_t lanes = plan_.isa->lanes;
     std::memset(out, 0, static_cast<int64_t>(plan_.dim0) * plan_.dim1 * plan_.kh * plan_.kw * sizeof(float));
-    for (int64_t t = 0; t < plan_.entries; t++) {
-      float total = 0.0f;
-      for (int32_t lane = 0; lane < lanes; lane++) total += sums_.data()[t * lanes + lane];
-      out[plan_.src[t]] = total;
-    }
+    for (int64_t t = 0; t < plan_.entries; t++) out[plan_.src[t]] = sums_.data()[t];
   }
 
   bool finite() const {
@@ -54,7 +53,7 @@ class WeightSums {
   Loader in_, out_;
   Axes axes_;
   TileJob base_;
-  int64_t groups_;
+  int64_t chunks_, rows_;  // shares of either
   Scratch sums_;
   std::vector<std::unique_ptr<Buffers>> buffers_;
 };

@@ -127,22 +127,37 @@ GC_INLINE vf pack_row(const TileJob& j, const Plan& p, const Columns* columns, c
   return check;
 }
 
+// The vectors of 16 images, and the floats between the packed copies of two of them.
+constexpr int kParts = kLanes / VL;
+GC_INLINE int32_t parts_of(const TileJob& j) { return kParts == 1 ? 1 : (j.lanes + VL - 1) / VL; }
+GC_INLINE int64_t part_floats(const Plan& p) { return static_cast<int64_t>(p.chunk) * p.packed_positions * VL; }
+
 GC_INLINE const float* plane_of(const TileJob& j, int32_t c) { return j.planes != nullptr ? j.planes[c] : j.in + c * j.in_c; }
 
 GC_INLINE vf of_channel(const float* values, int32_t c, int32_t lane0, bool per_image) {
   return per_image ? load(values + static_cast<int64_t>(c) * kLanes + lane0) : zero() + values[c];
 }
 
-// Brings into the second-level cache what the next region of the row will pack from this channel. Regions are visited
-// along a row, channel after channel: the hardware does not foresee the jumps.
-GC_INLINE void fetch_ahead(const TileJob& j, const Plan& p, const float* plane, const Line* rows, int32_t x0) {
-  const int32_t wide = p.si_x * p.tw * p.gx, from = p.si_x * x0 + p.si_x * p.pw, to = from + wide < j.columns.plain1 ? from + wide : j.columns.plain1;
+// Brings into the second-level cache what will be packed later: of this channel, the columns of the next region of the row;
+// where there is none, or regions are as large as those of weight gradients, the next channel. Regions are visited along a
+// row, channel after channel: the hardware does not foresee the jumps.
+GC_INLINE void fetch_ahead(const TileJob& j, const Plan& p, int32_t c, const Line* rows, int32_t x0) {
+  int32_t from = p.si_x * (x0 + p.pw), to = from + p.si_x * p.tw * p.gx;
+  if (p.kind == kWeights || from >= j.columns.plain1) {
+    if (++c == p.in_channels) return;
+    to = from;
+    from = p.si_x * x0 > j.columns.plain0 ? p.si_x * x0 : j.columns.plain0;
+  }
+  to = to < j.columns.plain1 ? to : j.columns.plain1;
+  const float* plane = plane_of(j, c);
   const int32_t step = j.in_x * 4 >= 64 ? 1 + j.up : (1 + j.up) * 64 / static_cast<int32_t>(4 * j.in_x);
   for (int32_t y = 0; y < p.si_y * p.ph; y += 1 + j.up)
     for (int32_t x = from; rows[y].at >= 0 && x < to; x += step) __builtin_prefetch(plane + rows[y].at * j.in_y + j.columns.line[x].at * j.in_x, 0, 2);
 }
 
-static void pack(const TileJob& j, int32_t lane0, int32_t y0, int32_t x0, int32_t c0, int32_t c1) {
+// Packs the region at y0, x0 of channels c0..c1: one copy per vector of the 16 images, `part_floats` apart. What lies side
+// by side in memory is taken together, before it leaves the cache.
+static void pack(const TileJob& j, int32_t y0, int32_t x0, int32_t c0, int32_t c1) {
   const Plan& p = *j.plan;
   Columns columns[kLargestStride];
   for (int32_t phase = 0; phase < p.nphx; phase++) {
@@ -153,34 +168,41 @@ static void pack(const TileJob& j, int32_t lane0, int32_t y0, int32_t x0, int32_
     q0 = q0 < q1 ? q0 : q1;
     columns[phase] = {q0, q1, at};
   }
-  const int32_t row_floats = p.nphx * p.pw * VL;
+  const int32_t row_floats = p.nphx * p.pw * VL, parts = parts_of(j);
+  const int64_t apart = part_floats(p);
   const Line* rows = j.rows.line + p.si_y * y0;
   const bool smooth_after = is_smooth(j.pre.kind);  // on all that was packed: zeros stay zeros
   const int32_t kind = smooth_after ? int32_t{kNone} : j.pre.kind;
-  const bool plain = j.scale == nullptr && kind == kNone;
+  const bool affine = j.scale != nullptr, plain = !affine && kind == kNone;
   const bool straight = p.si_x == 1 && !j.up && columns[0].q0 == 0 && columns[0].q1 == p.pw;
   const int64_t left = straight ? j.columns.line[columns[0].at].at * j.in_x : 0;
-  float* dst = j.packed;
-  vf check = load(j.check + lane0);
+  float* to = j.packed;
+  vf check[kParts];
+  for (int part = 0; part < parts; part++) check[part] = load(j.check + part * VL);
   for (int32_t c = c0; c < c1; c++) {
-    const float* plane = plane_of(j, c) + lane0;
-    fetch_ahead(j, p, plane, rows, x0);
-    const bool affine = j.scale != nullptr;
-    const Before b{affine ? of_channel(j.scale, c, lane0, j.per_image) : zero(), affine ? of_channel(j.shift, c, lane0, j.per_image) : zero(),
-                   kind == kSlopes ? zero() + j.pre.slopes[c] : zero(), affine, kind};
-    float* const begin = dst;
+    const float* channel = plane_of(j, c);
+    fetch_ahead(j, p, c, rows, x0);
+    Before of[kParts];
+    for (int part = 0; part < parts; part++)
+      of[part] = {affine ? of_channel(j.scale, c, part * VL, j.per_image) : zero(), affine ? of_channel(j.shift, c, part * VL, j.per_image) : zero(),
+                  kind == kSlopes ? zero() + j.pre.slopes[c] : zero(), affine, kind};
+    float* const begin = to;
     for (int32_t phase = 0; phase < p.nphy; phase++)
-      for (int32_t q = 0; q < p.ph; q++, dst += row_floats) {
+      for (int32_t q = 0; q < p.ph; q++, to += row_floats) {
         const Line& row = rows[p.si_y * q + phase];
-        const float* from = plane + row.at * j.in_y + row.shift + left;
-        if (row.at < 0) zeros(dst, p.nphx * p.pw);
-        else if (straight && plain && row.mask < 0 && row.places < 0) check += pack_straight<false>(from, j.in_x, p.pw, b, dst);
-        else if (straight && row.mask < 0 && row.places < 0) check += pack_straight<true>(from, j.in_x, p.pw, b, dst);
-        else check += pack_row(j, p, columns, plane, row, lane0, b, dst);
+        for (int part = 0; part < parts; part++) {
+          const float *plane = channel + part * VL, *from = plane + row.at * j.in_y + row.shift + left;
+          const Before& b = of[part];
+          float* dst = to + part * apart;
+          if (row.at < 0) zeros(dst, p.nphx * p.pw);
+          else if (straight && plain && row.mask < 0 && row.places < 0) check[part] += pack_straight<false>(from, j.in_x, p.pw, b, dst);
+          else if (straight && row.mask < 0 && row.places < 0) check[part] += pack_straight<true>(from, j.in_x, p.pw, b, dst);
+          else check[part] += pack_row(j, p, columns, plane, row, part * VL, b, dst);
+        }
       }
-    if (smooth_after) smooth(reinterpret_cast<vf*>(begin), (dst - begin) / VL, j.pre.kind);
+    for (int part = 0; smooth_after && part < parts; part++) smooth(reinterpret_cast<vf*>(begin + part * apart), (to - begin) / VL, j.pre.kind);
   }
-  store(j.check + lane0, check);
+  for (int part = 0; part < parts; part++) store(j.check + part * VL, check[part]);
 }
 
 // Writes one row's tile to the output, with what is fused behind the convolution.
@@ -235,15 +257,15 @@ constexpr int64_t kEntriesForPairs = 13;
 
 // One register tile, which lies ty, tx inside the packed region; `tile` is its number there.
 template <int TH, int TW>
-static void conv_chunk(const TileJob& j, int32_t chunk, int32_t lane0, int32_t y0, int32_t x0, int32_t ty, int32_t tx, int32_t tile) {
+static void conv_chunk(const TileJob& j, int32_t chunk, int32_t part, int32_t y0, int32_t x0, int32_t ty, int32_t tx, int32_t tile) {
   const Plan& p = *j.plan;
   const bool first = chunk == 0, last = chunk + 1 == p.chunks;
   const int32_t* ptr = p.ptr + static_cast<int64_t>(chunk) * (p.rows + 1);
   const int32_t* off = p.off;
   const float* value = j.value;
   const int64_t step = static_cast<int64_t>(p.nphx) * p.pw * VL;
-  const float* packed = j.packed + ty * step + tx * VL;
-  float* sums = j.acc + static_cast<int64_t>(tile) * p.rows * TH * TW * VL;
+  const float* packed = j.packed + part * part_floats(p) + ty * step + tx * VL;
+  float* sums = j.acc + static_cast<int64_t>(tile * parts_of(j) + part) * p.rows * TH * TW * VL;
   const bool in_pairs = p.entries >= kEntriesForPairs * p.rows * p.chunks;
   for (int32_t row = j.row0; row < j.row1; row++) {
     float* acc = sums + static_cast<int64_t>(row) * TH * TW * VL;
@@ -271,7 +293,7 @@ static void conv_chunk(const TileJob& j, int32_t chunk, int32_t lane0, int32_t y
       GC_UNROLL for (int i = 0; i < TH; i++, at += step) GC_UNROLL for (int k = 0; k < TW; k++) a[i][k] += w * load(at + k * VL);
     }
     if (last) {
-      finish<TH, TW>(j, a, row, lane0, y0, x0);
+      finish<TH, TW>(j, a, row, part * VL, y0, x0);
     } else {
       GC_UNROLL for (int i = 0; i < TH; i++) GC_UNROLL for (int k = 0; k < TW; k++) store(acc + (i * TW + k) * VL, a[i][k]);
     }
@@ -285,52 +307,12 @@ static void conv_tiles(const TileJob& j) {
   const int32_t high = TH * p.gy, wide = TW * p.gx;
   for (int32_t y0 = j.tile0 * high; y0 < j.tile1 * high && y0 < grid_h; y0 += high)
     for (int32_t x0 = 0; x0 < grid_w; x0 += wide)
-      for (int32_t lane0 = 0; lane0 < j.lanes; lane0 += VL)
-        for (int32_t k = 0; k < p.chunks; k++) {
-          const int32_t c0 = k * p.chunk, c1 = c0 + p.chunk < p.in_channels ? c0 + p.chunk : p.in_channels;
-          pack(j, lane0, y0, x0, c0, c1);
-          int32_t tile = 0;
-          for (int32_t ty = 0; ty < high && y0 + ty < grid_h; ty += TH)
-            for (int32_t tx = 0; tx < wide && x0 + tx < grid_w; tx += TW) conv_chunk<TH, TW>(j, k, lane0, y0 + ty, x0 + tx, ty, tx, tile++);
-        }
-}
-
-template <int TH, int TW>
-static void gradient_rows(const TileJob& j, const float* gradient, int32_t chunk, float* sums, int32_t lane0, int32_t y0, int32_t x0) {
-  const Plan& p = *j.plan;
-  const int32_t* ptr = p.ptr + static_cast<int64_t>(chunk) * (p.rows + 1);
-  const int32_t* off = p.off;
-  const int64_t step = static_cast<int64_t>(p.nphx) * p.pw * VL;
-  const bool whole = y0 + TH <= j.ho && x0 + TW <= j.wo;
-  for (int32_t row = j.row0; row < j.row1; row++) {
-    const int32_t begin = ptr[row], end = ptr[row + 1];
-    if (begin == end) continue;
-    const float* at = gradient + row * j.out_c + y0 * j.out_y + x0 * j.out_x + lane0;
-    vf g[TH][TW];
-    GC_UNROLL for (int i = 0; i < TH; i++) GC_UNROLL for (int k = 0; k < TW; k++) {
-      g[i][k] = whole || (y0 + i < j.ho && x0 + k < j.wo) ? load(at + i * j.out_y + k * j.out_x) : zero();
-    }
-    for (int32_t t = begin; t < end; t++) {
-      const float* in = j.packed + off[t];
-      vf a = load(sums + static_cast<int64_t>(t) * VL), b = zero();  // two chains hide the latency of the additions
-      GC_UNROLL for (int i = 0; i < TH; i++, in += step) GC_UNROLL for (int k = 0; k < TW; k++) {
-        if ((i * TW + k) & 1) b += g[i][k] * load(in + k * VL);
-        else a += g[i][k] * load(in + k * VL);
-      }
-      store(sums + static_cast<int64_t>(t) * VL, a + b);
-    }
-  }
-}
-
-template <int TH, int TW>
-static void gradient_tiles(const TileJob& j, const float* gradient, int32_t chunk, float* sums) {
-  const Plan& p = *j.plan;
-  const int32_t c0 = chunk * p.chunk, c1 = c0 + p.chunk < p.in_channels ? c0 + p.chunk : p.in_channels;
-  for (int32_t tile = j.tile0; tile < j.tile1; tile++)
-    for (int32_t x0 = 0; x0 < j.wo; x0 += TW)
-      for (int32_t lane0 = 0; lane0 < j.lanes; lane0 += VL) {
-        pack(j, lane0, tile * TH, x0, c0, c1);
-        gradient_rows<TH, TW>(j, gradient, chunk, sums, lane0, tile * TH, x0);
+      for (int32_t k = 0; k < p.chunks; k++) {
+        const int32_t c0 = k * p.chunk, c1 = c0 + p.chunk < p.in_channels ? c0 + p.chunk : p.in_channels;
+        pack(j, y0, x0, c0, c1);
+        for (int32_t ty = 0, tile = 0; ty < high && y0 + ty < grid_h; ty += TH)
+          for (int32_t tx = 0; tx < wide && x0 + tx < grid_w; tx += TW, tile++)
+            for (int32_t part = 0; part < parts_of(j); part++) conv_chunk<TH, TW>(j, k, part, y0 + ty, x0 + tx, ty, tx, tile);
       }
 }
 
@@ -350,10 +332,6 @@ static void gradient_tiles(const TileJob& j, const float* gradient, int32_t chun
 
 static void conv(const TileJob& j) { GC_FOR_TILE(j.plan->th, j.plan->tw, (conv_tiles<TH, TW>(j))) }
 
-static void weight_gradient(const TileJob& j, const float* gradient, int32_t chunk, float* sums) {
-  GC_FOR_TILE(j.plan->th, j.plan->tw, (gradient_tiles<TH, TW>(j, gradient, chunk, sums)))
-}
-
 #if defined(__clang__)
 #define GC_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
 #else
@@ -371,6 +349,8 @@ GC_INLINE void transpose4(v4& a, v4& b, v4& c, v4& d) {
 
 GC_INLINE v4 load4(const float* p) { return *reinterpret_cast<const v4*>(p); }
 GC_INLINE void store4(float* p, v4 v) { *reinterpret_cast<v4*>(p) = v; }
+
+#include "impl_weights.h"
 
 // Pixels of one image taken at a time: few enough that their 16-image blocks stay in the first-level cache, enough that
 // the 16 images, often a power of two apart, are not visited line by line in turn.

@@ -5,8 +5,6 @@
 // lanes (impl_flat.h); from there, region after region is brought together in the first-level cache, where all blocks
 // pass over it.
 
-constexpr int kParts = kLanes / VL;  // vectors of one position
-
 // The sums of a tile of one block, to sums [kLanes][pitch], rows `stride` apart.
 template <int TH, int TW>
 static void lanes_tile(const TileJob& j, int32_t row, const float* packed, float* sums, int64_t pitch, int64_t stride) {

@@ -70,8 +70,8 @@ struct TileJob {
   int32_t lanes;           // images that count, 1..16
   int32_t tile0, tile1;    // rows of regions to do
   int32_t row0, row1;      // rows of the plan to do
-  float* packed;           // plan->chunk * packed_positions * lanes of this ISA
-  float* acc;              // rows * region * lanes of this ISA; unused with one chunk
+  float* packed;           // plan->chunk * packed_positions * as many lanes as count, whole vectors of them
+  float* acc;              // rows * region * the same; of one chunk, unused but by weight gradients
   float* check;            // [16]: 0 times all that was read of `in` is added; not a number when anything was not finite
 };
 
@@ -107,9 +107,9 @@ struct Isa {
   // One image with kLanes outputs in the lanes; the plan is of blocks, `value` holds kLanes floats an entry, `packed` a
   // region and the whole input as whole regions need it, `acc` all outputs of a row of regions.
   void (*conv_lanes)(const TileJob& job);
-  // Adds to sums [entry][lanes] the products of the input and of `gradient` (shaped like the output of a direct plan),
-  // for one chunk and for the rows and tiles of the job.
-  void (*weight_gradient)(const TileJob& job, const float* gradient, int32_t chunk, float* sums);
+  // Adds to sums [entry] the products of the input and of `gradient` (shaped like the output of a direct plan),
+  // for some chunks and for the rows and tiles of the job.
+  void (*weight_gradient)(const TileJob& job, const float* gradient, int32_t chunk0, int32_t chunk1, float* sums);
   void (*sum)(const MapJob& job);
   void (*norm)(const MapJob& job);
   // [lane][count] (lane_stride apart) <-> [count][width] (position_stride apart). Lanes past `lanes` become zeros.

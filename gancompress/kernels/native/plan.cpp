@@ -15,6 +15,9 @@ constexpr int64_t kTileBytes = 40 << 10;
 // its accumulators, and should find this many entries to use them for.
 constexpr int64_t kMostTileBytes = 192 << 10;
 constexpr double kEntriesPerVisit = 12.0;
+// Of a weight gradient: positions of a region times rows; and how much larger its tile is: it reads far more per visit.
+constexpr int32_t kGradientVectors = 1 << 14;
+constexpr int64_t kWeightTileBytes = 80 << 10, kMostWeightTileBytes = 160 << 10;
 // Bytes of a packed region and its sums that should stay in the second-level cache, and the most tiles along an axis.
 constexpr int64_t kRegionBytes = 192 << 10;
 constexpr int32_t kMostTiles = 16;
@@ -28,7 +31,7 @@ struct Tile {
 constexpr Tile kTiles[] = {{2, 8}, {4, 4}, {1, 16}, {1, 8}, {2, 4}, {2, 2}, {1, 4}, {1, 2}, {1, 1}};
 
 struct OwnedPlan : Plan {
-  std::vector<int32_t> ptrs, offs, srcs;
+  std::vector<int32_t> ptrs, offs, srcs, group_rows, first_groups;
 };
 
 int32_t ceil_div(int32_t a, int32_t b) { return (a + b - 1) / b; }
@@ -53,6 +56,14 @@ Tile choose_tile(const PlanShape& s, const Isa& isa) {
   return best;
 }
 
+// The region of a weight gradient: whole rows, whose memory is visited page after page, of so many positions that the
+// sums pay. Its part of the gradient, all rows of it, is read once per chunk.
+Tile choose_weight_region(const PlanShape& s) {
+  const int32_t positions = std::clamp(kGradientVectors / s.dim0, 16, 128);
+  const int32_t wide = std::min({s.grid_w, positions, 32}), high = std::clamp(positions / wide, 1, s.grid_h);
+  return {ceil_div(s.grid_h, ceil_div(s.grid_h, high)), ceil_div(s.grid_w, ceil_div(s.grid_w, wide))};  // even regions
+}
+
 // The region that packs the fewest pixels of those whose pixels and sums stay in the second-level cache. What two regions
 // both read is packed twice; beyond the first level, one tile after the other brings its part there.
 void choose_region(const PlanShape& s, int32_t span_y, int32_t span_x, Plan* p) {
@@ -68,6 +79,25 @@ void choose_region(const PlanShape& s, int32_t span_y, int32_t span_x, Plan* p) 
       const double cost = packed * (1.0 + static_cast<double>(bytes) / (4 * most));
       if (cost < cost_of_best) cost_of_best = cost, p->gy = gy, p->gx = gx;
     }
+}
+
+// Puts the entries of a chunk, which begin at ptrs[from] row after row, into groups (see plan.h).
+void group_entries(OwnedPlan* p, size_t from) {
+  const std::vector<int32_t> ptr(p->ptrs.begin() + from, p->ptrs.end()), off(p->offs.begin() + ptr[0], p->offs.end()), src(p->srcs.begin() + ptr[0], p->srcs.end());
+  p->ptrs.resize(from), p->offs.resize(ptr[0]), p->srcs.resize(ptr[0]);
+  p->first_groups.push_back(static_cast<int32_t>(p->group_rows.size()));
+  for (int32_t size = kGroup; size > 0; size--) {
+    p->ptrs.push_back(static_cast<int32_t>(p->offs.size()));
+    for (int32_t row = 0; row < p->rows; row++) {
+      const int32_t begin = ptr[row] - ptr[0], end = ptr[row + 1] - ptr[0], whole = (end - begin) / kGroup * kGroup;
+      const int32_t t0 = size == kGroup ? begin : begin + whole, t1 = size == kGroup ? begin + whole : end;
+      if (size < kGroup && t1 - t0 != size) continue;
+      for (int32_t t = t0; t < t1; t += size) p->group_rows.push_back(row);
+      p->offs.insert(p->offs.end(), off.begin() + t0, off.begin() + t1);
+      p->srcs.insert(p->srcs.end(), src.begin() + t0, src.begin() + t1);
+    }
+  }
+  p->ptrs.push_back(static_cast<int32_t>(p->offs.size()));
 }
 
 bool exact_div(int32_t a, int32_t b, int32_t* q) {
@@ -98,7 +128,7 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   p.rows_of_bias = direct ? 1 : p.phases();
   if (dense_out % s.groups != 0 || p.in_channels % s.groups != 0 || p.rows != dense_out * p.rows_of_bias) return nullptr;
   p.unit = s.flat || s.in_lanes ? 1 : isa->lanes;
-  const Tile tile = s.flat ? Tile{s.grid_h, s.grid_w} : s.tile_h > 0 ? Tile{s.tile_h, s.tile_w} : choose_tile(s, *isa);
+  const Tile tile = s.flat ? Tile{s.grid_h, s.grid_w} : s.tile_h > 0 ? Tile{s.tile_h, s.tile_w} : p.kind == kWeights ? choose_weight_region(s) : choose_tile(s, *isa);
   p.th = tile.h, p.tw = tile.w;
 
   // Offsets of the taps, per output phase; tap k takes part in phase o when the division is exact.
@@ -130,14 +160,15 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   int64_t kept = 0;
   for (int64_t i = 0; i < dense; i++) kept += mask[i] != 0;
   const double per_channel = std::max(1e-3, static_cast<double>(kept) / p.rows / p.in_channels);  // entries of a row
-  const int64_t fits = kTileBytes / (channel_floats * 4), most = kMostTileBytes / (channel_floats * 4);
-  // A weight gradient has no accumulators to fetch; its partial sums stay the closer the fewer they are.
-  const int64_t worthwhile = p.kind == kWeights ? 0 : std::min<int64_t>(most, static_cast<int64_t>(kEntriesPerVisit / per_channel));
+  const bool weights = p.kind == kWeights;
+  const int64_t fits = (weights ? kWeightTileBytes : kTileBytes) / (channel_floats * 4);
+  const int64_t most = (weights ? kMostWeightTileBytes : kMostTileBytes) / (channel_floats * 4);
+  const int64_t worthwhile = std::min<int64_t>(most, static_cast<int64_t>(kEntriesPerVisit / per_channel));
   p.chunk = s.chunk > 0 ? s.chunk : s.in_lanes ? p.in_channels : static_cast<int32_t>(std::max<int64_t>({8, fits / 4 * 4, worthwhile}));
   p.chunks = ceil_div(p.in_channels, std::min(p.chunk, p.in_channels));
   p.chunk = ceil_div(p.in_channels, p.chunks);  // even chunks
   if (s.tiles_y > 0) p.gy = s.tiles_y, p.gx = s.tiles_x;
-  else if (!s.flat) choose_region(s, span_y, span_x, &p);
+  else if (!s.flat && p.kind != kWeights) choose_region(s, span_y, span_x, &p);
   p.ph = p.th * p.gy + span_y, p.pw = p.tw * p.gx + span_x;
   p.packed_positions = static_cast<int64_t>(p.nphy) * p.ph * p.nphx * p.pw;
 
@@ -146,6 +177,7 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   p.srcs.reserve(kept);
   p.ptrs.reserve(static_cast<int64_t>(p.chunks) * (p.rows + 1));
   for (int32_t k = 0; k < p.chunks; k++) {
+    const size_t from = p.ptrs.size();
     const int32_t c0 = k * p.chunk, c1 = std::min(p.in_channels, c0 + p.chunk);
     for (int32_t row = 0; row < p.rows; row++) {
       p.ptrs.push_back(static_cast<int32_t>(p.offs.size()));
@@ -169,9 +201,11 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
       }
     }
     p.ptrs.push_back(static_cast<int32_t>(p.offs.size()));
+    if (p.kind == kWeights) group_entries(&p, from);
   }
   p.entries = kept;
   p.ptr = p.ptrs.data(), p.off = p.offs.data(), p.src = p.srcs.data();
+  p.group_row = p.group_rows.data(), p.first_group = p.first_groups.data();
   return plan.release();
 }
 

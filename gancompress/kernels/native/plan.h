@@ -21,6 +21,7 @@ namespace gc {
 
 constexpr int kLargestStride = 16;
 constexpr int kFlatVectors = 16;  // accumulators of the flat kernel
+constexpr int kGroup = 8;         // most entries that a weight gradient takes at a time
 
 // kWeights: a direct plan that only weight gradients use.
 enum Kind : int32_t { kDirect = 0, kPhased = 1, kWeights = 2 };
@@ -43,9 +44,13 @@ struct Plan {
   int32_t rows = 0;              // out_channels * so_y * so_x; row = (channel*so_y + oy)*so_x + ox
   int64_t entries = 0;
   int64_t packed_positions = 0;  // of one channel
-  const int32_t* ptr = nullptr;  // [chunks][rows + 1] into the entries
+  const int32_t* ptr = nullptr;  // [chunks][rows + 1] into the entries; of kWeights [chunks][kGroup + 1], see below
   const int32_t* off = nullptr;  // where the entry's first pixel lies in the packed region, in floats
   const int32_t* src = nullptr;  // index of the entry in the dense weight
+  // Of kWeights, the entries of a chunk stand in groups of kGroup, kGroup - 1, .. 1 of one row, each size row after row:
+  // loops over groups of one size are foreseen.
+  const int32_t* group_row = nullptr;    // the row of every group
+  const int32_t* first_group = nullptr;  // [chunks]
 
   int32_t phases() const { return so_y * so_x; }
 };

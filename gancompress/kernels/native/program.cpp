@@ -221,7 +221,7 @@ int32_t add_step(Program& g, const GcStep& at) {
     const float* weight = static_cast<const float*>(at.weight);
     if (in.bytes) s.words = words_of(p, at, *g.isa->bytes);
     else s.value = values_of(p, weight);
-    const int64_t vectors = static_cast<int64_t>(kFlatVectors) * g.isa->lanes, lanes = g.isa->lanes;
+    const int64_t vectors = static_cast<int64_t>(kFlatVectors) * g.isa->lanes;
     const Plan whole = whole_image(p, out.h, out.w);
     if (p.block > 1) {
       g.packed = std::max(g.packed, (whole.packed_positions + p.packed_positions) * p.in_channels + 2 * (vectors + whole.pw));
@@ -230,8 +230,8 @@ int32_t add_step(Program& g, const GcStep& at) {
       g.packed = std::max(g.packed, p.packed_positions * p.in_channels + vectors + p.pw);
       g.acc = std::max(g.acc, p.rows * blocks * vectors);
     } else {
-      g.packed = std::max(g.packed, p.packed_positions * p.chunk * lanes);
-      g.acc = std::max(g.acc, static_cast<int64_t>(p.rows) * blocks * p.th * p.gy * p.tw * p.gx * lanes);
+      g.packed = std::max(g.packed, p.packed_positions * p.chunk * g.width);
+      g.acc = std::max(g.acc, static_cast<int64_t>(p.rows) * blocks * p.th * p.gy * p.tw * p.gx * g.width);
     }
     g.planes = std::max<int64_t>(g.planes, planes);
     s.bias = copied(at.bias, static_cast<int64_t>(p.rows / p.rows_of_bias) * p.block);
