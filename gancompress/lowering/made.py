@@ -78,7 +78,7 @@ class Norm(Made):
 
 @dataclass(eq=False)
 class Conv(Made):
-    """A convolution: its settings as in torch, in two axes; ``layer`` is the name of its weight."""
+    """A convolution: settings as in torch, in two axes; ``layer`` is the name of its weight, empty of a fixed one."""
 
     layer: str
     read: Read

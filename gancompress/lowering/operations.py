@@ -296,6 +296,32 @@ def _nearest(f: Fusion, node: Node) -> Read:
     return replace(read, up=read.up * up, by=node.name)
 
 
+def _bilinear(f: Fusion, node: Node) -> Read:
+    """Doubling, as a convolution of every channel onto the four pixels that one becomes; others stay in torch."""
+    x, _, corners, scales = f.arguments(node, "input", "output_size", "align_corners", "scale_factors")
+    before, after = f.shapes[x.name][2:], f.shapes[node.name][2:]
+    read = f.map(x)
+    if (
+        corners
+        or scales not in (None, (2.0, 2.0))
+        or after != tuple(2 * size for size in before)
+        or read.up != 1
+        or read.sides != NO_SIDES
+    ):
+        raise UnfitError(node.name)
+    read = f.settled(read) if read.slope == "sigmoid" else read
+    f.close(read)
+    channels = read.channels
+    taps = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]])
+    weight = torch.einsum("ik,jl->ijkl", taps, taps).reshape(4, 1, 3, 3).repeat(channels, 1, 1, 1) * read.factor
+    made = Conv(
+        node.name, _shape(f, node), "", replace(read, factor=1.0), weight, None, False, (1, 1), (1, 1, 1, 1), (1, 1),
+        channels, border="replicate", shuffle=2,
+    )  # fmt: skip
+    f.made.append(made)
+    return Read((made,), node.name)
+
+
 def _same(f: Fusion, node: Node) -> Read:
     x = node.args[0][0] if isinstance(node.args[0], tuple) else node.args[0]
     read, before, after = f.map(x, regrouped=True), f.shapes[x.name], f.shapes[node.name]
@@ -333,6 +359,7 @@ _FUNCTIONS: tuple[tuple[str, Callable[[Fusion, Node], Read]], ...] = (
      "replication_pad1d.default replication_pad2d.default", _pad),
     ("pixel_shuffle.default", _shuffle),
     ("upsample_nearest2d.vec", _nearest),
+    ("upsample_bilinear2d.vec", _bilinear),
     ("clone.default view.default reshape.default _unsafe_view.default expand.default to.dtype _to_copy.default", _same),
 )  # fmt: skip
 

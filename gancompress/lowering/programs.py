@@ -40,7 +40,7 @@ class RegionProgram:
         self, region: Region, pattern: Callable[[str, Tensor], Pattern], ranges: Mapping[str, LayerBytes]
     ) -> None:
         self.sources, self.results = tuple(region.sources), tuple(region.results)
-        self.layers = tuple(conv.layer for conv in region.convolutions)
+        self.layers = tuple(conv.layer for conv in region.convolutions if conv.layer)
         #: reads whose gains and biases differ from image to image
         self._given = [conv.read for conv in region.convolutions if conv.read.given]
         self._program = Program(*(one.shape for one in region.sources.values()))
@@ -80,7 +80,8 @@ class RegionProgram:
 
     def _step(self, made: Made, pattern: Callable[[str, Tensor], Pattern], affines: Mapping[int, Affine]) -> Value:
         if isinstance(made, Conv):
-            return self._conv(made, pattern(made.layer, made.weight), affines.get(id(made.read)))
+            kept = pattern(made.layer, made.weight) if made.layer else Pattern(made.weight != 0)
+            return self._conv(made, kept, affines.get(id(made.read)))
         if isinstance(made, Norm):
             return self._program.norm(self._values[made.source], made.weight, made.bias, made.eps, made.groups)
         assert isinstance(made, Sum)

@@ -108,7 +108,7 @@ class _Search:
                     # a value from elsewhere that cannot be computed as it is read: whoever changed it stays
                     stays.add(error.node)
                     continue
-                if region.convolutions:
+                if any(conv.layer for conv in region.convolutions):
                     regions.setdefault(level, []).append(region)
                 else:
                     stays |= set(region.nodes)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from foreign_generators import difference
 from torch import Tensor
 
 import gancompress
 from gancompress.errors import ExportError, KernelError
 from gancompress.export.network import LoadedNetwork, save_network
+from gancompress.foreign.network import capture_module
 from gancompress.graphs.build import CapturedModule
 from gancompress.graphs.graph import Graph, Input, Node, Stored, Value
 from gancompress.lowering import network as lowering
@@ -219,6 +221,40 @@ def test_a_gate_of_ones_own_is_fused(ahead: bool) -> None:
     assert (first.activation, second.pre, second.activation) == (None, "silu", "tanh")  # type: ignore[union-attr]
 
 
+class Doubling(torch.nn.Module):
+    def __init__(self, module: bool) -> None:
+        super().__init__()
+        self.one, self.two = torch.nn.Conv2d(4, 6, 3, padding=1), torch.nn.Conv2d(6, 3, 3, padding=1)
+        self.up = torch.nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False) if module else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.one(x))
+        size = (2 * x.shape[2], 2 * x.shape[3])
+        x = self.up(x) if self.up is not None else F.interpolate(x, size=size, mode="bilinear")
+        return self.two(x)
+
+
+@pytest.mark.parametrize("module", [True, False])
+def test_bilinear_doubling_is_exactly_that_of_torch_to_the_edge(module: bool) -> None:
+    network = capture_module(Doubling(module).eval(), [torch.randn(2, 4, 6, 8)], [{0: "n", 2: "h", 3: "w"}])
+    run = SparseNetwork(network, {}, "always")
+    for shape in ((1, 4, 5, 7), (3, 4, 2, 9), (17, 4, 1, 3), (1, 4, 24, 33)):
+        x = torch.randn(shape)
+        assert difference(network(x), run(x)) < 1e-5
+    profile = run.profile(x)
+    assert (profile.programs, profile.dense) == (1, {})
+    assert set(profile.sparse) == {"one.weight", "two.weight"}
+    other = chain(  # not by two, whatever the sizes
+        conv("one", "x", "a"),
+        Node("up", "aten.upsample_bilinear2d.vec", (Value("one"), None, False, (2.3, 2.3))),
+        conv("two", "up", "b"),
+        a__weight=torch.randn(3, 4, 3, 3), a__bias=torch.randn(3), b__weight=torch.randn(3, 3, 3, 3),
+        b__bias=torch.randn(3),
+    )  # fmt: skip
+    x = torch.randn(1, 4, 2, 2)
+    assert difference(other(x), SparseNetwork(other, {}, "always")(x)) < 1e-5
+
+
 def test_nan_goes_through() -> None:
     network, x = two_layers(), torch.randn(1, 4, 6, 6)
     x[0, 0, 3, 3] = float("nan")
@@ -226,8 +262,8 @@ def test_nan_goes_through() -> None:
     assert torch.equal(found.isnan(), network(x).isnan())
 
 
-KINDS = """conv conv conv conv transposed relu leaky prelu add add sub mul scalar channel shift cat pad shuffle up norm
-batch_norm group tanh sigmoid silu swish gelu rsub product mean"""
+KINDS = """conv conv conv conv conv conv transposed relu leaky prelu add add sub mul scalar channel shift cat pad
+shuffle up norm batch_norm group bilinear tanh sigmoid silu swish gelu rsub product mean"""
 
 
 def random_network(seed: int) -> tuple[CapturedModule, tuple[int, ...]]:
@@ -302,6 +338,10 @@ def random_network(seed: int) -> tuple[CapturedModule, tuple[int, ...]]:
             add("pixel_shuffle.default", (value, 2), (n, c // 4, 2 * h, 2 * w))
         elif choice == "up" and h * w < 100:
             add("upsample_nearest2d.vec", (value, None, (2.0, 2.0)), (n, c, 2 * h, 2 * w))
+        elif choice == "bilinear" and h * w < 100:
+            sized = rng.random() < 0.5
+            args = (value, (2 * h, 2 * w) if sized else None, False, None if sized else (2.0, 2.0))
+            add("upsample_bilinear2d.vec", args, (n, c, 2 * h, 2 * w))
         elif choice == "norm" and h * w > 4:
             add("instance_norm.default", (value, stored(c), None, None, None, True, 0.1, 1e-3, False), shapes[x])
         elif choice == "group" and c % 2 == 0 and h * w > 4:
