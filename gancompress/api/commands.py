@@ -230,6 +230,7 @@ def compress(
     step: str | int = "last",
     recipe: str | Path | None = None,
     backbone: str | None = None,
+    pattern: str = "unstructured",
     out: str | Path = "runs",
     progress: bool | Observer = True,
 ) -> CompressionOutcome: ...
@@ -284,7 +285,7 @@ def compress(
             axes of one name have one size. Default: the first axis of each.
         calibration: for a network from elsewhere: inputs as it will meet them, tensors or tuples of tensors; or a
             photograph, a folder of them, or a ``.safetensors`` of inputs. Every fourth is measured by only.
-        pattern: for a network from elsewhere: units in which weights are kept, as ``sparsity.pattern`` of a recipe.
+        pattern: units in which weights are kept, as ``sparsity.pattern`` of a recipe.
         pixels: what its images have for black and white.
         seed: of what is looked at of the calibration inputs.
         name: how results call a network from elsewhere.
@@ -316,13 +317,16 @@ def compress(
                 distillation=distillation,
             )  # fmt: skip
     of_networks = {
-        "example": example, "dynamic": dynamic, "calibration": calibration, "name": name, "distill": distill
+        "example": example, "dynamic": dynamic, "calibration": calibration, "name": name, "distill": distill,
+        "pixels": None if tuple(pixels) == (0.0, 1.0) else pixels, "seed": seed or None,
     }  # fmt: skip
     if given := [key for key, value in of_networks.items() if value is not None]:
         raise RecipeError(f"{given[0]} is for networks from elsewhere, a module or an .onnx file")
     path = source.directory if isinstance(source, RunOutcome) else Path(cast("str | Path", source))
     opened = open_source(path, recipe=None if recipe is None else str(recipe), backbone=backbone, step=str(step))
-    planned = plan_compression(opened, method or "magnitude", density, steps, expressions(overrides))
+    changes = expressions(overrides)
+    changes += (f"sparsity.pattern={pattern}",) * (pattern != "unstructured")
+    planned = plan_compression(opened, method or "magnitude", density, steps, changes)
     observer = _observer(progress)
     result = start(planned, opened, Path(out), observer)
     try:

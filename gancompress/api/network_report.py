@@ -33,6 +33,7 @@ def report_network(
     asked: float,
     pattern: str,
     pixels: tuple[float, float],
+    rate: int | None = None,
     onnx: Path | None = None,
 ) -> dict[str, Any]:
     """Time the file that was written, and write ``compress.json`` and ``report.html`` beside it.
@@ -45,6 +46,7 @@ def report_network(
         asked: the density that was asked for.
         pattern: units in which weights are kept.
         pixels: black and white of images.
+        rate: samples per second of sound, None where nobody said it.
         onnx: the file that the network was read from.
 
     Returns:
@@ -81,6 +83,7 @@ def report_network(
         "bytes": {"dense": made.dense_bytes, "packed": loaded.bytes},
         "calibration": len(calibration),
         "held_out": made.held_out,
+        "rate": rate,
         "inputs": [one.name for one in whole.captured.inputs],
         "agreement": [
             {"name": one.name, "unit": one.unit, "mean": one.mean, "values": list(one.values),
@@ -98,8 +101,8 @@ def report_network(
         "notes": [*notes, *times.missing],
     }  # fmt: skip
     write_json(file.parent / "compress.json", record)
-    shown = [(one.pictures, one.sounds) for one in examples(whole, loaded.network, held, pixels)]
-    build_network_report(file.parent / "report.html", record, shown, RATE)
+    shown = [(one.pictures, one.sounds) for one in examples(whole, loaded.network, held, pixels, rate or RATE)]
+    build_network_report(file.parent / "report.html", record, shown, rate or RATE)
     return record
 
 

@@ -263,6 +263,7 @@ def compress_file(
     values: NetworkValues,
     out: Path,
     distill: str | None = None,
+    rate: int | None = None,
 ) -> CompressedFile:
     """Compress an ONNX file or what ``FILE.py:NAME`` makes, into a directory of its own below ``out``.
 
@@ -280,6 +281,7 @@ def compress_file(
         values: of the file.
         out: directory of directories.
         distill: how long to train what is kept.
+        rate: samples per second of the sound that it makes, for the report.
     """
     from gancompress.api.network_report import report_network
     from gancompress.foreign.opening import is_factory, make_module, parse_axes, parse_example, read_weights
@@ -310,6 +312,8 @@ def compress_file(
             name=path.name,
             observer=observer,
         )
+        if rate is not None:
+            _check_sound(network, path.name)
         given = read_calibration(calibration, network, pixels)
         if values == "int8" and not given:
             raise RecipeError("int8 needs calibration inputs, which set its ranges: --calibration photos/", where=name)
@@ -322,8 +326,24 @@ def compress_file(
         file = made.save(folder / "generator.safetensors", values=values)
     onnx = path if path.suffix.lower() == ".onnx" else None
     observer.message(f"timing {name} before and after")
-    record = report_network(network, made, file, given, asked=density, pattern=pattern, pixels=pixels, onnx=onnx)
+    record = report_network(
+        network, made, file, given, asked=density, pattern=pattern, pixels=pixels, rate=rate, onnx=onnx
+    )
     return CompressedFile(made, file, file.stat().st_size, record)
+
+
+def _check_sound(network: CapturedModule, name: str) -> None:
+    """Refuse a sampling rate of what is no sound, before anything is computed."""
+    import torch
+
+    from gancompress.foreign.agreement import is_sound
+    from gancompress.graphs.build import check
+
+    graph = network.captured
+    sizes = {size: 64 for one in graph.inputs for size in one.shape if isinstance(size, str)}
+    shape = check(graph, network.state_dict(), sizes)[0]
+    if not is_sound(torch.empty(shape, device="meta")):
+        raise RecipeError("--rate is for networks that make sound, 1 channel over time", where=name)
 
 
 def _pattern(text: str) -> Any:

@@ -73,7 +73,7 @@ def compress(
         ),
     ] = None,
     pattern: Annotated[
-        str, typer.Option("--pattern", help="For a network from elsewhere: units that are kept, such as 4x1 or 2:4.")
+        str, typer.Option("--pattern", help="Units of weights that are kept, such as 4x1 or 2:4.")
     ] = "unstructured",
     pixels: Annotated[
         tuple[float, float],
@@ -93,6 +93,17 @@ def compress(
             "--distill",
             metavar="LENGTH",
             help="For a network from elsewhere: train what is kept to the whole one's outputs, '60s' or '500 steps'.",
+        ),
+    ] = None,
+    rate: Annotated[
+        int | None,
+        typer.Option(
+            "--rate",
+            metavar="HERTZ",
+            min=1000,
+            max=768000,
+            help="For a network from elsewhere that makes sound: samples per second, for the report's players. "
+            "[default: 22050]",
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Directory that holds run directories.")] = Path("runs"),
@@ -116,17 +127,29 @@ def compress(
         made = compress_file(
             run, density, method, calibration, set_, steps, recipe, backbone, weights=weights, example=example or (),
             dynamic=dynamic or (), pattern=pattern, pixels=pixels, values=values, out=out,
-            distill=distill,
+            distill=distill, rate=rate,
         )  # fmt: skip
         print_outcome(made.shown)
         typer.echo(f"written: {made.file}, {size(made.size)} of {size(made.network.dense_bytes)}")
         typer.echo(f"report: {made.report}")
         return
     for option, given in (("--calibration", calibration), ("--weights", weights), ("--example", example),
-                          ("--dynamic", dynamic), ("--distill", distill)):  # fmt: skip
+                          ("--dynamic", dynamic), ("--distill", distill), ("--rate", rate),
+                          ("--pixels", pixels != (0.0, 1.0)), ("--values", values != "float32")):  # fmt: skip
         if given:
             raise RecipeError(f"{option} is for a network from elsewhere: FILE.onnx, or my_net.py:make", where=str(run))
-    outcome = start(run, density, method, set_ or (), steps=steps, step=step, recipe=recipe, backbone=backbone, out=out)
+    outcome = start(
+        run,
+        density,
+        method,
+        set_ or (),
+        steps=steps,
+        step=step,
+        recipe=recipe,
+        backbone=backbone,
+        pattern=pattern,
+        out=out,
+    )
     print_outcome(outcome)
     typer.echo(f"report: {outcome.run.report}")
     note_other_protocols(run, step)

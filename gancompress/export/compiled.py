@@ -8,7 +8,6 @@ what and why.
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -23,7 +22,7 @@ from gancompress.export.lowering import Convolution, Read, Region, find_regions,
 from gancompress.export.plain import example_inputs, plain_copy
 from gancompress.export.tracing import ENTRY, VALUE, trace, value_of
 from gancompress.kernels import Addend, Layer, Mode, Pattern, Program, Value, choose, status
-from gancompress.kernels.tuning import ENVIRONMENT
+from gancompress.kernels.tuning import chosen_mode
 from gancompress.quantization.programs import named
 
 if TYPE_CHECKING:
@@ -328,7 +327,7 @@ def _composed(read: Read) -> tuple[Tensor | None, Tensor | None]:
 
 def _better_dense(region: Region, patterns: Mapping[int, Pattern], mode: Mode | None, exact: bool) -> str:
     """Say why a region is better left to torch, nothing when a program is faster, or wanted for its exact numbers."""
-    how = mode or os.environ.get(ENVIRONMENT) or "auto"
+    how = chosen_mode(mode)
     if exact:
         return "asked for" if how == "never" else ""
     kernels = status()

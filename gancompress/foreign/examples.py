@@ -66,8 +66,9 @@ def pieces(whole: CapturedModule, inputs: Sequence[Inputs]) -> list[Inputs]:
 
 
 def examples(
-    whole: CapturedModule, compressed: CapturedModule, inputs: Sequence[Inputs], pixels: tuple[float, float]
-) -> list[Example]:
+    whole: CapturedModule, compressed: CapturedModule, inputs: Sequence[Inputs], pixels: tuple[float, float],
+    rate: int = RATE,
+) -> list[Example]:  # fmt: skip
     """Show what networks make of inputs, where that is an image or sound; see :func:`pieces`.
 
     Args:
@@ -75,6 +76,7 @@ def examples(
         compressed: takes the same inputs.
         inputs: one call each.
         pixels: black and white of images.
+        rate: samples per second of sound.
     """
     found = []
     for given in pieces(whole, inputs) if inputs else ():
@@ -82,7 +84,7 @@ def examples(
         if is_image(wanted):
             found.append(_images(given, wanted[0], made[0], pixels))
         elif is_sound(wanted):
-            found.append(_sounds(wanted[0, 0], made[0, 0]))
+            found.append(_sounds(wanted[0, 0], made[0, 0], rate))
     return found
 
 
@@ -122,7 +124,7 @@ def _png(image: Tensor) -> bytes:
 # --------------------------------------------------------------------------- sound
 
 
-def _sounds(wanted: Tensor, made: Tensor) -> Example:
+def _sounds(wanted: Tensor, made: Tensor, rate: int) -> Example:
     loudest = max(float(wanted.abs().max()), 1e-9)
     levels = [_decibels(one) for one in (wanted, made)]
     top = float(levels[0].max())
@@ -131,7 +133,7 @@ def _sounds(wanted: Tensor, made: Tensor) -> Example:
     apart = (levels[0].clamp_min(floor) - levels[1].clamp_min(floor)).abs()
     shown.append((f"difference, 0 to {_RANGE / 2:g} dB", apart / (_RANGE / 2)))
     pictures = tuple((title, _spectrogram(level)) for title, level in shown)
-    return Example(pictures, (("dense", _wav(wanted, loudest)), ("compressed", _wav(made, loudest))))
+    return Example(pictures, (("dense", _wav(wanted, loudest, rate)), ("compressed", _wav(made, loudest, rate))))
 
 
 def _decibels(sound: Tensor) -> Tensor:
@@ -152,7 +154,7 @@ def _spectrogram(level: Tensor) -> bytes:
     return _png(torch.nn.functional.interpolate(picture[None], (height, width), mode="bilinear", antialias=True)[0])
 
 
-def _wav(sound: Tensor, loudest: float) -> bytes:
+def _wav(sound: Tensor, loudest: float, rate: int) -> bytes:
     """Return 16 bits a sample; both sounds of a pair are scaled alike, so that their loudness can be compared."""
     scale = 32767 * 0.9 / loudest if loudest > 1 else 32767
     samples = (sound.nan_to_num(0) * scale).clamp(-32768, 32767).to(torch.int16)
@@ -160,6 +162,6 @@ def _wav(sound: Tensor, loudest: float) -> bytes:
     with wave.open(content, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(RATE)
+        file.setframerate(rate)
         file.writeframes(samples.numpy().astype("<i2").tobytes())
     return content.getvalue()

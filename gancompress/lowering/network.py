@@ -321,8 +321,9 @@ class SparseNetwork:
 
     def _part(self, step: int | RegionProgram, share: float) -> Part:
         if isinstance(step, RegionProgram):
-            ends = dict.fromkeys((step.layers[0], step.layers[-1]))
-            return Part(" to ".join(one.removesuffix(".weight") for one in ends), "program", share, step.layers)
+            layers = tuple(filter(None, step.layers))
+            ends = dict.fromkeys((layers[0], layers[-1]))
+            return Part(" to ".join(one.removesuffix(".weight") for one in ends), "program", share, layers)
         node = self.network.captured.nodes[step]
         return Part(node.name, node.op.removeprefix("aten.").removesuffix(".default"), share)
 

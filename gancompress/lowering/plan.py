@@ -70,7 +70,7 @@ class Plan:
     @property
     def sparse(self) -> list[str]:
         """Names of the weights of convolutions that run in programs."""
-        return [layer for program in self.programs for layer in program.layers]
+        return [layer for program in self.programs for layer in program.layers if layer]
 
     def __call__(self, *inputs: Tensor) -> Any:
         """Return the network's one output, or a tuple of them."""

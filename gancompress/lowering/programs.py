@@ -33,14 +33,14 @@ class RegionProgram:
     Attributes:
         sources: names of the values that it reads, in order.
         results: names of the values that it gives, in order.
-        layers: names of the weights of its convolutions.
+        layers: names of the weights of its convolutions, empty where one is fixed.
     """
 
     def __init__(
         self, region: Region, pattern: Callable[[str, Tensor], Pattern], ranges: Mapping[str, LayerBytes]
     ) -> None:
         self.sources, self.results = tuple(region.sources), tuple(region.results)
-        self.layers = tuple(conv.layer for conv in region.convolutions if conv.layer)
+        self.layers = tuple(conv.layer for conv in region.convolutions)
         #: reads whose gains and biases differ from image to image
         self._given = [conv.read for conv in region.convolutions if conv.read.given]
         self._program = Program(*(one.shape for one in region.sources.values()))

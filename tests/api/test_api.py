@@ -472,6 +472,17 @@ def test_a_finished_run_is_measured_sampled_and_exported(finished: RunOutcome, t
         gancompress.api.export(finished, tmp_path / "g.onnx")
 
 
+def test_what_is_for_networks_from_elsewhere_is_refused_of_runs_and_patterns_are_for_both(
+    finished: RunOutcome, tmp_path: Path
+) -> None:
+    for name, given in {"pixels": (-1.0, 1.0), "seed": 3}.items():
+        with pytest.raises(RecipeError, match=f"^{name} is for networks from elsewhere"):
+            gancompress.compress(finished, out=tmp_path, **{name: given})  # type: ignore[call-overload]
+    with pytest.raises(RecipeError, match="pattern"):
+        gancompress.compress(finished, pattern="0x4", out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_damaged_status_keeps_no_whole_checkpoint_back(finished: RunOutcome, tmp_path: Path) -> None:
     copy = shutil.copytree(finished.directory, tmp_path / finished.directory.name)
     (copy / "status.json").write_text("[]")

@@ -198,6 +198,7 @@ def test_what_makes_no_network_is_said(maker: str, words: list[str], photos: Pat
         (["--example", "1x3x16x16", "--density", "7"], ["density must be more than 0 and at most 1"]),
         (["--example", "1x3x16x16", "--method", "dst"], ["reconstruct or magnitude"]),
         (["--example", "1x3x16x16", "--steps", "5"], ["is pruned without recipe"]),
+        (["--example", "1x3x16x16", "--rate", "16000"], ["--rate is for networks that make sound"]),
     ],
 )
 def test_what_is_asked_wrong_is_said(changes: list[str], words: list[str]) -> None:
@@ -240,7 +241,8 @@ def test_other_files_are_no_networks() -> None:
     Path("text.onnx").write_text("hello")
     refused(["compress", "text.onnx"], "text.onnx: is not an ONNX file")
     refused(["compress", "none.onnx"], "none.onnx", "No such file")
-    refused(["compress", "runs/none", "--example", "1x3x8x8"], "--example is for a network from elsewhere")
+    for option, *given in (("--example", "1x3x8x8"), ("--pixels", "-1", "1"), ("--values", "bf16"), ("--rate", "8000")):
+        refused(["compress", "runs/none", option, *given], f"{option} is for a network from elsewhere")
 
 
 def test_calibration_that_does_not_fit_is_said(photos: Path) -> None:

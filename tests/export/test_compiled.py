@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gancompress import kernels
 from gancompress.backbones.base import Generator, prunable_weights
 from gancompress.data.base import ImageSpec
-from gancompress.errors import ExportError
+from gancompress.errors import ExportError, KernelError
 from gancompress.export.compiled import CompiledGenerator, compile_generator
 from gancompress.kernels.layout import scale_and_shift
 
@@ -221,6 +221,16 @@ def test_a_conditional_generator_asks_for_labels() -> None:
     generator = make("dcgan", ImageSpec(1, 16, CLASSES), channels=4, conditional=True)
     with pytest.raises(ExportError, match="labels from 0 to 2"):
         compile_generator(generator, mask(generator))(inputs(generator, 1)[0])
+
+
+@native
+def test_a_mode_that_is_none_is_refused_at_any_density(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, masks = tiny()
+    monkeypatch.setenv("GANCOMPRESS_SPARSE", "alway")
+    for given in (masks, {name: torch.zeros_like(one) | (torch.arange(one.numel()) == 0).reshape(one.shape)
+                          for name, one in masks.items()}):  # fmt: skip
+        with pytest.raises(KernelError, match="GANCOMPRESS_SPARSE=alway: not a mode; did you mean"):
+            compile_generator(generator, given)
 
 
 def test_masks_that_do_not_fit_are_refused() -> None:

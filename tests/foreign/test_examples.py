@@ -62,6 +62,9 @@ def test_sound_has_spectrograms_and_is_played_as_loud_as_it_is() -> None:
             assert 4.9 * RATE < file.getnframes() <= 5 * RATE
             peaks.append(np.frombuffer(file.readframes(file.getnframes()), "<i2").max() / 32767)
     assert np.allclose(peaks, [0.5, 0.25], atol=1e-3)
+    (slower,) = examples(whole, small, [(tone,)], (0.0, 1.0), 8000)
+    with wave.open(io.BytesIO(slower.sounds[0][1])) as file:
+        assert file.getframerate() == 8000
     rows = np.asarray(Image.open(io.BytesIO(example.pictures[0][1]))).sum((1, 2))
     place = 1 - rows.argmax() / len(rows)
     assert abs(place - 1000 / (RATE / 2)) < 0.02  # low frequencies are at the bottom
