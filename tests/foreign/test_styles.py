@@ -54,8 +54,8 @@ def test_a_modulated_convolution_is_a_layer_with_a_shared_weight(way: str) -> No
     profile = run.profile(x, styles)
     assert profile.dense == {}
     assert {*weights} <= {*profile.sparse}
-    # scales of maps, and filters behind an enlargement, are part of the program
-    assert profile.programs == (2 if way == "flattened" else 1)
+    # scales of maps, and filters, are part of the program; other enlargements are in torch
+    assert profile.programs == {"flattened": 3, "products_of_matrices": 2}.get(way, 1)
     # what is left beside the layers: filters and sums of squares, no weight, and none per image
     rest = {name: tensor for name, tensor in network.state_dict().items() if name not in weights}
     assert all(tensor.numel() <= 64 for tensor in rest.values()), {name: one.shape for name, one in rest.items()}
