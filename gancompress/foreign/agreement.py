@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
     from gancompress.foreign.calibration import Inputs
 
-__all__ = ["Agreement", "agreement", "is_image", "is_sound", "log_spectral_distance", "measured", "psnr", "snr"]
+__all__ = [
+    "Agreement",
+    "agreement",
+    "first_output",
+    "is_image",
+    "is_sound",
+    "log_spectral_distance",
+    "measured",
+    "psnr",
+    "snr",
+]
 
 #: of the short-time Fourier transform, in samples
 _WINDOW, _HOP = 1024, 256
@@ -70,7 +80,7 @@ def agreement(
 
     for given in inputs:
         with torch.no_grad():
-            pair = [_first(network(*given)) for network in (whole, compressed)]
+            pair = [first_output(network(*given)) for network in (whole, compressed)]
         wanted, found = pair
         if is_image(wanted):
             add("PSNR to dense", "dB", True, psnr(wanted, found, pixels))
@@ -134,5 +144,6 @@ def measured(output: Tensor) -> Tensor:
     return torch.view_as_real(spectrum) / spectrum.detach().abs().clamp_min(_LEAST).sqrt()[..., None]
 
 
-def _first(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
+def first_output(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """Return the first of what a network gives, which agreement is measured on."""
     return outputs[0] if isinstance(outputs, tuple) else outputs

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gancompress.errors import ExportError
 from gancompress.export.network import load_network, save_network
-from gancompress.foreign.agreement import agreement, is_image
+from gancompress.foreign.agreement import agreement, first_output, is_image
 from gancompress.foreign.calibration import check_inputs, hold_out, windows
 from gancompress.lowering.network import SparseNetwork
 from gancompress.quantization.kept import kept_in_float
@@ -83,7 +83,7 @@ def calibrate_network(
 
     def error(layers: Collection[str]) -> float:
         coded = SparseNetwork(network, masks, "always", {name: found[name] for name in layers})
-        outputs = [_cut(_first(coded(*given)), pixels) for given in compared]
+        outputs = [_cut(first_output(coded(*given)), pixels) for given in compared]
         return sum(float((a - b).double().square().mean()) for a, b in zip(outputs, wanted, strict=True)) / len(wanted)
 
     kept = kept_in_float(error, {name: work[name] for name in found}, sum(work.values()), peak)
@@ -153,7 +153,3 @@ def quality_of(
 
 def _cut(x: Tensor, pixels: tuple[float, float]) -> Tensor:
     return x.clamp(*pixels) if is_image(x) else x
-
-
-def _first(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
-    return outputs[0] if isinstance(outputs, tuple) else outputs
