@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from elsewhere import Elsewhere, python_of
-from entries import LEFT_OUT, Row, over, wanted
+from entries import LEFT_OUT, Row, over, recipe_of, wanted
 
 from gancompress.bench.engines import Engine, counted, onnx_bytes, onnxruntime_session, openvino_model, ready, reason
-from gancompress.bench.infer import _masked
+from gancompress.bench.infer import masked_generator
 from gancompress.bench.styles import fold
 from gancompress.bench.timing import alternate
-from gancompress.export.compiled import compile_generator
+from gancompress.export.compiled import CompiledGenerator, compile_generator
+from gancompress.export.in_bytes import calibrate_generator
 from gancompress.export.plain import plain_copy
 from gancompress.seeds import generator as seeded
 
@@ -51,7 +52,7 @@ class Dense:
     """
 
     def __init__(self, recipe: Recipe, density: float, batch: int) -> None:
-        self.network, _ = _masked(recipe, density)
+        self.network, _ = masked_generator(recipe, density)
         self.batch = batch
         self.z = latents(batch, self.network.latent_dim)
 
@@ -169,21 +170,37 @@ SPARSE_RIVALS: dict[str, Callable[[Dense], Any]] = {
 }
 
 
-def ours_float32(recipe: Recipe, density: float, batch: int) -> Engine:
-    """Our compiled generator of today."""
-    network, masks = _masked(recipe, density)
-    compiled = compile_generator(network, masks, sparse="always")
+#: by name, what we ship: the pattern of its masks
+OURS = {
+    "float32": "unstructured",
+    "float32 16x1": "16x1",
+    "float32 kernels": "kernels",
+    "int8 1x4": "1x4",
+    "int8 2x4": "2x4",
+    "int8 16x4": "16x4",
+}
+
+
+@functools.cache
+def compiled(channels: int, variant: str, density: float) -> CompiledGenerator:
+    """One of :data:`OURS`; calibrating takes half a minute, whatever the batch."""
+    network, masks = masked_generator(recipe_of(channels, f"sparsity.pattern={OURS[variant]}"), density)
+    ranges = calibrate_generator(network, masks) if variant.startswith("int8") else None
+    return compile_generator(network, masks, sparse="always", ranges=ranges)
+
+
+def our_engine(channels: int, variant: str, density: float, batch: int) -> Engine:
+    """One of :data:`OURS` with latents."""
+    network = compiled(channels, variant, density)
     z = latents(batch, network.latent_dim)
-    return Engine(lambda: compiled(z), "f32")
+    return Engine(lambda: network(z), counted(layer.values for layer in network.layers if layer.kind != "linear"))
 
 
-#: by name, what we ship, from a recipe, a density and images per call to what is called
-OURS: dict[str, Callable[[Recipe, float, int], Any]] = {"float32": ours_float32}
-
-
-def ours(recipe: Recipe, densities: tuple[float, ...], batch: int) -> dict[tuple[str, float], Maker]:
+def ours(
+    channels: int, batch: int, densities: tuple[float, ...], variants: tuple[str, ...] = ("float32",)
+) -> dict[tuple[str, float], Maker]:
     """What makes ours, by variant and density."""
-    return {(name, d): functools.partial(make, recipe, d, batch) for name, make in OURS.items() for d in densities}
+    return {(own, d): functools.partial(our_engine, channels, own, d, batch) for own in variants for d in densities}
 
 
 def compared(

@@ -115,17 +115,68 @@ def i7(rounds: int) -> Iterator[Row]:
     yield from rows(256, 16, rounds, "onnxruntime", (8, 5.5, 3.3), (12, 7.5, 4.5), "model.conditional=true")
 
 
+#: of the figures about int8 and about narrow networks, by case: targets and stretch targets for the densities. They
+#: were set on a processor with dot-product instructions.
+AIMS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "256 channels, batch 16: openvino int8, folded over our int8 1x4": ((5.5, 4.5, 2.7), (6.5, 5, 3.2)),
+    "64 channels, batch 16: openvino int8, folded over our int8 1x4": ((3.2, 2.5, 2.2), (4, 3, 2.7)),
+    "256 channels, batch 1: openvino int8, folded over our int8 1x4": ((3, 2.5, 1.8), (5, 4, 2.5)),
+    "256 channels, batch 16: our float32 over our int8 1x4": ((3.2, 3.4, 3.7), (4, 4, 4)),
+    "256 channels, batch 1: our float32 over our float32 16x1": ((1.5, 1.5, 1.5), (2, 2, 2)),
+    "256 channels, batch 16: narrow, openvino, folded over our float32 kernels": ((0.7, 0.85, 0.9), (1, 1, 1)),
+    "256 channels, batch 16: narrow, openvino int8, folded over our int8 2x4": ((0.55, 0.7, 0.75), (1, 1, 1)),
+}
+INT8 = ("int8 1x4", "int8 2x4")
+
+
+def aimed(found: Iterator[Row]) -> Iterator[Row]:
+    """Add the targets that figures have."""
+    for row in found:
+        if row.case in AIMS and row.at in ATS:
+            target, stretch = (aims[ATS.index(row.at)] for aims in AIMS[row.case])
+            row = dataclasses.replace(row, target=target, stretch=stretch)
+        yield row
+
+
+ATS = [at_density(density) for density in DENSITIES]
+
+
 @entry("Q1", "engines of today, quantised, in bf16 and in float32, over ours; MNN sparse has the same masks")
 def q1(rounds: int) -> Iterator[Row]:
     """Below 1 they are faster: a user who quantises an ordinary generator does not need us for speed."""
     for setup in narrowed(((256, 16), (256, 1), (64, 16)), of_setup):
-        yield from against(*setup, rounds, RIVALS, SPARSE_RIVALS)
+        yield from aimed(against(*setup, rounds, RIVALS, SPARSE_RIVALS))
+
+
+@entry("Q2", "engines in int8, and our own float32 with single weights, over ours in int8 blocks")
+def q2(rounds: int) -> Iterator[Row]:
+    for setup in narrowed(((256, 16), (256, 1), (64, 16)), of_setup):
+        blocks = (*INT8, *(("int8 16x4", "float32 16x1") if setup[1] == 1 else ()))
+        rivals = {name: make for name, make in RIVALS.items() if "int8" in name}
+        yield from aimed(against(*setup, rounds, rivals, {}, blocks, beside_float32=True))
 
 
 def against(
-    channels: int, batch: int, rounds: int, dense: Mapping[str, Any], sparse: Mapping[str, Any]
+    channels: int,
+    batch: int,
+    rounds: int,
+    dense: Mapping[str, Any],
+    sparse: Mapping[str, Any],
+    variants: tuple[str, ...] = ("float32",),
+    *,
+    beside_float32: bool = False,
 ) -> Iterator[Row]:
-    """Time rivals against ours: one dense generator, and one per density with the masks that ours has."""
+    """Time rivals against ours: one dense generator, and one per density with the masks that ours has.
+
+    Args:
+        channels: of the generators.
+        batch: images per call.
+        rounds: turns.
+        dense: rivals that run a dense generator.
+        sparse: and those that run one with zeros.
+        variants: of ours.
+        beside_float32: let ours in float32 with single weights be a rival too.
+    """
     recipe = recipe_of(channels)
     held = functools.cache(lambda density: Dense(recipe, density, batch))
     makers: dict[tuple[str, float | None], Any] = {}
@@ -134,12 +185,15 @@ def against(
     for name, make in sparse.items():
         for density in DENSITIES:
             makers[name, density] = lambda make=make, density=density: make(held(density))
-    yield from compared(of_setup((channels, batch)), ours(recipe, DENSITIES, batch), makers, *turns_of(batch, rounds))
+    if beside_float32:
+        makers |= {(f"our {name}", density): make for (name, density), make in ours(channels, batch, DENSITIES).items()}
+    own = ours(channels, batch, DENSITIES, variants)
+    yield from compared(of_setup((channels, batch)), own, makers, *turns_of(channels, batch, rounds))
 
 
-def turns_of(batch: int, rounds: int) -> tuple[int, int]:
+def turns_of(channels: int, batch: int, rounds: int) -> tuple[int, int]:
     """Turns, and calls in one: a short call says more about what ran before it than about itself."""
-    return (rounds, 1) if batch > 1 else (2 * rounds, 8)
+    return (2 * rounds, 8) if batch == 1 else (rounds, 1 if channels > 64 else 4)
 
 
 #: by density of 256 channels, the channels of a dense generator with as many weights
@@ -161,8 +215,9 @@ def n1(rounds: int) -> Iterator[Row]:
             for name, make in NARROW_RIVALS.items()
             for density in NARROW
         }
-        own = ours(recipe_of(channels), tuple(NARROW), batch)
-        yield from compared(of_setup((channels, batch)), own, makers, *turns_of(batch, rounds))
+        patterns = ("float32 16x1", "int8 16x4") if batch == 1 else ("float32 kernels",)
+        own = ours(channels, batch, tuple(NARROW), ("float32", *patterns, *INT8))
+        yield from aimed(compared(of_setup((channels, batch)), own, makers, *turns_of(channels, batch, rounds)))
 
 
 @entry("F1", "bytes of torch.save over our file, convolutions of SNGAN with 256 channels")

@@ -23,7 +23,7 @@ from gancompress.experiment.networks import build_backbone, build_networks
 from gancompress.export.compiled import compile_generator
 from gancompress.export.plain import plain_copy
 from gancompress.seeds import generator as seeded
-from gancompress.sparsity.masks import random_mask
+from gancompress.sparsity.select import at_random
 from gancompress.sparsity.weights import duplicate, to_channels_last
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gancompress.backbones.base import Generator
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["BenchInfer", "bench_infer"]
+__all__ = ["BenchInfer", "bench_infer", "masked_generator"]
 
 REFERENCE = "torch, masked dense"
 _IMAGES_PER_TURN = 8
@@ -98,7 +98,7 @@ def bench_infer(
     keep_memory()
     backbone = build_backbone(recipe, build_dataset(recipe).spec)
     generator = build_networks(backbone, recipe.seed).generator.eval()
-    masked = {density: _masked(recipe, density) for density in densities}
+    masked = {density: masked_generator(recipe, density) for density in densities}
     sparse = {density: compile_generator(net, masks, sparse="always") for density, (net, masks) in masked.items()}
     dense = _dense(masked[densities[0]][0], compile)
     times: dict[int, dict[str, list[tuple[float, float]]]] = {}
@@ -136,14 +136,14 @@ def _name(density: float) -> str:
     return f"sparse {density:g}"
 
 
-def _masked(recipe: Recipe, density: float) -> tuple[Generator, dict[str, Tensor]]:
-    """Return a generator with random masks at this density, its weights 0 off them."""
+def masked_generator(recipe: Recipe, density: float) -> tuple[Generator, dict[str, Tensor]]:
+    """Return a generator with random masks at this density in the recipe's pattern, its weights 0 off them."""
     recipe = with_densities(recipe, density, density)
     networks = build_networks(build_backbone(recipe, build_dataset(recipe).spec), recipe.seed)
     weights = {role: masked_weights(networks.of(role), recipe.sparsity) for role in ROLES}
-    counts = build_budgets(recipe, weights)["generator"].counts
-    rng = seeded(recipe.seed, "bench", "masks")
-    masks = {name: random_mask(tuple(w.parameter.shape), counts[name], rng) for name, w in weights["generator"].items()}
+    budget = build_budgets(recipe, weights)["generator"]
+    shapes = {name: tuple(weight.parameter.shape) for name, weight in weights["generator"].items()}
+    masks = at_random(budget.units, shapes, budget.counts, seeded(recipe.seed, "bench", "masks"))
     with torch.no_grad():
         for name, weight in weights["generator"].items():
             weight.parameter.masked_fill_(~masks[name], 0)

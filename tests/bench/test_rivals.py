@@ -249,3 +249,32 @@ def test_tables_have_a_column_for_what_ran_and_a_list_of_what_did_not(suite, tmp
     options = argparse.Namespace(json=None, markdown=tmp_path / "a.md", rounds=2)
     importlib.import_module("suite").write(options, "a machine", rows, {"Q1": 1.0})
     assert (tmp_path / "a.md").read_text().startswith("a machine\n")
+
+
+@pytest.mark.parametrize("variant", ["float32", "float32 kernels", "int8 2x4", "int8 16x4"])
+def test_ours_draw_the_images_of_the_masked_generator(suite, variant):
+    recipe = suite.entries.recipe_of(16, f"sparsity.pattern={suite.rivals.OURS[variant]}")
+    network, masks = suite.rivals.masked_generator(recipe, 0.2)
+    engine = suite.rivals.our_engine(16, variant, 0.2, 2)
+    with torch.no_grad():
+        wanted = network(suite.rivals.latents(2, network.latent_dim))
+        error = float((engine() - wanted).abs().max())
+    assert error < (1e-5 if variant.startswith("float32") else 0.1)
+    assert engine.ran == ("int8" if variant.startswith("int8") else "float32")
+    assert any(0 < int(mask.sum()) < mask.numel() for mask in masks.values())
+
+
+def test_every_target_belongs_to_a_figure_that_is_measured(suite, monkeypatch):
+    module = importlib.import_module("suite_inference")
+    monkeypatch.setattr(module, "DENSITIES", (0.1,))
+
+    def asked(head, own, rivals, rounds, calls):
+        for rival, _ in rivals:
+            for variant, density in own:
+                yield suite.entries.Row(f"{head}: {rival} over our {variant}", f"density {density:g}", 1.0)
+
+    monkeypatch.setattr(module, "compared", asked)
+    rows = [row for name in ("Q1", "Q2", "N1") for row in suite.entries.ENTRIES[name].measure(2)]
+    assert {row.case for row in rows if row.target} == set(module.AIMS)
+    (row,) = {row for row in rows if row.case in module.AIMS and "batch 1:" in row.case and "1x4" in row.case}
+    assert (row.at, row.target, row.stretch) == ("density 0.1", 2.5, 4)
