@@ -1,76 +1,117 @@
-"""How fast networks from elsewhere run at a density: torch, onnxruntime, OpenVINO and sparse programs in turns.
+"""How fast networks from elsewhere run: torch, onnxruntime, OpenVINO, its int8, and sparse programs, in turns.
 
-``python benchmarks/foreign.py FILE.onnx DENSITY [SIZES] [ROUNDS]``: sizes of the input that the file leaves open, as
-``N=1,H=128,W=128``. Masks are random, which is as fast as chosen ones. One thread, process CPU time, medians; brackets
-hold the middle half. OpenVINO takes part where it is installed.
+    python benchmarks/foreign.py FILE.onnx --density 0.1,0.2 --sizes N=1,H=128,W=128
+    python benchmarks/foreign.py FILE.onnx --files small.safetensors,small-int8.safetensors
+
+``--density`` times random masks, which are as fast as chosen ones; ``--files`` what ``gancompress compress`` wrote.
+``--sizes`` are those of the input that the file leaves open. Photographs go in where the network takes images, and
+NNCF calibrates on others of them; ``--inputs LATENTS.safetensors`` takes inputs of anything. One thread, process CPU
+time; ratios of turns that alternate, with their quartiles. PSNR is to the network as it came.
 """
 
 from __future__ import annotations
 
-import sys
-import time
+import argparse
+import functools
+import os
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 
-import onnxruntime
 import torch
+from reconstruction import inputs_of
+from torch import Tensor
 
+from gancompress import load
+from gancompress.bench.engines import Engine, onnxruntime_session, openvino_model, ready
+from gancompress.bench.timing import alternate, keep_memory, machine, ratios
 from gancompress.foreign.network import open_onnx
 from gancompress.lowering.network import SparseNetwork
 
-
-def engines(path: str, x: torch.Tensor) -> dict[str, Any]:
-    """Return what runs the whole network, by name."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    given = {session.get_inputs()[0].name: x.numpy()}
-    found = {"onnxruntime": lambda: session.run(None, given)}
-    try:
-        import openvino
-    except ImportError:
-        return found
-    settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
-    return found | {"OpenVINO": lambda: compiled([x.numpy()])}
+PEAK = 1.0  # of the outputs' range
 
 
-def main(path: str, density: float, sizes: dict[str, int], rounds: int) -> None:
-    """Print a line per engine."""
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
+def int8(path: str, x: Tensor, calibration: list[Tensor]) -> Engine:
+    """OpenVINO in int8 by NNCF's post-training quantisation, as its documentation shows it."""
+    os.environ.setdefault("NNCF_CI", "1")  # it reports its use otherwise
+    import nncf
+    import openvino
+
+    data = nncf.Dataset([one.numpy() for one in calibration])
+    model = nncf.quantize(openvino.Core().read_model(path), data, subset_size=len(calibration))
+    return openvino_model(model, (x,), 1, "f32")
+
+
+def pruned(path: str, density: float) -> SparseNetwork:
+    """The network with random masks."""
     network = open_onnx(Path(path))
-    (taken,) = network.captured.inputs
-    x = torch.rand(taken.example(sizes).shape)
-    calls = {"torch": lambda: network(x)} | engines(path, x)
-    pruned = open_onnx(Path(path))
     masks = {}
-    for name, weight in pruned.state_dict().items():
+    for name, weight in network.state_dict().items():
         if name.endswith("weight") and weight.dim() > 2:
             masks[name] = torch.rand(weight.shape) < density
             weight.mul_(masks[name])
-    run = SparseNetwork(pruned, masks, "always")
-    calls[f"sparse, density {density:g}"] = lambda: run(x)
+    return SparseNetwork(network, masks, "always")
+
+
+def psnr(found: Any, wanted: Tensor) -> float:
+    """Decibels."""
+    return float(10 * torch.log10(PEAK**2 / (torch.as_tensor(found) - wanted).double().square().mean()))
+
+
+def main(asked: argparse.Namespace) -> None:
+    """Print a line per engine and one of ours."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    keep_memory()
+    path = asked.path
+    network = open_onnx(Path(path))
+    (taken,) = network.captured.inputs
+    sizes = {name: int(size) for name, size in (one.split("=") for one in asked.sizes.split(",") if one)}
+    shape = taken.example(sizes).shape
+    given, test = inputs_of(asked.inputs)
+    x, *calibration = [fitted(one, shape) for one in (test[0], *[one for (one,) in given])]
+    makers: dict[str, Any] = {"torch": lambda: Engine(lambda: network(x), "float32")}
+    makers["onnxruntime"] = lambda: onnxruntime_session(path, (x,), 1)
+    makers["OpenVINO"] = lambda: openvino_model(Path(path).read_bytes(), (x,), 1, "f32")
+    makers["OpenVINO int8"] = lambda: int8(path, x, calibration)
+    own = {f"density {d}": functools.partial(pruned, path, float(d)) for d in asked.density.split(",") if d}
+    own |= {Path(file).name: functools.partial(load, file, sparse="always") for file in asked.files.split(",") if file}
+    for name, make in own.items():
+        makers[name] = lambda make=make: Engine(functools.partial(make(), x))
     with torch.no_grad():
-        difference = float((pruned(x) - run(x)).abs().max() / pruned(x).abs().max())
-        times: dict[str, list[float]] = {name: [] for name in calls}
-        for turn in range(rounds + 2):
-            for name, call in calls.items():
-                start = time.process_time()
-                call()
-                if turn > 1:
-                    times[name].append(time.process_time() - start)
-    print(f"{Path(path).name}, {' x '.join(map(str, x.shape))}: outputs differ by {difference:.0e} of the largest")
-    own = median(times[next(reversed(times))])
-    for name, taken_by in times.items():
-        low, _, high = quantiles(taken_by, n=4)
-        print(f"{name:22} {1e3 * median(taken_by):8.1f} ms [{1e3 * low:.1f} to {1e3 * high:.1f}], "
-              f"{median(taken_by) / own:.2f} times sparse")  # fmt: skip
-    print(run.profile(x))
+        steps, left_out = ready(makers)
+        wanted = network(x)
+        decibels = {name: psnr(step(), wanted) for name, step in steps.items()}
+        times = alternate(steps, asked.rounds, warm=1)
+    print(", ".join(f"{key} {value}" for key, value in machine().items()))
+    print(f"{Path(path).name}, {' x '.join(map(str, x.shape))}; the time of each over that of ours [quartiles]\n")
+    print(f"| | ms | ran in | PSNR | {' | '.join(own)} |\n|---|---|---|---|{'---|' * len(own)}")
+    for name in steps:
+        cells = []
+        for mine in own:
+            row = ratios(times, name)[mine]
+            cells.append(f"{row.faster:.2f} [{row.quartiles[0]:.2f}–{row.quartiles[1]:.2f}]")
+        seconds = ratios(times, name)[name].seconds
+        ran = getattr(steps[name], "ran", "")
+        print(f"| {name} | {1e3 * seconds:.1f} | {ran} | {decibels[name]:.1f} | {' | '.join(cells)} |")
+    for name, why in left_out.items():
+        print(f"\nleft out: {name}: {why}")
+
+
+def fitted(x: Tensor, shape: torch.Size) -> Tensor:
+    """Return an input cut or repeated to a shape."""
+    for axis, size in enumerate(shape):
+        times = [1] * x.dim()
+        times[axis] = -(-size // x.shape[axis])
+        x = x.repeat(times).narrow(axis, 0, size)
+    return x.contiguous()
 
 
 if __name__ == "__main__":
-    given = dict(one.split("=") for one in (sys.argv[3] if len(sys.argv) > 3 else "").split(",") if one)
-    rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 12
-    main(sys.argv[1], float(sys.argv[2]), {name: int(size) for name, size in given.items()}, rounds)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path")
+    parser.add_argument("--density", default="", help="of random masks, separated by commas")
+    parser.add_argument("--files", default="", help="what compress wrote, separated by commas")
+    parser.add_argument("--sizes", default="", help="N=1,H=128,W=128")
+    parser.add_argument("--inputs", default="", help="a .safetensors with inputs, of which the last is measured on")
+    parser.add_argument("--rounds", type=int, default=11)
+    main(parser.parse_args())

@@ -10,8 +10,10 @@ from gancompress.recipe.identity import resolved_yaml
 from gancompress.report.comparison_charts import Style, cost_chart, density_chart, learning_charts, styles
 from gancompress.report.comparison_table import (
     COLUMNS,
+    difference_rows,
     held_equal,
     how_best_is_picked,
+    how_differences_are_made,
     row_texts,
     say_spread,
     write_tables,
@@ -61,6 +63,7 @@ def render_comparison(results: Results) -> str:
         warnings=_warnings(results),
         equal=held_equal(results.grid),
         picked=how_best_is_picked(results),
+        paired=how_differences_are_made(results),
         columns=COLUMNS,
         tables=[_table(results, key, rows, looks) for key, rows in results.tables.items()],
         published=[(row.label, answer) for row, answer in answers_of_comparison(results)],
@@ -124,6 +127,7 @@ def _table(results: Results, key: str, rows: Sequence[RowResult], looks: Mapping
             }
             for row in rows
         ],
+        "differences": difference_rows(results, rows) if len(results.grid.seeds) > 1 else ([], []),
         "figures": [figure for figure in figures if figure is not None],
         "groups": _pictures(rows),
     }

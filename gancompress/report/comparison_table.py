@@ -7,6 +7,7 @@ import dataclasses
 import io
 from typing import TYPE_CHECKING, Any
 
+from gancompress.comparison.paired import FEWEST, differences, references
 from gancompress.report.published import answers_of_comparison
 from gancompress.report.shown import Shown, Table
 from gancompress.report.words import density, duration, metric_value, scaled, size
@@ -16,9 +17,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gancompress.comparison.grid import Grid
+    from gancompress.comparison.paired import Difference
     from gancompress.comparison.results import CellResult, Results, RowResult, Spread
 
-__all__ = ["COLUMNS", "held_equal", "how_best_is_picked", "row_texts", "say_spread", "shown_comparison", "write_tables"]
+__all__ = [
+    "COLUMNS",
+    "difference_rows",
+    "held_equal",
+    "how_best_is_picked",
+    "how_differences_are_made",
+    "row_texts",
+    "say_difference",
+    "say_spread",
+    "shown_comparison",
+    "write_tables",
+]
 
 #: heading, and what is in the column
 COLUMNS = (
@@ -98,6 +111,48 @@ def row_texts(row: RowResult, seeds: int) -> list[str]:
     ]
 
 
+def how_differences_are_made(results: Results) -> str:
+    """Return in a few sentences what stands in a table of differences."""
+    return (
+        f"{results.primary} of the last evaluation less that of the method above the column, paired by seed: mean and "
+        "95 % interval (Student's t). Better and worse: p below 0.05 after Holm's correction over the column, with "
+        f"{FEWEST} seeds or more. Undecided: in brackets, about how many seeds would decide it, by the spread so far."
+    )
+
+
+def say_difference(found: Difference | None) -> str:
+    """Return a difference as text: ``-1.3 [-2.1, -0.5] better``."""
+    if found is None:
+        return ""
+    digits = 2 if abs(found.mean) < 10 else 1
+    mean = f"{found.mean:+.{digits}f}"
+    if found.low is None:
+        return f"{mean} one seed"
+    text = f"{mean} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+    if found.verdict in ("better", "worse"):
+        return f"{text} {found.verdict}"
+    if found.needed is None:
+        return f"{text} undecided (over 1000 seeds)"
+    return f"{text} undecided ({max(found.needed, FEWEST, len(found.seeds) + 1)} seeds)"
+
+
+def difference_rows(results: Results, rows: Sequence[RowResult]) -> tuple[list[str], list[list[str]]]:
+    """Return a table of differences: its header, and method, density and a text per reference of every row."""
+    found = differences(rows, results.primary, higher=results.higher)
+    by = {(one.method, one.density, one.against): one for one in found}
+    against = [name for name in references(rows) if any(one.against == name for one in found)]
+    texts = [
+        [
+            row.method,
+            density(row.density),
+            *(say_difference(by.get((row.method, row.density, name))) for name in against),
+        ]
+        for row in rows
+        if row.density is not None
+    ]
+    return ["method", "density", *(f"less {name}" for name in against)], texts if against else []
+
+
 def shown_comparison(results: Results) -> Shown:
     """Return a comparison as it is written everywhere but on its own page; the best sparse row of each stands out."""
     above = [held_equal(results.grid)]
@@ -121,6 +176,12 @@ def shown_comparison(results: Results) -> Shown:
         _table(results, rows, f"{results.primary} ({way}): {results.protocols[key]}")
         for key, rows in results.tables.items()
     ]
+    if len(results.grid.seeds) > 1:
+        for key, rows in results.tables.items():
+            header, texts = difference_rows(results, rows)
+            if texts:
+                tables.append(Table(texts, header, f"differences: {results.protocols[key]}", wraps=range(len(header))))
+        below.append(f"Differences: {how_differences_are_made(results)}")
     return Shown(_title(results), tables, above, below)
 
 
@@ -171,7 +232,14 @@ def to_json(results: Results) -> dict[str, Any]:
         "evaluations_that_pick_the_best": results.looks,
         "dense": {"training_flops": grid.dense.training_flops, "inference_flops": grid.dense.inference_flops},
         "tables": [
-            {"protocol": results.protocols[key], "hash": key, "rows": [_row_json(row) for row in rows]}
+            {
+                "protocol": results.protocols[key],
+                "hash": key,
+                "rows": [_row_json(row) for row in rows],
+                "differences": [
+                    dataclasses.asdict(one) for one in differences(rows, results.primary, higher=results.higher)
+                ],
+            }
             for key, rows in results.tables.items()
         ],
         "published": [

@@ -170,6 +170,14 @@ def test_files_and_page(comparison: tuple[Grid, ComparisonFolder], capsys: pytes
     out = capsys.readouterr().out
     assert "12 training steps for every run, all rounds and pre-training included" in out
     assert "over 2 seeds" in out
+    # dense 5 and 7, dst 8 twice, static 12 twice: 3 and 1, 7 and 5; t of one degree of freedom is 12.7
+    assert "less dense" in out
+    assert "+2.00 [-10.71, +14.71]" in out
+    (found,) = [
+        one for one in record["tables"][0]["differences"] if (one["method"], one["against"]) == ("static", "dense")
+    ]
+    assert (found["mean"], found["seeds"], found["verdict"]) == (6.0, [0, 1], "too few seeds")
+    assert "+6.00 [-6.71, +18.71]" in page
     assert "how [p1]" in out
 
 

@@ -1,0 +1,148 @@
+"""Differences between methods, paired by seed: how large, how sure, and how many seeds would decide.
+
+Runs of one seed see the same images in the same order and the same latents, so what they have in common cancels in the
+difference. Intervals are Student's t over these differences. Verdicts are corrected for how many differences one table
+asks about (Holm, 1979, "A simple sequentially rejective multiple test procedure"), so an interval alone may exclude 0
+where the verdict does not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gancompress.comparison.results import RowResult
+
+__all__ = ["FEWEST", "LEVEL", "Difference", "Verdict", "differences", "holm", "paired", "references"]
+
+Verdict = Literal["better", "worse", "undecided", "too few seeds"]
+
+#: of the intervals, and what a corrected p must stay below 1 minus of
+LEVEL = 0.95
+#: seeds below which there is no verdict
+FEWEST = 5
+_MOST = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A row less another one, over the seeds that both have.
+
+    Attributes:
+        method: label of the row.
+        density: of the row.
+        against: label of what it is held against.
+        seeds: that both have.
+        mean: of the differences of the metric, in its unit.
+        low: lower end of the 95 % interval; ``None`` for one seed.
+        high: upper end.
+        p: two-sided, of Student's t over the differences; 1 for one seed.
+        corrected: ``p`` after Holm's correction over all differences against the same method.
+        needed: about as many seeds as would decide it, from the spread that was seen; ``None`` where 1000 would not,
+            or where one seed has no spread.
+        verdict: ``better`` and ``worse`` need five seeds and a corrected p below 0.05.
+    """
+
+    method: str
+    density: float | None
+    against: str
+    seeds: tuple[int, ...]
+    mean: float
+    low: float | None
+    high: float | None
+    p: float
+    corrected: float
+    needed: int | None
+    verdict: Verdict
+
+
+def paired(values: Sequence[float]) -> tuple[float, float | None, float | None, float, int | None]:
+    """Return mean, ends of the 95 % interval, p, and seeds that would decide, of paired differences.
+
+    Args:
+        values: at least one.
+    """
+    from scipy.special import stdtr, stdtrit  # the t distribution without the rest of scipy.stats, which takes a second
+
+    mean, count = statistics.fmean(values), len(values)
+    if count < 2:
+        return mean, None, None, 1.0, None
+    deviation = statistics.stdev(values)
+
+    def half(seeds: int) -> float:
+        return float(stdtrit(seeds - 1, (1 + LEVEL) / 2)) * deviation / math.sqrt(seeds)
+
+    if not deviation:
+        p = 1.0 if not mean else 0.0
+    else:
+        p = 2 * float(stdtr(count - 1, -abs(mean) * math.sqrt(count) / deviation))
+    needed = next((seeds for seeds in range(2, _MOST + 1) if half(seeds) < abs(mean)), None)
+    return mean, mean - half(count), mean + half(count), p, needed
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Return p values corrected for their number, by Holm's step-down method."""
+    found, largest = [0.0] * len(values), 0.0
+    for rank, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        largest = max(largest, min(1.0, (len(values) - rank) * values[index]))
+        found[index] = largest
+    return found
+
+
+def references(rows: Sequence[RowResult]) -> list[str]:
+    """Return the methods that others are held against: the baselines, and the first contender."""
+    baselines = dict.fromkeys(row.method for row in rows if row.baseline)
+    first = next((row.method for row in rows if not row.baseline), None)
+    return [*baselines, *([first] if first is not None else [])]
+
+
+def differences(rows: Sequence[RowResult], label: str, *, higher: bool) -> list[Difference]:
+    """Hold every row against every reference of its density, by a metric of the last evaluation.
+
+    Nothing is picked there, so nothing is flattered: the best of several looks is lower for whatever varies more.
+
+    Args:
+        rows: of one protocol.
+        label: of the metric.
+        higher: whether it is better when higher.
+    """
+    found: list[Difference] = []
+    baselines = {row.method for row in rows if row.baseline}
+    for against in references(rows):
+        family = []
+        for row in rows:
+            base = next(
+                (one for one in rows if one.method == against and one.density in (None, row.density)),
+                None,
+            )
+            if base is None or row.method == against or row.density is None:
+                continue
+            if row.baseline and against not in baselines:
+                continue  # said already, the other way round
+            left, right = _by_seed(row, label), _by_seed(base, label)
+            seeds = tuple(sorted(left.keys() & right.keys()))
+            if seeds:
+                family.append((row, seeds, paired([left[seed] - right[seed] for seed in seeds])))
+        corrected = holm([one[-1][3] for one in family])
+        for (row, seeds, (mean, low, high, p, needed)), own in zip(family, corrected, strict=True):
+            verdict = _verdict(mean, own, len(seeds), higher=higher)
+            found.append(Difference(row.method, row.density, against, seeds, mean, low, high, p, own, needed, verdict))
+    return found
+
+
+def _verdict(mean: float, p: float, seeds: int, *, higher: bool) -> Verdict:
+    if seeds < FEWEST:
+        return "too few seeds"
+    if p >= 1 - LEVEL:
+        return "undecided"
+    return "better" if (mean > 0) is higher else "worse"
+
+
+def _by_seed(row: RowResult, label: str) -> dict[int, float]:
+    found = {cell.seed: cell.last(label) for cell in row.cells}
+    return {seed: value for seed, value in found.items() if value is not None and math.isfinite(value)}
