@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gancompress.comparison.grid import Grid
     from gancompress.comparison.runner import Outcome, Runner
     from gancompress.data.base import Dataset
+    from gancompress.export.network import NetworkValues
     from gancompress.foreign.compress import CompressedNetwork
     from gancompress.progress import Observer, Watcher
 
@@ -199,6 +200,7 @@ def compress(
     seed: int = 0,
     name: str | None = None,
     distill: str | None = None,
+    values: NetworkValues = "float32",
     out: str | Path = "runs",
     progress: bool | Observer = True,
 ) -> CompressedNetwork: ...
@@ -255,6 +257,7 @@ def compress(
     seed: int = 0,
     name: str | None = None,
     distill: str | None = None,
+    values: NetworkValues = "float32",
     progress: bool | Observer = True,
 ) -> CompressionOutcome | CompressedNetwork:
     """Make a trained generator sparse, and say what that cost; as ``gancompress compress``.
@@ -291,6 +294,8 @@ def compress(
         name: how results call a network from elsewhere.
         distill: for a network from elsewhere: how long to train what is kept to the outputs of the whole one, seconds
             of computing or steps: ``"60s"``, ``"500 steps"``. The same call goes on where one was interrupted.
+        values: for a network from elsewhere: of the file that it will be saved in; with ``int8``, ``distill`` trains
+            with the rounding of bytes.
         progress: as in :func:`run`.
 
     Raises:
@@ -314,11 +319,12 @@ def compress(
             return compress_foreign(
                 cast("str | Path | nn.Module", source), density, method, example=example, dynamic=dynamic,
                 calibration=calibration, pattern=pattern, pixels=pixels, seed=seed, name=name, observer=told,
-                distillation=distillation,
+                distillation=distillation, values=values,
             )  # fmt: skip
     of_networks = {
         "example": example, "dynamic": dynamic, "calibration": calibration, "name": name, "distill": distill,
         "pixels": None if tuple(pixels) == (0.0, 1.0) else pixels, "seed": seed or None,
+        "values": None if values == "float32" else values,
     }  # fmt: skip
     if given := [key for key, value in of_networks.items() if value is not None]:
         raise RecipeError(f"{given[0]} is for networks from elsewhere, a module or an .onnx file")

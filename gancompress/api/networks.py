@@ -143,11 +143,12 @@ def compress_foreign(
     name: str | None,
     observer: Observer,
     distillation: Distillation | None = None,
+    values: NetworkValues = "float32",
 ) -> CompressedNetwork:
     """Open and prune; see :func:`gancompress.compress`."""
     network, name = open_foreign(source, example=example, dynamic=dynamic, name=name, observer=observer)
     inputs = read_calibration(calibration, network, pixels)
-    return _prune(network, density, method, inputs, pattern, pixels, seed, name, observer, distillation)
+    return _prune(network, density, method, inputs, pattern, pixels, seed, name, observer, distillation, values)
 
 
 def _prune(
@@ -161,6 +162,7 @@ def _prune(
     name: str,
     observer: Observer,
     distillation: Distillation | None,
+    values: NetworkValues,
 ) -> CompressedNetwork:
     from gancompress.foreign.compress import compress_network
 
@@ -182,6 +184,7 @@ def _prune(
             pixels=pixels,
             seed=seed,
             distillation=distillation,
+            values=values,
             say=observer.message,
         )
 
@@ -320,7 +323,7 @@ def compress_file(
     # ordinary names for ordinary densities, and none that two densities share
     folder = out / f"{path.name.partition('.')[0] or 'network'}-d{density:g}"
     with distilling(distill, folder, observer) as distillation:
-        made = _prune(network, density, method, given, pattern, pixels, 0, name, observer, distillation)
+        made = _prune(network, density, method, given, pattern, pixels, 0, name, observer, distillation, values)
         if values == "int8":
             observer.message(f"bringing {name} into bytes")
         file = made.save(folder / "generator.safetensors", values=values)

@@ -84,7 +84,7 @@ def compress(
         typer.Option(
             "--values",
             help="For a network from elsewhere: of its file; bf16 halves it again, e8m4 keeps 4 bits of mantissa, "
-            "int8 computes in bytes.",
+            "int8 computes in bytes, and --distill trains with their rounding.",
         ),
     ] = "float32",
     distill: Annotated[

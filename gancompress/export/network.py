@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from gancompress.lowering.network import Profile
     from gancompress.quantization.ranges import LayerBytes
 
-__all__ = ["KIND", "LoadedNetwork", "NetworkValues", "load_network", "save_network"]
+__all__ = [
+    "KIND",
+    "LoadedNetwork",
+    "NetworkValues",
+    "decode_network",
+    "encode_network",
+    "load_network",
+    "save_network",
+    "write_network",
+]
 
 KIND = "gancompress network"
 #: the newest version of the layout, that of files with weights in eight bits; all others are written as 1
@@ -111,21 +120,43 @@ def save_network(
     *,
     values: NetworkValues = "float32",
     source: Mapping[str, Any] | None = None,
-    ranges: Mapping[str, LayerBytes] | None = None,
 ) -> int:
-    """Write a network; return the bytes of the file.
+    """Write a network; return the bytes of the file, which appears whole or not at all.
+
+    Arguments and errors are those of :func:`encode_network` and :func:`write_network`.
+    """
+    return write_network(path, *encode_network(network, masks, values=values, source=source))
+
+
+def write_network(path: Path, stored: Mapping[str, Tensor], document: Mapping[str, Any]) -> int:
+    """Write what :func:`encode_network` returned; return the bytes of the file.
+
+    Raises:
+        ExportError: the file cannot be written.
+    """
+    return write_container(path, stored, document, kind=KIND, format=FORMAT if "int8" in document else 1)
+
+
+def encode_network(
+    network: CapturedModule,
+    masks: Mapping[str, Tensor],
+    *,
+    values: NetworkValues = "float32",
+    source: Mapping[str, Any] | None = None,
+    ranges: Mapping[str, LayerBytes] | None = None,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of a file and its document.
 
     Args:
         network: left as it is.
         masks: by the names of weights that are not stored whole.
-        path: the file; it appears whole or not at all.
         values: ``bf16`` rounds the prunable weights to 7 bits of mantissa, ``e8m4`` to 4; ``int8`` those of ``ranges``
             to eight bits with a scale per output channel, and the others as ``bf16``.
         source: plain JSON values to remember.
         ranges: for ``int8``: how convolutions compute in bytes, by the names of their weights.
 
     Raises:
-        ExportError: the file cannot be written.
+        ExportError: there are no such values, or no ranges for int8.
     """
     if values not in _MANTISSA:
         raise ExportError(f"values {values!r}: use {', '.join(_MANTISSA)}")
@@ -149,7 +180,7 @@ def save_network(
     }
     if own:
         document["int8"] = ranges_to_json(own)
-    return write_container(path, stored, document, kind=KIND, format=FORMAT if own else 1)
+    return stored, document
 
 
 def load_network(path: Path, sparse: Mode | None = None) -> LoadedNetwork:
@@ -159,7 +190,19 @@ def load_network(path: Path, sparse: Mode | None = None) -> LoadedNetwork:
         ExportError: it is truncated, altered, of a newer version, or no such file.
     """
     stored, document = read_container(path, kind=KIND, format=FORMAT)
-    where, at = str(path), ""
+    loaded = decode_network(stored, document, str(path))
+    return dataclasses.replace(loaded, bytes=path.stat().st_size, sparse=sparse)
+
+
+def decode_network(stored: Mapping[str, Tensor], document: Mapping[str, Any], where: str = "") -> LoadedNetwork:
+    """Undo :func:`encode_network`; errors as for :func:`load_network`.
+
+    Args:
+        stored: tensors of the file.
+        document: what it says of them.
+        where: what errors call it.
+    """
+    stored, at = dict(stored), ""
     try:
         graph, source, table = Graph.from_json(document["graph"]), dict(document["source"]), dict(document["tensors"])
         ranges = ranges_from_json(document.get("int8", {}))
@@ -182,4 +225,4 @@ def load_network(path: Path, sparse: Mode | None = None) -> LoadedNetwork:
         raise ExportError(f"not a {KIND} of format {FORMAT} ({reason(error)})", where=where) from error
     if stored:
         raise ExportError(f"tensor {min(stored)} belongs to no tensor of the network", where=where)
-    return LoadedNetwork(network, masks, source, path.stat().st_size, sparse, ranges)
+    return LoadedNetwork(network, masks, source, 0, None, ranges)

@@ -6,19 +6,20 @@ import dataclasses
 import functools
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
 
 from gancompress.backbones.base import PrunableWeight, prunable_weights
 from gancompress.errors import ExportError, RecipeError
+from gancompress.export.in_bytes import ranges_from_json, ranges_to_json
 from gancompress.export.network import NetworkValues, save_network
 from gancompress.export.tensors import density as density_of
 from gancompress.foreign.agreement import Agreement, agreement, measured
 from gancompress.foreign.calibration import Inputs, check_inputs, hold_out, windows
 from gancompress.foreign.distill import Distillation, Kept, distill, fingerprint
-from gancompress.foreign.in_bytes import save_in_bytes
+from gancompress.foreign.in_bytes import calibrate_network, rounded, save_in_bytes
 from gancompress.graphs.build import CapturedModule
 from gancompress.lowering.network import SparseNetwork
 from gancompress.reconstruct.norms import estimate_norms
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from gancompress.kernels import Mode
     from gancompress.lowering.network import Profile
-    from gancompress.quantization.ranges import RangeRule
+    from gancompress.quantization.ranges import LayerBytes, RangeRule
     from gancompress.sparsity.patterns.base import Pattern, PatternConfig
     from gancompress.sparsity.state import Budget
 
@@ -84,6 +85,8 @@ class CompressedNetwork:
         distilled: how long what was kept was trained afterwards; empty if it was not.
         calibration: the inputs that it was calibrated on, all of them.
         pixels: black and white of its images.
+        values: of the file that it is for.
+        ranges: by the names of weights, how convolutions compute in bytes, where it was distilled with that rounding.
     """
 
     network: CapturedModule
@@ -97,6 +100,8 @@ class CompressedNetwork:
     distilled: str = ""
     calibration: tuple[Inputs, ...] = dataclasses.field(default=(), repr=False)
     pixels: tuple[float, float] = (0.0, 1.0)
+    values: NetworkValues = "float32"
+    ranges: Mapping[str, LayerBytes] = dataclasses.field(default_factory=dict, repr=False)
 
     def __call__(self, *inputs: Tensor) -> Any:
         """Compute the outputs."""
@@ -121,21 +126,23 @@ class CompressedNetwork:
         state = self.network.state_dict()
         return sum(state[name].numel() * state[name].element_size() for name in self.network.captured.tensors)
 
-    def save(self, path: str | Path, *, values: NetworkValues = "float32", range: RangeRule = "mse") -> Path:
+    def save(self, path: str | Path, *, values: NetworkValues | None = None, range: RangeRule = "mse") -> Path:
         """Write it into one file, which :func:`gancompress.load` opens.
 
         Args:
             path: the file.
             values: ``bf16`` halves the weights again and rounds them, ``e8m4`` rounds them to 4 bits of mantissa,
-                ``int8`` computes convolutions in bytes, by ranges from the calibration inputs.
-            range: for int8: how the ends of what a layer reads are chosen: ``mse``, ``percentile`` or ``max``.
+                ``int8`` computes convolutions in bytes, by ranges from the calibration inputs. Default: what it is for.
+            range: for int8: how the ends of what a layer reads are chosen: ``mse``, ``percentile`` or ``max``. With
+                ``mse``, a network that was distilled for int8 keeps the ranges that it was trained with.
 
         Raises:
             ExportError: the file cannot be written, or there are no calibration inputs for int8.
         """
-        file, source = Path(os.fspath(path)), {"name": self.name, "method": self.method}
+        file, source, values = Path(os.fspath(path)), {"name": self.name, "method": self.method}, values or self.values
         if values == "int8":
-            save_in_bytes(self.network, self.masks, file, self.calibration, source, range, self.pixels)
+            own = self.ranges if range == "mse" else None
+            save_in_bytes(self.network, self.masks, file, self.calibration, source, range, self.pixels, own)
         else:
             save_network(self.network, self.masks, file, values=values, source=source)
         return file
@@ -178,6 +185,7 @@ def compress_network(
     pixels: tuple[float, float] = (0.0, 1.0),
     seed: int = 0,
     distillation: Distillation | None = None,
+    values: NetworkValues = "float32",
     say: Callable[[str], None] = lambda _: None,
 ) -> CompressedNetwork:
     """Prune a network of anybody's.
@@ -192,6 +200,7 @@ def compress_network(
         pixels: black and white of its images, for measuring.
         seed: of what is looked at.
         distillation: train what is kept afterwards, on the inputs that are pruned by.
+        values: of the file that it is for: with ``int8``, distillation computes with the rounding of bytes.
         say: told what is being done.
 
     Raises:
@@ -200,6 +209,8 @@ def compress_network(
     """
     if method not in METHODS:
         raise RecipeError(f"method {method!r}: a network without its training is pruned by {' or '.join(METHODS)}")
+    if values not in get_args(NetworkValues):
+        raise RecipeError(f"values {values!r}: use {', '.join(get_args(NetworkValues))}")
     if not 0 < density <= 1:
         raise RecipeError(f"density must be more than 0 and at most 1, got {density:g}")
     if method == "reconstruct" and not calibration:
@@ -223,7 +234,7 @@ def compress_network(
     kept = begun = None
     if distillation is not None:
         say = _interrupted_by(distillation.stop, say)
-        settings = (density, method, str(pattern), seed, str(distillation.length))
+        settings = (density, method, str(pattern), seed, str(distillation.length), *(["int8"] * (values == "int8")))
         kept = Kept(distillation.directory, fingerprint(network, calibration, settings))
         begun = kept.load()
     if begun is None:
@@ -239,14 +250,21 @@ def compress_network(
     empty = [key for key, mask in masks.items() if not bool(mask.any())]
     if empty:
         raise RecipeError(f"density {density:g} leaves no weight in {', '.join(empty[:4])}: raise it")
+    ranges: dict[str, LayerBytes] = {}
     if distillation is not None and kept is not None:
-        kept.beside({"masks": masks}, {"errors": errors})
+        if values == "int8":
+            known = None if begun is None else begun.scalars.get("ranges")
+            ranges = (
+                ranges_from_json(known) if known else calibrate_network(compressed, masks, calibration, "mse", pixels)
+            )
+        kept.beside({"masks": masks}, {"errors": errors, "ranges": ranges_to_json(ranges)})
         if begun is None:
             kept.save(Snapshot(0, {"weights": compressed.state_dict()}, {}))
-        distill(
-            network, compressed, masks, fitting, distillation.length, seed=seed, begun=begun, save=kept.save,
-            stop=distillation.stop, say=say,
-        )  # fmt: skip
+        with rounded(compressed, masks, ranges, fitting):
+            distill(
+                network, compressed, masks, fitting, distillation.length, seed=seed, begun=begun, save=kept.save,
+                stop=distillation.stop, say=say,
+            )  # fmt: skip
     layers = tuple(
         CompressedLayer(key, tuple(mask.shape), int(mask.sum()), errors.get(key.removesuffix(".weight")))
         for key, mask in masks.items()
@@ -256,7 +274,7 @@ def compress_network(
     trained = "" if distillation is None else str(distillation.length)
     return CompressedNetwork(
         compressed, masks, layers, agreed, apart, method, name, distilled=trained,
-        calibration=tuple(calibration), pixels=pixels,
+        calibration=tuple(calibration), pixels=pixels, values=values, ranges=ranges,
     )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -9,23 +11,24 @@ import torch
 from torch import Tensor
 
 from gancompress.errors import ExportError
-from gancompress.export.network import load_network, save_network
+from gancompress.export.network import decode_network, encode_network, write_network
 from gancompress.foreign.agreement import agreement, first_output, is_image
 from gancompress.foreign.calibration import check_inputs, hold_out, windows
 from gancompress.lowering.network import SparseNetwork
 from gancompress.quantization.kept import kept_in_float
-from gancompress.quantization.programs import calibrate, convolutions
+from gancompress.quantization.programs import calibrate, convolutions, merges
 from gancompress.quantization.ranges import RULES, LayerBytes
+from gancompress.quantization.rounding import rounding
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from gancompress.foreign.calibration import Inputs
     from gancompress.graphs.build import CapturedModule
     from gancompress.quantization.ranges import RangeRule
 
-__all__ = ["calibrate_network", "quality_of", "save_in_bytes"]
+__all__ = ["calibrate_network", "quality_of", "rounded", "save_in_bytes"]
 
 #: pieces of calibration inputs that ranges are taken from, and that layers are kept by; their size along open axes
 _WINDOWS, _COMPARED, _WINDOW = 12, 3, 48
@@ -98,8 +101,9 @@ def save_in_bytes(
     source: Mapping[str, Any],
     rule: RangeRule = "mse",
     pixels: tuple[float, float] = (0.0, 1.0),
+    ranges: Mapping[str, LayerBytes] | None = None,
 ) -> dict[str, Any]:
-    """Calibrate a network, write it, measure the file, and keep in it what was measured, which is returned.
+    """Calibrate a network, measure it in bytes, and write it with what was measured, which is returned.
 
     Args:
         network: left as it is.
@@ -109,16 +113,38 @@ def save_in_bytes(
         source: what to remember beside.
         rule: how the ends of ranges are chosen.
         pixels: black and white of images.
+        ranges: those that the network was trained with, in place of calibration.
 
     Raises:
         GancompressError: as for :func:`calibrate_network`, or the file cannot be written.
     """
-    ranges = calibrate_network(network, masks, inputs, rule, pixels)
+    ranges = ranges or calibrate_network(network, masks, inputs, rule, pixels)
     kept: dict[str, Any] = {**source, "range": rule}
-    save_network(network, masks, path, values="int8", source=kept, ranges=ranges)
-    kept["quality"] = quality_of(network, masks, load_network(path, "always"), ranges, inputs, pixels)
-    save_network(network, masks, path, values="int8", source=kept, ranges=ranges)
-    return dict(kept["quality"])
+    stored, document = encode_network(network, masks, values="int8", source=kept, ranges=ranges)
+    loaded = dataclasses.replace(decode_network(stored, document), sparse="always")
+    quality = quality_of(network, masks, loaded, ranges, inputs, pixels)
+    document["source"]["quality"] = quality
+    write_network(path, stored, document)
+    return quality
+
+
+@contextlib.contextmanager
+def rounded(
+    network: CapturedModule, masks: Mapping[str, Tensor], ranges: Mapping[str, LayerBytes], inputs: Sequence[Inputs]
+) -> Iterator[None]:
+    """Let a network compute with the rounding of bytes inside, to be trained so.
+
+    Args:
+        network: changed inside.
+        masks: of its weights, by name.
+        ranges: from :func:`calibrate_network`; without any, nothing is changed.
+        inputs: some that it takes.
+    """
+    pieces = windows(inputs, network.captured, _WINDOW, 1) if ranges else []
+    calls = SparseNetwork(network, masks, "always").calls(pieces)
+    doubled = {name for layers, program, _ in calls for name in merges(program, layers)}
+    with rounding(network, ranges, doubled):
+        yield
 
 
 def quality_of(
@@ -139,7 +165,7 @@ def quality_of(
         inputs: as for :func:`calibrate_network`.
         pixels: black and white of images.
     """
-    exact = SparseNetwork(network, masks)
+    exact = SparseNetwork(network, masks, "never")  # whatever is faster here, equal networks give equal files
     layers = exact.convolutions
     measured = agreement(exact, coded, hold_out(inputs)[1], pixels)
     return {

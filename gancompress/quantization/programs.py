@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from gancompress.kernels import Affine, Value
 
-__all__ = ["Ranges", "calibrate", "convolutions", "named", "quantized", "unfit"]
+__all__ = ["Ranges", "calibrate", "convolutions", "merges", "named", "quantized", "unfit"]
 
 #: how convolutions compute in bytes, by their place among the convolutions of a program
 Ranges: TypeAlias = "Mapping[int, LayerBytes]"
@@ -183,6 +183,11 @@ def quantized(program: Program, ranges: Ranges, keep: Collection[int] = ()) -> P
         raise ExportError("no layer is left to compute in bytes")
     made.output(*(built.values[value] for value in program.outputs))
     return made
+
+
+def merges(program: Program, layers: Sequence[str]) -> set[str]:
+    """Return which convolutions, by the names of their weights, have their taps merged beside a doubling of pixels."""
+    return {name for name, step in zip(layers, convolutions(program), strict=True) if merged(step) is not step}
 
 
 def named(program: Program, layers: Sequence[str], ranges: Mapping[str, LayerBytes]) -> Program:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["LARGEST", "from_int8", "rows_of", "times_channels", "to_int8"]
+__all__ = ["LARGEST", "from_int8", "on_grid", "rows_of", "times_channels", "to_int8"]
 
 #: of the whole numbers; -128 is left out, so that every weight has its negative
 LARGEST = 127
@@ -61,6 +61,20 @@ def from_int8(numbers: Tensor, scales: Tensor, transposed: bool = False, groups:
     """Undo :func:`to_int8`: the weights that whole numbers stand for, float32."""
     rows = rows_of(numbers, transposed, groups).float() * scales[:, None, None]
     return _of_rows(rows, numbers.shape, transposed, groups)
+
+
+def on_grid(weight: Tensor, factors: Tensor | None = None, transposed: bool = False, groups: int = 1) -> Tensor:
+    """Return the float32 weight that is left of one after eight bits.
+
+    Args:
+        weight: of a convolution.
+        factors: powers of two that input channels are multiplied by before, ``(C,)``.
+        transposed: see :func:`rows_of`.
+        groups: as in torch.
+    """
+    whole = weight if factors is None else times_channels(weight, factors, transposed, groups)
+    rounded = from_int8(*to_int8(whole, transposed, groups), transposed, groups)
+    return rounded if factors is None else times_channels(rounded, 1 / factors, transposed, groups)
 
 
 def _short(scales: Tensor) -> Tensor:

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 import gancompress
 from gancompress.api.networks import distilling
 from gancompress.errors import RecipeError
+from gancompress.export.network import LoadedNetwork
 from gancompress.foreign import distill as distill_module
+from gancompress.foreign.agreement import agreement
 from gancompress.foreign.compress import compress_network
 from gancompress.foreign.distill import Distillation, Length, distill, parse_length, spectral_loss
 from gancompress.foreign.network import capture_module
@@ -196,6 +198,41 @@ def test_a_start_that_cannot_be_bettered_is_kept(whole: CapturedModule, pictures
     assert all(torch.equal(tensor, before[name]) for name, tensor in pruned.state_dict().items())
     assert "no better" in said[-1]
     assert not any(tensor.requires_grad for tensor in (*pruned.parameters(), *pruned.buffers()))
+
+
+def test_for_int8_the_rounding_of_bytes_is_trained_with(whole: CapturedModule, pictures: Any, tmp_path: Path) -> None:
+    def near(steps: int, **more: Any) -> float:
+        place = tmp_path / f"{len(more)}"
+        asked = Distillation(Length(steps=steps), place) if steps else None
+        made = compress_network(whole, 1.0, pictures, method="magnitude", distillation=asked, **more)
+        assert bool(made.ranges) == bool(more)
+        file = made.save(tmp_path / "generator.safetensors", values="int8")
+        loaded = gancompress.load(file)
+        assert isinstance(loaded, LoadedNetwork)
+        assert not more or loaded.ranges == made.ranges
+        return agreement(whole, loaded, [pictures[3]], (0.0, 1.0))[0].mean
+
+    untrained, before = near(0), near(60)
+    assert before == untrained  # in float nothing was lost: there is nothing to gain
+    assert near(60, values="int8") > before + 2
+
+
+def test_for_int8_it_goes_on_with_the_ranges_that_it_began_with(
+    whole: CapturedModule, pictures: Any, tmp_path: Path
+) -> None:
+    once = compress(whole, pictures, tmp_path / "once", values="int8")
+    polls, said = iter([False] * 6), list[str]()
+    with pytest.raises(KeyboardInterrupt, match="goes on"):
+        compress(whole, pictures, tmp_path / "twice", stop=lambda: next(polls, True), values="int8")
+    twice = compress(whole, pictures, tmp_path / "twice", say=said.append, values="int8")
+    assert any(one.startswith("going on") for one in said)
+    assert once.ranges == twice.ranges
+    for name, tensor in once.network.state_dict().items():
+        assert torch.equal(tensor, twice.network.state_dict()[name]), name
+    assert once.save(tmp_path / "one.safetensors").read_bytes() == twice.save(tmp_path / "two.safetensors").read_bytes()
+    assert gancompress.load(tmp_path / "one.safetensors").source["values"] == "int8"  # what it is for
+    with pytest.raises(RecipeError, match="values 'int7': use float32"):
+        compress(whole, pictures, tmp_path / "no", values="int7")
 
 
 def test_seconds_are_a_length_too(whole: CapturedModule, pictures: Any, tmp_path: Path) -> None:
