@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BackboneError",
+    "ChannelError",
     "CheckpointError",
     "ComponentError",
     "DataError",
@@ -101,6 +102,12 @@ class DataError(GancompressError):
 
 class BackboneError(GancompressError):
     """A backbone cannot be built as asked (image size, classes, channels)."""
+
+    exit_code = 2
+
+
+class ChannelError(GancompressError):
+    """Channels of a network cannot be cut as asked."""
 
     exit_code = 2
 

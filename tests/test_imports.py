@@ -36,18 +36,19 @@ ALLOWED: dict[str, set[str]] = {
     "backbones": {"errors", "components", "kernels", "sparsity"},
     "cost": {"errors", "seeds", "backbones", "sparsity"},
     "graphs": {"errors"},
+    "channels": {"errors", "seeds", "units", "graphs", "sparsity"},
     "lowering": {"kernels", "graphs", "quantization"},
     "quantization": {"errors", "kernels"},
     "architecture": {"errors", "components", "data", "recipe", "backbones", "sparsity"},
     "evaluation": {"errors", "seeds", "storage", "components", "data"},
 }
 ALLOWED["training"] = {*ALLOWED} - {"components", "recipe", "runs", "evaluation", "graphs", "lowering", "quantization",
-                                    "architecture"}  # fmt: skip
+                                    "architecture", "channels"}  # fmt: skip
 ALLOWED["export"] = {*ALLOWED} - {"training", "methods", "objectives"}
 ALLOWED["reconstruct"] = {"errors", "seeds", "graphs", "sparsity"}
 ALLOWED["experiment"] = {*ALLOWED} - {"export", "reconstruct", "lowering", "quantization"}
 ALLOWED["foreign"] = {"errors", "seeds", "units", "storage", "components", "data", "backbones", "sparsity", "graphs",
-                      "lowering", "quantization", "export", "reconstruct"}  # fmt: skip
+                      "lowering", "quantization", "export", "reconstruct", "channels"}  # fmt: skip
 for room in ("comparison", "bench", "testing"):
     ALLOWED[room] = {*ALLOWED} - {"comparison", "bench"}
 ALLOWED["report"] = {"errors", "units", "charts", "storage", "runs", "recipe", "comparison"}

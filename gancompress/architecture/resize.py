@@ -28,7 +28,8 @@ __all__ = ["resize"]
 def resize(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Cut the tensors of ``network`` to ``shapes``, in place.
 
-    Linear layers, convolutions, normalisations and embeddings can be cut, with or without spectral norm.
+    Linear layers, convolutions, normalisations and embeddings can be cut, with or without spectral norm. Shared
+    parameters stay shared.
 
     Args:
         network: as its config has it.
@@ -40,6 +41,7 @@ def resize(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
     state = network.state_dict()
     for name in sorted(state.keys() ^ shapes.keys()):
         raise BackboneError(f"tensor {name} is {'missing' if name in state else 'unknown'} in the description")
+    tied: dict[int, nn.Parameter] = {}
     changed = {name: shape for name, shape in shapes.items() if tuple(state[name].shape) != tuple(shape)}
     for name, shape in changed.items():
         path, _, leaf = name.rpartition(".")
@@ -56,7 +58,12 @@ def resize(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
         cut = tensor[tuple(slice(size) for size in shape)].clone()
         parameter = owner._parameters.get(leaf)
         if parameter is not None:
-            owner._parameters[leaf] = nn.Parameter(cut, requires_grad=parameter.requires_grad)
+            new = tied.setdefault(id(parameter), nn.Parameter(cut, requires_grad=parameter.requires_grad))
+            if new.shape != cut.shape:
+                raise BackboneError(
+                    f"{name} is shared and cannot be {tuple(shape)} here and {tuple(new.shape)} elsewhere"
+                )
+            owner._parameters[leaf] = new
         else:
             owner._buffers[leaf] = cut
     for name in {name.rpartition(".")[0].partition(".parametrizations")[0] for name in changed}:
@@ -74,12 +81,12 @@ def _tell(layer: nn.Module, name: str) -> None:
         layer.out_features, layer.in_features = _weight(layer).shape
     elif isinstance(layer, _ConvNd):
         first, second = _weight(layer).shape[:2]
-        if layer.groups != 1:
-            if second != 1 or not layer.groups == layer.in_channels == layer.out_channels:
-                raise BackboneError(f"{name} has {layer.groups} groups, which cannot be cut")
-            layer.groups = first  # a filter per channel
-        second *= layer.groups
         transposed = isinstance(layer, _ConvTransposeNd)
+        if layer.groups == layer.in_channels > 1:  # as many groups as channels; otherwise narrower ones
+            layer.groups = first if transposed else first * layer.in_channels // layer.out_channels
+        if layer.groups < 1 or first % layer.groups:
+            raise BackboneError(f"{name} has {layer.groups} groups and cannot be cut to {first} rows")
+        second *= layer.groups
         layer.in_channels, layer.out_channels = (first, second) if transposed else (second, first)
     elif isinstance(layer, _NormBase):
         layer.num_features = len(layer.running_mean if layer.running_mean is not None else layer.weight)

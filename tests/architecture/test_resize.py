@@ -65,7 +65,7 @@ def test_equal_shapes_change_nothing() -> None:
         ("up.weight", (4, 4), "ConvTranspose2d cannot be cut"),
         ("up.weight", (0, 4, 4, 4), "cannot be cut"),
         ("raw", (2,), "ModuleDict cannot be cut"),
-        ("pairs.weight", (2, 2, 1, 1), "pairs has 2 groups"),
+        ("pairs.weight", (3, 2, 1, 1), "pairs has 2 groups and cannot be cut to 3 rows"),
     ],
 )
 def test_what_cannot_be_cut_is_one_line(name: str, shape: tuple[int, ...], match: str) -> None:
