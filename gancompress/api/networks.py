@@ -146,9 +146,25 @@ def compress_foreign(
     values: NetworkValues = "float32",
 ) -> CompressedNetwork:
     """Open and prune; see :func:`gancompress.compress`."""
+    named = name or (Path(source).name if isinstance(source, str | os.PathLike) else type(source).__name__)
+    _check(named, density, method, calibration, pattern, values, distillation is not None)
     network, name = open_foreign(source, example=example, dynamic=dynamic, name=name, observer=observer)
     inputs = read_calibration(calibration, network, pixels)
     return _prune(network, density, method, inputs, pattern, pixels, seed, name, observer, distillation, values)
+
+
+def _check(
+    name: str, density: float, method: str | None, calibration: Calibration | None, pattern: str, values: str,
+    distilled: bool,
+) -> None:  # fmt: skip
+    """Refuse what no network can be compressed with before one is captured, which takes a minute of a large one."""
+    from gancompress.foreign.compress import check_settings
+
+    calibrated = isinstance(calibration, str | os.PathLike) or bool(calibration)
+    chosen = method or ("reconstruct" if calibrated else "magnitude")
+    with located(name):
+        check_settings(density, chosen, values, calibrated=calibrated, distilled=distilled)
+        _pattern(pattern)
 
 
 def _prune(
@@ -294,6 +310,7 @@ def compress_file(
     with ready_to_work():
         if any(of_runs):
             raise RecipeError(f"{path.name} is no run: it is pruned without recipe, settings, steps and backbone")
+        _check(path.name, density, method, calibration, pattern, values, distill is not None)
         opened: str | Path | nn.Module = path
         if is_factory(str(source)):
             if not example:

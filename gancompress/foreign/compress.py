@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from gancompress.sparsity.patterns.base import Pattern, PatternConfig
     from gancompress.sparsity.state import Budget
 
-__all__ = ["METHODS", "CompressedLayer", "CompressedNetwork", "compress_network"]
+__all__ = ["METHODS", "CompressedLayer", "CompressedNetwork", "check_settings", "compress_network"]
 
 METHODS = ("reconstruct", "magnitude")
 
@@ -174,6 +174,29 @@ class CompressedNetwork:
         return lines
 
 
+def check_settings(
+    density: float, method: str, values: str = "float32", *, calibrated: bool, distilled: bool = False
+) -> None:
+    """Refuse what no network can be compressed with; it takes no network, so it is known before one is captured.
+
+    Raises:
+        RecipeError: of a density, a method, a kind of values, or missing calibration inputs.
+    """
+    if method not in METHODS:
+        raise RecipeError(f"method {method!r}: a network without its training is pruned by {' or '.join(METHODS)}")
+    if values not in get_args(NetworkValues):
+        raise RecipeError(f"values {values!r}: use {', '.join(get_args(NetworkValues))}")
+    if not 0 < density <= 1:
+        raise RecipeError(f"density must be more than 0 and at most 1, got {density:g}")
+    if method == "reconstruct" and not calibrated:
+        raise RecipeError(
+            "reconstruct needs calibration inputs: a few of those that the network will meet; magnitude needs none, "
+            "and is far worse"
+        )
+    if distilled and not calibrated:
+        raise RecipeError("distillation needs calibration inputs: what is kept is trained on them")
+
+
 def compress_network(
     network: CapturedModule,
     density: float,
@@ -207,19 +230,7 @@ def compress_network(
         GancompressError: an input does not fit, the density cannot be met, or the network is not whole.
         KeyboardInterrupt: the distillation was asked to stop.
     """
-    if method not in METHODS:
-        raise RecipeError(f"method {method!r}: a network without its training is pruned by {' or '.join(METHODS)}")
-    if values not in get_args(NetworkValues):
-        raise RecipeError(f"values {values!r}: use {', '.join(get_args(NetworkValues))}")
-    if not 0 < density <= 1:
-        raise RecipeError(f"density must be more than 0 and at most 1, got {density:g}")
-    if method == "reconstruct" and not calibration:
-        raise RecipeError(
-            "reconstruct needs calibration inputs: a few of those that the network will meet; magnitude needs none, "
-            "and is far worse"
-        )
-    if distillation is not None and not calibration:
-        raise RecipeError("distillation needs calibration inputs: what is kept is trained on them")
+    check_settings(density, method, values, calibrated=bool(calibration), distilled=distillation is not None)
     graph = network.captured
     if calibration:
         check_inputs(calibration, graph, pixels=pixels)

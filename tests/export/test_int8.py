@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,13 @@ def made(index: int) -> tuple[Any, dict[str, torch.Tensor], dict[str, Any]]:
     return generator, masks, model
 
 
+@functools.cache
+def calibrated(index: int) -> tuple[Any, dict[str, torch.Tensor], dict[str, Any], Any]:
+    """A generator that no test changes, and the ranges of its layers."""
+    generator, masks, model = made(index)
+    return generator, masks, model, calibrate_generator(generator, masks)
+
+
 @pytest.fixture(autouse=True)
 def no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GANCOMPRESS_SPARSE", raising=False)
@@ -50,8 +58,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("int8") / "generator.safetensors"
-    generator, masks, model = made(1)
-    ranges = calibrate_generator(generator, masks)
+    generator, masks, model, ranges = calibrated(1)
     export_packed(generator, path, model=model, masks=masks, values="int8", ranges=ranges)
     return path.read_bytes()
 
@@ -69,8 +76,7 @@ def psnr(one: torch.Tensor, other: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("index", range(3), ids=[model["name"] for _, model in MODELS])
 def test_a_file_in_bytes_makes_nearly_the_same_images(path: Path, index: int) -> None:
-    generator, masks, model = made(index)
-    ranges = calibrate_generator(generator, masks)
+    generator, masks, model, ranges = calibrated(index)
     sizes = export_packed(generator, path, model=model, masks=masks, values="int8", ranges=ranges)
     loaded = gancompress.load(path)
     assert isinstance(loaded, gancompress.export.loading.LoadedGenerator)
@@ -85,8 +91,7 @@ def test_a_file_in_bytes_makes_nearly_the_same_images(path: Path, index: int) ->
 
 
 def test_the_program_of_the_file_is_that_of_its_weights_brought_to_bytes_once_more(path: Path, tmp_path: Path) -> None:
-    generator, masks, model = made(1)
-    ranges = calibrate_generator(generator, masks)
+    generator, masks, model, ranges = calibrated(1)
     export_packed(generator, path, model=model, masks=masks, values="int8", ranges=ranges)
     again = tmp_path / "again.safetensors"
     once = load_packed(path)
@@ -117,6 +122,10 @@ def test_what_is_not_in_bytes_is_rounded_to_bf16(written: Path) -> None:
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avxvnni", "avx512", "avx512vnni"])
 def test_the_same_bytes_on_every_instruction_set(path: Path, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as chosen:
+        chosen.setenv("GANCOMPRESS_KERNELS", isa)
+        if status().isa != isa:
+            pytest.skip(f"this machine has no {isa}")
     monkeypatch.setattr("gancompress.quantization.kept.SHARE", 0.0)  # no layer in float, which rounds as it likes
     generator, masks, model = made(1)
     ranges = calibrate_generator(generator, masks)
@@ -130,8 +139,6 @@ def test_the_same_bytes_on_every_instruction_set(path: Path, isa: str, monkeypat
     network(z)
     want = programs[0].program.dense(*given[0])
     monkeypatch.setenv("GANCOMPRESS_KERNELS", isa)
-    if status().isa != isa:
-        pytest.skip(f"this machine has no {isa}")
     assert torch.equal(programs[0].program(*given[0]), want)
 
 

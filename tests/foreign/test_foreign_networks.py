@@ -195,8 +195,11 @@ def test_measures_have_known_answers() -> None:
     ],
 )
 def test_what_is_given_wrong_is_said_in_one_line(
-    upscaler: Upscaler, changes: dict[str, Any], error: type[Exception], words: str | None
-) -> None:
+    upscaler: Upscaler, made: Any, changes: dict[str, Any], error: type[Exception], words: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if "example" not in changes:  # what is wrong beside a network says so of one that was captured before
+        monkeypatch.setattr("gancompress.foreign.network.capture_module", lambda *_: made.network)
     if words is None and "calibration" in changes:
         changes, words = {**changes, "method": "reconstruct"}, "needs calibration inputs"
     given = {
@@ -206,6 +209,22 @@ def test_what_is_given_wrong_is_said_in_one_line(
     with pytest.raises(error, match=words) as caught:
         gancompress.compress(upscaler, **given)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"density": 1.5}, {"method": "dst"}, {"method": "reconstruct"}, {"pattern": "4 by 1"}], ids=str
+)
+def test_what_fits_no_network_is_said_before_one_is_captured(
+    upscaler: Upscaler, onnx_file: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("capture_module", "open_onnx"):
+        monkeypatch.setattr(f"gancompress.foreign.network.{place}", lambda *_: pytest.fail("captured"))
+    with pytest.raises(RecipeError, match=r"Upscaler: "):
+        gancompress.compress(upscaler, example=torch.rand(1, 3, 8, 8), progress=False, **changes)
+    flags = [text for key, value in {"density": 0.5, **changes}.items() for text in (f"--{key}", str(value))]
+    done = CliRunner().invoke(app, ["compress", str(onnx_file), *flags])
+    assert done.exit_code == 2, done.output
+    assert "upscaler.onnx: " in done.output
 
 
 def test_networks_that_are_broken_are_refused(upscaler: Upscaler) -> None:

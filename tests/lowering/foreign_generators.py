@@ -106,14 +106,14 @@ class SNGAN(nn.Module):
 class Dense(nn.Module):
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(nn.Conv2d(width + i * growth, growth if i < 4 else width, 3, 1, 1) for i in range(5))
+        self.convs = nn.ModuleList(nn.Conv2d(width + i * growth, growth if i < 2 else width, 3, 1, 1) for i in range(3))
         self.lrelu = nn.LeakyReLU(0.2, inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         made = [x]
-        for conv in self.convs[:4]:
+        for conv in self.convs[:2]:
             made.append(self.lrelu(conv(torch.cat(made, 1))))
-        last: Tensor = self.convs[4](torch.cat(made, 1))
+        last: Tensor = self.convs[2](torch.cat(made, 1))
         return last * 0.2 + x
 
 
