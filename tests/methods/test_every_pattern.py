@@ -69,6 +69,7 @@ METHOD_CHOICES: list[tuple[str, dict[str, Any]]] = [
     ("dst", {**EVERY, "explore": "both", "scope": "global", "regrow": "excluded"}),
     ("set", EVERY),
     ("rigl", EVERY),
+    ("srigl", EVERY),
     ("stu-gan", EVERY),
     ("adapt", {**EVERY, "every_discriminator": 2, "window": 1, "max_density": 0.5}),
     ("magnitude", {}),
@@ -95,7 +96,7 @@ def test_masks_hold_the_pattern_and_end_at_the_budget(name: str, settings: dict[
             budget.check_units(state.masks, name)
         if not (name == "adapt" and role == "discriminator"):
             assert abs(found[-1].nonzeros - budget.total) < largest
-        if name in ("dst", "set", "rigl"):
+        if name in ("dst", "set", "rigl", "srigl"):
             assert {state.nonzeros for state in found} == {budget.total}
             # of channels the layers have too few here for a share of them to be one
             assert len({state.hash() for state in found}) > len(found) // 2

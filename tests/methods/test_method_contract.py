@@ -17,6 +17,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dst": DYNAMIC,
     "set": DYNAMIC,
     "rigl": DYNAMIC,
+    "srigl": DYNAMIC,
     "magnitude": {"scope": "global"},
     "gmp": {"every": 2},
     "granet": {"every": 2},
@@ -74,7 +75,7 @@ def test_what_methods_say_about_themselves() -> None:
     assert [name for name, kind in kinds.items() if kind.baseline] == ["dense", "narrow"]
     assert [name for name, kind in kinds.items() if not kind.sparsifies] == ["dense", "narrow"]
     trained = {name: dict(kind.for_trained) for name, kind in kinds.items() if kind.for_trained}
-    dynamic = {name: {"start": 0} for name in ("dst", "set", "rigl", "stu-gan", "gmp", "granet")}
+    dynamic = {name: {"start": 0} for name in ("dst", "set", "rigl", "srigl", "stu-gan", "gmp", "granet")}
     assert trained == {**dynamic, "magnitude": {"finetune": 1}}
     suited = {name for name, kind in kinds.items() if kind.suits_trained}
     assert suited == {"magnitude", "gmp", "granet", "imp", "snip"}
