@@ -44,8 +44,8 @@ class SRigLConfig(RigLConfig):
 class SRigL(DST):
     """Constant fan-in and neuron ablation.
 
-    After Lasby et al., *Dynamic Sparse Training with Structured Sparsity*, ICLR 2024, section 3.1. A neuron is an output
-    channel, and its fan-in what it keeps of its weights, in units of the recipe's pattern. Counts stay exact, as
+    After Lasby et al., *Dynamic Sparse Training with Structured Sparsity*, ICLR 2024, section 3.1. A neuron is an
+    output channel, and its fan-in what it keeps of its weights, in units of the recipe's pattern. Counts stay exact, as
     everywhere here, so fan-ins of one layer may differ by one.
     """
 
