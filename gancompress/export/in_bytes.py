@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,8 +11,8 @@ from gancompress.evaluation.sampler import Sampler
 from gancompress.export.compiled import ProgramModule, compile_generator
 from gancompress.export.tensors import Grid
 from gancompress.kernels import Quantized
-from gancompress.quantization.kept import kept_in_float
-from gancompress.quantization.programs import calibrate, convolutions, named
+from gancompress.quantization.kept import bearable, kept_in_float
+from gancompress.quantization.programs import calibrate_all, named
 from gancompress.quantization.ranges import RULES, LayerBytes
 
 if TYPE_CHECKING:
@@ -60,18 +59,12 @@ def calibrate_generator(
         sampler.images(start, start + _TOGETHER)
     for hook in hooks:
         hook.remove()
-    found: dict[str, LayerBytes] = {}
-    work: dict[str, float] = {}
-    names = [name for module in modules for name in module.layers]
-    for module in modules:
-        own = calibrate(module.program, [module.given(*args) for args in given[module]], rule)
-        for number, (name, step) in enumerate(zip(module.layers, convolutions(module.program), strict=True)):
-            work[name] = work.get(name, 0) + step.pattern.kept * math.prod(step.dst.shape[1:])
-            if number in own and names.count(name) == 1:
-                found[name] = own[number]
+    calls = [(module.layers, module.program, [module.given(*args) for args in given[module]]) for module in modules]
+    calibrated = calibrate_all(calls, rule)
+    found, work = calibrated.ranges, calibrated.work
     if not found:
-        why = next(iter(compiled.dense.values()), "none is in a place where bytes can be")
-        raise ExportError(f"no layer of this generator fits int8: {why}")
+        nowhere = next(iter(compiled.dense.values()), "none is in a place where bytes can be")
+        raise ExportError(f"no layer of this generator fits int8: {calibrated.reason or nowhere}")
     floats = {module: module.program for module in modules}
 
     def images() -> Tensor:
@@ -85,7 +78,7 @@ def calibrate_generator(
         return float(difference)
 
     wanted = images()
-    kept = kept_in_float(error, {name: work[name] for name in found}, sum(work.values()), 2.0)
+    kept = kept_in_float(error, {name: work[name] for name in found}, sum(work.values()), bearable(peak=2.0))
     return {name: own for name, own in found.items() if name not in kept}
 
 

@@ -19,7 +19,7 @@ from gancompress.export.tensors import density as density_of
 from gancompress.foreign.agreement import Agreement, agreement, measured
 from gancompress.foreign.calibration import Inputs, check_inputs, hold_out, windows
 from gancompress.foreign.distill import Distillation, Kept, distill, fingerprint
-from gancompress.foreign.in_bytes import calibrate_network, rounded, save_in_bytes
+from gancompress.foreign.in_bytes import calibrate_network, check_for_bytes, rounded, save_in_bytes
 from gancompress.graphs.build import CapturedModule
 from gancompress.lowering.network import SparseNetwork
 from gancompress.reconstruct.norms import estimate_norms
@@ -232,7 +232,9 @@ def compress_network(
     """
     check_settings(density, method, values, calibrated=bool(calibration), distilled=distillation is not None)
     graph = network.captured
-    if calibration:
+    if values == "int8":
+        check_for_bytes(network, calibration, pixels)
+    elif calibration:
         check_inputs(calibration, graph, pixels=pixels)
     compressed = CapturedModule(graph, {key: tensor.clone() for key, tensor in network.state_dict().items()})
     weights = prunable_weights(compressed)
@@ -324,6 +326,9 @@ def _budget(
     weights: Mapping[str, PrunableWeight], density: float, pattern: Pattern[PatternConfig] | None, rule: str
 ) -> Budget:
     found = {name: pattern.units(weight.layer) for name, weight in weights.items()} if pattern is not None else {}
+    if pattern is not None and density < 1 and all(one is None for one in found.values()):
+        shapes = ", ".join(f"{name} {tuple(weight.parameter.shape)}" for name, weight in weights.items())
+        raise RecipeError(f"no layer of this network can hold pattern {pattern}; its weights are {shapes}")
     return allocate(
         rule,
         {name: tuple(weight.parameter.shape) for name, weight in weights.items()},

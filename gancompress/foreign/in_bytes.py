@@ -15,8 +15,8 @@ from gancompress.export.network import decode_network, encode_network, write_net
 from gancompress.foreign.agreement import agreement, first_output, is_image
 from gancompress.foreign.calibration import check_inputs, hold_out, windows
 from gancompress.lowering.network import SparseNetwork
-from gancompress.quantization.kept import kept_in_float
-from gancompress.quantization.programs import calibrate, convolutions, merges
+from gancompress.quantization.kept import bearable, kept_in_float
+from gancompress.quantization.programs import calibrate_all, convolutions, merges, unfit
 from gancompress.quantization.ranges import RULES, LayerBytes
 from gancompress.quantization.rounding import rounding
 
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from gancompress.graphs.build import CapturedModule
     from gancompress.quantization.ranges import RangeRule
 
-__all__ = ["calibrate_network", "quality_of", "rounded", "save_in_bytes"]
+__all__ = ["calibrate_network", "check_for_bytes", "quality_of", "rounded", "save_in_bytes"]
 
 #: pieces of calibration inputs that ranges are taken from, and that layers are kept by; their size along open axes
 _WINDOWS, _COMPARED, _WINDOW = 12, 3, 48
+_NOWHERE = "none is in a place where a sparse program can be"
 
 
 def calibrate_network(
@@ -59,38 +60,56 @@ def calibrate_network(
     """
     if rule not in RULES:
         raise ExportError(f"range {rule!r}: use {', '.join(RULES)}")
-    if not inputs:
-        raise ExportError("int8 needs calibration inputs: a few of those that the network will meet")
-    check_inputs(inputs, network.captured, pixels=pixels)
-    tensors = [x for given in inputs for x in given if x.is_floating_point() and x.numel()]
-    if all(float(x.min()) == float(x.max()) for x in tensors):
-        raise ExportError("every calibration input is one and the same number all over, which says nothing of ranges")
+    check_for_bytes(network, inputs, pixels)
     pieces = windows(hold_out(inputs)[0], network.captured, _WINDOW, _WINDOWS + _COMPARED, 1)
     compared = pieces[_WINDOWS:] or pieces[:1]
-    calls = SparseNetwork(network, masks, "always").calls(pieces[:_WINDOWS] or pieces)
-    found: dict[str, LayerBytes] = {}
-    work: dict[str, float] = {}
-    names = [name for layers, _, _ in calls for name in layers]
-    for layers, program, given in calls:
-        own = calibrate(program, given, rule)
-        for number, (name, step) in enumerate(zip(layers, convolutions(program), strict=True)):
-            work[name] = work.get(name, 0) + step.pattern.kept * math.prod(step.dst.shape[1:])
-            if number in own and names.count(name) == 1:
-                found[name] = own[number]
+    calibrated = calibrate_all(SparseNetwork(network, masks, "always").calls(pieces[:_WINDOWS] or pieces), rule)
+    found, work = calibrated.ranges, calibrated.work
     if not found:
-        raise ExportError("no layer of this network fits int8: none is in a place where a sparse program can be")
+        raise ExportError(f"no layer of this network fits int8: {calibrated.reason or _NOWHERE}")
     with torch.no_grad():
         wanted = [_cut(network.compute(given)[0], pixels) for given in compared]
-    image = is_image(wanted[0])
-    peak = pixels[1] - pixels[0] if image else float(torch.cat([one.flatten() for one in wanted]).abs().max()) * 2
+    power = math.fsum(float(one.double().square().mean()) for one in wanted) / len(wanted)
+    most = bearable(peak=pixels[1] - pixels[0] if is_image(wanted[0]) else None, power=power)
 
     def error(layers: Collection[str]) -> float:
         coded = SparseNetwork(network, masks, "always", {name: found[name] for name in layers})
         outputs = [_cut(first_output(coded(*given)), pixels) for given in compared]
         return sum(float((a - b).double().square().mean()) for a, b in zip(outputs, wanted, strict=True)) / len(wanted)
 
-    kept = kept_in_float(error, {name: work[name] for name in found}, sum(work.values()), peak)
+    kept = kept_in_float(error, {name: work[name] for name in found}, sum(work.values()), most)
     return {name: own for name, own in found.items() if name not in kept}
+
+
+def check_for_bytes(network: CapturedModule, inputs: Sequence[Inputs], pixels: tuple[float, float]) -> None:
+    """Refuse, before anything takes long, what cannot become int8.
+
+    Raises:
+        ExportError: there are no inputs, they hold one and the same pixel alone, or no layer fits.
+        DataError: an input does not fit the network.
+    """
+    if not inputs:
+        raise ExportError("int8 needs calibration inputs: a few of those that the network will meet")
+    check_inputs(inputs, network.captured, pixels=pixels)
+    numbers = [given for given in zip(*inputs, strict=True) if given[0].is_floating_point()]
+    if numbers and all(_constant([x for x in given if x.numel()]) for given in numbers):
+        raise ExportError("every calibration input is one and the same all over, which says nothing of ranges")
+    piece = windows(inputs[:1], network.captured, _WINDOW, 1)
+    calls = SparseNetwork(network, {}, "always").calls(piece)
+    steps = [(name, unfit(step)) for layers, program, _ in calls
+             for name, step in zip(layers, convolutions(program), strict=True)]  # fmt: skip
+    if all(why for _, why in steps):
+        first = next((f"{name.removesuffix('.weight')}: {why}" for name, why in steps), _NOWHERE)
+        raise ExportError(f"no layer of this network fits int8: {first}")
+
+
+def _constant(inputs: Sequence[Tensor]) -> bool:
+    """Whether every channel of these is one number at all of their positions; where there is one position, all are."""
+    rows = [x.transpose(0, 1).flatten(1) if x.dim() > 2 else x.reshape(1, -1) for x in inputs]
+    if sum(one.shape[1] for one in rows) == 1:
+        rows = [one.reshape(1, -1) for one in rows]
+    ends = [torch.stack([one.amin(1), one.amax(1)]) for one in rows]
+    return not ends or all(bool((one == ends[0][0]).all()) for one in ends)
 
 
 def save_in_bytes(

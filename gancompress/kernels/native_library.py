@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import logging
 import os
 from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from pathlib import Path
 
 from gancompress.errors import KernelError, did_you_mean
 
-__all__ = ["ENVIRONMENT", "Library", "Status", "library", "status"]
+__all__ = ["ENVIRONMENT", "Library", "Status", "library", "status", "warn_of_slow_bytes"]
+
+_log = logging.getLogger(__name__)
 
 #: The environment variable that picks an instruction set.
 ENVIRONMENT = "GANCOMPRESS_KERNELS"
@@ -247,6 +250,17 @@ def _load(wanted: str) -> tuple[Library | None, Status]:
 def library() -> Library | None:
     """Return the loaded library, or None where the kernels cannot be used (see :func:`status`)."""
     return _load(os.environ.get(ENVIRONMENT, ""))[0]
+
+
+def warn_of_slow_bytes() -> None:
+    """Say, once in a process, that programs in bytes run without an instruction for them."""
+    if status().isa in (None, "baseline"):
+        _warn(status().reason)
+
+
+@functools.cache
+def _warn(reason: str) -> None:
+    _log.warning("int8 runs without the instructions for it (kernels: %s): the same numbers, slowly", reason)
 
 
 def status() -> Status:

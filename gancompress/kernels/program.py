@@ -21,7 +21,7 @@ import torch
 
 from gancompress.errors import KernelError
 from gancompress.kernels.fusing import arenas, passes
-from gancompress.kernels.native_library import library
+from gancompress.kernels.native_library import library, warn_of_slow_bytes
 from gancompress.kernels.native_program import Layout, NativeProgram, fastest, is_native, layouts
 from gancompress.kernels.pattern import Pattern, as_pattern
 from gancompress.kernels.steps import (
@@ -324,6 +324,8 @@ class Program:
             raise KernelError(f"the program takes affines {wanted}, got {got}")
         given = [t.detach().to("cpu", torch.float32).contiguous() for t in inputs]
         lib = library()
+        if any(value.stored for value in self._values):
+            warn_of_slow_bytes()
         if lib is None or not self.native:
             return self.dense(*given)
         images, affines = given[: len(self.inputs)], given[len(self.inputs) :]

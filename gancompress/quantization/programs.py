@@ -9,6 +9,7 @@ the same share one such step. Beside a doubling of pixels, taps are merged befor
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -26,7 +27,17 @@ if TYPE_CHECKING:
 
     from gancompress.kernels import Affine, Value
 
-__all__ = ["Ranges", "calibrate", "convolutions", "merges", "named", "quantized", "unfit"]
+__all__ = [
+    "Calibrated",
+    "Ranges",
+    "calibrate",
+    "calibrate_all",
+    "convolutions",
+    "merges",
+    "named",
+    "quantized",
+    "unfit",
+]
 
 #: how convolutions compute in bytes, by their place among the convolutions of a program
 Ranges: TypeAlias = "Mapping[int, LayerBytes]"
@@ -100,6 +111,55 @@ def calibrate(
             own = _chosen([merged(steps[number]) for number in numbers], seen[numbers[0]], rule, equalise)
             found.update(dict.fromkeys(numbers, own))
     return dict(sorted(found.items()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibrated:
+    """What calibration chose for the convolutions of some programs, by the names of their weights.
+
+    Attributes:
+        ranges: of those that can run in bytes.
+        work: multiply-adds of all of them.
+        why: what is against bytes, of all others.
+    """
+
+    ranges: dict[str, LayerBytes]
+    work: dict[str, float]
+    why: dict[str, str]
+
+    @property
+    def reason(self) -> str:
+        """Why no layer at all can run in bytes, in words."""
+        return next((f"{name.removesuffix('.weight')}: {why}" for name, why in self.why.items() if name), "")
+
+
+def calibrate_all(
+    calls: Sequence[tuple[Sequence[str], Program, Sequence[Sequence[Tensor]]]], rule: RangeRule = "mse"
+) -> Calibrated:
+    """Calibrate every program of a network.
+
+    Args:
+        calls: of each program the names of its convolutions' weights, itself, and what it is called with. A weight that
+            is used in several places stays in float.
+        rule: how the ends of ranges are chosen.
+
+    Raises:
+        ExportError: as for :func:`calibrate`.
+    """
+    found = Calibrated({}, {}, {})
+    names = [name for layers, _, _ in calls for name in layers]
+    for layers, program, given in calls:
+        own = calibrate(program, given, rule)
+        for number, (name, step) in enumerate(zip(layers, convolutions(program), strict=True)):
+            work = step.pattern.kept * math.prod(step.dst.shape[1:])
+            found.work[name] = found.work.get(name, 0) + work
+            if names.count(name) > 1:
+                found.why[name] = "its weight is used in several places"
+            elif number in own:
+                found.ranges[name] = own[number]
+            else:
+                found.why[name] = unfit(step) or "it reads nothing but zeros"
+    return found
 
 
 def _channels(step: ConvStep) -> int:
