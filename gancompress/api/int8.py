@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 from gancompress.errors import GancompressError
-from gancompress.runs.record import metrics_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from gancompress.experiment.finished import OpenedRun
     from gancompress.export.compiled import CompiledGenerator
     from gancompress.progress import Observer
 
-__all__ = ["Judge", "quality_lines"]
+__all__ = ["SEEDS", "Judge", "quality_lines"]
 
+#: seeds of latents that a metric is measured with, beginning with the protocol's own
+SEEDS = 3
 #: images whose pixels are compared, so many at a time
 _COMPARED, _TOGETHER = 64, 16
 
@@ -36,7 +38,7 @@ class Judge:
     observer: Observer
 
     def __call__(self, exact: CompiledGenerator, coded: CompiledGenerator) -> dict[str, Any]:
-        """Return the PSNR of images, which layers are in bytes, and each metric before and after."""
+        """Return the PSNR of images, which layers are in bytes, and each metric before and after, with its spread."""
         import torch
 
         from gancompress.evaluation.sampler import Sampler
@@ -75,8 +77,24 @@ class Judge:
         check_measurable(config, dataset)
         self.observer.message("measuring the generator in float32 and in int8")
         evaluator = Evaluator(config, dataset, torch.device("cpu"), self.observer)
-        before, after = ([metric_record(one) for one in evaluator(network).results] for network in (exact, coded))
-        return [{**new, "before": old["value"]} for old, new in zip(before, after, strict=True)]
+        seeds = range(config.seed, config.seed + SEEDS)
+        found = []
+        for network in (exact, coded):
+            by_seed = []
+            for seed in seeds:
+                evaluator.config = config.model_copy(update={"seed": seed})
+                by_seed.append([metric_record(one) for one in evaluator(network).results])
+            found.append([(own[0], _spread([one["value"] for one in own])) for own in zip(*by_seed, strict=True)])
+        return [
+            {**new, "spread": wide, "before": old["value"], "before_spread": spread, "seeds": SEEDS}
+            for (old, spread), (new, wide) in zip(*found, strict=True)
+        ]
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Return the standard deviation; of what is not finite it is no number, which says so."""
+    mean = math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.nan
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
 def quality_lines(quality: Mapping[str, Any]) -> list[str]:
@@ -92,8 +110,10 @@ def quality_lines(quality: Mapping[str, Any]) -> list[str]:
         f"int8: {total - len(floats)} of {total} convolutions{kept}; "
         f"PSNR {quality['psnr']:.1f} dB to the same weights in float32, of {quality['images']} images"
     ]
-    for one, old in zip(metrics_of(quality), quality["metrics"], strict=True):
-        lines.append(f"{one.label:24} {metric_value(old['before'])} float32 {metric_value(one.value, one.std)} int8")
+    for one in quality["metrics"]:
+        before, after = metric_value(one["before"], one["before_spread"]), metric_value(one["value"], one["spread"])
+        lines.append(f"{one['label']:24} {before} float32 {after} int8")
     if quality["metrics"]:
+        lines.append(f"±: standard deviation over {quality['metrics'][0]['seeds']} seeds of latents, the same for both")
         lines.append(f"protocol: {quality['metrics'][0]['protocol']}")
     return lines + ([f"note: {quality['note']}"] if "note" in quality else [])

@@ -45,7 +45,12 @@ def int8_section(run: RunRecord) -> dict[str, Any] | None:
     record = run.int8
     try:
         rows = [
-            (one.label, metric_value(number(old.get("before"))), metric_value(one.value, one.std), one.protocol)
+            (
+                one.label,
+                metric_value(number(old.get("before")), number(old.get("before_spread"))),
+                metric_value(one.value, number(old.get("spread"))),
+                one.protocol,
+            )
             for one, old in zip(metrics_of(record), records_of(record.get("metrics")), strict=True)
         ]
         return {"rows": rows, "psnr": f"{record['psnr']:.1f}", "images": count(record["images"]),

@@ -12,6 +12,7 @@ from export_toys import CLASSES, images, inputs, make, mask, settle
 from torch import nn
 
 import gancompress
+from gancompress.api.int8 import quality_lines
 from gancompress.backbones.base import prunable_weights
 from gancompress.data.base import ImageSpec
 from gancompress.errors import ExportError, GancompressError
@@ -150,6 +151,11 @@ def test_a_run_is_exported_and_says_what_it_cost(tmp_path: Path) -> None:
     names = [one["label"] for one in made.quality["metrics"]]
     assert names == [one.label for one in outcome.metrics.values()]
     assert all(math.isfinite(one["before"]) and math.isfinite(one["value"]) for one in made.quality["metrics"])
+    distance = made.quality["metrics"][0]  # other latents give other numbers
+    assert min(distance["spread"], distance["before_spread"]) > 0
+    lines = quality_lines(made.quality)
+    assert any("±" in line and "float32" in line and "int8" in line for line in lines)
+    assert "±: standard deviation over 3 seeds of latents, the same for both" in lines
     packed = load_packed(made.file)
     assert packed.source["quality"] == made.quality
     assert packed.source["range"] == "mse"
