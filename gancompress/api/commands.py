@@ -201,6 +201,8 @@ def compress(
     name: str | None = None,
     distill: str | None = None,
     values: NetworkValues = "float32",
+    target: str | None = None,
+    importance: str | None = None,
     out: str | Path = "runs",
     progress: bool | Observer = True,
 ) -> CompressedNetwork: ...
@@ -217,6 +219,8 @@ def compress(
     pattern: str = "unstructured",
     seed: int = 0,
     name: str | None = None,
+    target: str | None = None,
+    importance: str | None = None,
     progress: bool | Observer = True,
 ) -> CompressedNetwork: ...
 
@@ -258,6 +262,8 @@ def compress(
     name: str | None = None,
     distill: str | None = None,
     values: NetworkValues = "float32",
+    target: str | None = None,
+    importance: str | None = None,
     progress: bool | Observer = True,
 ) -> CompressionOutcome | CompressedNetwork:
     """Make a trained generator sparse, and say what that cost; as ``gancompress compress``.
@@ -275,8 +281,9 @@ def compress(
 
     Args:
         source: a finished run, its directory, a generator's weights as ``.safetensors``; or a module, or ``.onnx``.
-        density: share of the generator's weights to keep.
+        density: share of the generator's weights to keep; with ``channels``, of its channels.
         method: sparsity method; default: ``magnitude`` for a run, ``reconstruct`` for a network from elsewhere.
+            ``channels`` keeps whole channels: the result is a narrower dense network.
         overrides: settings of the compressing run to change.
         steps: fine-tuning; default: half of the run's.
         step: checkpoint of the run: ``last``, ``best`` or a number.
@@ -296,6 +303,10 @@ def compress(
             of computing or steps: ``"60s"``, ``"500 steps"``. The same call goes on where one was interrupted.
         values: for a network from elsewhere: of the file that it will be saved in; with ``int8``, ``distill`` trains
             with the rounding of bytes.
+        target: with ``channels``, in place of the density: what a call may cost or the network may hold, as in
+            ``"ms=10"``, ``"ms=40%"``, ``"macs=1.2G"``, ``"parameters=300k"``, ``"bytes=2M"``.
+        importance: with ``channels``: how they are ranked: ``magnitude``, ``lamp``, ``bn-scale``, ``taylor`` or
+            ``outputs``; default: ``outputs`` with calibration inputs, ``magnitude`` without.
         progress: as in :func:`run`.
 
     Raises:
@@ -319,7 +330,7 @@ def compress(
             return compress_foreign(
                 cast("str | Path | nn.Module", source), density, method, example=example, dynamic=dynamic,
                 calibration=calibration, pattern=pattern, pixels=pixels, seed=seed, name=name, observer=told,
-                distillation=distillation, values=values,
+                distillation=distillation, values=values, target=target, importance=importance,
             )  # fmt: skip
     of_networks = {
         "example": example, "dynamic": dynamic, "calibration": calibration, "name": name, "distill": distill,

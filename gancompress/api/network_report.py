@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from gancompress.report.network import build_network_report
@@ -30,7 +31,7 @@ def report_network(
     file: Path,
     calibration: Sequence[tuple[Tensor, ...]],
     *,
-    asked: float,
+    asked: float | str,
     pattern: str,
     pixels: tuple[float, float],
     rate: int | None = None,
@@ -43,7 +44,7 @@ def report_network(
         made: what came of it.
         file: where that is.
         calibration: inputs, of which the ones held out are shown.
-        asked: the density that was asked for.
+        asked: the density that was asked for, or the target.
         pattern: units in which weights are kept.
         pixels: black and white of images.
         rate: samples per second of sound, None where nobody said it.
@@ -75,12 +76,13 @@ def report_network(
         "pattern": pattern,
         "asked": asked,
         "density": made.density,
-        "weights": sum(mask.numel() for mask in made.masks.values()),
+        "weights": made.weights,
         "kept": sum(one.kept for one in made.layers),
         "file": str(file),
         "values": loaded.source.get("values", "float32"),
         "int8": dict(loaded.source.get("quality", {})),
         "bytes": {"dense": made.dense_bytes, "packed": loaded.bytes},
+        "channels": {name: [int(kept.sum()), len(kept)] for name, kept in made.channels.items()},
         "calibration": len(calibration),
         "held_out": made.held_out,
         "rate": rate,
@@ -95,7 +97,7 @@ def report_network(
         "machine": measured_on,
         "layers": [
             {"name": one.name.removesuffix(".weight"), "shape": list(one.shape), "kept": one.kept,
-             "weights": made.masks[one.name].numel(), "error": one.error, "dense": dense.get(one.name, "")}
+             "weights": math.prod(one.shape), "error": one.error, "dense": dense.get(one.name, "")}
             for one in made.layers
         ],
         "notes": [*notes, *times.missing],

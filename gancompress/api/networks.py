@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from gancompress.api.channel_options import channel_options
 from gancompress.errors import ExportError, RecipeError, located, ready_to_work
 from gancompress.report.network import shown_network
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from gancompress.export.network import NetworkValues
+    from gancompress.foreign.channels import ChannelOptions
     from gancompress.foreign.compress import CompressedNetwork
     from gancompress.foreign.distill import Distillation
     from gancompress.graphs.build import CapturedModule
@@ -144,13 +146,18 @@ def compress_foreign(
     observer: Observer,
     distillation: Distillation | None = None,
     values: NetworkValues = "float32",
+    target: str | None = None,
+    importance: str | None = None,
 ) -> CompressedNetwork:
     """Open and prune; see :func:`gancompress.compress`."""
     named = name or (Path(source).name if isinstance(source, str | os.PathLike) else type(source).__name__)
     _check(named, density, method, calibration, pattern, values, distillation is not None)
     network, name = open_foreign(source, example=example, dynamic=dynamic, name=name, observer=observer)
     inputs = read_calibration(calibration, network, pixels)
-    return _prune(network, density, method, inputs, pattern, pixels, seed, name, observer, distillation, values)
+    channels = channel_options(method, target, importance)
+    return _prune(
+        network, density, method, inputs, pattern, pixels, seed, name, observer, distillation, values, channels
+    )
 
 
 def _check(
@@ -179,13 +186,14 @@ def _prune(
     observer: Observer,
     distillation: Distillation | None,
     values: NetworkValues,
+    channels: ChannelOptions,
 ) -> CompressedNetwork:
     from gancompress.foreign.compress import compress_network
 
     if not inputs:
         observer.message(
-            f"warning: without calibration inputs {name} is pruned by magnitude and nothing is refitted, which costs "
-            "far more, and nothing says how much"
+            f"warning: without calibration inputs {name} is pruned by {channels.importance or 'magnitude'} and nothing "
+            "is refitted, which costs far more, and nothing says how much"
         )
     elif len(inputs) == 1:
         observer.message(f"warning: {name} is fitted to one calibration input and measured on the same: give more")
@@ -201,6 +209,7 @@ def _prune(
             seed=seed,
             distillation=distillation,
             values=values,
+            channels=channels,
             say=observer.message,
         )
 
@@ -283,6 +292,8 @@ def compress_file(
     out: Path,
     distill: str | None = None,
     rate: int | None = None,
+    target: str | None = None,
+    importance: str | None = None,
 ) -> CompressedFile:
     """Compress an ONNX file or what ``FILE.py:NAME`` makes, into a directory of its own below ``out``.
 
@@ -301,13 +312,17 @@ def compress_file(
         out: directory of directories.
         distill: how long to train what is kept.
         rate: samples per second of the sound that it makes, for the report.
+        target: for ``channels``: what the network may cost.
+        importance: for ``channels``: how they are ranked.
     """
     from gancompress.api.network_report import report_network
+    from gancompress.channels.target import parse_target
     from gancompress.foreign.opening import is_factory, make_module, parse_axes, parse_example, read_weights
     from gancompress.progress import RunProgress
 
     path, observer = Path(source), RunProgress()
     with ready_to_work():
+        channels = channel_options(method, target, importance)
         if any(of_runs):
             raise RecipeError(f"{path.name} is no run: it is pruned without recipe, settings, steps and backbone")
         _check(path.name, density, method, calibration, pattern, values, distill is not None)
@@ -338,16 +353,19 @@ def compress_file(
         if values == "int8" and not given:
             raise RecipeError("int8 needs calibration inputs, which set its ranges: --calibration photos/", where=name)
     # ordinary names for ordinary densities, and none that two densities share
-    folder = out / f"{path.name.partition('.')[0] or 'network'}-d{density:g}"
+    way = "channels-" * (method == "channels") + (f"d{density:g}" if target is None else parse_target(target).slug)
+    folder = out / f"{path.name.partition('.')[0] or 'network'}-{way}"
     with distilling(distill, folder, observer) as distillation:
-        made = _prune(network, density, method, given, pattern, pixels, 0, name, observer, distillation, values)
+        made = _prune(
+            network, density, method, given, pattern, pixels, 0, name, observer, distillation, values, channels
+        )
         if values == "int8":
             observer.message(f"bringing {name} into bytes")
         file = made.save(folder / "generator.safetensors", values=values)
     onnx = path if path.suffix.lower() == ".onnx" else None
     observer.message(f"timing {name} before and after")
     record = report_network(
-        network, made, file, given, asked=density, pattern=pattern, pixels=pixels, rate=rate, onnx=onnx
+        network, made, file, given, asked=target or density, pattern=pattern, pixels=pixels, rate=rate, onnx=onnx
     )
     return CompressedFile(made, file, file.stat().st_size, record)
 

@@ -27,11 +27,14 @@ def compress(
         str | None,
         typer.Option(
             "--method",
-            help="Sparsity method: magnitude, gmp, snip, …; reconstruct for a network from elsewhere. "
+            help="Sparsity method: magnitude, gmp, snip, …; reconstruct for a network from elsewhere; channels. "
             "[default: magnitude, or reconstruct]",
         ),
     ] = None,
-    density: Annotated[float, typer.Option("--density", help="Share of the generator's weights to keep.")] = 0.1,
+    density: Annotated[
+        float,
+        typer.Option("--density", help="Share of the generator's weights to keep; with channels, of its channels."),
+    ] = 0.1,
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Fine-tuning steps. [default: half of the run's]")
     ] = None,
@@ -106,6 +109,22 @@ def compress(
             "[default: 22050]",
         ),
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            metavar="COST",
+            help="For method channels, in place of --density: ms=10, ms=40%, macs=1.2G, parameters=300k, bytes=2M.",
+        ),
+    ] = None,
+    importance: Annotated[
+        str | None,
+        typer.Option(
+            "--importance",
+            help="For method channels: magnitude, lamp, bn-scale, taylor or outputs. "
+            "[default: outputs with calibration inputs, else magnitude]",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Directory that holds run directories.")] = Path("runs"),
 ) -> None:
     """Prune a trained generator, fine-tune it, and say what that cost; the same command resumes.
@@ -127,7 +146,7 @@ def compress(
         made = compress_file(
             run, density, method, calibration, set_, steps, recipe, backbone, weights=weights, example=example or (),
             dynamic=dynamic or (), pattern=pattern, pixels=pixels, values=values, out=out,
-            distill=distill, rate=rate,
+            distill=distill, rate=rate, target=target, importance=importance,
         )  # fmt: skip
         print_outcome(made.shown)
         typer.echo(f"written: {made.file}, {size(made.size)} of {size(made.network.dense_bytes)}")

@@ -15,9 +15,9 @@ from gancompress.backbones.base import PrunableWeight, prunable_weights
 from gancompress.errors import ExportError, RecipeError
 from gancompress.export.in_bytes import ranges_from_json, ranges_to_json
 from gancompress.export.network import NetworkValues, save_network
-from gancompress.export.tensors import density as density_of
 from gancompress.foreign.agreement import Agreement, agreement, measured
 from gancompress.foreign.calibration import Inputs, check_inputs, hold_out, windows
+from gancompress.foreign.channels import ChannelOptions, bytes_of, cut
 from gancompress.foreign.distill import Distillation, Kept, distill, fingerprint
 from gancompress.foreign.in_bytes import calibrate_network, check_for_bytes, rounded, save_in_bytes
 from gancompress.graphs.build import CapturedModule
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "CompressedLayer", "CompressedNetwork", "check_settings", "compress_network"]
 
-METHODS = ("reconstruct", "magnitude")
+METHODS = ("reconstruct", "magnitude", "channels")
 
 #: pieces that are cut out of calibration inputs, and their size along every axis that is open
 _WINDOWS, _WINDOW = 16, 48
@@ -52,7 +52,7 @@ class CompressedLayer:
 
     Attributes:
         name: of its weight.
-        shape: of its weight.
+        shape: of its weight in the whole network.
         kept: weights.
         error: squared error of its outputs over their variance, on calibration inputs; None where nothing was fitted.
     """
@@ -87,6 +87,8 @@ class CompressedNetwork:
         pixels: black and white of its images.
         values: of the file that it is for.
         ranges: by the names of weights, how convolutions compute in bytes, where it was distilled with that rounding.
+        channels: for ``channels``: by the names of groups, which of the whole network's are kept, bool (width,).
+        whole_bytes: of the whole network, where this one has smaller tensors.
     """
 
     network: CapturedModule
@@ -102,6 +104,8 @@ class CompressedNetwork:
     pixels: tuple[float, float] = (0.0, 1.0)
     values: NetworkValues = "float32"
     ranges: Mapping[str, LayerBytes] = dataclasses.field(default_factory=dict, repr=False)
+    channels: Mapping[str, Tensor] = dataclasses.field(default_factory=dict, repr=False)
+    whole_bytes: int | None = None
 
     def __call__(self, *inputs: Tensor) -> Any:
         """Compute the outputs."""
@@ -117,14 +121,18 @@ class CompressedNetwork:
 
     @property
     def density(self) -> float:
-        """Share of kept weights among the prunable ones."""
-        return density_of(self.masks)
+        """Share of kept weights among the prunable ones of the whole network."""
+        return sum(one.kept for one in self.layers) / self.weights
+
+    @property
+    def weights(self) -> int:
+        """Prunable ones of the whole network."""
+        return sum(torch.Size(one.shape).numel() for one in self.layers)
 
     @property
     def dense_bytes(self) -> int:
-        """Of all tensors of the network, none left out."""
-        state = self.network.state_dict()
-        return sum(state[name].numel() * state[name].element_size() for name in self.network.captured.tensors)
+        """Of all tensors of the whole network, none left out."""
+        return bytes_of(self.network) if self.whole_bytes is None else self.whole_bytes
 
     def save(self, path: str | Path, *, values: NetworkValues | None = None, range: RangeRule = "mse") -> Path:
         """Write it into one file, which :func:`gancompress.load` opens.
@@ -164,8 +172,8 @@ class CompressedNetwork:
 
     def _summary(self) -> list[str]:
         kept = sum(one.kept for one in self.layers)
-        total = sum(mask.numel() for mask in self.masks.values())
-        lines = [f"{self.name}: {kept:,} of {total:,} weights kept (density {self.density:.4g}), by {self.method}"]
+        whole, density = self.weights, self.density
+        lines = [f"{self.name}: {kept:,} of {whole:,} weights kept (density {density:.4g}), by {self.method}"]
         lines[0] += f", distilled for {self.distilled}" * bool(self.distilled)
         on = f"{self.held_out} inputs held out" if self.held_out != 1 else "1 input held out"
         if not self.held_out:
@@ -209,21 +217,25 @@ def compress_network(
     seed: int = 0,
     distillation: Distillation | None = None,
     values: NetworkValues = "float32",
+    channels: ChannelOptions | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> CompressedNetwork:
     """Prune a network of anybody's.
 
     Args:
         network: left as it is.
-        density: share of the weights of convolutions and linear layers to keep.
+        density: share of the weights of convolutions and linear layers to keep; for ``channels``, of the channels of
+            every group.
         calibration: inputs as the network will meet them; a few photographs do. Every fourth is only measured by.
         name: how results call the network.
-        method: ``reconstruct``, which refits what it keeps, or ``magnitude``, which needs no inputs and costs far more.
+        method: ``reconstruct``, which refits what it keeps; ``magnitude``, which needs no inputs and costs far more; or
+            ``channels``, which keeps whole channels, and with inputs refits what reads them.
         pattern: units in which weights are kept; default: single weights.
         pixels: black and white of its images, for measuring.
         seed: of what is looked at.
         distillation: train what is kept afterwards, on the inputs that are pruned by.
         values: of the file that it is for: with ``int8``, distillation computes with the rounding of bytes.
+        channels: for ``channels``: what else is asked of it.
         say: told what is being done.
 
     Raises:
@@ -231,16 +243,16 @@ def compress_network(
         KeyboardInterrupt: the distillation was asked to stop.
     """
     check_settings(density, method, values, calibrated=bool(calibration), distilled=distillation is not None)
+    options = ChannelOptions() if channels is None else channels
+    options.check(method, pattern)
     graph = network.captured
     if values == "int8":
         check_for_bytes(network, calibration, pixels)
     elif calibration:
         check_inputs(calibration, graph, pixels=pixels)
-    compressed = CapturedModule(graph, {key: tensor.clone() for key, tensor in network.state_dict().items()})
-    weights = prunable_weights(compressed)
+    weights = prunable_weights(network)
     if not weights:
         raise ExportError("has no convolution and no linear layer with weights of its own: there is nothing to prune")
-    budget = _budget(weights, density, pattern, "erk" if method == "magnitude" else "global")
     fitting, held = hold_out(calibration) if calibration else ([], [])
     for given in held:
         _check_finite(network, given)
@@ -248,14 +260,25 @@ def compress_network(
     if distillation is not None:
         say = _interrupted_by(distillation.stop, say)
         settings = (density, method, str(pattern), seed, str(distillation.length), *(["int8"] * (values == "int8")))
+        settings += options.settings
         kept = Kept(distillation.directory, fingerprint(network, calibration, settings))
         begun = kept.load()
-    if begun is None:
-        pieces = windows(fitting, graph, _WINDOW, max(_WINDOWS, len(fitting)), seed) if fitting else []
-        masks, errors = _prune(compressed, weights, pieces, budget, method, seed, say)
-        if pieces and estimate_norms(compressed, network, pieces):
-            say("statistics of batch norms estimated anew")
+    pieces = windows(fitting, graph, _WINDOW, max(_WINDOWS, len(fitting)), seed) if fitting and begun is None else []
+    stays: Mapping[str, Tensor] = {}
+    errors: Mapping[str, float] = {}
+    if method == "channels":
+        known = None if begun is None else begun.groups["channels"]
+        compressed, stays = cut(network, density, pieces, options, seed, known, say)
+        masks = {key: torch.ones_like(one.parameter).bool() for key, one in prunable_weights(compressed).items()}
     else:
+        compressed = CapturedModule(graph, {key: tensor.clone() for key, tensor in network.state_dict().items()})
+        own = prunable_weights(compressed)
+        if begun is None:
+            budget = _budget(own, density, pattern, "erk" if method == "magnitude" else "global")
+            masks, errors = _prune(compressed, own, pieces, budget, method, seed, say)
+            if pieces and estimate_norms(compressed, network, pieces):
+                say("statistics of batch norms estimated anew")
+    if begun is not None:
         say(f"going on at step {begun.step} of the distillation")
         for key, tensor in compressed.state_dict().items():
             tensor.copy_(begun.groups["weights"][key])
@@ -266,11 +289,13 @@ def compress_network(
     ranges: dict[str, LayerBytes] = {}
     if distillation is not None and kept is not None:
         if values == "int8":
-            known = None if begun is None else begun.scalars.get("ranges")
+            held_ranges = None if begun is None else begun.scalars.get("ranges")
             ranges = (
-                ranges_from_json(known) if known else calibrate_network(compressed, masks, calibration, "mse", pixels)
+                ranges_from_json(held_ranges)
+                if held_ranges
+                else calibrate_network(compressed, masks, calibration, "mse", pixels)
             )
-        kept.beside({"masks": masks}, {"errors": errors, "ranges": ranges_to_json(ranges)})
+        kept.beside({"masks": masks, "channels": dict(stays)}, {"errors": errors, "ranges": ranges_to_json(ranges)})
         if begun is None:
             kept.save(Snapshot(0, {"weights": compressed.state_dict()}, {}))
         with rounded(compressed, masks, ranges, fitting):
@@ -279,7 +304,9 @@ def compress_network(
                 stop=distillation.stop, say=say,
             )  # fmt: skip
     layers = tuple(
-        CompressedLayer(key, tuple(mask.shape), int(mask.sum()), errors.get(key.removesuffix(".weight")))
+        CompressedLayer(
+            key, tuple(weights[key].parameter.shape), int(mask.sum()), errors.get(key.removesuffix(".weight"))
+        )
         for key, mask in masks.items()
     )
     agreed = tuple(agreement(network, compressed, held, pixels)) if held else ()
@@ -288,6 +315,7 @@ def compress_network(
     return CompressedNetwork(
         compressed, masks, layers, agreed, apart, method, name, distilled=trained,
         calibration=tuple(calibration), pixels=pixels, values=values, ranges=ranges,
+        channels=stays, whole_bytes=bytes_of(network) if stays else None,
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from gancompress.sparsity.state import Budget
 
-__all__ = ["Reconstructed", "reconstruct"]
+__all__ = ["Reconstructed", "reconstruct", "refit_layers"]
 
 #: share of the mean second moment that is added to all, so that inputs that always went together stay apart
 _DAMPING = 1e-4
@@ -135,6 +135,29 @@ def reconstruct(
     masks = _choose(seen, budget, rounds, say)
     say("refitting what is left")
     return Reconstructed(masks, _refit_in_order(network, layers, masks, batches, positions, seed))
+
+
+def refit_layers(
+    network: CapturedModule,
+    batches: Sequence[tuple[Tensor, ...]],
+    masks: Mapping[str, Tensor],
+    *,
+    positions: int = 16_384,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Prune a network in place to masks that are given, and refit what is left.
+
+    Args:
+        network: whole, in eval mode.
+        batches: calibration inputs.
+        masks: by the names of weights; True is kept.
+        positions: of outputs that are looked at, per layer.
+        seed: of positions.
+
+    Returns:
+        Errors by the paths of layers, as in :class:`Reconstructed`.
+    """
+    return _refit_in_order(network, matrix_layers(network, list(masks)), masks, batches, positions, seed)
 
 
 def _collect(layer: MatrixLayer, pairs: Sequence[tuple[Tensor, Tensor]], positions: int, seed: int) -> list[_Moments]:
