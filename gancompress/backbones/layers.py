@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm
 
 from gancompress.backbones import folding
@@ -29,6 +29,7 @@ __all__ = [
     "ProjectedBatchNorm2d",
     "ProjectionDiscriminator",
     "ProjectionHead",
+    "SpectralNorm",
     "UpBlock",
     "averaged",
     "batch_norm",
@@ -63,23 +64,37 @@ def spectral(layer: L, enabled: bool = True) -> L:
     The parametrisation draws its vectors and takes 15 power iterations here, so call it after the weight is drawn.
     The hook flavour of torch is never used: it cannot be deep-copied after a training step.
     """
-    if enabled and layer.weight.is_meta:
-        _spectral_without_values(layer)
-    elif enabled:
-        parametrizations.spectral_norm(layer)
+    if enabled:
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        axis = 1 if isinstance(layer, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)) else 0
+        norm = _without_values(weight, axis) if weight.is_meta else SpectralNorm(weight, dim=axis)
+        parametrize.register_parametrization(layer, "weight", norm)
     return layer
 
 
-def _spectral_without_values(layer: nn.Module) -> None:
-    """Give a layer without values what :func:`spectral` gives; iterations there find nothing and take seconds."""
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    axis = 1 if isinstance(layer, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)) else 0
-    norm: Any = _SpectralNorm(torch.ones([1] * weight.dim(), device="cpu"), dim=axis)
+class SpectralNorm(_SpectralNorm):
+    """torch's parametrisation, bit for bit; its steps of two small products are called directly, which halves them."""
+
+    def _power_method(self, weight_mat: Tensor, n_power_iterations: int) -> None:
+        with torch.no_grad():
+            adjoint = weight_mat.H
+            for _ in range(n_power_iterations):
+                self._to_length_1(torch.mv(weight_mat, self._v), self._u)
+                self._to_length_1(torch.mv(adjoint, self._u), self._v)
+
+    def _to_length_1(self, vector: Tensor, out: Tensor) -> None:
+        """Write into ``out``, which copies of the module on other devices share."""
+        torch.div(vector, torch.linalg.vector_norm(vector, 2, 0, keepdim=True).clamp_min_(self.eps), out=out)
+
+
+def _without_values(weight: Tensor, axis: int) -> SpectralNorm:
+    """Return the norm of a weight that has only a shape; iterations there find nothing and take seconds."""
+    norm = SpectralNorm(torch.ones([1] * weight.dim(), device="cpu"), dim=axis)
     rows = weight.shape[axis]
     norm.register_buffer("_u", weight.new_empty(rows))
     norm.register_buffer("_v", weight.new_empty(weight.numel() // rows))
-    parametrize.register_parametrization(layer, "weight", norm)
+    return norm
 
 
 def finish(layer: L, draw: Initialiser, spectral_norm: bool = False) -> L:

@@ -32,7 +32,8 @@ class BackboneSuite(ConfiguredSuite):
         component: the class, or a registered name.
         settings: its settings; narrow networks are quick to judge. With a setting ``conditional`` it is judged with
             and without classes.
-        every_size: judge shapes and gradients at every resolution that it makes, not at the smallest alone.
+        every_size: judge shapes and gradients at every resolution that it makes (with classes, if it can), not at the
+            smallest alone.
     """
 
     registry = BACKBONES
@@ -57,7 +58,8 @@ class BackboneSuite(ConfiguredSuite):
         smallest = min(case.resolution for case in cases)
         every_size = self.every_size and look.__name__ in _EVERY_SIZE
         for case in cases:
-            if every_size or case.resolution == smallest:
+            # beyond the smallest, classes make no difference that the smallest did not show
+            if case.resolution == smallest or (every_size and case.conditional is cases[-1].conditional):
                 try:
                     look(case)
                 except AssertionError as error:

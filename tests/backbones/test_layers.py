@@ -102,11 +102,32 @@ def test_a_network_that_cannot_be_traced_says_that_its_order_was_taken() -> None
     assert connections(layers)["skip"] == (("b",), ("c",))
 
 
-@pytest.mark.parametrize(
+spectral_layers = pytest.mark.parametrize(
     "make",
     [lambda: nn.Conv2d(3, 5, (2, 4)), lambda: nn.ConvTranspose2d(3, 5, 4), lambda: nn.Linear(3, 5)],
     ids=["convolution", "transposed", "linear"],
 )
+
+
+@spectral_layers
+def test_the_norm_is_that_of_torch_bit_for_bit(make: Any) -> None:
+    own, theirs = [], []
+    for found, normed in ((own, spectral), (theirs, parametrizations.spectral_norm)):
+        torch.manual_seed(0)
+        layer = normed(make())
+        vectors = layer.parametrizations.weight[0]._u.data_ptr()
+        for step in range(3):
+            loss = (layer.weight.flatten() * torch.arange(layer.weight.numel())).sum()
+            (gradient,) = torch.autograd.grad(loss, layer.parametrizations.weight.original)
+            found += [gradient, *(one.clone() for one in layer.state_dict().values())]
+            if step == 1:
+                layer.eval()  # no more iterations
+        assert layer.parametrizations.weight[0]._u.data_ptr() == vectors  # what copies on other devices share
+        found.append(layer.weight.detach())
+    assert all(torch.equal(one, other) for one, other in zip(own, theirs, strict=True))
+
+
+@spectral_layers
 def test_a_layer_without_values_is_normalised_like_one_with_them(make: Any) -> None:
     real = spectral(make())
     with torch.device("meta"):
