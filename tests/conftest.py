@@ -4,14 +4,50 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # which kernels run is measured, and no measurement decides in a test: those that want sparse kernels say so
 os.environ["GANCOMPRESS_SPARSE"] = "never"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _a_step_is_played_once() -> Iterator[None]:
+    """Play a step without values once for networks that are written alike: every run does, a third of a smoke run.
+
+    Tests of the estimate itself ask for ``played_anew``.
+    """
+    from gancompress.experiment import memory
+
+    play, known = memory._largest_step, {}
+
+    def once(trainer: Any) -> int | None:
+        loss = trainer.objective.loss
+        objective = dataclasses.replace(trainer.objective, seed=0, loss=(type(loss), loss.config))
+        networks = str(trainer.generator), str(trainer.discriminator), trainer.generator.image
+        key = str((*networks, trainer.config, objective, trainer.group.world, trainer.device))
+        if key not in known:
+            known[key] = play(trainer)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        once.really = play  # type: ignore[attr-defined]
+        patch.setattr(memory, "_largest_step", once)
+        yield
+
+
+@pytest.fixture
+def played_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Play every step through, whatever was played before."""
+    from gancompress.experiment import memory
+
+    monkeypatch.setattr(memory, "_largest_step", memory._largest_step.really)  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from gancompress.recipe.schema import Recipe
     from gancompress.training.loop import Trainer
 
+pytestmark = pytest.mark.usefixtures("played_anew")
+
 TINY: dict[str, Any] = {
     "name": "tiny",
     "data": {"name": "shapes", "resolution": 16, "images": 64},
