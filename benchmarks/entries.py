@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DENSITIES = (0.05, 0.1, 0.2)
 PAIRS = ((0.05, 0.05), (0.1, 0.1), (0.05, 0.3))
 #: entries that need training steps in bf16, which take minutes on a CPU that has no instructions for it
-BF16_ENTRIES = frozenset({"S6", "D2"})
+BF16_ENTRIES = frozenset({"S6", "S7", "D2"})
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from gancompress import kernels
 from gancompress.bench.timing import alternate
-from gancompress.bench.train import BF16, _give_gradients, _step, _trainer, optimizer_operations
+from gancompress.bench.train import BF16, _give_gradients, _step, _trainer, optimizer_operations, sparse_name
 from gancompress.cost.summary import optimizer_bytes
 from gancompress.experiment.assemble import build_dataset, build_trainer
 from gancompress.experiment.budgets import ROLES, build_method, masked_weights
@@ -240,13 +240,8 @@ def s2(rounds: int) -> Iterator[Row]:
 def s3(rounds: int) -> Iterator[Row]:
     aims = dict(zip(PAIRS, ((5.5, 9), (4.3, 6.5), (3.2, 5)), strict=True))
     for pair in narrowed(PAIRS, at_pair):
-        row = training(256, rounds).against_plain[sparse(pair)]
+        row = training(256, rounds).against_plain[sparse_name(pair)]
         yield Row("256 channels", at_pair(pair), row.faster, *aims[pair], row.quartiles)
-
-
-def sparse(pair: tuple[float, float]) -> str:
-    """What the timings call a sparse step."""
-    return f"sparse {pair[0]:g}/{pair[1]:g}"
 
 
 #: channels, and densities of generator and discriminator
@@ -263,7 +258,7 @@ def steps() -> tuple[tuple[int, tuple[float, float]], ...]:
 def s4(rounds: int) -> Iterator[Row]:
     aims = dict(zip(STEPS, ((3, 5), (2.4, 5), (1.8, 5), (1.7, 3)), strict=True))
     for channels, pair in steps():
-        row = training(channels, rounds).against_best[sparse(pair)]
+        row = training(channels, rounds).against_best[sparse_name(pair)]
         yield Row(f"{channels} channels", at_pair(pair), row.faster, *aims[channels, pair], row.quartiles)
 
 
@@ -271,8 +266,24 @@ def s4(rounds: int) -> Iterator[Row]:
 def s6(rounds: int) -> Iterator[Row]:
     ran = "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "bf16 without instructions for it"
     for channels, pair in steps():
-        row = training(channels, rounds).against(BF16)[sparse(pair)]
+        row = training(channels, rounds).against(BF16)[sparse_name(pair)]
         yield Row(f"{channels} channels", at_pair(pair), row.faster, None, None, row.quartiles, ran=ran)
+
+
+@entry("S7", "a sparse float32 step, and our dense bf16 one, over a sparse bf16 one in blocks of 2x2")
+def s7(rounds: int) -> Iterator[Row]:
+    """Only where the processor multiplies pairs of bf16 in one instruction."""
+    aims = {(256, PAIRS[2]): {"sparse float32": (1.5, 2), "dense bf16": (1.8, 2.4)}}
+    for channels, pair in steps():
+        found, own = training(channels, rounds), sparse_name(pair, bf16=True)
+        for case, reference in (("sparse float32", sparse_name(pair)), ("dense bf16", BF16)):
+            target, stretch = aims.get((channels, pair), {}).get(case, (None, None))
+            if own in found.against_plain:
+                row = found.against(reference)[own]
+                yield Row(f"{channels} channels: {case}", at_pair(pair), row.faster, target, stretch, row.quartiles)
+            else:
+                note = "no instruction for pairs of bf16 here"
+                yield Row(f"{channels} channels: {case}", at_pair(pair), None, target, stretch, note=note)
 
 
 @entry("S5", "bytes of optimizer state: dense over compact, 256 channels, density 0.05/0.05")

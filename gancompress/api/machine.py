@@ -76,7 +76,8 @@ def _kernels() -> Finding:
 
     status = kernels.status()
     if status.available:
-        return Finding("sparse kernels", f"{status.isa}, int8 by {status.int8}")
+        bf16 = "" if status.bf16 is None else f", bf16 by {status.bf16}"
+        return Finding("sparse kernels", f"{status.isa}, int8 by {status.int8}{bf16}")
     return Finding("sparse kernels", "none: everything runs dense", status.reason)
 
 

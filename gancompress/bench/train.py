@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gancompress import kernels
 from gancompress.bench.styles import PlainStep, Style
 from gancompress.bench.timing import Ratio, alternate, keep_memory, machine, ratios
+from gancompress.components.registry import PATTERNS
 from gancompress.errors import RecipeError
 from gancompress.experiment.acceleration import why_not_recorded
 from gancompress.experiment.assemble import build_dataset, build_loss, build_trainer
 from gancompress.experiment.budgets import ROLES, masked_weights, with_densities
 from gancompress.methods.base import Plan
+from gancompress.recipe.components import config_type, narrow_component
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from gancompress.recipe.schema import Recipe
     from gancompress.training.loop import Trainer
 
-__all__ = ["BenchTrain", "bench_train", "optimizer_operations", "parse_densities"]
+__all__ = ["BenchTrain", "bench_train", "in_blocks", "optimizer_operations", "parse_densities", "sparse_name"]
 
 PLAIN = "plain style"
 TOGETHER, UNMASKED = "all together, float32", "all together, no masks"
@@ -125,7 +128,7 @@ def bench_train(
         recipe: networks, data, batch and discriminator steps; its densities unless others are given.
         densities: of generator and discriminator, for our sparse step; the dense variants do not depend on them.
         rounds: turns of each variant, at least 2.
-        bf16: time bf16 too.
+        bf16: time bf16 too; sparse steps with masks of 2x2 blocks, where there is an instruction for them.
         compile: time ``torch.compile`` too, which takes minutes to start.
         alone: time each switch alone, not only all together.
         device: where; on a GPU the clock is the wall's, CUDA graphs are timed where a step can be recorded, and the
@@ -162,7 +165,10 @@ def bench_train(
     if gpu and not why_not_recorded(recipe, build_loss(recipe), device=device):
         steps[GRAPHS] = _step(trainer(**fast, cuda_graphs=True))
     for pair in () if gpu else asked:
-        steps[f"sparse {pair[0]:g}/{pair[1]:g}"] = _step(trainer(pair, kernels="auto", fold="auto"))
+        steps[sparse_name(pair)] = _step(trainer(pair, kernels="auto", fold="auto"))
+        if bf16 and kernels.status().bf16 is not None:
+            blocks = _trainer(in_blocks(recipe), dataset, pair, kernels="auto", fold="auto", precision="bf16")
+            steps[sparse_name(pair, bf16=True)] = _step(blocks)
     times = alternate(steps, rounds, warm=3 if gpu else 1, calls=10 if gpu else 1, gpu=gpu)
     against_plain = ratios(times, PLAIN)
     masking = ratios(times, TOGETHER)[UNMASKED]
@@ -184,6 +190,18 @@ def bench_train(
         operations=optimizer_operations(together),
         times=times,
     )
+
+
+def sparse_name(pair: tuple[float, float], *, bf16: bool = False) -> str:
+    """What a sparse step of these densities of generator and discriminator is called."""
+    return f"sparse {pair[0]:g}/{pair[1]:g}{', bf16' if bf16 else ''}"
+
+
+def in_blocks(recipe: Recipe) -> Recipe:
+    """Return a recipe whose masks are of blocks of 2x2, which products of pairs of bf16 are made for."""
+    narrowed = narrow_component("pattern", "block", config_type(PATTERNS, "block"))
+    pattern = narrowed.model_validate({"name": "block", "outputs": 2, "inputs": 2})
+    return recipe.model_copy(update={"sparsity": recipe.sparsity.model_copy(update={"pattern": pattern})})
 
 
 def _densities(recipe: Recipe) -> tuple[float, float]:

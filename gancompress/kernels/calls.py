@@ -46,7 +46,7 @@ def conv(
         lib: the loaded kernels.
         plan: made for the shape of the output.
         x: float32, contiguous or batch last.
-        weight: dense float32, contiguous; only kept positions are read.
+        weight: dense float32, contiguous; kept positions are read, and in pairs their neighbours, which must be 0.
         bias: float32 per output channel, or None.
         out_shape: shape of the result.
         batch_last: lay the result out batch last, for a batch that is a multiple of 16.
@@ -77,6 +77,7 @@ def backward(
     transpose: bool,
     want: tuple[bool, bool],
     pre_relu: bool = False,
+    bf16: bool = False,
 ) -> tuple[Tensor | None, Tensor | None] | None:
     """The gradients of a layer towards its input and towards its kept weights.
 
@@ -85,10 +86,11 @@ def backward(
         plans: those of the two gradients.
         x: the layer's input, float32, contiguous or batch last.
         gradient: towards its result, float32, contiguous or batch last.
-        weight: dense float32, contiguous.
+        weight: dense float32, contiguous, as for :func:`conv`.
         transpose: whether the layer is a transposed convolution.
         want: which of the two to compute.
         pre_relu: the layer takes ``relu(x)``; the gradient is towards ``x``. Not for transposed ones.
+        bf16: for the weight gradient, round what is multiplied to bf16; the plan towards the input says it of that one.
 
     Returns:
         The two gradients (None where not wanted; the first lies in memory as ``x`` does, the second is dense-shaped and
@@ -102,7 +104,7 @@ def backward(
         gradient=gradient.data_ptr(), for_x=None if for_x is None else for_x.data_ptr(),
         for_weight=None if for_weight is None else for_weight.data_ptr(), batch=x.shape[0],
         hi=size[0], wi=size[1], ho=size[2], wo=size[3], layout_x=_layout(x), layout_gradient=_layout(gradient),
-        transpose=int(transpose), pre_relu=int(pre_relu), threads=torch.get_num_threads(),
+        transpose=int(transpose), pre_relu=int(pre_relu), bf16=int(bf16), threads=torch.get_num_threads(),
     )  # fmt: skip
     return (for_x, for_weight) if lib.check(lib.raw.gc_backward(ctypes.byref(args))) else None
 

@@ -22,6 +22,7 @@ class Layer:
         padding: both dimensions.
         output_padding: of a transposed convolution.
         batch_last: maps come and go batch last (see :mod:`gancompress.kernels.layout`).
+        bf16: numbers are rounded to bf16 before they are multiplied; for even channels (:attr:`paired`).
     """
 
     op: Literal["conv", "transpose", "linear"]
@@ -33,6 +34,12 @@ class Layer:
     padding: int = 0
     output_padding: int = 0
     batch_last: bool = False
+    bf16: bool = False
+
+    @property
+    def paired(self) -> bool:
+        """Whether its input and output channels are even, so that products of pairs of either can be taken."""
+        return self.weight[0] % 2 == 0 and self.weight[1] % 2 == 0
 
     @property
     def out_size(self) -> tuple[int, int]:

@@ -94,7 +94,7 @@ def _backward_plans(lib: Library, layer: Layer, pattern: Pattern) -> tuple[Plan,
     here, there = (_grid(layer, size) for size in ((layer.height, layer.width), layer.out_size))
     transpose = layer.op == "transpose"
     return (
-        pattern.plan(lib, DIRECT if transpose else PHASED, layer.stride, layer.padding, here),
+        pattern.plan(lib, DIRECT if transpose else PHASED, layer.stride, layer.padding, here, pairs=layer.bf16),
         pattern.plan(lib, WEIGHTS, layer.stride, layer.padding, here if transpose else there),
     )
 
@@ -115,8 +115,8 @@ class _Sparse(torch.autograd.Function):
         ctx.pattern, ctx.layer, ctx.lib, ctx.dense_gradient = pattern, layer, lib, dense_gradient
         ctx.pre_relu = pre_relu
         kind = PHASED if layer.op == "transpose" else DIRECT
-        plan = pattern.plan(lib, kind, layer.stride, layer.padding, _grid(layer, layer.out_size))
-        x, weight = _taken(x.detach()), weight.detach().contiguous()
+        plan = pattern.plan(lib, kind, layer.stride, layer.padding, _grid(layer, layer.out_size), pairs=layer.bf16)
+        x, weight = _taken(x.detach()), _given(layer, weight.detach(), pattern)
         bias = None if bias is None else bias.detach().contiguous()
         out = calls.conv(lib, plan, x, weight, bias, layer.out_shape, batch_last=layer.batch_last, pre_relu=pre_relu)
         return _dense(layer, torch.relu(x) if pre_relu else x, keep(weight, pattern), bias) if out is None else out
@@ -130,13 +130,18 @@ class _Sparse(torch.autograd.Function):
         if torch.is_grad_enabled():  # a graph of the gradient is wanted: dense operations record one
             for_x, for_w = _dense_gradients(ctx, gradient, x, weight, (need_x, need_w))
         else:
-            for_x, for_w = _sparse_gradients(ctx, _taken(gradient), _taken(x), weight.contiguous())
+            for_x, for_w = _sparse_gradients(ctx, _taken(gradient), _taken(x), _given(ctx.layer, weight, ctx.pattern))
         return for_x, for_w, for_bias, None, None, None, None, None
 
 
 def _taken(x: Tensor) -> Tensor:
     """``x`` in a memory format that the kernels take."""
     return x if is_batch_last(x) else x.contiguous()
+
+
+def _given(layer: Layer, weight: Tensor, pattern: Pattern) -> Tensor:
+    """``weight`` as the kernels take it; those for pairs read what is masked beside a kept weight too."""
+    return torch.where(pattern.mask, weight, 0.0) if layer.bf16 else weight.contiguous()
 
 
 def _bias_gradient(gradient: Tensor) -> Tensor:
@@ -152,7 +157,7 @@ def _sparse_gradients(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor) -> 
     want = (need_x, need_w and not ctx.dense_gradient)
     if any(want):
         plans, transpose = _backward_plans(ctx.lib, layer, ctx.pattern), layer.op == "transpose"
-        how = {"transpose": transpose, "want": want, "pre_relu": ctx.pre_relu}
+        how = {"transpose": transpose, "want": want, "pre_relu": ctx.pre_relu, "bf16": layer.bf16}
         for_x, for_w = calls.backward(ctx.lib, plans, x, gradient, weight, **how) or (None, None)
     missing = (need_x and for_x is None, need_w and for_w is None)
     if any(missing):  # asked for, or something is not finite

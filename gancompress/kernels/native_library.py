@@ -6,6 +6,7 @@ Python, so one build serves many versions of both, and ctypes releases the inter
 Environment:
     GANCOMPRESS_KERNELS: ``avx512vnni``, ``avx512``, ``avxvnni``, ``avx2``, ``dotprod`` or ``baseline`` picks an
         instruction set, ``off`` runs everything dense. ``vnni`` and ``dotprod`` only change how bytes are multiplied.
+    GANCOMPRESS_BF16: ``shifts`` lets machines without an instruction for it compute in bf16 too, to see what it does.
     GANCOMPRESS_KERNELS_LIBRARY: load this file instead of the installed one (used to run a sanitizer build).
 """
 
@@ -17,7 +18,7 @@ import itertools
 import logging
 import os
 from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_void_p
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gancompress.errors import KernelError, did_you_mean
@@ -26,10 +27,12 @@ __all__ = ["ENVIRONMENT", "Library", "Status", "library", "status", "warn_of_slo
 
 _log = logging.getLogger(__name__)
 
+#: The environment variable by which machines without an instruction for bf16 compute in it all the same, slowly.
+SHIFTS = "GANCOMPRESS_BF16"
 #: The environment variable that picks an instruction set.
 ENVIRONMENT = "GANCOMPRESS_KERNELS"
 
-_ABI = 11
+_ABI = 12
 _OK, _NOT_FINITE, _BAD_ARGUMENT, _NO_MEMORY = range(4)
 IMAGES, POINTS, BATCH_LAST = range(3)
 DIRECT, PHASED, WEIGHTS = range(3)
@@ -47,6 +50,7 @@ class Status:
         path: the library's file, or None when there is none.
         reason: why it is so, in one line.
         int8: the instruction that multiplies bytes, or None.
+        bf16: the instruction that multiplies pairs of bf16, or None: layers stay dense where training is in bf16.
     """
 
     available: bool
@@ -54,6 +58,7 @@ class Status:
     path: str | None
     reason: str
     int8: str | None = None
+    bf16: str | None = None
 
 
 def _fields(*names_by_type: tuple[type, str]) -> list[tuple[str, type]]:
@@ -66,7 +71,7 @@ class PlanShape(ctypes.Structure):
 
     _fields_ = _fields(
         (c_int32, "kind dim0 dim1 kh kw stride_y stride_x top left dilation_y dilation_x groups shuffle"),
-        (c_int32, "flat grid_h grid_w tile_h tile_w tiles_y tiles_x chunk blocks in_lanes"),
+        (c_int32, "flat grid_h grid_w tile_h tile_w tiles_y tiles_x chunk blocks in_lanes pairs"),
     )
 
 
@@ -86,7 +91,7 @@ class BackwardArgs(ctypes.Structure):
     _fields_ = _fields(
         (c_void_p, "plan_x plan_weight weight x gradient for_x for_weight"),
         (c_int64, "batch"),
-        (c_int32, "hi wi ho wo layout_x layout_gradient transpose pre_relu threads"),
+        (c_int32, "hi wi ho wo layout_x layout_gradient transpose pre_relu bf16 threads"),
     )
 
 
@@ -149,8 +154,8 @@ class RunArgs(ctypes.Structure):
 
 
 #: what functions give, where that is no status code, and what they take, where ctypes cannot tell it from the values
-_RESULTS = {"gc_isa_name": c_char_p, "gc_isa_bytes": c_char_p, "gc_plan_new": c_void_p, "gc_program_new": c_void_p,
-            "gc_plan_free": None, "gc_program_free": None}  # fmt: skip
+_RESULTS = {"gc_isa_name": c_char_p, "gc_isa_bytes": c_char_p, "gc_isa_pairs": c_char_p, "gc_plan_new": c_void_p,
+            "gc_program_new": c_void_p, "gc_plan_free": None, "gc_program_free": None}  # fmt: skip
 _ARGUMENTS = {
     "gc_plan_new": [c_void_p, POINTER(PlanShape), c_int32],
     "gc_plan_free": [c_void_p],
@@ -209,6 +214,13 @@ class Library:
         self.lanes = int(lib.gc_isa_lanes(self.isa_index))
         self.blocks = int(lib.gc_isa_blocks(self.isa_index))
         self.int8: str = lib.gc_isa_bytes(self.isa_index).decode()
+        pairs = lib.gc_isa_pairs(self.isa_index)
+        self.pairs: str | None = None if pairs is None else pairs.decode()
+
+    @property
+    def computes_bf16(self) -> bool:
+        """Whether layers compute in bf16 where training does: with an instruction for it, or told to by shifts."""
+        return self.pairs is not None and (self.pairs != "shifts" or os.environ.get(SHIFTS) == "shifts")
 
     def check(self, code: int) -> bool:
         """Turn a status code into True (done), False (an input was not finite: nothing useful written) or an error."""
@@ -269,4 +281,5 @@ def status() -> Status:
     Returns:
         A :class:`Status`; ``gancompress doctor`` prints it.
     """
-    return _load(os.environ.get(ENVIRONMENT, ""))[1]
+    lib, found = _load(os.environ.get(ENVIRONMENT, ""))
+    return replace(found, bf16=lib.pairs) if lib is not None and lib.computes_bf16 else found

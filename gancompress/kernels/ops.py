@@ -3,9 +3,14 @@
 ``conv2d(x, weight, mask)`` means ``F.conv2d(x, where(mask, weight, 0))``; the two others likewise. Nothing about the
 tensors changes: the weight stays dense (it may be the output of a spectral norm), the gradient has its shape.
 
-When is a call computed sparse? On a CPU, in float32, outside autocast and graph capture, when the native kernels are
+When is a call computed sparse? On a CPU, in float32, outside graph capture, when the native kernels are
 there (:func:`gancompress.kernels.status`), and when the density is below the break-even that was *measured* for this
 layer on this machine (:mod:`gancompress.kernels.tuning`). In all other cases, dense.
+
+Under autocast in bf16 a layer with even numbers of channels takes products of numbers rounded to bf16 and sums them up
+in float32, in all three passes, where the machine has an instruction for that (``status().bf16``); it gives float32.
+Whole blocks of 2x2 weights gain from it (``sparsity.pattern=2x2``), single weights hardly do. Without the instruction,
+layers stay dense under autocast.
 
 A map may lie in memory batch last (:mod:`gancompress.kernels.layout`), which spares the kernels all copying. The result
 of a sparse call lies as its input does, or batch last when ``batch_last`` asks for it.
@@ -61,14 +66,11 @@ def _plain(t: Tensor) -> bool:
 
 
 def _may_run_sparse(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    return (
-        _plain(x)
-        and _plain(weight)
-        and (bias is None or _plain(bias))
-        and x.shape[0] > 0
-        and not torch.is_autocast_enabled("cpu")
-        and is_eager()
-    )
+    return _plain(x) and _plain(weight) and (bias is None or _plain(bias)) and x.shape[0] > 0 and is_eager()
+
+
+def _in_bf16() -> bool:
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
 def _run(
@@ -76,7 +78,11 @@ def _run(
 ) -> Tensor:  # fmt: skip
     lib = library()
     dense_gradient, pre_relu = options.get("dense_gradient", False), options.get("pre_relu", False)
-    if lib is not None and _may_run_sparse(x, weight, bias):
+    autocast = torch.is_autocast_enabled("cpu")
+    if lib is not None and autocast and _in_bf16() and lib.computes_bf16 and layer.paired:
+        layer, autocast = replace(layer, bf16=True), False
+        x = x.float() if x.dtype == torch.bfloat16 else x  # what a dense layer in front gave
+    if lib is not None and not autocast and _may_run_sparse(x, weight, bias):
         last = x.dim() == 4 and x.shape[0] % LANES == 0 and (options.get("batch_last", False) or is_batch_last(x))
         layer = replace(layer, batch_last=last)
         training = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)

@@ -42,6 +42,7 @@ class PlanKey:
         regions: whether several register tiles may be packed at a time.
         blocks: rows that share every entry, whose sums are kept side by side.
         in_lanes: for the kernel that takes one image with outputs in the lanes, which the mask keeps or drops as one.
+        pairs: for products of pairs of input channels, in bf16.
     """
 
     kind: int
@@ -56,6 +57,7 @@ class PlanKey:
     regions: bool = False
     blocks: int = 1
     in_lanes: bool = False
+    pairs: bool = False
 
 
 def blocks_of_outputs(mask: Tensor, transpose: bool) -> Tensor:
@@ -70,6 +72,13 @@ def blocks_of_outputs(mask: Tensor, transpose: bool) -> Tensor:
     return mask.reshape(*before, -1, OUTPUTS_IN_LANES, *after).any(axis + 1)
 
 
+def _pairs_of_inputs(mask: Tensor, transpose: bool) -> Tensor:
+    """Return which pairs of consecutive input channels of a mask keep anything, as :func:`blocks_of_outputs`."""
+    axis = 0 if transpose else 1
+    before, after = mask.shape[:axis], mask.shape[axis + 1 :]
+    return mask.reshape(*before, -1, 2, *after).any(axis + 1).contiguous()
+
+
 class Plan:
     """Owns one native plan."""
 
@@ -77,10 +86,12 @@ class Plan:
         # without tiles and chunk: the library chooses them
         if key.in_lanes:
             mask = blocks_of_outputs(mask, key.kind == PHASED)
+        if key.pairs:
+            mask = _pairs_of_inputs(mask, key.kind == PHASED)
         shape = PlanShape(
             key.kind, *mask.shape, *key.stride, *key.padding, *key.dilation, key.groups, key.shuffle, int(key.flat),
             *key.grid, 0, 0, *((0, 0) if key.regions else (1, 1)), 0, key.blocks,
-            int(key.in_lanes),
+            int(key.in_lanes), 2 if key.pairs else 1,
         )  # fmt: skip
         address = lib.raw.gc_plan_new(mask.data_ptr(), ctypes.byref(shape), lib.isa_index)
         if not address:

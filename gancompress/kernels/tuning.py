@@ -107,7 +107,8 @@ def _key(layer: Layer, training: bool) -> str:
     return (
         f"{layer.op} {size} on {layer.batch}x{layer.height}x{layer.width}, stride {layer.stride}, "
         f"padding {layer.padding}+{layer.output_padding}, "
-        f"{'training' if training else 'inference'}{', batch last' if layer.batch_last else ''}, "
+        f"{'training' if training else 'inference'}"
+        f"{', batch last' if layer.batch_last else ''}{', bf16' if layer.bf16 else ''}, "
         f"{torch.get_num_threads()} threads"
     )
 
@@ -134,10 +135,10 @@ def _times(layer: Layer, training: bool) -> tuple[float, float, float]:
         a, b = x.detach().requires_grad_(training), weight.detach().requires_grad_(training)
         out = masked.dense(layer, a, b, None) if pattern is None else masked.sparse(lib, layer, a, b, None, pattern)
         if training:
-            out.backward(gradient)  # type: ignore[no-untyped-call]
+            out.backward(gradient.to(out.dtype))  # type: ignore[no-untyped-call]
         return time.perf_counter() - start
 
     turns: list[Callable[[], float]] = [partial(turn, pattern) for pattern in (None, low, high)]
-    with torch.enable_grad() if training else torch.no_grad():
+    with torch.enable_grad() if training else torch.no_grad(), torch.autocast("cpu", torch.bfloat16, layer.bf16):
         dense, *sparse = fastest(turns)
     return dense, sparse[0], sparse[1]

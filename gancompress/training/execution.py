@@ -48,8 +48,8 @@ def why_dense(*, device: str, precision: str, channels_last: bool, world: int, c
         return f"the native kernels are missing: {status.reason}"
     if device != "cpu":
         return f"the kernels run on a CPU, this run on {device}"
-    if precision != "float32":
-        return f"the kernels compute in float32, this run in {precision}"
+    if precision != "float32" and status.bf16 is None:
+        return f"this run is in {precision}, and here no instruction of the kernels multiplies that"
     if channels_last:
         return "the kernels take images in the ordinary memory format, this run has channels_last"
     if compiled:

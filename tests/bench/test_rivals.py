@@ -43,6 +43,7 @@ def suite(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     entries, rivals = importlib.import_module("entries"), importlib.import_module("rivals")
     monkeypatch.setattr(entries, "NARROWED", entries.Narrowing())
+    monkeypatch.delitem(sys.modules, "suite", raising=False)  # which holds the one of another test
     monkeypatch.setattr("gancompress.bench.timing.gc.collect", lambda: 0)  # which takes a second after so many imports
     entries.LEFT_OUT.clear()
     Fake.made = []

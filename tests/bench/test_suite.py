@@ -86,5 +86,5 @@ def test_the_suite_lists_what_it_measures(suite, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["suite.py", "--list"])
     importlib.import_module("suite").main()
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    ids = "I0 I1 I1b I2 I3 I4 I5 I6 I7 Q1 Q2 N1 F1 E1 E2 M1 M2 M3 M4 M5 M6 T1 S1 S2 S3 S4 S5 S6 D1 D2 P0 P1 P2"
+    ids = "I0 I1 I1b I2 I3 I4 I5 I6 I7 Q1 Q2 N1 F1 E1 E2 M1 M2 M3 M4 M5 M6 T1 S1 S2 S3 S4 S5 S6 S7 D1 D2 P0 P1 P2"
     assert sorted(names) == sorted(ids.split())

@@ -226,7 +226,7 @@ def test_an_older_checkpoint_has_no_choices_to_restore():
     ("how", "says"),
     [
         ({"device": "cuda"}, "CPU"),
-        ({"precision": "bf16"}, "float32"),
+        ({"precision": "bf16"}, "no instruction"),
         ({"channels_last": True}, "channels_last"),
         ({"world": 2}, "processes"),
         ({"compiled": True}, "torch.compile"),
@@ -237,6 +237,9 @@ def test_why_a_run_is_dense(how, says, monkeypatch):
     monkeypatch.setattr(kernels, "status", lambda: native_library.Status(True, "avx2", "x", "built"))
     why = why_dense(**{"device": "cpu", "precision": "float32", "channels_last": False, "world": 1, **how})
     assert (says in why) if says else why == ""
+    status = native_library.Status(True, "avx512vnni", "x", "built", bf16="vdpbf16ps")
+    monkeypatch.setattr(kernels, "status", lambda: status)
+    assert why_dense(device="cpu", precision="bf16", channels_last=False, world=1) == ""
 
 
 def test_what_a_recipe_asks_for(tmp_path, monkeypatch):

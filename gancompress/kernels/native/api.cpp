@@ -93,6 +93,8 @@ GC_EXPORT const char* gc_isa_name(int32_t i) { return isa_at(i) == nullptr ? nul
 GC_EXPORT int32_t gc_isa_lanes(int32_t i) { return isa_at(i)->lanes; }
 // What multiplies bytes.
 GC_EXPORT const char* gc_isa_bytes(int32_t i) { return isa_at(i)->bytes->instructions; }
+// What multiplies pairs of bf16: an instruction or "shifts"; null where pairs cannot run.
+GC_EXPORT const char* gc_isa_pairs(int32_t i) { return isa_at(i)->pairs(); }
 // Rows that convolutions of bytes take together, at most.
 GC_EXPORT int32_t gc_isa_blocks(int32_t i) { return isa_at(i)->bytes->blocks; }
 GC_EXPORT int32_t gc_isa_supported(int32_t i) { return isa_at(i) != nullptr && isa_at(i)->supported() ? 1 : 0; }

@@ -8,7 +8,7 @@
 #define GC_EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
-constexpr int32_t GC_ABI = 11;
+constexpr int32_t GC_ABI = 12;
 
 enum GcStatus : int32_t { GC_OK = 0, GC_NOT_FINITE = 1, GC_BAD_ARGUMENT = 2, GC_NO_MEMORY = 3 };
 
@@ -47,6 +47,7 @@ struct GcBackward {
   int32_t layout_gradient;
   int32_t transpose;       // 1: the layer is a transposed convolution
   int32_t pre_relu;        // 1: the layer takes relu(x); x and for_x are before it. Not transposed
+  int32_t bf16;            // 1: of the weight gradient, products of numbers rounded to bf16. plan_x says it by its pairs
   int32_t threads;
 };
 

@@ -15,6 +15,30 @@ TileJob job_of(const Plan& p, const float* value, const float* bias) {
   return j;
 }
 
+namespace {
+
+uint32_t to_bf16(float v) {
+  uint32_t bits;
+  std::memcpy(&bits, &v, sizeof bits);
+  return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+}
+
+}  // namespace
+
+void take_values(const Plan& p, const float* weight, float* value) {
+  if (p.pairs == 1) {
+    for (int64_t t = 0; t < p.entries; t++) value[t] = weight[p.src[t]];
+    return;
+  }
+  // The two channels of a pair lie `apart`; so do the pairs, in the dense weight twice as far as in the plan's.
+  const int64_t taps = static_cast<int64_t>(p.kh) * p.kw, apart = p.kind == kPhased ? p.dim1 * taps : taps;
+  for (int64_t t = 0; t < p.entries; t++) {
+    const int64_t first = p.src[t] / apart * 2 * apart + p.src[t] % apart;
+    const uint32_t word = to_bf16(weight[first]) | to_bf16(weight[first + apart]) << 16;
+    std::memcpy(value + t, &word, sizeof word);
+  }
+}
+
 void read_from(TileJob& j, const Place& place, int32_t h, int32_t w) {
   j.in = place.data, j.in_c = place.c, j.in_y = place.y, j.in_x = place.x;
   j.hi = h, j.wi = w;
@@ -26,7 +50,7 @@ void write_to(TileJob& j, const Place& place, int32_t h, int32_t w) {
 }
 
 Buffers::Buffers(const Plan& p, int64_t stripe_floats)
-    : packed(p.packed_positions * p.chunk * kLanes),
+    : packed(p.packed_positions * p.chunk * p.pairs * kLanes),
       acc(p.chunks > 1 || p.kind == kWeights ? static_cast<int64_t>(p.rows) * p.th * p.gy * p.tw * p.gx * kLanes : 0),
       stripe(stripe_floats),
       check(kLanes) {
@@ -100,15 +124,15 @@ void conv_converting(const Plan& p, const Stripes& stripes, const Loader& in, bo
     if (whole_blocks) {
       float* const input = inputs[thread]->data();
       team.each(in.blocks(), [&](int64_t block) {
-        in.load(p.isa, block, 0, p.in_channels, input);
+        in.load(p.isa, block, 0, in.channels(), input);
         for (int64_t item = 0; item < stripes.count(); item++) stripes.run(block, item, in.place(block, input), {}, thread);
       });
     } else {
       float* const input = inputs[0]->data();
-      const int64_t parts = std::min<int64_t>(p.in_channels, 4 * threads);
+      const int64_t parts = std::min<int64_t>(in.channels(), 4 * threads);
       for (int64_t block = 0; block < in.blocks(); block++) {
         team.each(parts, [&](int64_t part) {
-          in.load(p.isa, block, p.in_channels * part / parts, p.in_channels * (part + 1) / parts, input);
+          in.load(p.isa, block, in.channels() * part / parts, in.channels() * (part + 1) / parts, input);
         });
         team.each(stripes.count(), [&](int64_t item) { stripes.run(block, item, in.place(block, input), {}, thread); });
       }
@@ -120,9 +144,9 @@ void conv_converting(const Plan& p, const Stripes& stripes, const Loader& in, bo
 
 int32_t run_conv(const GcConv& a) {
   const Plan& p = *static_cast<const Plan*>(a.plan);
-  const Loader in(a.x, a.layout_x, a.batch, p.in_channels, a.hi, a.wi), out(a.out, a.layout_out, a.batch, p.out_channels, a.ho, a.wo);
+  const Loader in(a.x, a.layout_x, a.batch, p.in_channels * p.pairs, a.hi, a.wi), out(a.out, a.layout_out, a.batch, p.out_channels, a.ho, a.wo);
   Scratch value(p.entries);
-  for (int64_t t = 0; t < p.entries; t++) value.data()[t] = a.weight[p.src[t]];
+  take_values(p, a.weight, value.data());
   TileJob base = job_of(p, value.data(), a.bias);
   base.pre.kind = a.pre_relu ? kRelu : kNone;
   const int32_t threads = useful_threads(a.threads, p, out.blocks(), out.height(), out.width());

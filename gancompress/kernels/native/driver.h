@@ -112,6 +112,8 @@ class Axes {
 
 // A job on the whole of a plan; sizes, places and tiles are left to be set.
 TileJob job_of(const Plan& plan, const float* value, const float* bias);
+// The value of every entry, from the dense weight. In pairs, whatever is off the mask must be 0 there.
+void take_values(const Plan& plan, const float* weight, float* value);
 void read_from(TileJob& job, const Place& place, int32_t h, int32_t w);
 void write_to(TileJob& job, const Place& place, int32_t h, int32_t w);
 

@@ -65,8 +65,9 @@ int32_t run_backward(const GcBackward& a) {
   const Plan& direct = *static_cast<const Plan*>(a.plan_weight);
   if (for_x.kind != (a.transpose ? kDirect : kPhased) || direct.kind != kWeights || (a.transpose && a.pre_relu)) return GC_BAD_ARGUMENT;
   const Isa* isa = direct.isa;
+  if (a.bf16 && isa->pairs() == nullptr) return GC_BAD_ARGUMENT;
   const Loader x(a.x, a.layout_x, a.batch, for_x.out_channels, a.hi, a.wi);
-  const Loader g(a.gradient, a.layout_gradient, a.batch, for_x.in_channels, a.ho, a.wo);
+  const Loader g(a.gradient, a.layout_gradient, a.batch, for_x.in_channels * for_x.pairs, a.ho, a.wo);
   const Loader out(a.for_x, a.layout_x, a.batch, for_x.out_channels, a.hi, a.wi);
   const Loader& there = a.transpose ? x : g;  // the direct plan's output
   const int32_t threads = useful_threads(a.threads, direct, there.blocks(), there.height(), there.width());
@@ -77,12 +78,13 @@ int32_t run_backward(const GcBackward& a) {
   std::unique_ptr<Stripes> stripes;
   std::unique_ptr<WeightSums> sums;
   if (a.for_x != nullptr) {
-    for (int64_t t = 0; t < for_x.entries; t++) value.data()[t] = a.weight[for_x.src[t]];
+    take_values(for_x, a.weight, value.data());
     stripes = std::make_unique<Stripes>(job_of(for_x, value.data(), nullptr), g, out, threads, 1);
   }
   if (a.for_weight != nullptr) {
     TileJob base = job_of(direct, nullptr, nullptr);
     base.pre.kind = a.pre_relu ? kRelu : kNone;
+    base.bf16 = a.bf16;
     sums = std::make_unique<WeightSums>(base, a.transpose ? g : x, a.transpose ? x : g, threads);
   }
   const auto parts_of = [&](const Loader& tensor) { return tensor.in_place() ? 0 : std::min<int64_t>(tensor.channels(), 4 * threads); };

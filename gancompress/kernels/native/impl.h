@@ -130,7 +130,7 @@ GC_INLINE vf pack_row(const TileJob& j, const Plan& p, const Columns* columns, c
 // The vectors of 16 images, and the floats between the packed copies of two of them.
 constexpr int kParts = kLanes / VL;
 GC_INLINE int32_t parts_of(const TileJob& j) { return kParts == 1 ? 1 : (j.lanes + VL - 1) / VL; }
-GC_INLINE int64_t part_floats(const Plan& p) { return static_cast<int64_t>(p.chunk) * p.packed_positions * VL; }
+GC_INLINE int64_t part_floats(const Plan& p) { return static_cast<int64_t>(p.chunk) * p.pairs * p.packed_positions * VL; }
 
 GC_INLINE const float* plane_of(const TileJob& j, int32_t c) { return j.planes != nullptr ? j.planes[c] : j.in + c * j.in_c; }
 
@@ -144,7 +144,7 @@ GC_INLINE vf of_channel(const float* values, int32_t c, int32_t lane0, bool per_
 GC_INLINE void fetch_ahead(const TileJob& j, const Plan& p, int32_t c, const Line* rows, int32_t x0) {
   int32_t from = p.si_x * (x0 + p.pw), to = from + p.si_x * p.tw * p.gx;
   if (p.kind == kWeights || from >= j.columns.plain1) {
-    if (++c == p.in_channels) return;
+    if (++c == p.in_channels * p.pairs) return;
     to = from;
     from = p.si_x * x0 > j.columns.plain0 ? p.si_x * x0 : j.columns.plain0;
   }
@@ -205,6 +205,8 @@ static void pack(const TileJob& j, int32_t y0, int32_t x0, int32_t c0, int32_t c
   for (int part = 0; part < parts; part++) store(j.check + part * VL, check[part]);
 }
 
+#include "impl_pairs.h"
+
 // Writes one row's tile to the output, with what is fused behind the convolution.
 template <int TH, int TW>
 GC_INLINE void finish(const TileJob& j, vf (&a)[TH][TW], int32_t row, int32_t lane0, int32_t y0, int32_t x0) {
@@ -255,8 +257,15 @@ GC_INLINE void finish(const TileJob& j, vf (&a)[TH][TW], int32_t row, int32_t la
 // From so many entries per visit of a row on, taking two at a time gains (3 % at 40); with fewer, the odd one left costs more.
 constexpr int64_t kEntriesForPairs = 13;
 
+// What an entry adds: a weight times a number; or, in pairs, two weights times two numbers.
+template <bool PAIRS>
+GC_INLINE vf added(vf sum, float w, const float* at) {
+  if (PAIRS) return dot(sum, load_words(at), splat_word(w));
+  return sum + w * load(at);
+}
+
 // One register tile, which lies ty, tx inside the packed region; `tile` is its number there.
-template <int TH, int TW>
+template <bool PAIRS, int TH, int TW>
 static void conv_chunk(const TileJob& j, int32_t chunk, int32_t part, int32_t y0, int32_t x0, int32_t ty, int32_t tx, int32_t tile) {
   const Plan& p = *j.plan;
   const bool first = chunk == 0, last = chunk + 1 == p.chunks;
@@ -283,14 +292,14 @@ static void conv_chunk(const TileJob& j, int32_t chunk, int32_t part, int32_t y0
       const float *at = packed + off[t], *next = packed + off[t + 1];
       const float w = value[t], v = value[t + 1];
       GC_UNROLL for (int i = 0; i < TH; i++, at += step, next += step) GC_UNROLL for (int k = 0; k < TW; k++) {
-        a[i][k] += w * load(at + k * VL);
-        a[i][k] += v * load(next + k * VL);
+        a[i][k] = added<PAIRS>(a[i][k], w, at + k * VL);
+        a[i][k] = added<PAIRS>(a[i][k], v, next + k * VL);
       }
     }
     for (; t < end; t++) {
       const float* at = packed + off[t];
       const float w = value[t];
-      GC_UNROLL for (int i = 0; i < TH; i++, at += step) GC_UNROLL for (int k = 0; k < TW; k++) a[i][k] += w * load(at + k * VL);
+      GC_UNROLL for (int i = 0; i < TH; i++, at += step) GC_UNROLL for (int k = 0; k < TW; k++) a[i][k] = added<PAIRS>(a[i][k], w, at + k * VL);
     }
     if (last) {
       finish<TH, TW>(j, a, row, part * VL, y0, x0);
@@ -300,7 +309,7 @@ static void conv_chunk(const TileJob& j, int32_t chunk, int32_t part, int32_t y0
   }
 }
 
-template <int TH, int TW>
+template <bool PAIRS, int TH, int TW>
 static void conv_tiles(const TileJob& j) {
   const Plan& p = *j.plan;
   const int32_t grid_h = (j.ho + p.so_y - 1) / p.so_y, grid_w = (j.wo + p.so_x - 1) / p.so_x;
@@ -309,10 +318,11 @@ static void conv_tiles(const TileJob& j) {
     for (int32_t x0 = 0; x0 < grid_w; x0 += wide)
       for (int32_t k = 0; k < p.chunks; k++) {
         const int32_t c0 = k * p.chunk, c1 = c0 + p.chunk < p.in_channels ? c0 + p.chunk : p.in_channels;
-        pack(j, y0, x0, c0, c1);
+        pack(j, y0, x0, c0 * p.pairs, c1 * p.pairs);
+        if (PAIRS) pair_channels(j, c1 - c0);
         for (int32_t ty = 0, tile = 0; ty < high && y0 + ty < grid_h; ty += TH)
           for (int32_t tx = 0; tx < wide && x0 + tx < grid_w; tx += TW, tile++)
-            for (int32_t part = 0; part < parts_of(j); part++) conv_chunk<TH, TW>(j, k, part, y0 + ty, x0 + tx, ty, tx, tile);
+            for (int32_t part = 0; part < parts_of(j); part++) conv_chunk<PAIRS, TH, TW>(j, k, part, y0 + ty, x0 + tx, ty, tx, tile);
       }
 }
 
@@ -330,7 +340,10 @@ static void conv_tiles(const TileJob& j) {
     default: { constexpr int TH = 1, TW = 1; CALL; } break;                     \
   }
 
-static void conv(const TileJob& j) { GC_FOR_TILE(j.plan->th, j.plan->tw, (conv_tiles<TH, TW>(j))) }
+static void conv(const TileJob& j) {
+  if (j.plan->pairs == 2) GC_FOR_TILE(j.plan->th, j.plan->tw, (conv_tiles<true, TH, TW>(j)))
+  else GC_FOR_TILE(j.plan->th, j.plan->tw, (conv_tiles<false, TH, TW>(j)))
+}
 
 #if defined(__clang__)
 #define GC_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
@@ -417,6 +430,6 @@ static bool supported() { return GC_SUPPORTED; }
 #define GC_TEXT(a) GC_TEXT_(a)
 extern const Isa GC_JOIN(isa_, GC_ISA) = {
     GC_TEXT(GC_ISA),  GC_VL, GC_REGISTERS, GC_ISA::supported, GC_ISA::conv, GC_ISA::conv_flat, GC_ISA::conv_lanes,
-    GC_ISA::weight_gradient, GC_ISA::sum, GC_ISA::norm, GC_ISA::to_blocked, GC_ISA::from_blocked, nullptr};
+    GC_ISA::weight_gradient, GC_ISA::sum, GC_ISA::norm, GC_ISA::to_blocked, GC_ISA::from_blocked, GC_ISA::pairs, nullptr};
 
 }  // namespace gc

@@ -13,12 +13,20 @@ GC_INLINE v4 to_four_lanes(vf v) {
   return VL == 16 ? (part[0] + part[VL / 4 / 2]) + (part[VL / 16] + part[VL / 4 - 1]) : VL == 8 ? part[0] + part[VL / 4 - 1] : part[0];
 }
 
-// Adds to the sums of E entries what a region of high x wide positions gives. `g` holds the gradient there.
-template <int E>
+template <bool PAIRS>
+GC_INLINE vf product(vf sum, const float* g, const float* in) {
+  if (PAIRS) return dot(sum, load_words(in), load_words(g));
+  return sum + load(g) * load(in);
+}
+
+// Adds to the sums of E entries what a region of high x wide positions gives. `g` holds the gradient there; in pairs, words
+// of two positions each, and `wide` counts them.
+template <bool PAIRS, int E>
 GC_INLINE void add_group(const float* g, const float* packed, const int32_t* off, int32_t high, int32_t wide, int64_t step, float* sums) {
   constexpr int U = E > 4 ? 1 : E > 2 ? 2 : 8 / E;  // positions at a time: so many chains hide the latency of the additions
   const float* in[E];
   vf a[U][E];
+  constexpr int S = PAIRS ? 2 : 1;  // positions of the input for one of the gradient
   GC_UNROLL for (int e = 0; e < E; e++) {
     in[e] = packed + off[e];
     GC_UNROLL for (int u = 0; u < U; u++) a[u][e] = zero();
@@ -26,12 +34,11 @@ GC_INLINE void add_group(const float* g, const float* packed, const int32_t* off
   for (int32_t y = 0; y < high; y++) {
     int64_t x = 0;
     for (; x + U * VL <= static_cast<int64_t>(wide) * VL; x += U * VL, g += U * VL) GC_UNROLL for (int u = 0; u < U; u++) {
-      const vf by = load(g + u * VL);
-      GC_UNROLL for (int e = 0; e < E; e++) a[u][e] += by * load(in[e] + x + u * VL);
+      const float* by = g + u * VL;
+      GC_UNROLL for (int e = 0; e < E; e++) a[u][e] = product<PAIRS>(a[u][e], by, in[e] + S * (x + u * VL));
     }
     for (; U > 1 && x < static_cast<int64_t>(wide) * VL; x += VL, g += VL) {
-      const vf by = load(g);
-      GC_UNROLL for (int e = 0; e < E; e++) a[0][e] += by * load(in[e] + x);
+      GC_UNROLL for (int e = 0; e < E; e++) a[0][e] = product<PAIRS>(a[0][e], g, in[e] + S * x);
     }
     GC_UNROLL for (int e = 0; e < E; e++) in[e] += step;
   }
@@ -48,7 +55,7 @@ GC_INLINE void add_group(const float* g, const float* packed, const int32_t* off
 }
 
 // The groups of E entries of one chunk: `at` is where their entries begin, `row` the row of each group.
-template <int E>
+template <bool PAIRS, int E>
 static void add_groups(const TileJob& j, const int32_t* row, int32_t groups, int32_t at, int32_t high, int32_t wide, float* sums) {
   const Plan& p = *j.plan;
   const int64_t step = static_cast<int64_t>(p.nphx) * p.pw * VL, row_floats = static_cast<int64_t>(high) * wide * VL;
@@ -56,7 +63,7 @@ static void add_groups(const TileJob& j, const int32_t* row, int32_t groups, int
   while (first < groups && row[first] < j.row0) first++;
   for (int32_t i = first; i < groups && row[i] < j.row1; i++) {
     const int32_t t = at + i * E;
-    add_group<E>(j.acc + (row[i] - j.row0) * row_floats, j.packed, p.off + t, high, wide, step, sums + t);
+    add_group<PAIRS, E>(j.acc + (row[i] - j.row0) * row_floats, j.packed, p.off + t, high, wide, step, sums + t);
   }
 }
 
@@ -74,25 +81,31 @@ static void pack_gradient(const TileJob& j, const float* gradient, int32_t y0, i
     }
 }
 
-static void weight_gradient(const TileJob& job, const float* gradient, int32_t chunk0, int32_t chunk1, float* sums) {
+template <bool PAIRS>
+static void weight_sums(const TileJob& job, const float* gradient, int32_t chunk0, int32_t chunk1, float* sums) {
   TileJob j = job;
   const Plan& p = *j.plan;
+  const int32_t rows = j.row1 - j.row0;
   for (int32_t y0 = j.tile0 * p.th; y0 < j.tile1 * p.th && y0 < j.ho; y0 += p.th)
     for (int32_t x0 = 0; x0 < j.wo; x0 += p.tw) {
-      const int32_t high = p.th < j.ho - y0 ? p.th : j.ho - y0, wide = p.tw < j.wo - x0 ? p.tw : j.wo - x0;
-      pack_gradient(job, gradient, y0, x0, high, wide);
+      const int32_t high = p.th < j.ho - y0 ? p.th : j.ho - y0, across = p.tw < j.wo - x0 ? p.tw : j.wo - x0;
+      const int32_t wide = PAIRS ? (across + 1) / 2 : across;  // of what is summed: positions, or pairs of them
+      pack_gradient(job, gradient, y0, x0, high, across);
+      const int64_t apart = static_cast<int64_t>(rows) * high * across * VL;
+      for (int part = 0; PAIRS && part < parts_of(j); part++) halve_columns(job.acc + part * apart, static_cast<int64_t>(rows) * high, across);
       for (int32_t chunk = chunk0; chunk < chunk1; chunk++) {
         const int32_t c0 = chunk * p.chunk, c1 = c0 + p.chunk < p.in_channels ? c0 + p.chunk : p.in_channels;
         pack(job, y0, x0, c0, c1);
         const int32_t* ptr = p.ptr + static_cast<int64_t>(chunk) * (kGroup + 1);
         for (int32_t part = 0; part < parts_of(j); part++) {
           j.packed = job.packed + part * part_floats(p);
-          j.acc = job.acc + part * static_cast<int64_t>(j.row1 - j.row0) * high * wide * VL;
+          if (PAIRS) pair_columns(j.packed, (c1 - c0) * p.packed_positions / p.pw, p.pw);
+          j.acc = job.acc + part * apart;
           const int32_t* row = p.group_row + p.first_group[chunk];
 #define GC_GROUPS(E)                                                                     \
   {                                                                                      \
     const int32_t at = ptr[kGroup - E], groups = (ptr[kGroup - E + 1] - at) / E;          \
-    add_groups<E>(j, row, groups, at, high, wide, sums);                                  \
+    add_groups<PAIRS, E>(j, row, groups, at, high, wide, sums);                           \
     row += groups;                                                                       \
   }
           GC_GROUPS(8) GC_GROUPS(7) GC_GROUPS(6) GC_GROUPS(5) GC_GROUPS(4) GC_GROUPS(3) GC_GROUPS(2) GC_GROUPS(1)
@@ -100,4 +113,9 @@ static void weight_gradient(const TileJob& job, const float* gradient, int32_t c
         }
       }
     }
+}
+
+static void weight_gradient(const TileJob& job, const float* gradient, int32_t chunk0, int32_t chunk1, float* sums) {
+  if (job.bf16) weight_sums<true>(job, gradient, chunk0, chunk1, sums);
+  else weight_sums<false>(job, gradient, chunk0, chunk1, sums);
 }

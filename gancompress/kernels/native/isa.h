@@ -73,6 +73,7 @@ struct TileJob {
   float* packed;           // plan->chunk * packed_positions * as many lanes as count, whole vectors of them
   float* acc;              // rows * region * the same; of one chunk, unused but by weight gradients
   float* check;            // [16]: 0 times all that was read of `in` is added; not a number when anything was not finite
+  int32_t bf16;            // of a weight gradient: 1: numbers are rounded to bf16, and taken two by two along x
 };
 
 // A map [channel][y][x][pixel] for steps beside convolutions; `width` lanes of a pixel are images or strips of one.
@@ -115,6 +116,8 @@ struct Isa {
   // [lane][count] (lane_stride apart) <-> [count][width] (position_stride apart). Lanes past `lanes` become zeros.
   void (*to_blocked)(const float* src, int64_t lane_stride, int32_t lanes, int64_t count, float* dst, int64_t position_stride, int32_t width);
   void (*from_blocked)(const float* src, int64_t position_stride, int64_t count, float* dst, int64_t lane_stride, int32_t lanes);
+  // What multiplies two bf16 by two and adds up in float32; null where plans in pairs cannot run.
+  const char* (*pairs)();
   const ByteKernels* bytes;  // set where instruction sets are listed, in api.cpp
 };
 

@@ -111,6 +111,8 @@ bool exact_div(int32_t a, int32_t b, int32_t* q) {
 Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   if (std::min({s.dim0, s.dim1, s.kh, s.kw, s.stride_y, s.stride_x, s.dilation_y, s.dilation_x, s.groups, s.shuffle, s.grid_h, s.grid_w, s.blocks}) < 1) return nullptr;
   if (std::max(s.stride_y, s.stride_x) > kLargestStride || std::min(s.top, s.left) < 0 || (s.shuffle > 1 && s.kind != kDirect)) return nullptr;
+  if (s.pairs < 1 || s.pairs > 2 || (s.pairs == 2 && (s.flat || s.in_lanes || s.blocks > 1 || s.kind == kWeights))) return nullptr;
+  if (s.pairs == 2 && isa->pairs() == nullptr) return nullptr;
   if (s.in_lanes && (s.flat || s.shuffle > 1 || s.blocks > 1)) return nullptr;
   if (static_cast<int64_t>(s.dim0) * s.dim1 * s.kh * s.kw > INT32_MAX) return nullptr;
   auto plan = std::make_unique<OwnedPlan>();
@@ -127,6 +129,7 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   p.rows = p.out_channels * p.phases();
   p.rows_of_bias = direct ? 1 : p.phases();
   if (dense_out % s.groups != 0 || p.in_channels % s.groups != 0 || p.rows != dense_out * p.rows_of_bias) return nullptr;
+  p.pairs = s.pairs;
   p.unit = s.flat || s.in_lanes ? 1 : isa->lanes;
   const Tile tile = s.flat ? Tile{s.grid_h, s.grid_w} : s.tile_h > 0 ? Tile{s.tile_h, s.tile_w} : p.kind == kWeights ? choose_weight_region(s) : choose_tile(s, *isa);
   p.th = tile.h, p.tw = tile.w;

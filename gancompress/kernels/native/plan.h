@@ -34,6 +34,7 @@ struct Plan {
   int32_t out_channels = 0, in_channels = 0;   // of this direction, after a shuffle
   int32_t so_y = 1, so_x = 1, si_y = 1, si_x = 1;
   int32_t rows_of_bias = 1;      // rows that share an element of the bias
+  int32_t pairs = 1;             // 2: two input channels of the dense weight are one here, a word of two bf16
   int32_t unit = 1;              // floats per packed position: the lanes of the ISA, or 1 for one image
   int32_t th = 1, tw = 1;        // register tile (flat: the whole grid), in positions of the output grid
   int32_t gy = 1, gx = 1;        // tiles of a packed region
@@ -79,6 +80,7 @@ struct PlanShape {
   int32_t tile_h, tile_w, tiles_y, tiles_x, chunk;  // 0: choose
   int32_t blocks;          // rows that share every entry, whose sums are kept side by side
   int32_t in_lanes;        // 1: for one image with kLanes outputs in the lanes; the mask is of blocks of so many
+  int32_t pairs;           // 2: the mask is of pairs of input channels, 1: of single ones
 };
 
 // Returns null when the shape is outside what the kernels take.
