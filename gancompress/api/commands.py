@@ -237,6 +237,7 @@ def compress(
     recipe: str | Path | None = None,
     backbone: str | None = None,
     pattern: str = "unstructured",
+    values: NetworkValues = "float32",
     out: str | Path = "runs",
     progress: bool | Observer = True,
 ) -> CompressionOutcome: ...
@@ -301,8 +302,8 @@ def compress(
         name: how results call a network from elsewhere.
         distill: for a network from elsewhere: how long to train what is kept to the outputs of the whole one, seconds
             of computing or steps: ``"60s"``, ``"500 steps"``. The same call goes on where one was interrupted.
-        values: for a network from elsewhere: of the file that it will be saved in; with ``int8``, ``distill`` trains
-            with the rounding of bytes.
+        values: of the file that it will be written in; with ``int8``, ``distill`` trains with the rounding of bytes,
+            and so does the second half of a run's fine-tuning.
         target: with ``channels``, in place of the density: what a call may cost or the network may hold, as in
             ``"ms=10"``, ``"ms=40%"``, ``"macs=1.2G"``, ``"parameters=300k"``, ``"bytes=2M"``.
         importance: with ``channels``: how they are ranked: ``magnitude``, ``lamp``, ``bn-scale``, ``taylor`` or
@@ -335,7 +336,6 @@ def compress(
     of_networks = {
         "example": example, "dynamic": dynamic, "calibration": calibration, "name": name, "distill": distill,
         "pixels": None if tuple(pixels) == (0.0, 1.0) else pixels, "seed": seed or None,
-        "values": None if values == "float32" else values,
     }  # fmt: skip
     if given := [key for key, value in of_networks.items() if value is not None]:
         raise RecipeError(f"{given[0]} is for networks from elsewhere, a module or an .onnx file")
@@ -343,6 +343,9 @@ def compress(
     opened = open_source(path, recipe=None if recipe is None else str(recipe), backbone=backbone, step=str(step))
     changes = expressions(overrides)
     changes += (f"sparsity.pattern={pattern}",) * (pattern != "unstructured")
+    if values not in ("float32", "int8"):
+        raise RecipeError(f"values: fine-tuning is for float32 or int8, not {values}: export the run with that")
+    changes += ("training.values=int8",) * (values == "int8")
     planned = plan_compression(opened, method or "magnitude", density, steps, changes)
     observer = _observer(progress)
     result = start(planned, opened, Path(out), observer)

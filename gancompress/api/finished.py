@@ -214,6 +214,7 @@ def export(
     needs = f"{origin or packed.architecture.backbone} (no graph could be stored: {why})" if why else ""
     quality = packed.source.get("quality", {})
     if quality:
+        (directory / "export").mkdir(exist_ok=True)  # the file may lie elsewhere
         write_json(directory / "export" / "int8.json", {"file": file.name, "step": at, **quality})
         build_report(directory)
     return Exported(file, file.stat().st_size, tensors, needs=needs, step=at, state=state, quality=quality)

@@ -86,8 +86,8 @@ def compress(
         Literal["float32", "bf16", "e8m4", "int8"],
         typer.Option(
             "--values",
-            help="For a network from elsewhere: of its file; bf16 halves it again, e8m4 keeps 4 bits of mantissa, "
-            "int8 computes in bytes, and --distill trains with their rounding.",
+            help="Of the file of a network from elsewhere: bf16 halves it again, e8m4 keeps 4 bits of mantissa, int8 "
+            "computes in bytes, and --distill trains with their rounding. Of a run: int8 fine-tunes with it.",
         ),
     ] = "float32",
     distill: Annotated[
@@ -154,7 +154,7 @@ def compress(
         return
     for option, given in (("--calibration", calibration), ("--weights", weights), ("--example", example),
                           ("--dynamic", dynamic), ("--distill", distill), ("--rate", rate),
-                          ("--pixels", pixels != (0.0, 1.0)), ("--values", values != "float32")):  # fmt: skip
+                          ("--pixels", pixels != (0.0, 1.0))):  # fmt: skip
         if given:
             raise RecipeError(f"{option} is for a network from elsewhere: FILE.onnx, or my_net.py:make", where=str(run))
     outcome = start(
@@ -167,8 +167,11 @@ def compress(
         recipe=recipe,
         backbone=backbone,
         pattern=pattern,
+        values=values,
         out=out,
     )
     print_outcome(outcome)
+    if values == "int8":
+        typer.echo(f"in int8: gancompress export {outcome.run.directory} --values int8")
     typer.echo(f"report: {outcome.run.report}")
     note_other_protocols(run, step)

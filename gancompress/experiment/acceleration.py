@@ -48,7 +48,7 @@ def build_execution(recipe: Recipe, world: int = 1) -> Execution | None:
         RecipeError: sparse kernels were asked for on a machine that has none.
     """
     training = recipe.training
-    if training.kernels == "dense":
+    if training.kernels == "dense" or training.values == "int8":  # what is rounded is computed as written
         return None
     status = kernels.status()
     if training.kernels == "sparse" and not status.available:
@@ -76,7 +76,7 @@ def build_folding(recipe: Recipe, execution: Execution | None) -> Folding | None
         execution: of the same run: where sparse kernels compete, they are measured too.
     """
     training = recipe.training
-    if training.fold == "never":
+    if training.fold == "never" or training.values == "int8":
         return None
     return Folding(
         training.fold,
@@ -94,6 +94,15 @@ def check_accelerations(recipe: Recipe, loss: Loss[LossConfig], world: int) -> N
         RecipeError: saying why, and which setting to change.
     """
     training = recipe.training
+    if training.values == "int8":
+        ways = {"kernels": "sparse", "fold": "always", "precision": "bf16", "compile": True, "cuda_graphs": True}
+        for name, value in ways.items():
+            if getattr(training, name) == value:
+                default = type(training).model_fields[name].default
+                raise RecipeError(
+                    f"training.{name}: training with the rounding of int8 is computed as written, in float32; "
+                    f"use --set training.{name}={str(default).lower()}"
+                )
     if training.precision == "bf16" and device_of(recipe).type == "cuda" and not torch.cuda.is_bf16_supported():
         raise RecipeError(
             f"training.precision: {torch.cuda.get_device_name()} cannot compute in bf16; "

@@ -16,6 +16,7 @@ from gancompress.experiment.budgets import ROLES
 from gancompress.experiment.initial import load_initial
 from gancompress.experiment.measure import metric_record
 from gancompress.experiment.networks import build_networks
+from gancompress.experiment.rounding import Rounding
 from gancompress.storage.checkpoint import Snapshot, checkpoints, load, prune, remove, save
 from gancompress.training.loop import Position, Trainer
 
@@ -81,6 +82,7 @@ class Session:
         self._began = self._mark = self._saved = time.perf_counter()
         self._first = self.position.total
         self._passing: set[int] = set()
+        self._rounding = Rounding(self.trainer)
 
     @property
     def position(self) -> Position:
@@ -99,13 +101,21 @@ class Session:
             current = self.rounds[self.position.round]
             self._teach(current)
             while self.position.step < current.steps:
+                if self._rounds(current):
+                    self._rounding.begin()
                 reports = self.trainer.step(current)
                 self._after_step(current, reports)
             if self.position.round + 1 == len(self.rounds):
                 break
             self._begin_round(self.position.round + 1)
+        self._rounding.end()
         if self.group.is_main:
             self._forget()  # the last evaluation may have been the best
+
+    def _rounds(self, current: Round) -> bool:
+        """Whether the generator is to be trained with the rounding of bytes."""
+        last = self.position.round + 1 == len(self.rounds)
+        return self.recipe.training.values == "int8" and last and 2 * self.position.step >= current.steps
 
     def catch_up(self) -> None:
         """Do what was due at the restored step but was cut off after its checkpoint."""

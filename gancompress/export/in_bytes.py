@@ -12,7 +12,7 @@ from gancompress.export.compiled import ProgramModule, compile_generator
 from gancompress.export.tensors import Grid
 from gancompress.kernels import Quantized
 from gancompress.quantization.kept import bearable, kept_in_float
-from gancompress.quantization.programs import calibrate_all, named
+from gancompress.quantization.programs import calibrate_all, merges, named
 from gancompress.quantization.ranges import RULES, LayerBytes
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gancompress.quantization.ranges import RangeRule
     from gancompress.sparsity.layers import Layer
 
-__all__ = ["calibrate_generator", "grid_of", "ranges_from_json", "ranges_to_json"]
+__all__ = ["calibrate_generator", "doubled_layers", "grid_of", "ranges_from_json", "ranges_to_json"]
 
 #: images that ranges are taken from, and that layers are kept by; so many at a time
 _CALIBRATED, _COMPARED, _TOGETHER = 128, 32, 16
@@ -80,6 +80,13 @@ def calibrate_generator(
     wanted = images()
     kept = kept_in_float(error, {name: work[name] for name in found}, sum(work.values()), bearable(peak=2.0))
     return {name: own for name, own in found.items() if name not in kept}
+
+
+def doubled_layers(generator: Generator, masks: Mapping[str, Tensor]) -> set[str]:
+    """Return which convolutions, by the names of weights, have their taps merged with a doubling of pixels."""
+    compiled = compile_generator(generator, masks, sparse="always", ranges={})
+    modules = [module for module in compiled.run.modules() if isinstance(module, ProgramModule)]
+    return {name for module in modules for name in merges(module.program, module.layers)}
 
 
 def grid_of(layer: Layer, own: LayerBytes) -> Grid:

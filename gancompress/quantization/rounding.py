@@ -79,11 +79,12 @@ class _Rounded:
     def _read(self, x: Tensor) -> Tensor:
         factors, stored = self._own.factors, self._own.stored
         if factors is not None:
-            factors = factors.reshape(-1, *[1] * (x.dim() - 2))
+            factors = factors.reshape(-1, *[1] * (x.dim() - 2)).to(x.device)
             x = x / factors
         x = torch.fake_quantize_per_tensor_affine(x, stored.scale, stored.zero, 0, _MOST)
         return x if factors is None else x * factors
 
     def _weight(self, weight: Tensor, transposed: bool, groups: int) -> Tensor:
-        rounded = on_grid(weight.detach(), self._own.factors, transposed, groups)
-        return weight + (rounded - weight.detach())
+        plain, factors = weight.detach(), self._own.factors
+        rounded = on_grid(plain, None if factors is None else factors.to(weight.device), transposed, groups)
+        return weight + (rounded - plain)

@@ -272,6 +272,11 @@ class TrainingConfig(_Strict):
         True, description="one discriminator call on real and generated images together; false: one call each"
     )
     precision: Literal["float32", "bf16"] = Field("float32", description="bf16: autocast; weights stay float32")
+    values: Literal["float32", "int8"] = Field(
+        "float32",
+        description="int8: in the second half of the last round the generator's weights and what its convolutions read "
+        "are rounded as by an int8 export",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda when there is one")
     threads: int = Field(0, ge=0, description="CPU threads; 0 = torch's default")
     channels_last: bool = Field(False, description="memory format of images and convolutions")

@@ -91,6 +91,7 @@ class Trainer:
         device: where the networks are.
         folding: which convolutions are folded; None folds nothing.
         record: how passes are recorded when the config asks for CUDA graphs; tests imitate it.
+        int8: how the generator's layers compute in bytes, once it is trained with their rounding.
     """
 
     generator: Generator
@@ -107,6 +108,7 @@ class Trainer:
     device: torch.device
     folding: Folding | None = None
     record: Recorder | None = None
+    int8: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.position = Position()
@@ -304,6 +306,8 @@ class Trainer:
         }
         if self.folding is not None:
             scalars["folding"] = dict(self.folding.table)
+        if self.int8 is not None:
+            scalars["int8"] = self.int8
         for role, optimizer in self.optimizers.items():
             groups[f"optimizer_{role}"], scalars[f"optimizer_{role}"] = _optimizer_state(optimizer)
         return groups, scalars
@@ -317,6 +321,7 @@ class Trainer:
         self.meters.load(groups["meters"]["sums"], scalars["meters"])
         if self.folding is not None:
             self.folding.restore(scalars.get("folding"))
+        self.int8 = scalars.get("int8")
         for role, optimizer in self.optimizers.items():
             _load_optimizer(optimizer, groups[f"optimizer_{role}"], scalars[f"optimizer_{role}"])
         vars(self.counter).update(vars(TrainingCounter.from_dict(scalars["ledger"])))
