@@ -46,7 +46,7 @@ ALLOWED["training"] = {*ALLOWED} - {"components", "recipe", "runs", "evaluation"
                                     "architecture", "channels"}  # fmt: skip
 ALLOWED["export"] = {*ALLOWED} - {"training", "methods", "objectives"}
 ALLOWED["reconstruct"] = {"errors", "seeds", "graphs", "sparsity"}
-ALLOWED["experiment"] = {*ALLOWED} - {"export", "reconstruct", "lowering", "quantization"}
+ALLOWED["experiment"] = {*ALLOWED} - {"reconstruct", "lowering"}
 ALLOWED["foreign"] = {"errors", "seeds", "units", "storage", "components", "data", "backbones", "sparsity", "graphs",
                       "lowering", "quantization", "export", "reconstruct", "channels"}  # fmt: skip
 for room in ("comparison", "bench", "testing"):
