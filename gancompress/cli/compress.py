@@ -154,7 +154,7 @@ def compress(
         return
     for option, given in (("--calibration", calibration), ("--weights", weights), ("--example", example),
                           ("--dynamic", dynamic), ("--distill", distill), ("--rate", rate),
-                          ("--pixels", pixels != (0.0, 1.0))):  # fmt: skip
+                          ("--pixels", pixels != (0.0, 1.0)), ("--values", values in ("bf16", "e8m4"))):  # fmt: skip
         if given:
             raise RecipeError(f"{option} is for a network from elsewhere: FILE.onnx, or my_net.py:make", where=str(run))
     outcome = start(
