@@ -145,8 +145,8 @@ def test_counts_stay_exact_over_many_updates(growth: str, regrow: str) -> None:
     method = dst(growth=growth, regrow=regrow, drop_fraction={"name": "cosine"})
     first = method.init(view(), view().budget, rng())
     current = first
-    for update in range(1, 401):
-        net = view(current, seed=update, step=update, total_steps=400)
+    for update in range(1, 101):
+        net = view(current, seed=update, step=update, total_steps=100)
         fresh = method.update(current, net, rng(update))
         fresh.check()
         grown = sum(int((mask & ~current.masks[name]).sum()) for name, mask in fresh.masks.items())
@@ -186,7 +186,7 @@ def test_global_scope_keeps_the_total_the_floors_and_the_output(growth: str) -> 
     method = dst(growth=growth, scope="global", drop_fraction=fixed(0.5), layer_floor=0.3)
     budget = view().budget
     first = current = method.init(view(), budget, rng())
-    for update in range(1, 300):
+    for update in range(1, 100):
         net = view(current, seed=update)
         # the first layer's weights and gradients are tiny: a rule without floors would empty it
         tiny = {name: tensor * (1e-6 if name == "first" else 1.0) for name, tensor in net.weights.items()}
