@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -20,6 +22,18 @@ _NATIVE = "gancompress/kernels/native"
 
 class BuildNative(build_ext):
     """Builds a plain shared library: no Python symbol is exported or needed."""
+
+    def build_extensions(self) -> None:
+        """Compile the sources side by side: each is the whole work for another set of instructions."""
+        compile_some = self.compiler.compile
+
+        def compile_all(sources: list[str], **given: Any) -> list[str]:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                parts = pool.map(lambda source: compile_some([source], **given), sources)
+                return [file for part in parts for file in part]
+
+        self.compiler.compile = compile_all
+        super().build_extensions()
 
     def get_export_symbols(self, ext: Extension) -> list[str]:
         """Return nothing: the symbols are marked in the source, and there is no ``PyInit`` function."""
