@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from gancompress.errors import RecipeError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gancompress.channels.target import Clock
     from gancompress.foreign.channels import ChannelOptions
     from gancompress.graphs.build import CapturedModule
@@ -33,7 +35,7 @@ def channel_options(method: str | None, target: str | None, importance: str | No
     return options
 
 
-def clock_of(whole: CapturedModule, inputs: tuple[object, ...] | None = None) -> Clock:
+def clock_of(whole: CapturedModule, inputs: tuple[Tensor, ...] | None = None) -> Clock:
     """Return what measures a narrow network as it will run, in turn with the whole one in torch, on one thread."""
     import time
 

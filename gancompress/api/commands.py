@@ -238,6 +238,8 @@ def compress(
     backbone: str | None = None,
     pattern: str = "unstructured",
     values: NetworkValues = "float32",
+    target: str | None = None,
+    importance: str | None = None,
     out: str | Path = "runs",
     progress: bool | Observer = True,
 ) -> CompressionOutcome: ...
@@ -314,8 +316,10 @@ def compress(
         GancompressError: whatever is wrong with the source, the density, the data or the training.
         KeyboardInterrupt: interrupted; a checkpoint was written first.
     """
+    from gancompress.api.channel_options import channel_options, clock_of
     from gancompress.api.compressed_run import measure_compression
     from gancompress.api.outcomes import CompressionOutcome, RunOutcome
+    from gancompress.experiment.channels import plan_channels
     from gancompress.experiment.compress import compress as start
     from gancompress.experiment.compress import open_source, plan_compression
     from gancompress.progress import Silent
@@ -346,8 +350,18 @@ def compress(
     if values not in ("float32", "int8"):
         raise RecipeError(f"values: fine-tuning is for float32 or int8, not {values}: export the run with that")
     changes += ("training.values=int8",) * (values == "int8")
-    planned = plan_compression(opened, method or "magnitude", density, steps, changes)
     observer = _observer(progress)
+    if method == "channels":
+        options = channel_options(method, target, importance)
+        if pattern != "unstructured":
+            options.check(method, pattern)
+        planned = plan_channels(
+            opened, density, steps, changes, Path(out), target=target, importance=importance, clock=clock_of,
+            say=(observer or Silent()).message,
+        )  # fmt: skip
+    else:
+        channel_options(method or "magnitude", target, importance)
+        planned = plan_compression(opened, method or "magnitude", density, steps, changes)
     result = start(planned, opened, Path(out), observer)
     try:
         measure_compression(result)

@@ -119,7 +119,7 @@ class _Tracing:
 
     def result(self) -> Trace:
         for index, node in enumerate(self.graph.nodes):
-            value = self.shapes[node.name]
+            value: Any = self.shapes[node.name]
             if not isinstance(value, Tensor | tuple | list):
                 continue  # a size
             try:
@@ -433,8 +433,8 @@ class _Tracing:
                     self.atoms.fix(labels)
             self.atoms.fix(self._of(argument))
             return
-        labels = self.labels.get(argument.name)
-        for one in labels if isinstance(labels, list) else [labels]:
+        found = self.labels.get(argument.name)
+        for one in found if isinstance(found, list) else [found]:
             if isinstance(one, Tensor):
                 self.atoms.fix(one)
 

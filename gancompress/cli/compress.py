@@ -168,6 +168,8 @@ def compress(
         backbone=backbone,
         pattern=pattern,
         values=values,
+        target=target,
+        importance=importance,
         out=out,
     )
     print_outcome(outcome)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gancompress.architecture.description import Architecture
@@ -15,6 +16,7 @@ from gancompress.errors import ComponentError, RecipeError, RunError
 from gancompress.experiment.acceleration import device_of
 from gancompress.experiment.assemble import build_dataset
 from gancompress.experiment.budgets import build_budgets, masked_weights
+from gancompress.experiment.channels import whole_generator
 from gancompress.experiment.finished import open_run
 from gancompress.experiment.initial import InitialWeights, check_tensors, load_initial, read_initial
 from gancompress.experiment.measure import Evaluator, metric_record
@@ -28,7 +30,6 @@ from gancompress.runs.record import metrics_of, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from gancompress.backbones.base import Generator
     from gancompress.recipe.document import Document
@@ -209,7 +210,9 @@ def compress(recipe: Recipe, source: Source, root: Path, observer: Observer | No
     after = {
         "metrics": last["metrics"],
         "protocol": last["protocol"]["text"],
-        "density": sum(int(layer["nonzeros"]) for layer in counted) / sum(int(layer["numel"]) for layer in counted),
+        # a narrower network keeps a share of the whole one's weights
+        "density": sum(int(layer["nonzeros"]) for layer in counted)
+        / (before.get("counted_weights") or sum(int(layer["numel"]) for layer in counted)),
         "weights": sum(int(layer["nonzeros"]) for layer in layers),
         "weights_dense": sum(int(layer["numel"]) for layer in layers),
         "flops": generator["flops"],
@@ -244,6 +247,10 @@ def starting_generator(recipe: Recipe) -> Generator:
     Raises:
         GancompressError: its weights are not there any more, or were changed.
     """
+    start = recipe.training.init_from
+    cut = {} if start is None else read_initial(Path(start.path)).scalars.get("channels", {})
+    if cut:  # what it was cut from
+        return whole_generator(Architecture.from_json(cut["whole"]), read_initial(Path(cut["source"])), cut["source"])
     networks = build_networks(build_architecture(recipe, build_dataset(recipe).spec), recipe.seed)
     load_initial(recipe, networks.generator, networks.discriminator)
     return networks.generator.eval()
@@ -262,6 +269,7 @@ def _before(recipe: Recipe, observer: Observer) -> dict[str, Any]:
     counted = masked_weights(network, recipe.sparsity)
     return {
         "counted": list(counted),
+        "counted_weights": sum(layers.sizes[name] for name in counted),
         "density": sum(counts[name] for name in counted) / sum(layers.sizes[name] for name in counted),
         "metrics": [metric_record(one) for one in outcome.results],
         "protocol": str(outcome.protocol),
