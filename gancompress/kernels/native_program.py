@@ -22,7 +22,7 @@ from torch import Tensor
 from gancompress.errors import KernelError
 from gancompress.kernels import native_library as native
 from gancompress.kernels.native_library import BATCH, COLUMNS, DIRECT, FLAT, PHASED, ROWS, Library
-from gancompress.kernels.pattern import OUTPUTS_IN_LANES, blocks_of_outputs
+from gancompress.kernels.pattern import OUTPUTS_IN_LANES, Pattern, blocks_of_outputs
 from gancompress.kernels.steps import ConvStep, NormStep, QuantizeStep, SumStep
 from gancompress.kernels.upsampling import fold_upsampling
 from gancompress.kernels.words import words_of
@@ -217,21 +217,22 @@ class NativeProgram:
                 in_lanes = self._mode == FLAT and _in_blocks(together)
                 if self._mode != FLAT or in_lanes:  # else loops over pixels would be too short
                     s = together
-                if in_lanes:
-                    more |= {"flat": False, "in_lanes": True}
-                pattern = s.pattern
+                pattern = Pattern(blocks_of_outputs(s.pattern.mask.cpu(), s.transpose)) if in_lanes else s.pattern
                 args.weight, args.bias, args.scale, args.shift = map(_at, (s.weight, s.bias, s.scale, s.shift))
                 args.pre, pre = _slopes(s.pre, sum(value.shape[0] for value in s.sources))
                 args.pre_slopes = _at(pre)
                 args.affine = -1 if s.affine is None else s.affine.index
                 more["shuffle"] = s.shuffle
             else:
-                words = words_of(s, 1 if self._mode == FLAT else self._lib.blocks)
+                words = words_of(s, _together(s, self._mode, self._lib.blocks))
+                in_lanes = words.blocks == OUTPUTS_IN_LANES
                 pattern, factors = words.pattern, s.factors()
                 args.weight, args.scale, args.shift = map(_at, (words.words, *factors))
                 args.blocks, args.shuffle = words.blocks, s.shuffle
-                more["blocks"] = words.blocks
+                more["blocks"] = 1 if in_lanes else words.blocks
                 out = (out[0] // s.shuffle, out[1] // s.shuffle)
+            if in_lanes:
+                more |= {"flat": False, "in_lanes": True}
             kind = PHASED if s.transpose else DIRECT
             plan = pattern.plan(self._lib, kind, s.stride, s.padding[::2], out, groups=s.groups, **more)
             self._plans.append(plan)
@@ -294,6 +295,13 @@ def _in_blocks(s: ConvStep) -> bool:
         return False
     kept = int(blocks_of_outputs(s.pattern.mask.cpu(), s.transpose).sum()) * OUTPUTS_IN_LANES
     return kept <= (1 + _MOST_ZEROS) * s.pattern.kept
+
+
+def _together(s: ConvStep, mode: int, most: int) -> Sequence[int]:
+    """Return how many outputs of a convolution of bytes may be computed together, preferred numbers first."""
+    if mode == FLAT:
+        return (OUTPUTS_IN_LANES,) if s.shuffle == 1 else ()
+    return [blocks for blocks in (4, 2) if blocks <= most]
 
 
 def merged(s: ConvStep) -> ConvStep:

@@ -41,7 +41,7 @@ class PlanKey:
         flat: for the kernel that takes one image with pixels in the lanes.
         regions: whether several register tiles may be packed at a time.
         blocks: rows that share every entry, whose sums are kept side by side.
-        in_lanes: for the kernel that takes one image with outputs in the lanes, which the mask keeps or drops as one.
+        in_lanes: for the kernel that takes one image with outputs in the lanes; the mask is one of blocks.
         pairs: for products of pairs of input channels, in bf16.
     """
 
@@ -84,8 +84,6 @@ class Plan:
 
     def __init__(self, lib: Library, mask: Tensor, key: PlanKey) -> None:
         # without tiles and chunk: the library chooses them
-        if key.in_lanes:
-            mask = blocks_of_outputs(mask, key.kind == PHASED)
         if key.pairs:
             mask = _pairs_of_inputs(mask, key.kind == PHASED)
         shape = PlanShape(

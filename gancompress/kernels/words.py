@@ -11,6 +11,8 @@ from torch.nn.functional import pad
 from gancompress.kernels.pattern import Pattern
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from gancompress.kernels.steps import ConvStep
@@ -37,13 +39,18 @@ class Words:
     blocks: int
 
 
-def words_of(step: ConvStep, most: int) -> Words:
-    """Return the words of a step's weights, for as many rows at a time, up to ``most``, as keep the same ones."""
+def words_of(step: ConvStep, together: Sequence[int]) -> Words:
+    """Return the words of a step's weights, for as many rows at a time as keep the same ones.
+
+    Args:
+        step: a convolution of bytes.
+        together: numbers of rows that may be taken at a time, preferred ones first.
+    """
     kept = step.kept_weight()
-    together = kept.shape[1] if step.transpose else kept.shape[0] // step.groups
+    outputs = kept.shape[1] if step.transpose else kept.shape[0] // step.groups
     single = _blocked(kept, 1, step.transpose)
-    for blocks in (4, 2):
-        if blocks <= most and together % blocks == 0:
+    for blocks in together:
+        if outputs % blocks == 0:
             some = _blocked(kept, blocks, step.transpose)
             if some.pattern.kept * blocks <= (1 + _MOST_ADDED) * single.pattern.kept:
                 return some

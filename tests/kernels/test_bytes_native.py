@@ -8,6 +8,10 @@ from programs import Random
 
 from gancompress.kernels import Addend, Program, Quantized, status
 from gancompress.kernels.native_library import BATCH, COLUMNS, FLAT, ROWS, library
+from gancompress.kernels.native_program import _together as together
+from gancompress.kernels.words import words_of
+
+BLOCKS = ((1, 1), (1, 4), (2, 4), (4, 4), (4, 1), (16, 4), (16, 1))
 
 
 def stored(draw: Random) -> Quantized:
@@ -22,7 +26,7 @@ def weight_of(draw: Random, *shape: int) -> tuple[torch.Tensor, torch.Tensor]:
         weight = torch.where(
             torch.rand(shape, generator=draw.generator) < 0.5, torch.tensor(127, dtype=torch.int8), weight
         )
-    density, (out, inp) = draw.one_of(0.05, 0.3, 1.0), draw.one_of((1, 1), (1, 4), (2, 4), (4, 4), (4, 1))
+    density, (out, inp) = draw.one_of(0.05, 0.3, 1.0), draw.one_of(*BLOCKS)
     coarse = torch.rand(-(-shape[0] // out), -(-shape[1] // inp), *shape[2:], generator=draw.generator) < density
     mask = coarse.repeat_interleave(out, 0).repeat_interleave(inp, 1)[: shape[0], : shape[1]]
     return weight, mask.contiguous()
@@ -48,7 +52,7 @@ def convolved(draw: Random, net: Program, held, transpose: bool, signal: bool):
     span = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     options = {"groups": groups, "stride": stride, "dilation": dilation}
     if transpose:
-        gives = groups * draw.one_of(1, 2, 4, 5, 8)
+        gives = groups * draw.one_of(1, 2, 4, 5, 8, 16, 32)
         weight, mask = weight_of(draw, channels, gives // groups, *kernel)
         options["output_padding"] = tuple(draw.number(0, s - 1) for s in stride)
         sizes = [(n - 1) * s + k for n, s, k in zip((rows, columns), stride, span, strict=True)]
@@ -58,7 +62,7 @@ def convolved(draw: Random, net: Program, held, transpose: bool, signal: bool):
         if not signal and draw.one_of(True, False, False):
             options["upsample"], rows, columns = True, 2 * rows, 2 * columns
         shuffle = options["shuffle"] = draw.one_of(1, 1, 2, 3)
-        gives = groups * shuffle**2 * draw.one_of(1, 2, 4, 5)
+        gives = groups * shuffle**2 * draw.one_of(1, 2, 4, 5, 16, 32)
         weight, mask = weight_of(draw, gives, channels // groups, *kernel)
         options["border"] = draw.one_of("zeros", "zeros", "reflect", "replicate")
         sides = []
@@ -118,6 +122,47 @@ def test_random_programs_of_bytes(isa, seed):
     for mode, got in results.items():
         for mine, truth in zip(got, want if isinstance(want, tuple) else (want,), strict=True):
             assert torch.equal(mine, truth), (mode, (mine != truth).float().mean())
+
+
+def in_blocks(*shape, outputs, inputs, axis=0):
+    kept = torch.rand([n // {axis: outputs, 1 - axis: inputs}.get(at, 1) for at, n in enumerate(shape)]) < 0.3
+    mask = kept.repeat_interleave(outputs, axis).repeat_interleave(inputs, 1 - axis)
+    return torch.randint(-127, 128, shape, dtype=torch.int8), mask
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 7), (33, 6), (8, 64)])
+def test_sixteen_outputs_side_by_side_on_maps_of_every_size(isa, size):
+    net = Program((16, *size))
+    held = net.quantize(net.input, Quantized(0.02, 100))
+    scales, bias = torch.rand(48) * 1e-3, torch.randn(48)
+    options = {"padding": 1, "weight_scale": scales, "bias": bias}
+    h = net.conv(held, *in_blocks(48, 16, 3, 3, outputs=16, inputs=4), upsample=True, activation=0.0, **options)
+    beside = net.conv(held, *in_blocks(48, 16, 1, 1, outputs=16, inputs=4), weight_scale=scales)
+    held = net.quantize(h, Quantized(0.03))
+    h = net.conv(held, *in_blocks(48, 48, 3, 3, outputs=16, inputs=1), add=Addend(beside, 0.7, 2), **options)
+    wide = in_blocks(48, 32, 4, 4, outputs=16, inputs=4, axis=1)
+    held = net.quantize(h, Quantized(0.1, 3))
+    net.output(net.conv_transpose(held, *wide, stride=2, padding=1, weight_scale=scales[:32]))
+    x = torch.randn(1, 16, *size)
+    want = net.dense(x)
+    for mode, (got,) in layouts_of(net, x):
+        assert torch.equal(got, want), mode
+
+
+def test_which_weights_are_computed_sixteen_outputs_at_a_time(isa):
+    net = Program((8, 5, 5))
+    held = net.quantize(net.input, Quantized(0.02))
+
+    def blocks(outputs, inputs, size=32, mode=FLAT, **options):
+        scales = torch.ones(size)
+        weight, mask = in_blocks(size, 8 // options.get("groups", 1), 3, 3, outputs=outputs, inputs=inputs)
+        net.conv(held, weight, mask, weight_scale=scales, **options)
+        step = net._steps[-1]
+        return words_of(step, together(step, mode, 4)).blocks
+
+    assert [blocks(16, 4), blocks(16, 1), blocks(16, 4, groups=2)] == [16, 16, 16]
+    assert [blocks(1, 4), blocks(4, 4), blocks(8, 4, 24), blocks(16, 4, 64, shuffle=2)] == [1, 1, 1, 1]
+    assert [blocks(16, 4, mode=BATCH), blocks(2, 4, mode=BATCH)] == [4, 2]
 
 
 def test_what_multiplies_bytes_is_told(isa):

@@ -39,9 +39,9 @@ GC_INLINE vf load_floats(const float* p) { return *reinterpret_cast<const vfu*>(
 GC_INLINE void store_floats(float* p, vf v) { *reinterpret_cast<vfu*>(p) = v; }
 GC_INLINE vi splat(int32_t v) { return vi{} + v; }
 GC_INLINE vf splat_float(float v) {
-  vf r = {};
-  for (int lane = 0; lane < VL; lane++) r[lane] = v;
-  return r;
+  int32_t bits;
+  memcpy(&bits, &v, sizeof bits);
+  return reinterpret_cast<vf>(splat(bits));
 }
 GC_INLINE const int32_t* words_of(const float* p) { return reinterpret_cast<const int32_t*>(p); }
 
@@ -353,6 +353,7 @@ static void conv(const ByteJob& j) {
 }
 
 #include "impl_bytes_flat.h"
+#include "impl_bytes_lanes.h"
 
 // ---- beside convolutions
 
@@ -396,6 +397,6 @@ static void sum(const MapJob& j) {
 
 }  // namespace GC_INSIDE
 
-extern const ByteKernels GC_JOIN(bytes_, GC_ISA) = {GC_DOT == GC_HALVES, GC_DOT == GC_HALVES ? 1 : 4, GC_INSIDE::kOffset, GC_INSTRUCTIONS, GC_INSIDE::conv, GC_INSIDE::conv_flat, GC_INSIDE::quantize, GC_INSIDE::sum};
+extern const ByteKernels GC_JOIN(bytes_, GC_ISA) = {GC_DOT == GC_HALVES, GC_DOT == GC_HALVES ? 1 : 4, GC_INSIDE::kOffset, GC_INSTRUCTIONS, GC_INSIDE::conv, GC_INSIDE::conv_flat, GC_INSIDE::conv_lanes, GC_INSIDE::quantize, GC_INSIDE::sum};
 
 }  // namespace gc

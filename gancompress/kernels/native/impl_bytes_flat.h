@@ -39,88 +39,119 @@ struct Sums {
   int64_t channel, phase;
 };
 
-constexpr int32_t kLine = 32 * kLanes;  // columns that are finished at a time
+constexpr int32_t kPiece = kFlatVectors * kLanes;  // positions that are finished at a time
 
-#if defined(__clang__)
-#define GC_ZIP(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#if defined(__clang__) || __GNUC__ >= 12
+#define GC_ZIP(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-#define GC_ZIP(a, b, i, j, k, l) __builtin_shuffle(a, b, (v4){i, j, k, l})
+#define GC_ZIP(a, b, ...) __builtin_shuffle(a, b, vi{__VA_ARGS__})
 #endif
-typedef int32_t v4 __attribute__((vector_size(16), aligned(4), may_alias));
+#if GC_VL == 4
+#define GC_LOW 0, 4, 1, 5
+#define GC_HIGH 2, 6, 3, 7
+#elif GC_VL == 8
+#define GC_LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define GC_HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define GC_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define GC_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#endif
 
-// Every other one of each.
-GC_INLINE void zip(const void* even, const void* odd, int32_t count, void* to) {
-  const v4 *a = static_cast<const v4*>(even), *b = static_cast<const v4*>(odd);
-  v4* out = static_cast<v4*>(to);
-  for (int32_t k = 0; k < count; k += 4, a++, b++) *out++ = GC_ZIP(*a, *b, 0, 4, 1, 5), *out++ = GC_ZIP(*a, *b, 2, 6, 3, 7);
+// One word of each in turn.
+GC_INLINE void zip(const int32_t* even, const int32_t* odd, int32_t count, int32_t* to) {
+  for (int32_t k = 0; k < count; k += VL) {
+    const vi a = load_any(even + k), b = load_any(odd + k);
+    store_any(to + 2 * k, GC_ZIP(a, b, GC_LOW));
+    store_any(to + 2 * k + VL, GC_ZIP(a, b, GC_HIGH));
+  }
 }
 #undef GC_ZIP
+#undef GC_LOW
+#undef GC_HIGH
 
-// The results of `positions` in a row, of all phases across, side by side; whole vectors of positions.
-GC_INLINE void results(const ByteJob& j, int32_t c, int32_t oy, const int32_t* sums, int64_t phase, int32_t positions, float* line) {
-  const int32_t so_x = j.so_x, own = j.plan->phases();
-  alignas(64) float part[2][kLine];
-  for (int32_t ox = 0; ox < so_x; ox++, sums += phase) {
-    const int32_t row = (c * j.so_y + oy) * so_x + ox;
-    const float factor = j.factor[row / own], shift = j.shifts[row];
-    float* to = so_x == 1 ? line : part[so_x == 2 ? ox : 0];
-    for (int32_t k = 0; k < positions; k += VL) {
-      const vf product = __builtin_convertvector(load_any(sums + k), vf) * factor;
-      store_floats(to + k, product + shift);
-    }
-    if (so_x > 2) for (int32_t k = 0; k < positions; k++) line[so_x * k + ox] = to[k];
+// Positions of a piece that lie in one row of the output, and where that row begins to be written in the first phase.
+struct Segment {
+  int32_t from, y, x, wide;  // wide: columns of the output
+};
+
+GC_INLINE int32_t segments_of(const ByteJob& j, int32_t q0, int32_t count, Segment* to) {
+  const int32_t stride = j.plan->nphx * j.plan->pw;
+  int32_t made = 0;
+  for (int32_t q = q0, end; q < q0 + count; q = end) {
+    const int32_t y = j.so_y * (q / stride), x = j.so_x * (q % stride);
+    end = q + stride - q % stride;
+    if (end > q0 + count) end = q0 + count;
+    const int32_t wide = j.so_x * (end - q), exist = j.wo - x;
+    if (y < j.ho && exist > 0) to[made++] = {q - q0, y, x, wide < exist ? wide : exist};
   }
-  if (so_x == 2) zip(part[0], part[1], positions, line);
+  return made;
 }
 
-GC_INLINE void add_to(const Added& add, int32_t c, int32_t y, int32_t x, int32_t n, float* line) {
-  const int32_t* from = words_of(plane_of(add, c) + y / add.up * add.y) + x / add.up;
-  alignas(64) int32_t words[kLine + VL];
-  if (add.up == 2 && x % 2 == 0) zip(from, from, (n + 1) / 2, words);
-  else if (add.up > 1) for (int32_t k = 0; k < n; k++) words[k] = from[(x % add.up + k) / add.up];
-  if (add.up > 1) from = words;
+// Adds to n columns from x on, every so_x-th, of row y.
+GC_INLINE void add_to(const Added& add, int32_t so_x, int32_t c, int32_t y, int32_t x, int32_t n, float* v) {
+  const int32_t* row = words_of(plane_of(add, c)) + (add.up == 1 ? y : y / add.up) * add.y;
+  alignas(64) int32_t words[kPiece + 2 * VL];
+  const int32_t* from = words;
+  if (add.up == so_x) from = row + (so_x == 1 ? x : x / so_x);
+  else if (add.up == 2 && so_x == 1 && x % 2 == 0) zip(row + (x >> 1), row + (x >> 1), (n + 1) >> 1, words);
+  else for (int32_t k = 0; k < n; k++) words[k] = row[(x + so_x * k) / add.up];
   for (int32_t k = 0; k < n; k += VL) {
-    const vf more = taken(add, reinterpret_cast<const float*>(from) + k, c);
-    store_floats(line + k, load_floats(line + k) + more);
+    const vf more = taken(add, reinterpret_cast<const float*>(from) + k, c), sum = load_floats(v + k) + more;
+    if (k + VL <= n) store_floats(v + k, sum);
+    else memcpy(v + k, &sum, (n - k) * sizeof(float));
   }
+}
+
+GC_INLINE void spread(const void* from, int32_t so_x, int32_t n, void* to) {
+  if (so_x == 1) memcpy(to, from, n * sizeof(int32_t));
+  else for (int32_t k = 0; k < n; k++) static_cast<int32_t*>(to)[so_x * k] = static_cast<const int32_t*>(from)[k];
 }
 
 // Takes sums of the channels of a word, those of `count` positions from q0 on, with what is fused behind, to their places.
 static void finish_flat(const ByteJob& j, int32_t c0, int32_t channels, int32_t q0, int32_t count, const Sums& sums) {
-  const Plan& p = *j.plan;
-  const int32_t stride = p.nphx * p.pw, most = kLine / j.so_x / VL * VL;
-  alignas(64) float lines[kInWord][kLine + VL];
-  Writer writers[kMostViews][kInWord];
-  for (int32_t m = 0; m < j.view_count; m++)
-    for (int32_t b = 0; b < channels; b++) writers[m][b] = writer_of(j.views[m], c0 + b, 0);
-  for (int32_t q = q0, end; q < q0 + count; q = end) {
-    const int32_t x = j.so_x * (q % stride);
-    end = q + stride - q % stride;
-    if (end > q + most) end = q + most;
-    if (end > q0 + count) end = q0 + count;
-    const int32_t wide = j.so_x * (end - q), n = j.wo - x < wide ? j.wo - x : wide;  // columns that exist
-    if (n <= 0) continue;
-    const int32_t positions = (n + j.so_x - 1) / j.so_x;
-    for (int32_t oy = 0; oy < j.so_y; oy++) {
-      const int32_t y = j.so_y * (q / stride) + oy;
-      if (y >= j.ho) break;
+  const int32_t so_y = j.so_y, so_x = j.so_x;
+  alignas(64) float v[kPiece + VL];
+  alignas(64) int32_t words[kMostViews][2][kPiece + VL], both[2 * (kPiece + VL)];
+  Segment segments[kPiece];
+  for (int32_t begin = 0; begin < count; begin += kPiece) {
+    const int32_t n = count - begin < kPiece ? count - begin : kPiece, rows = segments_of(j, q0 + begin, n, segments);
+    for (int32_t phase = 0; phase < so_y * so_x; phase++) {
+      const int32_t oy = phase / so_x, ox = phase % so_x, half = so_x == 2 ? ox : 0;
+      const auto exists = [&](const Segment& s) { return s.y + oy < j.ho && s.wide > ox; };
+      const auto columns = [&](const Segment& s) { return (s.wide - ox + so_x - 1) / so_x; };
       for (int32_t b = 0; b < channels; b++) {
-        float* line = lines[b];
-        const int32_t c = c0 + b;
-        results(j, c, oy, sums.data + b * sums.channel + oy * j.so_x * sums.phase + (q - q0), sums.phase, positions, line);
-        for (int32_t m = 0; m < j.added; m++) add_to(j.add[m], c, y, x, n, line);
-        if (j.act.kind != kNone)
-          for (int32_t k = 0; k < n; k += VL) store_floats(line + k, activated(load_floats(line + k), j.act.kind, slope_of(j.act, c)));
-        if (j.out != nullptr) memcpy(j.out + c * j.out_c + y * j.out_y + x, line, n * sizeof(float));
-      }
-      for (int32_t m = 0; m < j.view_count; m++) {
-        const View& view = j.views[m];
-        int32_t* to = view.data + c0 / kInWord * view.c + y * view.y + x;
+        const int32_t c = c0 + b, row = c * so_y * so_x + phase, *from = sums.data + b * sums.channel + phase * sums.phase + begin;
+        const float factor = j.factor[j.plan->phases() > 1 ? c : row], shift = j.shifts[row];
         for (int32_t k = 0; k < n; k += VL) {
-          vi words = {};
-          for (int32_t b = 0; b < channels; b++) words |= bytes_of(writers[m][b], load_floats(lines[b] + k));
-          if (k + VL <= n) store_any(to + k, words);
-          else memcpy(to + k, &words, (n - k) * sizeof(int32_t));
+          const vf product = __builtin_convertvector(load_any(from + k), vf) * factor;
+          store_floats(v + k, product + shift);
+        }
+        for (int32_t m = 0; m < j.added; m++)
+          for (int32_t i = 0; i < rows; i++) {
+            const Segment& s = segments[i];
+            if (exists(s)) add_to(j.add[m], so_x, c, s.y + oy, s.x + ox, columns(s), v + s.from);
+          }
+        if (j.act.kind != kNone)
+          for (int32_t k = 0; k < n; k += VL) store_floats(v + k, activated(load_floats(v + k), j.act.kind, slope_of(j.act, c)));
+        for (int32_t i = 0; j.out != nullptr && i < rows; i++) {
+          const Segment& s = segments[i];
+          if (exists(s)) spread(v + s.from, so_x, columns(s), j.out + c * j.out_c + (s.y + oy) * j.out_y + s.x + ox);
+        }
+        for (int32_t m = 0; m < j.view_count; m++) {
+          const Writer writer = writer_of(j.views[m], c, 0);
+          for (int32_t k = 0; k < n; k += VL) put(writer, words[m][half] + k, bytes_of(writer, load_floats(v + k)));
+        }
+      }
+      for (int32_t m = 0; m < j.view_count && (so_x != 2 || ox == 1); m++) {
+        const View& view = j.views[m];
+        int32_t* const plane = view.data + c0 / kInWord * view.c + oy * view.y;
+        if (so_x == 2) zip(words[m][0], words[m][1], n, both);
+        for (int32_t i = 0; i < rows; i++) {
+          const Segment& s = segments[i];
+          int32_t* to = plane + s.y * view.y + s.x;
+          if (s.y + oy >= j.ho) break;
+          if (so_x == 2) memcpy(to, both + 2 * s.from, s.wide * sizeof(int32_t));
+          else if (s.wide > ox) spread(words[m][0] + s.from, so_x, columns(s), to + ox);
         }
       }
     }

@@ -28,7 +28,7 @@ struct View {
 
 // Of TileJob it takes the input (words of bytes), the output (null: not wanted), addends, activation, tiles and memory.
 struct ByteJob : TileJob {
-  int32_t blocks;           // rows that share their entries: 1, 2 or 4
+  int32_t blocks;           // rows that share their entries: 1, 2 or 4; kLanes where they are in the lanes
   int32_t so_y, so_x;       // of the output, a pixel shuffle included
   const int32_t* ptr;       // [chunks][rows + 1] into off: entries of a row, those that go in pairs first
   const int32_t* single;    // [chunks][rows]: where those begin that go alone
@@ -57,6 +57,7 @@ struct ByteKernels {
   const char* instructions;  // that multiply
   void (*conv)(const ByteJob& job);
   void (*conv_flat)(const ByteJob& job);
+  void (*conv_lanes)(const ByteJob& job);
   void (*quantize)(const ByteMapJob& job);  // floats to bytes
   void (*sum)(const MapJob& job);           // of maps of both kinds
 };

@@ -222,8 +222,9 @@ int32_t add_step(Program& g, const GcStep& at) {
     if (in.bytes) s.words = words_of(p, at, *g.isa->bytes);
     else s.value = values_of(p, weight);
     const int64_t vectors = static_cast<int64_t>(kFlatVectors) * g.isa->lanes;
-    const Plan whole = whole_image(p, out.h, out.w);
     if (p.block > 1) {
+      if (blocks != p.block) return GC_BAD_ARGUMENT;
+      const Plan whole = whole_image(p, out.h, out.w);
       g.packed = std::max(g.packed, (whole.packed_positions + p.packed_positions) * p.in_channels + 2 * (vectors + whole.pw));
       g.acc = std::max(g.acc, p.rows * p.block * lanes_pitch(p, whole));
     } else if (g.mode == GC_FLAT) {

@@ -173,7 +173,8 @@ void run_conv_of_bytes(const Program& g, const Step& s, Memory& own, const GcRun
   float* scratch = own.affine.data();
   for (const ViewOf& view : s.views) j.views[j.view_count++] = view_of(g, view, own, a, n, lanes, &scratch);
   j.lanes = g.mode == GC_BATCH ? lanes : g.width;
-  if (g.mode == GC_FLAT) g.isa->bytes->conv_flat(j);
+  if (p.block > 1) g.isa->bytes->conv_lanes(j);
+  else if (g.mode == GC_FLAT) g.isa->bytes->conv_flat(j);
   else g.isa->bytes->conv(j);
 }
 
