@@ -128,10 +128,10 @@ class _Tracing:
                 self.found.uncut[node.name] = str(reason)
                 for one in node.references():
                     self._fix(one)
-                whole = isinstance(value, Tensor)
-                self.labels[node.name] = (
-                    self._fixed(value.shape) if whole else [self._fixed(part.shape) for part in value]
-                )
+                if isinstance(value, Tensor):
+                    self.labels[node.name] = self._fixed(value.shape)
+                else:
+                    self.labels[node.name] = [self._fixed(part.shape) for part in value]
         for name in self.graph.outputs:
             self._fix(Value(name))
         self.found.values = {name: labels for name, labels in self.labels.items() if isinstance(labels, Tensor)}
