@@ -76,10 +76,10 @@ def channel_scores(
     try:
         found, without = {}, 0
         for group in channels.groups:
-            score = judge(_described(tp, network, group))
+            score = judge(_described(tp, network, group, importance))
             if score is None:
                 without += 1
-                score = tp.importance.GroupMagnitudeImportance()(_described(tp, network, group))
+                score = tp.importance.GroupMagnitudeImportance()(_described(tp, network, group, "magnitude"))
             found[group.name] = torch.zeros(group.width) if score is None else score[: group.width].double()
         if importance == "bn-scale" and without == len(channels.groups):
             raise ChannelError("no channel has a batch norm with a scale; choose magnitude, lamp, taylor or outputs")
@@ -115,14 +115,14 @@ def best_channels(scores: Mapping[str, Tensor], widths: Mapping[str, int]) -> di
     return kept
 
 
-def _described(tp: Any, network: CapturedModule, group: ChannelGroup) -> Any:
+def _described(tp: Any, network: CapturedModule, group: ChannelGroup, importance: Importance) -> Any:
     """Return a group in the words of torch-pruning: layers, what cuts them, and which index is which channel's."""
     from torch_pruning.dependency import Dependency, Group, Node
 
     found: Any = Group()
     for place in sorted(group.places, key=lambda one: -int((one.owners >= 0).sum())):
         layer = _layer(network, place)
-        handler = None if layer is None else _handler(tp, layer, place.axis)
+        handler = None if layer is None else _handler(tp, layer, place.axis, importance)
         if layer is None or handler is None:
             continue
         node = Node(layer, None, place.tensor)
@@ -139,9 +139,10 @@ def _layer(network: CapturedModule, place: Place) -> nn.Module | None:
     return layer if leaf == "weight" and isinstance(layer, kinds) else None
 
 
-def _handler(tp: Any, layer: nn.Module, axis: int) -> Any:
+def _handler(tp: Any, layer: nn.Module, axis: int, importance: Importance) -> Any:
     if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-        return tp.prune_batchnorm_out_channels
+        # Its Taylor importance passes batch norms over, and means them where it takes group norms.
+        return tp.prune_groupnorm_out_channels if importance == "taylor" else tp.prune_batchnorm_out_channels
     if isinstance(layer, nn.Linear):
         return (tp.prune_linear_out_channels, tp.prune_linear_in_channels)[axis]
     assert isinstance(layer, nn.modules.conv._ConvNd)

@@ -9,6 +9,7 @@ from torch import nn
 
 from gancompress.channels.scores import IMPORTANCES, best_channels, channel_scores
 from gancompress.errors import ChannelError
+from gancompress.seeds import generator
 
 
 def test_magnitude_is_that_of_all_that_makes_and_reads_a_channel() -> None:
@@ -48,6 +49,21 @@ def test_a_loss_decides_what_taylor_keeps() -> None:
     wanted = (made.sum(1) + read.sum(0)).double()
     torch.testing.assert_close(score / score.sum(), wanted / wanted.sum(), rtol=1e-4, atol=1e-6)
     assert all(one.grad is None for one in network.parameters())
+
+
+def test_taylor_sees_batch_norms() -> None:
+    module = settled(unflattened())
+    network, channels = found(module, latents())
+    made, norm, read = (f"{path}.weight" for path in ("0", "2", "4"))
+    score = channel_scores(network, channels, "taylor", [latents()], seed=3)["0"]
+    own = {name: parameter.detach().clone().requires_grad_() for name, parameter in network.named_parameters()}
+    outputs = torch.func.functional_call(network, own, latents())
+    signs = torch.randint(0, 2, outputs.shape, generator=generator(3, "channels", "signs", 0)) * 2 - 1
+    (outputs * signs).sum().backward()
+    terms = {name: (own[name] * own[name].grad).abs().detach() for name in (made, norm, read)}
+    wanted = terms[made].view(8, -1).sum(1) + terms[norm] + terms[read].flatten(1).sum(1)
+    assert float(terms[norm].sum()) > 0.01 * float(wanted.sum())
+    torch.testing.assert_close(score / score.sum(), (wanted / wanted.sum()).double(), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("importance", ["magnitude", "lamp", "taylor", "outputs"])
