@@ -13,7 +13,7 @@ from gancompress.graphs.build import build
 from gancompress.graphs.graph import Graph
 
 #: groups, and layers that stay whole because something counts their channels; the last layer always does
-FOUND = {"DCGAN": (3, 0), "pix2pix": (7, 0), "CycleGAN": (5, 0), "SNGAN": (5, 0), "RRDB": (11, 0), "SRVGG": (4, 0),
+FOUND = {"DCGAN": (3, 0), "pix2pix": (7, 0), "CycleGAN": (5, 0), "SNGAN": (5, 0), "RRDB": (7, 0), "SRVGG": (4, 0),
          "HiFi-GAN": (11, 0), "grouped": (1, 2)}  # fmt: skip
 
 
