@@ -82,7 +82,7 @@ void run(int32_t isa, int32_t mode, bool across) {
   const std::vector<float> factor = numbers(kRows), shifts = numbers(kRows);
   std::vector<float> small = factor;
   for (float& f : small) f *= 1e-3f;
-  const gc::PlanShape plan{gc::kDirect, kRows / own, kWords, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, mode == GC_FLAT && !across, kHigh, kWide, 0, 0, 0, 0, 0, across ? 1 : own, across};
+  const gc::PlanShape plan{gc::kDirect, kRows / own, kWords, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, mode == GC_FLAT && !across, kHigh, kWide, 0, 0, 0, 0, 0, across ? 1 : own, across, 1};
   const GcView then{nullptr, nullptr, slopes.data(), 3, -1, 2, 50.0f};
   GcStep conv{};
   conv.plan = gc_plan_new(direct.mask.data(), &plan, isa), conv.weight = direct.words.data(), conv.scale = small.data(), conv.shift = shifts.data();
@@ -92,7 +92,7 @@ void run(int32_t isa, int32_t mode, bool across) {
   Weights phased;
   for (int32_t t = 0; t < kRows / 4 * 5 * 16; t++) phased.mask.push_back(drawn() % 2), phased.words.push_back(word());
   const std::vector<float> scale(5, 1e-3f), phases = numbers(5 * 4);
-  const gc::PlanShape up{gc::kPhased, kRows / 4, 5, 4, 4, 2, 2, 1, 1, 1, 1, 1, 1, mode == GC_FLAT, kHigh, kWide, 0, 0, 0, 0, 0, 1};
+  const gc::PlanShape up{gc::kPhased, kRows / 4, 5, 4, 4, 2, 2, 1, 1, 1, 1, 1, 1, mode == GC_FLAT, kHigh, kWide, 0, 0, 0, 0, 0, 1, 0, 1};
   GcStep last{};
   last.plan = gc_plan_new(phased.mask.data(), &up, isa), last.weight = phased.words.data(), last.scale = scale.data(), last.shift = phases.data();
   last.sources = &second, last.source_count = 1, last.dst = 4, last.written = 1, last.affine = -1, last.blocks = 1, last.shuffle = 1, last.activation = 1;
