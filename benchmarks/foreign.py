@@ -75,7 +75,7 @@ def main(asked: argparse.Namespace) -> None:
     makers["OpenVINO int8"] = lambda: int8(path, x, calibration)
     own = {f"density {d}": functools.partial(pruned, path, float(d)) for d in asked.density.split(",") if d}
     files = [Path(file).resolve() for file in asked.files.split(",") if file]
-    own |= {"/".join(file.parts[-2:]): functools.partial(load, file, sparse="always") for file in files}
+    own |= {"/".join(file.parts[-3:]): functools.partial(load, file, sparse="always") for file in files}
     for name, make in own.items():
         makers[name] = lambda make=make: Engine(functools.partial(make(), x))
     with torch.no_grad():
