@@ -115,7 +115,7 @@ def best_channels(scores: Mapping[str, Tensor], widths: Mapping[str, int]) -> di
     return kept
 
 
-def _described(tp: Any, network: CapturedModule, group: ChannelGroup, importance: Importance) -> Any:
+def _described(tp: Any, network: CapturedModule, group: ChannelGroup, importance: str) -> Any:
     """Return a group in the words of torch-pruning: layers, what cuts them, and which index is which channel's."""
     from torch_pruning.dependency import Dependency, Group, Node
 
@@ -139,7 +139,7 @@ def _layer(network: CapturedModule, place: Place) -> nn.Module | None:
     return layer if leaf == "weight" and isinstance(layer, kinds) else None
 
 
-def _handler(tp: Any, layer: nn.Module, axis: int, importance: Importance) -> Any:
+def _handler(tp: Any, layer: nn.Module, axis: int, importance: str) -> Any:
     if isinstance(layer, nn.modules.batchnorm._BatchNorm):
         # Its Taylor importance passes batch norms over, and means them where it takes group norms.
         return tp.prune_groupnorm_out_channels if importance == "taylor" else tp.prune_batchnorm_out_channels
