@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from reconstruction import inputs_of
+from rivals import quantised
 from torch import Tensor
 
 from gancompress import load
@@ -28,17 +28,6 @@ from gancompress.foreign.network import open_onnx
 from gancompress.lowering.network import SparseNetwork
 
 PEAK = 1.0  # of the outputs' range
-
-
-def int8(path: str, x: Tensor, calibration: list[Tensor]) -> Engine:
-    """OpenVINO in int8 by NNCF's post-training quantisation, as its documentation shows it."""
-    os.environ.setdefault("NNCF_CI", "1")  # it reports its use otherwise
-    import nncf
-    import openvino
-
-    data = nncf.Dataset([one.numpy() for one in calibration])
-    model = nncf.quantize(openvino.Core().read_model(path), data, subset_size=len(calibration))
-    return openvino_model(model, (x,), 1, "f32")
 
 
 def pruned(path: str, density: float) -> SparseNetwork:
@@ -72,7 +61,7 @@ def main(asked: argparse.Namespace) -> None:
     makers: dict[str, Any] = {"torch": lambda: Engine(lambda: network(x), "float32")}
     makers["onnxruntime"] = lambda: onnxruntime_session(path, (x,), 1)
     makers["OpenVINO"] = lambda: openvino_model(Path(path).read_bytes(), (x,), 1, "f32")
-    makers["OpenVINO int8"] = lambda: int8(path, x, calibration)
+    makers["OpenVINO int8"] = lambda: quantised(Path(path).read_bytes(), x, [one.numpy() for one in calibration])
     own = {f"density {d}": functools.partial(pruned, path, float(d)) for d in asked.density.split(",") if d}
     files = [Path(file).resolve() for file in asked.files.split(",") if file]
     own |= {"/".join(file.parts[-3:]): functools.partial(load, file, sparse="always") for file in files}

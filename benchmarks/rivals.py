@@ -99,16 +99,20 @@ def openvino(dense: Dense, graph: str, precision: str) -> Engine:
 
 def openvino_int8(dense: Dense, graph: str) -> Engine:
     """OpenVINO in int8 by NNCF's post-training quantisation, as its documentation shows it."""
+    return dense.checked(quantised(getattr(dense, graph), dense.z, dense.calibration))
+
+
+def quantised(model: bytes, x: torch.Tensor, calibration: list[np.ndarray]) -> Engine:
+    """An ONNX model on OpenVINO, in int8 by NNCF."""
     os.environ.setdefault("NNCF_CI", "1")  # it reports its use otherwise
     import nncf
     import openvino
 
     nncf.set_log_level(logging.ERROR)
     core: Any = openvino.Core()
-    model = core.read_model(io.BytesIO(getattr(dense, graph)))
-    data = nncf.Dataset(dense.calibration)
-    quantised = nncf.quantize(model, data, subset_size=len(dense.calibration))
-    return dense.checked(openvino_model(quantised, (dense.z,), 1, "f32"))
+    read = core.read_model(io.BytesIO(model))
+    made = nncf.quantize(read, nncf.Dataset(calibration), subset_size=len(calibration))
+    return openvino_model(made, (x,), 1, "f32")
 
 
 def onnxruntime_int8(dense: Dense, graph: str) -> Engine:

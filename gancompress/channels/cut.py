@@ -48,17 +48,22 @@ def cut_tensors(state: Mapping[str, Tensor], indices: Mapping[str, Mapping[int, 
 
 def zeroed(state: Mapping[str, Tensor], indices: Mapping[str, Mapping[int, Tensor]]) -> dict[str, Tensor]:
     """Return tensors of their old shapes with zeros where :func:`cut_tensors` cuts: what reads a channel reads 0."""
-    found = {}
-    for name, tensor in state.items():
-        own = tensor
+    found = dict(state)
+    for name in state.keys() & indices.keys():
         if not name.endswith("running_var"):
-            for axis, kept in indices.get(name, {}).items():
-                mask = torch.zeros(tensor.shape[axis], dtype=torch.bool)
-                mask[kept] = True
-                shape = [-1 if place == axis else 1 for place in range(tensor.dim())]
-                own = torch.where(mask.view(shape), own, torch.zeros((), dtype=own.dtype))
-        found[name] = own
+            own = state[name]
+            found[name] = torch.where(_stays(own.shape, indices[name]), own, torch.zeros((), dtype=own.dtype))
     return found
+
+
+def _stays(shape: Sequence[int], indices: Mapping[int, Tensor]) -> Tensor:
+    """Return which elements of a tensor stay, bool of its shape, on the CPU."""
+    mask = torch.ones(shape, dtype=torch.bool)
+    for axis, index in indices.items():
+        own = torch.zeros(shape[axis], dtype=torch.bool)
+        own[index.cpu()] = True
+        mask &= own.view([-1 if place == axis else 1 for place in range(len(shape))])
+    return mask
 
 
 def cut_network(network: CapturedModule, channels: Channels, kept: Mapping[str, Tensor]) -> CapturedModule:
@@ -196,11 +201,7 @@ def _cut_direction(norm: Any, state: Mapping[str, Tensor], kept: Mapping[int, Te
 def _cut_norm(norm: Any, weight: Tensor, kept: Mapping[int, Tensor], path: str) -> dict[str, Tensor]:
     if weight.dim() == 1:
         return {}
-    mask = torch.ones(weight.shape, dtype=torch.bool)
-    for axis, index in kept.items():
-        stays = torch.zeros(weight.shape[axis], dtype=torch.bool)
-        stays[index.cpu()] = True
-        mask &= stays.view([-1 if place == axis else 1 for place in range(weight.dim())])
+    mask = _stays(weight.shape, kept)
     matrix, chosen = norm._reshape_weight_to_matrix(weight.detach()), norm._reshape_weight_to_matrix(mask)
     rows, columns = (chosen.any(axis).nonzero().flatten().to(weight.device) for axis in (1, 0))
     u, v = norm._u[rows], norm._v[columns]

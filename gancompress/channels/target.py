@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from gancompress.channels.groups import Channels
 
-__all__ = ["Clock", "Cost", "Target", "choose", "cost_of", "parse_target"]
+__all__ = ["Clock", "Cost", "Target", "bytes_of", "choose", "cost_of", "parse_target"]
 
 _KINDS = ("ms", "macs", "parameters", "bytes")
 _FACTORS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
@@ -107,11 +107,13 @@ def cost_of(network: CapturedModule, inputs: Sequence[Tensor]) -> Cost:
         elif node.op in ("aten.bmm.default", "aten.mm.default", "aten.matmul.default"):
             macs += values[node.name].numel() * int(_tensor(node.args[0], values, tensors).shape[-1])
     numbers = [tensor for tensor in tensors.values() if tensor.is_floating_point()]
-    return Cost(
-        macs,
-        sum(tensor.numel() for tensor in numbers),
-        sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
-    )
+    return Cost(macs, sum(tensor.numel() for tensor in numbers), bytes_of(network))
+
+
+def bytes_of(network: CapturedModule) -> int:
+    """Return the bytes of all tensors of a network."""
+    state = network.state_dict()
+    return sum(state[name].numel() * state[name].element_size() for name in network.captured.tensors)
 
 
 def _tensor(argument: object, values: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from gancompress.errors import ExportError, KernelError
 from gancompress.evaluation.sampler import Sampler
-from gancompress.export.compiled import ProgramModule, compile_generator
+from gancompress.export.compiled import CompiledGenerator, ProgramModule, compile_generator
 from gancompress.export.tensors import Grid
 from gancompress.kernels import Quantized
 from gancompress.quantization.kept import bearable, kept_in_float
@@ -50,8 +50,7 @@ def calibrate_generator(
     """
     if rule not in RULES:
         raise ExportError(f"range {rule!r}: use {', '.join(RULES)}")
-    compiled = compile_generator(generator, masks, sparse="always", ranges={})
-    modules = [module for module in compiled.run.modules() if isinstance(module, ProgramModule)]
+    compiled, modules = _in_float(generator, masks)
     sampler = Sampler(compiled, seed=0, stream="calibration")
     given: dict[ProgramModule, list[tuple[Tensor, ...]]] = {module: [] for module in modules}
     hooks = [module.register_forward_pre_hook(lambda own, args: given[own].append(args)) for module in modules]
@@ -84,9 +83,14 @@ def calibrate_generator(
 
 def doubled_layers(generator: Generator, masks: Mapping[str, Tensor]) -> set[str]:
     """Return which convolutions, by the names of weights, have their taps merged with a doubling of pixels."""
-    compiled = compile_generator(generator, masks, sparse="always", ranges={})
-    modules = [module for module in compiled.run.modules() if isinstance(module, ProgramModule)]
+    _, modules = _in_float(generator, masks)
     return {name for module in modules for name in merges(module.program, module.layers)}
+
+
+def _in_float(generator: Generator, masks: Mapping[str, Tensor]) -> tuple[CompiledGenerator, list[ProgramModule]]:
+    """Return a generator with the programs that can be brought into bytes, and these."""
+    compiled = compile_generator(generator, masks, sparse="always", ranges={})
+    return compiled, [module for module in compiled.run.modules() if isinstance(module, ProgramModule)]
 
 
 def grid_of(layer: Layer, own: LayerBytes) -> Grid:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from gancompress.foreign.calibration import Inputs
 
-__all__ = ["ChannelOptions", "bytes_of", "cut"]
+__all__ = ["ChannelOptions", "cut"]
 
 #: size of the input that channels are found by, and of that whose cost counts, along every axis that is open
 _SMALL, _COUNTED = 24, 128
@@ -63,12 +63,6 @@ class ChannelOptions:
     def settings(self) -> tuple[str, ...]:
         """As part of a distillation's fingerprint."""
         return tuple(f"{key}={value}" for key in ("target", "importance") if (value := getattr(self, key)))
-
-
-def bytes_of(network: CapturedModule) -> int:
-    """Return the bytes of all tensors of a network."""
-    state = network.state_dict()
-    return sum(state[name].numel() * state[name].element_size() for name in network.captured.tensors)
 
 
 def cut(

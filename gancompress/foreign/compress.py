@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from gancompress.backbones.base import PrunableWeight, prunable_weights
+from gancompress.channels.target import bytes_of
 from gancompress.errors import ExportError, RecipeError
 from gancompress.export.in_bytes import ranges_from_json, ranges_to_json
 from gancompress.export.network import NetworkValues, save_network
 from gancompress.foreign.agreement import Agreement, agreement, measured
 from gancompress.foreign.calibration import Inputs, check_inputs, hold_out, windows
-from gancompress.foreign.channels import ChannelOptions, bytes_of, cut
+from gancompress.foreign.channels import ChannelOptions, cut
 from gancompress.foreign.distill import Distillation, Kept, distill, fingerprint
 from gancompress.foreign.in_bytes import calibrate_network, check_for_bytes, rounded, save_in_bytes
 from gancompress.graphs.build import CapturedModule

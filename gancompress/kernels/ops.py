@@ -69,17 +69,14 @@ def _may_run_sparse(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     return _plain(x) and _plain(weight) and (bias is None or _plain(bias)) and x.shape[0] > 0 and is_eager()
 
 
-def _in_bf16() -> bool:
-    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-
-
 def _run(
     layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Pattern, options: Options,
 ) -> Tensor:  # fmt: skip
     lib = library()
     dense_gradient, pre_relu = options.get("dense_gradient", False), options.get("pre_relu", False)
     autocast = torch.is_autocast_enabled("cpu")
-    if lib is not None and autocast and _in_bf16() and lib.computes_bf16 and layer.paired:
+    in_bf16 = autocast and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    if lib is not None and in_bf16 and lib.computes_bf16 and layer.paired:
         layer, autocast = replace(layer, bf16=True), False
         x = x.float() if x.dtype == torch.bfloat16 else x  # what a dense layer in front gave
     if lib is not None and not autocast and _may_run_sparse(x, weight, bias):

@@ -67,16 +67,16 @@ def blocks_of_outputs(mask: Tensor, transpose: bool) -> Tensor:
         mask: of a convolution ``[R, C, kh, kw]``, or of a transposed one ``[C, R, kh, kw]``; sixteen divides R.
         transpose: which of both.
     """
-    axis = 1 if transpose else 0
-    before, after = mask.shape[:axis], mask.shape[axis + 1 :]
-    return mask.reshape(*before, -1, OUTPUTS_IN_LANES, *after).any(axis + 1)
+    return _any_of(mask, 1 if transpose else 0, OUTPUTS_IN_LANES)
 
 
 def _pairs_of_inputs(mask: Tensor, transpose: bool) -> Tensor:
     """Return which pairs of consecutive input channels of a mask keep anything, as :func:`blocks_of_outputs`."""
-    axis = 0 if transpose else 1
-    before, after = mask.shape[:axis], mask.shape[axis + 1 :]
-    return mask.reshape(*before, -1, 2, *after).any(axis + 1).contiguous()
+    return _any_of(mask, 0 if transpose else 1, 2).contiguous()
+
+
+def _any_of(mask: Tensor, axis: int, size: int) -> Tensor:
+    return mask.reshape(*mask.shape[:axis], -1, size, *mask.shape[axis + 1 :]).any(axis + 1)
 
 
 class Plan:

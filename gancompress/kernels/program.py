@@ -227,6 +227,7 @@ class Program:
         Raises:
             KernelError: shapes do not fit, or ``x`` is held in bytes already.
         """
+        warn_of_slow_bytes()
         return self.add(QuantizeStep(x, stored, scale, shift, affine, activation))
 
     def norm(
@@ -324,8 +325,6 @@ class Program:
             raise KernelError(f"the program takes affines {wanted}, got {got}")
         given = [t.detach().to("cpu", torch.float32).contiguous() for t in inputs]
         lib = library()
-        if any(value.stored for value in self._values):
-            warn_of_slow_bytes()
         if lib is None or not self.native:
             return self.dense(*given)
         images, affines = given[: len(self.inputs)], given[len(self.inputs) :]

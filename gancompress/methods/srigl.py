@@ -12,7 +12,7 @@ from gancompress.components.registry import METHODS
 from gancompress.methods.dst import DST, Share
 from gancompress.methods.presets import RigLConfig
 from gancompress.sparsity import scores
-from gancompress.sparsity.masks import rank_keys, topk_mask
+from gancompress.sparsity.masks import rank_keys, ranks, topk_mask
 from gancompress.sparsity.rounding import ceil_share
 from gancompress.sparsity.select import units_of
 from gancompress.sparsity.state import SparseState
@@ -154,9 +154,6 @@ class _Rows:
             assert room is not None
             keys = self.of(rank_keys(values).reshape(self.units.grid).to(torch.int64))
             keys = keys.masked_fill(~self.of(room), torch.iinfo(torch.int64).min)
-            order = keys.argsort(dim=1, descending=True, stable=True)
-            places = torch.arange(order.shape[1], device=order.device).expand_as(order)
-            rank = torch.empty_like(order).scatter_(1, order, places)
-            missing = fans.to(order.device)[:, None] - self.of(kept).sum(1, keepdim=True)
-            kept |= self._back((rank < missing) & self.of(room))
+            missing = fans.to(keys.device)[:, None] - self.of(kept).sum(1, keepdim=True)
+            kept |= self._back((ranks(keys) < missing) & self.of(room))
         return self.units.expand(kept)

@@ -24,6 +24,7 @@ __all__ = [
     "global_topk_masks",
     "random_mask",
     "rank_keys",
+    "ranks",
     "topk_mask",
     "union",
 ]
@@ -42,6 +43,13 @@ def rank_keys(scores: Tensor) -> Tensor:
     bits = (flat + 0.0).view(integer)  # -0.0 + 0.0 is 0.0
     keys = torch.where(bits < 0, bits ^ limits.max, bits)
     return keys.masked_fill(flat.isnan(), limits.min + 1)
+
+
+def ranks(keys: Tensor) -> Tensor:
+    """Return the place of every element in its row (rows, columns): 0 is the highest, of equal ones the first."""
+    order = keys.argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places)
 
 
 #: what numpy selects from, compares and counts, on a CPU several times as fast as torch

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gancompress.errors import InvariantError
-from gancompress.sparsity.masks import rank_keys
+from gancompress.sparsity.masks import rank_keys, ranks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,11 +112,8 @@ class Units:
         keys = rank_keys(scores).reshape(self.grid)
         if candidates is not None:
             keys = keys.masked_fill(~candidates, torch.iinfo(keys.dtype).min)
-        order = self._groups(keys).argsort(dim=1, descending=True, stable=True)
-        places = torch.arange(order.shape[1], device=order.device).expand_as(order)
-        rank = torch.empty_like(order).scatter_(1, order, places)
         taken = 0 if beside is None else self._groups(beside).sum(1, keepdim=True)
-        free = self._ungroup(rank < self.at_most - taken)
+        free = self._ungroup(ranks(self._groups(keys)) < self.at_most - taken)
         return free if candidates is None else free & candidates
 
     def violated(self, mask: Tensor) -> Tensor:

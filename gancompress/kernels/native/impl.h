@@ -417,6 +417,7 @@ static void from_blocked(const float* src, int64_t position_stride, int64_t coun
 }
 
 #include "impl_flat.h"
+#include "impl_region.h"
 #include "impl_lanes.h"
 #include "impl_maps.h"
 

@@ -353,6 +353,7 @@ static void conv(const ByteJob& j) {
 }
 
 #include "impl_bytes_flat.h"
+#include "impl_region.h"
 #include "impl_bytes_lanes.h"
 
 // ---- beside convolutions

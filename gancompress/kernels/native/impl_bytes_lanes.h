@@ -48,19 +48,6 @@ static void lanes_tile(const ByteJob& j, int32_t row, const int32_t* packed, int
 #undef GC_PIXELS
 #undef GC_PARTS
 
-// Brings a region that begins with position (y, x) of the grid together.
-static void gather_region(const ByteJob& j, const Plan& whole, int32_t y, int32_t x, int32_t* to) {
-  const Plan& p = *j.plan;
-  const int64_t line = static_cast<int64_t>(whole.nphx) * whole.pw;
-  for (int32_t c = 0; c < p.in_channels; c++)
-    for (int32_t phase = 0; phase < p.nphy; phase++)
-      for (int32_t q = 0; q < p.ph; q++)
-        for (int32_t across = 0; across < p.nphx; across++, to += p.pw) {
-          const int32_t* from = words_of(j.packed) + c * whole.packed_positions + (phase * whole.ph + y + q) * line + across * whole.pw + x;
-          for (int32_t k = 0; k < p.pw; k += VL) store_any(to + k, load_any(from + k));  // what is too much is written over
-        }
-}
-
 // All regions, row after row of them, so that sums are still in the second-level cache when they are finished.
 template <int TH>
 static void lanes_regions(const ByteJob& j, const ByteJob& all) {
@@ -71,7 +58,7 @@ static void lanes_regions(const ByteJob& j, const ByteJob& all) {
   int32_t* const sums = reinterpret_cast<int32_t*>(j.acc);
   for (int32_t y = 0; y < whole.th; y += high) {
     for (int32_t x = 0; x < whole.tw; x += wide) {
-      gather_region(j, whole, y, x, region);
+      gather_region(p, whole, words_of(j.packed), y, x, region);
       for (int32_t row = 0; row < p.rows; row++)
         for (int32_t ty = 0; ty < high; ty += TH)
           for (int32_t tx = 0; tx < wide; tx += kWide)

@@ -37,19 +37,6 @@ static void lanes_tile(const TileJob& j, int32_t row, const float* packed, float
   }
 }
 
-// Brings a region that begins with position (y, x) of the grid together.
-static void gather_region(const TileJob& j, const Plan& whole, int32_t y, int32_t x, float* to) {
-  const Plan& p = *j.plan;
-  const int64_t line = static_cast<int64_t>(whole.nphx) * whole.pw;
-  for (int32_t c = 0; c < p.in_channels; c++)
-    for (int32_t phase = 0; phase < p.nphy; phase++)
-      for (int32_t q = 0; q < p.ph; q++)
-        for (int32_t across = 0; across < p.nphx; across++, to += p.pw) {
-          const float* from = j.packed + c * whole.packed_positions + (phase * whole.ph + y + q) * line + across * whole.pw + x;
-          for (int32_t k = 0; k < p.pw; k += 4) store4(to + k, load4(from + k));  // what is too much is written over
-        }
-}
-
 // All regions, row after row of them, so that sums are still in the second-level cache when they are finished.
 template <int TH, int TW>
 static void lanes_regions(const TileJob& j, const TileJob& all) {
@@ -60,7 +47,7 @@ static void lanes_regions(const TileJob& j, const TileJob& all) {
   float* const region = j.packed + whole.packed_positions * p.in_channels + kFlatVectors * VL + whole.pw;
   for (int32_t y = 0; y < whole.th; y += high) {
     for (int32_t x = 0; x < whole.tw; x += wide) {
-      gather_region(j, whole, y, x, region);
+      gather_region(p, whole, j.packed, y, x, region);
       for (int32_t row = 0; row < p.rows; row++)
         for (int32_t ty = 0; ty < high; ty += TH)
           for (int32_t tx = 0; tx < wide; tx += TW)
