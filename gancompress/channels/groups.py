@@ -159,7 +159,7 @@ def _where(found: Trace) -> dict[tuple[str, int], Tensor]:
 
 
 def _place(found: Trace, key: tuple[str, int], labels: Tensor, roots: Tensor) -> Place:
-    at = torch.searchsorted(roots, labels).clamp(max=len(roots) - 1)
+    at = torch.searchsorted(roots, labels.contiguous()).clamp(max=len(roots) - 1)
     owners = torch.where(roots[at] == labels, at, -1)
     weight = key in found.axes
     return Place(key[0], key[1], owners, key in found.produced, weight and key not in found.produced)

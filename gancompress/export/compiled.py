@@ -8,7 +8,7 @@ what and why.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -294,21 +294,21 @@ def _program(region: Region, patterns: Mapping[int, Pattern]) -> Program:
 
 def _add(program: Program, conv: Convolution, pattern: Pattern, values: Mapping[int, Value]) -> Value:
     read, module = conv.source, conv.module
-    affine = program.affine(conv.weight.shape[0 if _transposed(conv) else 1]) if read.nodes else None
+    affine = program.affine(module.in_channels) if read.nodes else None
     scale, shift = (None, None) if affine is not None else _composed(read)
     bias = None if conv.bias is None else conv.bias.float()
     x, weight = values[read.value], conv.weight.float()
     stride, padding = int(module.stride[0]), int(module.padding[0])
     add = () if conv.add is None else Addend(values[conv.add.value], upsample=2 if conv.add.up else 1)
-    pre, activation = (0.0 if relu else None for relu in (read.relu, conv.relu))
+    how: dict[str, Any] = {"groups": module.groups, "pre": read.slope, "add": add, "activation": conv.slope}
     if isinstance(module, nn.ConvTranspose2d):
         return program.conv_transpose(
             x, weight, pattern, bias, stride=stride, padding=padding, output_padding=int(module.output_padding[0]),
-            scale=scale, shift=shift, affine=affine, pre=pre, add=add, activation=activation,
+            scale=scale, shift=shift, affine=affine, **how,
         )  # fmt: skip
     return program.conv(
-        x, weight, pattern, bias, stride=stride, padding=padding, scale=scale, shift=shift, affine=affine, pre=pre,
-        upsample=read.up, add=add, activation=activation,
+        x, weight, pattern, bias, stride=stride, padding=padding, scale=scale, shift=shift, affine=affine,
+        upsample=read.up, **how,
     )  # fmt: skip
 
 
@@ -362,5 +362,5 @@ def _layer(conv: Convolution) -> Layer:
     return Layer(
         "transpose" if _transposed(conv) else "conv", tuple(conv.weight.shape), _BATCH, height, width,
         int(conv.module.stride[0]), int(conv.module.padding[0]),
-        int(conv.module.output_padding[0]) if _transposed(conv) else 0,
+        int(conv.module.output_padding[0]) if _transposed(conv) else 0, conv.module.groups,
     )  # fmt: skip

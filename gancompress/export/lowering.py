@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Convolution", "Factor", "Read", "Region", "find_regions", "refusal", "region_nodes"]
 
-_Op = Literal["conv", "norm", "affine", "relu", "up", "add", "same"]
+_Op = Literal["conv", "norm", "affine", "leaky", "up", "add", "same"]
 
 #: modes of interpolation that repeat every pixel of a map that is doubled
 _NEAREST = ("nearest", "nearest-exact")
@@ -39,22 +39,24 @@ Factor: TypeAlias = "Tensor | fx.Node | None"
 
 @dataclass(frozen=True)
 class Read:
-    """A map as something reads it: ``up(relu(affine(value)))``.
+    """A map as something reads it: ``up(leaky_relu(affine(value)))``.
 
     Attributes:
         value: 0 for the region's input, else the number of the convolution that made it, from 1.
         affine: pairs of a gain and a bias, applied one after the other.
+        slope: of the leaky ReLU behind, 0 for a ReLU; None without one.
+        up: whether its pixels are doubled at the end.
     """
 
     value: int
     affine: tuple[tuple[Factor, Factor], ...] = ()
-    relu: bool = False
+    slope: float | None = None
     up: bool = False
 
     @property
     def bare(self) -> bool:
         """Whether it is the map itself."""
-        return not self.affine and not self.relu and not self.up
+        return not self.affine and self.slope is None and not self.up
 
     @property
     def nodes(self) -> list[fx.Node]:
@@ -72,7 +74,7 @@ class Convolution:
         bias: the same, None when there is none.
         source: what it reads.
         add: what is added to its result.
-        relu: whether a ReLU ends it.
+        slope: of the leaky ReLU that ends it, as of a read.
         open: whether only one more operation reads it, which may then be fused.
     """
 
@@ -82,7 +84,7 @@ class Convolution:
     bias: Tensor | None
     source: Read
     add: Read | None = None
-    relu: bool = False
+    slope: float | None = None
     open: bool = True
 
 
@@ -112,8 +114,6 @@ def refusal(module: nn.Module) -> str | None:
     if not isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         axes = len(module.kernel_size) if isinstance(module, nn.modules.conv._ConvNd) else 0
         return f"a {axes}-d convolution" if axes else "not a convolution"
-    if module.groups != 1:
-        return f"{module.groups} groups"
     if set(module.dilation) != {1}:
         return f"dilation {module.dilation}"
     if module.padding_mode != "zeros":
@@ -139,19 +139,20 @@ def find_regions(graph: fx.GraphModule) -> list[Region]:
     taken: set[fx.Node] = set()
     for node in graph.graph.nodes:
         if kinds.get(node) == "conv" and node not in taken:
-            region = _largest(_source(node, kinds, taken), node, kinds, taken, modules)
+            tried = (_largest(source, node, kinds, taken, modules) for source in _sources(node, kinds, taken))
+            region = next((region for region in tried if region is not None), None)
             if region is not None:
                 found.append(region)
                 taken |= set(region_nodes(region.source, region.exit))
     return found
 
 
-def _source(node: fx.Node, kinds: dict[fx.Node, _Op], taken: Collection[fx.Node]) -> fx.Node:
-    """Walk up from a convolution through what can be fused before it."""
-    (source,) = _maps(node)
-    while kinds.get(source) in ("norm", "affine", "relu", "up", "same") and source not in taken:
-        (source,) = _maps(source)
-    return source
+def _sources(node: fx.Node, kinds: dict[fx.Node, _Op], taken: Collection[fx.Node]) -> list[fx.Node]:
+    """Return what a region around a convolution may start from, most of all first: up through what fuses before it."""
+    sources = _maps(node)
+    while kinds.get(sources[-1]) in ("norm", "affine", "leaky", "up", "same") and sources[-1] not in taken:
+        sources += _maps(sources[-1])
+    return sources[::-1]
 
 
 def _largest(
@@ -202,7 +203,9 @@ def _kind(node: fx.Node, modules: dict[str, Any]) -> _Op | None:
         return _module_kind(module)
     name = node.target if node.op == "call_method" else node.target.__name__ if callable(node.target) else ""
     if node.target in (F.relu, torch.relu) or (node.op == "call_method" and name == "relu"):
-        return None if _argument(node, 1, "inplace", False) else "relu"
+        return None if _argument(node, 1, "inplace", False) else "leaky"
+    if node.target is F.leaky_relu:
+        return None if _argument(node, 2, "inplace", False) else "leaky"
     if node.target is upsample2 or (node.target is F.interpolate and _is_doubling(node)):
         return "up"
     if node.target in (operator.add, torch.add) or (node.op == "call_method" and name == "add"):
@@ -257,8 +260,8 @@ def _module_kind(module: nn.Module) -> _Op | None:
         return "conv" if refusal(module) is None else None
     if isinstance(module, nn.BatchNorm2d):
         return "norm" if module.running_var is not None and not module.training else None
-    if isinstance(module, nn.ReLU):
-        return None if module.inplace else "relu"
+    if isinstance(module, nn.ReLU | nn.LeakyReLU):
+        return None if module.inplace else "leaky"
     if isinstance(module, nn.Identity) or (isinstance(module, nn.Dropout | nn.Dropout2d) and not module.training):
         return "same"
     return None
@@ -290,7 +293,7 @@ def _lower(source: fx.Node, inside: Sequence[fx.Node], kinds: dict[fx.Node, _Op]
         taken = [reads[other] for other in _operands(node)]
         read = taken[0]
         conv = done.get(read.value)
-        fits = conv is not None and conv.open and read.bare and not conv.relu
+        fits = conv is not None and conv.open and read.bare and conv.slope is None
         match kinds[node]:
             case "conv":
                 assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
@@ -312,11 +315,14 @@ def _lower(source: fx.Node, inside: Sequence[fx.Node], kinds: dict[fx.Node, _Op]
                 parts = _affine_parts(node)
                 assert parts is not None
                 read = _scaled(read, *parts[1:])
-            case "relu":
+            case "leaky":
+                slope = _slope(node, module)
                 if fits and conv is not None:
-                    conv.relu = True
+                    conv.slope = slope
+                elif read.slope is None:  # repeated pixels may be activated before or after
+                    read = replace(read, slope=slope)
                 else:
-                    read = replace(read, relu=True)
+                    raise _UnsupportedError
             case "up":
                 if read.up:
                     raise _UnsupportedError
@@ -332,6 +338,12 @@ def _lower(source: fx.Node, inside: Sequence[fx.Node], kinds: dict[fx.Node, _Op]
     if not last.bare or last.value == 0:
         raise _UnsupportedError
     return Region(source, inside[-1], tuple(order), done)
+
+
+def _slope(node: fx.Node, module: nn.Module | None) -> float:
+    if module is not None:
+        return module.negative_slope if isinstance(module, nn.LeakyReLU) else 0.0
+    return float(_argument(node, 1, "negative_slope", 0.01)) if node.target is F.leaky_relu else 0.0
 
 
 def _operands(node: fx.Node) -> list[fx.Node]:
@@ -351,8 +363,8 @@ def _added(done: dict[int, Convolution], order: list[int], a: Read, b: Read) -> 
     """Fuse an addition into the convolution that makes one of its sides, which then runs after the other side."""
     for own, other in ((a, b), (b, a)):
         conv = done.get(own.value)
-        fits = conv is not None and conv.open and own.bare and not conv.relu and conv.add is None
-        if fits and conv is not None and own.value != other.value and not other.affine and not other.relu:
+        fits = conv is not None and conv.open and own.bare and conv.slope is None and conv.add is None
+        if fits and conv is not None and own.value != other.value and not other.affine and other.slope is None:
             conv.add = other
             _close(done, [other])
             # nothing has read it yet, so it may run later
@@ -369,13 +381,16 @@ def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def _scaled(read: Read, gain: Factor, bias: Factor) -> Read:
-    if read.relu:
+    if read.slope is not None:
         raise _UnsupportedError
     return replace(read, affine=(*read.affine, (gain, bias)))
 
 
 def _merge(conv: Convolution, scale: Tensor, shift: Tensor) -> None:
     """Put an affine map behind a convolution into it."""
-    transposed = isinstance(conv.module, nn.ConvTranspose2d)
-    conv.weight = conv.weight.double() * (scale[None, :, None, None] if transposed else scale[:, None, None, None])
+    weight, groups = conv.weight.double(), conv.module.groups
+    if isinstance(conv.module, nn.ConvTranspose2d):  # inputs of one group after the other, each with its own outputs
+        conv.weight = (weight.unflatten(0, (groups, -1)) * scale.reshape(groups, 1, -1, 1, 1)).flatten(0, 1)
+    else:
+        conv.weight = weight * scale[:, None, None, None]
     conv.bias = shift if conv.bias is None else conv.bias.double() * scale + shift

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from gancompress.kernels.layout import scale_and_shift
-from gancompress.kernels.resample import average2, upsample2
+from gancompress.kernels.resample import average2, bilinear_up2, upsample2
 from gancompress.sparsity.weights import LAYERS
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class _Tracer(fx.Tracer):
 
     def __init__(self, example: dict[str, Tensor]) -> None:
         # our own operations look at what they are given, so they stay whole
-        super().__init__(autowrap_functions=(upsample2, average2, scale_and_shift))
+        super().__init__(autowrap_functions=(upsample2, average2, bilinear_up2, scale_and_shift))
         self.example = example
         self._running = False
 

@@ -21,6 +21,7 @@ class Layer:
         stride: both dimensions.
         padding: both dimensions.
         output_padding: of a transposed convolution.
+        groups: of a convolution; each sees its own share of the channels.
         batch_last: maps come and go batch last (see :mod:`gancompress.kernels.layout`).
         bf16: numbers are rounded to bf16 before they are multiplied; for even channels (:attr:`paired`).
     """
@@ -33,13 +34,14 @@ class Layer:
     stride: int = 1
     padding: int = 0
     output_padding: int = 0
+    groups: int = 1
     batch_last: bool = False
     bf16: bool = False
 
     @property
     def paired(self) -> bool:
-        """Whether its input and output channels are even, so that products of pairs of either can be taken."""
-        return self.weight[0] % 2 == 0 and self.weight[1] % 2 == 0
+        """Whether products of pairs of input or output channels can be taken: both are even, and there is one group."""
+        return self.groups == 1 and self.weight[0] % 2 == 0 and self.weight[1] % 2 == 0
 
     @property
     def out_size(self) -> tuple[int, int]:
@@ -58,11 +60,11 @@ class Layer:
     @property
     def out_shape(self) -> tuple[int, ...]:
         """Shape of the result."""
-        channels = self.weight[1] if self.op == "transpose" else self.weight[0]
+        channels = self.weight[1] * self.groups if self.op == "transpose" else self.weight[0]
         return (self.batch, channels) if self.op == "linear" else (self.batch, channels, *self.out_size)
 
     @property
     def in_shape(self) -> tuple[int, ...]:
         """Shape of the input."""
-        channels = self.weight[0] if self.op == "transpose" else self.weight[1]
+        channels = self.weight[0] if self.op == "transpose" else self.weight[1] * self.groups
         return (self.batch, channels) if self.op == "linear" else (self.batch, channels, self.height, self.width)

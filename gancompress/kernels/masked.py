@@ -63,8 +63,8 @@ def _dense(layer: Layer, x: Tensor, kept: Tensor, bias: Tensor | None) -> Tensor
     if layer.op == "linear":
         return F.linear(x, kept, bias)
     if layer.op == "conv":
-        return F.conv2d(x, kept, bias, layer.stride, layer.padding)
-    return F.conv_transpose2d(x, kept, bias, layer.stride, layer.padding, layer.output_padding)
+        return F.conv2d(x, kept, bias, layer.stride, layer.padding, 1, layer.groups)
+    return F.conv_transpose2d(x, kept, bias, layer.stride, layer.padding, layer.output_padding, layer.groups)
 
 
 def _dense_gradients(
@@ -80,7 +80,7 @@ def _dense_gradients(
     else:
         s, p, o = [layer.stride] * 2, [layer.padding] * 2, [layer.output_padding] * 2
         for_x, for_w, _ = torch.ops.aten.convolution_backward(
-            gradient, inside, kept, None, s, p, [1, 1], layer.op == "transpose", o, 1, [*want, False]
+            gradient, inside, kept, None, s, p, [1, 1], layer.op == "transpose", o, layer.groups, [*want, False]
         )
     if for_x is not None and ctx.pre_relu:
         for_x = torch.where(x <= 0, 0.0, for_x)
@@ -94,9 +94,14 @@ def _backward_plans(lib: Library, layer: Layer, pattern: Pattern) -> tuple[Plan,
     here, there = (_grid(layer, size) for size in ((layer.height, layer.width), layer.out_size))
     transpose = layer.op == "transpose"
     return (
-        pattern.plan(lib, DIRECT if transpose else PHASED, layer.stride, layer.padding, here, pairs=layer.bf16),
-        pattern.plan(lib, WEIGHTS, layer.stride, layer.padding, here if transpose else there),
+        _plan(lib, layer, pattern, DIRECT if transpose else PHASED, here),
+        _plan(lib, layer, pattern, WEIGHTS, here if transpose else there),
     )
+
+
+def _plan(lib: Library, layer: Layer, pattern: Pattern, kind: int, out: tuple[int, int]) -> Plan:
+    pairs = layer.bf16 and kind != WEIGHTS
+    return pattern.plan(lib, kind, layer.stride, layer.padding, out, groups=layer.groups, pairs=pairs)
 
 
 def _grid(layer: Layer, size: tuple[int, int]) -> tuple[int, int]:
@@ -115,7 +120,7 @@ class _Sparse(torch.autograd.Function):
         ctx.pattern, ctx.layer, ctx.lib, ctx.dense_gradient = pattern, layer, lib, dense_gradient
         ctx.pre_relu = pre_relu
         kind = PHASED if layer.op == "transpose" else DIRECT
-        plan = pattern.plan(lib, kind, layer.stride, layer.padding, _grid(layer, layer.out_size), pairs=layer.bf16)
+        plan = _plan(lib, layer, pattern, kind, _grid(layer, layer.out_size))
         x, weight = _taken(x.detach()), _given(layer, weight.detach(), pattern)
         bias = None if bias is None else bias.detach().contiguous()
         out = calls.conv(lib, plan, x, weight, bias, layer.out_shape, batch_last=layer.batch_last, pre_relu=pre_relu)

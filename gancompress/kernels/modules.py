@@ -84,8 +84,6 @@ def _unsupported(module: nn.Module) -> str | None:
         return None
     if not isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
         return f"{name} has no sparse kernel"
-    if module.groups != 1:
-        return f"{name} with groups={module.groups} has no sparse kernel"
     if _one(module.dilation) != 1:
         return f"{name} with dilation={module.dilation} has no sparse kernel"
     if module.padding_mode != "zeros":
@@ -109,8 +107,8 @@ def _conv_forward(self: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | Non
         out: Tensor = plain(self, F.relu(x) if how.pre_relu else x, kept, bias)
         return out
     return ops.conv2d(
-        x, weight, how.pattern, bias, stride=stride, padding=padding, batch_last=how.batch_last, pre_relu=how.pre_relu,
-        **how.options(),
+        x, weight, how.pattern, bias, stride=stride, padding=padding, groups=self.groups, batch_last=how.batch_last,
+        pre_relu=how.pre_relu, **how.options(),
     )  # fmt: skip
 
 
@@ -131,7 +129,7 @@ def _transpose_forward(self: nn.ConvTranspose2d, x: Tensor, output_size: list[in
         return F.conv_transpose2d(x, kept, self.bias, self.stride, cut, extra, self.groups, self.dilation)
     return ops.conv_transpose2d(
         x, self.weight, how.pattern, self.bias, stride=stride, padding=padding, output_padding=more,
-        batch_last=how.batch_last, **how.options(),
+        groups=self.groups, batch_last=how.batch_last, **how.options(),
     )  # fmt: skip
 
 
@@ -155,8 +153,8 @@ def attach(module: nn.Module, mask: Tensor | Pattern, *, sparse: Mode | None = N
     Afterwards ``module(x)`` means the layer with ``where(mask, weight, 0)`` in place of its weight.
 
     Args:
-        module: ``Conv2d``, ``ConvTranspose2d`` or ``Linear``. A layer that the kernels do not take (groups, dilation,
-            another padding mode, unequal strides) is computed dense, with its mask; any other module is left alone.
+        module: ``Conv2d``, ``ConvTranspose2d`` or ``Linear``. A layer that the kernels do not take (dilation, another
+            padding mode, unequal strides) is computed dense, with its mask; any other module is left alone.
             Both are logged, and :attr:`Attachment.dense_because` says why.
         mask: of the weight's shape.
         sparse: see :func:`gancompress.kernels.conv2d`.

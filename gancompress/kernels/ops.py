@@ -100,12 +100,16 @@ def _check(
     *,
     dims: int = 4,
     transpose: bool = False,
+    groups: int = 1,
 ) -> None:
     if tuple(weight.shape) != pattern.shape:
         raise KernelError(f"{name}: the mask has shape {pattern.shape}, the weight {tuple(weight.shape)}")
     if weight.dim() != dims or x.dim() != dims:
         raise KernelError(f"{name}: needs {dims}-d tensors, got x {tuple(x.shape)} and weight {tuple(weight.shape)}")
-    takes, gives = (weight.shape[0], weight.shape[1]) if transpose else (weight.shape[1], weight.shape[0])
+    whole, of_group = (weight.shape[0], weight.shape[1] * groups)
+    takes, gives = (whole, of_group) if transpose else (of_group, whole)
+    if whole % groups:
+        raise KernelError(f"{name}: {groups} groups do not divide the {whole} channels of the weight's first axis")
     if x.shape[1] != takes:
         raise KernelError(f"{name}: x has {x.shape[1]} channels, the weight {tuple(weight.shape)} takes {takes}")
     if bias is not None and tuple(bias.shape) != (gives,):
@@ -120,18 +124,20 @@ def conv2d(
     *,
     stride: int = 1,
     padding: int = 0,
+    groups: int = 1,
     **options: Unpack[Options],
 ) -> Tensor:
-    """``F.conv2d(x, where(mask, weight, 0), bias, stride, padding)``.
+    """``F.conv2d(x, where(mask, weight, 0), bias, stride, padding, 1, groups)``.
 
     Args:
         x: ``[N, C, H, W]``.
-        weight: dense, ``[R, C, kh, kw]``.
+        weight: dense, ``[R, C / groups, kh, kw]``.
         mask: bool of the weight's shape, or the :class:`Pattern` of one. A tensor is looked up by identity and version,
             so passing the same mask again costs nothing, and changing it in place is noticed.
         bias: ``[R]`` or None.
         stride: of both dimensions.
         padding: zeros on every side.
+        groups: of channels that see only each other.
         **options: see :class:`Options`.
 
     Returns:
@@ -141,8 +147,8 @@ def conv2d(
         KernelError: shapes do not fit, or the mask is no bool mask.
     """
     pattern = as_pattern(mask)
-    _check("conv2d", x, weight, pattern, bias)
-    layer = Layer("conv", tuple(weight.shape), x.shape[0], x.shape[2], x.shape[3], stride, padding)
+    _check("conv2d", x, weight, pattern, bias, groups=groups)
+    layer = Layer("conv", tuple(weight.shape), x.shape[0], x.shape[2], x.shape[3], stride, padding, groups=groups)
     if min(layer.out_size) < 1:
         raise KernelError(f"conv2d: x {tuple(x.shape)} is smaller than the kernel {tuple(weight.shape[2:])}")
     return _run(layer, x, weight, bias, pattern, options)
@@ -157,16 +163,18 @@ def conv_transpose2d(
     stride: int = 1,
     padding: int = 0,
     output_padding: int = 0,
+    groups: int = 1,
     **options: Unpack[Options],
 ) -> Tensor:
-    """``F.conv_transpose2d(x, where(mask, weight, 0), bias, stride, padding, output_padding)``, see :func:`conv2d`.
+    """``F.conv_transpose2d(x, where(mask, weight, 0), bias, stride, padding, output_padding, groups)``.
 
-    The weight is ``[C, R, kh, kw]``; ``padding`` is cut from every side of the result, and ``output_padding`` rows and
-    columns are added at its end.
+    The weight is ``[C, R / groups, kh, kw]``; ``padding`` is cut from every side of the result, and ``output_padding``
+    rows and columns are added at its end. All else is as for :func:`conv2d`.
     """
     pattern = as_pattern(mask)
-    _check("conv_transpose2d", x, weight, pattern, bias, transpose=True)
-    layer = Layer("transpose", tuple(weight.shape), x.shape[0], x.shape[2], x.shape[3], stride, padding, output_padding)
+    _check("conv_transpose2d", x, weight, pattern, bias, transpose=True, groups=groups)
+    size = (x.shape[0], x.shape[2], x.shape[3])
+    layer = Layer("transpose", tuple(weight.shape), *size, stride, padding, output_padding, groups)
     if min(layer.out_size) < 1:
         raise KernelError(f"conv_transpose2d: padding {padding} leaves nothing of x {tuple(x.shape)}")
     return _run(layer, x, weight, bias, pattern, options)

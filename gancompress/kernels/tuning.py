@@ -107,7 +107,7 @@ def _key(layer: Layer, training: bool) -> str:
     return (
         f"{layer.op} {size} on {layer.batch}x{layer.height}x{layer.width}, stride {layer.stride}, "
         f"padding {layer.padding}+{layer.output_padding}, "
-        f"{'training' if training else 'inference'}"
+        f"{f'{layer.groups} groups, ' if layer.groups > 1 else ''}{'training' if training else 'inference'}"
         f"{', batch last' if layer.batch_last else ''}{', bf16' if layer.bf16 else ''}, "
         f"{torch.get_num_threads()} threads"
     )

@@ -20,6 +20,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "biggan": {"channels": 8, "latent_dim": 60},
     # few latents: 40 gains that each are sums of many would magnify the rounding of bf16 in maps of one channel
     "biggan-deep": {"channels": 4, "latent_dim": 3, "attention": 16},
+    # two groups in every block
+    "r3gan": {"channels": 8, "group_width": 8, "blocks": 1, "latent_dim": 8, "embedding": 4},
 }
 CLASSES = ("ant", "bee", "cat")
 CHECKS = [

@@ -16,9 +16,11 @@ from gancompress.backbones.layers import (
     initialiser,
     spectral,
 )
+from gancompress.backbones.r3gan import R3GAN, R3GANConfig, ResidualBlock
 from gancompress.backbones.sngan import SNGAN, SNGANConfig
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError
+from gancompress.kernels.resample import bilinear_up2
 
 
 def count(network: nn.Module, kind: str = "convolution") -> int:
@@ -159,3 +161,49 @@ def test_dcgan_batch_norm_in_the_discriminator_is_a_setting(norm):
     judge = DCGAN(config, ImageSpec(1, 32)).discriminator()
     assert sum(isinstance(m, nn.BatchNorm2d) for m in judge.modules()) == (2 if norm == "batch" else 0)
     assert judge(torch.zeros(2, 1, 32, 32)).shape == (2,)
+
+
+def test_r3gan_as_published_for_cifar10():
+    with torch.device("meta"):
+        backbone = R3GAN(R3GANConfig(conditional=True), ImageSpec(3, 32, tuple("abcdefghij")))
+        made, judge = backbone.generator(), backbone.discriminator()
+    blocks = [module for module in made.modules() if isinstance(module, ResidualBlock)]
+    # two at each of 4, 8, 16 and 32 pixels; the 3x3 in the middle: 1536 channels in 96 groups
+    assert len(blocks) == 8
+    assert {block.mix.groups for block in blocks} == {96}
+    # 768·1536 + 1536·16·9 + 1536·768 weights and 2·1536 biases
+    block = 2_583_552
+    # 16 numbers a channel, a latent and a class of 64 each, 1x1 to colours, ten classes
+    assert sum(p.numel() for p in made.parameters()) == 8 * block + 12_288 + 98_304 + 2_304 + 640 == 20_781_952
+    # the same the other way round, 768 features held against classes of 768
+    assert sum(p.numel() for p in judge.parameters()) == 8 * block + 2_304 + 12_288 + 589_824 + 7_680 == 21_280_512
+
+
+def test_r3gan_as_published_for_faces():
+    with torch.device("meta"):
+        backbone = R3GAN(R3GANConfig(shares=(1, 1, 1, 1, 0.5)), ImageSpec(3, 64))
+        made, judge = backbone.generator(), backbone.discriminator()
+    assert [stage[0].narrow.out_channels for stage in made.stages] == [768, 768, 768, 768, 384]
+    assert [stage[0].mix.groups for stage in judge.stages] == [48, 96, 96, 96, 96]
+    assert made.changes[3].weight.shape == (384, 768, 1, 1)
+    assert isinstance(made.changes[2], nn.Identity)
+    assert judge.changes[0].weight.shape == (768, 384, 1, 1)
+
+
+def test_r3gan_widths_divide_into_groups_at_every_size():
+    backbone = R3GAN(R3GANConfig(channels=32, shares=(1, 0.5, 0.25)), ImageSpec(3, 16))
+    assert backbone.widths["generator"].multiple == 32  # a quarter of it is 8, twice that one group of 16
+    with pytest.raises(BackboneError, match=r"channels=48 cannot be split: .*multiple of 32 \(--set model.channels="):
+        R3GAN(R3GANConfig(channels=48, shares=(1, 0.5, 0.25)), ImageSpec(3, 16))
+    with pytest.raises(BackboneError, match=r"maps of 3 sizes at 16 pixels, shares=\[1.0, 0.5\] speak of 2"):
+        R3GAN(R3GANConfig(channels=32, shares=(1, 0.5)), ImageSpec(3, 16))
+    with pytest.raises(ValueError, match="above 0 and at most at 1"):
+        R3GANConfig(shares=(1, 2))
+
+
+def test_r3gan_starts_as_its_trunk():
+    torch.manual_seed(0)
+    made = R3GAN(R3GANConfig(channels=16, latent_dim=8), ImageSpec(3, 16)).generator()
+    z = torch.randn(2, 8)
+    trunk = made.basis.weight[:, 0] * made.input(z)[:, :, None, None]
+    torch.testing.assert_close(made(z), torch.tanh(made.output(bilinear_up2(bilinear_up2(trunk)))))

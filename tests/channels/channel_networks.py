@@ -34,7 +34,9 @@ def settled(module: nn.Module, seed: int = 0) -> nn.Module:
                 tensor.copy_(torch.rand(tensor.shape, generator=rng) + 0.5)
             elif name.endswith("gate"):
                 tensor.fill_(0.7)
-            elif tensor.is_floating_point() and not name.endswith(("_u", "_v")) and tensor.dim() < 3:
+            elif name.endswith(("_u", "_v")) or not tensor.is_floating_point():
+                continue
+            elif tensor.dim() < 3 or not tensor.any():  # a weight of zeros hides what lies behind it
                 tensor.add_(torch.randn(tensor.shape, generator=rng) * 0.3)
     return module.eval()
 

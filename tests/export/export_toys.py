@@ -24,6 +24,8 @@ def make(name: str, image: ImageSpec, **config: Any) -> Generator:
             if "bias" in key or "norm" in key:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
         for weight in prunable_weights(generator).values():
+            if not weight.parameter.any():  # the end of a block that starts as the identity
+                weight.parameter.normal_()
             if weight.output:
                 weight.parameter.mul_(4)  # images that span some of [-1, 1]
     return settle(generator)

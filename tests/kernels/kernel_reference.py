@@ -21,11 +21,27 @@ def linear(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None = None) 
     return out if bias is None else out + bias
 
 
+def _ungrouped(kept: Tensor, groups: int) -> Tensor:
+    """The weight of one group that sees all channels, those of other groups with weights of 0."""
+    first, second = kept.shape[0] // groups, kept.shape[1]
+    whole = kept.new_zeros(kept.shape[0], second * groups, *kept.shape[2:])
+    for g in range(groups):
+        whole[g * first : (g + 1) * first, g * second : (g + 1) * second] = kept[g * first : (g + 1) * first]
+    return whole
+
+
 def conv2d(
-    x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None = None, *, stride: int = 1, padding: int = 0
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    groups: int = 1,
 ) -> Tensor:
-    """A convolution, one tap at a time: x ``[N, C, H, W]``, weight and mask ``[R, C, kh, kw]``."""
-    kept = _kept(weight, mask)
+    """A convolution, one tap at a time: x ``[N, C, H, W]``, weight and mask ``[R, C / groups, kh, kw]``."""
+    kept = _ungrouped(_kept(weight, mask), groups)
     n, c, h, w = x.shape
     padded = x.new_zeros(n, c, h + 2 * padding, w + 2 * padding)
     padded[:, :, padding : padding + h, padding : padding + w] = x
@@ -40,13 +56,20 @@ def conv2d(
 
 
 def conv_transpose2d(
-    x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None = None, *, stride: int = 1, padding: int = 0
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    groups: int = 1,
 ) -> Tensor:
-    """A transposed convolution, one tap at a time: x ``[N, C, H, W]``, weight and mask ``[C, R, kh, kw]``."""
-    kept = _kept(weight, mask)
+    """A transposed convolution, one tap at a time: x ``[N, C, H, W]``, weight and mask ``[C, R / groups, kh, kw]``."""
+    kept = _ungrouped(_kept(weight, mask), groups)
     n, _, h, w = x.shape
     kh, kw = weight.shape[2:]
-    full = x.new_zeros(n, weight.shape[1], (h - 1) * stride + kh, (w - 1) * stride + kw)
+    full = x.new_zeros(n, kept.shape[1], (h - 1) * stride + kh, (w - 1) * stride + kw)
     for ky in range(kh):
         for kx in range(kw):
             part = torch.einsum("nchw,cr->nrhw", x, kept[:, :, ky, kx])

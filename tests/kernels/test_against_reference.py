@@ -48,10 +48,11 @@ def convolutions(draw, transpose=False):
     else:
         h, w = (max(n, k - 2 * case["padding"]) for n in (h, w))
     c, r = draw(channels), draw(channels)
-    shape = (c, r, k, k) if transpose else (r, c, k, k)
+    case["groups"] = groups = draw(st.sampled_from([1, 1, 2, 3]))  # c and r are the channels of one of them
+    shape = (c * groups, r, k, k) if transpose else (r * groups, c, k, k)
     random = torch.Generator().manual_seed(draw(st.integers(0, 999)))
-    x = torch.randn(draw(batches), c, h, w, generator=random)
-    bias = torch.randn(r, generator=random) if draw(st.booleans()) else None
+    x = torch.randn(draw(batches), c * groups, h, w, generator=random)
+    bias = torch.randn(r * groups, generator=random) if draw(st.booleans()) else None
     return x, torch.randn(shape, generator=random), draw(masks(shape)), bias, case
 
 

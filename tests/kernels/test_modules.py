@@ -55,7 +55,6 @@ def test_an_attached_module_computes_with_its_mask(module, shape):
 @pytest.mark.parametrize(
     ("module", "says"),
     [
-        (nn.Conv2d(6, 6, 3, groups=3), "groups=3"),
         (nn.Conv2d(5, 7, 3, dilation=2), "dilation"),
         (nn.Conv2d(5, 7, 3, padding=1, padding_mode="circular"), "circular"),
         (nn.Conv2d(5, 7, 3, stride=(1, 2)), "stride"),

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gancompress import kernels
 from gancompress.kernels.layout import is_batch_last, to_batch_last
-from gancompress.kernels.resample import average2, box_means, box_sums, upsample2
+from gancompress.kernels.resample import average2, bilinear_down2, bilinear_up2, box_means, box_sums, upsample2
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 2, 2), (3, 5, 4, 6), (2, 3, 5, 7), (0, 3, 4, 4)])
@@ -33,7 +33,34 @@ def test_drawn_by_hand():
     assert average2(x).tolist() == [[[[3.0]]]]
 
 
-@pytest.mark.parametrize("op", [upsample2, average2])
+def filtered(x, up):
+    """The filter [1, 2, 1] as a convolution with a group for every channel."""
+    line = torch.tensor([1.0, 2.0, 1.0], dtype=x.dtype)
+    kernel = (line[:, None] * line / (4 if up else 16)).expand(x.shape[1], 1, 3, 3)
+    if up:
+        return F.conv_transpose2d(x, kernel, stride=2, padding=1, output_padding=1, groups=x.shape[1])
+    return F.conv2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
+
+
+@pytest.mark.parametrize("batch", [3, 16])
+@pytest.mark.parametrize("up", [True, False])
+def test_bilinear_is_a_filter(up, batch):
+    x = torch.randn(batch, 5, 4, 6)
+    op = bilinear_up2 if up else bilinear_down2
+    for given in (x, to_batch_last(x)) if batch == 16 else (x,):
+        given = given.detach().requires_grad_()
+        got, want = op(given), filtered(given, up)
+        torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-6)
+        g = torch.randn(want.shape)
+        (mine,) = torch.autograd.grad(got, given, g, retain_graph=True)
+        (theirs,) = torch.autograd.grad(want, given, g, retain_graph=True)
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
+    dot = torch.zeros(1, 1, 3, 3)
+    dot[0, 0, 1, 1] = 4.0
+    assert bilinear_up2(dot)[0, 0, 1:4, 1:4].tolist() == [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
+
+
+@pytest.mark.parametrize("op", [upsample2, average2, bilinear_up2, bilinear_down2])
 def test_gradients_of_gradients(op):
     x = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(op, (x,))

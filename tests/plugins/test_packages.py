@@ -62,7 +62,7 @@ def train_by_name(python: str, env: dict[str, str], folder: Path) -> None:
     listed = gancompress("plugins", "list", "--plugins").splitlines()
     assert [line.split() for line in listed[2:]] == [
         ["method", "snfs", "gancompress-snfs", "0.1.0", "yes"],
-        ["backbone", "r3gan", "gancompress-r3gan", "0.1.0", "yes"],
+        ["backbone", "r3gan-plugin", "gancompress-r3gan", "0.1.0", "yes"],
     ]
     assert "r3gan_digits" in gancompress("ls")
     # both at once: the recipe that one brings, with the method of the other
@@ -70,7 +70,7 @@ def train_by_name(python: str, env: dict[str, str], folder: Path) -> None:
     (directory,) = (folder / "runs").iterdir()
     components = json.loads((directory / "plugins.json").read_text())["components"]
     assert [(c["kind"], c["name"], c["from"], c["version"]) for c in components] == [
-        ("backbone", "r3gan", "gancompress-r3gan", "0.1.0"),
+        ("backbone", "r3gan-plugin", "gancompress-r3gan", "0.1.0"),
         ("method", "snfs", "gancompress-snfs", "0.1.0"),
     ]
     updates = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
@@ -109,7 +109,7 @@ def test_they_work_beside_the_package(tmp_path: Path) -> None:
         code=2,
     )
     assert "method 'snfs' came from gancompress-snfs 0.1.0: install it" in told
-    assert "backbone 'r3gan' came from gancompress-r3gan 0.1.0: install it" in told
+    assert "backbone 'r3gan-plugin' came from gancompress-r3gan 0.1.0: install it" in told
 
 
 @pytest.mark.slow
@@ -146,7 +146,7 @@ def test_their_wheels_work_in_a_clean_environment(tmp_path: Path) -> None:
     assert (first / "report.html").is_file()
     shutil.rmtree(work / "runs")
     train_by_name(python, environment(), work)
-    for name, setting in (("snfs", "every=2"), ("r3gan", "channels=8")):
+    for name, setting in (("snfs", "every=2"), ("r3gan-plugin", "channels=8")):
         told = run(
             *(python, "-m", "gancompress", "plugins", "check", name, "--set", setting),
             environment=environment(),

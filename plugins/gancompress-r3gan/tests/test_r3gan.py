@@ -62,8 +62,8 @@ def test_a_width_that_groups_do_not_divide_is_refused() -> None:
 
 
 def test_its_recipe_is_one() -> None:
-    if "r3gan" not in BACKBONES:  # not installed yet
-        BACKBONES.register("r3gan", R3GAN)
+    if "r3gan-plugin" not in BACKBONES:  # not installed yet
+        BACKBONES.register("r3gan-plugin", R3GAN)
     loaded = load_recipe(Path(gancompress_r3gan.__file__).parent / "recipes" / "r3gan_digits.yaml")
-    assert loaded.recipe.model.name == "r3gan"
+    assert loaded.recipe.model.name == "r3gan-plugin"
     assert loaded.recipe.objective.loss.name == "relativistic"

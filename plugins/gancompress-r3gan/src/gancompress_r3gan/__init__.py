@@ -131,11 +131,11 @@ class R3GAN(Backbone[R3GANConfig]):
 
     def __init__(self, config: R3GANConfig, image: ImageSpec) -> None:
         super().__init__(config, image)
-        require_resolution("r3gan", image, _RESOLUTIONS)
+        require_resolution("r3gan-plugin", image, _RESOLUTIONS)
         why = f"its blocks are {_EXPANSION} times as wide, in groups of group_width={config.group_width} channels"
         for role, width in self.widths.items():
             require_multiple(width.field, width.channels, width.multiple, f"{why} ({role})")
-        self._classes = conditional_classes("r3gan", image, config.conditional)
+        self._classes = conditional_classes("r3gan-plugin", image, config.conditional)
 
     @property
     def resolutions(self) -> tuple[int, ...]:
