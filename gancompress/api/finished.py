@@ -60,6 +60,8 @@ class Exported:
         state: of the run; what is not ``done`` may still get better.
         quality: of an int8 file: PSNR to the same weights in float32, which layers stay in float, and of a run every
             metric before and after, under its own protocol.
+        removed: how many empty channels were left out, and of how many, by the names of the layers that make them; None
+            where nobody looked for them.
     """
 
     file: Path
@@ -70,6 +72,7 @@ class Exported:
     step: int = 0
     state: str = "done"
     quality: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    removed: Mapping[str, tuple[int, int]] | None = None
 
 
 def evaluate(
@@ -150,6 +153,7 @@ def export(
     calibration: Calibration | None = None,
     pixels: tuple[float, float] = (0.0, 1.0),
     evaluate: bool = True,
+    compact: bool = False,
     progress: bool | Observer = True,
 ) -> Exported:
     """Write the averaged generator of a run into one file; as ``gancompress export``.
@@ -168,6 +172,7 @@ def export(
             :func:`gancompress.compress`.
         pixels: black and white of such a network's images.
         evaluate: for int8: measure the run's metrics of the generator in float32 and in int8.
+        compact: leave out the channels that its images do not depend on, as masks have emptied them; the images stay.
         progress: messages on standard error; False is silent; an :class:`~gancompress.progress.Observer` is told.
 
     Raises:
@@ -175,6 +180,7 @@ def export(
         ExportError: the generator cannot be written so.
     """
     from gancompress.experiment.finished import open_run
+    from gancompress.export.compact import compact as compact_generator
     from gancompress.export.packed import export_run, file_name, load_packed
     from gancompress.progress import Lines, RunProgress, Silent
     from gancompress.report.html import build_report
@@ -184,6 +190,8 @@ def export(
     directory = _directory(run)
     written = written_network(directory)
     if written is not None:
+        if compact:
+            raise ExportError("empty channels are left out of the files of runs: give the run", where=str(written))
         if values == "int8" and format == "packed":
             return _export_int8(written, path, calibration, range, pixels)
         if calibration is not None:
@@ -205,10 +213,16 @@ def export(
         from gancompress.export.onnx import export_onnx
 
         _check_onnx_values(values)
-        difference = export_onnx(opened.generator(str(at)), file)
-        return Exported(file, file.stat().st_size, difference=difference, step=at, state=state)
+        generator, built = opened.rebuild(opened.snapshot(str(at), ("ema",)))
+        removed = None
+        if compact:
+            with located(str(directory)):
+                compacted = compact_generator(generator, built, {})
+            generator, removed = compacted.generator, compacted.removed
+        difference = export_onnx(generator, file)
+        return Exported(file, file.stat().st_size, difference=difference, step=at, state=state, removed=removed)
     judge = Judge(opened, evaluate, RunProgress(Lines()) if progress is True else progress or Silent())
-    tensors = export_run(opened, file, step=str(at), values=values, rule=range, judge=judge)
+    tensors = export_run(opened, file, step=str(at), values=values, rule=range, judge=judge, compacted=compact)
     packed = load_packed(file)
     origin, why = packed.architecture.origin, packed.missing
     needs = f"{origin or packed.architecture.backbone} (no graph could be stored: {why})" if why else ""
@@ -217,7 +231,10 @@ def export(
         (directory / "export").mkdir(exist_ok=True)  # the file may lie elsewhere
         write_json(directory / "export" / "int8.json", {"file": file.name, "step": at, **quality})
         build_report(directory)
-    return Exported(file, file.stat().st_size, tensors, needs=needs, step=at, state=state, quality=quality)
+    removed = {name: (gone, width) for name, gone, width in packed.source["removed"]} if compact else None
+    return Exported(
+        file, file.stat().st_size, tensors, needs=needs, step=at, state=state, quality=quality, removed=removed
+    )
 
 
 def _export_int8(

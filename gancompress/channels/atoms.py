@@ -27,6 +27,11 @@ class Atoms:
         self._parents = [FIXED]
         self._table: Tensor | None = None
 
+    @property
+    def count(self) -> int:
+        """How many atoms there are."""
+        return len(self._parents)
+
     def fresh(self, count: int) -> Tensor:
         """Return new atoms (count,), each alone."""
         first = len(self._parents)

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from gancompress.graphs.graph import Argument, Node
 
-__all__ = ["SIZED", "Trace", "axis_of", "short", "trace"]
+__all__ = ["CHANNELWISE", "ELEMENTWISE", "MOVES", "SIZED", "Trace", "axis_of", "short", "trace"]
 
-_ELEMENTWISE = {
+ELEMENTWISE = {
     "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "sigmoid", "hardsigmoid", "hardswish", "hardtanh", "tanh",
     "prelu", "_prelu_kernel", "clamp", "clamp_min", "clamp_max", "add", "sub", "rsub", "mul", "div", "addcmul", "neg",
     "abs", "pow", "sqrt", "rsqrt", "reciprocal", "exp", "log", "sin", "cos", "square", "sign", "round", "floor", "ceil",
@@ -36,7 +36,7 @@ _ELEMENTWISE = {
     "_to_copy", "to", "full_like", "zeros_like", "ones_like",
 }  # fmt: skip
 #: put elements elsewhere; whatever they do to elements, they do to labels
-_MOVES = {
+MOVES = {
     "view", "_unsafe_view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "squeeze", "unsqueeze",
     "expand", "repeat", "repeat_interleave", "cat", "stack", "split", "split_with_sizes", "chunk", "unbind", "select",
     "slice", "flip", "pixel_shuffle", "pixel_unshuffle",
@@ -46,7 +46,7 @@ SIZED = {"view", "_unsafe_view", "reshape", "unflatten", "expand"}
 #: take parts of what they get along one axis
 _PARTS = {"split", "split_with_sizes", "chunk", "unbind", "select", "slice"}
 #: act on every channel alone, whatever they do along the other axes
-_CHANNELWISE = {
+CHANNELWISE = {
     "avg_pool1d", "avg_pool2d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "max_pool2d", "upsample_nearest1d",
     "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_linear1d", "reflection_pad1d",
     "reflection_pad2d", "replication_pad1d", "replication_pad2d", "grid_sampler_2d",
@@ -70,6 +70,7 @@ class Trace:
         axes: labels of the axes of layers' weights, by name and axis.
         stored: labels of the elements of other stored tensors.
         produced: axes of weights that make channels.
+        summed: where channels are summed up by what is no layer: the values that are multiplied there, and their axes.
         uncut: operations without a rule, and why what they read stays whole, by name.
     """
 
@@ -78,6 +79,7 @@ class Trace:
     axes: dict[tuple[str, int], Tensor] = dataclasses.field(default_factory=dict)
     stored: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     produced: set[tuple[str, int]] = dataclasses.field(default_factory=set)
+    summed: list[tuple[tuple[Value | Stored, int], ...]] = dataclasses.field(default_factory=list)
     uncut: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -163,11 +165,11 @@ class _Tracing:
         name = node.op.split(".")[1]
         if node.op == "operator.getitem":
             return self.labels[node.args[0].name][node.args[1]]
-        if name in _ELEMENTWISE:
+        if name in ELEMENTWISE:
             return self._elementwise(node)
-        if name in _MOVES:
+        if name in MOVES:
             return self._moved(index, node, name)
-        if name in _CHANNELWISE:
+        if name in CHANNELWISE:
             return self._channelwise(node)
         if name in ("constant_pad_nd", "pad"):
             return self._padded(node)
@@ -321,6 +323,7 @@ class _Tracing:
             rest = [axis for axis in range(labels.dim()) if axis not in axes]
             if any(self.atoms.varies(labels, axis) for axis in rest):
                 raise _UnknownError("sum over channels among others")
+            self.found.summed += [((node.args[0], axis),) for axis in axes if self.atoms.varies(labels, axis)]
             return self._fixed(shape)  # as of a layer whose weights are 1
         for axis in reversed(axes):
             labels = labels.narrow(axis, 0, 1)
@@ -370,6 +373,7 @@ class _Tracing:
             raise _UnknownError("a product of matrices with channels along other axes")
         if varies(a, -1) or varies(b, -2):
             self._meet(self._per_channel(a, -1), self._per_channel(b, -2))
+            self.found.summed.append(((node.args[0], -1), (node.args[1], -2)))
         rows = varies(a, -2)
         if rows and varies(b, -1):
             raise _UnknownError("a product of matrices that spreads channels over both axes")

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from gancompress.cli.evaluate import StepOption, note_other_protocols
-from gancompress.units import size
+from gancompress.units import size, some
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["export"]
+
+#: layers that are named; share of the channels below which it is said why they are few
+_SHOWN, _FEW = 6, 0.1
 
 
 def export(
@@ -53,6 +59,12 @@ def export(
         bool,
         typer.Option("--evaluate/--no-evaluate", help="For int8: measure the run's metrics in float32 and in int8."),
     ] = True,
+    compact: Annotated[
+        bool,
+        typer.Option(
+            "--compact", help="Leave out the channels that the images do not depend on; they stay what they are."
+        ),
+    ] = False,
 ) -> None:
     """Write the averaged generator of a run into one file, which gancompress.load() opens.
 
@@ -65,7 +77,7 @@ def export(
 
     made = api.export(
         run, out, format=format, values=values, step=step, range=range, calibration=calibration, pixels=pixels,
-        evaluate=evaluate,
+        evaluate=evaluate, compact=compact,
     )  # fmt: skip
     tensors = made.tensors.values()
     for kind, title in (("convolution", "convolutions"), ("linear", "linear layers"), ("other", "other")):
@@ -79,6 +91,8 @@ def export(
     elif made.tensors:
         _line("whole file", sum(one.dense for one in tensors), made.size, "")
     typer.echo(f"written: {made.file}{about}" + f", of step {made.step:,}" * bool(made.step))
+    if made.removed is not None:
+        typer.echo(_removed(made.removed, masked=any(one.kept < one.elements for one in tensors)))
     if made.state != "done":
         typer.echo(f"note: the run is {made.state}: this is its checkpoint of step {made.step:,}", err=True)
     if made.quality:
@@ -87,6 +101,18 @@ def export(
     note_other_protocols(run, step)
     if made.needs:
         typer.echo(f"note: it loads only together with {made.needs}", err=True)
+
+
+def _removed(removed: Mapping[str, tuple[int, int]], *, masked: bool) -> str:
+    """Return how many channels were left out, in words, and why they are few."""
+    gone, of = (sum(counts[place] for counts in removed.values()) for place in (0, 1))
+    if not gone:
+        text = f"nothing to remove: the images depend on all of its {of:,} channels"
+    else:
+        layers = [f"{name} {one} of {width}" for name, (one, width) in removed.items() if one]
+        text = f"{gone:,} of {of:,} channels were empty and are left out: {some(layers[:_SHOWN], len(layers))}"
+    few = "; masks of single weights empty few whole channels, which method channels is for"
+    return text + few * (masked and gone < _FEW * of)
 
 
 def _line(title: str, dense: int, packed: int, more: str) -> None:

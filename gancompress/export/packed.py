@@ -28,8 +28,9 @@ from gancompress import __version__
 from gancompress.architecture.description import Architecture
 from gancompress.backbones.base import prunable_weights
 from gancompress.data.base import ImageSpec
-from gancompress.errors import ComponentError, ExportError
+from gancompress.errors import ChannelError, ComponentError, ExportError
 from gancompress.export.captured import CapturedGenerator, capture_generator, check_captured
+from gancompress.export.compact import compact
 from gancompress.export.compiled import compile_generator
 from gancompress.export.container import read_container, write_container
 from gancompress.export.in_bytes import calibrate_generator, grid_of, ranges_from_json, ranges_to_json
@@ -237,6 +238,7 @@ def export_run(
     values: Values = "float32",
     rule: RangeRule = "mse",
     judge: Callable[[CompiledGenerator, CompiledGenerator], Mapping[str, Any]] | None = None,
+    compacted: bool = False,
 ) -> dict[str, TensorSize]:
     """Write the averaged generator of a finished run into one file; see :func:`export_packed`.
 
@@ -248,6 +250,7 @@ def export_run(
         rule: how the ends of ranges are chosen, for ``int8``.
         judge: compares the generator in float32 with the one in the file, for ``int8``; what it returns is kept in the
             file as the source's ``quality``.
+        compacted: whether empty channels are left out; the source's ``removed`` says how many were, by layers.
     """
     number = run.step(step)
     source: dict[str, Any] = {"run": run.directory.path.resolve().name, "step": number, "weights": "ema"}
@@ -255,14 +258,20 @@ def export_run(
     generator, built = run.rebuild(snapshot)
     prefix, kept = "generator.mask.", snapshot.groups.get("sparsity", {})  # weights that were never masked have none
     masks = {name.removeprefix(prefix): mask for name, mask in kept.items() if name.startswith(prefix)}
-    told: dict[str, Any] = {
-        "model": built.model,
-        "masks": masks,
-        "values": values,
-        "origin": built.origin,
-        "narrowed": built.narrowed,
-    }
     try:
+        narrowed = built.narrowed
+        if compacted:
+            result = compact(generator, built, masks)
+            narrowed |= result.generator is not generator
+            generator, masks = result.generator, dict(result.masks)
+            source["removed"] = [[name, *counts] for name, counts in result.removed.items()]
+        told: dict[str, Any] = {
+            "model": built.model,
+            "masks": masks,
+            "values": values,
+            "origin": built.origin,
+            "narrowed": narrowed,
+        }
         if values != "int8":
             return export_packed(generator, path, source=source, **told)
         ranges = calibrate_generator(generator, masks, rule)
@@ -277,9 +286,9 @@ def export_run(
             source["quality"] = dict(found)
             sizes = export_packed(generator, path, source=source, ranges=ranges, **told)
         return sizes
-    except ExportError as error:
+    except (ExportError, ChannelError) as error:
         where = error.where or str(run.directory.checkpoints / f"{number:08d}")
-        raise ExportError(error.message, where=where) from error
+        raise type(error)(error.message, where=where) from error
 
 
 def load_packed(path: Path) -> Packed:

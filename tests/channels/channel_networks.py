@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gancompress.graphs.build import CapturedModule
+    from gancompress.sparsity.state import Role
 
 LATENT = 6
+#: config, image size and how many groups each network has
+PAIRS: dict[str, tuple[str, dict[str, Any], int, dict[Role, int]]] = {
+    "dcgan": ("dcgan", {"channels": 6, "conditional": True}, 16, {"generator": 2, "discriminator": 2}),
+    "sngan": ("sngan", {"channels": 16, "discriminator_channels": 8, "conditional": True,
+                        "generator_spectral_norm": True}, 32, {"generator": 7, "discriminator": 6}),
+    "biggan": ("biggan", {"channels": 8}, 64, {"generator": 11, "discriminator": 11}),
+    # ten blocks with three widths inside, five widths between them that end in each other, and two in the attention
+    "biggan-deep": ("biggan-deep", {"channels": 8}, 128, {"generator": 37, "discriminator": 37}),
+    # a trunk of one width from 4 to 16 pixels, two widths inside of each of three blocks; features of the class
+    "r3gan": ("r3gan", {"channels": 8, "group_width": 8, "blocks": 1, "conditional": True}, 16,
+              {"generator": 7, "discriminator": 8}),
+}  # fmt: skip
 
 
 def settled(module: nn.Module, seed: int = 0) -> nn.Module:

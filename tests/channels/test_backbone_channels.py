@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from channel_networks import found, settled, some_of
+from channel_networks import PAIRS, found, settled, some_of
 
 from gancompress.architecture.description import Architecture, shapes_of
 from gancompress.backbones.base import blank_inputs
@@ -20,18 +20,6 @@ from gancompress.data.base import ImageSpec
 if TYPE_CHECKING:
     from gancompress.sparsity.state import Role
 
-#: config, image size and how many groups each network has
-PAIRS: dict[str, tuple[str, dict[str, Any], int, dict[Role, int]]] = {
-    "dcgan": ("dcgan", {"channels": 6, "conditional": True}, 16, {"generator": 2, "discriminator": 2}),
-    "sngan": ("sngan", {"channels": 16, "discriminator_channels": 8, "conditional": True,
-                        "generator_spectral_norm": True}, 32, {"generator": 7, "discriminator": 6}),
-    "biggan": ("biggan", {"channels": 8}, 64, {"generator": 11, "discriminator": 11}),
-    # ten blocks with three widths inside, five widths between them that end in each other, and two in the attention
-    "biggan-deep": ("biggan-deep", {"channels": 8}, 128, {"generator": 37, "discriminator": 37}),
-    # a trunk of one width from 4 to 16 pixels, two widths inside of each of three blocks; features of the class
-    "r3gan": ("r3gan", {"channels": 8, "group_width": 8, "blocks": 1, "conditional": True}, 16,
-              {"generator": 7, "discriminator": 8}),
-}  # fmt: skip
 CASES = [
     pytest.param(name, role, marks=[pytest.mark.slow] if name.startswith("biggan") else [])
     for name in PAIRS
