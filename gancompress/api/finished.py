@@ -153,7 +153,7 @@ def export(
     calibration: Calibration | None = None,
     pixels: tuple[float, float] = (0.0, 1.0),
     evaluate: bool = True,
-    compact: bool = False,
+    compact: bool | None = None,
     progress: bool | Observer = True,
 ) -> Exported:
     """Write the averaged generator of a run into one file; as ``gancompress export``.
@@ -173,6 +173,7 @@ def export(
         pixels: black and white of such a network's images.
         evaluate: for int8: measure the run's metrics of the generator in float32 and in int8.
         compact: leave out the channels that its images do not depend on, as masks have emptied them; the images stay.
+            Default: for runs whose method empties whole channels.
         progress: messages on standard error; False is silent; an :class:`~gancompress.progress.Observer` is told.
 
     Raises:
@@ -181,7 +182,7 @@ def export(
     """
     from gancompress.experiment.finished import open_run
     from gancompress.export.compact import compact as compact_generator
-    from gancompress.export.packed import export_run, file_name, load_packed
+    from gancompress.export.packed import export_run, file_name, frees_channels, load_packed
     from gancompress.progress import Lines, RunProgress, Silent
     from gancompress.report.html import build_report
     from gancompress.runs.record import RunRecord
@@ -215,7 +216,7 @@ def export(
         _check_onnx_values(values)
         generator, built = opened.rebuild(opened.snapshot(str(at), ("ema",)))
         removed = None
-        if compact:
+        if frees_channels(opened.recipe) if compact is None else compact:
             with located(str(directory)):
                 compacted = compact_generator(generator, built, {})
             generator, removed = compacted.generator, compacted.removed
@@ -231,7 +232,8 @@ def export(
         (directory / "export").mkdir(exist_ok=True)  # the file may lie elsewhere
         write_json(directory / "export" / "int8.json", {"file": file.name, "step": at, **quality})
         build_report(directory)
-    removed = {name: (gone, width) for name, gone, width in packed.source["removed"]} if compact else None
+    listed = packed.source.get("removed")
+    removed = None if listed is None else {name: (gone, width) for name, gone, width in listed}
     return Exported(
         file, file.stat().st_size, tensors, needs=needs, step=at, state=state, quality=quality, removed=removed
     )

@@ -195,7 +195,12 @@ class RunOutcome(_Outcome):
         return self.samples
 
     def export(
-        self, path: str | Path | None = None, *, step: str = "last", values: Literal["float32", "bf16"] = "float32"
+        self,
+        path: str | Path | None = None,
+        *,
+        step: str = "last",
+        values: Literal["float32", "bf16"] = "float32",
+        compact: bool | None = None,
     ) -> Path:
         """Write the averaged generator into one packed file, which :func:`gancompress.load` opens.
 
@@ -203,6 +208,7 @@ class RunOutcome(_Outcome):
             path: the file; default: as :func:`gancompress.api.export` names it, in the run directory.
             step: checkpoint: ``last``, ``best`` or a number.
             values: ``bf16`` halves the file again and rounds the weights.
+            compact: leave out empty channels; default: where the run's method empties whole ones.
 
         Returns:
             The file.
@@ -215,7 +221,7 @@ class RunOutcome(_Outcome):
         from gancompress.export.packed import export_run, file_name
 
         file = Path(path) if path is not None else self.directory / "export" / file_name(values)
-        export_run(open_run(self.directory), file, step=step, values=values)
+        export_run(open_run(self.directory), file, step=step, values=values, compacted=compact)
         return file
 
     def __repr__(self) -> str:

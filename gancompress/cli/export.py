@@ -60,11 +60,13 @@ def export(
         typer.Option("--evaluate/--no-evaluate", help="For int8: measure the run's metrics in float32 and in int8."),
     ] = True,
     compact: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--compact", help="Leave out the channels that the images do not depend on; they stay what they are."
+            "--compact/--no-compact",
+            help="Leave out the channels that the images do not depend on; these stay what they are. [default: where "
+            "the run's method empties whole channels]",
         ),
-    ] = False,
+    ] = None,
 ) -> None:
     """Write the averaged generator of a run into one file, which gancompress.load() opens.
 

@@ -18,13 +18,15 @@ from gancompress.cost.training import training_cost
 from gancompress.errors import RecipeError
 from gancompress.experiment.assemble import build_loss
 from gancompress.experiment.budgets import ROLES, build_budgets, build_method, connected_weights
-from gancompress.experiment.networks import Networks, build_backbone, build_networks
+from gancompress.experiment.groups import channel_groups
+from gancompress.experiment.networks import Networks, build_architecture, build_networks
 from gancompress.methods.base import NetView, Plan
 from gancompress.seeds import generator as seeded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gancompress.architecture.description import Architecture
     from gancompress.backbones.base import PrunableWeight
     from gancompress.cost.profile import NetworkProfile
     from gancompress.data.base import ImageSpec
@@ -70,13 +72,13 @@ def price(recipe: Recipe, image: ImageSpec) -> Price:
     Raises:
         GancompressError: the recipe cannot be run: a density that a layer cannot meet, too few steps for the rounds, …
     """
-    backbone = build_backbone(recipe, image)
-    networks = build_networks(backbone, recipe.seed)
+    architecture = build_architecture(recipe, image)
+    networks = build_networks(architecture, recipe.seed)
     profiles: dict[Role, NetworkProfile] = {role: profile(networks.of(role)) for role in ROLES}
     method = build_method(recipe)
     plays = [
-        _Play(recipe, method, networks, variant=0),
-        _Play(recipe, method, build_networks(backbone, recipe.seed, 1), variant=1),
+        _Play(recipe, method, architecture, networks, variant=0),
+        _Play(recipe, method, architecture, build_networks(architecture, recipe.seed, 1), variant=1),
     ]
     costs = [training_cost(play.run(), profiles) for play in plays]
     first = plays[0]
@@ -110,7 +112,14 @@ def _check_layers(play: _Play) -> None:
 class _Play:
     """One run without its training: the calls that the engine and the loop would make, counted by the same counter."""
 
-    def __init__(self, recipe: Recipe, method: Method[MethodConfig], networks: Networks, variant: int) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        method: Method[MethodConfig],
+        architecture: Architecture,
+        networks: Networks,
+        variant: int,
+    ) -> None:
         training = recipe.training
         self.recipe, self.method, self.variant = recipe, method, variant
         self.loss = build_loss(recipe)
@@ -124,6 +133,10 @@ class _Play:
         asked = {role: self.budgets[role].density for role in ROLES}
         self.rounds: Sequence[Round] = method.rounds(training.steps, asked)
         self.views: dict[Role, NetView] = {role: self._view(role, weights[role]) for role in ROLES}
+        if method.sees_channels:
+            for role, view in self.views.items():
+                groups = channel_groups(architecture, role, networks.of(role), weights[role])
+                self.views[role] = dataclasses.replace(view, channels=groups)
         if method.sees_both:
             generator, discriminator = (self.views[role] for role in ROLES)
             self.views["generator"] = dataclasses.replace(generator, other=discriminator)

@@ -15,7 +15,8 @@ from gancompress.data.classes import check_class_number, counted
 from gancompress.data.zipped import Zip
 from gancompress.errors import DataError, RecipeError, RunError
 from gancompress.experiment.acceleration import build_execution, build_folding, check_accelerations, device_of, numbered
-from gancompress.experiment.budgets import ROLES, build_budgets, build_method, connected_weights
+from gancompress.experiment.budgets import ROLES, build_budgets, build_method, connected_weights, masked_weights
+from gancompress.experiment.groups import channel_groups
 from gancompress.experiment.networks import Networks, build_architecture, build_networks, check_shapes
 from gancompress.recipe.components import component_config
 from gancompress.sparsity.weights import to_channels_last
@@ -33,10 +34,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gancompress.architecture.description import Architecture
+    from gancompress.channels.groups import ChannelGroup
     from gancompress.data.base import Dataset, DatasetConfig
     from gancompress.methods.base import Round
     from gancompress.objectives.base import Loss, LossConfig
     from gancompress.recipe.schema import Component, Recipe, TrainingConfig
+    from gancompress.sparsity.state import Role
 
 __all__ = ["build_dataset", "build_loss", "build_trainer", "declared_rounds"]
 
@@ -123,9 +126,16 @@ def build_trainer(
     loss = build_loss(recipe)
     check_accelerations(recipe, loss, group.world)
     device = numbered(device_of(recipe))
-    networks = build_networks(architecture or build_architecture(recipe, counted(dataset)), recipe.seed)
+    architecture = architecture or build_architecture(recipe, counted(dataset))
+    networks = build_networks(architecture, recipe.seed)
     check_shapes(networks, dataset.spec)
     _check_batch_norm(recipe, networks)
+    method = build_method(recipe)
+    groups: dict[Role, tuple[ChannelGroup, ...]] = dict.fromkeys(ROLES, ())
+    if method.sees_channels:  # before anything is wrapped for training
+        for role in ROLES:
+            masked = masked_weights(networks.of(role), recipe.sparsity)
+            groups[role] = channel_groups(architecture, role, networks.of(role), masked)
     for network in (networks.generator, networks.discriminator):
         if group.world > 1:
             synchronise_batch_norm(network)
@@ -139,7 +149,6 @@ def build_trainer(
         role: build_optimizer(networks.of(role), getattr(recipe.training.optimizers, role), fused=recipe.training.fused)
         for role in ROLES
     }
-    method = build_method(recipe)
     if method.needs_dense_moments and recipe.sparsity.moments != "dense":
         raise RecipeError(
             f"method {recipe.sparsity.method.name!r} reads the moments of masked weights here: "
@@ -155,7 +164,10 @@ def build_trainer(
     execution = build_execution(recipe, group.world)
     engine = Engine(
         method,
-        {role: RoleParts(networks.of(role), optimizers[role], budgets[role], weights[role]) for role in ROLES},
+        {
+            role: RoleParts(networks.of(role), optimizers[role], budgets[role], weights[role], groups[role])
+            for role in ROLES
+        },
         seed=recipe.seed,
         moments=recipe.sparsity.moments,
         check_every=recipe.sparsity.check_every,

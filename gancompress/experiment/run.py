@@ -23,6 +23,7 @@ from gancompress.experiment.provenance import environment, note_plugins
 from gancompress.experiment.ready import Ready, get_ready, open_images
 from gancompress.experiment.session import Session
 from gancompress.experiment.shortfall import shortfalls, start, start_notes
+from gancompress.methods.channels import kept_channels
 from gancompress.progress import Observer, Silent
 from gancompress.recipe.identity import directory_name
 from gancompress.runs.directory import RunDirectory
@@ -212,6 +213,15 @@ class Experiment:
             cost["bytes"]["training"] = ready.memory.to_dict()
         if ready.architecture.widths:
             cost["widths"] = dict(ready.architecture.widths)
+        if trainer.engine.method.sees_channels:
+            cost["channels"] = {
+                role: {
+                    group.name: {"width": group.width, "kept": kept_channels(group, masks).nonzero().flatten().tolist()}
+                    for group in engine.channels(role)
+                }
+                for role in ROLES
+                for masks in (engine.state(role).masks,)
+            }
         mark = {"smoke": True} if self.recipe.smoke else {}
         metrics, cost = {**mark, **metrics} if metrics else metrics, {**mark, **cost}
         if self.group.is_main:

@@ -27,6 +27,7 @@ from torch import Tensor
 from gancompress import __version__
 from gancompress.architecture.description import Architecture
 from gancompress.backbones.base import prunable_weights
+from gancompress.components.registry import METHODS
 from gancompress.data.base import ImageSpec
 from gancompress.errors import ChannelError, ComponentError, ExportError
 from gancompress.export.captured import CapturedGenerator, capture_generator, check_captured
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from gancompress.experiment.finished import OpenedRun
     from gancompress.export.compiled import CompiledGenerator
     from gancompress.quantization.ranges import LayerBytes, RangeRule
+    from gancompress.recipe.schema import Recipe
 
 __all__ = [
     "FORMAT",
@@ -56,6 +58,7 @@ __all__ = [
     "export_packed",
     "export_run",
     "file_name",
+    "frees_channels",
     "load_packed",
 ]
 
@@ -230,6 +233,11 @@ def file_name(values: str) -> str:
     return "generator.safetensors" if values == "float32" else f"generator-{values}.safetensors"
 
 
+def frees_channels(recipe: Recipe) -> bool:
+    """Whether a run leaves empty channels, which its files do without."""
+    return bool(METHODS.get(recipe.sparsity.method.name).frees_channels)
+
+
 def export_run(
     run: OpenedRun,
     path: Path,
@@ -238,7 +246,7 @@ def export_run(
     values: Values = "float32",
     rule: RangeRule = "mse",
     judge: Callable[[CompiledGenerator, CompiledGenerator], Mapping[str, Any]] | None = None,
-    compacted: bool = False,
+    compacted: bool | None = None,
 ) -> dict[str, TensorSize]:
     """Write the averaged generator of a finished run into one file; see :func:`export_packed`.
 
@@ -250,7 +258,8 @@ def export_run(
         rule: how the ends of ranges are chosen, for ``int8``.
         judge: compares the generator in float32 with the one in the file, for ``int8``; what it returns is kept in the
             file as the source's ``quality``.
-        compacted: whether empty channels are left out; the source's ``removed`` says how many were, by layers.
+        compacted: whether empty channels are left out; the source's ``removed`` says how many were, by layers. None:
+            if the run's method empties whole ones.
     """
     number = run.step(step)
     source: dict[str, Any] = {"run": run.directory.path.resolve().name, "step": number, "weights": "ema"}
@@ -260,7 +269,7 @@ def export_run(
     masks = {name.removeprefix(prefix): mask for name, mask in kept.items() if name.startswith(prefix)}
     try:
         narrowed = built.narrowed
-        if compacted:
+        if frees_channels(run.recipe) if compacted is None else compacted:
             result = compact(generator, built, masks)
             narrowed |= result.generator is not generator
             generator, masks = result.generator, dict(result.masks)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from gancompress.channels.groups import ChannelGroup
     from gancompress.sparsity.layers import Layer
     from gancompress.sparsity.state import Budget, Memory, Role, SparseState
 
@@ -128,6 +129,8 @@ class NetView:
         round: index of the round.
         layers: what the layer of each weight is, by the same names: kind, axes, kernel, groups, neighbours.
         masks: the masks in force; empty before :meth:`Method.init`.
+        channels: groups of channels that masks can free, if :attr:`Method.sees_channels`: once all that makes or reads
+            a channel is masked, the network computes as it would without it.
         other: the other network without gradients, if :attr:`Method.sees_both`. Of two networks that are updated at the
             same step the generator comes first, so the discriminator's update sees its new masks.
     """
@@ -144,6 +147,7 @@ class NetView:
     round: int = 0
     layers: Mapping[str, Layer] = dataclasses.field(default_factory=dict)
     masks: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    channels: tuple[ChannelGroup, ...] = ()
     other: NetView | None = None
 
     def top(
@@ -215,6 +219,12 @@ class Method(abc.ABC, Generic[C]):
 
     #: whether :attr:`NetView.other` is wanted
     sees_both: ClassVar[bool] = False
+
+    #: whether :attr:`NetView.channels` is wanted
+    sees_channels: ClassVar[bool] = False
+
+    #: whether it empties whole channels, which an export leaves out then
+    frees_channels: ClassVar[bool] = False
 
     #: what other methods are measured against: comparisons draw it in grey and never call it the best
     baseline: ClassVar[bool] = False

@@ -39,7 +39,23 @@ class CostCard:
 def cost_cards(cost: Mapping[str, Any]) -> list[CostCard]:
     """Return theory, time and bytes of a run from its ``cost.json``; none when nothing is known."""
     cards = [_theory(mapping(cost.get("theory"))), _time(mapping(cost.get("time"))), _bytes(mapping(cost.get("bytes")))]
+    cards += [card for card in [_channels(mapping(cost.get("channels")))] if card.rows]
     return cards if any(card.rows for card in cards) else []
+
+
+def _channels(channels: Mapping[str, Any]) -> CostCard:
+    rows = []
+    for role in ROLES:
+        for name, group in mapping(channels.get(role)).items():
+            width, kept = number(mapping(group).get("width")), mapping(group).get("kept")
+            if width and isinstance(kept, list):
+                rows.append((f"{role}, {name}", str(len(kept)), f"{width:.0f}", ratio(len(kept) / width)))
+    return CostCard(
+        "Channels",
+        "of every group of channels that go together, by the layer that makes them; which they are is in cost.json",
+        ("group", "kept", "of", "share"),
+        tuple(rows),
+    )
 
 
 # --------------------------------------------------------------------------- theory

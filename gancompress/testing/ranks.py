@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PATIENCE", "forked", "in_two_processes"]
 
+# Whoever captures a network before autograd first runs leaves it unusable in forked processes (torch 2.14).
+torch.zeros((), requires_grad=True).backward()  # type: ignore[no-untyped-call]
+
 #: seconds until processes that wait for each other are given up
 PATIENCE = 60.0
 

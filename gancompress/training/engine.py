@@ -43,6 +43,7 @@ from gancompress.training.signals import Signals
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from gancompress.channels.groups import ChannelGroup
     from gancompress.cost.counter import TrainingCounter
     from gancompress.sparsity.state import Budget, Role, SparseState
     from gancompress.training.ema import SparseEMA
@@ -146,6 +147,10 @@ class Engine:
     def state(self, role: Role) -> SparseState:
         """Return the sparse state of one network."""
         return self._nets[role].state
+
+    def channels(self, role: Role) -> tuple[ChannelGroup, ...]:
+        """Return the groups of channels of one network, of a method that sees them."""
+        return self._nets[role].parts.channels
 
     def budget(self, role: Role) -> Budget:
         """Return what the recipe asks of one network."""
@@ -399,6 +404,7 @@ class Engine:
             round=round,
             layers={name: weight.layer for name, weight in net.parts.weights.items()},
             masks=net.state.masks if net.has_state else {},
+            channels=net.parts.channels,
         )
 
     def _decide(self, net: MaskedNetwork, view: NetView, decide: Callable[[], SparseState]) -> SparseState:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from gancompress.backbones.base import PrunableWeight
+    from gancompress.channels.groups import ChannelGroup
     from gancompress.sparsity.state import Budget, Memory, Role, SparseState
     from gancompress.training.ema import SparseEMA
     from gancompress.training.execution import Execution
@@ -47,12 +48,14 @@ class RoleParts:
         optimizer: of all its parameters.
         budget: kept weights per tensor that the recipe asks for.
         weights: the weights that the recipe's convention masks, by name.
+        channels: groups of channels, for a method that sees them.
     """
 
     network: nn.Module
     optimizer: Optimizer
     budget: Budget
     weights: Mapping[str, PrunableWeight]
+    channels: tuple[ChannelGroup, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
