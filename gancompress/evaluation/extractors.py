@@ -58,7 +58,7 @@ class Extractor(abc.ABC):
             images: uint8, (B, C, H, W), on any device.
 
         Returns:
-            Features (B, d) and logits (B, k), float32, on the extractor's device.
+            Features (B, d) and logits (B, k), float32, on the extractor's device; k is 0 where it predicts no classes.
         """
 
     @classmethod
@@ -69,6 +69,11 @@ class Extractor(abc.ABC):
     @classmethod
     def knows_classes(cls, option: str = "") -> bool:
         """Whether its logits are of the data's own classes, which some metrics need."""
+        return True
+
+    @classmethod
+    def classifies(cls, option: str = "") -> bool:
+        """Whether it has logits at all, which some metrics need."""
         return True
 
     @classmethod

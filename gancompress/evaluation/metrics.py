@@ -29,6 +29,8 @@ __all__ = [
     "ModeCoverage",
     "PrecisionRecall",
     "frechet_distance",
+    "need",
+    "some_of",
 ]
 
 Better = Literal["lower", "higher"]
@@ -73,10 +75,12 @@ class Metric(abc.ABC):
     Attributes:
         least: real and generated images that it needs, of each; fewer are refused before training.
         of_classes: it needs an extractor that knows the data's own classes.
+        of_predictions: it needs an extractor that predicts classes, whichever.
     """
 
     least: ClassVar[int] = 2
     of_classes: ClassVar[bool] = False
+    of_predictions: ClassVar[bool] = False
 
     @abc.abstractmethod
     def compute(self, real: Features, fake: Features) -> list[MetricResult]:
@@ -110,7 +114,7 @@ class FrechetDistance(Metric):
 
     def compute(self, real: Features, fake: Features) -> list[MetricResult]:
         """Return one result, ``fd``."""
-        _need(min(len(real), len(fake)), self.least, "the Fréchet distance")
+        need(min(len(real), len(fake)), self.least, "the Fréchet distance")
         value = frechet_distance(real.statistics, fake.statistics)
         return [MetricResult("fd", fake.name("FID", "FD"), value, "lower")]
 
@@ -131,7 +135,7 @@ class KernelDistance(Metric):
         from torch_fidelity.metric_kid import mmd2
 
         smaller = min(len(real), len(fake))
-        _need(smaller, self.least, "the kernel distance")
+        need(smaller, self.least, "the kernel distance")
         size = min(self.subset_size, smaller // 2)
         # The draws are those of torch-fidelity; the cube is not: a general power takes longer than all the rest.
         rng = np.random.RandomState(_SEED)
@@ -161,11 +165,14 @@ class InceptionScore(Metric):
     """
 
     splits = 10
+    of_predictions = True
 
     def compute(self, real: Features, fake: Features) -> list[MetricResult]:
         """Return one result, ``is``; the real images are not looked at."""
         from torch_fidelity.metric_isc import isc_features_to_metric
 
+        if not fake.logits.shape[1]:
+            raise EvaluationError(f"{fake.label} predicts no classes: leave the metric 'is' out")
         splits = max(1, min(self.splits, len(fake) // 500))
         found = isc_features_to_metric(fake.logits.double(), splits=splits, shuffle=True, rng_seed=_SEED)
         mean, std = found["inception_score_mean"], found["inception_score_std"]
@@ -190,10 +197,10 @@ class PrecisionRecall(Metric):
         from torch_fidelity.metric_prc import prc_features_to_metric
 
         count = min(len(real), len(fake), self.most)
-        _need(count, self.least, "precision and recall")
+        need(count, self.least, "precision and recall")
         found = prc_features_to_metric(
-            _subset(fake.values, count),
-            _subset(real.values, count),
+            some_of(fake.values, count),
+            some_of(real.values, count),
             prc_neighborhood=self.neighbours,
             prc_batch_size=1000,
             save_cpu_ram=True,
@@ -239,13 +246,19 @@ class ModeCoverage(Metric):
         ]
 
 
-def _subset(values: Tensor, count: int) -> Tensor:
+def some_of(values: Tensor, count: int) -> Tensor:
+    """Return ``count`` rows of features, the same for every set of as many."""
     if count == len(values):
         return values
     chosen = torch.randperm(len(values), generator=generator(0, "evaluation", "precision-recall"))[:count]
     return values[chosen]
 
 
-def _need(count: int, least: int, what: str) -> None:
+def need(count: int, least: int, what: str) -> None:
+    """Refuse fewer images than a metric needs.
+
+    Raises:
+        EvaluationError: ``count`` is less than ``least``.
+    """
     if count < least:
         raise EvaluationError(f"{what} needs at least {least} real and generated images, got {count}")

@@ -101,6 +101,8 @@ def check_measurable(config: EvaluationConfig, dataset: Dataset[DatasetConfig]) 
                 raise EvaluationError(f"{where} needs at least {least} real and generated images, {what} {count}")
         if nameless and getattr(needed, "of_classes", False):
             raise EvaluationError(f"{where} needs labelled data, and 'classifier' as evaluation.extractor")
+        if getattr(needed, "of_predictions", False) and not extractor.classifies(option):
+            raise EvaluationError(f"{where} needs predictions of classes, which {name} has none of: leave it out")
 
 
 def metric_record(result: MetricResult) -> dict[str, Any]:
