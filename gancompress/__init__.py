@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gancompress.api import list_runs, new_plugin, prepare_data, recipe_schema, shipped_recipes, variant_recipes
     from gancompress.api.benchmarks import bench_infer, bench_network, bench_train
-    from gancompress.api.commands import compare, compress, run, train
+    from gancompress.api.commands import compress, run, train
+    from gancompress.api.comparisons import compare
     from gancompress.api.components import check_components, list_components
     from gancompress.api.finished import evaluate, sample
     from gancompress.api.machine import doctor
@@ -41,7 +42,8 @@ _HOMES = {
     for home, names in {
         "api": "list_runs new_plugin prepare_data recipe_schema shipped_recipes variant_recipes",
         "api.benchmarks": "bench_infer bench_network bench_train",
-        "api.commands": "compare compress run train",
+        "api.commands": "compress run train",
+        "api.comparisons": "compare",
         "api.components": "check_components list_components",
         "api.finished": "evaluate sample",
         "api.machine": "doctor",

@@ -334,6 +334,10 @@ class ComparisonProgress:
             running = ", ".join(f"{name} {step}/{self._steps[name]}" for name, step in steps.items())
             self._on.show(f"{running}; left {left}", done, total)
 
+    def message(self, text: str) -> None:
+        """Say what is done beside the runs."""
+        self._on.say(text)
+
     def end(self) -> None:
         """End the live line."""
         self._on.end()

@@ -51,6 +51,7 @@ ALLOWED["foreign"] = {"errors", "seeds", "units", "storage", "components", "data
                       "lowering", "quantization", "export", "reconstruct", "channels"}  # fmt: skip
 for room in ("comparison", "bench", "testing"):
     ALLOWED[room] = {*ALLOWED} - {"comparison", "bench"}
+ALLOWED["comparison"].add("bench")
 ALLOWED["report"] = {"errors", "units", "charts", "storage", "runs", "recipe", "comparison"}
 ALLOWED["scaffold"] = {"errors", "components", "storage"}
 ALLOWED["api"] = {*ALLOWED}

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gancompress.api.benchmarks import bench_infer, bench_network, bench_train
-    from gancompress.api.commands import compare, compress, run, train
+    from gancompress.api.commands import compress, run, train
+    from gancompress.api.comparisons import compare
     from gancompress.api.components import check_components, list_components
     from gancompress.api.finished import evaluate, export, sample
     from gancompress.api.machine import doctor
@@ -52,7 +53,8 @@ _HOMES = {
     name: f"gancompress.{home}"
     for home, names in {
         "api.benchmarks": "bench_infer bench_network bench_train",
-        "api.commands": "compare compress run train",
+        "api.commands": "compress run train",
+        "api.comparisons": "compare",
         "api.components": "check_components list_components",
         "api.finished": "evaluate export sample",
         "api.machine": "doctor",

@@ -1,4 +1,4 @@
-"""What trains: ``gancompress.run``, ``train``, ``compare`` and ``compress``.
+"""What trains: ``gancompress.run``, ``train`` and ``compress``.
 
 The command line is a thin layer of words over this module, so both do the same with the same recipe. Interrupt a call
 whenever you like: the same call goes on from the last checkpoint.
@@ -7,7 +7,6 @@ whenever you like: the same call goes on from the last checkpoint.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,27 +22,20 @@ from gancompress.recipe.schema import Recipe
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from gancompress.api.outcomes import ComparisonOutcome, CompressionOutcome, RunOutcome
-    from gancompress.comparison.folder import ComparisonFolder
-    from gancompress.comparison.grid import Grid
-    from gancompress.comparison.runner import Outcome, Runner
-    from gancompress.data.base import Dataset
+    from gancompress.api.outcomes import CompressionOutcome, RunOutcome
     from gancompress.export.network import NetworkValues
     from gancompress.foreign.compress import CompressedNetwork
-    from gancompress.progress import Observer, Watcher
+    from gancompress.progress import Observer
 
 __all__ = [
     "Overrides",
-    "PlannedComparison",
     "RecipeLike",
-    "compare",
     "compress",
     "expressions",
     "is_main_process",
-    "plan_comparison",
+    "plain",
     "resolve",
     "run",
-    "run_comparison",
     "train",
 ]
 
@@ -118,72 +110,6 @@ def train(
 ) -> RunOutcome:
     """Train a recipe without evaluating it; as ``gancompress train``. See :func:`run`, which evaluates it later."""
     return run(recipe, overrides, out=out, evaluate=False, smoke=smoke, progress=progress)
-
-
-def compare(
-    recipe: RecipeLike = "compare_digits",
-    methods: str | Sequence[str] = ("static", "dst"),
-    overrides: Overrides = (),
-    *,
-    densities: float | Sequence[float] = (),
-    seeds: int | Sequence[int] = 1,
-    budget: str = "steps",
-    narrow: bool = True,
-    jobs: int | None = None,
-    out: str | Path = "compare",
-    smoke: bool = False,
-    progress: bool | Watcher = True,
-) -> ComparisonOutcome:
-    """Compare methods on equal terms, or finish what is missing of it; as ``gancompress compare``.
-
-    Example::
-
-        outcome = gancompress.compare(methods=["dst", "imp"], densities=[0.1, 0.2], seeds=3)
-        outcome.rows[0].best.mean
-
-    Args:
-        recipe: base of all runs.
-        methods: names, with settings if wanted: ``["dst", "dst:growth=random", "imp:rate=0.5"]``.
-        overrides: settings of the base recipe to change.
-        densities: of the generator, or of both networks where the recipe gives one for both; default: the recipe's own.
-        seeds: how many, counted from the recipe's, or which.
-        budget: what every run has the same of: ``steps``, ``flops`` or ``flops=NUMBER``.
-        narrow: compare with a dense network that is as small as the sparse ones.
-        jobs: runs at once, each in a process of its own; default: one per core, at most 4, and 1 on a GPU. 0: one after
-            the other in this process, which suits small runs in a notebook and components registered in it.
-        out: directory that holds comparisons.
-        smoke: shrink every run as :func:`run` does, to see the comparison work; the numbers mean nothing.
-        progress: show how it goes; False is silent; a :class:`~gancompress.progress.Watcher` is told.
-
-    Returns:
-        The comparison. Runs that failed are in its ``missing``, each with its reason, and the others count.
-
-    Raises:
-        GancompressError: whatever is wrong with the grid; or no run at all ended.
-        KeyboardInterrupt: interrupted; the running ones wrote their checkpoints first.
-    """
-    from gancompress.comparison.runner import InThisProcess, LocalProcesses
-
-    planned = plan_comparison(
-        recipe,
-        methods if isinstance(methods, str) else ",".join(methods),
-        overrides,
-        densities=",".join(str(_plain(one)) for one in _listed(densities)),
-        seeds=str(seeds) if isinstance(seeds, int) else ",".join([*(str(seed) for seed in seeds), ""]),
-        budget=budget,
-        narrow=narrow,
-        jobs=jobs,
-        out=Path(out),
-        smoke=smoke,
-    )
-    runner = InThisProcess() if jobs == 0 else LocalProcesses(planned.jobs)
-    outcome, ended = run_comparison(planned, runner, progress)
-    if not outcome.results.tables:
-        reasons = "; ".join(f"{one.cell.name} {one.state}: {one.reason}" for one in ended if one.state != "done")
-        raise RunError(
-            f"no run of this comparison ended: {reasons or 'none was evaluated'}", where=str(outcome.directory)
-        )
-    return outcome
 
 
 @overload
@@ -433,12 +359,12 @@ def expressions(overrides: Overrides) -> tuple[str, ...]:
 def _written(key: str, value: Any) -> str:
     """Return a value as the YAML of an override; JSON is YAML."""
     try:
-        return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, default=os.fspath)
+        return json.dumps(plain(value), ensure_ascii=False, allow_nan=False, default=os.fspath)
     except (TypeError, ValueError):
         raise RecipeError(f"{key}: {value!r} is no plain value; give a number, a text, a list or a dict") from None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a number of numpy or torch as one of Python's, anything else as it is."""
     return value.item() if hasattr(value, "item") else value
 
@@ -453,10 +379,6 @@ def _parent_of_run(directory: Path, name: str) -> Path:
     return directory.resolve().parent
 
 
-def _listed(value: float | Sequence[float]) -> Sequence[float]:
-    return value if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
-
-
 def _observer(progress: bool | Observer) -> Observer | None:
     if isinstance(progress, bool):
         from gancompress.progress import RunProgress
@@ -468,99 +390,3 @@ def _observer(progress: bool | Observer) -> Observer | None:
 def is_main_process() -> bool:
     """Return whether this process speaks for its group: the first under torchrun, and any process without it."""
     return int(os.environ.get("RANK", "0")) == 0
-
-
-# --------------------------------------------------------------------------- comparisons
-
-
-@dataclasses.dataclass(frozen=True)
-class PlannedComparison:
-    """A comparison that was found possible; nothing is written yet.
-
-    Attributes:
-        grid: what is compared.
-        folder: where it belongs.
-        dataset: its images.
-        jobs: runs at once.
-    """
-
-    grid: Grid
-    folder: ComparisonFolder
-    dataset: Dataset[Any]
-    jobs: int
-
-
-def plan_comparison(
-    recipe: RecipeLike,
-    methods: str,
-    overrides: Overrides = (),
-    *,
-    densities: str | None,
-    seeds: str,
-    budget: str,
-    narrow: bool,
-    jobs: int | None,
-    out: Path,
-    smoke: bool,
-) -> PlannedComparison:
-    """Lay out a comparison as it is typed, and check every run of it as far as that goes without training.
-
-    Raises:
-        GancompressError: the first thing that is wrong.
-    """
-    from gancompress.comparison.choices import parse_densities, parse_held, parse_methods, parse_seeds
-
-    choices, asked, held = parse_methods(methods), parse_densities(densities), parse_held(budget)
-    base = resolve(recipe, overrides, smoke=smoke)
-    chosen = parse_seeds(seeds, base.recipe.seed)
-
-    from gancompress.comparison.folder import ComparisonFolder
-    from gancompress.comparison.grid import build_grid
-    from gancompress.comparison.runner import cores
-    from gancompress.experiment.acceleration import device_of
-    from gancompress.experiment.assemble import build_dataset
-    from gancompress.experiment.memory import check_networks
-    from gancompress.experiment.networks import build_backbone
-
-    dataset = build_dataset(base.recipe)
-    check_networks(base.recipe, build_backbone(base.recipe, dataset.spec), device_of(base.recipe))
-    grid = build_grid(base, choices, asked, chosen, held, narrow=narrow, dataset=dataset)
-    wished = 1 if device_of(base.recipe).type == "cuda" else min(4, cores())
-    return PlannedComparison(
-        grid, ComparisonFolder.of(out, grid), dataset, max(1, min(jobs or wished, len(grid.cells)))
-    )
-
-
-def run_comparison(
-    planned: PlannedComparison, runner: Runner, progress: bool | Watcher = True
-) -> tuple[ComparisonOutcome, list[Outcome]]:
-    """Run what is missing of a comparison and write its tables and its page.
-
-    Returns:
-        The comparison, and how the runs ended that were run now.
-
-    Raises:
-        KeyboardInterrupt: stopped by a signal, after the running ones wrote their checkpoints.
-    """
-    from gancompress.api.outcomes import ComparisonOutcome
-    from gancompress.comparison.results import collect
-    from gancompress.comparison.runner import run_missing
-    from gancompress.evaluation.extractors import build_extractor
-    from gancompress.experiment.acceleration import device_of
-    from gancompress.progress import ComparisonProgress, Silent
-    from gancompress.report.comparison import build_comparison
-
-    grid, folder = planned.grid, planned.folder
-    folder.open(grid)
-    # What all runs are evaluated with is trained or loaded once, rather than in every process at the same time.
-    planned.dataset.prepare()
-    build_extractor(grid.base.evaluation.extractor, planned.dataset, device=device_of(grid.base))
-    shown = ComparisonProgress(grid, folder) if progress is True else None
-    told = shown or (Silent() if isinstance(progress, bool) else progress)
-    try:
-        ended = run_missing(folder, grid.cells, runner, told)
-    finally:
-        if shown is not None:
-            shown.end()
-    results = collect(grid, folder)
-    return ComparisonOutcome(results, build_comparison(results)), ended

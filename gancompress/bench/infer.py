@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gancompress.backbones.base import Generator
+    from gancompress.experiment.networks import Networks
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["BenchInfer", "bench_infer", "masked_generator"]
+__all__ = ["BenchInfer", "bench_infer", "dense_engines", "masked_generator", "random_masks"]
 
 REFERENCE = "torch, masked dense"
 _IMAGES_PER_TURN = 8
@@ -110,7 +111,7 @@ def bench_infer(
             labels = torch.arange(batch) % generator.num_classes if generator.num_classes else None
             inputs = (z,) if labels is None else (z, labels)
             steps: dict[str, Callable[[], object]] = {name: _call(net, inputs) for name, net in dense.items()}
-            others, left_out = ready(_others(masked[densities[0]][0], inputs))
+            others, left_out = ready(dense_engines(masked[densities[0]][0], inputs))
             steps |= others
             missing |= left_out
             for density, net in sparse.items():
@@ -140,6 +141,15 @@ def masked_generator(recipe: Recipe, density: float) -> tuple[Generator, dict[st
     """Return a generator with random masks at this density in the recipe's pattern, its weights 0 off them."""
     recipe = with_densities(recipe, density, density)
     networks = build_networks(build_backbone(recipe, build_dataset(recipe).spec), recipe.seed)
+    return networks.generator.eval(), random_masks(recipe, networks)
+
+
+def random_masks(recipe: Recipe, networks: Networks) -> dict[str, Tensor]:
+    """Draw masks of a generator as sparse as its recipe asks, in its pattern, and make its weights 0 off them.
+
+    Raises:
+        RecipeError: a layer cannot keep so few.
+    """
     weights = {role: masked_weights(networks.of(role), recipe.sparsity) for role in ROLES}
     budget = build_budgets(recipe, weights)["generator"]
     shapes = {name: tuple(weight.parameter.shape) for name, weight in weights["generator"].items()}
@@ -147,7 +157,7 @@ def masked_generator(recipe: Recipe, density: float) -> tuple[Generator, dict[st
     with torch.no_grad():
         for name, weight in weights["generator"].items():
             weight.parameter.masked_fill_(~masks[name], 0)
-    return networks.generator.eval(), masks
+    return masks
 
 
 class _Autocast(nn.Module):
@@ -179,8 +189,8 @@ def _dense(generator: Generator, compile: bool) -> dict[str, nn.Module]:
     return variants
 
 
-def _others(generator: Generator, inputs: tuple[Tensor, ...]) -> dict[str, Callable[[], Callable[[], object]]]:
-    """What makes the other engines: with the graph as it is, and with our exact rewrites."""
+def dense_engines(generator: Generator, inputs: tuple[Tensor, ...]) -> dict[str, Callable[[], Callable[[], object]]]:
+    """Return what makes the engines of others: with the graph as it is, and with our exact rewrites."""
     ours = plain_copy(generator)
     graphs: dict[str, nn.Module] = {"": generator}
     if fold(ours, frozen=True):

@@ -16,7 +16,7 @@ from gancompress.errors import GancompressError, RecipeError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gancompress.api.commands import PlannedComparison
+    from gancompress.api.comparisons import PlannedComparison
     from gancompress.comparison.folder import ComparisonFolder
     from gancompress.comparison.grid import Grid
     from gancompress.comparison.runner import Outcome, Runner
@@ -43,8 +43,21 @@ def compare(
         str | None, typer.Option("--density", metavar="D,D", help="Densities. [default: the recipe's]")
     ] = None,
     budget: Annotated[
-        str, typer.Option("--budget", help="What every run has the same of: steps, flops, or flops=NUMBER.")
+        str,
+        typer.Option(
+            "--budget",
+            help="What every run has the same of: steps, flops, flops=NUMBER; and every generator, its density or "
+            "width fitted to it: latency, latency=MS of an image, bytes, bytes=200k. latency,flops is both.",
+        ),
     ] = "steps",
+    widths: Annotated[
+        str | None,
+        typer.Option("--widths", metavar="W,W", help="Widths of generators with masks, times the recipe's: 0.5,1,1.5."),
+    ] = None,
+    values: Annotated[
+        str | None,
+        typer.Option("--values", metavar="V,V", help="Values of exported files: float32,bf16,int8, a row for each."),
+    ] = None,
     narrow: Annotated[
         bool, typer.Option("--narrow/--no-narrow", help="Compare with a dense network as small as the sparse ones.")
     ] = True,
@@ -52,6 +65,8 @@ def compare(
         int | None, typer.Option("--jobs", min=1, help="Runs at once. [default: one per core, at most 4; 1 on a GPU]")
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Directory that holds comparisons.")] = Path("compare"),
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images of a call whose time is held equal.")] = 16,
+    force: Annotated[bool, typer.Option("--force", help="Believe measured times however they spread.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the grid and what it will cost, and stop.")] = False,
     set_: SetOption = None,
     smoke: SmokeOption = False,
@@ -75,7 +90,7 @@ def compare(
         raise RecipeError(f"two recipes were given, {recipe} and --recipe {recipe_option}; give one")
     settings = _cluster_settings(cluster, executor)
 
-    from gancompress.api.commands import plan_comparison
+    from gancompress.api.comparisons import plan_comparison
 
     planned = plan_comparison(
         recipe or recipe_option or "compare_digits",
@@ -88,6 +103,11 @@ def compare(
         jobs=jobs,
         out=out,
         smoke=smoke,
+        widths=widths,
+        values=values,
+        batch=batch,
+        force=force,
+        say=lambda text: typer.echo(text, err=True),
     )
     if dry_run:
         _show_plan(planned.grid, planned.folder, planned.jobs)
@@ -111,7 +131,7 @@ def _runner(executor: ExecutorName, jobs: int, settings: Mapping[str, Any]) -> R
 
 
 def _run(planned: PlannedComparison, runner: Runner) -> None:
-    from gancompress.api.commands import run_comparison
+    from gancompress.api.comparisons import run_comparison
     from gancompress.api.outcomes import print_outcome
 
     grid, folder = planned.grid, planned.folder
@@ -149,14 +169,15 @@ class _FailedCellsError(GancompressError):
 def _show_plan(grid: Grid, folder: ComparisonFolder, jobs: int) -> None:
     from gancompress.comparison.timing import estimate
     from gancompress.progress import duration
-    from gancompress.report.comparison_table import held_equal
+    from gancompress.report.comparison_table import held_equal, planned_texts
     from gancompress.report.shown import aligned
     from gancompress.report.words import scaled
 
     smoke = " (smoke runs: their numbers will mean nothing)" if grid.base.smoke else ""
     typer.echo(f"{len(grid.cells)} runs in {folder.path}{smoke}")
     typer.echo(held_equal(grid))
-    lines = [["method", "density", "seeds", "steps", "rounds", "updates", "train FLOPs", "of dense", ""]]
+    header = ["method", "density", "seeds", "steps", "rounds", "updates", "train FLOPs", "of dense", ""]
+    lines = [[*header, "wide", grid.plan.unit, "unsure by", "runs on"] if grid.plan is not None else header]
     for row in grid.rows:
         price = row.price
         lines.append(
@@ -170,6 +191,7 @@ def _show_plan(grid: Grid, folder: ComparisonFolder, jobs: int) -> None:
                 scaled(price.training_flops),
                 f"{price.training_flops / grid.dense.training_flops:.3f}×",
                 "" if price.exact else "estimate",
+                *planned_texts(row),
             ]
         )
     for text in aligned(lines, numbers=range(1, 8)):

@@ -6,8 +6,10 @@
       <name>-<id>/
         comparison.json       what is compared, what is held equal, what it was expected to cost
         cells/<cell>.yaml     every cell's recipe, fully resolved; <cell>.log is what its process said
+        shipped.json          bytes and times of the exported generators, one run of every row
         compare.json  compare.csv  cells.csv  compare.html
       runs/<cell>-<id>/       an ordinary run directory each
+      plans/<name>-<id>.json  what generators were found to cost before training, where that is held equal
 
 Runs lie beside the comparisons: another seed, method or density is another comparison, and the runs that both ask for,
 which their recipes name, are trained once.
@@ -120,6 +122,7 @@ def _record(grid: Grid) -> dict[str, Any]:
         "evaluations": grid.evaluations,
         "recipe": grid.base.model_dump(mode="json"),
         "dense": price_record(grid.dense),
+        **({} if grid.plan is None else {"plan": dataclasses.asdict(grid.plan)}),
         "rows": [
             {
                 "method": row.choice.label,

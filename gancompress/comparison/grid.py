@@ -6,29 +6,27 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 from typing import TYPE_CHECKING, Any
 
-from gancompress.comparison.choices import HeldEqual, MethodChoice
+from gancompress.comparison.choices import VALUES, HeldEqual, MethodChoice
 from gancompress.comparison.price import Price, price
+from gancompress.comparison.recipes import CellRecipes, evaluations_of
 from gancompress.components.registry import METHODS
 from gancompress.errors import GancompressError, RecipeError
 from gancompress.experiment.assemble import build_dataset
-from gancompress.recipe.composition import apply_override, without_densities
+from gancompress.recipe.composition import apply_override
 from gancompress.recipe.identity import run_id
-from gancompress.recipe.load import LoadedRecipe, check_document, load_recipe
-from gancompress.recipe.smoke import SUFFIX, fitted, longer
+from gancompress.recipe.load import LoadedRecipe, check_document
+from gancompress.recipe.smoke import SUFFIX, longer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gancompress.comparison.plan import Plan, PlannedRow
     from gancompress.data.base import Dataset
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["Cell", "Grid", "Row", "build_grid", "evaluations_of"]
-
-#: settings of a choice that are not its method's: ``dst:pattern=1x4`` is ``sparsity.pattern``
-_BESIDE_METHODS = ("pattern",)
+__all__ = ["Cell", "Grid", "Row", "about", "build_grid", "evaluations_of", "multiplied", "split"]
 
 #: rounds of the search for the steps that meet a FLOPs budget
 _FITTING = 6
@@ -67,12 +65,19 @@ class Row:
         density: what was asked for; ``None`` for dense.
         price: what one of its runs costs.
         cells: one per seed.
+        planned: what its generator was found to cost, where that is held equal.
     """
 
     choice: MethodChoice
     density: float | None
     price: Price
     cells: tuple[Cell, ...]
+    planned: PlannedRow | None = None
+
+    @property
+    def group(self) -> float | None:
+        """What it shares with the rows it is held against: density, or what the generator may cost; dense: ``None``."""
+        return self.density if self.planned is None else self.planned.target
 
     @property
     def baseline(self) -> bool:
@@ -92,6 +97,7 @@ class Grid:
         rows: dense first.
         dense: what a run of the dense network costs, the yardstick of all others.
         messages: what a person should know before it starts.
+        plan: what generators were found to cost, where that is held equal.
     """
 
     base: Recipe
@@ -101,11 +107,13 @@ class Grid:
     rows: tuple[Row, ...]
     dense: Price
     messages: tuple[str, ...] = ()
+    plan: Plan | None = None
 
     @property
     def cells(self) -> list[Cell]:
-        """All cells, in the order they are run: every method once before any method twice."""
-        return [row.cells[index] for index in range(len(self.seeds)) for row in self.rows]
+        """All runs, in the order they are run: every method once before any method twice."""
+        found = [row.cells[index] for index in range(len(self.seeds)) for row in self.rows]
+        return list({cell.directory: cell for cell in reversed(found)}.values())[::-1]
 
     @property
     def evaluations(self) -> int:
@@ -115,14 +123,11 @@ class Grid:
     @property
     def id(self) -> str:
         """Short hash of all cells: the same grid is the same comparison."""
-        cells = sorted(cell.directory for cell in self.cells)
-        text = json.dumps([str(self.held), cells])
+        cells: list[Any] = sorted(cell.directory for cell in self.cells)
+        exported = sorted(row.choice.label for row in self.rows if row.choice.values != VALUES[0])
+        more = [exported] * bool(exported) + ([] if self.plan is None else [self.plan.batch])
+        text = json.dumps([str(self.held), cells, *more])
         return hashlib.blake2b(text.encode(), digest_size=4, person=b"gancompress-cmp").hexdigest()
-
-
-def evaluations_of(steps: int, every: int) -> int:
-    """Return how often a run of ``steps`` is evaluated: on multiples of ``every``, and at the end."""
-    return math.ceil(steps / every) if every else 1
 
 
 def build_grid(
@@ -134,6 +139,7 @@ def build_grid(
     *,
     narrow: bool = True,
     dataset: Dataset[Any] | None = None,
+    plan: Plan | None = None,
 ) -> Grid:
     """Lay out a comparison; every cell's recipe is checked as far as that goes without training.
 
@@ -146,12 +152,13 @@ def build_grid(
         held: what is held equal; default: training steps.
         narrow: compare with a dense network that is as small as the sparse ones.
         dataset: the images, if they are open already.
+        plan: which density or width gives every generator the same cost, where ``held`` asks for that.
 
     Raises:
         GancompressError: the first thing that is wrong with a cell, naming it.
     """
     images = dataset or build_dataset(base.recipe)
-    asked = (methods, densities, tuple(seeds), held or HeldEqual(), narrow, images)
+    asked = (methods, densities, tuple(seeds), held or HeldEqual(), narrow, images, plan)
     if not base.recipe.smoke:
         return _laid_out(base, *asked)
     *shorter, last = (
@@ -173,16 +180,18 @@ def _laid_out(
     held: HeldEqual,
     narrow: bool,
     dataset: Dataset[Any],
+    plan: Plan | None,
 ) -> Grid:
     """Lay out a comparison over a base recipe that is as it will be run."""
     layout = _Layout(base, held, seeds, dataset)
-    asked = tuple(densities) or layout.own_densities()
-    dense_choice = next((choice for choice in methods if choice.name == "dense"), MethodChoice("dense"))
-    contenders = [choice for choice in methods if choice.name != "dense"]
-    if narrow and not any(choice.name == "narrow" for choice in contenders):
-        contenders.insert(0, MethodChoice("narrow"))
-    dense = layout.row(dense_choice, None)
-    rows = [dense, *(layout.row(choice, density) for density in asked for choice in contenders)]
+    baselines, contenders = split(methods, narrow=narrow)
+    if plan is None:
+        asked = tuple(densities) or layout.recipes.own_densities()
+        rows = [layout.row(choice, None) for choice in baselines]
+        rows += [layout.row(choice, density) for density in asked for choice in contenders]
+    else:
+        choices = {choice.label: choice for choice in (*baselines, *contenders)}
+        rows = [layout.row(choices[found.method], found.density, found) for found in plan.rows]
     messages = [
         f"{row.choice.label} changes its masks {row.price.updates} times in {row.price.steps} steps: give it a shorter "
         f"interval, such as {row.choice.label}:every={max(1, row.price.steps // 12)}"
@@ -192,12 +201,60 @@ def _laid_out(
     return Grid(
         base=base.recipe,
         held=held,
-        density_of=layout.density_of,
+        density_of=layout.recipes.density_of,
         seeds=seeds,
         rows=tuple(rows),
         dense=layout.dense,
         messages=tuple(dict.fromkeys(messages)),
+        plan=plan,
     )
+
+
+def split(methods: Sequence[MethodChoice], *, narrow: bool) -> tuple[list[MethodChoice], list[MethodChoice]]:
+    """Return the dense networks, the one whose weights stay as trained first, and all others.
+
+    Args:
+        methods: as asked for.
+        narrow: whether a narrow network is added where none is asked for, with all values that others have.
+    """
+    dense = [choice for choice in methods if choice.name == "dense"]
+    if not any(choice.values == VALUES[0] for choice in dense):
+        dense.insert(0, MethodChoice("dense"))
+    others = [choice for choice in methods if choice.name != "dense"]
+    if narrow and not any(choice.name == "narrow" for choice in others):
+        wanted = dict.fromkeys(choice.setting("values") for choice in others) or {None: None}
+        others = [MethodChoice("narrow", (("values", one),) if one else ()) for one in wanted] + others
+    return dense, others
+
+
+def multiplied(
+    methods: Sequence[MethodChoice], widths: Sequence[float], values: Sequence[str]
+) -> tuple[MethodChoice, ...]:
+    """Return every method at every width and with every kind of values; nothing asked for leaves all as they are.
+
+    Widths are those of methods with masks: a dense network's is what makes it another one.
+
+    Raises:
+        RecipeError: a method says its own already.
+    """
+    found = [*methods]
+    if values and not any(choice.name == "dense" for choice in found):
+        found.insert(0, MethodChoice("dense"))
+    for key, several, plain in (
+        ("width", [f"{width:g}" for width in widths], "1"),
+        ("values", list(values), VALUES[0]),
+    ):
+        if not several:
+            continue
+        for choice in found:
+            if choice.setting(key) is not None:
+                raise RecipeError(f"{choice.label} says its {key} already; leave out one of them")
+        found = [
+            choice if one == plain else choice.with_setting(key, one)
+            for choice in found
+            for one in (several if key == "values" or METHODS.get(choice.name).sparsifies else [plain])
+        ]
+    return tuple(found)
 
 
 class _Layout:
@@ -206,50 +263,40 @@ class _Layout:
     def __init__(self, base: LoadedRecipe, held: HeldEqual, seeds: tuple[int, ...], dataset: Dataset[Any]) -> None:
         self.base, self.held, self.seeds = base, held, seeds
         self.image = dataset.spec
-        self.published = _published_rows(base)
-        self.steps = base.recipe.training.steps
-        self.evaluations = evaluations_of(self.steps, base.recipe.evaluation.every)
-        sparsity = base.recipe.sparsity
-        self.density_of = "both" if sparsity.density is not None and sparsity.generator.density is None else "generator"
-        self.dense = price(self._recipe(MethodChoice("dense"), None, self.seeds[0]), self.image)
+        self.recipes = CellRecipes(base, dataset.spec)
+        self.dense = price(self.recipes.of(MethodChoice("dense"), None, self.seeds[0]), self.image)
 
-    def own_densities(self) -> tuple[float, ...]:
-        """Return the density that the recipe itself asks for."""
-        sparsity = self.base.recipe.sparsity
-        own = sparsity.density if self.density_of == "both" else sparsity.generator.density
-        if own is None:
-            raise RecipeError("the recipe keeps every weight of the generator; give a density to compare, such as 0.1")
-        return (own,)
-
-    def row(self, choice: MethodChoice, density: float | None) -> Row:
+    def row(self, choice: MethodChoice, density: float | None, found: PlannedRow | None = None) -> Row:
         """Make the cells of one method at one density, with the steps that the budget gives them."""
         where = f"{choice.label} at density {density:g}" if density is not None else choice.label
+        channels = found.channels if found is not None else None
         try:
             fit = self._fit_steps if self.held.axis == "steps" else self._fit_flops
-            steps, cost = fit(choice, density)
-            cells = tuple(self._cell(choice, density, seed, steps) for seed in self.seeds)
+            steps, cost = fit(choice, density, channels)
+            cells = tuple(self._cell(choice, density, seed, steps, channels) for seed in self.seeds)
         except GancompressError as error:
-            raise _about(where, error) from error
-        return Row(choice, density, cost, cells)
+            raise about(where, error) from error
+        return Row(choice, density, cost, cells, found)
 
     # ------------------------------------------------------------------ steps that spend the budget, and their price
 
-    def _fit_steps(self, choice: MethodChoice, density: float | None) -> tuple[int, Price]:
-        cost = self._price(choice, density, self.steps)
-        if cost.steps != self.steps:
+    def _fit_steps(self, choice: MethodChoice, density: float | None, channels: int | None) -> tuple[int, Price]:
+        steps = self.recipes.steps
+        cost = self._price(choice, density, steps, channels)
+        if cost.steps != steps:
             raise RecipeError(
                 f"trains {cost.steps:,} steps in {_rounds(cost)}, but the budget of steps gives every method "
-                f"{self.steps:,}; drop the setting that lengthens it, or compare with the budget flops"
+                f"{steps:,}; drop the setting that lengthens it, or compare with the budget flops"
             )
-        return self.steps, cost
+        return steps, cost
 
-    def _fit_flops(self, choice: MethodChoice, density: float | None) -> tuple[int, Price]:
+    def _fit_flops(self, choice: MethodChoice, density: float | None, channels: int | None) -> tuple[int, Price]:
         wanted = self.held.flops if self.held.flops is not None else float(self.dense.training_flops)
-        count = self.evaluations
-        steps = self.steps
+        count = self.recipes.evaluations
+        steps = self.recipes.steps
         best: tuple[int, Price] | None = None
         for _ in range(_FITTING):
-            cost = self._price(choice, density, steps)
+            cost = self._price(choice, density, steps, channels)
             if best is None or abs(cost.training_flops - wanted) < abs(best[1].training_flops - wanted):
                 best = steps, cost
             # whole evaluation intervals, so that every run is looked at equally often
@@ -260,79 +307,20 @@ class _Layout:
         assert best is not None
         return best
 
-    def _price(self, choice: MethodChoice, density: float | None, steps: int) -> Price:
-        return price(self._recipe(choice, density, self.seeds[0], steps), self.image)
+    def _price(self, choice: MethodChoice, density: float | None, steps: int, channels: int | None) -> Price:
+        recipe = self.recipes.of(choice, density, self.seeds[0], steps, channels=channels)
+        return price(recipe, self.image)
 
-    # ------------------------------------------------------------------ recipes
-
-    def _cell(self, choice: MethodChoice, density: float | None, seed: int, steps: int) -> Cell:
-        name = "-".join([choice.slug, *([f"d{density:g}"] if density is not None else []), f"s{seed}"])
+    def _cell(self, choice: MethodChoice, density: float | None, seed: int, steps: int, channels: int | None) -> Cell:
+        kept = [] if density is None else [f"d{density:g}" if channels is None else f"w{channels}"]
+        name = "-".join([choice.trained.slug, *kept, f"s{seed}"])
         if self.base.recipe.smoke:
             name += SUFFIX
-        recipe = _with_published(self._recipe(choice, density, seed, steps, name), self.published)
+        recipe = self.recipes.of_cell(choice, density, seed, steps, name, channels)
         return Cell(name, choice.label, density, seed, recipe)
 
-    def _recipe(
-        self, choice: MethodChoice, density: float | None, seed: int, steps: int | None = None, name: str = "cell"
-    ) -> Recipe:
-        document = self.base.document
-        for expression in (f"name={name}", f"seed={seed}", f"sparsity.method.name={choice.name}"):
-            document = apply_override(document, expression)
-        for key, value in (*self._forced(choice), *choice.settings):
-            node = "sparsity" if key.partition(".")[0] in _BESIDE_METHODS else "sparsity.method"
-            document = apply_override(document, f"{node}.{key}={value}")
-        if density is None:  # the dense run is one run, whatever densities it is compared with
-            document = without_densities(document)
-        else:
-            key = "sparsity.density" if self.density_of == "both" else "sparsity.generator.density"
-            document = apply_override(document, f"{key}={density!r}")
-        if steps is not None and steps != self.steps:
-            document = apply_override(document, f"training.steps={steps}")
-            if self.base.recipe.evaluation.every:
-                every = math.ceil(steps / self.evaluations)
-                document = apply_override(document, f"evaluation.every={every}")
-        recipe = check_document(document)
-        if not recipe.smoke:
-            return recipe
-        for key, value in fitted(recipe).items():
-            document = apply_override(document, f"sparsity.method.{key}={value}")
-        return check_document(document)
 
-    def _forced(self, choice: MethodChoice) -> list[tuple[str, str]]:
-        """Return what holds every method to the same terms: the recipe's interval, and no rounds beyond its steps.
-
-        A method with a row in the recipe's published table keeps the interval of that row.
-        """
-        wanted = {"budget": "total", "every": self.base.document.value(("sparsity", "method", "every"))}
-        if any(row.sparsity.method.name == choice.name for row in self.published):
-            del wanted["every"]
-        known = METHODS.get(choice.name).Config.model_fields
-        return [
-            (key, str(value))
-            for key, value in wanted.items()
-            if value is not None and key in known and choice.setting(key) is None
-        ]
-
-
-def _published_rows(base: LoadedRecipe) -> list[Recipe]:
-    """Return the base recipe's file and all its variants, as far as they carry figures, with the base's overrides."""
-    if not base.files or base.recipe.smoke:
-        return []
-    file = str(base.files[0])
-    addresses = [file, *(f"{file}@{variant}" for variant in base.variants)]
-    return [row for address in addresses if (row := load_recipe(address, base.overrides).recipe).published]
-
-
-def _with_published(recipe: Recipe, rows: Sequence[Recipe]) -> Recipe:
-    """Return a cell's recipe with the figures of the row that it is, whatever its seed, and without any other's."""
-    identity = run_id(recipe)
-    for row in rows:
-        if run_id(row.model_copy(update={"seed": recipe.seed})) == identity:
-            return recipe.model_copy(update={"published": row.published, "changed": row.changed})
-    return recipe.model_copy(update={"published": (), "changed": ()})
-
-
-def _about(cell: str, error: GancompressError) -> GancompressError:
+def about(cell: str, error: GancompressError) -> GancompressError:
     """Return ``error`` saying which cell it is about; every line of it stands by itself."""
     message = "\n".join(f"{cell}: {line}" for line in str(error).splitlines())
     kind = RecipeError if isinstance(error, RecipeError) else type(error)

@@ -46,6 +46,7 @@ class Difference:
         needed: about as many seeds as would decide it, from the spread that was seen; ``None`` where 1000 would not,
             or where one seed has no spread.
         verdict: ``better`` and ``worse`` need five seeds and a corrected p below 0.05.
+        target: what the generators of both were to cost, where that is held equal.
     """
 
     method: str
@@ -59,6 +60,12 @@ class Difference:
     corrected: float
     needed: int | None
     verdict: Verdict
+    target: float | None = None
+
+    @property
+    def group(self) -> float | None:
+        """As of its row."""
+        return self.density if self.target is None else self.target
 
 
 def paired(values: Sequence[float]) -> tuple[float, float | None, float | None, float, int | None]:
@@ -117,10 +124,10 @@ def differences(rows: Sequence[RowResult], label: str, *, higher: bool) -> list[
         family = []
         for row in rows:
             base = next(
-                (one for one in rows if one.method == against and one.density in (None, row.density)),
+                (one for one in rows if one.method == against and one.group in (None, row.group)),
                 None,
             )
-            if base is None or row.method == against or row.density is None:
+            if base is None or row.method == against or row.group is None:
                 continue
             if row.baseline and against not in baselines:
                 continue  # said already, the other way round
@@ -131,7 +138,11 @@ def differences(rows: Sequence[RowResult], label: str, *, higher: bool) -> list[
         corrected = holm([one[-1][3] for one in family])
         for (row, seeds, (mean, low, high, p, needed)), own in zip(family, corrected, strict=True):
             verdict = _verdict(mean, own, len(seeds), higher=higher)
-            found.append(Difference(row.method, row.density, against, seeds, mean, low, high, p, own, needed, verdict))
+            found.append(
+                Difference(
+                    row.method, row.density, against, seeds, mean, low, high, p, own, needed, verdict, row.target
+                )
+            )
     return found
 
 

@@ -13,6 +13,8 @@ import statistics
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from gancompress.comparison.choices import VALUES
+from gancompress.comparison.exported import read_exported, read_shipped
 from gancompress.errors import RunError
 from gancompress.runs.best import same_density, same_protocol
 from gancompress.runs.record import ROLES, mapping, metrics_of, number, read_run
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gancompress.comparison.choices import MethodChoice
+    from gancompress.comparison.exported import ShippedCost
     from gancompress.comparison.folder import ComparisonFolder
-    from gancompress.comparison.grid import Grid
+    from gancompress.comparison.grid import Cell, Grid, Row
+    from gancompress.comparison.plan import Plan
     from gancompress.runs.record import RunRecord
 
 __all__ = ["CellResult", "Evaluated", "Results", "RowResult", "Spread", "collect", "short_names", "spread"]
@@ -94,9 +98,10 @@ class CellResult:
         inference_flops: of the generator for one image.
         seconds: training, measured, evaluations left out.
         bytes: of the generator, packed.
-        latency: seconds of the generator for one image, measured.
         threads: CPU threads that the times were measured with.
+        processor: name of what it ran on.
         measured_by: fields of that protocol.
+        target: what its generator was to cost, where that is held equal; ``None`` for dense.
     """
 
     name: str
@@ -116,9 +121,10 @@ class CellResult:
     inference_flops: float = 0.0
     seconds: float | None = None
     bytes: int | None = None
-    latency: float | None = None
     threads: int | None = None
+    processor: str = ""
     measured_by: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    target: float | None = None
 
     @property
     def done(self) -> bool:
@@ -157,7 +163,8 @@ class RowResult:
         inference_ratio: over the dense generator's.
         seconds: measured training time.
         bytes: of the generator, packed.
-        latency: measured.
+        shipped: what its exported generator was measured to take, of its first seed; ``None``: not measured.
+        target: what its generator was to cost, where that is held equal; ``None`` for dense.
     """
 
     method: str
@@ -174,7 +181,13 @@ class RowResult:
     inference_ratio: Spread | None
     seconds: Spread | None
     bytes: Spread | None
-    latency: Spread | None
+    shipped: ShippedCost | None = None
+    target: float | None = None
+
+    @property
+    def group(self) -> float | None:
+        """What it shares with the rows it is held against: density, or what the generator may cost; dense: ``None``."""
+        return self.density if self.target is None else self.target
 
     @property
     def label(self) -> str:
@@ -220,22 +233,16 @@ def collect(grid: Grid, folder: ComparisonFolder) -> Results:
     """Read every run of a comparison."""
     metrics: dict[str, bool] = {}
     hardware: dict[str, None] = {}
-    cells = []
-    for row in grid.rows:
-        for cell in row.cells:
-            known = CellResult(cell.name, cell.row, cell.density, cell.seed, "pending", path=folder.run_path(cell))
-            status = folder.status(cell)
-            known = dataclasses.replace(known, state=status.state, reason=status.reason or "")
-            if status.state == "done":
-                known = _read(known, metrics, hardware)
-            cells.append(known)
+    of_rows = [[_cell(row, cell, folder, metrics, hardware) for cell in row.cells] for row in grid.rows]
+    cells = [cell for found in of_rows for cell in found]
+    if grid.plan is not None and grid.plan.cost == "latency":
+        _refuse_other_machines(cells, grid.plan)
+    costs = read_shipped(folder.path, len(grid.rows))
     done = [cell for cell in cells if cell.done]
     looks = min((sum(one.final for one in cell.evaluations) for cell in done), default=0)
     primary = next(iter(metrics), "")
     hashes = dict.fromkeys(cell.protocol_hash for cell in done)
-    tables = {
-        one: tuple(_rows(grid, [c for c in done if c.protocol_hash == one], metrics, primary, looks)) for one in hashes
-    }
+    tables = {one: tuple(_rows(grid, of_rows, one, metrics, primary, looks, costs)) for one in hashes}
     return Results(
         grid=grid,
         path=folder.path,
@@ -258,19 +265,24 @@ def short_names(choices: Iterable[MethodChoice]) -> dict[str, str]:
 
 
 def _rows(
-    grid: Grid, cells: Sequence[CellResult], metrics: Mapping[str, bool], primary: str, looks: int
+    grid: Grid,
+    of_rows: Sequence[Sequence[CellResult]],
+    protocol: str,
+    metrics: Mapping[str, bool],
+    primary: str,
+    looks: int,
+    costs: Sequence[ShippedCost | None],
 ) -> Iterable[RowResult]:
     names = short_names(row.choice for row in grid.rows)
-    for row in grid.rows:
-        method, density = row.choice.label, row.density
-        mine = tuple(cell for cell in cells if (cell.method, cell.density) == (method, density))
+    for row, cells, shipped in zip(grid.rows, of_rows, costs, strict=True):
+        mine = tuple(cell for cell in cells if cell.done and cell.protocol_hash == protocol)
         if not mine:
             continue
         best = [cell.best_of(looks, primary, metrics[primary]) for cell in mine]
         yield RowResult(
-            method=method,
-            name=names[method],
-            density=density,
+            method=row.choice.label,
+            name=names[row.choice.label],
+            density=row.density,
             baseline=row.baseline,
             cells=mine,
             best=spread(one.values[primary] for one in best if one is not None),
@@ -282,20 +294,45 @@ def _rows(
             inference_ratio=spread(cell.inference_flops / grid.dense.inference_flops for cell in mine),
             seconds=spread(cell.seconds for cell in mine),
             bytes=spread(cell.bytes for cell in mine),
-            latency=spread(cell.latency for cell in mine),
+            shipped=shipped,
+            target=row.planned.target if row.planned is not None else None,
         )
 
 
 # --------------------------------------------------------------------------- one run
 
 
-def _read(known: CellResult, metrics: dict[str, bool], hardware: dict[str, None]) -> CellResult:
+def _cell(
+    row: Row, cell: Cell, folder: ComparisonFolder, metrics: dict[str, bool], hardware: dict[str, None]
+) -> CellResult:
+    status = folder.status(cell)
+    target = row.planned.target if row.planned is not None else None
+    known = CellResult(
+        cell.name, cell.row, cell.density, cell.seed, status.state, status.reason or "", folder.run_path(cell),
+        target=target,
+    )  # fmt: skip
+    return _read(known, row.choice.values, metrics, hardware) if status.state == "done" else known
+
+
+def _refuse_other_machines(cells: Iterable[CellResult], plan: Plan) -> None:
+    for cell in cells:
+        if cell.processor not in ("", plan.machine["name"]):
+            raise RunError(
+                f"ran on another machine ({cell.processor}) than the times of this comparison were measured on "
+                f"({plan.machine['name']}): latencies are compared on one machine; run it again here",
+                where=str(cell.path),
+            )
+
+
+def _read(known: CellResult, values: str, metrics: dict[str, bool], hardware: dict[str, None]) -> CellResult:
     """Add the numbers of a finished run; one that is damaged counts as failed, and says so."""
     assert known.path is not None
     try:
         run = read_run(known.path)
         found = _with_numbers(known, run)
         trouble = next(iter(run.notices), None)
+        if trouble is None and values != VALUES[0]:
+            found = _as_exported(found, values)
     except RunError as error:
         trouble = error.message
     if trouble is not None:
@@ -331,8 +368,26 @@ def _with_numbers(known: CellResult, run: RunRecord) -> CellResult:
         inference_flops=_counted(cost, "theory", "inference", "generator", "flops"),
         seconds=number(time.get("training_seconds")),
         bytes=int(_counted(cost, "bytes", "generator", "packed")),
-        latency=number(mapping(time.get("generator_latency")).get("median_seconds")),
         threads=run.environment.get("threads"),
+        processor=str(run.environment.get("processor", "")),
+        measured_by=protocol,
+    )
+
+
+def _as_exported(known: CellResult, values: str) -> CellResult:
+    """Put what was measured of the exported file in the place of what was measured in training."""
+    assert known.path is not None
+    record = read_exported(known.path, known.steps, values)
+    if record is None:
+        return dataclasses.replace(known, state="pending", reason=f"not evaluated with the values {values} yet")
+    protocol = mapping(record.get("protocol"))
+    measured = {one.label: one.value for one in metrics_of(record)}
+    return dataclasses.replace(
+        known,
+        evaluations=(Evaluated(known.steps, measured, True),),
+        protocol=str(protocol.get("text", "not recorded")),
+        protocol_hash=str(protocol.get("hash", "")),
+        bytes=int(number(record.get("bytes")) or 0),
         measured_by=protocol,
     )
 

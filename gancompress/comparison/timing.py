@@ -40,9 +40,13 @@ def estimate(grid: Grid, folder: ComparisonFolder, jobs: int) -> Estimate:
     """Estimate the time of the cells that are not done, with ``jobs`` of them at once."""
     rates: dict[tuple[str, float | None], float] = {}
     waiting: list[tuple[tuple[str, float | None], int]] = []
+    own = {cell.directory for cell in grid.cells}
     for row in grid.rows:
-        key = (row.choice.label, row.density)
+        key = (row.choice.trained.label, row.group)
         for cell in row.cells:
+            if cell.directory not in own:
+                continue  # trained for another row already
+            own.discard(cell.directory)
             if folder.status(cell).state == "done":
                 rates[key] = _seconds(folder, cell) / row.price.steps
             else:

@@ -41,10 +41,11 @@ class Evaluator:
         self._observer = observer
         self._extractor: Extractor | None = None
 
-    def __call__(self, network: Generator) -> Evaluation:
+    def __call__(self, network: Generator, *, exported_from: Generator | None = None) -> Evaluation:
         """Measure ``network``; it and the random state are as before on return.
 
-        An average comes here under its own spectral norms, and the protocol says so.
+        An average comes here under its own spectral norms, and the protocol says so; in ``network`` they are written
+        out already where it was exported from a generator that has them.
         """
         if self._extractor is None:
             progress = _say_once(self._observer)
@@ -62,7 +63,7 @@ class Evaluator:
             batch_norm=config.batch_norm,
             seed=config.seed,
             weights_label=config.weights,
-            norms=_OWN_NORMS if config.weights == "ema" and norm_vectors(network) else "",
+            norms=_OWN_NORMS if config.weights == "ema" and norm_vectors(exported_from or network) else "",
         )
 
 

@@ -14,18 +14,22 @@ from gancompress.report.words import density, duration, metric_value, scaled, si
 from gancompress.storage.atomic import write_file, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from gancompress.comparison.grid import Grid
+    from gancompress.comparison.grid import Grid, Row
     from gancompress.comparison.paired import Difference
+    from gancompress.comparison.plan import Plan
     from gancompress.comparison.results import CellResult, Results, RowResult, Spread
 
 __all__ = [
     "COLUMNS",
+    "cost_text",
     "difference_rows",
     "held_equal",
     "how_best_is_picked",
     "how_differences_are_made",
+    "how_times_are_measured",
+    "planned_texts",
     "row_texts",
     "say_difference",
     "say_spread",
@@ -45,24 +49,55 @@ COLUMNS = (
     ("G weights", "kept, against the dense generator"),
     ("train FLOPs", "counted, against dense"),
     ("infer FLOPs", "counted, against dense"),
+    ("infer time", "measured: an image, as shipped"),
     ("train time", "measured"),
-    ("G bytes", "packed"),
+    ("G bytes", "of the exported file"),
 )
 
 
 def held_equal(grid: Grid) -> str:
-    """Return in a sentence what every run has the same of."""
+    """Return in a sentence what every run has the same of, and in another one what every generator has."""
     if grid.held.axis == "steps":
-        return (
+        training = (
             f"Held equal: {grid.base.training.steps:,} training steps for every run, all rounds and pre-training "
             "included; training FLOPs differ and are shown."
         )
-    amount = grid.held.flops if grid.held.flops is not None else grid.dense.training_flops
-    whose = "as asked" if grid.held.flops is not None else "those of the dense run"
+    else:
+        amount = grid.held.flops if grid.held.flops is not None else grid.dense.training_flops
+        whose = "as asked" if grid.held.flops is not None else "those of the dense run"
+        training = (
+            f"Held equal: {scaled(amount)} training FLOPs for every run ({whose}), all rounds and pre-training "
+            "included; training steps differ and are shown."
+        )
+    return training if grid.plan is None else f"{training} {_cost_held_equal(grid.plan, grid.held.amount)}"
+
+
+def _cost_held_equal(plan: Plan, asked: float | None) -> str:
+    targets = dict.fromkeys(row.target for row in plan.rows if row.target is not None)
+    amounts = ", ".join(cost_text(plan, target) for target in targets)
+    whose = "as asked" if asked is not None else "those of the first method"
+    farthest = max((abs(row.amount / row.target - 1) for row in plan.rows if row.target is not None), default=0)
+    if plan.cost == "bytes":
+        return f"Generators, dense apart, are files of {amounts} ({whose}), within {farthest:.1%}."
     return (
-        f"Held equal: {scaled(amount)} training FLOPs for every run ({whose}), all rounds and pre-training included; "
-        "training steps differ and are shown."
+        f"Generators, dense apart, take {amounts} an image ({whose}), within {farthest:.1%}: measured before training "
+        f"on {plan.machine['name']}, process CPU time of one thread, batches of {plan.batch}."
     )
+
+
+def cost_text(plan: Plan, amount: float) -> str:
+    """Return milliseconds or bytes as text."""
+    return f"{amount:.3g} ms" if plan.cost == "latency" else size(round(amount))
+
+
+def planned_texts(row: Row) -> list[str]:
+    """Return what was found of a row's generator before training: its width, what it costs, the spread, the runtime."""
+    found = row.planned
+    if found is None:
+        return []
+    amount = f"{found.amount:.3g}" if found.runtime else f"{found.amount:,.0f}"
+    wide = str(found.channels or "") or (f"{row.choice.width:g}×" if row.choice.width != 1 else "")
+    return [wide, amount, f"{found.spread:.1%}" if found.runtime else "", found.runtime]
 
 
 def how_best_is_picked(results: Results) -> str:
@@ -106,9 +141,23 @@ def row_texts(row: RowResult, seeds: int) -> list[str]:
         _ratio(row.kept_ratio),
         say_spread(row.training_ratio, _ratio),
         say_spread(row.inference_ratio, _ratio),
+        "—" if row.shipped is None else f"{duration(row.shipped.milliseconds / 1e3)} {row.shipped.runtime}",
         say_spread(row.seconds, duration),
-        say_spread(row.bytes, size),
+        say_spread(row.bytes, size) if row.shipped is None else size(row.shipped.bytes),
     ]
+
+
+def how_times_are_measured(rows: Iterable[RowResult]) -> str:
+    """Return in a sentence what stands in the column of inference times; nothing where none was measured."""
+    shipped = [row.shipped for row in rows if row.shipped is not None]
+    if not shipped:
+        return ""
+    worst = max(one.unsure for one in shipped)
+    return (
+        f"Infer time: of an image, batches of {shipped[0].batch}, process CPU time of one thread, all timed in turn on "
+        "one machine: masks as our compiled program, a network that keeps everything in the fastest runtime installed, "
+        f"named beside it; medians, unsure by up to {worst:.1%}."
+    )
 
 
 def how_differences_are_made(results: Results) -> str:
@@ -139,16 +188,16 @@ def say_difference(found: Difference | None) -> str:
 def difference_rows(results: Results, rows: Sequence[RowResult]) -> tuple[list[str], list[list[str]]]:
     """Return a table of differences: its header, and method, density and a text per reference of every row."""
     found = differences(rows, results.primary, higher=results.higher)
-    by = {(one.method, one.density, one.against): one for one in found}
+    by = {(one.method, one.group, one.against): one for one in found}
     against = [name for name in references(rows) if any(one.against == name for one in found)]
     texts = [
         [
             row.method,
-            density(row.density),
-            *(say_difference(by.get((row.method, row.density, name))) for name in against),
+            density(row.density or 1.0),
+            *(say_difference(by.get((row.method, row.group, name))) for name in against),
         ]
         for row in rows
-        if row.density is not None
+        if row.group is not None
     ]
     return ["method", "density", *(f"less {name}" for name in against)], texts if against else []
 
@@ -167,6 +216,7 @@ def shown_comparison(results: Results) -> Shown:
             below.append("One seed: an anecdote. Differences may be chance; compare 3 seeds or more.")
         else:
             below.append(f"Mean ± sample standard deviation over {len(results.grid.seeds)} seeds.")
+        below += filter(None, {how_times_are_measured(rows): None for rows in results.tables.values()})
     below += [f"{row.label}: {answer.line}" for row, answer in answers_of_comparison(results)]
     below += [
         f"missing: {cell.name} ({cell.state}{f': {cell.reason}' if cell.reason else ''})" for cell in results.missing
@@ -231,6 +281,7 @@ def to_json(results: Results) -> dict[str, Any]:
         "evaluations": grid.evaluations,
         "evaluations_that_pick_the_best": results.looks,
         "dense": {"training_flops": grid.dense.training_flops, "inference_flops": grid.dense.inference_flops},
+        **({} if grid.plan is None else {"plan": dataclasses.asdict(grid.plan)}),
         "tables": [
             {
                 "protocol": results.protocols[key],
@@ -275,6 +326,8 @@ def _row_json(row: RowResult) -> dict[str, Any]:
         "densities": {role: plain(found) for role, found in row.densities.items()},
         "generator_weights_against_dense": row.kept_ratio,
         **{name: plain(getattr(row, field)) for name, field in _COSTS.items()},
+        "shipped": None if row.shipped is None else row.shipped._asdict(),
+        **({} if row.target is None else {"target": row.target}),
     }
 
 
@@ -297,6 +350,10 @@ def _row_lines(results: Results) -> list[dict[str, Any]]:
             ):
                 line[f"{name} mean"] = found.mean if found else None
                 line[f"{name} std"] = found.std if found else None
+            line["inference_milliseconds"] = row.shipped.milliseconds if row.shipped else None
+            line["generator_file_bytes"] = row.shipped.bytes if row.shipped else None
+            if results.grid.plan is not None:
+                line["target"] = row.target
             line["generator_weights_against_dense"] = row.kept_ratio
             line["held_equal"] = str(results.grid.held)
             lines.append({**line, "protocol_hash": key, "protocol": results.protocols[key]})

@@ -33,6 +33,17 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("GANCOMPRESS_CACHE", str(tmp_path_factory.getbasetemp() / "comparison-cache"))
 
 
+@pytest.fixture(autouse=True)
+def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finished generators are not timed here: each takes a millisecond."""
+    from gancompress.comparison.fitting import Cost
+
+    def clock(files: list[Path]) -> list[Cost]:
+        return [Cost(1.0, 0.01, "fake") for _ in files]
+
+    monkeypatch.setattr("gancompress.comparison.shipping.Clock", lambda *_: clock)
+
+
 @pytest.fixture
 def tiny() -> Callable[..., LoadedRecipe]:
     return lambda *overrides: parse_recipe(TINY, overrides)

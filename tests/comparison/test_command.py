@@ -87,6 +87,45 @@ def test_a_comparison_from_end_to_end(tiny_file: Path, here: Path, monkeypatch: 
     assert len(list((here / "compare").iterdir())) == 3
 
 
+def test_equal_bytes_from_end_to_end(tiny_file: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gancompress.comparison.runner import InThisProcess
+
+    monkeypatch.setattr(command, "_runner", lambda *_: InThisProcess())
+    arguments = (
+        str(tiny_file), "--methods", "static", "--set", "training.steps=4", "--budget", "bytes", "--values",
+        "float32,int8", "--density", "0.1",
+    )  # fmt: skip
+    planned = call(*arguments, "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    assert "static at density 0.1" in planned.stderr
+    assert [line.split()[0] for line in planned.stdout.splitlines()[3:9]] == [
+        "dense", "dense:values=int8", "narrow", "narrow:values=int8", "static", "static:values=int8",
+    ]  # fmt: skip
+    first = call(*arguments)
+    assert first.exit_code == 0, first.output
+    assert "static at density 0.1" not in first.stderr  # measured by the dry run
+    assert "evaluating dense-s0 with the values int8" in first.stderr
+    assert "files of" in first.stdout
+    (folder,) = (path for path in (here / "compare").iterdir() if path.name not in ("runs", "plans"))
+    found = json.loads((folder / "compare.json").read_text())
+    (table,) = found["tables"]
+    rows = {row["method"]: row for row in table["rows"]}
+    assert rows["dense"]["last"] != rows["dense:values=int8"]["last"]
+    target = rows["static"]["target"]
+    for name, row in rows.items():
+        if not name.startswith("dense"):
+            assert row["shipped"]["bytes"] == pytest.approx(target, rel=0.12), name
+    assert rows["static:values=int8"]["densities"]["generator"]["mean"] > 0.15
+    assert {one["target"] for one in table["differences"]} == {target}
+    runs = {path: path.stat().st_mtime_ns for path in (here / "compare").glob("runs/*/evaluations/*int8.json")}
+    assert len(runs) == 3
+    again = call(*arguments)
+    assert "(5 done)" in again.stderr
+    assert "evaluating" not in again.stderr
+    assert "timing" not in again.stderr
+    assert runs == {path: path.stat().st_mtime_ns for path in runs}
+
+
 def test_a_smoke_comparison_is_marked_wherever_its_numbers_stand(
     tiny_file: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from gancompress.api.commands import compare
+from gancompress.api.comparisons import compare
 from gancompress.comparison.choices import MethodChoice
 from gancompress.comparison.grid import build_grid
 from gancompress.recipe.load import load_recipe

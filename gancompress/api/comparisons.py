@@ -1,0 +1,232 @@
+"""Methods compared: ``gancompress.compare``, and the two steps of it that the command line takes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gancompress.api.commands import plain, resolve
+from gancompress.errors import RunError
+
+if TYPE_CHECKING:
+    from gancompress.api.commands import Overrides, RecipeLike
+    from gancompress.api.outcomes import ComparisonOutcome
+    from gancompress.comparison.folder import ComparisonFolder
+    from gancompress.comparison.grid import Grid
+    from gancompress.comparison.runner import Outcome, Runner
+    from gancompress.data.base import Dataset
+    from gancompress.progress import Watcher
+
+__all__ = ["PlannedComparison", "compare", "plan_comparison", "run_comparison"]
+
+
+def compare(
+    recipe: RecipeLike = "compare_digits",
+    methods: str | Sequence[str] = ("static", "dst"),
+    overrides: Overrides = (),
+    *,
+    densities: float | Sequence[float] = (),
+    seeds: int | Sequence[int] = 1,
+    budget: str = "steps",
+    widths: Sequence[float] = (),
+    values: str | Sequence[str] = (),
+    narrow: bool = True,
+    jobs: int | None = None,
+    out: str | Path = "compare",
+    batch: int = 16,
+    force: bool = False,
+    smoke: bool = False,
+    progress: bool | Watcher = True,
+) -> ComparisonOutcome:
+    """Compare methods on equal terms, or finish what is missing of it; as ``gancompress compare``.
+
+    Example::
+
+        outcome = gancompress.compare(methods=["dst", "imp"], densities=[0.1, 0.2], seeds=3)
+        outcome.rows[0].best.mean
+
+    Args:
+        recipe: base of all runs.
+        methods: names, with settings if wanted: ``["dst", "dst:growth=random", "imp:rate=0.5"]``.
+        overrides: settings of the base recipe to change.
+        densities: of the generator, or of both networks where the recipe gives one for both; default: the recipe's own.
+        seeds: how many, counted from the recipe's, or which.
+        budget: what every run has the same of: ``steps``, ``flops`` or ``flops=NUMBER``; and what every generator has
+            the same of, its density or width fitted to it: ``latency`` or ``latency=MS``, the measured time of an image
+            on this machine, ``bytes`` or ``bytes=NUMBER``, of the exported file. Without a number that of the first
+            method, at every density. ``"latency,flops"`` is both.
+        widths: of the generators of methods with masks, times the recipe's: each is a row of its own.
+        values: of the weights of exported files, ``float32``, ``bf16``, ``int8``: each is a row of its own, evaluated
+            as exported from a run that was trained all the same.
+        narrow: compare with a dense network that is as small as the sparse ones.
+        jobs: runs at once, each in a process of its own; default: one per core, at most 4, and 1 on a GPU. 0: one after
+            the other in this process, which suits small runs in a notebook and components registered in it.
+        out: directory that holds comparisons.
+        batch: images of a call that is timed.
+        force: believe times however they spread.
+        smoke: shrink every run as :func:`~gancompress.run` does, to see the comparison work; the numbers mean nothing.
+        progress: show how it goes; False is silent; a :class:`~gancompress.progress.Watcher` is told.
+
+    Returns:
+        The comparison. Runs that failed are in its ``missing``, each with its reason, and the others count.
+
+    Raises:
+        GancompressError: whatever is wrong with the grid; or no run at all ended.
+        KeyboardInterrupt: interrupted; the running ones wrote their checkpoints first.
+    """
+    from gancompress.comparison.runner import InThisProcess, LocalProcesses
+
+    planned = plan_comparison(
+        recipe,
+        methods if isinstance(methods, str) else ",".join(methods),
+        overrides,
+        densities=",".join(str(plain(one)) for one in _listed(densities)),
+        seeds=str(seeds) if isinstance(seeds, int) else ",".join([*(str(seed) for seed in seeds), ""]),
+        budget=budget,
+        narrow=narrow,
+        jobs=jobs,
+        out=Path(out),
+        smoke=smoke,
+        widths=",".join(str(plain(one)) for one in widths),
+        values=values if isinstance(values, str) else ",".join(values),
+        batch=batch,
+        force=force,
+    )
+    runner = InThisProcess() if jobs == 0 else LocalProcesses(planned.jobs)
+    outcome, ended = run_comparison(planned, runner, progress)
+    if not outcome.results.tables:
+        reasons = "; ".join(f"{one.cell.name} {one.state}: {one.reason}" for one in ended if one.state != "done")
+        raise RunError(
+            f"no run of this comparison ended: {reasons or 'none was evaluated'}", where=str(outcome.directory)
+        )
+    return outcome
+
+
+def _listed(value: float | Sequence[float]) -> Sequence[float]:
+    return value if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedComparison:
+    """A comparison that was found possible; nothing is written yet.
+
+    Attributes:
+        grid: what is compared.
+        folder: where it belongs.
+        dataset: its images.
+        jobs: runs at once.
+        batch: images of a call that is timed.
+        force: whether times are believed however they spread.
+    """
+
+    grid: Grid
+    folder: ComparisonFolder
+    dataset: Dataset[Any]
+    jobs: int
+    batch: int = 16
+    force: bool = False
+
+
+def plan_comparison(
+    recipe: RecipeLike,
+    methods: str,
+    overrides: Overrides = (),
+    *,
+    densities: str | None,
+    seeds: str,
+    budget: str,
+    narrow: bool,
+    jobs: int | None,
+    out: Path,
+    smoke: bool,
+    widths: str | None = None,
+    values: str | None = None,
+    batch: int = 16,
+    force: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> PlannedComparison:
+    """Lay out a comparison as it is typed, and check every run of it as far as that goes without training.
+
+    What generators cost is measured here where that is held equal, unless it was before; ``say`` is told of it.
+
+    Raises:
+        GancompressError: the first thing that is wrong.
+    """
+    from gancompress.comparison.choices import (
+        parse_densities,
+        parse_held,
+        parse_methods,
+        parse_seeds,
+        parse_values,
+        parse_widths,
+    )
+
+    choices, asked, held = parse_methods(methods), parse_densities(densities), parse_held(budget)
+    wide, exported = parse_widths(widths), parse_values(values)
+    base = resolve(recipe, overrides, smoke=smoke)
+    chosen = parse_seeds(seeds, base.recipe.seed)
+
+    from gancompress.comparison.folder import ComparisonFolder
+    from gancompress.comparison.grid import build_grid, multiplied
+    from gancompress.comparison.runner import cores
+    from gancompress.experiment.acceleration import device_of
+    from gancompress.experiment.assemble import build_dataset
+    from gancompress.experiment.memory import check_networks
+    from gancompress.experiment.networks import build_backbone
+
+    dataset = build_dataset(base.recipe)
+    check_networks(base.recipe, build_backbone(base.recipe, dataset.spec), device_of(base.recipe))
+    choices = multiplied(choices, wide, exported)
+    plan = None
+    if held.cost is not None:
+        from gancompress.comparison.shipped import find_plan
+
+        plan = find_plan(
+            base, choices, asked, held, dataset.spec, out, narrow=narrow, batch=batch, force=force, say=say
+        )
+    grid = build_grid(base, choices, asked, chosen, held, narrow=narrow, dataset=dataset, plan=plan)
+    wished = 1 if device_of(base.recipe).type == "cuda" else min(4, cores())
+    return PlannedComparison(
+        grid, ComparisonFolder.of(out, grid), dataset, max(1, min(jobs or wished, len(grid.cells))), batch, force
+    )
+
+
+def run_comparison(
+    planned: PlannedComparison, runner: Runner, progress: bool | Watcher = True
+) -> tuple[ComparisonOutcome, list[Outcome]]:
+    """Run what is missing of a comparison and write its tables and its page.
+
+    Returns:
+        The comparison, and how the runs ended that were run now.
+
+    Raises:
+        KeyboardInterrupt: stopped by a signal, after the running ones wrote their checkpoints.
+    """
+    from gancompress.api.outcomes import ComparisonOutcome
+    from gancompress.comparison.results import collect
+    from gancompress.comparison.runner import run_missing
+    from gancompress.comparison.shipping import evaluate_exported, ship
+    from gancompress.evaluation.extractors import build_extractor
+    from gancompress.experiment.acceleration import device_of
+    from gancompress.progress import ComparisonProgress, Silent
+    from gancompress.report.comparison import build_comparison
+
+    grid, folder = planned.grid, planned.folder
+    folder.open(grid)
+    # What all runs are evaluated with is trained or loaded once, rather than in every process at the same time.
+    planned.dataset.prepare()
+    build_extractor(grid.base.evaluation.extractor, planned.dataset, device=device_of(grid.base))
+    shown = ComparisonProgress(grid, folder) if progress is True else None
+    told = shown or (Silent() if isinstance(progress, bool) else progress)
+    say = shown.message if shown is not None else lambda _: None
+    try:
+        ended = run_missing(folder, grid.cells, runner, told)
+        evaluate_exported(grid, folder, planned.dataset, say)
+        ship(grid, folder, planned.batch, force=planned.force, say=say)
+    finally:
+        if shown is not None:
+            shown.end()
+    results = collect(grid, folder)
+    return ComparisonOutcome(results, build_comparison(results)), ended

@@ -1,0 +1,272 @@
+"""Which density or width gives every generator the same cost: found by trying, before anything is trained.
+
+Generators are tried as they are built, with random masks of the recipe's allocation and pattern: what a network costs
+depends on how many weights it keeps and where, not on what they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from gancompress.comparison.grid import about, split
+from gancompress.comparison.plan import FARTHEST, Plan, PlannedRow, this_machine
+from gancompress.comparison.recipes import CellRecipes
+from gancompress.components.registry import METHODS
+from gancompress.errors import GancompressError, RecipeError, RunError
+from gancompress.methods.base import Method
+
+if TYPE_CHECKING:
+    from gancompress.comparison.choices import HeldEqual, MethodChoice
+    from gancompress.data.base import ImageSpec
+    from gancompress.recipe.load import LoadedRecipe
+    from gancompress.recipe.schema import Recipe
+
+__all__ = ["Candidate", "Cost", "Meter", "make_plan", "steer"]
+
+#: how near a cost is to its target before no other is tried, and how many are
+_NEAR, _TRIES = 0.03, 12
+#: densities that are tried are multiples of this
+_STEP = 0.0005
+#: how many times as wide as the recipe's a narrow network may be: in bytes one may cost what a dense one does in float
+_WIDEST = 4
+
+
+class Candidate(NamedTuple):
+    """A generator that may become a row: ``recipe`` is of a run, ``values`` are those of its exported file."""
+
+    recipe: Recipe
+    values: str
+
+
+class Cost(NamedTuple):
+    """What a generator costs: milliseconds of an image, or bytes; a standard error, as a share; what it ran on."""
+
+    amount: float
+    spread: float = 0.0
+    runtime: str = ""
+
+
+#: Measures generators side by side, in order. A :class:`~gancompress.errors.RecipeError` says that one keeps too few
+#: weights to be built, a :class:`~gancompress.errors.RunError` that the machine is too loaded to measure.
+Meter: TypeAlias = Callable[[Sequence[Candidate]], list[Cost]]
+
+
+class _Found(NamedTuple):
+    """What was tried, and what it costs."""
+
+    position: int
+    cost: Cost
+
+
+def steer(
+    target: float, guess: int, limits: tuple[int, int], measure: Callable[[int], Cost | None], near: float = _NEAR
+) -> _Found | None:
+    """Return the position whose cost is nearest to a target, of those that were tried; costs grow with the position.
+
+    Args:
+        target: what it is to cost.
+        guess: tried first.
+        limits: smallest and largest position.
+        measure: what a position costs; ``None`` where it is too small to be built.
+        near: share of the target that is near enough.
+
+    Returns:
+        ``None`` when nothing could be built.
+    """
+    low: tuple[int, float] = (limits[0] - 1, 0.0)
+    high: tuple[int, float] | None = None
+    best: _Found | None = None
+    at = min(max(guess, limits[0]), limits[1])
+    for attempt in range(1, _TRIES + 1):
+        cost = measure(at)
+        if cost is not None and (best is None or abs(cost.amount - target) < abs(best.cost.amount - target)):
+            best = _Found(at, cost)
+        amount = cost.amount if cost is not None else 0.0
+        if abs(amount / target - 1) <= near:
+            break
+        if amount < target:
+            low = (at, amount)
+        else:
+            high = (at, amount)
+        if high is None:
+            # a part of a time does not grow with the position, so the longer the search the larger its steps
+            factor = min(8.0, max(1.1, target / amount) ** attempt) if amount else 4.0
+            following = min(max(at + 1, round(at * factor)), limits[1])
+        else:
+            share = (target - low[1]) / (high[1] - low[1])
+            following = low[0] + round((high[0] - low[0]) * min(max(share, 0.1), 0.9))
+            following = min(max(following, low[0] + 1), high[0] - 1)
+        if following in (low[0], at) or (high is not None and following >= high[0]):
+            break
+        at = following
+    return best
+
+
+@dataclasses.dataclass(frozen=True)
+class _Knob:
+    """What is turned to make a row's generator cheaper: its density, or the width of one without masks."""
+
+    recipes: CellRecipes
+    choice: MethodChoice
+    seed: int
+
+    @property
+    def fits_width(self) -> bool:
+        return type(self).of_width(self.choice)
+
+    @staticmethod
+    def of_width(choice: MethodChoice) -> bool:
+        """Whether a method has no masks and chooses how wide its network is."""
+        kind = METHODS.get(choice.name)
+        return not kind.sparsifies and kind.width is not Method.width
+
+    def limits(self) -> tuple[int, int]:
+        if not self.fits_width:
+            return 1, round(1 / _STEP)
+        width = self.recipes.width()
+        return 1, _WIDEST * width.channels // width.multiple
+
+    def guess(self, density: float) -> int:
+        if not self.fits_width:
+            return round(density / _STEP)
+        width = self.recipes.width()
+        return round(math.sqrt(density) * width.channels / width.multiple)
+
+    def setting(self, position: int) -> tuple[float, int | None]:
+        """Return density and width at a position."""
+        if not self.fits_width:
+            return round(position * _STEP, 4), None
+        return 1.0, position * self.recipes.width().multiple
+
+    def candidate(self, position: int) -> Candidate:
+        density, channels = self.setting(position)
+        return Candidate(self.recipes.of(self.choice, density, self.seed, channels=channels), self.choice.values)
+
+
+def make_plan(
+    base: LoadedRecipe,
+    methods: Sequence[MethodChoice],
+    densities: Sequence[float],
+    held: HeldEqual,
+    image: ImageSpec,
+    meter: Meter,
+    *,
+    narrow: bool = True,
+    batch: int = 1,
+    force: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Plan:
+    """Find what gives every generator the same cost.
+
+    Args:
+        base: recipe that is compared over.
+        methods: as for :func:`~gancompress.comparison.grid.build_grid`.
+        densities: of the first method, whose cost there is that of all; default: the recipe's own. Not used where
+            ``held`` says an amount.
+        held: what is held equal.
+        image: of the data.
+        meter: measures.
+        narrow: compare with a narrow dense network too.
+        batch: images of a call that is timed.
+        force: believe costs that differ when they are measured again.
+        say: told what was found.
+
+    Raises:
+        RecipeError: a method can be made neither sparser nor narrower, or no density or width of it costs so much.
+        RunError: costs differ when they are measured again.
+    """
+    assert held.cost is not None
+    recipes, seed = CellRecipes(base, image), base.recipe.seed
+    dense, contenders = split(methods, narrow=narrow)
+    for choice in contenders:
+        if not (METHODS.get(choice.name).sparsifies or _Knob.of_width(choice)):
+            raise RecipeError(
+                f"{choice.label} has neither a density nor a width that its {held.cost} could be steered by"
+            )
+    first = next((choice for choice in contenders if METHODS.get(choice.name).sparsifies), contenders[0])
+    asked = tuple(densities) or (() if held.amount is not None else recipes.own_densities())
+    unit = "ms" if held.cost == "latency" else "bytes"
+    targets: list[tuple[float, float]] = []  # of every group: density to begin at, and what it is to cost
+    if held.amount is not None:
+        targets = [(asked[0] if asked else 0.1, held.amount)]
+    else:
+        for density in asked:
+            knob = _Knob(recipes, first, seed)
+            with_density = knob.candidate(knob.guess(density)) if knob.fits_width else None
+            candidate = with_density or Candidate(recipes.of(first, density, seed), first.values)
+            cost = _measured(meter, candidate, f"{first.label} at density {density:g}")
+            say(f"{first.label} at density {density:g}: {cost.amount:.4g} {unit}")
+            targets.append((density, cost.amount))
+    planned: list[tuple[MethodChoice, float | None, float | None, int | None, Candidate]] = [
+        (choice, None, None, None, Candidate(recipes.of(choice, None, seed), choice.values)) for choice in dense
+    ]
+    for guess, target in targets:
+        for choice in contenders:
+            knob = _Knob(recipes, choice, seed)
+            if choice == first and held.amount is None and not knob.fits_width:
+                density, channels = guess, None
+                candidate = Candidate(recipes.of(choice, density, seed), choice.values)
+            else:
+                found = _steered(choice, knob, target, knob.guess(guess), meter, unit)
+                density, channels = knob.setting(found.position)
+                candidate = knob.candidate(found.position)
+            what = f"density {density:g}" if channels is None else f"{channels} channels"
+            say(f"{choice.label}: {what} for {target:.4g} {unit}")
+            planned.append((choice, target, density, channels, candidate))
+    # all rows once more, side by side: the costs that are kept
+    costs = meter([candidate for *_, candidate in planned])
+    own = {
+        target: cost.amount
+        for (choice, target, *_), cost in zip(planned, costs, strict=True)
+        if choice == first and held.amount is None
+    }
+    rows = [
+        PlannedRow(choice.label, None if target is None else own.get(target, target), density, channels, *cost)
+        for (choice, target, density, channels, _), cost in zip(planned, costs, strict=True)
+    ]
+    for row in rows if not force else ():
+        if row.target is not None and abs(row.amount / row.target - 1) > FARTHEST:
+            raise RunError(
+                f"this machine is too loaded to measure: {row.method} was to cost {row.target:.4g} {unit}, and costs "
+                f"{row.amount:.4g} {unit} beside the others; try again when it is quieter, or force it"
+            )
+    return Plan(held.cost, batch, this_machine(), tuple(rows))
+
+
+def _measured(meter: Meter, candidate: Candidate, where: str) -> Cost:
+    try:
+        return meter([candidate])[0]
+    except GancompressError as error:
+        raise about(where, error) from error
+
+
+def _steered(choice: MethodChoice, knob: _Knob, target: float, guess: int, meter: Meter, unit: str) -> _Found:
+    """Return the position of a knob that costs what is wanted.
+
+    Raises:
+        RecipeError: none does.
+    """
+    said: list[RecipeError] = []
+
+    def measure(position: int) -> Cost | None:
+        try:
+            return meter([knob.candidate(position)])[0]
+        except RecipeError as error:  # too sparse for its allocation
+            said.append(error)
+            return None
+
+    found = steer(target, guess, knob.limits(), measure)
+    if found is None:
+        raise about(choice.label, said[-1])
+    if abs(found.cost.amount / target - 1) <= FARTHEST:
+        return found
+    density, channels = knob.setting(found.position)
+    what = "width" if knob.fits_width else "density"
+    nearest = f"density {density:g}" if channels is None else f"{channels} channels"
+    raise RecipeError(
+        f"{choice.label}: no {what} costs {target:.4g} {unit}; the nearest, {nearest}, costs "
+        f"{found.cost.amount:.4g} {unit}"
+    )

@@ -1,0 +1,150 @@
+"""What generators were found to cost when a comparison was laid out, kept for the same command.
+
+Plans lie beside the comparisons and are shared by them as runs are: more seeds are another comparison of the same rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from typing import TYPE_CHECKING, Literal, cast
+
+from gancompress import kernels
+from gancompress.errors import RunError
+from gancompress.kernels.measured import processor_key, processor_name
+from gancompress.recipe.identity import run_id
+from gancompress.storage.atomic import write_json
+from gancompress.storage.reading import parse_json, read_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from gancompress.comparison.choices import Cost, HeldEqual, MethodChoice
+    from gancompress.recipe.schema import Recipe
+
+__all__ = ["FARTHEST", "Plan", "PlannedRow", "plan_path", "read_plan", "this_machine", "write_plan"]
+
+_FORMAT = 1
+#: how far from what was asked for a cost may be, as a share of it, and one that was believed by force
+FARTHEST, _FORCED = 0.1, 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRow:
+    """What one row's generator was found to cost.
+
+    Attributes:
+        method: label of its method.
+        target: milliseconds of an image, or bytes, that it was to cost; ``None`` for dense networks.
+        density: that its recipe asks of the generator; ``None`` for dense networks.
+        channels: width of its generator, where that was fitted and everything is kept.
+        amount: milliseconds of an image, or bytes, that it costs.
+        spread: of a time, about a standard error of its median, as a share of it; of bytes, 0.
+        runtime: what it ran on.
+    """
+
+    method: str
+    target: float | None
+    density: float | None
+    channels: int | None
+    amount: float
+    spread: float
+    runtime: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Rows whose generators cost the same.
+
+    Attributes:
+        cost: what they have the same of.
+        batch: images of a call that was timed.
+        machine: what it was measured on.
+        rows: dense networks first.
+    """
+
+    cost: Cost
+    batch: int
+    machine: dict[str, str]
+    rows: tuple[PlannedRow, ...]
+
+    @property
+    def unit(self) -> Literal["ms", "bytes"]:
+        """Of its amounts."""
+        return "ms" if self.cost == "latency" else "bytes"
+
+
+def this_machine() -> dict[str, str]:
+    """Return what tells this machine from others, as far as times go."""
+    return {"name": processor_name(), "processor": processor_key(), "kernels": kernels.status().isa or "none"}
+
+
+def plan_path(
+    root: Path, base: Recipe, choices: Sequence[MethodChoice], densities: Sequence[float], held: HeldEqual, batch: int
+) -> Path:
+    """Return where the plan of a request belongs: whatever its seeds, and whatever training has the same of."""
+    identity = run_id(base.model_copy(update={"seed": 0}))
+    labels = [choice.label for choice in choices]
+    text = json.dumps([identity, labels, list(densities), held.cost, held.amount, batch])
+    key = hashlib.blake2b(text.encode(), digest_size=4, person=b"gancompress-pln").hexdigest()
+    return root / "plans" / f"{base.name}-{key}.json"
+
+
+def write_plan(path: Path, plan: Plan) -> None:
+    """Keep a plan.
+
+    Raises:
+        RunError: the disk refuses.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"format": _FORMAT, **dataclasses.asdict(plan)})
+    except OSError as error:
+        raise RunError(f"cannot write the plan: {error.strerror}", where=str(path)) from error
+
+
+def read_plan(path: Path) -> Plan | None:
+    """Read a plan; ``None`` when there is none.
+
+    Raises:
+        RunError: it is damaged, says what cannot be, or holds times of another machine.
+    """
+    if not path.exists():
+        return None
+    try:
+        content = parse_json(read_whole(path))
+        if content.pop("format") != _FORMAT:
+            raise ValueError("another format")
+        rows = tuple(PlannedRow(**row) for row in content.pop("rows"))
+        plan = Plan(**{**content, "rows": rows})
+        _check(plan)
+    except (OSError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise RunError(f"no plan of a comparison ({error}); delete it to measure again", where=str(path)) from error
+    here = this_machine()
+    if plan.cost == "latency" and plan.machine != here:
+        raise RunError(
+            f"holds times of another machine ({plan.machine['name']}, kernels {plan.machine['kernels']}; this is "
+            f"{here['name']}, kernels {here['kernels']}): go on there, or compare in another --out".replace(
+                "--out", "directory"
+            ),
+            where=str(path),
+        )
+    return plan
+
+
+def _check(plan: Plan) -> None:
+    if plan.cost not in ("latency", "bytes") or not all(type(one) is str for one in plan.machine.values()):
+        raise ValueError("no cost that is held equal")
+    if plan.machine.keys() != this_machine().keys() or type(plan.batch) is not int:
+        raise ValueError("no machine that it was measured on")
+    if not plan.rows:
+        raise ValueError("no rows")
+    for row in plan.rows:
+        numbers = [cast("float", one) for one in dataclasses.asdict(row).values() if type(one) in (int, float)]
+        if not all(math.isfinite(one) and one >= 0 for one in numbers) or row.amount <= 0:
+            raise ValueError(f"impossible numbers of {row.method}")
+        if row.target is not None and abs(row.amount / row.target - 1) > _FORCED:
+            raise ValueError(f"{row.method} costs {row.amount:.4g}, not {row.target:.4g}")
