@@ -26,6 +26,8 @@ from gancompress.seeds import generator as seeded
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from torch import Tensor
+
     from gancompress.architecture.description import Architecture
     from gancompress.backbones.base import PrunableWeight
     from gancompress.cost.profile import NetworkProfile
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from gancompress.recipe.schema import Recipe
     from gancompress.sparsity.state import Budget, Role, SparseState
 
-__all__ = ["Price", "price"]
+__all__ = ["Price", "final_masks", "price"]
 
 #: Updates of one network in one round that are played through; more are spread out, and the price is an estimate
 #: unless none of them changes a count.
@@ -95,6 +97,18 @@ def price(recipe: Recipe, image: ImageSpec) -> Price:
         updates=first.updates,
         dynamic=first.dynamic,
     )
+
+
+def final_masks(recipe: Recipe, architecture: Architecture, networks: Networks) -> Mapping[str, Tensor]:
+    """Return the masks that the generator of a recipe would end with, were its weights never trained.
+
+    Raises:
+        GancompressError: the recipe cannot be run.
+    """
+    play = _Play(recipe, build_method(recipe), architecture, networks, variant=0)
+    play.run()
+    _check_layers(play)
+    return play.states["generator"].masks
 
 
 def _check_layers(play: _Play) -> None:

@@ -21,13 +21,15 @@ from gancompress.bench.timing import alternate, keep_memory, ratios, with_thread
 from gancompress.comparison.fitting import Candidate, Cost, make_plan
 from gancompress.comparison.grid import split
 from gancompress.comparison.plan import plan_path, read_plan, write_plan
+from gancompress.comparison.price import final_masks
 from gancompress.comparison.recipes import CellRecipes
 from gancompress.components.registry import METHODS
 from gancompress.errors import RecipeError, RunError
 from gancompress.experiment.networks import build_architecture, build_networks
+from gancompress.export.compact import compact
 from gancompress.export.in_bytes import calibrate_generator
 from gancompress.export.loading import LoadedGenerator
-from gancompress.export.packed import export_packed, load_packed
+from gancompress.export.packed import export_packed, frees_channels, load_packed
 from gancompress.export.plain import example_inputs
 from gancompress.recipe.identity import run_id
 from gancompress.seeds import generator as seeded
@@ -37,13 +39,16 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from gancompress.architecture.description import Architecture
     from gancompress.backbones.base import Generator
     from gancompress.bench.timing import Ratio
     from gancompress.comparison.choices import HeldEqual, MethodChoice
     from gancompress.comparison.plan import Plan
     from gancompress.data.base import ImageSpec
+    from gancompress.experiment.networks import Networks
     from gancompress.export.packed import Values
     from gancompress.recipe.load import LoadedRecipe
+    from gancompress.recipe.schema import Recipe
 
 __all__ = ["NOISIEST", "OURS", "Clock", "Scales", "Untrained", "find_plan", "measuring"]
 
@@ -80,18 +85,34 @@ class Untrained:
             return path
         architecture = build_architecture(recipe, self._image)
         networks = build_networks(architecture, recipe.seed)
-        sparse = METHODS.get(recipe.sparsity.method.name).sparsifies
-        masks = random_masks(recipe, networks) if sparse else {}
+        generator, masks = networks.generator.eval(), self._masks(recipe, architecture, networks)
         for name, mask in masks.items():
             if not mask.any():
                 raise RecipeError(f"leaves {name} of the generator none of its {mask.numel():,} weights")
-        generator = networks.generator.eval()
         _as_if_trained(generator, masks, recipe.seed)
+        narrowed = architecture.narrowed
+        if frees_channels(recipe):
+            result = compact(generator, architecture, masks)
+            narrowed |= result.generator is not generator
+            generator, masks = result.generator, result.masks
         export_packed(
             generator, path, model=architecture.model, masks=masks, values=cast("Values", values),
-            origin=architecture.origin, ranges=calibrate_generator(generator, masks) if values == "int8" else None,
+            origin=architecture.origin, narrowed=narrowed,
+            ranges=calibrate_generator(generator, masks) if values == "int8" else None,
         )  # fmt: skip
         return path
+
+    def _masks(self, recipe: Recipe, architecture: Architecture, networks: Networks) -> Mapping[str, Tensor]:
+        if not METHODS.get(recipe.sparsity.method.name).sparsifies:
+            return {}
+        if not frees_channels(recipe):
+            return random_masks(recipe, networks)
+        masks = final_masks(recipe, architecture, networks)  # which channels go together is for the method to say
+        with torch.no_grad():
+            for name, weight in prunable_weights(networks.generator).items():
+                if name in masks:
+                    weight.parameter.masked_fill_(~masks[name], 0)
+        return masks
 
 
 def _as_if_trained(generator: Generator, masks: Mapping[str, Tensor], seed: int) -> None:
@@ -185,7 +206,7 @@ class Clock:
             ours = LoadedGenerator(packed, file).network
             inputs = tuple(example_inputs(ours, self.batch, "compare").values())
             steps: dict[str, Callable[[], object]] = {OURS: lambda: ours(*inputs)}
-            if not packed.masks and not packed.ranges:
+            if all(bool(mask.all()) for mask in packed.masks.values()) and not packed.ranges:
                 low = packed.source["values"] == "bf16"
                 makers = dense_engines(packed.generator(), inputs)
                 steps |= ready({name: make for name, make in makers.items() if low or "bf16" not in name})[0]

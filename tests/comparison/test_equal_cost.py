@@ -13,6 +13,7 @@ from gancompress.comparison.choices import HeldEqual, parse_held, parse_methods
 from gancompress.comparison.fitting import Candidate, Cost, make_plan, steer
 from gancompress.comparison.grid import Grid, build_grid, multiplied
 from gancompress.comparison.plan import Plan, PlannedRow, plan_path, read_plan, this_machine, write_plan
+from gancompress.comparison.recipes import CellRecipes
 from gancompress.comparison.shipped import Scales, Untrained, find_plan
 from gancompress.errors import RecipeError, RunError
 from gancompress.experiment.assemble import build_dataset
@@ -283,11 +284,23 @@ def test_bytes_are_those_of_the_exported_file(tmp_path: Path, tiny: Callable[...
     assert opened.packed.density == pytest.approx(0.25, abs=0.02)  # type: ignore[union-attr]
 
 
+def test_channels_are_tried_as_the_narrow_network_that_is_left(
+    tmp_path: Path, tiny: Callable[..., LoadedRecipe]
+) -> None:
+    base = tiny("training.steps=40")
+    image = build_dataset(base.recipe).spec
+    untrained, recipes = Untrained(tmp_path, image), CellRecipes(base, image)
+    (choice,) = parse_methods("channels")
+    files = [untrained.file(Candidate(recipes.of(choice, density, 0), "float32")) for density in (0.25, 0.75)]
+    few, many = (load(path) for path in files)
+    assert few.packed.bytes < 0.5 * many.packed.bytes  # type: ignore[union-attr]
+    assert few.packed.density == many.packed.density == 1  # type: ignore[union-attr]
+
+
 def test_the_clock_times_what_is_installed_and_refuses_noise(
     tmp_path: Path, tiny: Callable[..., LoadedRecipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gancompress.comparison import shipped
-    from gancompress.comparison.recipes import CellRecipes
 
     base = tiny()
     image = build_dataset(base.recipe).spec
