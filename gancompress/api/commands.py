@@ -164,6 +164,7 @@ def compress(
     backbone: str | None = None,
     pattern: str = "unstructured",
     values: NetworkValues = "float32",
+    distill: str | None = None,
     target: str | None = None,
     importance: str | None = None,
     out: str | Path = "runs",
@@ -229,7 +230,9 @@ def compress(
         seed: of what is looked at of the calibration inputs.
         name: how results call a network from elsewhere.
         distill: for a network from elsewhere: how long to train what is kept to the outputs of the whole one, seconds
-            of computing or steps: ``"60s"``, ``"500 steps"``. The same call goes on where one was interrupted.
+            of computing or steps: ``"60s"``, ``"500 steps"``. The same call goes on where one was interrupted. For a
+            run: what fine-tuning learns from the whole generator, as ``training.distillation`` of a recipe:
+            ``"images,features"``, with weights of one's own ``"images=10,discriminator=1"``.
         values: of the file that it will be written in; with ``int8``, ``distill`` trains with the rounding of bytes,
             and so does the second half of a run's fine-tuning.
         target: with ``channels``, in place of the density: what a call may cost or the network may hold, as in
@@ -248,6 +251,7 @@ def compress(
     from gancompress.experiment.channels import plan_channels
     from gancompress.experiment.compress import compress as start
     from gancompress.experiment.compress import open_source, plan_compression
+    from gancompress.experiment.teacher import learning_from
     from gancompress.progress import Silent
     from gancompress.report.html import build_report
 
@@ -264,14 +268,14 @@ def compress(
                 distillation=distillation, values=values, target=target, importance=importance,
             )  # fmt: skip
     of_networks = {
-        "example": example, "dynamic": dynamic, "calibration": calibration, "name": name, "distill": distill,
+        "example": example, "dynamic": dynamic, "calibration": calibration, "name": name,
         "pixels": None if tuple(pixels) == (0.0, 1.0) else pixels, "seed": seed or None,
     }  # fmt: skip
     if given := [key for key, value in of_networks.items() if value is not None]:
         raise RecipeError(f"{given[0]} is for networks from elsewhere, a module or an .onnx file")
     path = source.directory if isinstance(source, RunOutcome) else Path(cast("str | Path", source))
     opened = open_source(path, recipe=None if recipe is None else str(recipe), backbone=backbone, step=str(step))
-    changes = expressions(overrides)
+    changes = (() if distill is None else learning_from(opened.path, distill)) + expressions(overrides)
     changes += (f"sparsity.pattern={pattern}",) * (pattern != "unstructured")
     if values not in ("float32", "int8"):
         raise RecipeError(f"values: fine-tuning is for float32 or int8, not {values}: export the run with that")
@@ -328,7 +332,7 @@ def _in_python(overrides: Overrides) -> Iterator[None]:
 
 def _resolved(recipe: RecipeLike, changes: tuple[str, ...], smoke: bool) -> LoadedRecipe:
     if isinstance(recipe, str | Path):
-        return load_recipe(recipe, changes, smoke)
+        return _pinned(load_recipe(recipe, changes, smoke))
     if isinstance(recipe, LoadedRecipe):
         loaded = recipe.with_overrides(*changes)
     elif isinstance(recipe, Recipe):
@@ -337,7 +341,20 @@ def _resolved(recipe: RecipeLike, changes: tuple[str, ...], smoke: bool) -> Load
         loaded = parse_recipe(recipe, changes)
     else:
         raise RecipeError(f"a recipe is a file, a name, a Recipe or a dict, not a {type(recipe).__name__}")
-    return smoke_test(loaded) if smoke else loaded
+    return _pinned(smoke_test(loaded) if smoke else loaded)
+
+
+def _pinned(loaded: LoadedRecipe) -> LoadedRecipe:
+    """Return a recipe with the hash of what it learns from, if it does: it decides which run it is."""
+    taught = loaded.recipe.training.distillation
+    if taught is None or taught.hash is not None:
+        return loaded
+    from gancompress.experiment.teacher import pinned
+
+    found = pinned(loaded.recipe).training.distillation
+    assert found is not None
+    where = {"training.distillation.teacher": found.teacher, "training.distillation.hash": found.hash}
+    return loaded.with_overrides(*expressions(where))
 
 
 def expressions(overrides: Overrides) -> tuple[str, ...]:

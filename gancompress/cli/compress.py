@@ -94,8 +94,10 @@ def compress(
         str | None,
         typer.Option(
             "--distill",
-            metavar="LENGTH",
-            help="For a network from elsewhere: train what is kept to the whole one's outputs, '60s' or '500 steps'.",
+            metavar="LENGTH|TERMS",
+            help="Of a run: what fine-tuning learns from the whole generator, images,features or with weights "
+            "images=10,discriminator=1. For a network from elsewhere: train what is kept to the whole one's outputs, "
+            "'60s' or '500 steps'.",
         ),
     ] = None,
     rate: Annotated[
@@ -153,7 +155,7 @@ def compress(
         typer.echo(f"report: {made.report}")
         return
     for option, given in (("--calibration", calibration), ("--weights", weights), ("--example", example),
-                          ("--dynamic", dynamic), ("--distill", distill), ("--rate", rate),
+                          ("--dynamic", dynamic), ("--rate", rate),
                           ("--pixels", pixels != (0.0, 1.0)), ("--values", values in ("bf16", "e8m4"))):  # fmt: skip
         if given:
             raise RecipeError(f"{option} is for a network from elsewhere: FILE.onnx, or my_net.py:make", where=str(run))
@@ -168,6 +170,7 @@ def compress(
         backbone=backbone,
         pattern=pattern,
         values=values,
+        distill=distill,
         target=target,
         importance=importance,
         out=out,

@@ -198,6 +198,8 @@ def _laid_out(
         for row in rows
         if row.price.dynamic and row.price.updates < 4
     ]
+    if base.recipe.training.distillation is not None:
+        messages.append("dense trains without training.distillation, all others learn from its teacher")
     return Grid(
         base=base.recipe,
         held=held,

@@ -20,6 +20,7 @@ from gancompress.experiment.assemble import build_loss
 from gancompress.experiment.budgets import ROLES, build_budgets, build_method, connected_weights
 from gancompress.experiment.groups import channel_groups
 from gancompress.experiment.networks import Networks, build_architecture, build_networks
+from gancompress.experiment.teacher import build_distillation
 from gancompress.methods.base import NetView, Plan
 from gancompress.seeds import generator as seeded
 
@@ -137,6 +138,8 @@ class _Play:
         training = recipe.training
         self.recipe, self.method, self.variant = recipe, method, variant
         self.loss = build_loss(recipe)
+        taught = build_distillation(recipe, networks)
+        self.teacher_macs, self.judges = taught and taught.macs(), bool(taught and taught.judged)
         self.counter = TrainingCounter(
             batch_size=training.batch_size,
             generator_batch_size=training.generator_batch_size or training.batch_size,
@@ -188,6 +191,8 @@ class _Play:
                 self.counter.probe(role)
                 if self.loss.compares and role == "generator":
                     self.counter.compare({})
+                if self.teacher_macs and role == "generator":
+                    self.counter.teach(self.teacher_macs, {} if self.judges else None)
             self.states[role] = self.method.init(view, self.budgets[role], rng)
         before = 0
         for index, current in enumerate(self.rounds):
@@ -250,6 +255,8 @@ class _Play:
             self.counter.dense_gradient(role, budgets, wanted)
             if role == "discriminator" and self.loss.compares:
                 self.counter.compare(budgets, end - start)
+            if role == "discriminator" and self.teacher_macs:
+                self.counter.teach(self.teacher_macs, budgets if self.judges else None, end - start)
         return held
 
     def _extras(self, current: Round, index: int, before: int, held: Sequence[tuple[int, Mapping[str, int]]]) -> None:

@@ -105,6 +105,8 @@ class CellRecipes:
             document = apply_override(document, expression)
         if density is None:  # the dense run is one run, whatever densities it is compared with
             document = without_densities(document)
+            if self.base.recipe.training.distillation is not None:  # nor does it learn from a dense run: it is one
+                document = apply_override(document, "training.distillation=null")
         else:
             both = self.density_of == "both" and channels is None
             key = "sparsity.density" if both else "sparsity.generator.density"

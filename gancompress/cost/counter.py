@@ -18,6 +18,7 @@ from gancompress.errors import CheckpointError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gancompress.cost.profile import Counting
     from gancompress.sparsity.state import Role
 
 __all__ = ["NonzeroCount", "TrainingCounter"]
@@ -74,6 +75,7 @@ class TrainingCounter:
         steps: per role, training steps and their non-zeros.
         dense_gradients: per role, optimizer steps whose gradient was wanted at masked positions too.
         extra: per reason and role, forward-equivalents (samples) beyond the training steps; see :meth:`count_extra`.
+        beside: per reason and way of counting, multiply-adds outside both networks.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid"}
@@ -84,6 +86,7 @@ class TrainingCounter:
     steps: _Counts = dataclasses.field(default_factory=_no_counts)
     dense_gradients: _Counts = dataclasses.field(default_factory=_no_counts)
     extra: dict[str, _Counts] = dataclasses.field(default_factory=dict)
+    beside: dict[str, dict[Literal["published", "executed"], NonNegativeInt]] = dataclasses.field(default_factory=dict)
 
     def advance(self, role: Role, budgets: Mapping[str, int], steps: int = 1) -> None:
         """Count ``steps`` training steps that ``role`` took with ``budgets`` non-zeros per tensor.
@@ -105,7 +108,7 @@ class TrainingCounter:
 
         Args:
             reason: why, as reports show it (``measurement``, ``probe``, ``penalty``, ``distillation``,
-                ``real_logits``).
+                ``real_logits``, ``teacher``).
             role: network that computed.
             budgets: its non-zeros per tensor at that time; tensors that are not named were dense.
             samples: samples times forward-equivalents each (forward 1, backward to the input 1, to the weights 1).
@@ -147,9 +150,26 @@ class TrainingCounter:
         """Count ``times`` generator steps whose loss compares with g real images: one more forward pass of each."""
         self.count_extra("real_logits", "discriminator", budgets, self.generator_batch_size * times)
 
+    def teach(self, macs: Mapping[Counting, int], budgets: Mapping[str, int] | None, times: int = 1) -> None:
+        """Count ``times`` generator steps that learn from a teacher.
+
+        Args:
+            macs: per image (g a step), of its forward pass and of what is compared.
+            budgets: of the discriminator, where it looks at the teacher's images too (g, forward); None where not.
+            times: generator steps.
+        """
+        spent = self.beside.setdefault("teacher", {"published": 0, "executed": 0})
+        for counting, each in macs.items():
+            spent[counting] += each * self.generator_batch_size * times
+        if budgets is not None:
+            self.count_extra("teacher", "discriminator", budgets, self.generator_batch_size * times)
+
     def to_dict(self) -> dict[str, object]:
         """Return the counter as plain dictionaries and integers, ready for JSON."""
-        return dataclasses.asdict(self)
+        found = dataclasses.asdict(self)
+        if not self.beside:  # as it was before there were teachers
+            del found["beside"]
+        return found
 
     @classmethod
     def from_dict(cls, record: Mapping[str, object]) -> TrainingCounter:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainingCost", "forward_equivalents", "training_cost"]
 
 #: extra work that dense training with the same objective does as well
-_SHARED = frozenset({"penalty", "real_logits"})
+_SHARED = frozenset({"penalty", "real_logits", "teacher"})
 
 
 def forward_equivalents(counter: TrainingCounter, role: Role) -> int:
@@ -95,6 +95,10 @@ def training_cost(
         parts[reason] = sum(_forward(profiles[role], counts[role], counting) for role in profiles)
         if reason in _SHARED:
             dense += sum(_dense_forward(profiles[role], counts[role], counting) for role in profiles)
+    for reason, macs in counter.beside.items():
+        parts[reason] = parts.get(reason, 0) + macs[counting]
+        if reason in _SHARED:
+            dense += macs[counting]
     return TrainingCost(dense, parts)
 
 

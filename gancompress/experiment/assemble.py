@@ -18,6 +18,7 @@ from gancompress.experiment.acceleration import build_execution, build_folding, 
 from gancompress.experiment.budgets import ROLES, build_budgets, build_method, connected_weights, masked_weights
 from gancompress.experiment.groups import channel_groups
 from gancompress.experiment.networks import Networks, build_architecture, build_networks, check_shapes
+from gancompress.experiment.teacher import build_distillation
 from gancompress.recipe.components import component_config
 from gancompress.sparsity.weights import to_channels_last
 from gancompress.training.batch_norm import synchronise_batch_norm
@@ -186,6 +187,7 @@ def build_trainer(
         orthogonal_networks=recipe.objective.orthogonal.networks,
         joint_batch=training.joint_batch,
         bf16=training.precision == "bf16",
+        taught=build_distillation(recipe, networks, device),
         rank=group.rank,
     )
     feed = choose_feed(training.feed, dataset, device)

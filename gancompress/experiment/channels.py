@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gancompress.architecture.description import Architecture
-from gancompress.backbones.spectral import settle
 from gancompress.channels.cut import cut_state, verify
 from gancompress.channels.groups import find_channels
 from gancompress.channels.module import read_module, written_out
@@ -16,7 +15,7 @@ from gancompress.channels.scores import channel_scores
 from gancompress.channels.target import choose, parse_target
 from gancompress.errors import located
 from gancompress.experiment.assemble import build_dataset
-from gancompress.experiment.initial import InitialWeights, check_tensors, read_initial
+from gancompress.experiment.initial import InitialWeights, read_initial, whole_generator
 from gancompress.experiment.networks import build_architecture, build_networks, stored_architecture
 from gancompress.recipe.composition import apply_override, without_densities
 from gancompress.recipe.identity import directory_name
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from gancompress.graphs.build import CapturedModule
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["START", "plan_channels", "whole_generator"]
+__all__ = ["START", "plan_channels"]
 
 #: directory of a run in which lies what it starts from
 START = "start"
@@ -171,20 +170,6 @@ def _architecture(weights: InitialWeights, recipe: Recipe) -> Architecture:
     if weights.scalars:
         return stored_architecture(weights.scalars, recipe)
     return build_architecture(recipe, build_dataset(recipe).spec)
-
-
-def whole_generator(architecture: Architecture, weights: InitialWeights, where: str) -> Generator:
-    """Return a generator with the weights of a checkpoint, in eval mode, as it is measured and used.
-
-    Raises:
-        BackboneError: they do not fit.
-    """
-    with torch.random.fork_rng(devices=[]):
-        network = architecture.generator()
-    check_tensors(network, weights.generator, where)
-    network.load_state_dict(dict(weights.generator), strict=False)
-    settle(network)
-    return network.eval()
 
 
 def _images(network: Generator, index: int) -> tuple[Tensor, ...]:

@@ -16,9 +16,8 @@ from gancompress.errors import ComponentError, RecipeError, RunError
 from gancompress.experiment.acceleration import device_of
 from gancompress.experiment.assemble import build_dataset
 from gancompress.experiment.budgets import build_budgets, masked_weights
-from gancompress.experiment.channels import whole_generator
 from gancompress.experiment.finished import open_run
-from gancompress.experiment.initial import InitialWeights, check_tensors, load_initial, read_initial
+from gancompress.experiment.initial import InitialWeights, check_tensors, load_initial, read_initial, whole_generator
 from gancompress.experiment.measure import Evaluator, metric_record
 from gancompress.experiment.networks import build_architecture, build_networks
 from gancompress.experiment.run import Experiment

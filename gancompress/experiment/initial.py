@@ -21,9 +21,17 @@ from gancompress.training.ema import averaged_state
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gancompress.backbones.base import Generator
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["InitialWeights", "check_tensors", "initial_architecture", "load_initial", "read_initial"]
+__all__ = [
+    "InitialWeights",
+    "check_tensors",
+    "initial_architecture",
+    "load_initial",
+    "read_initial",
+    "whole_generator",
+]
 
 #: mismatches that a message lists
 _SHOWN = 5
@@ -151,3 +159,17 @@ def check_tensors(network: nn.Module, state: Mapping[str, Tensor], where: str) -
             f"{'; '.join(mismatches[:_SHOWN])}{more}",
             where=where,
         )
+
+
+def whole_generator(architecture: Architecture, weights: InitialWeights, where: str) -> Generator:
+    """Return a generator with the weights of a checkpoint, in eval mode, as it is measured and used.
+
+    Raises:
+        BackboneError: they do not fit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network = architecture.generator()
+    check_tensors(network, weights.generator, where)
+    network.load_state_dict(dict(weights.generator), strict=False)
+    settle(network)
+    return network.eval()

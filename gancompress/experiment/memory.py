@@ -56,7 +56,7 @@ class MemoryEstimate:
     """Bytes that one process of a run holds at once.
 
     Attributes:
-        weights: both networks, with their buffers.
+        weights: both networks, with their buffers, and the generator that is learned from.
         average: the averaged generator.
         moments: state of both optimizers.
         masks: masks of both networks.
@@ -181,6 +181,7 @@ def _largest_step(trainer: Trainer) -> int | None:
 
 def estimate_memory(recipe: Recipe, trainer: Trainer, *, images: int = 0, processes: int = 1) -> MemoryEstimate:
     """Estimate what a run of ``recipe`` takes; seconds at most, and no memory to speak of."""
+    taught = trainer.objective.taught
     moments = masks = 0
     for role in trainer.engine.roles:
         budget = trainer.engine.budget(role)
@@ -190,7 +191,9 @@ def estimate_memory(recipe: Recipe, trainer: Trainer, *, images: int = 0, proces
         moments += round(size * _state_ratio(getattr(recipe.training.optimizers, role)))
         masks += _MASK_BYTES * masked if budget.density < 1 else 0
     return MemoryEstimate(
-        weights=_stored(trainer.generator) + _stored(trainer.discriminator),
+        weights=_stored(trainer.generator)
+        + _stored(trainer.discriminator)
+        + (_stored(taught.teacher) if taught else 0),
         average=_stored(trainer.ema.module),
         moments=moments,
         masks=masks,

@@ -23,6 +23,7 @@ from gancompress.experiment.provenance import environment, note_plugins
 from gancompress.experiment.ready import Ready, get_ready, open_images
 from gancompress.experiment.session import Session
 from gancompress.experiment.shortfall import shortfalls, start, start_notes
+from gancompress.experiment.teacher import pinned
 from gancompress.methods.channels import kept_channels
 from gancompress.progress import Observer, Silent
 from gancompress.recipe.identity import directory_name
@@ -92,6 +93,7 @@ class Experiment:
         if self.recipe.training.threads:
             torch.set_num_threads(self.recipe.training.threads)
         # whatever can be refused is refused before there is a directory
+        self.recipe = pinned(self.recipe)
         images = open_images(self.recipe, self.group, evaluates=self.evaluates)
         there = self._root / directory_name(self.recipe) / "checkpoints"
         dataset, ready = images.dataset, get_ready(self.recipe, images, self.group, there)

@@ -48,10 +48,14 @@ _ABSENT: Final = object()
 def run_id(recipe: Recipe) -> str:
     """Return 10 hexadecimal digits that depend on every setting that is not at its default, and on the seed."""
     settings = {key: value for key, value in minimal(recipe).items() if key not in _WORDS}
-    if recipe.training.init_from is not None:
-        start = recipe.training.init_from.model_dump(mode="json", exclude={"path"}, exclude_defaults=True)
-        # which weights, not where they lie: that is their hash
-        settings["training"] = {**settings["training"], "init_from": start}
+    # which weights, not where they lie: that is their hash
+    for key, node, where in (
+        ("init_from", recipe.training.init_from, "path"),
+        ("distillation", recipe.training.distillation, "teacher"),
+    ):
+        if node is not None and node.hash is not None:
+            here = node.model_dump(mode="json", exclude={where}, exclude_defaults=True)
+            settings["training"] = {**settings["training"], key: here}
     # The seed is hashed even at its default: two seeds are two runs.
     text = json.dumps({**settings, "seed": recipe.seed}, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=_ID_BYTES, person=b"gancompress-run").hexdigest()

@@ -23,6 +23,7 @@ __all__ = [
     "SHORT_PATTERNS",
     "ChangedSetting",
     "Component",
+    "DistillationConfig",
     "EMAConfig",
     "EvaluationConfig",
     "InitFromConfig",
@@ -254,6 +255,35 @@ class InitFromConfig(_Strict):
     )
 
 
+class DistillationConfig(_Strict):
+    """A trained generator to learn from, beside the adversarial loss. A run is what it learns from, not where it lies.
+
+    ``compare`` trains its dense row without: that is what the others are held against.
+    """
+
+    teacher: str = Field(
+        description="finished run, checkpoint directory of a run (its averaged generator), or exported file"
+    )
+    hash: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{16}$",
+        description="hash of the teacher's weights; written when a run starts, a wrong one is told",
+    )
+    images: float = Field(3.0, ge=0, description="weight of the mean absolute difference of both images of one latent")
+    features: float = Field(
+        1.0, ge=0, description="weight of 1 less the kernel alignment of both generators' maps, the last per resolution"
+    )
+    discriminator: float = Field(
+        0.0, ge=0, description="weight of the relative difference of what the run's discriminator makes of both images"
+    )
+
+    @model_validator(mode="after")
+    def _nothing(self) -> DistillationConfig:
+        if not (self.images or self.features or self.discriminator):
+            raise ValueError("all three weights are 0; leave the section out, or set it to null")
+        return self
+
+
 class TrainingConfig(_Strict):
     """The training loop. A step is one generator step with its ``discriminator_steps`` discriminator steps."""
 
@@ -267,6 +297,9 @@ class TrainingConfig(_Strict):
     flip: bool = Field(False, description="mirror real images at random")
     init_from: InitFromConfig | None = Field(
         None, description="trained weights to start from; default: initialise at random from the seed"
+    )
+    distillation: DistillationConfig | None = Field(
+        None, description="a trained generator that the run's own learns from as well; default: none"
     )
     joint_batch: bool = Field(
         True, description="one discriminator call on real and generated images together; false: one call each"

@@ -151,6 +151,7 @@ def _training(training: TrainingConfig, steps: int, total: int) -> dict[str, Any
         "sample_every": max(1, total // 2),
         "checkpoint_every": 0,
         "init_from": None,  # what was trained at full width does not fit
+        "distillation": None,
     }
     asked = training.generator_batch_size
     if asked is not None:

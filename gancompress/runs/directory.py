@@ -41,7 +41,7 @@ __all__ = ["RunDirectory", "directories"]
 
 _RECIPE, _STATUS, _LOG, _LOCK = "recipe.yaml", "status.json", "log.jsonl", ".lock"
 #: Recipe keys that change no number, so that they may differ between a directory and the recipe that opens it.
-_WORDS = {"name", "description", "training.init_from.path", "published", "changed"}
+_WORDS = {"name", "description", "training.init_from.path", "training.distillation.teacher", "published", "changed"}
 
 
 class RunDirectory:

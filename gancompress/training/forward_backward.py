@@ -12,7 +12,7 @@ from gancompress.backbones.base import blank_inputs
 from gancompress.errors import RunError
 from gancompress.training.batches import Latents, RealBatch
 from gancompress.training.graphs import RecordedPass
-from gancompress.training.objective import DiscriminatorTerms, Objective, frozen
+from gancompress.training.objective import DiscriminatorTerms, Objective, frozen, unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gancompress.sparsity.state import Role
     from gancompress.training.graphs import Recorder
 
-__all__ = ["ForwardBackward", "unchanged"]
+__all__ = ["ForwardBackward"]
 
 
 class ForwardBackward:
@@ -67,8 +67,8 @@ class ForwardBackward:
             flat = recorded(inputs)
         return [DiscriminatorTerms(*flat[start : start + 3]) for start in range(0, len(flat), 3)]
 
-    def generator(self, latents: Latents, step: int, real: RealBatch | None = None) -> list[Tensor]:
-        """Compute the ``step``-th generator step's gradients and return its losses, one per micro-batch.
+    def generator(self, latents: Latents, step: int, real: RealBatch | None = None) -> list[tuple[Tensor, ...]]:
+        """Compute the ``step``-th generator step's gradients and return, per micro-batch, its loss and then its terms.
 
         Args:
             latents: of the images to make.
@@ -78,7 +78,9 @@ class ForwardBackward:
         self._number = step
         inputs = (*latents, *(real or ()))
         recorded = self._recorded.get("generator")
-        return self._work_of_generator(inputs) if recorded is None else recorded(inputs)
+        flat = self._work_of_generator(inputs) if recorded is None else recorded(inputs)
+        each = len(flat) // self._config.accumulate
+        return [tuple(flat[start : start + each]) for start in range(0, len(flat), each)]
 
     def _work_of_discriminator(self, inputs: Sequence[Tensor | None]) -> list[Tensor]:
         real, latents = RealBatch(*inputs[:2]), Latents(*inputs[2:])  # type: ignore[arg-type]
@@ -105,11 +107,11 @@ class ForwardBackward:
         found: list[Tensor] = []
         with frozen(self._discriminator), _explained(self._config.compile):
             for micro, (part, real) in enumerate(zip(_chunks(latents, parts), reals, strict=True)):
-                loss = self._objective.generator(
+                loss, *terms = self._objective.generator_terms(
                     self._called["generator"], self._called["discriminator"], part, self._number, micro, real
                 )
                 (loss / parts).backward()  # type: ignore[no-untyped-call]
-                found.append(loss.detach())
+                found += [loss.detach(), *terms]
         return found
 
     def show(self, device: torch.device) -> None:
@@ -127,13 +129,6 @@ class ForwardBackward:
         elif config.joint_batch:
             batch *= 2
         return max(1, batch // (world * config.accumulate))
-
-
-def unchanged(network: nn.Module, *inputs: Tensor | None) -> Tensor:
-    """Run ``network`` as it is while training, but on copies of its buffers: measuring must change nothing."""
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    out: Tensor = torch.func.functional_call(network, buffers, inputs)
-    return out
 
 
 def _compiled(network: nn.Module) -> nn.Module:

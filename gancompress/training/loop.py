@@ -24,13 +24,13 @@ from gancompress.cost.counter import TrainingCounter
 from gancompress.methods.base import Measure, Plan, Round
 from gancompress.seeds import seed_global
 from gancompress.training.batch_norm import global_statistics
-from gancompress.training.forward_backward import ForwardBackward, unchanged
+from gancompress.training.forward_backward import ForwardBackward
 from gancompress.training.meters import Meters
-from gancompress.training.objective import Objective, frozen
+from gancompress.training.objective import Objective, frozen, unchanged
 from gancompress.training.optimizers import learning_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch.optim import Optimizer
 
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 __all__ = ["Position", "Trainer"]
 
 METERS = ("loss_generator", "loss_discriminator", "d_real", "d_fake")
+#: before the name of a term that is learned from a teacher
+_TAUGHT = "distillation_"
 
 
 @dataclasses.dataclass
@@ -112,7 +114,10 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.position = Position()
-        self.meters = Meters(METERS, self.device)
+        taught = self.objective.taught
+        self._terms = tuple(f"{_TAUGHT}{term}" for term in (() if taught is None else taught.weights))
+        self._teacher_macs = None if taught is None else taught.macs()
+        self.meters = Meters((*METERS, *self._terms), self.device)
         networks = self.generator, self.discriminator
         self._forward_backward = ForwardBackward(*networks, self.objective, self.config, self.record)
         if self.folding is not None:
@@ -208,8 +213,10 @@ class Trainer:
 
     def _generator_step(self, latents: Latents, total: int, plan: Plan, real: RealBatch) -> None:
         self.engine.expect("generator", plan)
-        for loss in self._forward_backward.generator(latents, total, self._to_compare(real, total)):
-            self.meters.add("loss_generator", loss)
+        for terms in self._forward_backward.generator(latents, total, self._to_compare(real, total)):
+            for name, term in zip(("loss_generator", *self._terms), terms, strict=True):
+                self.meters.add(name, term)
+        self._count_teacher(self.engine.state("discriminator").budgets)
         self._average_gradients(self.generator)
         self.engine.step("generator", plan)
 
@@ -244,6 +251,7 @@ class Trainer:
                 loss.backward()  # type: ignore[no-untyped-call]
         if self.objective.loss.compares:
             self.counter.compare({})
+        self._count_teacher({})
         for network in (self.generator, self.discriminator):
             self._average_gradients(network)
 
@@ -271,6 +279,12 @@ class Trainer:
             self.counter.penalty(budgets, penalties)
         if self.objective.teacher is not None:
             self.counter.count_extra("distillation", "discriminator", {}, 2 * self.config.batch_size)
+
+    def _count_teacher(self, budgets: Mapping[str, int]) -> None:
+        """Charge what a generator step computes of a teacher; ``budgets`` are the discriminator's."""
+        taught = self.objective.taught
+        if taught is not None and self._teacher_macs is not None:
+            self.counter.teach(self._teacher_macs, budgets if taught.judged else None)
 
     def _average_gradients(self, network: nn.Module) -> None:
         self.group.mean_gradients(network.parameters())

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from gancompress.objectives.augment import Policy, diffaugment
 from gancompress.objectives.regularisers import filter_matrices, orthogonal_penalty, r1_penalty
 from gancompress.seeds import generator as seeded
+from gancompress.training.distillation import Lesson, watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from gancompress.objectives.base import Loss, LossConfig
     from gancompress.sparsity.state import Role
     from gancompress.training.batches import Latents, RealBatch
+    from gancompress.training.distillation import GeneratorDistillation
 
-__all__ = ["DiscriminatorTerms", "Objective", "frozen", "written"]
+__all__ = ["DiscriminatorTerms", "Objective", "frozen", "unchanged", "written"]
 
 
 class DiscriminatorTerms(NamedTuple):
@@ -52,6 +54,13 @@ def written(network: nn.Module) -> nn.Module:
     return inner
 
 
+def unchanged(network: nn.Module, *inputs: Tensor | None) -> Tensor:
+    """Run ``network`` as it is while training, but on copies of its buffers: looking must change nothing."""
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    out: Tensor = torch.func.functional_call(network, buffers, inputs)
+    return out
+
+
 @dataclasses.dataclass
 class Objective:
     """What both players optimise.
@@ -69,6 +78,7 @@ class Objective:
         bf16: run the networks under bf16 autocast; losses and penalties stay float32.
         teacher: discriminator to distil from, or None.
         distillation: weight of the distillation loss.
+        taught: what the generator learns from a trained one, or None.
         rank: this process, so that no two augment alike.
     """
 
@@ -83,6 +93,7 @@ class Objective:
     bf16: bool = False
     teacher: nn.Module | None = None
     distillation: float = 0.0
+    taught: GeneratorDistillation | None = None
     rank: int = 0
 
     def autocast(self, device: torch.device) -> torch.autocast:
@@ -155,15 +166,54 @@ class Objective:
             micro: index of the micro-batch.
             real: as many real images, for a loss that compares; the others leave it alone.
         """
-        images = self._augment(self.generate(generator, latents), "generator", step, micro)
+        return self.generator_terms(generator, discriminator, latents, step, micro, real)[0]
+
+    def generator_terms(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        latents: Latents,
+        step: int,
+        micro: int = 0,
+        real: RealBatch | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Return the loss as :meth:`generator` does, and after it every term that is learned from a teacher."""
+        taught = self.taught
+        if taught is not None:  # a compiled network may not stop for whoever watches its maps
+            generator = written(generator) if taught.maps else generator
+            discriminator = written(discriminator) if taught.judged else discriminator
+        with watched(generator, {} if taught is None else taught.students) as maps:
+            made = self.generate(generator, latents)
+        images = self._augment(made, "generator", step, micro)
         others: tuple[Tensor, ...] = ()
         if self.loss.compares:
             assert real is not None, "this loss compares with real images"
             with torch.no_grad():
                 shown = self._augment(real.images, "generator-real", step, micro)
                 others = (self.logits(discriminator, shown, real.labels),)
-        loss = self.loss.generator(self.logits(discriminator, images, latents.labels), *others)
-        return self._regularised(loss, "generator", written(generator))
+        # before the discriminator takes the student's images, so that it takes both with the same norms
+        lesson = None if taught is None else self._lesson(taught, discriminator, latents, step, micro)
+        with watched(discriminator, {} if taught is None else taught.judged) as judged:
+            logits = self.logits(discriminator, images, latents.labels)
+        loss = self._regularised(self.loss.generator(logits, *others), "generator", written(generator))
+        if taught is None or lesson is None:
+            return (loss,)
+        terms = taught.compare(Lesson(made, maps, judged), lesson)
+        for term, weight in zip(terms, taught.weights.values(), strict=True):
+            loss = loss + weight * term
+        return loss, *(term.detach() for term in terms)
+
+    def _lesson(
+        self, taught: GeneratorDistillation, discriminator: nn.Module, latents: Latents, step: int, micro: int
+    ) -> Lesson:
+        """Return what the teacher makes of the same latents, and the discriminator of that, which stays as it is."""
+        with torch.no_grad():
+            with watched(taught.teacher, taught.teachers) as maps:
+                images = self.generate(taught.teacher, latents)
+            with watched(discriminator, taught.judged) as judged, self.autocast(images.device):
+                if taught.judged:
+                    unchanged(discriminator, self._augment(images, "generator", step, micro), latents.labels)
+        return Lesson(images, maps, judged)
 
     def logits(self, network: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
         """Return float32 logits of ``images``, without augmentation."""
