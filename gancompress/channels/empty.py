@@ -135,8 +135,7 @@ def prunable_groups(
     for group in channels.groups:
         for place in group.places:
             if place.tensor in masked:
-                off = [slice(None)] * place.axis
-                state[place.tensor][(*off, place.owners > 0)] = 0
+                state[place.tensor].movedim(place.axis, 0)[place.owners > 0] = 0
     blank = CapturedModule(network.captured, {name: state[name] for name in network.captured.tensors})
     found = empty_channels(blank, channels, inputs)
     return [group for group in channels.groups if int(found.kept[group.name].sum()) == 1]

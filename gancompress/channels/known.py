@@ -130,8 +130,9 @@ class Known:
     def _elementwise(self, tensors: Sequence[Value | Stored], name: str) -> Tensor:
         moving: list[Tensor] = [self._moves(one) for one in tensors]
         if name == "mul" and len(tensors) == 2:  # whatever is multiplied by 0
-            one, other = (self._number(tensor) != 0 for tensor in tensors)
-            return (moving[0] & (other | moving[1])) | (moving[1] & (one | moving[0]))
+            one, other = ((self._number(tensor) != 0) | moves for tensor, moves in zip(tensors, moving, strict=True))
+            found: Tensor = (moving[0] & other) | (moving[1] & one)
+            return found
         if "prelu" in name:  # its slopes lie along the channels
             return moving[0] | moving[1].any()
         return functools.reduce(torch.logical_or, moving)

@@ -39,6 +39,13 @@ class ChannelsConfig(MethodConfig):
     start: Share = Field(default=0.25, description="share of training before the first cut, all of it dense")
     end: Share = Field(default=0.6, description="share of training at which the recipe's density is reached")
     rounds: int = Field(default=4, ge=1, description="cuts from start to end, fine-tuning between them; 1: at the end")
+    least: int = Field(
+        default=0, ge=0, description="channels that every group keeps; 0: a density that leaves one none is refused"
+    )
+
+    def shortened(self, steps: int) -> Mapping[str, int]:
+        """Leave every group of a narrow network a channel."""
+        return {**super().shortened(steps), "least": max(1, self.least)}
 
     @model_validator(mode="after")
     def _ordered(self) -> ChannelsConfig:
@@ -74,7 +81,7 @@ class Channels(Method[ChannelsConfig]):
             RecipeError: no channel can be freed, a group would lose all of its own, or the recipe has a pattern.
         """
         if self._prunes(net):
-            offered_groups(net, budget.density)
+            self._groups(net)
         return everything(net)
 
     def cuts(self, total_steps: int) -> list[int]:
@@ -108,14 +115,18 @@ class Channels(Method[ChannelsConfig]):
         cuts = self.cuts(net.total_steps)
         density = net.budget.density ** ((cuts.index(net.step) + 1) / len(cuts))
         chosen = {}
-        for group in offered_groups(net, net.budget.density):
+        for group in self._groups(net):
             alive = kept_channels(group, net.masks)
             scores = self._scores(group, net).masked_fill(~alive, -math.inf)
             order = torch.sort(scores, descending=True, stable=True).indices
             kept = torch.zeros_like(alive)
-            kept[order[: min(_count(group.width, density), int(alive.sum()))]] = True
+            count = max(_count(group.width, density), self.config.least)
+            kept[order[: min(count, int(alive.sum()))]] = True
             chosen[group.name] = kept
         return chosen
+
+    def _groups(self, net: NetView) -> list[ChannelGroup]:
+        return offered_groups(net, 1.0 if self.config.least else net.budget.density)
 
     def _scores(self, group: ChannelGroup, net: NetView) -> Tensor:
         """Return what every channel of a group is worth, float64 (width,)."""

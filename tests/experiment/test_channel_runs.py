@@ -97,3 +97,18 @@ def test_taylor_trains_too(tmp_path: Path) -> None:
     kept = json.loads((outcome.directory / "cost.json").read_text())["channels"]["generator"]["input.linear"]["kept"]
     assert len(kept) == 8
     assert torch.tensor(kept).unique().tolist() == kept
+
+
+@pytest.mark.parametrize("density", [0.3, 1.0])
+def test_channels_that_die_while_weights_grow_leave_a_narrower_network(density: float, tmp_path: Path) -> None:
+    changed = recipe("dcgan")
+    changed["sparsity"] |= {"method": {"name": "chase", "every": 1, "end": 0.75}, "generator": {"density": density}}
+    outcome = gancompress.train(changed, out=tmp_path, progress=False)
+    made = gancompress.api.export(outcome, progress=False)
+    whole = gancompress.api.export(outcome, tmp_path / "whole.safetensors", compact=False, progress=False)
+    # dead channels, and those that weights left by themselves, which only a sparse network has
+    gone = sum(one for one, _ in made.removed.values())
+    assert gone == 12 if density == 1 else gone >= 12
+    assert (not load_packed(made.file).masks) == (density == 1)
+    images = [gancompress.load(one.file)(6, seed=1) for one in (made, whole)]
+    assert float((images[0] - images[1]).abs().max()) <= 1e-4

@@ -143,6 +143,10 @@ def test_what_cannot_be_freed_is_said() -> None:
         method(start=0.7)
 
 
+def test_a_least_number_stays_whatever_the_density() -> None:
+    assert [kept for _, kept, _ in played(0.01, method(rounds=1, least=3))] == [[0, 1, 3]]
+
+
 def test_worth_is_summed_over_all_that_makes_and_reads() -> None:
     scores: Tensor = method()._scores(GROUP, net_of(0.5))
     assert scores.tolist() == WORTH

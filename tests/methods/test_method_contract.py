@@ -21,6 +21,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "magnitude": {"scope": "global"},
     "gmp": {"every": 2},
     "granet": {"every": 2},
+    "chase": {"every": 2, "channels": 0.75, "end": 0.75},
     "channels": {"start": 0.5, "end": 0.75, "rounds": 2},
     "imp": {
         "rate": 0.5,
@@ -41,7 +42,7 @@ CHECKS = [
     for name in METHODS.builtin_names()
     for check in method_checks(name, SETTINGS.get(name))
     # whole channels are no pattern of weights
-    if not (name == "channels" and check.name == "holds-a-pattern")
+    if not (name in ("channels", "chase") and check.name == "holds-a-pattern")
 ]
 
 
@@ -78,14 +79,14 @@ def test_what_methods_say_about_themselves() -> None:
     assert [name for name, kind in kinds.items() if kind.baseline] == ["dense", "narrow"]
     assert [name for name, kind in kinds.items() if not kind.sparsifies] == ["dense", "narrow"]
     trained = {name: dict(kind.for_trained) for name, kind in kinds.items() if kind.for_trained}
-    dynamic = {name: {"start": 0} for name in ("dst", "set", "rigl", "srigl", "stu-gan", "gmp", "granet")}
+    dynamic = {name: {"start": 0} for name in ("dst", "set", "rigl", "srigl", "stu-gan", "chase", "gmp", "granet")}
     assert trained == {**dynamic, "channels": {"start": 0}, "magnitude": {"finetune": 1}}
     suited = {name for name, kind in kinds.items() if kind.suits_trained}
     assert suited == {"magnitude", "gmp", "granet", "imp", "snip", "channels"}
     defaults = {name: kind(kind.Config()) for name, kind in kinds.items()}
     meeting = {name: [*filter(method.meets_density, ROLES)] for name, method in defaults.items()}
     assert {name: roles for name, roles in meeting.items() if roles != [*ROLES]} == {
-        "dense": [], "narrow": [], "adapt": ["generator"], "channels": [],
+        "dense": [], "narrow": [], "adapt": ["generator"], "channels": [], "chase": [],
     }  # fmt: skip
     pruning = METHODS.get("gmp")
     assert not pruning(pruning.Config(prune="generator")).meets_density("discriminator")
@@ -95,6 +96,7 @@ def test_what_methods_say_about_themselves() -> None:
     ("method", "settings", "short"),
     [
         ("static", {}, {}),
+        ("channels", {}, {"least": 1}),
         ("dst", {}, {"every": 3}),
         ("gmp", {"every": 2}, {"every": 2}),
         ("imp", {"rewind_step": 40}, {"rewind_step": 6}),
