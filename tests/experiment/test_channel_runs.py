@@ -24,7 +24,8 @@ SIZES = {"dcgan": 16, "sngan": 32, "biggan": 64}
 LEFT = {
     "dcgan": {"input.linear.weight": (8 * 16, 8), "convs.0.weight": (8, 4, 4, 4), "output.weight": (4, 3, 4, 4)},
     "sngan": {"blocks.0.conv1.weight": (4, 4, 3, 3), "blocks.0.norm1.gain.weight": (3, 4)},
-    "biggan": {"attention.query.weight": (4, 32, 1, 1), "attention.merge.weight": (32, 16, 1, 1)},
+    # 32 channels attend, of which queries have an eighth and values a half
+    "biggan": {"attention.query.weight": (2, 16, 1, 1), "attention.merge.weight": (16, 8, 1, 1)},
 }  # fmt: skip
 
 
