@@ -119,6 +119,7 @@ class PlannedComparison:
         jobs: runs at once.
         batch: images of a call that is timed.
         force: whether times are believed however they spread.
+        command: what repeats it, as it is typed; empty when it was not.
     """
 
     grid: Grid
@@ -127,6 +128,7 @@ class PlannedComparison:
     jobs: int
     batch: int = 16
     force: bool = False
+    command: str = ""
 
 
 def plan_comparison(
@@ -229,4 +231,4 @@ def run_comparison(
         if shown is not None:
             shown.end()
     results = collect(grid, folder)
-    return ComparisonOutcome(results, build_comparison(results)), ended
+    return ComparisonOutcome(results, build_comparison(results, planned.command)), ended

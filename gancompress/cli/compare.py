@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from enum import StrEnum
@@ -112,7 +113,8 @@ def compare(
     if dry_run:
         _show_plan(planned.grid, planned.folder, planned.jobs)
         return
-    _run(planned, _runner(executor, planned.jobs, settings))
+    command = shlex.join(["gancompress", *sys.argv[1:]])
+    _run(dataclasses.replace(planned, command=command), _runner(executor, planned.jobs, settings))
 
 
 def _cluster_settings(items: list[str] | None, executor: ExecutorName) -> dict[str, Any]:
@@ -169,7 +171,7 @@ class _FailedCellsError(GancompressError):
 def _show_plan(grid: Grid, folder: ComparisonFolder, jobs: int) -> None:
     from gancompress.comparison.timing import estimate
     from gancompress.progress import duration
-    from gancompress.report.comparison_table import held_equal, planned_texts
+    from gancompress.report.held import held_equal, planned_texts
     from gancompress.report.shown import aligned
     from gancompress.report.words import scaled
 

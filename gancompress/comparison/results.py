@@ -165,6 +165,7 @@ class RowResult:
         bytes: of the generator, packed.
         shipped: what its exported generator was measured to take, of its first seed; ``None``: not measured.
         target: what its generator was to cost, where that is held equal; ``None`` for dense.
+        channels: width of its generator, where that was fitted.
     """
 
     method: str
@@ -183,6 +184,7 @@ class RowResult:
     bytes: Spread | None
     shipped: ShippedCost | None = None
     target: float | None = None
+    channels: int | None = None
 
     @property
     def group(self) -> float | None:
@@ -192,6 +194,8 @@ class RowResult:
     @property
     def label(self) -> str:
         """Method and density, as charts call it."""
+        if self.channels is not None:
+            return f"{self.name}, {self.channels} channels"
         return self.name if self.density is None else f"{self.name} {self.density:g}"
 
 
@@ -296,6 +300,7 @@ def _rows(
             bytes=spread(cell.bytes for cell in mine),
             shipped=shipped,
             target=row.planned.target if row.planned is not None else None,
+            channels=row.planned.channels if row.planned is not None else None,
         )
 
 

@@ -7,32 +7,41 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gancompress.comparison.results import short_names
 from gancompress.errors import RunError
 from gancompress.recipe.identity import resolved_yaml
-from gancompress.report.comparison_charts import Style, cost_chart, density_chart, learning_charts, styles
+from gancompress.report.comparison_charts import Style, cost_charts, density_chart, learning_charts, styles
 from gancompress.report.comparison_table import (
     COLUMNS,
+    LOADS,
     difference_rows,
-    held_equal,
     how_best_is_picked,
     how_differences_are_made,
+    how_times_are_measured,
+    loads_differ,
     row_texts,
     say_spread,
     write_tables,
 )
+from gancompress.report.held import held_equal
 from gancompress.report.pages import fill, png_uri, write_page
 from gancompress.report.published import answers_of_comparison
+from gancompress.report.verdict import group_words, narrow_notes, verdicts
 from gancompress.report.words import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from gancompress.comparison.grid import Grid, Row
     from gancompress.comparison.results import Results, RowResult
 
 __all__ = ["build_comparison", "render_comparison"]
 
 
-def build_comparison(results: Results) -> Path:
+def build_comparison(results: Results, command: str = "") -> Path:
     """Write ``compare.json``, ``compare.csv``, ``cells.csv`` and ``compare.html`` into its directory; return the page.
+
+    Args:
+        results: of the comparison.
+        command: what repeats it, as it is typed.
 
     Raises:
         RunError: the disk refuses.
@@ -41,7 +50,7 @@ def build_comparison(results: Results) -> Path:
         write_tables(results)
     except OSError as error:
         raise RunError(f"cannot write the comparison: {error.strerror}", where=str(results.path)) from error
-    return write_page(results.path / "compare.html", render_comparison(results))
+    return write_page(results.path / "compare.html", render_comparison(results, command))
 
 
 class _Picture(NamedTuple):
@@ -50,7 +59,7 @@ class _Picture(NamedTuple):
     uri: str
 
 
-def render_comparison(results: Results) -> str:
+def render_comparison(results: Results, command: str = "") -> str:
     """Return the page as text: UTF-8, no script, no address outside itself."""
     rows = results.grid.rows
     looks = styles((row.choice.label for row in rows), {row.choice.label for row in rows if row.baseline})
@@ -68,7 +77,20 @@ def render_comparison(results: Results) -> str:
         tables=[_table(results, key, rows, looks) for key, rows in results.tables.items()],
         published=[(row.label, answer) for row, answer in answers_of_comparison(results)],
         recipe=resolved_yaml(results.grid.base, defaults=False),
+        command=command,
+        loads=LOADS if loads_differ(results) else "",
+        runs=_runs(results),
     )
+
+
+def _runs(results: Results) -> list[tuple[str, str, str]]:
+    """Return name, state and, where it is, the report of every run, as seen from the page."""
+    found = {}
+    for cell in results.cells:
+        if cell.path is not None:
+            there = (cell.path / "report.html").is_file()
+            found[cell.path.name] = (cell.name, cell.state, f"../runs/{cell.path.name}/report.html" if there else "")
+    return list(found.values())
 
 
 def _title(results: Results) -> str:
@@ -79,16 +101,22 @@ def _title(results: Results) -> str:
 
 def _about(results: Results) -> list[tuple[str, str]]:
     grid = results.grid
-    densities = dict.fromkeys(f"{row.density:g}" for row in grid.rows if row.density is not None)
+    densities = dict.fromkeys(
+        f"{row.density:g}" for row in grid.rows if row.density is not None and not _fits_width(row)
+    )
     of = "of both networks" if grid.density_of == "both" else "of the generator"
     return [
         ("data", grid.base.data.name),
         ("model", grid.base.model.name),
         (f"density {of}", ", ".join(densities) or "1"),
         ("seeds", ", ".join(str(seed) for seed in grid.seeds)),
-        ("runs", f"{sum(cell.done for cell in results.cells)} of {len(results.cells)} done"),
+        ("runs", f"{len({cell.path for cell in results.cells if cell.done})} of {len(grid.cells)} done"),
         ("dense training", f"{scaled(grid.dense.training_flops)} FLOPs"),
     ]
+
+
+def _fits_width(row: Row) -> bool:
+    return row.planned is not None and row.planned.channels is not None
 
 
 def _warnings(results: Results) -> list[str]:
@@ -113,7 +141,7 @@ def _warnings(results: Results) -> list[str]:
 def _table(results: Results, key: str, rows: Sequence[RowResult], looks: Mapping[str, Style]) -> dict[str, Any]:
     figures = [
         density_chart(results, rows, looks),
-        cost_chart(results, rows, looks),
+        *cost_charts(results, rows, looks),
         *learning_charts(results, rows, looks),
     ]
     return {
@@ -121,19 +149,22 @@ def _table(results: Results, key: str, rows: Sequence[RowResult], looks: Mapping
         "rows": [
             {
                 "swatch": looks[row.method].swatch,
-                "texts": row_texts(row, len(results.grid.seeds)),
+                "texts": row_texts(row, len(results.grid.seeds), loads=loads_differ(results)),
                 "metrics": [say_spread(row.last[label]) for label in results.metrics],
                 "label": row.label,
+                "group": row.group,
             }
             for row in rows
         ],
+        "verdicts": [*verdicts(results, rows), *narrow_notes(results, rows)],
+        "times": how_times_are_measured(rows),
         "differences": difference_rows(results, rows) if len(results.grid.seeds) > 1 else ([], []),
         "figures": [figure for figure in figures if figure is not None],
-        "groups": _pictures(rows),
+        "groups": _pictures(results.grid, rows),
     }
 
 
-def _pictures(rows: Sequence[RowResult]) -> list[tuple[str, list[_Picture]]]:
+def _pictures(grid: Grid, rows: Sequence[RowResult]) -> list[tuple[str, list[_Picture]]]:
     """Return the last sample grid of every row's first seed, by density; dense stands at the head of each group."""
     seed = min((cell.seed for row in rows for cell in row.cells), default=0)
     found: dict[float | None, list[_Picture]] = {}
@@ -143,8 +174,8 @@ def _pictures(rows: Sequence[RowResult]) -> list[tuple[str, list[_Picture]]]:
         picture = png_uri(grids[-1]) if grids else None
         if picture is not None:
             detail = f"{row.kept_ratio:.3g}× the weights"
-            found.setdefault(row.density, []).append(_Picture(row.name, detail, picture))
+            found.setdefault(row.group, []).append(_Picture(row.name, detail, picture))
     dense = found.pop(None, [])
     if not found:
         return [(f"seed {seed}", dense)] if dense else []
-    return [(f"density {density:g}, seed {seed}", [*dense, *pictures]) for density, pictures in found.items()]
+    return [(f"{group_words(grid, group)}, seed {seed}", [*dense, *pictures]) for group, pictures in found.items()]

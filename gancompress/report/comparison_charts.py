@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import zlib
 from typing import TYPE_CHECKING
 
 from gancompress.charts.plot import SHAPES, Figure, Plot, marker, spans_decades
+from gancompress.report.verdict import group_words
+from gancompress.report.words import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from gancompress.comparison.results import CellResult, Results, RowResult
 
-__all__ = ["Style", "cost_chart", "density_chart", "learning_charts", "pareto_front", "styles"]
+__all__ = ["Style", "cost_charts", "density_chart", "learning_charts", "pareto_front", "styles"]
 
 _WIDTH, _HEIGHT = 560.0, 340.0
+#: colours of the style sheet, and the methods that they belong to
+_COLORS = 8
+_COLORED = ("dst", "static", "channels", "magnitude", "imp", "adapt", "gmp", "rigl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,16 +42,26 @@ class Style:
 
 
 def styles(methods: Iterable[str], baselines: Collection[str] = ()) -> dict[str, Style]:
-    """Return the style of every method: baselines in greys, the others in turn."""
-    found: dict[str, Style] = {}
-    for method in dict.fromkeys(methods):
+    """Return the style of every method: baselines in greys; the others in colours that are theirs on every page.
+
+    A method with settings has the colour of the method where that is free, and the next free one where it is not.
+    """
+    order, found = list(dict.fromkeys(methods)), dict[str, Style]()
+    for method in sorted(order, key=lambda label: ":" in label):
         grey = method in baselines
         index = sum(style.color.startswith("base") == grey for style in found.values())
         if grey:
             found[method] = Style(f"base-{min(index, 1)}", ("square", "triangle", "down", "plus")[index % 4])
-        else:
-            found[method] = Style(f"series-{index % 8}", SHAPES[(index + index // 8) % len(SHAPES)])
-    return found
+            continue
+        name = method.partition(":")[0]
+        own = _COLORED.index(name) if name in _COLORED else zlib.crc32(name.encode())
+        taken = {style.color for style in found.values()}
+        colors = [f"series-{(own + step) % _COLORS}" for step in range(_COLORS)]
+        color = next((one for one in colors if one not in taken), colors[0])
+        shapes = [SHAPES[(index + step) % len(SHAPES)] for step in range(len(SHAPES))]
+        own_shapes = {style.shape for style in found.values() if style.color == color}
+        found[method] = Style(color, next((one for one in shapes if one not in own_shapes), shapes[0]))
+    return {method: found[method] for method in order}
 
 
 # --------------------------------------------------------------------------- quality against what it costs
@@ -86,23 +102,60 @@ def density_chart(results: Results, rows: Sequence[RowResult], looks: Mapping[st
     )
 
 
-def cost_chart(results: Results, rows: Sequence[RowResult], looks: Mapping[str, Style]) -> Figure | None:
-    """Draw the best value against training FLOPs, with the front of those that nothing beats in both."""
-    shown = [row for row in rows if row.best is not None and row.training_ratio is not None]
+def cost_charts(results: Results, rows: Sequence[RowResult], looks: Mapping[str, Style]) -> list[Figure]:
+    """Draw the best value against training FLOPs, time and bytes, with the front of those that nothing beats in both.
+
+    What was not measured has no chart.
+    """
+    batch = next((row.shipped.batch for row in rows if row.shipped is not None), 0)
+    costs: list[tuple[str, str, Callable[[RowResult], float | None], Callable[[float], str]]] = [
+        (
+            "training FLOPs",
+            "training FLOPs, against dense (counted)",
+            lambda row: row.training_ratio.mean if row.training_ratio is not None else None,
+            _percent,
+        ),
+        (
+            "time",
+            f"milliseconds of an image as shipped, batches of {batch} (measured)",
+            lambda row: row.shipped.milliseconds if row.shipped is not None else None,
+            "{:.3g}".format,
+        ),
+        (
+            "bytes",
+            "bytes of the exported file",
+            lambda row: float(row.shipped.bytes) if row.shipped is not None else None,
+            lambda value: size(round(value)),
+        ),
+    ]
+    return [figure for one in costs if (figure := _cost_chart(results, rows, looks, *one)) is not None]
+
+
+def _cost_chart(
+    results: Results,
+    rows: Sequence[RowResult],
+    looks: Mapping[str, Style],
+    what: str,
+    axis: str,
+    cost_of: Callable[[RowResult], float | None],
+    tick: Callable[[float], str],
+) -> Figure | None:
+    shown = [row for row in rows if row.best is not None and cost_of(row) is not None]
     if not shown:
         return None
 
     def cost(row: RowResult) -> float:
-        return row.training_ratio.mean if row.training_ratio is not None else math.nan
+        found = cost_of(row)
+        return math.nan if found is None else found
 
     plot = Plot(
-        f"{results.primary} against training FLOPs",
+        f"{results.primary} against {what}",
         [cost(row) for row in shown],
         _heights(shown),
-        "training FLOPs, against dense (counted)",
+        axis,
         f"{results.primary}, best",
         log_y=spans_decades(_heights(shown)),
-        tick=_percent,
+        tick=tick,
         air=0.06,
         height=_HEIGHT,
     )
@@ -115,11 +168,11 @@ def cost_chart(results: Results, rows: Sequence[RowResult], looks: Mapping[str, 
         steps.append((x, y))
     plot.line(steps, "front")
     for method, mine in _by_method(shown).items():
-        _points(plot, mine, looks[method], cost)
+        _points(plot, mine, looks[method], cost, tick)
     for point in front:
         plot.words(*point, points[point].label)
     return Figure(
-        "Quality against training FLOPs",
+        f"Quality against {what}",
         f"{_way(results)}; {_over_seeds(results)}; the line is the Pareto front: nothing on the page is both cheaper "
         "and better than what lies on it",
         plot.svg(),
@@ -146,22 +199,24 @@ def pareto_front(points: Sequence[tuple[float, float]], *, higher: bool) -> list
 
 
 def learning_charts(results: Results, rows: Sequence[RowResult], looks: Mapping[str, Style]) -> list[Figure]:
-    """Draw the primary metric over training, a chart per density: mean over seeds, and their range as a band."""
-    dense = [row for row in rows if row.density is None]
-    densities = dict.fromkeys(row.density for row in rows if row.density is not None)
+    """Draw the primary metric over training, a chart per group: mean over seeds, and their range as a band."""
+    dense = [row for row in rows if row.group is None]
+    groups = dict.fromkeys(row.group for row in rows if row.group is not None)
     figures = []
-    for density in (*densities,) or (None,):
-        shown = [*dense, *(row for row in rows if row.density == density and density is not None)]
-        figure = _learning(results, shown, looks, density, wide=len(densities) < 2)
+    for group in (*groups,) or (None,):
+        shown = [*dense, *(row for row in rows if row.group == group and group is not None)]
+        figure = _learning(results, shown, looks, group, wide=len(groups) < 2)
         if figure is not None:
             figures.append(figure)
     return figures
 
 
 def _learning(
-    results: Results, rows: Sequence[RowResult], looks: Mapping[str, Style], density: float | None, *, wide: bool
+    results: Results, rows: Sequence[RowResult], looks: Mapping[str, Style], group: float | None, *, wide: bool
 ) -> Figure | None:
     by_steps = results.grid.held.axis == "steps"
+    words = group_words(results.grid, group)
+    where = "" if group is None else words[0].lower() + words[1:]
     curves = {row.method: _curve(row.cells, results.primary, by_steps) for row in rows}
     values = [value for curve in curves.values() for _, *several in curve for value in several]
     if not values:
@@ -169,7 +224,7 @@ def _learning(
 
     def draw(width: float, kind: str = "") -> str:
         plot = Plot(
-            f"{results.primary} over training" + (f" at density {density:g}" if density is not None else ""),
+            f"{results.primary} over training" + (f", {where}" if where else ""),
             [x for curve in curves.values() for x, *_ in curve],
             values,
             "training steps" if by_steps else "share of training (equal FLOPs at the end)",
@@ -193,7 +248,7 @@ def _learning(
                 )
         return plot.svg()
 
-    title = "Learning curves" + (f", density {density:g}" if density is not None else "")
+    title = "Learning curves" + (f", {where}" if where else "")
     mean = "mean over seeds, range as a band" if len(results.grid.seeds) > 1 else "one seed"
     note = f"{_way(results)}; {mean}; values before the final density is reached are those of a denser network"
     legend = _legend(rows, looks)
@@ -234,13 +289,19 @@ def _heights(rows: Sequence[RowResult]) -> list[float]:
     return [value for row in rows if row.best is not None for value in (row.best.low, row.best.high)]
 
 
-def _points(plot: Plot, rows: Sequence[RowResult], style: Style, at: Callable[[RowResult], float]) -> None:
+def _points(
+    plot: Plot,
+    rows: Sequence[RowResult],
+    style: Style,
+    at: Callable[[RowResult], float],
+    tick: Callable[[float], str] | None = None,
+) -> None:
     for row in rows:
         if row.best is None:
             continue
         plot.whisker(at(row), row.best.low, row.best.high, style.color)
         spread = f" ± {row.best.std:.2g}" if row.best.std is not None else ""
-        words = f"{row.label}: {row.best.mean:.4g}{spread} at {_percent(at(row))}"
+        words = f"{row.label}: {row.best.mean:.4g}{spread} at {(tick or _percent)(at(row))}"
         plot.point(at(row), row.best.mean, style.shape, style.color, words)
 
 

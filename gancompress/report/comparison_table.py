@@ -8,28 +8,28 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from gancompress.comparison.paired import FEWEST, differences, references
+from gancompress.report.held import held_equal
 from gancompress.report.published import answers_of_comparison
 from gancompress.report.shown import Shown, Table
-from gancompress.report.words import density, duration, metric_value, scaled, size
+from gancompress.report.verdict import narrow_notes, verdicts
+from gancompress.report.words import density, duration, metric_value, size
 from gancompress.storage.atomic import write_file, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from gancompress.comparison.grid import Grid, Row
     from gancompress.comparison.paired import Difference
-    from gancompress.comparison.plan import Plan
     from gancompress.comparison.results import CellResult, Results, RowResult, Spread
 
 __all__ = [
     "COLUMNS",
-    "cost_text",
+    "LOADS",
+    "density_text",
     "difference_rows",
-    "held_equal",
     "how_best_is_picked",
     "how_differences_are_made",
     "how_times_are_measured",
-    "planned_texts",
+    "loads_differ",
     "row_texts",
     "say_difference",
     "say_spread",
@@ -54,50 +54,8 @@ COLUMNS = (
     ("G bytes", "of the exported file"),
 )
 
-
-def held_equal(grid: Grid) -> str:
-    """Return in a sentence what every run has the same of, and in another one what every generator has."""
-    if grid.held.axis == "steps":
-        training = (
-            f"Held equal: {grid.base.training.steps:,} training steps for every run, all rounds and pre-training "
-            "included; training FLOPs differ and are shown."
-        )
-    else:
-        amount = grid.held.flops if grid.held.flops is not None else grid.dense.training_flops
-        whose = "as asked" if grid.held.flops is not None else "those of the dense run"
-        training = (
-            f"Held equal: {scaled(amount)} training FLOPs for every run ({whose}), all rounds and pre-training "
-            "included; training steps differ and are shown."
-        )
-    return training if grid.plan is None else f"{training} {_cost_held_equal(grid.plan, grid.held.amount)}"
-
-
-def _cost_held_equal(plan: Plan, asked: float | None) -> str:
-    targets = dict.fromkeys(row.target for row in plan.rows if row.target is not None)
-    amounts = ", ".join(cost_text(plan, target) for target in targets)
-    whose = "as asked" if asked is not None else "those of the first method"
-    farthest = max((abs(row.amount / row.target - 1) for row in plan.rows if row.target is not None), default=0)
-    if plan.cost == "bytes":
-        return f"Generators, dense apart, are files of {amounts} ({whose}), within {farthest:.1%}."
-    return (
-        f"Generators, dense apart, take {amounts} an image ({whose}), within {farthest:.1%}: measured before training "
-        f"on {plan.machine['name']}, process CPU time of one thread, batches of {plan.batch}."
-    )
-
-
-def cost_text(plan: Plan, amount: float) -> str:
-    """Return milliseconds or bytes as text."""
-    return f"{amount:.3g} ms" if plan.cost == "latency" else size(round(amount))
-
-
-def planned_texts(row: Row) -> list[str]:
-    """Return what was found of a row's generator before training: its width, what it costs, the spread, the runtime."""
-    found = row.planned
-    if found is None:
-        return []
-    amount = f"{found.amount:.3g}" if found.runtime else f"{found.amount:,.0f}"
-    wide = str(found.channels or "") or (f"{row.choice.width:g}×" if row.choice.width != 1 else "")
-    return [wide, amount, f"{found.spread:.1%}" if found.runtime else "", found.runtime]
+#: what is said where they do
+LOADS = "Train times are of different loads: runs that other comparisons began kept the threads that they had there."
 
 
 def how_best_is_picked(results: Results) -> str:
@@ -128,11 +86,25 @@ def _ratio(value: float) -> str:
     return f"{value:.3f}×"
 
 
-def row_texts(row: RowResult, seeds: int) -> list[str]:
-    """Return a row's cells in the order of :data:`COLUMNS`."""
+def loads_differ(results: Results) -> bool:
+    """Return whether runs were trained on different numbers of threads, so that their times say little."""
+    return len({cell.threads for cell in results.cells if cell.done and cell.threads}) > 1
+
+
+def density_text(row: RowResult) -> str:
+    """Return what was asked of a row's generator: a density, or a width where that was fitted."""
+    if row.channels is not None:
+        return f"{row.channels} channels"
+    return "—" if row.density is None else density(row.density)
+
+
+def row_texts(row: RowResult, seeds: int, *, loads: bool = False) -> list[str]:
+    """Return a row's cells in the order of :data:`COLUMNS`; with ``loads`` the threads of every training time."""
+    threads = sorted({cell.threads for cell in row.cells if cell.threads})
+    load = f" on {' or '.join(map(str, threads))} thread{'s' if threads != [1] else ''}" if loads and threads else ""
     return [
         row.method,
-        "—" if row.density is None else density(row.density),
+        density_text(row),
         f"{len(row.cells)}/{seeds}" if len(row.cells) < seeds else str(seeds),
         say_spread(row.best),
         say_spread(next(iter(row.last.values()), None)),
@@ -142,7 +114,7 @@ def row_texts(row: RowResult, seeds: int) -> list[str]:
         say_spread(row.training_ratio, _ratio),
         say_spread(row.inference_ratio, _ratio),
         "—" if row.shipped is None else f"{duration(row.shipped.milliseconds / 1e3)} {row.shipped.runtime}",
-        say_spread(row.seconds, duration),
+        say_spread(row.seconds, duration) + load,
         say_spread(row.bytes, size) if row.shipped is None else size(row.shipped.bytes),
     ]
 
@@ -193,7 +165,7 @@ def difference_rows(results: Results, rows: Sequence[RowResult]) -> tuple[list[s
     texts = [
         [
             row.method,
-            density(row.density or 1.0),
+            density_text(row),
             *(say_difference(by.get((row.method, row.group, name))) for name in against),
         ]
         for row in rows
@@ -209,7 +181,7 @@ def shown_comparison(results: Results) -> Shown:
         above.append(
             "The runs were evaluated under different protocols: their values must not be compared across the tables."
         )
-    below = []
+    below = [line for rows in results.tables.values() for line in verdicts(results, rows) + narrow_notes(results, rows)]
     if results.tables:
         below.append(how_best_is_picked(results))
         if len(results.grid.seeds) == 1:
@@ -217,6 +189,8 @@ def shown_comparison(results: Results) -> Shown:
         else:
             below.append(f"Mean ± sample standard deviation over {len(results.grid.seeds)} seeds.")
         below += filter(None, {how_times_are_measured(rows): None for rows in results.tables.values()})
+    if loads_differ(results):
+        below.append(LOADS)
     below += [f"{row.label}: {answer.line}" for row, answer in answers_of_comparison(results)]
     below += [
         f"missing: {cell.name} ({cell.state}{f': {cell.reason}' if cell.reason else ''})" for cell in results.missing
@@ -246,7 +220,7 @@ def _table(results: Results, rows: Sequence[RowResult], title: str) -> Table:
     means = {i: row.best.mean for i, row in enumerate(rows) if not row.baseline and row.best is not None}
     winner = (max if results.higher else min)(means, key=means.__getitem__, default=0)
     return Table(
-        [row_texts(row, len(results.grid.seeds)) for row in rows],
+        [row_texts(row, len(results.grid.seeds), loads=loads_differ(results)) for row in rows],
         [name for name, _ in COLUMNS],
         title,
         numbers=range(1, len(COLUMNS)),
@@ -287,6 +261,7 @@ def to_json(results: Results) -> dict[str, Any]:
                 "protocol": results.protocols[key],
                 "hash": key,
                 "rows": [_row_json(row) for row in rows],
+                "verdicts": verdicts(results, rows),
                 "differences": [
                     dataclasses.asdict(one) for one in differences(rows, results.primary, higher=results.higher)
                 ],

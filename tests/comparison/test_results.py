@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from gancompress.comparison.choices import parse_methods
+from gancompress.comparison.exported import ShippedCost
 from gancompress.comparison.folder import ComparisonFolder
 from gancompress.comparison.grid import Grid, build_grid
-from gancompress.comparison.results import CellResult, Evaluated, Results, collect, short_names, spread
+from gancompress.comparison.plan import Plan, PlannedRow
+from gancompress.comparison.results import CellResult, Evaluated, Results, RowResult, collect, short_names, spread
+from gancompress.errors import RunError
 from gancompress.report.comparison import build_comparison
 from gancompress.report.comparison_charts import pareto_front, styles
 from gancompress.report.comparison_table import shown_comparison
+from gancompress.report.verdict import narrow_notes, verdicts
 from gancompress.runs.best import same_density
 from gancompress.runs.directory import RunDirectory
 
@@ -74,6 +80,14 @@ def test_methods_are_told_apart_by_shape_and_by_colour() -> None:
     looks = styles(methods, {"dense", "narrow"})
     assert len({(style.color, style.shape) for style in looks.values()}) == 12
     assert [name for name, style in looks.items() if style.color.startswith("base")] == ["dense", "narrow"]
+
+
+def test_a_method_has_its_colour_on_every_page() -> None:
+    alone = styles(["dense", "static"], {"dense"})
+    beside = styles((name for name in ("dense", "imp", "dst:growth=random", "static", "dst")), {"dense"})
+    assert alone["static"].color == beside["static"].color
+    assert styles(["dst:growth=random"])["dst:growth=random"].color == beside["dst"].color
+    assert len({style.color for style in beside.values()}) == 5
 
 
 # --------------------------------------------------------------------------- whole comparisons, without training
@@ -251,3 +265,97 @@ def test_charts_name_a_method_without_its_settings_unless_two_are_called_the_sam
         "dst": "dst",
         "dst:every=9": "dst:every=9",
     }
+
+
+def test_costs_as_shipped_are_drawn_and_the_runs_are_linked(
+    comparison: tuple[Grid, ComparisonFolder], capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid, folder = comparison
+    for row in grid.rows:
+        for cell in row.cells:
+            fake_run(folder, grid, cell.name, [9.0, 5.0])
+            (folder.run_path(cell) / "report.html").write_text("")
+    shared = RunDirectory(folder.run_path(grid.rows[0].cells[0]))
+    shared.write_json("environment.json", {"device": "cpu", "processor": "one", "threads": 2, "cores": 2})
+    rows = [
+        {"bytes": 1000 * (at + 1), "milliseconds": 0.5 / (at + 1), "unsure": 0.02, "runtime": "onnxruntime"}
+        for at in range(len(grid.rows))
+    ]
+    (folder.path / "shipped.json").write_text(json.dumps({"batch": 16, "rows": rows}))
+    results = collect(grid, folder)
+    page = build_comparison(results, "gancompress compare --methods 'a b'").read_text()
+    for title in ("Quality against time", "Quality against bytes", "Quality against training FLOPs"):
+        assert title in page
+    assert f'href="../runs/{grid.cells[0].directory}/report.html"' in page
+    assert "gancompress compare --methods &#39;a b&#39;" in page
+    print(shown_comparison(results))
+    text = capsys.readouterr().out
+    assert "500 µs onnxruntime" in text
+    assert "2 s on 1 or 2 threads" in text
+    assert "Train times are of different loads" in text
+    assert "batches of 16" in text
+    assert "No verdict on static against dense: 2 seeds, and 5 are the fewest for one." in text
+
+
+def test_runs_of_another_machine_are_refused_where_times_are_compared(
+    comparison: tuple[Grid, ComparisonFolder],
+) -> None:
+    grid, folder = comparison
+    for cell in grid.cells:
+        fake_run(folder, grid, cell.name, [9.0])
+    rows = tuple(PlannedRow(row.choice.label, 0.5, row.density, None, 0.5, 0.0, "fake") for row in grid.rows)
+    here = {"name": "this CPU", "processor": "this CPU, L2", "kernels": "avx2"}
+    planned = dataclasses.replace(grid, plan=Plan("latency", 16, here, rows))
+    with pytest.raises(RunError, match=r"ran on another machine .*some.* than the times of this comparison") as caught:
+        collect(planned, folder)
+    assert "\n" not in str(caught.value)
+    assert collect(dataclasses.replace(planned, plan=Plan("bytes", 16, here, rows)), folder).tables
+
+
+def test_a_narrow_network_of_as_many_weights_says_what_it_costs() -> None:
+    narrow, masks = (
+        RowResult(
+            **{
+                **dict.fromkeys(field.name for field in dataclasses.fields(RowResult)),  # type: ignore[arg-type]
+                "method": name, "density": 0.1, "cells": (), "baseline": name == "narrow",
+                "inference_ratio": spread([ratio]), "shipped": ShippedCost(1, milliseconds, 0.0, "", 16),
+            }
+        )
+        for name, ratio, milliseconds in (("narrow", 0.44, 3.0), ("dst", 0.1, 2.0))
+    )  # fmt: skip
+    grid = SimpleNamespace(plan=None, dense=SimpleNamespace(inference_flops=1e6))
+    (note,) = narrow_notes(cast("Results", SimpleNamespace(grid=grid)), [narrow, masks])
+    assert note.startswith("At density 0.1, narrow is matched by weights: it has 4.4 times the inference FLOPs of dst")
+    assert "1.5 times the time" in note
+
+
+def test_verdicts_are_words_with_their_interval() -> None:
+    def row(method: str, values: list[float], density: float | None, target: float | None) -> RowResult:
+        cells = tuple(
+            CellResult(
+                f"{method}-{seed}", method, density, seed, "done", evaluations=(Evaluated(1, {"FD": one}, True),)
+            )
+            for seed, one in enumerate(values)
+        )
+        nothing = dict.fromkeys(field.name for field in dataclasses.fields(RowResult))
+        told = {"method": method, "density": density, "cells": cells, "baseline": method in ("dense", "narrow")}
+        return RowResult(**{**nothing, **told, "target": target})  # type: ignore[arg-type]
+
+    plan = Plan("latency", 16, {}, ())
+    results = cast("Results", SimpleNamespace(primary="FD", higher=False, grid=SimpleNamespace(plan=plan)))
+    rows = [
+        row("dense", [1.0, 1.1, 0.9, 1.0, 1.05], None, None),
+        row("narrow", [5.0, 5.2, 5.1, 4.9, 5.0], 1.0, 0.25),
+        row("dst", [3.0, 3.1, 3.2, 2.9, 3.0], 0.2, 0.25),
+    ]
+    dense, narrow = verdicts(results, rows)
+    assert dense.startswith(
+        "At 0.25 ms an image, dst is worse than dense: FD differs by +2.03, 95 % interval +1.84 to +2.22"
+    )
+    assert narrow.startswith("At 0.25 ms an image, dst is better than narrow: FD differs by -2, 95 % interval -2.")
+    assert "5 seeds" in narrow
+    close = [*rows[:2], row("dst", [4.0, 6.2, 5.1, 4.9, 5.0], 0.2, 0.25)]
+    assert "dst and narrow cannot be told apart: FD differs by +0" in verdicts(results, close)[1]
+    assert verdicts(results, [row("dense", [1.0], None, None), row("dst", [2.0], 0.2, 0.25)]) == [
+        "No verdict on dst against dense: 1 seed, and 5 are the fewest for one."
+    ]

@@ -1,0 +1,57 @@
+"""What a comparison holds equal, in sentences, and what was found for it before training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gancompress.report.words import scaled, size
+
+if TYPE_CHECKING:
+    from gancompress.comparison.grid import Grid, Row
+    from gancompress.comparison.plan import Plan
+
+__all__ = ["held_equal", "planned_texts"]
+
+
+def held_equal(grid: Grid) -> str:
+    """Return in a sentence what every run has the same of, and in another one what every generator has."""
+    if grid.held.axis == "steps":
+        training = (
+            f"Held equal: {grid.base.training.steps:,} training steps for every run, all rounds and pre-training "
+            "included; training FLOPs differ and are shown."
+        )
+    else:
+        amount = grid.held.flops if grid.held.flops is not None else grid.dense.training_flops
+        whose = "as asked" if grid.held.flops is not None else "those of the dense run"
+        training = (
+            f"Held equal: {scaled(amount)} training FLOPs for every run ({whose}), all rounds and pre-training "
+            "included; training steps differ and are shown."
+        )
+    return training if grid.plan is None else f"{training} {_cost_held_equal(grid.plan, grid.held.amount)}"
+
+
+def _cost_held_equal(plan: Plan, asked: float | None) -> str:
+    targets = dict.fromkeys(row.target for row in plan.rows if row.target is not None)
+    amounts = ", ".join(_cost_text(plan, target) for target in targets)
+    whose = "as asked" if asked is not None else "those of the first method"
+    farthest = max((abs(row.amount / row.target - 1) for row in plan.rows if row.target is not None), default=0)
+    if plan.cost == "bytes":
+        return f"Generators, dense apart, are files of {amounts} ({whose}), within {farthest:.1%}."
+    return (
+        f"Generators, dense apart, take {amounts} an image ({whose}), within {farthest:.1%}: measured before training "
+        f"on {plan.machine['name']}, process CPU time of one thread, batches of {plan.batch}."
+    )
+
+
+def _cost_text(plan: Plan, amount: float) -> str:
+    return f"{amount:.3g} ms" if plan.cost == "latency" else size(round(amount))
+
+
+def planned_texts(row: Row) -> list[str]:
+    """Return what was found of a row's generator before training: its width, what it costs, the spread, the runtime."""
+    found = row.planned
+    if found is None:
+        return []
+    amount = f"{found.amount:.3g}" if found.runtime else f"{found.amount:,.0f}"
+    wide = str(found.channels or "") or (f"{row.choice.width:g}×" if row.choice.width != 1 else "")
+    return [wide, amount, f"{found.spread:.1%}" if found.runtime else "", found.runtime]

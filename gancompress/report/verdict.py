@@ -1,0 +1,80 @@
+"""What a comparison found, in sentences: the first method that is no baseline against every baseline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gancompress.comparison.paired import FEWEST, differences
+from gancompress.report.words import scaled, size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gancompress.comparison.grid import Grid
+    from gancompress.comparison.paired import Difference
+    from gancompress.comparison.results import Results, RowResult
+
+__all__ = ["group_words", "narrow_notes", "verdicts"]
+
+
+def group_words(grid: Grid, group: float | None) -> str:
+    """Return what rows of one group share, as the beginning of a sentence."""
+    if group is None:
+        return "Dense"
+    if grid.plan is None:
+        return f"At density {group:g}"
+    return f"At {group:.3g} ms an image" if grid.plan.cost == "latency" else f"In files of {size(round(group))}"
+
+
+def verdicts(results: Results, rows: Sequence[RowResult]) -> list[str]:
+    """Return a sentence for every group and baseline of the same values, about the first method that is none."""
+    first = next((row for row in rows if not row.baseline), None)
+    if first is None:
+        return []
+    values = first.method.partition(":values=")[2]
+    baselines = {row.method for row in rows if row.baseline and row.method.partition(":values=")[2] == values}
+    found = [
+        one
+        for one in differences(rows, results.primary, higher=results.higher)
+        if one.method == first.method and one.against in baselines
+    ]
+    fewest = min((len(one.seeds) for one in found), default=FEWEST)
+    if fewest < FEWEST:
+        others = " and ".join(dict.fromkeys(one.against for one in found))
+        count = f"{fewest} seed{'s' if fewest != 1 else ''}"
+        return [f"No verdict on {first.method} against {others}: {count}, and {FEWEST} are the fewest for one."]
+    return [f"{group_words(results.grid, one.group)}, {_sentence(results, one)}" for one in found]
+
+
+def _sentence(results: Results, one: Difference) -> str:
+    assert one.low is not None
+    assert one.high is not None
+    interval = f"95 % interval {one.low:+.3g} to {one.high:+.3g}"
+    means = f"{results.primary} differs by {one.mean:+.3g}, {interval}, {len(one.seeds)} seeds"
+    if one.verdict == "undecided":
+        more = "more than 1000 seeds" if one.needed is None else f"about {max(one.needed, len(one.seeds) + 1)} seeds"
+        return f"{one.method} and {one.against} cannot be told apart: {means}; {more} would decide it."
+    return f"{one.method} is {one.verdict} than {one.against}: {means}, p {one.corrected:.2g} after Holm's correction."
+
+
+def narrow_notes(results: Results, rows: Sequence[RowResult]) -> list[str]:
+    """Say what a narrow network that is matched by weights costs beside the first masks: as many weights, more work."""
+    notes = []
+    if results.grid.plan is not None:
+        return []
+    for narrow in (row for row in rows if row.method == "narrow"):
+        masks = next((row for row in rows if not row.baseline and row.group == narrow.group), None)
+        if masks is None or not narrow.inference_ratio or not masks.inference_ratio or not masks.inference_ratio.mean:
+            continue
+        flops = narrow.inference_ratio.mean / masks.inference_ratio.mean
+        times = (
+            f" and {narrow.shipped.milliseconds / masks.shipped.milliseconds:.2g} times the time"
+            if narrow.shipped and masks.shipped
+            else ""
+        )
+        amount = scaled(narrow.inference_ratio.mean * results.grid.dense.inference_flops)
+        notes.append(
+            f"{group_words(results.grid, narrow.group)}, narrow is matched by weights: it has {flops:.2g} times the "
+            f"inference FLOPs of {masks.method} ({amount}){times}; --budget latency compares at equal time."
+        )
+    return notes
