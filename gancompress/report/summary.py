@@ -86,6 +86,8 @@ def _densities(run: RunRecord) -> Iterator[Fact]:
         if exact is None:
             continue
         wish = f"asked {density(asked)}" if asked is not None else "asked through the total density"
+        if mapping(mapping(run.recipe.get("sparsity")).get("method")).get("name") == "channels":
+            wish += " of its channels"
         # The layers may hold more than the budget speaks of; say the counts only where they are the density's own, and
         # never let the density of some weights pass for that of the network.
         detail = wish

@@ -73,7 +73,9 @@ def _is_told(directory: Path, removed: dict[str, tuple[int, int]]) -> None:
         assert kept["width"] == width
         assert len(kept["kept"]) == width - gone == updates[-1][f"channels {name}"] < updates[0][f"channels {name}"]
     assert {len(one["kept"]) / one["width"] for one in cost["channels"]["discriminator"].values()} == {0.75}
-    assert "generator, input.linear" in build_report(directory).read_text()
+    page = build_report(directory).read_text()
+    assert "generator, input.linear" in page
+    assert "asked 0.75 of its channels" in page
 
 
 def test_the_price_is_known_before_and_what_cannot_be_is_refused(tmp_path: Path) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
 import gancompress
 from gancompress.architecture.description import Architecture
-from gancompress.backbones.base import prunable_weights
+from gancompress.backbones.base import Generator, prunable_weights
 from gancompress.cli.main import app
 from gancompress.components.registry import BACKBONES
 from gancompress.data.base import ImageSpec
+from gancompress.errors import ExportError
 from gancompress.export.compact import compact
 from gancompress.export.packed import load_packed
 
@@ -105,6 +108,31 @@ def test_nothing_to_remove_is_said_in_words(sparse: RunOutcome, tmp_path: Path) 
     done = CliRunner().invoke(app, ["export", str(file), "--compact", "--format", "onnx"])
     assert done.exit_code == 2
     assert "give the run" in done.output
+
+
+class Counted(Generator):
+    """A generator whose code says how many channels it has."""
+
+    latent_dim, num_classes, image = 4, 0, ImageSpec(3, 4, ())
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.out = nn.Linear(4, 8 * 16), nn.Conv2d(8, 3, 3, padding=1)
+
+    def output_layer(self) -> nn.Module:
+        return self.out
+
+    def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.tanh(self.out(self.first(z).view(-1, 8, 4, 4)))
+
+
+@torch.no_grad()
+def test_code_that_counts_channels_cannot_lose_them() -> None:
+    generator = Counted().eval()
+    generator.out.weight[:, 3] = 0
+    described: Any = SimpleNamespace(generator=Counted, backbone="counted")
+    with pytest.raises(ExportError, match=r"does not run without its 1 empty channels .* export it without compacting"):
+        compact(generator, described, {})
 
 
 @torch.no_grad()
