@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from gancompress.comparison.folder import ComparisonFolder
     from gancompress.comparison.grid import Grid
     from gancompress.comparison.runner import Outcome, Runner
+    from gancompress.comparison.seeds import AutoSeeds
     from gancompress.data.base import Dataset
     from gancompress.progress import Watcher
 
-__all__ = ["PlannedComparison", "compare", "plan_comparison", "run_comparison"]
+__all__ = ["PlannedComparison", "compare", "plan_comparison", "run_comparison", "run_seeds"]
 
 
 def compare(
@@ -28,7 +29,8 @@ def compare(
     overrides: Overrides = (),
     *,
     densities: float | Sequence[float] = (),
-    seeds: int | Sequence[int] = 1,
+    seeds: int | str | Sequence[int] = 1,
+    until: float | None = None,
     budget: str = "steps",
     widths: Sequence[float] = (),
     values: str | Sequence[str] = (),
@@ -52,7 +54,11 @@ def compare(
         methods: names, with settings if wanted: ``["dst", "dst:growth=random", "imp:rate=0.5"]``.
         overrides: settings of the base recipe to change.
         densities: of the generator, or of both networks where the recipe gives one for both; default: the recipe's own.
-        seeds: how many, counted from the recipe's, or which.
+        seeds: how many, counted from the recipe's, or which. ``"auto"`` begins with five and adds seeds until the 95 %
+            interval of the first method's difference to narrow (without it, to dense) is narrow enough at every density
+            or cost, at most 20, ``"auto:30"`` at most 30; every number of seeds is a comparison of its own.
+        until: with ``"auto"``, half of that interval, over the mean of what is held against, that is narrow enough;
+            default 0.1.
         budget: what every run has the same of: ``steps``, ``flops`` or ``flops=NUMBER``; and what every generator has
             the same of, its density or width fitted to it: ``latency`` or ``latency=MS``, the measured time of an image
             on this machine, ``bytes`` or ``bytes=NUMBER``, of the exported file. Without a number that of the first
@@ -77,31 +83,77 @@ def compare(
         KeyboardInterrupt: interrupted; the running ones wrote their checkpoints first.
     """
     from gancompress.comparison.runner import InThisProcess, LocalProcesses
+    from gancompress.comparison.seeds import parse_auto
 
-    planned = plan_comparison(
-        recipe,
-        methods if isinstance(methods, str) else ",".join(methods),
-        overrides,
-        densities=",".join(str(plain(one)) for one in _listed(densities)),
-        seeds=str(seeds) if isinstance(seeds, int) else ",".join([*(str(seed) for seed in seeds), ""]),
-        budget=budget,
-        narrow=narrow,
-        jobs=jobs,
-        out=Path(out),
-        smoke=smoke,
-        widths=",".join(str(plain(one)) for one in widths),
-        values=values if isinstance(values, str) else ",".join(values),
-        batch=batch,
-        force=force,
-    )
-    runner = InThisProcess() if jobs == 0 else LocalProcesses(planned.jobs)
-    outcome, ended = run_comparison(planned, runner, progress)
+    auto = parse_auto(str(seeds), until) if isinstance(seeds, str | int) else parse_auto("0,1", until)
+
+    def plan(seeds: str) -> PlannedComparison:
+        return plan_comparison(
+            recipe,
+            methods if isinstance(methods, str) else ",".join(methods),
+            overrides,
+            densities=",".join(str(plain(one)) for one in _listed(densities)),
+            seeds=seeds,
+            budget=budget,
+            narrow=narrow,
+            jobs=jobs,
+            out=Path(out),
+            smoke=smoke,
+            widths=",".join(str(plain(one)) for one in widths),
+            values=values if isinstance(values, str) else ",".join(values),
+            batch=batch,
+            force=force,
+        )
+
+    def runner(planned: PlannedComparison) -> Runner:
+        return InThisProcess() if jobs == 0 else LocalProcesses(planned.jobs)
+
+    if auto is not None:
+        outcome, ended = run_seeds(auto, plan, runner, progress)
+    else:
+        told = str(seeds) if isinstance(seeds, int | str) else ",".join([*(str(seed) for seed in seeds), ""])
+        planned = plan(told)
+        outcome, ended = run_comparison(planned, runner(planned), progress)
     if not outcome.results.tables:
         reasons = "; ".join(f"{one.cell.name} {one.state}: {one.reason}" for one in ended if one.state != "done")
         raise RunError(
             f"no run of this comparison ended: {reasons or 'none was evaluated'}", where=str(outcome.directory)
         )
     return outcome
+
+
+def run_seeds(
+    auto: AutoSeeds,
+    plan: Callable[[str], PlannedComparison],
+    runner: Callable[[PlannedComparison], Runner],
+    progress: bool | Watcher = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[ComparisonOutcome, list[Outcome]]:
+    """Run comparisons of more and more seeds, which share their runs, until differences are known well enough.
+
+    Args:
+        auto: how well, and with how many seeds at most.
+        plan: lays out the comparison of so many seeds.
+        runner: what runs it.
+        progress: as for :func:`run_comparison`.
+        say: told how wide intervals are.
+
+    Returns:
+        The last comparison, and how the runs ended that were run for it.
+    """
+    from gancompress.comparison.paired import FEWEST
+    from gancompress.comparison.seeds import widest
+
+    count = FEWEST
+    while True:
+        planned = plan(str(count))
+        outcome, ended = run_comparison(planned, runner(planned), progress)
+        if (width := widest(outcome.results)) is not None:
+            say(f"{count} seeds: half of the widest main interval is {width:.1%} of the mean, asked {auto.until:.1%}")
+        following = auto.following(outcome.results)
+        if following is None:
+            return outcome, ended
+        count = following
 
 
 def _listed(value: float | Sequence[float]) -> Sequence[float]:

@@ -15,12 +15,13 @@ from gancompress.cli.app import SetOption, SmokeOption, key_values
 from gancompress.errors import GancompressError, RecipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from gancompress.api.comparisons import PlannedComparison
     from gancompress.comparison.folder import ComparisonFolder
     from gancompress.comparison.grid import Grid
     from gancompress.comparison.runner import Outcome, Runner
+    from gancompress.comparison.seeds import AutoSeeds
 
 __all__ = ["compare"]
 
@@ -39,7 +40,16 @@ def compare(
         typer.Option("--methods", metavar="M,M", help="Methods, with settings if wanted: dst,dst:growth=random,imp."),
     ] = "static,dst",
     recipe_option: Annotated[str | None, typer.Option("--recipe", help="The same as RECIPE.")] = None,
-    seeds: Annotated[str, typer.Option("--seeds", help="How many seeds, or a list such as 0,1,2.")] = "1",
+    seeds: Annotated[
+        str,
+        typer.Option(
+            "--seeds", help="How many seeds, a list such as 0,1,2, or auto (auto:30): as many as --until takes."
+        ),
+    ] = "1",
+    until: Annotated[
+        float | None,
+        typer.Option("--until", help="With --seeds auto: half of the main interval, over the mean. [default: 0.1]"),
+    ] = None,
     density: Annotated[
         str | None, typer.Option("--density", metavar="D,D", help="Densities. [default: the recipe's]")
     ] = None,
@@ -92,29 +102,39 @@ def compare(
     settings = _cluster_settings(cluster, executor)
 
     from gancompress.api.comparisons import plan_comparison
+    from gancompress.comparison.paired import FEWEST
+    from gancompress.comparison.seeds import parse_auto
 
-    planned = plan_comparison(
-        recipe or recipe_option or "compare_digits",
-        methods,
-        set_ or (),
-        densities=density,
-        seeds=seeds,
-        budget=budget,
-        narrow=narrow,
-        jobs=jobs,
-        out=out,
-        smoke=smoke,
-        widths=widths,
-        values=values,
-        batch=batch,
-        force=force,
-        say=lambda text: typer.echo(text, err=True),
-    )
+    auto = parse_auto(seeds, until)
+
+    def plan(seeds: str) -> PlannedComparison:
+        planned = plan_comparison(
+            recipe or recipe_option or "compare_digits",
+            methods,
+            set_ or (),
+            densities=density,
+            seeds=seeds,
+            budget=budget,
+            narrow=narrow,
+            jobs=jobs,
+            out=out,
+            smoke=smoke,
+            widths=widths,
+            values=values,
+            batch=batch,
+            force=force,
+            say=lambda text: typer.echo(text, err=True),
+        )
+        return dataclasses.replace(planned, command=shlex.join(["gancompress", *sys.argv[1:]]))
+
+    def runner(planned: PlannedComparison) -> Runner:
+        return _runner(executor, planned.jobs, settings)
+
     if dry_run:
+        planned = plan(seeds if auto is None else str(FEWEST))
         _show_plan(planned.grid, planned.folder, planned.jobs)
         return
-    command = shlex.join(["gancompress", *sys.argv[1:]])
-    _run(dataclasses.replace(planned, command=command), _runner(executor, planned.jobs, settings))
+    _run(plan, seeds, auto, runner)
 
 
 def _cluster_settings(items: list[str] | None, executor: ExecutorName) -> dict[str, Any]:
@@ -132,20 +152,33 @@ def _runner(executor: ExecutorName, jobs: int, settings: Mapping[str, Any]) -> R
     return Submitted(cluster, threads=max(1, cores() // jobs), parameters=settings)
 
 
-def _run(planned: PlannedComparison, runner: Runner) -> None:
-    from gancompress.api.comparisons import run_comparison
+def _run(
+    plan: Callable[[str], PlannedComparison],
+    seeds: str,
+    auto: AutoSeeds | None,
+    runner: Callable[[PlannedComparison], Runner],
+) -> None:
+    from gancompress.api.comparisons import run_comparison, run_seeds
     from gancompress.api.outcomes import print_outcome
 
-    grid, folder = planned.grid, planned.folder
-    for message in grid.messages:
-        typer.echo(f"note: {message}", err=True)
-    typer.echo(
-        f"comparing {len(grid.cells)} runs, {planned.jobs} at once, in {folder.path} "
-        f"({sum(folder.status(cell).state == 'done' for cell in grid.cells)} done)",
-        err=True,
-    )
+    def announced(seeds: str) -> PlannedComparison:
+        planned = plan(seeds)
+        grid, folder = planned.grid, planned.folder
+        for message in grid.messages:
+            typer.echo(f"note: {message}", err=True)
+        typer.echo(
+            f"comparing {len(grid.cells)} runs, {planned.jobs} at once, in {folder.path} "
+            f"({sum(folder.status(cell).state == 'done' for cell in grid.cells)} done)",
+            err=True,
+        )
+        return planned
+
     try:
-        outcome, ended = run_comparison(planned, runner)
+        if auto is None:
+            planned = announced(seeds)
+            outcome, ended = run_comparison(planned, runner(planned))
+        else:
+            outcome, ended = run_seeds(auto, announced, runner, say=lambda text: typer.echo(text, err=True))
     except KeyboardInterrupt:
         typer.echo("stopped; the same command finishes what is missing", err=True)
         raise
@@ -153,15 +186,15 @@ def _run(planned: PlannedComparison, runner: Runner) -> None:
     typer.echo(f"report: {outcome.report}")
     failed = [one for one in ended if one.state != "done"]
     if failed:
-        raise _FailedCellsError(failed, folder)
+        raise _FailedCellsError(failed, outcome.directory / "cells")
 
 
 class _FailedCellsError(GancompressError):
     """Some runs of a comparison failed."""
 
-    def __init__(self, failed: list[Outcome], folder: ComparisonFolder) -> None:
+    def __init__(self, failed: list[Outcome], logs: Path) -> None:
         lines = [f"{outcome.cell.name} {outcome.state}: {outcome.reason}" for outcome in failed]
-        lines.append(f"{len(failed)} of the runs did not end; what they said is in {folder.cells}/*.log")
+        lines.append(f"{len(failed)} of the runs did not end; what they said is in {logs}/*.log")
         super().__init__("\n".join(lines))
 
 

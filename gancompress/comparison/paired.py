@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from gancompress.comparison.results import RowResult
 
-__all__ = ["FEWEST", "LEVEL", "Difference", "Verdict", "differences", "holm", "paired", "references"]
+__all__ = ["FEWEST", "LEVEL", "Difference", "Verdict", "differences", "half_width", "holm", "paired", "references"]
 
 Verdict = Literal["better", "worse", "undecided", "too few seeds"]
 
@@ -74,22 +74,27 @@ def paired(values: Sequence[float]) -> tuple[float, float | None, float | None, 
     Args:
         values: at least one.
     """
-    from scipy.special import stdtr, stdtrit  # the t distribution without the rest of scipy.stats, which takes a second
+    from scipy.special import stdtr  # the t distribution without the rest of scipy.stats, which takes a second
 
     mean, count = statistics.fmean(values), len(values)
     if count < 2:
         return mean, None, None, 1.0, None
     deviation = statistics.stdev(values)
 
-    def half(seeds: int) -> float:
-        return float(stdtrit(seeds - 1, (1 + LEVEL) / 2)) * deviation / math.sqrt(seeds)
-
     if not deviation:
         p = 1.0 if not mean else 0.0
     else:
         p = 2 * float(stdtr(count - 1, -abs(mean) * math.sqrt(count) / deviation))
-    needed = next((seeds for seeds in range(2, _MOST + 1) if half(seeds) < abs(mean)), None)
-    return mean, mean - half(count), mean + half(count), p, needed
+    needed = next((seeds for seeds in range(2, _MOST + 1) if half_width(deviation, seeds) < abs(mean)), None)
+    half = half_width(deviation, count)
+    return mean, mean - half, mean + half, p, needed
+
+
+def half_width(deviation: float, seeds: int) -> float:
+    """Return half of the 95 % interval of the mean of two or more differences with this standard deviation."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(seeds - 1, (1 + LEVEL) / 2)) * deviation / math.sqrt(seeds)
 
 
 def holm(values: Sequence[float]) -> list[float]:

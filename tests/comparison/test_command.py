@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -50,6 +51,7 @@ def test_a_dry_run_shows_the_grid_and_writes_nothing(tiny_file: Path, here: Path
         (("--recipe", "other"), "two recipes were given"),
         (("--cluster", "timeout_min=5"), "--executor is local"),
         (("--seeds", "none"), "seeds: expected how many"),
+        (("--seeds", "1", "--until", "0.1"), "one seed has no interval, and a verdict needs five"),
         (
             ("--density", "0.0001", "--set", "sparsity.generator.allocation=uniform", "--methods", "static"),
             "leaves the generator without a weight in input.linear.weight, output.weight",
@@ -149,6 +151,31 @@ def test_a_smoke_comparison_is_marked_wherever_its_numbers_stand(
     assert "These are smoke runs" in (folder / "compare.html").read_text()
     updates = [row["expected"]["updates"] for row in json.loads((folder / "comparison.json").read_text())["rows"]]
     assert updates == [0, 4]  # every 3 of 12 steps
+
+
+def test_seeds_are_added_by_the_command(tiny_file: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gancompress.api import comparisons
+    from gancompress.comparison.seeds import AutoSeeds
+
+    counts: list[int] = []
+
+    def following(self: AutoSeeds, results: Any) -> int | None:
+        counts.append(len(results.grid.seeds))
+        return 6 if len(counts) == 1 else None
+
+    def ran(planned: Any, *_: Any) -> tuple[Any, list[Any]]:
+        class Outcome:
+            results = SimpleNamespace(grid=planned.grid, tables={}, missing=[])
+            report = "the page"
+
+        return Outcome(), []
+
+    monkeypatch.setattr(AutoSeeds, "following", following)
+    monkeypatch.setattr(comparisons, "run_comparison", ran)
+    result = call(str(tiny_file), "--methods", "static", "--no-narrow", "--seeds", "auto:8")
+    assert result.exit_code == 0, result.output
+    assert counts == [5, 6]
+    assert "comparing 12 runs" in result.stderr
 
 
 @pytest.mark.slow
