@@ -262,13 +262,15 @@ class _Play:
     def _extras(self, current: Round, index: int, before: int, held: Sequence[tuple[int, Mapping[str, int]]]) -> None:
         """Count gradient penalties and distillation: one look for every discriminator step, as in the loop."""
         n_d, objective = self.recipe.training.discriminator_steps, self.recipe.objective
-        first, last = before * n_d, (before + current.steps) * n_d
-        draws = range(first, last)
-        times = len(draws) if self.loss.penalises else 0
-        if objective.r1.weight:
-            times += sum(1 for draw in draws if draw % objective.r1.every == 0)
-        if times:
-            self.counter.penalty(held[0][1], times)
-            self.certain = self.certain and len(held) == 1
+        ends = [start for start, _ in held[1:]] + [current.steps + 1]
+        for (start, budgets), end in zip(held, ends, strict=True):
+            draws = range((before + start - 1) * n_d, (before + end - 1) * n_d)
+            times = len(draws) if self.loss.penalises else 0
+            for penalty in (objective.r1, objective.r2):
+                times += sum(draw % penalty.every == 0 for draw in draws) if penalty.weight else 0
+            if times:
+                self.counter.penalty(budgets, times)
         if current.distillation and index:
-            self.counter.count_extra("distillation", "discriminator", {}, 2 * self.counter.batch_size * len(draws))
+            self.counter.count_extra(
+                "distillation", "discriminator", {}, 2 * self.counter.batch_size * current.steps * n_d
+            )

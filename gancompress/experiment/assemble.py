@@ -28,7 +28,7 @@ from gancompress.training.engine import Engine, RoleParts
 from gancompress.training.feed import DeviceDataset, Prefetcher, choose_feed
 from gancompress.training.groups import Group
 from gancompress.training.loop import Trainer
-from gancompress.training.objective import Objective
+from gancompress.training.objective import Objective, ZeroCentred
 from gancompress.training.optimizers import build_optimizer
 
 if TYPE_CHECKING:
@@ -181,8 +181,8 @@ def build_trainer(
         loss=loss,
         seed=recipe.seed,
         diffaugment=recipe.objective.diffaugment,
-        r1_weight=recipe.objective.r1.weight,
-        r1_every=recipe.objective.r1.every,
+        r1=ZeroCentred(**dict(recipe.objective.r1)),
+        r2=ZeroCentred(**dict(recipe.objective.r2)),
         orthogonal_weight=recipe.objective.orthogonal.weight,
         orthogonal_networks=recipe.objective.orthogonal.networks,
         joint_batch=training.joint_batch,

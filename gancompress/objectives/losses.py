@@ -76,8 +76,8 @@ class LeastSquares(Loss[NoSettings]):
 class Relativistic(Loss[NoSettings]):
     """D: E[softplus(D(G(z)) - D(x))]; G: E[softplus(D(x) - D(G(z)))], over pairs of a real and a generated image.
 
-    Each image should look more real than the other one of its pair, or less, and not just real. Pairs are random. It is
-    R3GAN's loss with R1 (``objective.r1``); its R2, the same penalty on generated images, is not part of it.
+    Each image should look more real than the other one of its pair, or less, and not just real. Pairs are random. With
+    R1 and R2 (``objective.r1``, ``objective.r2``) it is R3GAN's.
 
     Source: Jolicoeur-Martineau, The relativistic discriminator, 2019, section 4.1; On Relativistic f-Divergences, 2020
     (RpGAN); Huang et al., The GAN is dead; long live the GAN!, 2024, eq. 2.

@@ -1,4 +1,4 @@
-"""What regularises training: the gradient penalty R1, and filters of one layer that point in different directions."""
+"""What regularises training: gradient penalties, and filters of one layer that point in different directions."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from gancompress.sparsity.weights import stored_parameter
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["filter_matrices", "orthogonal_penalty", "r1_penalty"]
+__all__ = ["filter_matrices", "gradient_penalty", "orthogonal_penalty"]
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _FORWARD = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
-def r1_penalty(discriminator: DiscriminatorFn, real: Tensor) -> Tensor:
-    """Return E[‖∇D(x)‖²] over real images, exact and differentiable in the discriminator's weights.
+def gradient_penalty(discriminator: DiscriminatorFn, images: Tensor) -> Tensor:
+    """Return E[‖∇D(x)‖²] over real images (R1) or generated ones (R2), exact and differentiable in D's weights.
 
     The caller weights it: the loss is ``gamma / 2`` times this, and ``every`` times more when it is added only every
     ``every``-th step (lazy regularisation; Karras et al., 2020, section 4.1).
 
-    Source: Mescheder et al., Which Training Methods for GANs do actually Converge?, 2018, eq. 9.
+    Source: Mescheder et al., Which Training Methods for GANs do actually Converge?, 2018, eqs. 9 and 10.
 
     Args:
         discriminator: images to logits, labels closed over.
-        real: float, (B, C, H, W).
+        images: float, (B, C, H, W).
 
     Returns:
         float32 scalar.
     """
-    return input_gradients(discriminator, real).square().flatten(1).sum(1).mean()
+    return input_gradients(discriminator, images).square().flatten(1).sum(1).mean()
 
 
 def filter_matrices(network: nn.Module) -> list[Tensor]:

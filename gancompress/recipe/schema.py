@@ -26,6 +26,7 @@ __all__ = [
     "DistillationConfig",
     "EMAConfig",
     "EvaluationConfig",
+    "GradientPenaltyConfig",
     "InitFromConfig",
     "NetSparsityConfig",
     "ObjectiveConfig",
@@ -34,7 +35,6 @@ __all__ = [
     "OrthogonalConfig",
     "PublishedFigure",
     "PublishedProtocol",
-    "R1Config",
     "Recipe",
     "SparsityConfig",
     "TrainingConfig",
@@ -135,11 +135,20 @@ Density = Annotated[float, Field(gt=0, le=1)]
 Steps = Annotated[int, Field(ge=1)]
 
 
-class R1Config(_Strict):
-    """Zero-centred gradient penalty on real images (Mescheder et al., 2018)."""
+class GradientPenaltyConfig(_Strict):
+    """Zero-centred gradient penalty of the discriminator (Mescheder et al., 2018)."""
 
     weight: float = Field(0.0, ge=0, description="gamma; the penalty is gamma / 2 * |grad D(x)|^2; 0 turns it off")
     every: int = Field(16, ge=1, description="discriminator steps between penalties; the weight is scaled up to match")
+    final: float | None = Field(
+        None, gt=0, description="gamma where schedules end, reached along a cosine; default: as at the start"
+    )
+
+    @model_validator(mode="after")
+    def _contradiction(self) -> GradientPenaltyConfig:
+        if self.final is not None and not self.weight:
+            raise ValueError("final is where a weight ends; give the weight as well")
+        return self
 
 
 class OrthogonalConfig(_Strict):
@@ -155,7 +164,8 @@ class ObjectiveConfig(_Strict):
     """What the two networks optimise."""
 
     loss: ComponentField = Field(Component(name="hinge"), description="adversarial loss")
-    r1: R1Config = Field(R1Config(), description="gradient penalty on real images")
+    r1: GradientPenaltyConfig = Field(GradientPenaltyConfig(), description="gradient penalty on real images")
+    r2: GradientPenaltyConfig = Field(GradientPenaltyConfig(), description="the same on generated images")
     orthogonal: OrthogonalConfig = Field(OrthogonalConfig(), description="orthogonal regularisation of the weights")
     diffaugment: tuple[Literal["color", "translation", "cutout"], ...] = Field(
         (), description="DiffAugment policies applied to real and generated images alike (Zhao et al., 2020)"
@@ -224,7 +234,22 @@ class OptimizerConfig(_Strict):
     eps: float | None = Field(1e-8, gt=0, description="Adam-like epsilon; null = default")
     momentum: float | None = Field(None, ge=0, lt=1, description="momentum of SGD-like optimizers; null = default")
     weight_decay: float = Field(0.0, ge=0, description="weight decay")
-    schedule: Literal["constant", "linear"] = Field("constant", description="linear: down to 0 at the last step")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="way from lr to final_lr, and from the second beta to final_beta2"
+    )
+    final_lr: float = Field(0.0, ge=0, description="learning rate where schedules end, unless the schedule is constant")
+    final_beta2: float | None = Field(
+        None, ge=0, lt=1, description="second beta where schedules end; default: as at the start"
+    )
+
+    @model_validator(mode="after")
+    def _contradictions(self) -> OptimizerConfig:
+        for key, given in (("final_lr", self.final_lr), ("final_beta2", self.final_beta2)):
+            if given and self.schedule == "constant":
+                raise ValueError(f"{key} is where a schedule ends, and the schedule is constant: set schedule: cosine")
+        if self.final_beta2 is not None and self.betas is None:
+            raise ValueError("final_beta2 is where the second of betas ends: give betas too")
+        return self
 
 
 class OptimizersConfig(_Strict):
@@ -240,6 +265,9 @@ class EMAConfig(_Strict):
     decay: float = Field(0.999, ge=0, lt=1, description="decay per training step; 0 = the live weights")
     start: int = Field(0, ge=0, description="training steps before which the average is a copy")
     sparse: bool = Field(True, description="false: newly grown weights ramp up from 0, as plain EMA does")
+    growing: bool = Field(
+        False, description="the half-life grows from 0 along a cosine, to that of decay where schedules end"
+    )
 
 
 class InitFromConfig(_Strict):
@@ -293,6 +321,9 @@ class TrainingConfig(_Strict):
     discriminator_steps: int = Field(1, ge=1, description="discriminator steps per generator step (n_d)")
     accumulate: int = Field(1, ge=1, description="micro-batches per step; the batch must divide by it")
     optimizers: OptimizersConfig = Field(OptimizersConfig(), description="one optimizer per role")
+    schedule_until: float = Field(
+        1.0, gt=0, le=1, description="share of a round's steps at which schedules end; what they end at stays"
+    )
     ema: EMAConfig = Field(EMAConfig(), description="moving average of the generator")
     flip: bool = Field(False, description="mirror real images at random")
     init_from: InitFromConfig | None = Field(

@@ -9,12 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gancompress.sparsity.rounding import ceil_share
 
-__all__ = ["Constant", "Cosine", "Cubic", "Linear", "Schedule", "cubic", "is_due", "update_steps"]
+__all__ = ["Constant", "Cosine", "Cubic", "Linear", "Schedule", "cosine", "cubic", "is_due", "update_steps"]
 
 
 def cubic(start: float, end: float, progress: float) -> float:
     """Return ``end + (start - end) * (1 - p)**3`` with ``p`` clamped to [0, 1] (Zhu and Gupta, 2017, equation 1)."""
     return end + (start - end) * (1 - min(max(progress, 0.0), 1.0)) ** 3
+
+
+def cosine(start: float, end: float, progress: float) -> float:
+    """Return a value on the way from ``start`` to ``end`` along half a period, with ``progress`` clamped to [0, 1]."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0))) / 2
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -57,7 +62,7 @@ class Cosine(_FromTo):
 
     def at(self, progress: float) -> float:
         """Return the value at ``progress`` (0 = first step, 1 = end)."""
-        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0))) / 2
+        return cosine(self.start, self.end, progress)
 
 
 class Cubic(_FromTo):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gancompress.backbones.spectral import norm_vectors, settle
 from gancompress.errors import CheckpointError
+from gancompress.sparsity.schedules import cosine
 from gancompress.sparsity.weights import duplicate
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from gancompress.backbones.base import Generator
     from gancompress.recipe.schema import EMAConfig
 
-__all__ = ["SparseEMA", "averaged_state", "load_average"]
+__all__ = ["SparseEMA", "averaged_state", "decay_at", "load_average"]
 
 _GROWN = "grown."
 _MODULE = "module."
@@ -39,6 +40,17 @@ def load_average(network: Generator, tensors: Mapping[str, Tensor]) -> None:
     """Make ``network`` the averaged generator that :meth:`SparseEMA.state_dict` saved, as it is measured and used."""
     network.load_state_dict(averaged_state(tensors))
     settle(network)
+
+
+def decay_at(config: EMAConfig, progress: float) -> float:
+    """Return the decay at ``progress`` of the schedules: 0 at the first step of an average that grows.
+
+    Its half-life, in steps, then goes from 0 to that of ``config.decay`` along a cosine (R3GAN; Huang et al., 2024).
+    """
+    if not config.growing or config.decay == 0 or progress >= 1:
+        return config.decay
+    share = cosine(0.0, 1.0, progress)
+    return config.decay ** (1 / share) if share else 0.0
 
 
 class SparseEMA:
@@ -73,20 +85,22 @@ class SparseEMA:
         self._buffers = [(to, buffers[name]) for name, to in self.module.named_buffers()]
 
     @torch.no_grad()
-    def update(self, network: Generator, step: int) -> None:
+    def update(self, network: Generator, step: int, progress: float = 1.0) -> None:
         """Take in the live weights of one training step, right after the generator's optimizer step.
 
         Args:
             network: the live generator.
             step: training step, 1 for the first; before ``config.start`` the average is a copy.
+            progress: of the schedules, 0 at first and 1 where they end.
         """
         if network is not self._network:
             self._bind(network)
         average, live = list(self._average.values()), list(self._live.values())
-        if step < self.config.start or self.config.decay == 0:
+        decay = decay_at(self.config, progress)
+        if step < self.config.start or decay == 0:
             torch._foreach_copy_(average, live)
         else:
-            torch._foreach_lerp_(average, live, 1.0 - self.config.decay)
+            torch._foreach_lerp_(average, live, 1.0 - decay)
             for name, new in self.pending.items():
                 self._average[name].copy_(torch.where(new, self._live[name], self._average[name]))
         if self._stepped:

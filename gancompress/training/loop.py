@@ -27,7 +27,7 @@ from gancompress.training.batch_norm import global_statistics
 from gancompress.training.forward_backward import ForwardBackward
 from gancompress.training.meters import Meters
 from gancompress.training.objective import Objective, frozen, unchanged
-from gancompress.training.optimizers import learning_rate
+from gancompress.training.optimizers import learning_rate, moment_decays
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -132,11 +132,12 @@ class Trainer:
         self.position.step += 1
         step, total = self.position.step, self.position.total
         plans = {role: self.engine.plan(role, step, current.steps) for role in self.engine.roles}
-        self._set_learning_rates(step, current.steps)
+        progress = (step - 1) / (self.config.schedule_until * current.steps)
+        self._follow_schedules(progress)
         self._seed_noise("step", total)
         with global_statistics(self.group):
             self._play(total, plans)
-        self.ema.update(self.generator, total - self.position.averaged_from)
+        self.ema.update(self.generator, total - self.position.averaged_from, progress)
         where = {"step": step, "total_steps": current.steps, "round": self.position.round}
         reports = []
         for role, plan in plans.items():
@@ -289,11 +290,15 @@ class Trainer:
     def _average_gradients(self, network: nn.Module) -> None:
         self.group.mean_gradients(network.parameters())
 
-    def _set_learning_rates(self, step: int, total_steps: int) -> None:
+    def _follow_schedules(self, progress: float) -> None:
+        self.objective.progress = progress
         for role, optimizer in self.optimizers.items():
             config = getattr(self.config.optimizers, role)
+            betas = moment_decays(config, progress)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, step, total_steps)
+                group["lr"] = learning_rate(config, progress)
+                if betas is not None:
+                    group["betas"] = betas
 
     # ------------------------------------------------------------------ what a checkpoint keeps
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gancompress.objectives.augment import Policy, diffaugment
-from gancompress.objectives.regularisers import filter_matrices, orthogonal_penalty, r1_penalty
+from gancompress.objectives.regularisers import filter_matrices, gradient_penalty, orthogonal_penalty
 from gancompress.seeds import generator as seeded
+from gancompress.sparsity.schedules import cosine
 from gancompress.training.distillation import Lesson, watched
 
 if TYPE_CHECKING:
@@ -23,7 +24,31 @@ if TYPE_CHECKING:
     from gancompress.training.batches import Latents, RealBatch
     from gancompress.training.distillation import GeneratorDistillation
 
-__all__ = ["DiscriminatorTerms", "Objective", "frozen", "unchanged", "written"]
+__all__ = ["DiscriminatorTerms", "Objective", "ZeroCentred", "frozen", "unchanged", "written"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ZeroCentred:
+    """A gradient penalty of some discriminator steps.
+
+    Attributes:
+        weight: gamma at the first step of a round, 0 = off.
+        every: discriminator steps between two penalties; the weight is scaled up to match.
+        final: gamma where the schedules end, None: as at the start.
+    """
+
+    weight: float = 0.0
+    every: int = 16
+    final: float | None = None
+
+    def due(self, draw: int) -> bool:
+        """Whether the ``draw``-th discriminator step computes it."""
+        return self.weight > 0 and draw % self.every == 0
+
+    def factor(self, progress: float) -> float:
+        """Return what the mean squared gradient is multiplied by."""
+        gamma = self.weight if self.final is None else cosine(self.weight, self.final, progress)
+        return 0.5 * gamma * self.every
 
 
 class DiscriminatorTerms(NamedTuple):
@@ -69,8 +94,9 @@ class Objective:
         loss: the adversarial loss.
         seed: the run's seed, for augmentation and interpolation.
         diffaugment: DiffAugment policies.
-        r1_weight: gamma of R1, 0 = off.
-        r1_every: discriminator steps between two R1 penalties; the weight is scaled up to match.
+        r1: penalty on the gradient at real images.
+        r2: the same at generated ones.
+        progress: of the schedules, 0 at the first step of a round and 1 where they end; the loop sets it.
         orthogonal_weight: beta of orthogonal regularisation, 0 = off.
         orthogonal_networks: whose weights it regularises.
         joint_batch: one discriminator call on real and generated images together (one power iteration of spectral
@@ -85,8 +111,9 @@ class Objective:
     loss: Loss[LossConfig]
     seed: int
     diffaugment: tuple[Policy, ...] = ()
-    r1_weight: float = 0.0
-    r1_every: int = 16
+    r1: ZeroCentred = ZeroCentred()
+    r2: ZeroCentred = ZeroCentred()
+    progress: float = 0.0
     orthogonal_weight: float = 0.0
     orthogonal_networks: Literal["generator", "discriminator", "both"] = "generator"
     joint_batch: bool = True
@@ -116,12 +143,12 @@ class Objective:
             real: real images.
             fake: generated images, detached.
             fake_labels: classes that ``fake`` was asked to show.
-            draw: index of the discriminator step in the run; R1 falls on multiples of ``r1_every``.
+            draw: index of the discriminator step in the run; R1 and R2 fall on multiples of their ``every``.
             micro: index of the micro-batch.
         """
 
-        def judge(images: Tensor) -> Tensor:  # penalties need second derivatives, in float32
-            out: Tensor = written(network)(images, real.labels)
+        def judge(images: Tensor, labels: Tensor | None = real.labels) -> Tensor:
+            out: Tensor = written(network)(images, labels)  # penalties need second derivatives, in float32
             return out
 
         real_images = self._augment(real.images, "real", draw, micro)
@@ -133,8 +160,12 @@ class Objective:
         )
         if penalty is not None:
             loss = loss + penalty
-        if self._r1_due(draw):
-            loss = loss + 0.5 * self.r1_weight * self.r1_every * r1_penalty(judge, real_images)
+        if self.r1.due(draw):
+            loss = loss + self.r1.factor(self.progress) * gradient_penalty(judge, real_images)
+        if self.r2.due(draw):
+            loss = loss + self.r2.factor(self.progress) * gradient_penalty(
+                lambda images: judge(images, fake_labels), fake_images
+            )
         loss = self._regularised(loss, "discriminator", written(network))
         if self.teacher is not None and self.distillation:
             with torch.no_grad():
@@ -145,7 +176,7 @@ class Objective:
 
     def penalties(self, draw: int) -> int:
         """Return how many gradient penalties the ``draw``-th discriminator step computes."""
-        return int(self.loss.penalises) + int(self._r1_due(draw))
+        return sum((self.loss.penalises, self.r1.due(draw), self.r2.due(draw)))
 
     def generator(
         self,
@@ -230,9 +261,6 @@ class Objective:
         if not self.orthogonal_weight or self.orthogonal_networks not in (role, "both"):
             return loss
         return loss + self.orthogonal_weight * orthogonal_penalty(filter_matrices(network))
-
-    def _r1_due(self, draw: int) -> bool:
-        return self.r1_weight > 0 and draw % self.r1_every == 0
 
     def _augment(self, images: Tensor, side: str, draw: int, micro: int) -> Tensor:
         if not self.diffaugment:

@@ -4,7 +4,7 @@
 a recipe that gives one to such an optimizer is refused here. As in timm, weight decay leaves biases and normalisation
 (one-dimensional parameters) alone.
 
-The learning rate is a pure function of the training step, so no scheduler has to be saved.
+The learning rate and the betas are pure functions of the training step, so no scheduler has to be saved.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from gancompress.errors import RecipeError, did_you_mean
+from gancompress.sparsity.schedules import cosine
 
 if TYPE_CHECKING:
     from gancompress.recipe.schema import OptimizerConfig
 
-__all__ = ["build_optimizer", "learning_rate", "optimizer_names"]
+__all__ = ["build_optimizer", "learning_rate", "moment_decays", "optimizer_names"]
 
 #: optimizers of torch whose fused kernel does what the plain one does, in one pass over memory
 _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
@@ -76,21 +77,24 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig, *, fused: bool 
     return optimizer
 
 
-def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
-    """Return the learning rate of one training step.
+def learning_rate(config: OptimizerConfig, progress: float) -> float:
+    """Return the learning rate at ``progress`` of the schedule: 0 at the first step of a round, 1 where it ends."""
+    return _on_the_way(config, config.lr, config.final_lr, progress)
 
-    Args:
-        config: initial rate and schedule.
-        step: training step of the round, 1 for the first.
-        total_steps: training steps of the round.
 
-    Returns:
-        ``lr`` at step 1; with the linear schedule ``lr * (1 - (step - 1) / total_steps)``, which would be 0 one step
-        after the last.
-    """
+def moment_decays(config: OptimizerConfig, progress: float) -> tuple[float, float] | None:
+    """Return the betas at ``progress`` of the schedule, None for those that stay as they are."""
+    if config.betas is None or config.final_beta2 is None:
+        return None
+    return config.betas[0], _on_the_way(config, config.betas[1], config.final_beta2, progress)
+
+
+def _on_the_way(config: OptimizerConfig, start: float, end: float, progress: float) -> float:
     if config.schedule == "constant":
-        return config.lr
-    return config.lr * max(0.0, 1.0 - (step - 1) / total_steps)
+        return start
+    if config.schedule == "cosine":
+        return cosine(start, end, progress)
+    return start * max(0.0, 1.0 - progress) + end * min(1.0, progress)
 
 
 def _given(config: OptimizerConfig) -> dict[str, Any]:

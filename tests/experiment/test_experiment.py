@@ -172,7 +172,11 @@ def test_every_loss_trains_with_everything_on(tmp_path: Path, loss: str) -> None
     run(
         tmp_path,
         f"objective.loss={loss}",
-        "objective.r1={weight: 1.0, every: 2}",
+        "objective.r1={weight: 1.0, every: 2, final: 0.1}",
+        "objective.r2={weight: 1.0, every: 1}",
+        "training.optimizers.generator={schedule: cosine, final_lr: 1e-5, final_beta2: 0.99}",
+        "training.ema={decay: 0.9, growing: true}",
+        "training.schedule_until=0.5",
         "objective.diffaugment=[color, translation, cutout]",
         "training.accumulate=2",
         "training.joint_batch=false",

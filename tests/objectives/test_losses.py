@@ -17,7 +17,7 @@ from gancompress.objectives.losses import (
     Relativistic,
     WGANGPConfig,
 )
-from gancompress.objectives.regularisers import r1_penalty
+from gancompress.objectives.regularisers import gradient_penalty
 from gancompress.seeds import generator
 from gancompress.training.objective import Objective
 
@@ -150,7 +150,7 @@ def linear(weight: torch.Tensor):
 
 def test_r1_of_a_linear_discriminator_is_its_squared_norm():
     weight = torch.tensor([3.0, 4.0, 0.0, 0.0], requires_grad=True)
-    penalty = r1_penalty(linear(weight), torch.randn(5, 1, 2, 2))
+    penalty = gradient_penalty(linear(weight), torch.randn(5, 1, 2, 2))
     assert penalty.item() == pytest.approx(25)
     penalty.backward()
     assert weight.grad.tolist() == [6.0, 8.0, 0.0, 0.0]
@@ -160,7 +160,7 @@ def test_r1_of_a_quadratic_discriminator():
     # D(x) = a/2 |x|²: grad = a x, penalty = a² E|x|², and its derivative in a is 2 a E|x|²
     scale = torch.tensor(3.0, requires_grad=True)
     images = torch.tensor([[1.0, 2.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]).reshape(2, 1, 2, 2)  # |x|² = 5 and 1
-    penalty = r1_penalty(lambda x: scale / 2 * x.square().sum((1, 2, 3)), images)
+    penalty = gradient_penalty(lambda x: scale / 2 * x.square().sum((1, 2, 3)), images)
     assert penalty.item() == pytest.approx(9 * 3)
     penalty.backward()
     assert scale.grad.item() == pytest.approx(2 * 3 * 3)
@@ -169,7 +169,7 @@ def test_r1_of_a_quadratic_discriminator():
 def test_r1_sees_through_spectral_norm():
     # one output: the normalised weight has norm 1 whatever the raw one is, so the penalty is 1 and pulls at nothing
     layer = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 1, bias=False))
-    penalty = r1_penalty(lambda x: layer(x.flatten(1)), torch.randn(3, 1, 2, 2))
+    penalty = gradient_penalty(lambda x: layer(x.flatten(1)), torch.randn(3, 1, 2, 2))
     assert penalty.item() == pytest.approx(1, abs=1e-5)
     penalty.backward()
     assert layer.parametrizations.weight.original.grad.abs().max() < 1e-5
@@ -182,7 +182,7 @@ def test_r1_agrees_with_finite_differences_through_normalised_convolutions():
     images = torch.randn(2, 1, 4, 4)
     net.train()(images)
     net.eval()  # no power iteration: the same function every time
-    penalty = r1_penalty(net, images)
+    penalty = gradient_penalty(net, images)
 
     exact, step = net.double(), 1e-5
     total = 0.0
@@ -203,7 +203,7 @@ def test_r1_trains_a_spectrally_normalised_discriminator():
     net = nn.Sequential(norm(nn.Conv2d(1, 3, 3)), nn.LeakyReLU(0.2), nn.Flatten(), norm(nn.Linear(12, 1))).train()
     real, fake = torch.randn(4, 1, 4, 4), torch.randn(4, 1, 4, 4)
     # three passes in one graph, as a discriminator step makes them: power iteration must not spoil the saved tensors
-    loss = Hinge(NoSettings()).discriminator(net(real), net(fake)) + 5 * r1_penalty(net, real)
+    loss = Hinge(NoSettings()).discriminator(net(real), net(fake)) + 5 * gradient_penalty(net, real)
     loss.backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
@@ -213,7 +213,7 @@ def test_r1_trains_a_spectrally_normalised_discriminator():
 def test_penalties_are_float32_under_autocast():
     weight = torch.full((4,), 1 + 2**-12, requires_grad=True)  # bf16 would round this to 1
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        penalty = r1_penalty(linear(weight), torch.randn(2, 1, 2, 2, dtype=torch.bfloat16))
+        penalty = gradient_penalty(linear(weight), torch.randn(2, 1, 2, 2, dtype=torch.bfloat16))
     assert penalty.dtype == torch.float32
     assert penalty.item() == pytest.approx(4 * (1 + 2**-12) ** 2, rel=1e-6)
     assert penalty.item() > 4
@@ -221,7 +221,7 @@ def test_penalties_are_float32_under_autocast():
 
 def test_penalties_work_where_gradients_are_off():
     with torch.no_grad():
-        penalty = r1_penalty(linear(torch.ones(4)), torch.randn(2, 1, 2, 2))
+        penalty = gradient_penalty(linear(torch.ones(4)), torch.randn(2, 1, 2, 2))
     assert penalty.item() == 4
 
 

@@ -9,7 +9,7 @@ from torch.nn.utils import parametrizations
 from gancompress.backbones.spectral import norm_vectors
 from gancompress.errors import CheckpointError
 from gancompress.recipe.schema import EMAConfig
-from gancompress.training.ema import SparseEMA, load_average
+from gancompress.training.ema import SparseEMA, decay_at, load_average
 
 
 class One(nn.Module):
@@ -40,6 +40,20 @@ def test_known_answer():
     ema.update(network, 2)
     assert ema.module.w.tolist() == [1.75, 0, 0, 3.5]
     assert network.w.tolist() == [4, 0, 0, 8]
+
+
+def test_a_half_life_that_grows():
+    # 0.75 at the end: a half-life of ln 0.5 / ln 0.75; half of that in the middle of the cosine, none at first
+    config = EMAConfig(decay=0.75, growing=True)
+    assert [decay_at(config, at) for at in (0.0, 0.5, 1.0, 2.0)] == pytest.approx([0.0, 0.75**2, 0.75, 0.75])
+    network, ema = pair(growing=True)
+    live(network, 4.0, 0.0, 0.0, 8.0)
+    ema.update(network, 1, 0.0)
+    assert ema.module.w.tolist() == [4, 0, 0, 8]
+    live(network, 0.0, 0.0, 0.0, 0.0)
+    ema.update(network, 2, 0.5)
+    assert ema.module.w.tolist() == [2.25, 0, 0, 4.5]
+    assert decay_at(EMAConfig(decay=0.75), 0.1) == 0.75
 
 
 def test_before_start_it_copies():

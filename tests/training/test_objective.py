@@ -13,7 +13,7 @@ from gancompress.experiment.assemble import build_dataset, build_trainer, declar
 from gancompress.objectives.losses import Hinge, NonSaturating, NoSettings, Relativistic
 from gancompress.recipe.load import parse_recipe
 from gancompress.training.batches import Latents, RealBatch
-from gancompress.training.objective import Objective, frozen
+from gancompress.training.objective import Objective, ZeroCentred, frozen
 
 if TYPE_CHECKING:
     from gancompress.training.loop import Trainer
@@ -56,7 +56,7 @@ class Square(Times):
 def test_r1_is_taken_at_real_images() -> None:
     # D(x) = x²: the gradient at the real image, 1, is 2. 3/2 · 4 · 4; at the generated one, 5, it would be 10
     losses = [
-        Objective(loss=Hinge(NoSettings()), seed=0, r1_weight=weight, r1_every=4)
+        Objective(loss=Hinge(NoSettings()), seed=0, r1=ZeroCentred(weight, 4))
         .discriminator(Square(1.0), REAL, torch.full((1, 1, 1, 1), 5.0), None, 0)
         .loss.item()
         for weight in (3.0, 0.0)
@@ -64,12 +64,43 @@ def test_r1_is_taken_at_real_images() -> None:
     assert losses[0] - losses[1] == 24.0
 
 
+def test_r2_is_taken_at_generated_images_with_their_labels() -> None:
+    # D(x) = x² · (1 + label): at the generated image, 5, of class 2 the gradient is 30; 3/2 · 4 · 900
+    class Labelled(Square):
+        def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+            assert labels is not None
+            return super().forward(x) * (1 + labels)
+
+    real = RealBatch(REAL.images, torch.tensor([0]))
+    fake = torch.full((1, 1, 1, 1), 5.0)
+    losses = [
+        Objective(loss=Hinge(NoSettings()), seed=0, r2=ZeroCentred(weight, 4))
+        .discriminator(Labelled(1.0), real, fake, torch.tensor([2]), 0)
+        .loss.item()
+        for weight in (3.0, 0.0)
+    ]
+    assert losses[0] - losses[1] == 5400.0
+
+
+def test_penalties_follow_a_cosine_to_where_they_end() -> None:
+    penalty = ZeroCentred(0.05, 2, final=0.005)
+    assert [penalty.factor(at) for at in (0.0, 0.5, 1.0, 3.0)] == pytest.approx([0.05, 0.0275, 0.005, 0.005])
+    assert ZeroCentred(2.0, 1).factor(0.7) == 1.0
+    objective = Objective(loss=Hinge(NoSettings()), seed=0, r1=penalty, r2=ZeroCentred(1.0, 3))
+    assert [objective.penalties(draw) for draw in range(7)] == [2, 0, 1, 1, 1, 0, 2]
+    losses = []
+    for progress in (0.0, 1.0):
+        objective.progress = progress
+        losses.append(objective.discriminator(Times(2.0), REAL, FAKE, None, 2).loss.item())
+    assert losses == pytest.approx([0.05 * 4, 0.005 * 4])
+
+
 def test_r1_weighs_half_its_gamma_and_is_scaled_up_for_the_steps_without_it() -> None:
     # D(x) = 2x: hinge is 0 on both sides, and the squared gradient is 4. gamma/2 · every · 4 = 3/2 · 4 · 4
     found = []
     for draw in range(9):
         network = Times(2.0)
-        loss = discriminator_loss(network, draw, r1_weight=3.0, r1_every=4)
+        loss = discriminator_loss(network, draw, r1=ZeroCentred(3.0, 4))
         loss.backward()
         assert network.weight.grad is not None
         found.append((loss.item(), network.weight.grad.item()))

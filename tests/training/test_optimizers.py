@@ -8,7 +8,7 @@ from torch import nn
 from gancompress.errors import RecipeError, UnsupportedOptimizerError
 from gancompress.recipe.schema import OptimizerConfig
 from gancompress.training.moments import first_moment, moments
-from gancompress.training.optimizers import build_optimizer, learning_rate, optimizer_names
+from gancompress.training.optimizers import build_optimizer, learning_rate, moment_decays, optimizer_names
 
 NULL = {"betas": None, "eps": None}
 
@@ -134,9 +134,32 @@ def test_fused_pairs_weights_gradients_and_loaded_moments_of_different_memory_la
 
 def test_learning_rate_known_answers():
     linear = OptimizerConfig(lr=0.8, schedule="linear")
-    assert [learning_rate(linear, step, 4) for step in (1, 2, 3, 4, 5)] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.0])
-    assert learning_rate(linear, 9, 4) == 0.0
-    assert {learning_rate(OptimizerConfig(lr=0.8), step, 4) for step in (1, 2, 4)} == {0.8}
+    assert [learning_rate(linear, step / 4) for step in range(5)] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.0])
+    assert learning_rate(linear, 2) == 0.0
+    assert {learning_rate(OptimizerConfig(lr=0.8), step / 4) for step in range(5)} == {0.8}
+    ending = OptimizerConfig(lr=0.8, schedule="linear", final_lr=0.4)
+    assert [learning_rate(ending, at) for at in (0, 0.25, 1, 2)] == pytest.approx([0.8, 0.7, 0.4, 0.4])
+
+
+def test_a_cosine_of_rates_and_betas():
+    config = OptimizerConfig(lr=2e-4, final_lr=5e-5, betas=(0.0, 0.9), final_beta2=0.99, schedule="cosine")
+    assert [learning_rate(config, at) for at in (0, 0.5, 1, 9)] == pytest.approx([2e-4, 1.25e-4, 5e-5, 5e-5])
+    found = [moment_decays(config, at) for at in (0, 0.5, 1)]
+    assert found == [(0.0, pytest.approx(beta)) for beta in (0.9, 0.945, 0.99)]
+    assert moment_decays(OptimizerConfig(), 0.5) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"final_lr": 1e-5}, "final_lr is where a schedule ends, and the schedule is constant"),
+        ({"final_beta2": 0.99}, "final_beta2 is where a schedule ends"),
+        ({"final_beta2": 0.99, "schedule": "cosine", "betas": None}, "give betas too"),
+    ],
+)
+def test_contradictions_of_schedules(settings, says):
+    with pytest.raises(ValueError, match=says):
+        OptimizerConfig(**settings)
 
 
 # ---------------------------------------------------------------- moments
