@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch.nn import functional as F
 
 from gancompress.components.registry import METRICS
@@ -44,8 +45,7 @@ class MeanDiscrepancy(Metric):
 
     def _mean(self, a: Tensor, b: Tensor) -> float:
         """Return the mean of 1 - kernel over all pairs of rows of length 1."""
-        total = sum(
-            float(((rows @ b.T - 1) / self.width**2).expm1().neg().sum())  # |x - y|² = 2 - 2 x·y
-            for rows in a.split(_ROWS)
-        )
+        total = 0.0
+        for rows in torch.split(a, _ROWS):
+            total -= float(((rows @ b.T - 1) / self.width**2).expm1().sum())  # |x - y|² = 2 - 2 x·y
         return total / (len(a) * len(b))

@@ -40,7 +40,7 @@ class DensityCoverage(Metric):
         need(count, self.least, "density and coverage")
         ours, theirs = some_of(fake.values, count).double(), some_of(real.values, count).double()
         inside, covered = 0, 0
-        for rows in theirs.split(_ROWS):
+        for rows in torch.split(theirs, _ROWS):
             radii = _distances(rows, theirs).kthvalue(self.neighbours + 1, 1, keepdim=True).values  # itself is one
             within = _distances(rows, ours) < radii
             inside += int(within.sum())

@@ -390,7 +390,7 @@ def _merge(conv: Convolution, scale: Tensor, shift: Tensor) -> None:
     """Put an affine map behind a convolution into it."""
     weight, groups = conv.weight.double(), conv.module.groups
     if isinstance(conv.module, nn.ConvTranspose2d):  # inputs of one group after the other, each with its own outputs
-        conv.weight = (weight.unflatten(0, (groups, -1)) * scale.reshape(groups, 1, -1, 1, 1)).flatten(0, 1)
+        conv.weight = (weight.reshape(groups, -1, *weight.shape[1:]) * scale.reshape(groups, 1, -1, 1, 1)).flatten(0, 1)
     else:
         conv.weight = weight * scale[:, None, None, None]
     conv.bias = shift if conv.bias is None else conv.bias.double() * scale + shift
