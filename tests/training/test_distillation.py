@@ -221,7 +221,7 @@ class Judge(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.utils.parametrizations.spectral_norm(nn.Conv2d(1, 4, 1))
+        self.conv = nn.utils.parametrizations.spectral_norm(nn.Conv2d(1, 4, 3, padding=1))
         self.output = nn.Linear(16, 1)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -245,6 +245,8 @@ def test_a_generator_has_nothing_to_learn_from_itself(loss: Any, policies: Any) 
     """All terms are 0, and the gradient is that of the adversarial loss; whatever the discriminator's norms do."""
     torch.manual_seed(0)
     student, judge = Plain(), Judge()
+    for vector in judge.buffers():  # far from where power iterations lead
+        vector.copy_(nn.functional.normalize(torch.randn_like(vector), dim=0))
     real = RealBatch(torch.randn(5, 1, 2, 2), None)
     latents = Latents(torch.randn(5, 2), None)
     state = {name: tensor.clone() for name, tensor in judge.state_dict().items()}
