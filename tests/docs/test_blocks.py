@@ -27,6 +27,7 @@ from blocks import (
 from typer.testing import CliRunner
 
 import gancompress
+from gancompress import api as front
 from gancompress.api import commands as api
 from gancompress.api.networks import is_foreign
 from gancompress.cli.main import app
@@ -228,7 +229,7 @@ class Reader:
         self.page, self.desk = page, desk
         self.namespace: dict[str, Any] = {"__name__": "__main__"}
         for name in ("run", "compare", "compress"):
-            monkeypatch.setattr(gancompress, name, functools.partial(getattr(self, name), getattr(api, name)))
+            monkeypatch.setattr(gancompress, name, functools.partial(getattr(self, name), getattr(front, name)))
 
     def work(self, *, whole: bool) -> None:
         """Run all blocks; ``whole``: see comparisons through."""
