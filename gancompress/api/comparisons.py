@@ -172,6 +172,7 @@ class PlannedComparison:
         batch: images of a call that is timed.
         force: whether times are believed however they spread.
         command: what repeats it, as it is typed; empty when it was not.
+        noise: seeds of latents that one run of the first method is evaluated with, to tell evaluation noise.
     """
 
     grid: Grid
@@ -181,6 +182,7 @@ class PlannedComparison:
     batch: int = 16
     force: bool = False
     command: str = ""
+    noise: int = 0
 
 
 def plan_comparison(
@@ -261,7 +263,7 @@ def run_comparison(
     from gancompress.api.outcomes import ComparisonOutcome
     from gancompress.comparison.results import collect
     from gancompress.comparison.runner import run_missing
-    from gancompress.comparison.shipping import evaluate_exported, ship
+    from gancompress.comparison.shipping import evaluate_exported, measure_noise, ship
     from gancompress.evaluation.extractors import build_extractor
     from gancompress.experiment.acceleration import device_of
     from gancompress.progress import ComparisonProgress, Silent
@@ -279,6 +281,7 @@ def run_comparison(
         ended = run_missing(folder, grid.cells, runner, told)
         evaluate_exported(grid, folder, planned.dataset, say)
         ship(grid, folder, planned.batch, force=planned.force, say=say)
+        measure_noise(grid, folder, planned.dataset, planned.noise, say)
     finally:
         if shown is not None:
             shown.end()

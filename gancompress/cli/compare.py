@@ -78,6 +78,9 @@ def compare(
     out: Annotated[Path, typer.Option("--out", help="Directory that holds comparisons.")] = Path("compare"),
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images of a call whose time is held equal.")] = 16,
     force: Annotated[bool, typer.Option("--force", help="Believe measured times however they spread.")] = False,
+    noise: Annotated[
+        int, typer.Option("--noise", min=0, help="Evaluate one run with so many seeds of latents: evaluation noise.")
+    ] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the grid and what it will cost, and stop.")] = False,
     set_: SetOption = None,
     smoke: SmokeOption = False,
@@ -125,7 +128,7 @@ def compare(
             force=force,
             say=lambda text: typer.echo(text, err=True),
         )
-        return dataclasses.replace(planned, command=shlex.join(["gancompress", *sys.argv[1:]]))
+        return dataclasses.replace(planned, command=shlex.join(["gancompress", *sys.argv[1:]]), noise=noise)
 
     def runner(planned: PlannedComparison) -> Runner:
         return _runner(executor, planned.jobs, settings)

@@ -16,10 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["SHIPPED", "ShippedCost", "exported_name", "read_exported", "read_shipped", "shipped_record"]
+__all__ = [
+    "NOISE",
+    "SHIPPED",
+    "ShippedCost",
+    "exported_name",
+    "read_exported",
+    "read_noise",
+    "read_shipped",
+    "shipped_record",
+]
 
 #: in the directory of a comparison
-SHIPPED = "shipped.json"
+SHIPPED, NOISE = "shipped.json", "noise.json"
 
 
 class ShippedCost(NamedTuple):
@@ -55,6 +64,16 @@ def read_exported(run: Path, step: int, values: str) -> Mapping[str, Any] | None
     except (OSError, ValueError) as error:
         raise RunError(f"cannot be read ({error}); delete it to measure again", where=str(path)) from error
     return mapping(record)
+
+
+def read_noise(folder: Path) -> tuple[str, list[float]] | None:
+    """Return the method whose generator was evaluated again and again, and the values of the primary metric."""
+    try:
+        record = parse_json(read_whole(folder / NOISE))
+    except (OSError, ValueError):
+        return None
+    values = [found for one in record.get("values", ()) if (found := number(one)) is not None]
+    return (str(record.get("method", "")), values) if len(values) > 1 else None
 
 
 def shipped_record(folder: Path) -> Mapping[str, Any]:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from gancompress.comparison.choices import VALUES
-from gancompress.comparison.exported import SHIPPED, exported_name, read_exported, shipped_record
+from gancompress.comparison.exported import NOISE, SHIPPED, exported_name, read_exported, read_noise, shipped_record
 from gancompress.comparison.plan import this_machine
 from gancompress.comparison.shipped import Clock
-from gancompress.errors import GancompressError, RunError
+from gancompress.errors import GancompressError
 from gancompress.experiment.finished import open_run
 from gancompress.experiment.measure import Evaluator, metric_record
 from gancompress.export.loading import LoadedGenerator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gancompress.data.base import Dataset
     from gancompress.export.packed import Values
 
-__all__ = ["evaluate_exported", "ship"]
+__all__ = ["evaluate_exported", "measure_noise", "ship"]
 
 
 def _exported(folder: ComparisonFolder, cell: Cell, values: str) -> Path:
@@ -87,6 +87,33 @@ def _evaluate(
     )
 
 
+def measure_noise(
+    grid: Grid, folder: ComparisonFolder, dataset: Dataset[Any], count: int, say: Callable[[str], None]
+) -> None:
+    """Evaluate one finished run of the first method with so many seeds of latents; what is there is kept.
+
+    Its classifier stays the same: the noise is that of the samples alone.
+    """
+    row = next((row for row in grid.rows if not row.baseline), grid.rows[0])
+    cell = next((cell for cell in row.cells if folder.status(cell).state == "done"), None)
+    known = read_noise(folder.path)
+    if cell is None or count < 2 or (known is not None and len(known[1]) == count):
+        return
+    say(f"evaluating {cell.name} with {count} seeds of latents")
+    run = open_run(folder.run_path(cell))
+    config, values = run.recipe.evaluation, []
+    generator = run.generator(weights=config.weights)
+    evaluator = Evaluator(config, dataset, torch.device("cpu"), Silent())
+    try:
+        for seed in range(config.seed, config.seed + count):
+            evaluator.config = config.model_copy(update={"seed": seed, "metrics": config.metrics[:1]})
+            values.append(evaluator(generator).results[0].value)
+    except GancompressError as error:
+        say(f"warning: evaluation noise is not measured: {error}")
+        return
+    write_json(folder.path / NOISE, {"method": row.choice.label, "run": cell.directory, "values": values})
+
+
 def ship(grid: Grid, folder: ComparisonFolder, batch: int, *, force: bool, say: Callable[[str], None]) -> None:
     """Export a finished run of every row and time all of them together; rows that were are not timed again.
 
@@ -110,7 +137,7 @@ def ship(grid: Grid, folder: ComparisonFolder, batch: int, *, force: bool, say: 
     say(f"timing {len(there)} generators as they are shipped")
     try:
         costs = iter(Clock(there[0], batch, force)(there))
-    except RunError as error:
+    except GancompressError as error:
         say(f"warning: not timed: {error}")
         return
     rows: list[dict[str, Any] | None] = []

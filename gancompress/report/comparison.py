@@ -23,7 +23,7 @@ from gancompress.report.comparison_table import (
 from gancompress.report.held import held_equal
 from gancompress.report.pages import fill, png_uri, write_page
 from gancompress.report.published import answers_of_comparison
-from gancompress.report.verdict import group_words, narrow_notes, verdicts
+from gancompress.report.verdict import group_words, narrow_notes, noise_notes, verdicts
 from gancompress.report.words import scaled
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def _table(results: Results, key: str, rows: Sequence[RowResult], looks: Mapping
             }
             for row in rows
         ],
-        "verdicts": [*verdicts(results, rows), *narrow_notes(results, rows)],
+        "verdicts": [*verdicts(results, rows), *narrow_notes(results, rows), *noise_notes(results, rows)],
         "times": how_times_are_measured(rows),
         "differences": difference_rows(results, rows) if len(results.grid.seeds) > 1 else ([], []),
         "figures": [figure for figure in figures if figure is not None],

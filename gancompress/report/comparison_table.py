@@ -11,7 +11,7 @@ from gancompress.comparison.paired import FEWEST, differences, references
 from gancompress.report.held import held_equal
 from gancompress.report.published import answers_of_comparison
 from gancompress.report.shown import Shown, Table
-from gancompress.report.verdict import narrow_notes, verdicts
+from gancompress.report.verdict import narrow_notes, noise_notes, verdicts
 from gancompress.report.words import density, duration, metric_value, size
 from gancompress.storage.atomic import write_file, write_json
 
@@ -181,7 +181,11 @@ def shown_comparison(results: Results) -> Shown:
         above.append(
             "The runs were evaluated under different protocols: their values must not be compared across the tables."
         )
-    below = [line for rows in results.tables.values() for line in verdicts(results, rows) + narrow_notes(results, rows)]
+    below = [
+        line
+        for rows in results.tables.values()
+        for line in verdicts(results, rows) + narrow_notes(results, rows) + noise_notes(results, rows)
+    ]
     if results.tables:
         below.append(how_best_is_picked(results))
         if len(results.grid.seeds) == 1:

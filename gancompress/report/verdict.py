@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import TYPE_CHECKING
 
+from gancompress.comparison.exported import read_noise
 from gancompress.comparison.paired import FEWEST, differences
 from gancompress.report.words import scaled, size
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from gancompress.comparison.paired import Difference
     from gancompress.comparison.results import Results, RowResult
 
-__all__ = ["group_words", "narrow_notes", "verdicts"]
+__all__ = ["group_words", "narrow_notes", "noise_notes", "verdicts"]
 
 
 def group_words(grid: Grid, group: float | None) -> str:
@@ -55,6 +57,20 @@ def _sentence(results: Results, one: Difference) -> str:
         more = "more than 1000 seeds" if one.needed is None else f"about {max(one.needed, len(one.seeds) + 1)} seeds"
         return f"{one.method} and {one.against} cannot be told apart: {means}; {more} would decide it."
     return f"{one.method} is {one.verdict} than {one.against}: {means}, p {one.corrected:.2g} after Holm's correction."
+
+
+def noise_notes(results: Results, rows: Sequence[RowResult]) -> list[str]:
+    """Say how far values lie apart for their samples alone, and for training, where the first was measured."""
+    noise = read_noise(results.path)
+    if noise is None:
+        return []
+    method, values = noise
+    spread = next((row.last.get(results.primary) for row in rows if row.method == method), None)
+    training = f"; over seeds of training, samples included, by ± {spread.std:.2g}" if spread and spread.std else ""
+    return [
+        f"Evaluation noise: {results.primary} of one run of {method} varies by ± {statistics.stdev(values):.2g} over "
+        f"{len(values)} seeds of latents (standard deviation, one classifier){training}."
+    ]
 
 
 def narrow_notes(results: Results, rows: Sequence[RowResult]) -> list[str]:

@@ -73,10 +73,11 @@ def test_a_comparison_from_end_to_end(tiny_file: Path, here: Path, monkeypatch: 
 
     monkeypatch.setattr(command, "_runner", lambda *_: InThisProcess())
     arguments = (str(tiny_file), "--methods", "dst,magnitude", "--set", "training.steps=4", "--no-narrow")
-    first = call(*arguments)
+    first = call(*arguments, "--noise", "3")
     assert first.exit_code == 0, first.output
     assert "One seed: an anecdote" in first.stdout
     assert "magnitude" in first.stdout
+    assert re.search(r"Evaluation noise: FD\S+ of one run of dst varies by ± [\d.]+ over 3 seeds", first.stdout)
     (folder,) = (path for path in (here / "compare").iterdir() if path.name != "runs")
     files = {path.name for path in folder.iterdir()}
     assert {"comparison.json", "compare.json", "compare.csv", "cells.csv", "compare.html", "cells"} <= files
