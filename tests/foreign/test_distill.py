@@ -299,5 +299,3 @@ def test_from_python_nothing_is_left_behind(tmp_path: Path, pictures: Any) -> No
     with pytest.raises(RecipeError, match="such as '60s'"):
         gancompress.compress(net, distill="2 epochs", **given)
     assert not any(tmp_path.iterdir())
-    with pytest.raises(RecipeError, match="distill is for networks from elsewhere"):
-        gancompress.compress("quickstart", distill="2 steps")  # type: ignore[call-overload]
