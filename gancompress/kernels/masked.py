@@ -1,8 +1,10 @@
 """The arithmetic of a masked layer, sparse on the native kernels or dense in torch, with its gradients: no choice here.
 
 What stays as dense does it: an input or a gradient with NaN or Inf makes a sparse call fall back to dense arithmetic,
-for ``0 * inf`` spreads through masked weights too; a gradient of a gradient (``create_graph=True``, as for R1 or
-gradient penalties) is computed dense. What masked positions of ``weight`` hold is never looked at, finite or not.
+for ``0 * inf`` spreads through masked weights too. What masked positions of ``weight`` hold is never looked at, finite
+or not. A gradient of a gradient towards the input (``create_graph=True``, as for R1 and other penalties) runs on the
+kernels as well: it is linear in what comes back and in the weight, so its own gradients are the layer and the layer's
+weight gradient. A third gradient is computed dense.
 """
 
 from __future__ import annotations
@@ -132,11 +134,70 @@ class _Sparse(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         for_bias = _bias_gradient(gradient) if need_b else None
-        if torch.is_grad_enabled():  # a graph of the gradient is wanted: dense operations record one
-            for_x, for_w = _dense_gradients(ctx, gradient, x, weight, (need_x, need_w))
+        if torch.is_grad_enabled():  # a graph of the gradient is wanted
+            need_x, need_w = need_x and _asked_for(ctx, 0), need_w and _asked_for(ctx, 1)
+            for_x = _apply(_InputGradient, gradient, weight, x.detach(), ctx) if need_x else None
+            _, for_w = _dense_gradients(ctx, gradient, x, weight, (False, need_w)) if need_w else (None, None)
         else:
-            for_x, for_w = _sparse_gradients(ctx, _taken(gradient), _taken(x), _given(ctx.layer, weight, ctx.pattern))
+            for_x, for_w = _sparse_gradients(ctx, gradient, x, weight)
         return for_x, for_w, for_bias, None, None, None, None, None
+
+
+class _InputGradient(torch.autograd.Function):
+    """The gradient of a masked layer towards its input, as a function of what comes back and of the weight."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, weight: Tensor, x: Tensor, layer: Any) -> Tensor:
+        """``layer`` is the context of the layer itself."""
+        ctx.of = layer
+        ctx.save_for_backward(gradient, weight, x)
+        found = _native_gradients(layer, gradient, x, weight, (True, False))[0]
+        if found is None:
+            found = _dense_gradients(layer, to_images(gradient), to_images(x), weight, (True, False))[0]
+        assert found is not None
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        of, (gradient, weight, x) = ctx.of, ctx.saved_tensors
+        layer: Layer = of.layer
+        passed = torch.where(x <= 0, 0.0, gradients[0]) if of.pre_relu else gradients[0]
+        need_g, need_w = ctx.needs_input_grad[:2]
+        for_g = for_w = None
+        if torch.is_grad_enabled():
+            for_g = _dense(layer, to_images(passed), keep(weight, of.pattern), None) if need_g else None
+        elif need_g:
+            for_g = sparse(of.lib, layer, passed.detach(), weight.detach(), None, of.pattern)
+        if need_w:
+            inner = _Linear(of)
+            for_w = (
+                None
+                if of.dense_gradient or torch.is_grad_enabled()
+                else _native_gradients(inner, gradient, passed, weight, (False, True))[1]
+            )
+            if for_w is None:
+                for_w = _dense_gradients(inner, to_images(gradient), to_images(passed), weight, (False, True))[1]
+        return for_g, for_w, None, None
+
+
+class _Linear:
+    """A layer's context without the ReLU in front of it."""
+
+    def __init__(self, of: Any) -> None:
+        self.layer, self.pattern, self.lib, self.dense_gradient = of.layer, of.pattern, of.lib, of.dense_gradient
+        self.pre_relu = False
+
+
+def _asked_for(ctx: Any, index: int) -> bool:
+    """Whether the gradient towards an input is used, where ``autograd.grad`` was asked for some alone.
+
+    ``needs_input_grad`` does not say so; a penalty on the input's gradient would pay for the weight's as well.
+    """
+    node = ctx.next_functions[index][0]
+    try:
+        return bool(torch._C._will_engine_execute_node(node))
+    except RuntimeError:  # a leaf that was asked for
+        return True
 
 
 def _taken(x: Tensor) -> Tensor:
@@ -155,15 +216,21 @@ def _bias_gradient(gradient: Tensor) -> Tensor:
     return rows_of(gradient).sum((0, 2, 3)) if is_batch_last(gradient) else gradient.sum((0, 2, 3))
 
 
+def _native_gradients(
+    ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor, want: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients on the kernels; None where one is not wanted, or something is not finite."""
+    layer: Layer = ctx.layer
+    plans = _backward_plans(ctx.lib, layer, ctx.pattern)
+    how = {"transpose": layer.op == "transpose", "want": want, "pre_relu": ctx.pre_relu, "bf16": layer.bf16}
+    given = (_taken(x.detach()), _taken(gradient.detach()), _given(layer, weight.detach(), ctx.pattern))
+    return calls.backward(ctx.lib, plans, *given, **how) or (None, None)
+
+
 def _sparse_gradients(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor | None, Tensor | None]:
     need_x, need_w = ctx.needs_input_grad[:2]
-    layer: Layer = ctx.layer
-    for_x = for_w = None
     want = (need_x, need_w and not ctx.dense_gradient)
-    if any(want):
-        plans, transpose = _backward_plans(ctx.lib, layer, ctx.pattern), layer.op == "transpose"
-        how = {"transpose": transpose, "want": want, "pre_relu": ctx.pre_relu, "bf16": layer.bf16}
-        for_x, for_w = calls.backward(ctx.lib, plans, x, gradient, weight, **how) or (None, None)
+    for_x, for_w = _native_gradients(ctx, gradient, x, weight, want) if any(want) else (None, None)
     missing = (need_x and for_x is None, need_w and for_w is None)
     if any(missing):  # asked for, or something is not finite
         dense_x, dense_w = _dense_gradients(ctx, to_images(gradient), to_images(x), weight, missing)

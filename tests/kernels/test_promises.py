@@ -133,16 +133,83 @@ def test_weight_gradients_lose_little_in_long_sums(isa):
     assert float(off.square().mean().sqrt() / wide.grad[mask].square().mean().sqrt()) < 4e-7
 
 
-def test_double_backward_is_that_of_dense(isa):
-    x, weight, mask = layer(n=3)
-    seconds = []
+def stacked(x, weights, masks, op):
+    """Two layers and what is between them, on the kernels or, without masks, in torch."""
+    settings = {} if op == "linear" else {"padding": 1}
+    more = {"stride": 2, "output_padding": 1} if op == "conv_transpose2d" else {}
+    for weight, mask in zip(weights, masks or (None, None), strict=True):
+        ours = getattr(kernels, op) if mask is not None else None
+        x = ours(x, weight, mask, **settings, **more) if ours else getattr(F, op)(x, weight, **settings, **more)
+        x = torch.tanh(x)
+    return x
+
+
+@pytest.mark.parametrize("op", ["conv2d", "conv_transpose2d", "linear"])
+@pytest.mark.parametrize("dense_gradient", [False, True])
+def test_double_backward_is_that_of_dense(isa, op, dense_gradient, monkeypatch):
+    shape = (8, 6) if op == "linear" else (17, 6, 5, 5)
+    x = torch.randn(shape)
+    weights = [torch.randn((6, 6) if op == "linear" else (6, 6, 3, 3)) * 0.3 for _ in range(2)]
+    masks = [torch.rand(weight.shape) < 0.4 for weight in weights]
+    own = getattr(kernels, op)
+    monkeypatch.setattr(kernels, op, lambda *a, **k: own(*a, **k, dense_gradient=dense_gradient))
+    found = []
+    for sparse in (True, False):
+        a, leaves = x.clone().requires_grad_(), [weight.clone().requires_grad_() for weight in weights]
+        given = leaves
+        if not sparse:
+            given = [torch.where(mask, weight, 0) for weight, mask in zip(leaves, masks, strict=True)]
+            if dense_gradient:  # the gradient towards the masked weight itself, as if nothing were masked
+                given = leaves = [weight.detach().requires_grad_() for weight in given]
+        out = stacked(a, given, masks if sparse else None, op)
+        (first,) = torch.autograd.grad(out.square().sum(), a, create_graph=True)
+        (first.square().sum() + out.sum()).backward()  # as a gradient penalty beside a loss does
+        found.append([a.grad, *(leaf.grad for leaf in leaves)])
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+    if not dense_gradient:
+        assert all(not grad[~mask].any() for grad, mask in zip(found[0][1:], masks, strict=True))
+
+
+def test_a_penalty_behind_a_relu(isa):
+    x, weight, mask = layer(n=16, c=6)
+    found = []
+    for ours in (True, False):
+        a, w = x.clone().requires_grad_(), weight.clone().requires_grad_()
+        h = (
+            kernels.conv2d(a, w, mask, padding=1, pre_relu=True)
+            if ours
+            else F.conv2d(F.relu(a), torch.where(mask, w, 0), padding=1)
+        )
+        (first,) = torch.autograd.grad(torch.tanh(h).sum(), a, create_graph=True)
+        first.square().sum().backward()
+        found.append((a.grad, w.grad))
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_a_third_gradient_is_right(isa):
+    x, weight, mask = layer(n=2, c=4)
+    found = []
     for function in (lambda a, b: kernels.conv2d(a, b, mask), lambda a, b: F.conv2d(a, torch.where(mask, b, 0.0))):
-        a, b = x.clone().requires_grad_(), weight.clone().requires_grad_()
-        (first,) = torch.autograd.grad(function(a, b).square().sum(), a, create_graph=True)
-        first.square().sum().backward()  # as a gradient penalty does
-        seconds.append(b.grad)
-    torch.testing.assert_close(seconds[0], seconds[1], rtol=1e-3, atol=1e-2)
-    assert seconds[0][~mask].abs().sum() == 0
+        a, b = x.clone().requires_grad_(), (weight * 0.2).clone().requires_grad_()
+        (first,) = torch.autograd.grad(torch.tanh(function(a, b)).sum(), a, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), a, create_graph=True)
+        second.square().sum().backward()
+        found.append(b.grad)
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)
+
+
+def test_a_penalty_of_the_inputs_gradient_runs_on_the_kernels(monkeypatch):
+    x, weight, mask = layer(n=16)
+    asked, real = [], calls.backward
+    monkeypatch.setattr(calls, "backward", lambda *a, **k: (asked.append(k["want"]), real(*a, **k))[1])
+    monkeypatch.setattr(torch.ops.aten, "convolution_backward", None)  # nothing dense
+    a, b = x.requires_grad_(), weight.requires_grad_()
+    (first,) = torch.autograd.grad(kernels.conv2d(a * 1, b * 1, mask).sum(), a, create_graph=True)
+    assert asked == [(True, False)], "the weight's gradient was not asked for"
+    first.square().sum().backward()
+    assert asked == [(True, False), (False, True)]
 
 
 @pytest.mark.parametrize("case", ["double", "autocast", "off", "empty", "never"])
