@@ -4,8 +4,9 @@ The library is a plain C interface over ctypes: float32 pointers in, float32 poi
 Python, so one build serves many versions of both, and ctypes releases the interpreter's lock during a call.
 
 Environment:
-    GANCOMPRESS_KERNELS: ``avx512vnni``, ``avx512``, ``avxvnni``, ``avx2``, ``dotprod`` or ``baseline`` picks an
-        instruction set, ``off`` runs everything dense. ``vnni`` and ``dotprod`` only change how bytes are multiplied.
+    GANCOMPRESS_KERNELS: ``amx``, ``avx512vnni``, ``avx512``, ``avxvnni``, ``avx2``, ``dotprod`` or ``baseline`` picks an
+        instruction set, ``off`` runs everything dense. ``amx``, ``vnni`` and ``dotprod`` only change how bytes are
+        multiplied.
     GANCOMPRESS_BF16: ``shifts`` lets machines without an instruction for it compute in bf16 too, to see what it does.
     GANCOMPRESS_KERNELS_LIBRARY: load this file instead of the installed one (used to run a sanitizer build).
 """
@@ -45,7 +46,7 @@ class Status:
 
     Attributes:
         available: true when sparse kernels run; false when everything runs dense.
-        isa: the instruction set in use (``avx512vnni``, ``avx512``, ``avxvnni``, ``avx2``, ``dotprod``,
+        isa: the instruction set in use (``amx``, ``avx512vnni``, ``avx512``, ``avxvnni``, ``avx2``, ``dotprod``,
             ``baseline``), or None.
         path: the library's file, or None when there is none.
         reason: why it is so, in one line.

@@ -39,7 +39,7 @@ __all__ = ["Layout", "NativeProgram", "fastest", "is_native", "layouts", "merged
 #: The largest stride that the kernels take.
 _LARGEST_STRIDE = 16
 #: Batches up to this size go image by image: the kernel works on whole vectors, which hold 16, 8 or 4 images.
-_SINGLE_UP_TO = {"avx512vnni": 8, "avx512": 8, "avxvnni": 4, "avx2": 4}
+_SINGLE_UP_TO = {"amx": 8, "avx512vnni": 8, "avx512": 8, "avxvnni": 4, "avx2": 4}
 _SINGLE_ELSEWHERE = 2
 #: Largest share of work that strips may add, along rows and along columns. At no waste, rows take 0.6 to 0.8 of the
 #: time of pixels in the lanes, on maps of 8x8 to 128x128; columns gain on signals only (0.6), and lose on small maps.
@@ -225,7 +225,7 @@ class NativeProgram:
                 more["shuffle"] = s.shuffle
             else:
                 words = words_of(s, _together(s, self._mode, self._lib.blocks))
-                in_lanes = words.blocks == OUTPUTS_IN_LANES
+                in_lanes = self._mode == FLAT and words.blocks == OUTPUTS_IN_LANES > self._lib.blocks
                 pattern, factors = words.pattern, s.factors()
                 args.weight, args.scale, args.shift = map(_at, (words.words, *factors))
                 args.blocks, args.shuffle = words.blocks, s.shuffle
@@ -301,7 +301,7 @@ def _together(s: ConvStep, mode: int, most: int) -> Sequence[int]:
     """Return how many outputs of a convolution of bytes may be computed together, preferred numbers first."""
     if mode == FLAT:
         return (OUTPUTS_IN_LANES,) if s.shuffle == 1 else ()
-    return [blocks for blocks in (4, 2) if blocks <= most]
+    return [blocks for blocks in (16, 4, 2) if blocks <= most]
 
 
 def merged(s: ConvStep) -> ConvStep:

@@ -121,7 +121,7 @@ def test_what_is_not_in_bytes_is_rounded_to_bf16(written: Path) -> None:
             torch.testing.assert_close(packed.state[name], weight.parameter.detach(), rtol=2**-8, atol=0)
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avxvnni", "avx512", "avx512vnni"])
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avxvnni", "avx512", "avx512vnni", "amx"])
 def test_the_same_bytes_on_every_instruction_set(path: Path, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as chosen:
         chosen.setenv("GANCOMPRESS_KERNELS", isa)

@@ -44,7 +44,7 @@ def test_instructions_that_are_not_here(tmp_path):
     if "avx2" not in cpu_flags():
         pytest.skip("emulates with AVX2")
     names, wanted = told(str(built("g++", tmp_path / "x86", "-DGC_EMULATED")))
-    assert names == {"avx512vnni", "avx512", "avxvnni", "avx2", "baseline"}
+    assert names == {"amx", "avx512vnni", "avx512", "avxvnni", "avx2", "baseline"}
     if shutil.which(ARM) is None or shutil.which("qemu-aarch64") is None:
         pytest.skip(f"needs {ARM} and qemu-aarch64 for arm64")
     (tmp_path / "arm").mkdir()
@@ -57,7 +57,12 @@ def test_instructions_that_are_not_here(tmp_path):
 @pytest.mark.skipif(shutil.which("objdump") is None or shutil.which("g++") is None, reason="needs g++ and objdump")
 @pytest.mark.parametrize(
     ("name", "instruction", "register"),
-    [("avx512vnni", "vpdpbusd", "%zmm"), ("avxvnni", "vpdpbusd", "%ymm"), ("avx512", "vpmaddubsw", "%zmm")],
+    [
+        ("amx", "tdpbsud", "%tmm"),
+        ("avx512vnni", "vpdpbusd", "%zmm"),
+        ("avxvnni", "vpdpbusd", "%ymm"),
+        ("avx512", "vpmaddubsw", "%zmm"),
+    ],
 )
 def test_the_instruction_is_used_and_products_are_rounded(tmp_path, name, instruction, register):
     out = tmp_path / "kernels.o"

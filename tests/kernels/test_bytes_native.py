@@ -149,23 +149,62 @@ def test_sixteen_outputs_side_by_side_on_maps_of_every_size(isa, size):
         assert torch.equal(got, want), mode
 
 
+@pytest.mark.parametrize("images", [1, 9, 20])
+def test_sixteen_outputs_with_everything_behind_them(isa, images):
+    """Blocks that keep nothing, more entries than a matrix has, and all that can be fused, in every layout."""
+    net = Program((36, 6, 5))
+    held = net.quantize(net.input, Quantized(0.02, 100))
+    scales, bias = torch.rand(64) * 1e-3, torch.randn(64)
+    weight, mask = in_blocks(64, 36, 3, 3, outputs=16, inputs=4)
+    for empty in (0, 2, 3):
+        mask[16 * empty : 16 * empty + 16] = False
+    mask[16:32, :32] = True
+    options = {"padding": 1, "weight_scale": scales, "bias": bias}
+    h = net.conv(held, weight, mask, activation=0.2, **options)
+    one = net.quantize(h, Quantized(0.03, 7))
+    two = net.quantize(h, Quantized(0.05), scale=torch.rand(64), shift=torch.randn(64), activation=0.0)
+    sum_ = net.conv(two, *in_blocks(64, 64, 3, 3, outputs=16, inputs=4), add=(Addend(one, 0.5), Addend(h)), **options)
+    last = net.quantize(sum_, Quantized(0.1, 3))
+    tiny = net.conv(
+        last, *in_blocks(64, 64, 3, 3, outputs=16, inputs=4), shuffle=2, activation=torch.rand(16), **options
+    )
+    net.output(sum_, tiny)
+    x = torch.randn(images, 36, 6, 5)
+    x[0, 3, 2, 1] = float("nan")
+    want = net.dense(x)
+    for mode, got in layouts_of(net, x):
+        assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True)), mode
+
+
 def test_which_weights_are_computed_sixteen_outputs_at_a_time(isa):
     net = Program((8, 5, 5))
     held = net.quantize(net.input, Quantized(0.02))
 
-    def blocks(outputs, inputs, size=32, mode=FLAT, **options):
+    def blocks(outputs, inputs, size=32, mode=FLAT, most=4, **options):
         scales = torch.ones(size)
         weight, mask = in_blocks(size, 8 // options.get("groups", 1), 3, 3, outputs=outputs, inputs=inputs)
         net.conv(held, weight, mask, weight_scale=scales, **options)
         step = net._steps[-1]
-        return words_of(step, together(step, mode, 4)).blocks
+        return words_of(step, together(step, mode, most)).blocks
 
     assert [blocks(16, 4), blocks(16, 1), blocks(16, 4, groups=2)] == [16, 16, 16]
     assert [blocks(1, 4), blocks(4, 4), blocks(8, 4, 24), blocks(16, 4, 64, shuffle=2)] == [1, 1, 1, 1]
     assert [blocks(16, 4, mode=BATCH), blocks(2, 4, mode=BATCH)] == [4, 2]
+    matrices = {"mode": BATCH, "most": 16}
+    assert [blocks(16, 4, **matrices), blocks(16, 4, 64, shuffle=2, **matrices), blocks(8, 4, **matrices)] == [
+        16,
+        16,
+        4,
+    ]
 
 
 def test_what_multiplies_bytes_is_told(isa):
-    expected = {"avx512vnni": "vpdpbusd", "avxvnni": "vpdpbusd", "avx512": "pmaddubsw", "avx2": "pmaddubsw"}
+    expected = {
+        "amx": "tdpbsud",
+        "avx512vnni": "vpdpbusd",
+        "avxvnni": "vpdpbusd",
+        "avx512": "pmaddubsw",
+        "avx2": "pmaddubsw",
+    }
     assert status().int8
     assert status().int8 == expected.get(isa, status().int8)

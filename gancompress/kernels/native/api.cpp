@@ -9,6 +9,10 @@
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
 #endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #if defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -40,6 +44,20 @@ bool has_avxvnni() {
 #endif
 #endif
 
+#if defined(GC_HAS_AMX)
+// The processor has tiles of bytes, and the system saves them and lets this process have them.
+bool has_amx() {
+  if (kEmulated) return true;
+  constexpr uint32_t kTiles = 1u << 24, kOfBytes = 1u << 25, kXsave = 1u << 27, kTileState = 3u << 17;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!has_avx512vnni() || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kTiles) == 0 || (d & kOfBytes) == 0) return false;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & kXsave) == 0) return false;
+  asm volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+  constexpr long kAskForState = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM of the kernel's interface
+  return (a & kTileState) == kTileState && syscall(SYS_arch_prctl, kAskForState, kTileData) == 0;
+}
+#endif
+
 #if defined(GC_HAS_DOTPROD)
 bool has_dotprod() {
 #if defined(__ARM_FEATURE_DOTPROD)
@@ -56,6 +74,9 @@ bool has_dotprod() {
 const std::vector<gc::Isa>& isas() {
   static const std::vector<gc::Isa> all = {
 #if defined(__x86_64__) || defined(__i386__)
+#if defined(GC_HAS_AMX)
+      with(gc::isa_avx512, gc::bytes_amx, "amx", has_amx),
+#endif
       with(gc::isa_avx512, gc::bytes_avx512vnni, "avx512vnni", has_avx512vnni),
       with(gc::isa_avx512, gc::bytes_avx512),
 #if defined(GC_HAS_AVXVNNI)

@@ -19,6 +19,15 @@
 #define GC_MANY_REGISTERS 0
 #endif
 
+// rows that are taken together, at most
+#if defined(GC_MATRICES)
+#define GC_MOST_BLOCKS 16
+#elif GC_DOT == GC_HALVES
+#define GC_MOST_BLOCKS 1
+#else
+#define GC_MOST_BLOCKS 4
+#endif
+
 namespace gc {
 namespace GC_INSIDE {
 
@@ -263,6 +272,8 @@ __attribute__((noinline)) static void finish(const ByteJob& j, const int32_t* su
   }
 }
 
+#include "impl_bytes_finish.h"
+
 // ---- one register tile
 
 template <int B, int TH, int TW>
@@ -275,6 +286,7 @@ static void conv_chunk(const ByteJob& j, int32_t chunk, int32_t lane0, int32_t y
   const int64_t step = static_cast<int64_t>(p.nphx) * p.pw * VL;
   const int32_t* packed = words_of(j.packed) + ty * step + tx * VL;
   int32_t* sums = reinterpret_cast<int32_t*>(j.acc) + static_cast<int64_t>(tile) * p.rows * kSums;
+  const bool words_of_result = in_words(j);
   alignas(64) int32_t done[kSums];
 #define GC_EACH GC_UNROLL for (int b = 0; b < B; b++) GC_UNROLL for (int i = 0; i < TH; i++) GC_UNROLL for (int k = 0; k < TW; k++)
   for (int32_t row = j.row0; row < j.row1; row++) {
@@ -310,13 +322,21 @@ static void conv_chunk(const ByteJob& j, int32_t chunk, int32_t lane0, int32_t y
     }
     int32_t* to = last ? done : acc;
     GC_EACH store(to + ((b * TH + i) * TW + k) * VL, a[b][i][k]);
-    for (int32_t b = 0; last && b < B; b++) finish<TH, TW>(j, done + b * TH * TW * VL, row, b, lane0, y0, x0);
+    if (B == kInWord && last && words_of_result) finish_word<TH, TW>(j, done, TH * TW * VL, row, 0, lane0, y0, x0);
+    else for (int32_t b = 0; last && b < B; b++) finish<TH, TW>(j, done + b * TH * TW * VL, row, b, lane0, y0, x0);
   }
 #undef GC_EACH
 }
 
+#if defined(GC_MATRICES)
+#include "impl_bytes_tiles.h"
+#endif
+
 template <int B, int TH, int TW>
 static void conv_tiles(const ByteJob& j) {
+#if defined(GC_MATRICES)
+  const Matrices matrices;
+#endif
   const Plan& p = *j.plan;
   const int32_t grid_h = (j.ho + j.so_y - 1) / j.so_y, grid_w = (j.wo + j.so_x - 1) / j.so_x;
   const int32_t high = TH * p.gy, wide = TW * p.gx;
@@ -328,7 +348,13 @@ static void conv_tiles(const ByteJob& j) {
           pack(j, lane0, y0, x0, c0, c1);
           int32_t tile = 0;
           for (int32_t ty = 0; ty < high && y0 + ty < grid_h; ty += TH)
-            for (int32_t tx = 0; tx < wide && x0 + tx < grid_w; tx += TW) conv_chunk<B, TH, TW>(j, k, lane0, y0 + ty, x0 + tx, ty, tx, tile++);
+            for (int32_t tx = 0; tx < wide && x0 + tx < grid_w; tx += TW) {
+#if defined(GC_MATRICES)
+              if constexpr (B == kTileRows) tiles_region<TH, TW>(j, lane0, y0 + ty, x0 + tx, ty, tx);
+              else
+#endif
+              conv_chunk<B, TH, TW>(j, k, lane0, y0 + ty, x0 + tx, ty, tx, tile++);
+            }
         }
 }
 
@@ -347,6 +373,9 @@ static void conv(const ByteJob& j) {
 #endif
     GC_TILE(2, 2, 2) GC_TILE(2, 1, 4) GC_TILE(2, 1, 2) GC_TILE(2, 1, 1)
     GC_TILE(4, 1, 2) GC_TILE(4, 1, 1)
+#endif
+#if defined(GC_MATRICES)
+    GC_TILE(16, 1, 4) GC_TILE(16, 2, 4) GC_TILE(16, 4, 4) GC_TILE(16, 1, 8) GC_TILE(16, 2, 8) GC_TILE(16, 1, 16)
 #endif
 #undef GC_TILE
   }
@@ -398,6 +427,6 @@ static void sum(const MapJob& j) {
 
 }  // namespace GC_INSIDE
 
-extern const ByteKernels GC_JOIN(bytes_, GC_ISA) = {GC_DOT == GC_HALVES, GC_DOT == GC_HALVES ? 1 : 4, GC_INSIDE::kOffset, GC_INSTRUCTIONS, GC_INSIDE::conv, GC_INSIDE::conv_flat, GC_INSIDE::conv_lanes, GC_INSIDE::quantize, GC_INSIDE::sum};
+extern const ByteKernels GC_JOIN(bytes_, GC_ISA) = {GC_DOT == GC_HALVES, GC_MOST_BLOCKS, GC_INSIDE::kOffset, GC_INSTRUCTIONS, GC_INSIDE::conv, GC_INSIDE::conv_flat, GC_INSIDE::conv_lanes, GC_INSIDE::quantize, GC_INSIDE::sum};
 
 }  // namespace gc

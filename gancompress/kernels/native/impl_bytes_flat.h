@@ -196,10 +196,36 @@ static void flat_run(const ByteJob& j, int32_t q0, int32_t count) {
   }
 }
 
+#if defined(GC_MATRICES)
+// Sixteen rows together; see impl_bytes_tiles.h.
+static void flat_tiles(const ByteJob& j, int32_t positions) {
+  constexpr int32_t kRun = kFlatVectors * VL, kGroup16 = kBeside * VL;
+  const Matrices matrices;
+  const int32_t phases = j.plan->phases();
+  int32_t* const sums = reinterpret_cast<int32_t*>(j.acc);
+  const auto of_row = [&](int32_t row) { return sums + static_cast<int64_t>(row) * kTileRows * kRun; };
+  for (int32_t q0 = 0; q0 < positions; q0 += kRun) {
+    const int32_t count = positions - q0 < kRun ? positions - q0 : kRun;
+    const int32_t* packed = words_of(j.packed) + q0;
+    multiply(
+        j, (count + kGroup16 - 1) / kGroup16, kRun, [&](int32_t group) { return packed + group * kGroup16; }, of_row,
+        [&](int32_t row) {
+          if ((row + 1) % phases != 0) return;
+          const int32_t first = row + 1 - phases;
+          for (int32_t b = 0; b < kTileRows; b += kInWord)
+            finish_flat(j, row / phases * kTileRows + b, kInWord, q0, count, {of_row(first) + b * kRun, kRun, kTileRows * kRun});
+        });
+  }
+}
+#endif
+
 static void conv_flat(const ByteJob& j) {
   const Plan& p = *j.plan;
   pack_flat(j);
   const int32_t positions = p.th * p.nphx * p.pw;
+#if defined(GC_MATRICES)
+  if (j.blocks == kTileRows) return flat_tiles(j, positions);
+#endif
   const int32_t vectors = (positions + VL - 1) / VL;
   const int32_t most = VL == 16 ? kFlatVectors : kFlatVectors / 2;
   const int32_t runs = (vectors + most - 1) / most, even = (vectors + runs - 1) / runs;

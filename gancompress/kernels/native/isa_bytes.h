@@ -28,12 +28,12 @@ struct View {
 
 // Of TileJob it takes the input (words of bytes), the output (null: not wanted), addends, activation, tiles and memory.
 struct ByteJob : TileJob {
-  int32_t blocks;           // rows that share their entries: 1, 2 or 4; kLanes where they are in the lanes
+  int32_t blocks;           // rows that share their entries: 1, 2 or 4; kLanes where they are in the lanes or in tiles
   int32_t so_y, so_x;       // of the output, a pixel shuffle included
   const int32_t* ptr;       // [chunks][rows + 1] into off: entries of a row, those that go in pairs first
   const int32_t* single;    // [chunks][rows]: where those begin that go alone
   const int32_t* off;
-  const int32_t* words;     // four weights for every one of the rows of the block
+  const int32_t* words;     // four weights for every one of the rows of the block; in tiles [kLanes rows][kLanes entries]
   const int32_t* start;     // [rows * blocks]: what sums begin at
   const float* factor;      // per row of the dense weight
   const float* shifts;      // per row and phase
@@ -74,6 +74,10 @@ extern const ByteKernels bytes_avx512vnni;
 #if defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11
 #define GC_HAS_AVXVNNI
 extern const ByteKernels bytes_avxvnni;
+#endif
+#if defined(__x86_64__) && defined(__linux__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define GC_HAS_AMX
+extern const ByteKernels bytes_amx;
 #endif
 #endif
 

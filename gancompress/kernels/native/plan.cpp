@@ -43,7 +43,7 @@ Tile choose_tile(const PlanShape& s, const Isa& isa) {
   const bool point = s.kh == 1 && s.kw == 1;
   for (const Tile& t : kTiles) {
     const int32_t positions = t.h * t.w;
-    if (positions * s.blocks > isa.registers / 2) continue;
+    if (s.blocks < kLanes ? positions * s.blocks > isa.registers / 2 : t.w % 4 != 0) continue;  // matrices have registers of their own
     const double covered = static_cast<double>(ceil_div(s.grid_h, t.h)) * t.h * ceil_div(s.grid_w, t.w) * t.w;
     // Two loads and a broadcast per entry are shared by the positions of a tile; the halo by its area.
     const double halo = point ? 1.0 : static_cast<double>((t.h + 2) * (t.w + 2)) / positions;
@@ -167,7 +167,8 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   const int64_t fits = (weights ? kWeightTileBytes : kTileBytes) / (channel_floats * 4);
   const int64_t most = (weights ? kMostWeightTileBytes : kMostTileBytes) / (channel_floats * 4);
   const int64_t worthwhile = std::min<int64_t>(most, static_cast<int64_t>(kEntriesPerVisit / per_channel));
-  p.chunk = s.chunk > 0 ? s.chunk : s.in_lanes ? p.in_channels : static_cast<int32_t>(std::max<int64_t>({8, fits / 4 * 4, worthwhile}));
+  const bool matrices = s.blocks == kLanes;  // take sixteen entries at a time, and have no sums to be put by
+  p.chunk = matrices || s.in_lanes ? p.in_channels : s.chunk > 0 ? s.chunk : static_cast<int32_t>(std::max<int64_t>({8, fits / 4 * 4, worthwhile}));
   p.chunks = ceil_div(p.in_channels, std::min(p.chunk, p.in_channels));
   p.chunk = ceil_div(p.in_channels, p.chunks);  // even chunks
   if (s.tiles_y > 0) p.gy = s.tiles_y, p.gx = s.tiles_x;

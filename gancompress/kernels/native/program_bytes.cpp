@@ -112,6 +112,23 @@ View view_of(const Program& g, const ViewOf& view, const Memory& own, const GcRu
 
 }  // namespace
 
+namespace {
+
+// Sixteen rows with images in the lanes, for kernels that multiply matrices.
+bool in_tiles(const Plan& p, const Words& w) { return w.blocks == kLanes && p.block == 1; }
+
+// Adds entries in tiles of kLanes, [row][entry]; the last is filled with weights of 0.
+void add_tiles(const std::vector<Entry>& entries, Words* w) {
+  for (size_t t = 0; t < entries.size(); t += kLanes) {
+    const size_t count = std::min<size_t>(kLanes, entries.size() - t);
+    for (size_t e = 0; e < kLanes; e++) w->off.push_back(entries[e < count ? t + e : t].off);
+    for (int32_t row = 0; row < kLanes; row++)
+      for (size_t e = 0; e < kLanes; e++) w->words.push_back(e < count ? entries[t + e].words[row] : 0);
+  }
+}
+
+}  // namespace
+
 std::unique_ptr<const Words> words_of(const Plan& p, const GcStep& at, const ByteKernels& kernels) {
   auto made = std::make_unique<Words>();
   Words& w = *made;
@@ -131,6 +148,11 @@ std::unique_ptr<const Words> words_of(const Plan& p, const GcStep& at, const Byt
       }
       const int32_t begin = static_cast<int32_t>(w.off.size());
       w.ptr.push_back(begin);
+      if (in_tiles(p, w)) {
+        add_tiles(entries, &w);
+        w.single.push_back(begin);
+        continue;
+      }
       w.single.push_back(begin + (kernels.halves ? pair_up(&entries) : 0));
       for (const Entry& entry : entries) {
         w.off.push_back(entry.off);
