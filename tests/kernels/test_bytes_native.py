@@ -162,7 +162,9 @@ def test_sixteen_outputs_with_everything_behind_them(isa, images):
     options = {"padding": 1, "weight_scale": scales, "bias": bias}
     h = net.conv(held, weight, mask, activation=0.2, **options)
     one = net.quantize(h, Quantized(0.03, 7))
-    two = net.quantize(h, Quantized(0.05), scale=torch.rand(64), shift=torch.randn(64), activation=0.0)
+    shift = torch.randn(64)
+    shift[4:6] = float("nan")
+    two = net.quantize(h, Quantized(0.05, 9), scale=torch.rand(64), shift=shift, activation=0.0)
     sum_ = net.conv(two, *in_blocks(64, 64, 3, 3, outputs=16, inputs=4), add=(Addend(one, 0.5), Addend(h)), **options)
     last = net.quantize(sum_, Quantized(0.1, 3))
     tiny = net.conv(

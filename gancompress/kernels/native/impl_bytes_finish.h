@@ -2,8 +2,9 @@
 
 // a > b ? a : b and a < b ? a : b, which are b where either is not a number: as the instructions do it.
 #if !defined(GC_EMULATED) && (GC_DOT == GC_VNNI || GC_DOT == GC_HALVES) && GC_VL == 16
-GC_INLINE vf larger(vf a, vf b) { return reinterpret_cast<vf>(_mm512_max_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b))); }
-GC_INLINE vf smaller(vf a, vf b) { return reinterpret_cast<vf>(_mm512_min_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b))); }
+constexpr __mmask16 kAllLanes = 0xffff;  // the forms without a mask make some compilers warn of their own headers
+GC_INLINE vf larger(vf a, vf b) { return reinterpret_cast<vf>(_mm512_maskz_max_ps(kAllLanes, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b))); }
+GC_INLINE vf smaller(vf a, vf b) { return reinterpret_cast<vf>(_mm512_maskz_min_ps(kAllLanes, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b))); }
 // The nearest whole number, ties to even ones; 0 for what is no number. Of numbers up to 255.
 GC_INLINE vi nearest(vf v) {
   const __m512 x = reinterpret_cast<__m512>(v);
