@@ -39,6 +39,7 @@ def compare(
     out: str | Path = "compare",
     batch: int = 16,
     force: bool = False,
+    noise: int = 0,
     smoke: bool = False,
     progress: bool | Watcher = True,
 ) -> ComparisonOutcome:
@@ -72,6 +73,7 @@ def compare(
         out: directory that holds comparisons.
         batch: images of a call that is timed.
         force: believe times however they spread.
+        noise: seeds of latents that one run of the first method is evaluated with, to tell evaluation noise; 0: none.
         smoke: shrink every run as :func:`~gancompress.run` does, to see the comparison work; the numbers mean nothing.
         progress: show how it goes; False is silent; a :class:`~gancompress.progress.Watcher` is told.
 
@@ -88,7 +90,7 @@ def compare(
     auto = parse_auto(str(seeds), until) if isinstance(seeds, str | int) else parse_auto("0,1", until)
 
     def plan(seeds: str) -> PlannedComparison:
-        return plan_comparison(
+        planned = plan_comparison(
             recipe,
             methods if isinstance(methods, str) else ",".join(methods),
             overrides,
@@ -104,6 +106,7 @@ def compare(
             batch=batch,
             force=force,
         )
+        return dataclasses.replace(planned, noise=noise)
 
     def runner(planned: PlannedComparison) -> Runner:
         return InThisProcess() if jobs == 0 else LocalProcesses(planned.jobs)

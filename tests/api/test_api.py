@@ -399,6 +399,8 @@ def test_a_comparison(capfd: pytest.CaptureFixture[str]) -> None:
     told = capfd.readouterr()
     assert told.out == ""
     assert "done in" not in told.err  # nothing was run again
+    assert "Evaluation noise" not in shown
+    assert "of one run of static varies by" in str(gancompress.compare(TINY, **arguments, noise=2, progress=False))
 
 
 def test_a_comparison_counts_what_ended_and_names_what_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
