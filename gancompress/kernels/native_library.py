@@ -4,8 +4,8 @@ The library is a plain C interface over ctypes: float32 pointers in, float32 poi
 Python, so one build serves many versions of both, and ctypes releases the interpreter's lock during a call.
 
 Environment:
-    GANCOMPRESS_KERNELS: ``amx``, ``avx512vnni``, ``avx512``, ``avxvnni``, ``avx2``, ``dotprod`` or ``baseline`` picks an
-        instruction set, ``off`` runs everything dense. ``amx``, ``vnni`` and ``dotprod`` only change how bytes are
+    GANCOMPRESS_KERNELS: ``amx``, ``avx512vnni``, ``avx512``, ``avxvnni``, ``avx2``, ``dotprod`` or ``baseline`` picks
+        an instruction set, ``off`` runs everything dense. ``amx``, ``vnni`` and ``dotprod`` only change how bytes are
         multiplied.
     GANCOMPRESS_BF16: ``shifts`` lets machines without an instruction for it compute in bf16 too, to see what it does.
     GANCOMPRESS_KERNELS_LIBRARY: load this file instead of the installed one (used to run a sanitizer build).
