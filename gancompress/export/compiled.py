@@ -26,11 +26,11 @@ from gancompress.kernels.tuning import chosen_mode
 from gancompress.quantization.programs import named
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from gancompress.quantization.ranges import LayerBytes
 
-__all__ = ["CompiledGenerator", "LayerReport", "ProgramModule", "compile_generator"]
+__all__ = ["AffineModule", "CompiledGenerator", "LayerReport", "ProgramModule", "compile_generator"]
 
 #: Up to this share of multiply-adds nothing is measured before compiling: at it, ten generators of 1.6 to 290 ms were
 #: all compiled to be 2.2 to 4 times as fast (docs/export.md). Above, the break-evens of their layers decide.
@@ -115,7 +115,7 @@ class ProgramModule(nn.Module):
         return images
 
 
-class _AffineModule(nn.Module):
+class AffineModule(nn.Module):
     """Composes the gains and biases of a :class:`Read`, some given image by image, to what a program takes.
 
     Called with what the read's nodes give; returns ``[N, 2, C]`` (N is 1 when no factor knows better).
@@ -129,6 +129,11 @@ class _AffineModule(nn.Module):
             if isinstance(factor, Tensor)
         }
         self._given = [isinstance(factor, fx.Node) for pair in read.affine for factor in pair]
+
+    def factors(self, given: Sequence[Any]) -> list[Any]:
+        """Return gain and bias of each pair, one behind the other: one of ``given``, a tensor, or None."""
+        ahead = iter(given)
+        return [next(ahead) if is_given else self._fixed.get(place) for place, is_given in enumerate(self._given)]
 
     def forward(self, *given: Tensor) -> Tensor:
         ahead = iter(given)
@@ -268,7 +273,7 @@ def _install(
             for number in region.numbers:
                 read = region.convolutions[number].source
                 if read.nodes:
-                    graph.add_module(f"{title}_affine{number}", _AffineModule(read))
+                    graph.add_module(f"{title}_affine{number}", AffineModule(read))
                     affines.append(graph.graph.call_module(f"{title}_affine{number}", tuple(read.nodes)))
             node = graph.graph.call_module(title, (region.source, *affines))
         node.meta[VALUE] = value_of(region.exit)

@@ -18,7 +18,7 @@ from gancompress.kernels.layout import scale_and_shift
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["reuse_memory"]
+__all__ = ["ADDED", "SCALED", "SCALED_IMAGES", "reuse_memory"]
 
 
 def _scale_and_shift(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
@@ -31,6 +31,10 @@ def _scale_and_shift_images(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
 
 def _add_to(x: Tensor, other: Tensor) -> Tensor:
     return x.add_(other)
+
+
+#: what stands in graphs afterwards: x * gain + bias, with factors for every pixel or for every image and channel; x + y
+SCALED, SCALED_IMAGES, ADDED = _scale_and_shift, _scale_and_shift_images, _add_to
 
 
 def reuse_memory(graph: fx.GraphModule, programs: Collection[str]) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gancompress.kernels.pattern import Plan
     from gancompress.kernels.steps import Activation, Step, Value
 
-__all__ = ["Layout", "NativeProgram", "fastest", "is_native", "layouts", "merged"]
+__all__ = ["BORDERS", "SMOOTH", "Layout", "NativeProgram", "fastest", "is_native", "layouts", "merged"]
 
 #: The largest stride that the kernels take.
 _LARGEST_STRIDE = 16
@@ -50,8 +50,9 @@ _MOST_WASTE = {ROWS: 0.1, COLUMNS: 0.35}
 _MOST_ZEROS = 0.2
 _SMALL_MAP = 64
 _ENOUGH_KEPT = 0.15
-_SMOOTH = {"tanh": 3, "sigmoid": 4, "silu": 5}
-_BORDERS = {"zeros": 0, "reflect": 1, "replicate": 2}
+#: Activations and borders by name, as numbers of the interface.
+SMOOTH = {"tanh": 3, "sigmoid": 4, "silu": 5}
+BORDERS = {"zeros": 0, "reflect": 1, "replicate": 2}
 
 
 def is_native(step: Step) -> bool:
@@ -237,7 +238,7 @@ class NativeProgram:
             plan = pattern.plan(self._lib, kind, s.stride, s.padding[::2], out, groups=s.groups, **more)
             self._plans.append(plan)
             args.plan, args.source_count, args.up, args.border = (
-                plan.address, len(s.sources), int(s.upsample), _BORDERS[s.border],
+                plan.address, len(s.sources), int(s.upsample), BORDERS[s.border],
             )  # fmt: skip
         self._lib.check(self._lib.raw.gc_program_add(self.address, ctypes.byref(args)))
 
@@ -280,7 +281,7 @@ def _slopes(slope: Activation | None, channels: int) -> tuple[int, Tensor | None
     if slope is None:
         return 0, None
     if isinstance(slope, str):
-        return _SMOOTH[slope], None
+        return SMOOTH[slope], None
     if isinstance(slope, Tensor):
         return 2, slope
     return (2, torch.full((channels,), slope)) if slope else (1, None)

@@ -13,6 +13,10 @@
 #include <emmintrin.h>
 #define GC_DOT GC_SSE2
 #define GC_INSTRUCTIONS "pmaddwd"
+#elif defined(__wasm_simd128__)
+#include <wasm_simd128.h>
+#define GC_DOT GC_WASM
+#define GC_INSTRUCTIONS "i32x4.dot_i16x8_s"
 #else
 #define GC_DOT GC_PORTABLE
 #define GC_INSTRUCTIONS "shifts and products"

@@ -6,3 +6,4 @@
 #define GC_HALVES 2    // pmaddubsw, whose sums of two products have 16 bits: words of weights are chosen so that they fit
 #define GC_VNNI 3      // vpdpbusd
 #define GC_SDOT 4      // sdot of NEON, on bytes made signed
+#define GC_WASM 5     // i32x4.dot_i16x8_s on the even and the odd bytes

@@ -326,12 +326,18 @@ static void conv_tiles(const TileJob& j) {
       }
 }
 
-// The tiles that exist; plan.cpp chooses among those that fit the registers.
-#define GC_FOR_TILE(th, tw, CALL)                                              \
-  switch ((th) * 100 + (tw)) {                                                 \
+// The tiles that exist; plan.cpp chooses among those that fit the registers, of which there are few in a page.
+#if defined(GC_WEB)
+#define GC_LARGE_TILES(CALL)
+#else
+#define GC_LARGE_TILES(CALL)                                                    \
     case 208: { constexpr int TH = 2, TW = 8; CALL; } break;                    \
     case 404: { constexpr int TH = 4, TW = 4; CALL; } break;                    \
-    case 116: { constexpr int TH = 1, TW = 16; CALL; } break;                   \
+    case 116: { constexpr int TH = 1, TW = 16; CALL; } break;
+#endif
+#define GC_FOR_TILE(th, tw, CALL)                                              \
+  switch ((th) * 100 + (tw)) {                                                 \
+    GC_LARGE_TILES(CALL)                                                        \
     case 108: { constexpr int TH = 1, TW = 8; CALL; } break;                    \
     case 204: { constexpr int TH = 2, TW = 4; CALL; } break;                    \
     case 202: { constexpr int TH = 2, TW = 2; CALL; } break;                    \
@@ -341,8 +347,11 @@ static void conv_tiles(const TileJob& j) {
   }
 
 static void conv(const TileJob& j) {
+#if !defined(GC_WEB)  // what only training needs is left out there
   if (j.plan->pairs == 2) GC_FOR_TILE(j.plan->th, j.plan->tw, (conv_tiles<true, TH, TW>(j)))
-  else GC_FOR_TILE(j.plan->th, j.plan->tw, (conv_tiles<false, TH, TW>(j)))
+  else
+#endif
+  GC_FOR_TILE(j.plan->th, j.plan->tw, (conv_tiles<false, TH, TW>(j)))
 }
 
 #if defined(__clang__)
@@ -363,7 +372,12 @@ GC_INLINE void transpose4(v4& a, v4& b, v4& c, v4& d) {
 GC_INLINE v4 load4(const float* p) { return *reinterpret_cast<const v4*>(p); }
 GC_INLINE void store4(float* p, v4 v) { *reinterpret_cast<v4*>(p) = v; }
 
+#if defined(GC_WEB)
+static constexpr decltype(Isa::weight_gradient) weight_gradient = nullptr;
+static constexpr decltype(Isa::conv_lanes) conv_lanes = nullptr;  // large, for one pattern
+#else
 #include "impl_weights.h"
+#endif
 
 // Pixels of one image taken at a time: few enough that their 16-image blocks stay in the first-level cache, enough that
 // the 16 images, often a power of two apart, are not visited line by line in turn.
@@ -417,8 +431,10 @@ static void from_blocked(const float* src, int64_t position_stride, int64_t coun
 }
 
 #include "impl_flat.h"
+#if !defined(GC_WEB)
 #include "impl_region.h"
 #include "impl_lanes.h"
+#endif
 #include "impl_maps.h"
 
 static bool supported() { return GC_SUPPORTED; }

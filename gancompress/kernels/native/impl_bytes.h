@@ -81,6 +81,13 @@ GC_INLINE vi dot(vi sum, vi x, vi w) {
   const auto up = [](vi a) { return reinterpret_cast<vi>(_mm_slli_epi16(reinterpret_cast<__m128i>(a), 8)); };
   return sum + products(x & splat(0x00ff00ff), high(up(w))) + products(reinterpret_cast<vi>(_mm_srli_epi16(reinterpret_cast<__m128i>(x), 8)), high(w));
 }
+#elif GC_DOT == GC_WASM
+GC_INLINE vi dot(vi sum, vi x, vi w) {
+  const auto products = [](vi a, vi b) { return reinterpret_cast<vi>(wasm_i32x4_dot_i16x8(reinterpret_cast<v128_t>(a), reinterpret_cast<v128_t>(b))); };
+  const auto high = [](vi a) { return reinterpret_cast<vi>(wasm_i16x8_shr(reinterpret_cast<v128_t>(a), 8)); };
+  const auto up = [](vi a) { return reinterpret_cast<vi>(wasm_i16x8_shl(reinterpret_cast<v128_t>(a), 8)); };
+  return sum + products(x & splat(0x00ff00ff), high(up(w))) + products(reinterpret_cast<vi>(wasm_u16x8_shr(reinterpret_cast<v128_t>(x), 8)), high(w));
+}
 #elif GC_DOT == GC_SDOT
 GC_INLINE vi dot(vi sum, vi x, vi w) {
   return reinterpret_cast<vi>(vdotq_s32(reinterpret_cast<int32x4_t>(sum), reinterpret_cast<int8x16_t>(x), reinterpret_cast<int8x16_t>(w)));
@@ -382,8 +389,12 @@ static void conv(const ByteJob& j) {
 }
 
 #include "impl_bytes_flat.h"
+#if defined(GC_WEB)
+static constexpr decltype(ByteKernels::conv_lanes) conv_lanes = nullptr;
+#else
 #include "impl_region.h"
 #include "impl_bytes_lanes.h"
+#endif
 
 // ---- beside convolutions
 

@@ -158,7 +158,9 @@ static void conv_flat(const TileJob& j) {
     switch (even) {
 #define GC_RUN(n) case n: flat_run<n>(j, q0, count); break;
       GC_RUN(1) GC_RUN(2) GC_RUN(3) GC_RUN(4) GC_RUN(5) GC_RUN(6) GC_RUN(7)
+#if !defined(GC_WEB)
       GC_RUN(9) GC_RUN(10) GC_RUN(11) GC_RUN(12) GC_RUN(13) GC_RUN(14) GC_RUN(15) GC_RUN(16)
+#endif
 #undef GC_RUN
       default: flat_run<8>(j, q0, count); break;
     }

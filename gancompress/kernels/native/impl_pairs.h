@@ -12,6 +12,8 @@
 static const char* pairs() {
 #if GC_PAIRS_NATIVE
   return __builtin_cpu_supports("avx512bf16") ? "vdpbf16ps" : nullptr;
+#elif defined(GC_WEB)
+  return nullptr;
 #else
   return "shifts";
 #endif

@@ -9,6 +9,12 @@ struct Plan;
 
 constexpr int kLanes = 16;  // images side by side in memory; an ISA with narrower vectors takes them in groups
 constexpr int kMostAddends = 3;
+// In a web page, programs alone run, on one thread: what only training needs, and what is large for one pattern, is not there.
+#if defined(GC_WEB)
+constexpr bool kTrains = false;
+#else
+constexpr bool kTrains = true;
+#endif
 
 // One packed row or column.
 struct Line {

@@ -113,6 +113,7 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   if (std::max(s.stride_y, s.stride_x) > kLargestStride || std::min(s.top, s.left) < 0 || (s.shuffle > 1 && s.kind != kDirect)) return nullptr;
   if (s.pairs < 1 || s.pairs > 2 || (s.pairs == 2 && (s.flat || s.in_lanes || s.blocks > 1 || s.kind == kWeights))) return nullptr;
   if (s.pairs == 2 && isa->pairs() == nullptr) return nullptr;
+  if (!kTrains && (s.kind == kWeights || s.in_lanes)) return nullptr;
   if (s.in_lanes && (s.flat || s.shuffle > 1 || s.blocks > 1)) return nullptr;
   if (static_cast<int64_t>(s.dim0) * s.dim1 * s.kh * s.kw > INT32_MAX) return nullptr;
   auto plan = std::make_unique<OwnedPlan>();
@@ -205,7 +206,7 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
       }
     }
     p.ptrs.push_back(static_cast<int32_t>(p.offs.size()));
-    if (p.kind == kWeights) group_entries(&p, from);
+    if (kTrains && p.kind == kWeights) group_entries(&p, from);
   }
   p.entries = kept;
   p.ptr = p.ptrs.data(), p.off = p.offs.data(), p.src = p.srcs.data();

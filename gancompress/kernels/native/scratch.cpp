@@ -9,6 +9,18 @@
 namespace gc {
 namespace {
 
+#if defined(GC_WEB)
+struct Lock {  // nobody to be locked out
+  bool owns_lock() const { return true; }
+};
+struct Mutex {};
+Lock try_lock(Mutex&) { return {}; }
+#else
+using Mutex = std::mutex;
+// A lock that another thread held when the process forked is never released in the child: try, do not wait.
+std::unique_lock<std::mutex> try_lock(Mutex& mutex) { return std::unique_lock<std::mutex>(mutex, std::try_to_lock); }
+#endif
+
 constexpr size_t kKeepBytes = size_t{128} << 20;
 constexpr size_t kKeepCount = 16;
 
@@ -18,7 +30,7 @@ struct Free {
 };
 
 struct Store {
-  std::mutex mutex;
+  Mutex mutex;
   std::vector<Free> free;
   size_t bytes = 0;
 };
@@ -35,7 +47,11 @@ float* allocate(size_t bytes) {
   void* p = nullptr;
   if (posix_memalign(&p, 64, bytes) != 0) p = nullptr;
 #endif
+#if defined(GC_WEB)
+  if (p == nullptr) __builtin_trap();  // without exceptions: the page is told
+#else
   if (p == nullptr) throw std::bad_alloc();
+#endif
   return static_cast<float*>(p);
 }
 
@@ -52,8 +68,7 @@ void release(float* p) {
 Scratch::Scratch(int64_t floats) : bytes_((static_cast<size_t>(std::max<int64_t>(floats, 1)) * 4 + 4095) / 4096 * 4096) {
   Store& s = store();
   {
-    // A lock that another thread held when the process forked is never released in the child: try, do not wait.
-    std::unique_lock<std::mutex> lock(s.mutex, std::try_to_lock);
+    const auto lock = try_lock(s.mutex);
     if (lock.owns_lock()) {
       auto best = s.free.end();
       for (auto it = s.free.begin(); it != s.free.end(); ++it)
@@ -74,7 +89,7 @@ Scratch::~Scratch() {
   Store& s = store();
   std::vector<float*> drop;
   {
-    std::unique_lock<std::mutex> lock(s.mutex, std::try_to_lock);
+    const auto lock = try_lock(s.mutex);
     if (lock.owns_lock() && bytes_ <= kKeepBytes / 2) {
       while (!s.free.empty() && (s.free.size() >= kKeepCount || s.bytes + bytes_ > kKeepBytes)) {
         drop.push_back(s.free.front().data);

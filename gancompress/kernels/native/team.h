@@ -3,17 +3,32 @@
 // Threads are started per call (tens of microseconds against milliseconds of work): a pool kept between calls would not
 // survive a fork, and data loaders fork. What an item computes never depends on which thread takes it.
 #pragma once
-#include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
-#include <mutex>
 #include <new>
-#include <thread>
 #include <vector>
+
+#if !defined(GC_WEB)
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#endif
 
 namespace gc {
 
+#if defined(GC_WEB)  // where there are no threads, as in a page: the caller does it all
+class Team {
+ public:
+  explicit Team(int32_t) {}
+  template <class Work>
+  void run(const Work& work) { work(0); }
+  template <class Item>
+  void each(int64_t count, const Item& item) {
+    for (int64_t i = 0; i < count; i++) item(i);
+  }
+};
+#else
 class Team {
  public:
   explicit Team(int32_t size) : size_(size) {}
@@ -84,6 +99,7 @@ class Team {
   int32_t arrived_ = 0;
   uint64_t generation_ = 0;
 };
+#endif
 
 // A 64-byte aligned buffer of floats. Freed buffers are kept for the next call up to a limit: fresh pages cost more than
 // the small layers that would use them.
