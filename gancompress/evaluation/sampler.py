@@ -66,19 +66,20 @@ class Sampler:
             return None
         return self.cycle[torch.arange(start, stop) % len(self.cycle)].to(self.device)
 
-    def images(self, start: int, stop: int, labels: Tensor | None = None) -> Tensor:
+    def images(self, start: int, stop: int, labels: Tensor | None = None, latents: Tensor | None = None) -> Tensor:
         """Return images ``start`` to ``stop`` as the network gives them, checked to be finite.
 
         Args:
             start: first index.
             stop: index after the last.
             labels: classes to use instead of those that are due.
+            latents: to use instead of those that are drawn.
 
         Raises:
             EvaluationError: the network made something that is no finite image.
         """
         chosen = self.labels(start, stop) if labels is None else labels
-        latents = self.latents(start, stop)
+        latents = self.latents(start, stop) if latents is None else latents
         # a network that draws noise of its own draws the same for the same images, whatever was made before
         with kept_global(self.device):
             seed_global(self.seed, "evaluation", self.stream, "noise", start, device=self.device)

@@ -16,6 +16,7 @@ from gancompress.errors import ExportError, did_you_mean, located
 from gancompress.evaluation.sampler import Sampler
 from gancompress.export.compiled import compile_generator
 from gancompress.export.container import kind_of
+from gancompress.export.latents import draw_latents, interpolated, truncated
 from gancompress.export.network import KIND, LoadedNetwork, load_network
 from gancompress.export.packed import load_packed
 from gancompress.storage.reading import UNFIT, reason
@@ -54,7 +55,13 @@ class LoadedGenerator:
         )
 
     def __call__(
-        self, n: int | None = None, seed: int = 0, classes: Classes | None = None, *, uint8: bool = False
+        self,
+        n: int | None = None,
+        seed: int = 0,
+        classes: Classes | None = None,
+        *,
+        z: Tensor | None = None,
+        uint8: bool = False,
     ) -> Tensor:
         """Make images.
 
@@ -65,30 +72,69 @@ class LoadedGenerator:
             n: how many; default: one per listed class, else 16.
             seed: of the latents.
             classes: a class for all images, or a list with one per image, by number or name; default: all in turn.
+            z: latents to use instead, (n, latent_dim), as from :meth:`latents` and :meth:`interpolate`.
             uint8: give 0 to 255 instead of -1 to 1.
 
         Returns:
             (n, C, H, W), float32 in [-1, 1] or uint8.
 
         Raises:
-            ExportError: no such class, or another number of classes than images.
+            ExportError: no such class, another number of classes than images, or latents of another size.
         """
+        network, image = self.network, self.network.image
         listed = isinstance(classes, Sequence) and not isinstance(classes, str)
+        if z is not None:
+            if z.dim() != 2 or z.shape[1] != network.latent_dim or not len(z) or n not in (None, len(z)):
+                raise ExportError(f"latents are (n, {network.latent_dim}), got {tuple(z.shape)} for n={n}")
+            n = len(z)
         count = n if n is not None else len(classes) if listed and isinstance(classes, Sequence) else 16
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ExportError(f"n must be a number of images, at least 1, got {count!r}")
+        _check_count(count)
         labels = self._labels(classes, count)
-        network = self.network
         sampler = Sampler(network, seed=seed)
-        image = network.image
+        latents = self.latents(count, seed) if z is None else z.detach().to("cpu", torch.float32)
         made = torch.empty(
             count, image.channels, image.resolution, image.resolution, dtype=torch.uint8 if uint8 else torch.float32
         )
         for start in range(0, count, _TOGETHER):
             stop = min(start + _TOGETHER, count)
-            batch = sampler.images(start, stop, None if labels is None else labels[start:stop])
+            chosen = None if labels is None else labels[start:stop]
+            batch = sampler.images(start, stop, chosen, latents[start:stop])
             made[start:stop] = to_uint8(batch) if uint8 else batch
         return made
+
+    def latents(self, n: int = 16, seed: int = 0, *, truncation: float | None = None) -> Tensor:
+        """Return the latents of ``g(n, seed)``, (n, latent_dim), float32: those of a web page of this generator too.
+
+        Args:
+            n: how many.
+            seed: image i has the same latent whatever ``n`` is.
+            truncation: bring all numbers between this and its negative, where they have the law of normal numbers that
+                lie there: images that are more alike, and mostly better.
+
+        Raises:
+            ExportError: ``n`` is below 1, or ``truncation`` not above 0.
+        """
+        _check_count(n)
+        drawn = draw_latents(self.network.latent_dim, seed, 0, n)
+        return drawn if truncation is None else truncated(drawn, truncation)
+
+    def interpolate(self, a: int | Tensor, b: int | Tensor, steps: int = 8) -> Tensor:
+        """Return latents on the way from one to another, both ends included, for ``g(z=...)``: (steps, latent_dim).
+
+        Args:
+            a: a latent (latent_dim,), or a seed, which stands for its first one.
+            b: the same.
+            steps: how many.
+
+        Raises:
+            ExportError: a latent has another size, or ``steps`` is below 1.
+        """
+        _check_count(steps)
+        ends = [self.latents(1, end)[0] if isinstance(end, int) else end.detach().cpu() for end in (a, b)]
+        for end in ends:
+            if tuple(end.shape) != (self.network.latent_dim,):
+                raise ExportError(f"a latent is ({self.network.latent_dim},), got {tuple(end.shape)}")
+        return interpolated(ends[0], ends[1], steps)
 
     def _labels(self, classes: Classes | None, count: int) -> Tensor | None:
         known = self.network.image.classes[: self.network.num_classes]
@@ -152,6 +198,11 @@ class LoadedGenerator:
             f"{len(network.layers)} layers sparse; images = g(n=64, seed=0"
             f"{', classes=None' if network.num_classes else ''})>"
         )
+
+
+def _check_count(n: int) -> None:
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ExportError(f"n must be a number of images, at least 1, got {n!r}")
 
 
 def _runs(layer: LayerReport) -> str:
