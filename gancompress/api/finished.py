@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gancompress.api.commands import Overrides
-    from gancompress.export.packed import TensorSize
+    from gancompress.experiment.finished import OpenedRun
+    from gancompress.export.packed import Packed, TensorSize, Values
     from gancompress.progress import Observer
     from gancompress.quantization.ranges import RangeRule
     from gancompress.runs.record import Metric
@@ -62,6 +64,7 @@ class Exported:
             metric before and after, under its own protocol.
         removed: how many empty channels were left out, and of how many, by the names of the layers that make them; None
             where nobody looked for them.
+        beside: what was written beside a page: the generator alone, and the module that sites run it with.
     """
 
     file: Path
@@ -73,6 +76,7 @@ class Exported:
     state: str = "done"
     quality: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     removed: Mapping[str, tuple[int, int]] | None = None
+    beside: tuple[Path, ...] = ()
 
 
 def evaluate(
@@ -146,8 +150,8 @@ def export(
     run: str | Path | RunOutcome,
     path: str | Path | None = None,
     *,
-    format: Literal["packed", "onnx"] = "packed",
-    values: Literal["float32", "bf16", "int8"] = "float32",
+    format: Literal["packed", "onnx", "web"] = "packed",
+    values: Literal["float32", "bf16", "int8"] | None = None,
     step: str | int = "last",
     range: RangeRule = "mse",
     calibration: Calibration | None = None,
@@ -159,13 +163,14 @@ def export(
     """Write the averaged generator of a run into one file; as ``gancompress export``.
 
     Args:
-        run: a run, or its directory; as ONNX also a file that :func:`gancompress.load` opens, or its directory; as
-            int8 also a compressed network from elsewhere.
-        path: the file; default: ``export/generator.safetensors``, ``generator-bf16.safetensors`` or ``generator.onnx``
-            in the run directory; ``.onnx`` beside a file.
-        format: ``packed`` keeps what is not zero, for :func:`gancompress.load`; ``onnx`` is dense, for other runtimes.
-        values: of a packed file; ``bf16`` halves it again and rounds the weights, ``int8`` halves that once more and
-            computes in bytes, calibrated on the run's own latents.
+        run: a run, or its directory; as ONNX or for the web also a file that :func:`gancompress.load` opens, or its
+            directory; as int8 also a compressed network from elsewhere.
+        path: the file; default: ``export/generator.safetensors``, ``generator-bf16.safetensors``, ``generator.onnx`` or
+            ``generator.html`` in the run directory; ``.onnx`` or ``.html`` beside a file.
+        format: ``packed`` keeps what is not zero, for :func:`gancompress.load`; ``onnx`` is dense, for other runtimes;
+            ``web`` is a page that holds the generator and runs it, and what sites need to do so.
+        values: of a packed file or a page; ``bf16`` halves it again and rounds the weights, ``int8`` halves that once
+            more and computes in bytes, calibrated on the run's own latents. Default: ``float32``, of a page ``bf16``.
         step: checkpoint: ``last``, ``best`` or a number.
         range: for int8: how the ends of what a layer reads are chosen: ``mse``, ``percentile`` or ``max``.
         calibration: for int8 of a compressed network from elsewhere: photographs or inputs, as in
@@ -197,11 +202,12 @@ def export(
             return _export_int8(written, path, calibration, range, pixels)
         if calibration is not None:
             raise ExportError("calibration inputs are for int8", where=str(written))
-        return _export_written(written, path, format, values, step)
+        return _export_written(written, path, format, values or "float32", step)
     if calibration is not None:
         raise ExportError("a run is calibrated on its own latents: leave calibration out", where=str(directory))
     refuse_foreign(directory, "export")
-    name = "generator.onnx" if format == "onnx" else file_name(values)
+    values = values or ("bf16" if format == "web" else "float32")
+    name = {"onnx": "generator.onnx", "web": "generator.html"}.get(format) or file_name(values)
     file = Path(path) if path is not None else directory / "export" / name
     if format != "onnx" and file.suffix == ".onnx":
         raise ExportError(
@@ -222,6 +228,8 @@ def export(
             generator, removed = compacted.generator, compacted.removed
         difference = export_onnx(generator, file)
         return Exported(file, file.stat().st_size, difference=difference, step=at, state=state, removed=removed)
+    if format == "web":
+        return _export_page(opened, file, str(at), values, range, compact, state)
     judge = Judge(opened, evaluate, RunProgress(Lines()) if progress is True else progress or Silent())
     tensors = export_run(opened, file, step=str(at), values=values, rule=range, judge=judge, compacted=compact)
     packed = load_packed(file)
@@ -232,10 +240,39 @@ def export(
         (directory / "export").mkdir(exist_ok=True)  # the file may lie elsewhere
         write_json(directory / "export" / "int8.json", {"file": file.name, "step": at, **quality})
         build_report(directory)
-    listed = packed.source.get("removed")
-    removed = None if listed is None else {name: (gone, width) for name, gone, width in listed}
     return Exported(
-        file, file.stat().st_size, tensors, needs=needs, step=at, state=state, quality=quality, removed=removed
+        file, file.stat().st_size, tensors, needs=needs, step=at, state=state, quality=quality,
+        removed=_removed(packed),
+    )  # fmt: skip
+
+
+def _removed(packed: Packed) -> dict[str, tuple[int, int]] | None:
+    listed = packed.source.get("removed")
+    return None if listed is None else {name: (gone, width) for name, gone, width in listed}
+
+
+def _export_page(
+    opened: OpenedRun, file: Path, step: str, values: Values, rule: RangeRule, compact: bool | None, state: str
+) -> Exported:
+    """Write a run's generator as a page, and what sites need beside it."""
+    from gancompress.export.packed import export_run, load_packed
+    from gancompress.web.make import write_site
+
+    with tempfile.TemporaryDirectory() as folder:
+        packed_file = Path(folder) / "generator.safetensors"
+        tensors = export_run(opened, packed_file, step=step, values=values, rule=rule, compacted=compact)
+        packed = load_packed(packed_file)
+    with located(str(opened.directory.path)):
+        site = write_site(packed, file, opened.directory.path.resolve().name, [f"step {int(step):,}"])
+    beside = (site.blob, *site.module)
+    return Exported(
+        site.page,
+        site.page.stat().st_size,
+        tensors,
+        step=int(step),
+        state=state,
+        removed=_removed(packed),
+        beside=beside,
     )
 
 
@@ -269,7 +306,9 @@ def _export_int8(
 
 
 def _export_written(written: Path, path: str | Path | None, format: str, values: str, step: str | int) -> Exported:
-    """Write what a file of ours holds as ONNX; it is packed already."""
+    """Write what a file of ours holds as ONNX or as a page; it is packed already."""
+    if format == "web":
+        return _page_of(written, path)
     if format != "onnx":
         raise ExportError(
             "is small already, and gancompress.load() opens it anywhere; `gancompress compress … --values bf16` writes "
@@ -290,6 +329,21 @@ def _export_written(written: Path, path: str | Path | None, format: str, values:
     else:
         difference = export_onnx(load_packed(written).generator(), file)
     return Exported(file, file.stat().st_size, difference=difference)
+
+
+def _page_of(written: Path, path: str | Path | None) -> Exported:
+    from gancompress.export.container import kind_of
+    from gancompress.export.network import KIND
+    from gancompress.export.packed import load_packed
+    from gancompress.web.make import write_site
+
+    if kind_of(written) == KIND:
+        raise ExportError("is a network from elsewhere, and pages hold generators of latents", where=str(written))
+    with located(str(written)):
+        site = write_site(
+            load_packed(written), Path(path) if path is not None else written.with_suffix(".html"), written.stem
+        )
+    return Exported(site.page, site.page.stat().st_size, beside=(site.blob, *site.module))
 
 
 def _check_onnx_values(values: str) -> None:

@@ -21,24 +21,28 @@ _SHOWN, _FEW = 6, 0.1
 
 def export(
     run: Annotated[
-        Path, typer.Argument(help="A run directory; for onnx also a file that load() opens.", metavar="RUN")
+        Path, typer.Argument(help="A run directory; for onnx and web also a file that load() opens.", metavar="RUN")
     ],
     format: Annotated[
-        Literal["packed", "onnx"],
-        typer.Option("--format", help="packed: kept weights only; onnx: dense, for other runtimes."),
+        Literal["packed", "onnx", "web"],
+        typer.Option(
+            "--format",
+            help="packed: kept weights only, for gancompress.load(); onnx: dense, for other runtimes; web: a page that "
+            "makes images wherever it is opened, and a module for sites.",
+        ),
     ] = "packed",
     out: Annotated[
         Path | None,
         typer.Option("--out", help="The file; by default in RUN/export, named after what it is."),
     ] = None,
     values: Annotated[
-        Literal["float32", "bf16", "int8"],
+        Literal["float32", "bf16", "int8"] | None,
         typer.Option(
             "--values",
             help="Of packed weights; bf16 halves the file again and rounds them; int8 halves that once more, and "
-            "convolutions compute in bytes.",
+            "convolutions compute in bytes. [default: float32; for the web bf16]",
         ),
-    ] = "float32",
+    ] = None,
     step: StepOption = "last",
     range: Annotated[
         Literal["mse", "percentile", "max"],
@@ -93,6 +97,8 @@ def export(
     elif made.tensors:
         _line("whole file", sum(one.dense for one in tensors), made.size, "")
     typer.echo(f"written: {made.file}{about}" + f", of step {made.step:,}" * bool(made.step))
+    for path in made.beside:
+        typer.echo(f"beside it: {path.name} ({size(path.stat().st_size)})")
     if made.removed is not None:
         typer.echo(_removed(made.removed, masked=any(one.kept < one.elements for one in tensors)))
     if made.state != "done":

@@ -136,6 +136,7 @@ class AffineModule(nn.Module):
         return [next(ahead) if is_given else self._fixed.get(place) for place, is_given in enumerate(self._given)]
 
     def forward(self, *given: Tensor) -> Tensor:
+        """Return scales and shifts, (N, 2, C); see the class."""
         ahead = iter(given)
 
         def number(place: int) -> Tensor | None:

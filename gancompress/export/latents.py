@@ -62,7 +62,8 @@ def truncated(latents: Tensor, most: float) -> Tensor:
         return latents
     low = float(torch.special.ndtr(torch.tensor(-most, dtype=torch.float64)))
     share = low + (1 - 2 * low) * torch.special.ndtr(latents.double())
-    return torch.special.ndtri(share).clamp(-most, most).float()
+    found: Tensor = torch.special.ndtri(share).clamp(-most, most)
+    return found.float()
 
 
 def interpolated(a: Tensor, b: Tensor, steps: int) -> Tensor:
@@ -76,4 +77,5 @@ def interpolated(a: Tensor, b: Tensor, steps: int) -> Tensor:
     angle, t = cosine.acos(), torch.linspace(0, 1, steps, dtype=torch.float64)[:, None]
     if not angle.sin() > 1e-6:
         return ((1 - t) * first + t * second).float()
-    return (((1 - t) * angle).sin() / angle.sin() * first + (t * angle).sin() / angle.sin() * second).float()
+    way: Tensor = ((1 - t) * angle).sin() / angle.sin() * first + (t * angle).sin() / angle.sin() * second
+    return way.float()

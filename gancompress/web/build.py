@@ -32,8 +32,8 @@ _UNITS = ("axis", "bytes_baseline", "conv", "isa_baseline", "plan", "program", "
 _EXPORTS = ("add", "alloc", "drop", "free", "hash", "new", "run")
 _COMPILE = (
     "-target", "wasm32-wasi", "-mcpu=generic+simd128", "-std=c++17", "-g0", "-DGC_WEB", "-DNDEBUG", "-fno-exceptions",
-    "-fno-rtti", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-ffunction-sections", "-fdata-sections",
-    "-Wall", "-Wno-psabi",
+    "-fno-rtti", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-ffunction-sections",
+    "-fdata-sections", "-Wall", "-Wno-psabi",
 )  # fmt: skip
 #: what runs once per generator is made small, what runs per pixel fast
 _FAST = ("isa_baseline", "bytes_baseline")

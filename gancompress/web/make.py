@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.resources
 from typing import TYPE_CHECKING, Any
 
 from gancompress import __version__
+from gancompress.errors import ExportError
 from gancompress.evaluation.sampler import classes_of
 from gancompress.export.compiled import compile_generator
+from gancompress.export.container import write_whole
+from gancompress.units import size
 from gancompress.web.blob import Tensors, write_blob
+from gancompress.web.page import generator_page
 from gancompress.web.tape import Tape, record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from gancompress.export.packed import Packed
 
-__all__ = ["blob_of"]
+__all__ = ["Site", "blob_of", "write_site"]
+
+_MODULE = ("generator.js", "generator.d.ts")
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """What a generator for the web is written as.
+
+    Attributes:
+        page: one HTML file that needs nothing else.
+        blob: the generator alone, for ``load()`` of generator.js.
+        module: generator.js and its types.
+    """
+
+    page: Path
+    blob: Path
+    module: tuple[Path, ...]
 
 
 def blob_of(packed: Packed) -> bytes:
@@ -39,3 +65,29 @@ def blob_of(packed: Packed) -> bytes:
         "output": tape.output,
     }
     return write_blob(header, tensors)
+
+
+def write_site(packed: Packed, page: Path, title: str, lines: Sequence[str] = ()) -> Site:
+    """Write a page with a generator in it; and beside it, for people who build a site, the generator and its module.
+
+    Args:
+        packed: the generator, in the values that its file has.
+        page: the HTML file; the others are called after it, and ``generator.js``.
+        title: of the page, any text.
+        lines: what else is said of it, any text; what kind of generator it is stands ahead.
+
+    Raises:
+        ExportError: it has an operation that pages lack, or is too large, or a file cannot be written.
+    """
+    if page.suffix not in (".html", ".htm"):
+        raise ExportError("the format web writes an HTML file: choose a name that ends in .html", where=str(page))
+    blob = blob_of(packed)
+    image, values = packed.image, packed.source.get("values", "float32")
+    what = f"{packed.model['name']} generator, {image.channels}x{image.resolution}x{image.resolution}"
+    told = [f"{what}, density {packed.density:.3g}, {values} weights, {size(packed.bytes)} packed", *lines]
+    site = Site(page, page.with_suffix(".gcw"), tuple(page.parent / name for name in _MODULE))
+    write_whole(page, generator_page(blob, title, told).encode())
+    write_whole(site.blob, blob)
+    for path in site.module:
+        write_whole(path, (importlib.resources.files("gancompress.web") / path.name).read_bytes())
+    return site

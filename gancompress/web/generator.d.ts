@@ -1,0 +1,68 @@
+/** Whatever keeps a generator from being read or run, in one sentence. */
+export class GeneratorError extends Error {}
+
+/** A class for all images, or one for each; by number or by name. */
+export type Classes = number | string | ArrayLike<number> | ReadonlyArray<number | string>;
+
+/** Images side by side in memory, as a canvas takes them. */
+export interface Images {
+  readonly n: number;
+  readonly width: number;
+  readonly height: number;
+  /** 1 for grey images, 3 for RGB; `data` has four either way. */
+  readonly channels: number;
+  /** Number of the class of every image; empty without classes. */
+  readonly classes: readonly number[];
+  /** RGBA, image after image, row after row. */
+  readonly data: Uint8ClampedArray;
+  /** Time that all of them took. */
+  readonly milliseconds: number;
+  /** One of them, for `putImageData`. Only in pages. */
+  at(index: number): ImageData;
+}
+
+export interface Generator {
+  readonly latentDim: number;
+  /** Names of the classes; empty without. */
+  readonly classes: readonly string[];
+  /** Size of the file, with the code that runs it. */
+  readonly bytes: number;
+
+  /**
+   * Makes images, those that `gancompress.load(file)(n, seed, classes)` makes in Python: each differs by one grey level
+   * at most. `first` is the number of the first image, `truncation` the largest number of a latent; `z` are latents to
+   * use instead of a seed, n times `latentDim` numbers.
+   */
+  generate(options?: {
+    seed?: number;
+    classes?: Classes;
+    n?: number;
+    first?: number;
+    truncation?: number;
+    z?: ArrayLike<number>;
+  }): Promise<Images>;
+
+  /** Makes images on the way from one latent to another, both ends included; `from` and `to` are seeds or latents. */
+  interpolate(options: {
+    from: number | Float32Array;
+    to: number | Float32Array;
+    steps?: number;
+    classes?: Classes;
+    truncation?: number;
+  }): Promise<Images>;
+
+  /** The latents of a seed's images `first`, `first + 1`, ..: n times `latentDim` numbers. */
+  latents(options?: { seed?: number; n?: number; first?: number; truncation?: number }): Float32Array;
+}
+
+/** Reads a generator from its address, or from the bytes of its file. */
+export function load(source: string | URL | Request | ArrayBuffer | ArrayBufferView): Promise<Generator>;
+
+/** The latent at share t, 0 to 1, of the way from a to b, along the arc between them. */
+export function between(a: Float32Array, b: Float32Array, t: number): Float32Array;
+
+/** Brings normal numbers between -most and most, where they have the law of normal ones that lie there. */
+export function truncated(latents: Float32Array, most: number): Float32Array;
+
+/** The shortest sequence of classes that has each as often as `counts` say, evenly spread. */
+export function classCycle(counts: readonly number[]): number[];

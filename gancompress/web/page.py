@@ -1,0 +1,94 @@
+"""Pages that hold a generator and run it: the player with its policy, and a page of its own. Imports no torch."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import importlib.resources
+import re
+from typing import TYPE_CHECKING
+
+from gancompress.errors import ExportError
+from gancompress.units import size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["MOST_BYTES", "generator_page", "player", "player_script", "player_style", "policy"]
+
+#: bytes of a generator that a page is made of: browsers open larger pages, slowly
+MOST_BYTES = 64 * 2**20
+
+
+@functools.cache
+def _asset(name: str) -> str:
+    return (importlib.resources.files("gancompress.web") / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def player_script() -> str:
+    """Return the one script of a page: generator.js and what is around it, without comments."""
+    text = _asset("generator.js") + _asset("player.js")
+    lines = (re.sub(r"\s+// .*$", "", line) for line in text.splitlines())
+    return "\n".join(line.strip() for line in lines if line.strip() and not re.match(r"\s*(//|/\*\*)", line)) + "\n"
+
+
+def player_style() -> str:
+    """Return the style of the player; its colours are those of the page around it."""
+    return _asset("player.css")
+
+
+def policy(script: str, style: str | None = None) -> str:
+    """Return a content security policy: this script and WebAssembly, pictures that lie in the page, and nothing else.
+
+    Args:
+        script: the only one of the page.
+        style: the only style sheet; None where elements have styles of their own.
+    """
+    styles = "'unsafe-inline'" if style is None else _hashed(style)
+    return (
+        f"default-src 'none'; script-src {_hashed(script)} 'wasm-unsafe-eval'; style-src {styles}; img-src data:; "
+        "media-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hashed(content: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+def player(blob: bytes) -> str:
+    """Return the part of a page that holds a generator and its controls; the page has :func:`player_script` once."""
+    return _filled("player.html.j2", data=base64.b85encode(blob).decode().replace("<", ","))
+
+
+def generator_page(blob: bytes, title: str, lines: Sequence[str] = ()) -> str:
+    """Return one HTML file with a generator in it.
+
+    Args:
+        blob: the ``.gcw`` file.
+        title: of the page, any text.
+        lines: what else is said of it, any text.
+
+    Raises:
+        ExportError: it is larger than pages may be.
+    """
+    if len(blob) > MOST_BYTES:
+        raise ExportError(
+            f"the generator has {size(len(blob))}, and a page takes {size(MOST_BYTES)}: train it sparser, or export it "
+            "with --values bf16 or int8"
+        )
+    script, style = player_script(), _asset("page.css") + player_style()
+    return _filled(
+        "page.html.j2", title=title, lines=lines, player=player(blob), script=script, style=style,
+        policy=policy(script, style),
+    )  # fmt: skip
+
+
+def _filled(template: str, **values: object) -> str:
+    import jinja2  # 40 ms, and only pages need it
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gancompress.web", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template(template).render(**values)

@@ -1,0 +1,106 @@
+// The player of a page: controls around a generator that lies in the page as text. Stands behind generator.js.
+
+// Base 85 as in RFC 1924, with a comma where that has "<".
+function fromBase85(text) {
+  const alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;,=>?@^_`{|}~";
+  const value = new Uint8Array(128);
+  for (let i = 0; i < 85; i++) value[alphabet.charCodeAt(i)] = i;
+  const count = Math.floor((text.length * 4) / 5), out = new DataView(new ArrayBuffer(4 * Math.ceil(text.length / 5)));
+  for (let at = 0, to = 0; at < text.length; at += 5, to += 4) {
+    let word = 0;
+    for (let i = at; i < at + 5; i++) word = word * 85 + (i < text.length ? value[text.charCodeAt(i) & 127] : 84);
+    out.setUint32(to, word % 0x100000000);
+  }
+  return new Uint8Array(out.buffer, 0, count);
+}
+
+const SHOWN = 8, SMALLEST = 96; // images of a seed; pixels that small images are enlarged to
+
+class Player {
+  constructor(root) {
+    this.root = root;
+    this.state = { seed: 0, to: 1, label: 0, way: 0.5, truncation: Infinity };
+    this.busy = false, this.again = false;
+  }
+  part(name) {
+    return this.root.querySelector(`[data-part="${name}"]`);
+  }
+  async start() {
+    try {
+      const began = performance.now();
+      this.generator = await load(fromBase85(this.part("generator").textContent.trim()));
+      this.controls();
+      await this.show();
+      this.root.dataset.first = (performance.now() - began).toFixed(0);
+      this.part("controls").hidden = false;
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+  fail(error) {
+    this.part("status").textContent = error instanceof GeneratorError ? error.message : `The generator could not be run: ${error.message}`;
+    this.part("status").setAttribute("role", "alert");
+    this.root.dataset.failed = "true";
+  }
+  controls() {
+    const { generator, state } = this, classes = generator.classes;
+    const on = (name, event, change) => this.part(name).addEventListener(event, () => { change(this.part(name)); this.show(); });
+    const seed = (input, key) => { if (input.value !== "" && Number.isSafeInteger(Number(input.value))) state[key] = Number(input.value); };
+    on("seed", "input", (input) => seed(input, "seed"));
+    on("to", "input", (input) => seed(input, "to"));
+    on("next", "click", () => { this.part("seed").value = state.seed = state.seed + 1; });
+    on("way", "input", (input) => { state.way = Number(input.value) / 100; });
+    on("truncation", "input", (input) => { state.truncation = Number(input.value) >= 3 ? Infinity : Number(input.value); });
+    this.part("classes").hidden = classes.length === 0;
+    classes.forEach((name, label) => {
+      const button = document.createElement("button");
+      button.type = "button", button.textContent = name;
+      button.setAttribute("aria-pressed", String(label === 0));
+      button.addEventListener("click", () => {
+        state.label = label;
+        for (const one of this.part("classes").querySelectorAll("button")) one.setAttribute("aria-pressed", String(one === button));
+        this.show();
+      });
+      this.part("classes").append(button);
+    });
+  }
+  // One drawing at a time; what was asked for meanwhile is drawn once afterwards.
+  async show() {
+    if (this.busy) { this.again = true; return; }
+    this.busy = true;
+    try {
+      do {
+        this.again = false;
+        await this.draw();
+      } while (this.again);
+    } catch (error) {
+      this.fail(error);
+    }
+    this.busy = false;
+  }
+  async draw() {
+    const { generator, state } = this, { seed, to, truncation, way } = state;
+    const classes = generator.classes.length > 0 ? state.label : undefined;
+    this.part("truncation-value").textContent = truncation === Infinity ? "off" : truncation.toFixed(2);
+    this.part("way-value").textContent = `${Math.round(100 * way)} %`;
+    const images = await generator.generate({ seed, n: SHOWN, classes, truncation });
+    this.paint("images", images);
+    const ends = [seed, to].map((one) => generator.latents({ seed: one, truncation }));
+    this.paint("between", await generator.generate({ z: between(ends[0], ends[1], way), classes }));
+    const each = images.milliseconds / SHOWN;
+    this.part("status").textContent = `${each < 10 ? each.toFixed(1) : each.toFixed(0)} ms per image here, on one thread; the generator has ${Math.ceil(generator.bytes / 1000)} kB, with the code that runs it.`;
+  }
+  paint(name, images) {
+    const place = this.part(name), { width, height } = images;
+    while (place.childElementCount < images.n) place.append(document.createElement("canvas"));
+    place.style.setProperty("--wide", `${Math.max(SMALLEST, width)}px`);
+    place.classList.toggle("small", width < SMALLEST);
+    for (let i = 0; i < images.n; i++) {
+      const canvas = place.children[i];
+      if (canvas.width !== width || canvas.height !== height) canvas.width = width, canvas.height = height;
+      canvas.getContext("2d").putImageData(images.at(i), 0, 0);
+    }
+  }
+}
+
+for (const root of document.querySelectorAll(".player")) new Player(root).start();
