@@ -45,6 +45,7 @@ ALLOWED: dict[str, set[str]] = {
 ALLOWED["training"] = {*ALLOWED} - {"components", "recipe", "runs", "evaluation", "graphs", "lowering", "quantization",
                                     "architecture", "channels"}  # fmt: skip
 ALLOWED["export"] = {*ALLOWED} - {"training", "methods", "objectives"}
+ALLOWED["web"] = {"errors", "units", "kernels", "evaluation", "export"}
 ALLOWED["reconstruct"] = {"errors", "seeds", "graphs", "sparsity"}
 ALLOWED["experiment"] = {*ALLOWED} - {"reconstruct", "lowering"}
 ALLOWED["foreign"] = {"errors", "seeds", "units", "storage", "components", "data", "backbones", "sparsity", "graphs",
@@ -52,7 +53,7 @@ ALLOWED["foreign"] = {"errors", "seeds", "units", "storage", "components", "data
 for room in ("comparison", "bench", "testing"):
     ALLOWED[room] = {*ALLOWED} - {"comparison", "bench"}
 ALLOWED["comparison"].add("bench")
-ALLOWED["report"] = {"errors", "units", "charts", "storage", "runs", "recipe", "comparison"}
+ALLOWED["report"] = {"errors", "units", "charts", "storage", "runs", "recipe", "comparison", "web"}
 ALLOWED["scaffold"] = {"errors", "components", "storage"}
 ALLOWED["api"] = {*ALLOWED}
 #: it only words what the front door returns; of the rooms below it knows errors, words, options and what stops a run

@@ -53,6 +53,7 @@ def run(
     out: str | Path = "runs",
     evaluate: bool = True,
     smoke: bool = False,
+    player: bool = True,
     progress: bool | Observer = True,
 ) -> RunOutcome:
     """Train, evaluate and report a recipe, or go on with it; as ``gancompress run``.
@@ -68,6 +69,7 @@ def run(
         out: directory that holds run directories; a run directory given as ``recipe`` stays where it is.
         evaluate: measure the generator as the recipe says.
         smoke: tiny networks, generated images and a few steps, to see that everything works; the numbers mean nothing.
+        player: put the generator into ``report.html``, where it runs; not of smoke runs.
         progress: show how it goes: a live line on a terminal or in a notebook, plain lines on standard error
             elsewhere. False is silent; an :class:`~gancompress.progress.Observer` is told.
 
@@ -86,6 +88,7 @@ def run(
             root = _parent_of_run(Path(recipe), name)
 
     from gancompress.api.outcomes import RunOutcome
+    from gancompress.api.player import make_player
     from gancompress.experiment.acceleration import device_of
     from gancompress.experiment.run import Experiment
     from gancompress.report.html import build_report
@@ -95,6 +98,8 @@ def run(
         observer = _observer(progress) if group.is_main else None
         result = Experiment(loaded.recipe, root, observer, evaluates=evaluate, group=group).run()
         if group.is_main:
+            if player:
+                make_player(result.path)
             build_report(result.path)
         group.barrier()
     return RunOutcome.read(result.path)
@@ -106,10 +111,11 @@ def train(
     *,
     out: str | Path = "runs",
     smoke: bool = False,
+    player: bool = True,
     progress: bool | Observer = True,
 ) -> RunOutcome:
     """Train a recipe without evaluating it; as ``gancompress train``. See :func:`run`, which evaluates it later."""
-    return run(recipe, overrides, out=out, evaluate=False, smoke=smoke, progress=progress)
+    return run(recipe, overrides, out=out, evaluate=False, smoke=smoke, player=player, progress=progress)
 
 
 @overload
@@ -168,6 +174,7 @@ def compress(
     target: str | None = None,
     importance: str | None = None,
     out: str | Path = "runs",
+    player: bool = True,
     progress: bool | Observer = True,
 ) -> CompressionOutcome: ...
 
@@ -194,6 +201,7 @@ def compress(
     values: NetworkValues = "float32",
     target: str | None = None,
     importance: str | None = None,
+    player: bool = True,
     progress: bool | Observer = True,
 ) -> CompressionOutcome | CompressedNetwork:
     """Make a trained generator sparse, and say what that cost; as ``gancompress compress``.
@@ -239,6 +247,7 @@ def compress(
             ``"ms=10"``, ``"ms=40%"``, ``"macs=1.2G"``, ``"parameters=300k"``, ``"bytes=2M"``.
         importance: with ``channels``: how they are ranked: ``magnitude``, ``lamp``, ``bn-scale``, ``taylor`` or
             ``outputs``; default: ``outputs`` with calibration inputs, ``magnitude`` without.
+        player: of a run: put the generator into the report, as in :func:`run`.
         progress: as in :func:`run`.
 
     Raises:
@@ -248,6 +257,7 @@ def compress(
     from gancompress.api.channel_options import channel_options, clock_of
     from gancompress.api.compressed_run import measure_compression
     from gancompress.api.outcomes import CompressionOutcome, RunOutcome
+    from gancompress.api.player import make_player
     from gancompress.experiment.channels import plan_channels
     from gancompress.experiment.compress import compress as start
     from gancompress.experiment.compress import open_source, plan_compression
@@ -297,6 +307,8 @@ def compress(
         measure_compression(result)
     except GancompressError as error:  # hours of training stand, whatever becomes of this
         (observer or Silent()).message(f"warning: not timed before and after: {error}")
+    if player:
+        make_player(result.directory)
     build_report(result.directory)
     return CompressionOutcome.of(opened.label, result.before, result.after, result.directory)
 

@@ -127,6 +127,9 @@ def compress(
             "[default: outputs with calibration inputs, else magnitude]",
         ),
     ] = None,
+    player: Annotated[
+        bool, typer.Option("--player/--no-player", help="Of a run: put the generator into the report, where it runs.")
+    ] = True,
     out: Annotated[Path, typer.Option("--out", help="Directory that holds run directories.")] = Path("runs"),
 ) -> None:
     """Prune a trained generator, fine-tune it, and say what that cost; the same command resumes.
@@ -173,6 +176,7 @@ def compress(
         distill=distill,
         target=target,
         importance=importance,
+        player=player,
         out=out,
     )
     print_outcome(outcome)

@@ -15,10 +15,18 @@ if TYPE_CHECKING:
 __all__ = ["run", "train"]
 
 OutOption = Annotated[Path, typer.Option("--out", help="Directory that holds run directories.")]
+PlayerOption = Annotated[
+    bool,
+    typer.Option("--player/--no-player", help="Put the generator into the report, where it runs; not of smoke runs."),
+]
 
 
 def run(
-    recipe: RecipeArgument, set_: SetOption = None, out: OutOption = Path("runs"), smoke: SmokeOption = False
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    out: OutOption = Path("runs"),
+    smoke: SmokeOption = False,
+    player: PlayerOption = True,
 ) -> None:
     """Train, evaluate and report a recipe; the same command resumes.
 
@@ -26,11 +34,15 @@ def run(
     """
     from gancompress import api
 
-    _show(api.run(recipe, set_ or [], out=out, smoke=smoke))
+    _show(api.run(recipe, set_ or [], out=out, smoke=smoke, player=player))
 
 
 def train(
-    recipe: RecipeArgument, set_: SetOption = None, out: OutOption = Path("runs"), smoke: SmokeOption = False
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    out: OutOption = Path("runs"),
+    smoke: SmokeOption = False,
+    player: PlayerOption = True,
 ) -> None:
     """Train a recipe without evaluating it; `gancompress run` evaluates the result later.
 
@@ -38,7 +50,7 @@ def train(
     """
     from gancompress import api
 
-    _show(api.train(recipe, set_ or [], out=out, smoke=smoke))
+    _show(api.train(recipe, set_ or [], out=out, smoke=smoke, player=player))
 
 
 def _show(outcome: RunOutcome) -> None:

@@ -13,6 +13,7 @@ from gancompress.report.charts import metric_charts, training_charts
 from gancompress.report.compression import compression_section, int8_section
 from gancompress.report.costs import cost_cards
 from gancompress.report.pages import fill, png_uri, write_page
+from gancompress.report.player import player_part
 from gancompress.report.protocols import few_images, shared_protocol
 from gancompress.report.published import answers_of_run
 from gancompress.report.summary import cost_rows, headline
@@ -39,7 +40,7 @@ def build_report(run_dir: Path) -> Path:
 
 
 def render(run: RunRecord) -> str:
-    """Return the page as text: UTF-8, no script, no address outside itself."""
+    """Return the page as text: UTF-8, no address outside itself, and no script but the player's."""
     grids, total = _samples(run)
     rows, shared = _metric_rows(run)
     return fill(
@@ -55,6 +56,7 @@ def render(run: RunRecord) -> str:
         training_charts=training_charts(run),
         compression=compression_section(run),
         int8=int8_section(run),
+        player=player_part(run.path),
         grids=grids,
         grid_total=total,
         networks=[network for role in ROLES if (network := _network(run, role))],

@@ -19,7 +19,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def fill(template: str, **values: Any) -> str:
-    """Return a page as text: UTF-8, no script, no address outside itself.
+    """Return a page as text: UTF-8, no address outside itself.
 
     Args:
         template: name of its file.

@@ -43,12 +43,13 @@ def policy(script: str, style: str | None = None) -> str:
     """Return a content security policy: this script and WebAssembly, pictures that lie in the page, and nothing else.
 
     Args:
-        script: the only one of the page.
+        script: the only one of the page; empty without one.
         style: the only style sheet; None where elements have styles of their own.
     """
+    scripts = f"{_hashed(script)} 'wasm-unsafe-eval'" if script else "'none'"
     styles = "'unsafe-inline'" if style is None else _hashed(style)
     return (
-        f"default-src 'none'; script-src {_hashed(script)} 'wasm-unsafe-eval'; style-src {styles}; img-src data:; "
+        f"default-src 'none'; script-src {scripts}; style-src {styles}; img-src data:; "
         "media-src data:; base-uri 'none'; form-action 'none'"
     )
 

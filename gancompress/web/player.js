@@ -86,7 +86,8 @@ class Player {
     const images = await generator.generate({ seed, n: SHOWN, classes, truncation });
     this.paint("images", images);
     const ends = [seed, to].map((one) => generator.latents({ seed: one, truncation }));
-    this.paint("between", await generator.generate({ z: between(ends[0], ends[1], way), classes }));
+    const z = [ends[0], between(ends[0], ends[1], way), ends[1]].flatMap((one) => Array.from(one));
+    this.paint("between", await generator.generate({ z, classes: classes === undefined ? undefined : [classes, classes, classes] }));
     const each = images.milliseconds / SHOWN;
     this.part("status").textContent = `${each < 10 ? each.toFixed(1) : each.toFixed(0)} ms per image here, on one thread; the generator has ${Math.ceil(generator.bytes / 1000)} kB, with the code that runs it.`;
   }

@@ -194,7 +194,8 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path) -> None:
     parts = {
         "other": "no generator", "short": "no generator", "newer": "format 9", "cut": "damaged", "last": "damaged",
         "middle": "damaged", "hash": "damaged", "class": "no class dog", "number": "no class 3",
-        "count": "2 classes for 3", "seed": "whole number", "n": "at least 1", "z": "come whole", "truncation": "above 0", "simd": "no SIMD",
+        "count": "2 classes for 3", "seed": "whole number", "n": "at least 1", "z": "come whole",
+        "truncation": "above 0", "simd": "no SIMD",
         "old": "too old",
     }  # fmt: skip
     assert told.keys() == parts.keys()

@@ -1,0 +1,61 @@
+"""The generator that a run's report holds, or why it holds none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from gancompress.errors import ExportError, GancompressError
+from gancompress.report.player import FILE, MOST_BYTES, NOTE
+from gancompress.runs.record import RunRecord
+from gancompress.storage.atomic import write_file, write_json
+from gancompress.units import size
+
+__all__ = ["make_player"]
+
+#: bytes that a kept weight takes in such a file, about
+_BYTES_OF_A_WEIGHT = 1.5
+
+
+def make_player(directory: Path) -> None:
+    """Write the last generator of a run as its report takes it, or the reason why there is none. Never raises.
+
+    Smoke runs get neither: their images are noise.
+
+    Args:
+        directory: of the run.
+    """
+    if RunRecord(directory).is_smoke:
+        return
+    note: dict[str, object] = {}
+    try:
+        step, blob = _made(directory)
+        note["step"] = step
+        write_file(directory / FILE, blob)
+    except GancompressError as error:
+        note["missing"] = error.message
+    except Exception as error:  # a backbone may raise whatever it likes, and the run is done all the same
+        note["missing"] = f"it could not be made ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    try:
+        write_json(directory / NOTE, note)
+    except OSError:
+        return  # the report says nothing of a player then
+
+
+def _made(directory: Path) -> tuple[int, bytes]:
+    from gancompress.experiment.finished import open_run
+    from gancompress.export.packed import export_run, load_packed
+    from gancompress.web.make import blob_of
+
+    opened = open_run(directory)
+    step = opened.step("last")
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "generator.safetensors"
+        tensors = export_run(opened, file, step=str(step), values="bf16")
+        expected = int(_BYTES_OF_A_WEIGHT * sum(one.kept for one in tensors.values()))
+        if expected > MOST_BYTES:
+            raise ExportError(
+                f"it has about {size(expected)}, and a report takes {size(MOST_BYTES)}; gancompress export --format "
+                "web makes a page of its own"
+            )
+        return step, blob_of(load_packed(file))

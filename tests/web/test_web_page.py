@@ -1,0 +1,154 @@
+"""Pages that hold a generator: what is in them, what they refuse, and what Chromium makes of them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from web_toys import CLASSES, in_chromium, in_node, needs_chromium, needs_node, packed_toy
+
+import gancompress
+from gancompress import api
+from gancompress.errors import ExportError
+from gancompress.web import page
+from gancompress.web.make import blob_of, write_site
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
+DCGAN = {"channels": 8, "latent_dim": 6, "conditional": True}
+
+
+def hashed(content: str) -> str:
+    return base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+
+
+def test_a_page_is_one_file_with_one_script_and_a_strict_policy(tmp_path: Path) -> None:
+    packed = packed_toy(tmp_path / "g.safetensors", "dcgan", 16, **DCGAN)
+    site = write_site(packed, tmp_path / "site" / "toy.html", EVIL, [EVIL])
+    text = site.page.read_text(encoding="utf-8")
+    (script,) = re.findall(r'<script type="module">(.*?)</script>', text, re.DOTALL)
+    (style,) = re.findall(r"<style>(.*?)</style>", text, re.DOTALL)
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
+    assert policy is not None
+    wanted = f"default-src 'none'; script-src 'sha256-{hashed(script)}' 'wasm-unsafe-eval'; style-src 'sha256-"
+    assert policy[1].replace("&#39;", "'").startswith(f"{wanted}{hashed(style)}'; img-src data:;")
+    assert "<script>" not in text
+    assert "<img" not in text
+    assert text.count("<script") == 2  # the other holds the generator, and does not run
+    assert not re.search(r"<[^>&]*\b(src|href|action)=", text)
+    assert "style=" not in text
+    assert sorted(path.name for path in site.page.parent.iterdir()) == [
+        "generator.d.ts",
+        "generator.js",
+        "toy.gcw",
+        "toy.html",
+    ]
+    assert site.blob.read_bytes() == blob_of(packed)
+
+
+def test_every_control_has_a_name(tmp_path: Path) -> None:
+    text = page.player(b"GCWEB")
+    for control in re.findall(r"<input[^>]*>", text):
+        before = text[: text.index(control)]
+        assert before.rfind("<label>") > before.rfind("</label>"), control
+    assert all(len(name.strip()) > 2 for name in re.findall(r"<button[^>]*>([^<]*)</button>", text))
+    assert text.count('role="img" aria-label="') == 2
+    assert "<noscript>" in text
+
+
+@needs_node
+def test_bytes_in_a_page_are_read_again(tmp_path: Path) -> None:
+    # every length from 0 to 9, and a word of the largest bytes
+    contents = [bytes(range(250, 250 + n)) if n < 6 else bytes([255] * 4 + [7] * (n - 4)) for n in range(10)]
+    texts = [re.findall(r'data-part="generator">(.*?)</script>', page.player(one))[0] for one in contents]
+    assert not any("<" in text for text in texts)
+    code = page._asset("player.js").partition("const SHOWN")[0]
+    told = in_node(tmp_path, f"{code} told({json.dumps(texts)}.map((text) => Array.from(fromBase85(text))));")
+    assert [bytes(one) for one in told] == contents
+
+
+def test_what_cannot_be_a_page_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = packed_toy(tmp_path / "g.safetensors", "dcgan", 16, **DCGAN)
+    with pytest.raises(ExportError, match=r"ends in \.html"):
+        write_site(packed, tmp_path / "page.onnx", "toy")
+    monkeypatch.setattr(page, "MOST_BYTES", 1000)
+    with pytest.raises(ExportError, match="a page takes 1 kB"):
+        write_site(packed, tmp_path / "page.html", "toy")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_file_becomes_a_page(tmp_path: Path) -> None:
+    packed_toy(tmp_path / "g.safetensors", "dcgan", 16, "bf16", **DCGAN)
+    made = api.export(tmp_path / "g.safetensors", format="web")
+    assert made.file == tmp_path / "g.html"
+    assert made.size == made.file.stat().st_size
+    assert {path.name for path in made.beside} == {"g.gcw", "generator.js", "generator.d.ts"}
+    assert "bf16 weights" in made.file.read_text(encoding="utf-8")
+
+
+TELL = """
+await new Promise((done) => setTimeout(done, 1500));
+const pixels = (one) => Array.from(one.getContext("2d").getImageData(0, 0, one.width, one.height).data);
+const shown = [...document.querySelectorAll('[data-part="images"] canvas')].map(pixels);
+const told = document.createElement("pre");
+told.id = "told", told.textContent = JSON.stringify(shown);
+document.body.append(told);
+"""
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_chromium_shows_the_images_of_python_and_asks_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = packed_toy(tmp_path / "g.safetensors", "dcgan", 16, **DCGAN)
+    script = page.player_script()
+    monkeypatch.setattr(page, "player_script", lambda: script + TELL)
+    site = write_site(packed, tmp_path / "page.html", EVIL)
+    elements, console = in_chromium(tmp_path, site.page)
+    assert console == []
+    assert "data-failed" not in elements
+    found = re.search(r'<pre id="told">(.*?)</pre>', elements)
+    assert found is not None, elements[-2000:]
+    made = (
+        torch.tensor(np.array(json.loads(found[1]), dtype=np.int64)).reshape(-1, 16, 16, 4).permute(0, 3, 1, 2)[:, :3]
+    )
+    wanted = gancompress.load(tmp_path / "g.safetensors", sparse="always")(n=8, seed=0, classes=0, uint8=True)
+    assert int((made - wanted.long()).abs().max()) <= 1
+    names = re.findall(r'aria-pressed="(?:true|false)">(.*?)</button>', elements)
+    assert [name.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&") for name in names] == list(CLASSES)
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_chromium_says_that_weights_are_damaged(tmp_path: Path) -> None:
+    blob = bytearray(blob_of(packed_toy(tmp_path / "g.safetensors", "dcgan", 16, **DCGAN)))
+    blob[-3] ^= 1
+    file = tmp_path / "page.html"
+    file.write_text(page.generator_page(bytes(blob), "damaged"), encoding="utf-8")
+    elements, console = in_chromium(tmp_path, file)
+    assert "weights are damaged" in elements
+    assert 'role="alert"' in elements
+    assert console == []
+
+
+@pytest.mark.slow
+@needs_chromium
+@pytest.mark.parametrize(
+    "more", ["<script>document.title = 'run'</script>", '<img src="http://127.0.0.1:9/pixel.png" alt="">']
+)
+def test_chromium_refuses_what_is_not_the_pages_own(tmp_path: Path, more: str) -> None:
+    blob = blob_of(packed_toy(tmp_path / "g.safetensors", "dcgan", 16, **DCGAN))
+    file = tmp_path / "page.html"
+    file.write_text(page.generator_page(blob, "not its own").replace("</main>", f"{more}</main>"), encoding="utf-8")
+    elements, console = in_chromium(tmp_path, file)
+    assert "<title>not its own" in elements
+    assert any("Content Security Policy" in line for line in console)  # and this is how requests are seen above
