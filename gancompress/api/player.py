@@ -31,12 +31,14 @@ def make_player(directory: Path) -> None:
     try:
         step, blob = _made(directory)
         note["step"] = step
+        (directory / FILE).parent.mkdir(exist_ok=True)  # not what is above: a run that is gone stays gone
         write_file(directory / FILE, blob)
     except GancompressError as error:
         note["missing"] = error.message
     except Exception as error:  # a backbone may raise whatever it likes, and the run is done all the same
         note["missing"] = f"it could not be made ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
     try:
+        (directory / NOTE).parent.mkdir(exist_ok=True)
         write_json(directory / NOTE, note)
     except OSError:
         return  # the report says nothing of a player then
