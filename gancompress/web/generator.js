@@ -240,6 +240,21 @@ class Run {
     const table = this.generator.tensors[op.table].values, width = op.shape[0], to = this.floats(out);
     this.labels.forEach((label, i) => to.set(table.subarray(label * width, (label + 1) * width), i * width));
   }
+  // In float64, rounded once: the same numbers everywhere.
+  linear(op, out) {
+    const from = this.floats(this.slots[op.of]), to = this.floats(out), rows = op.shape[0], columns = from.length / this.batch;
+    const { values, places } = this.generator.tensors[op.weight], bias = op.bias < 0 ? null : this.generator.tensors[op.bias].values;
+    const sums = new Float64Array(rows);
+    for (let n = 0; n < this.batch; n++) {
+      if (bias === null) sums.fill(0);
+      else sums.set(bias);
+      for (let i = 0; i < values.length; i++) {
+        const place = places === null ? i : places[i], column = place % columns;
+        sums[(place - column) / columns] += values[i] * from[n * columns + column];
+      }
+      to.set(sums, n * rows);
+    }
+  }
   unary(op, out) {
     const from = this.floats(this.slots[op.of]), to = this.floats(out);
     const of = op.kind === "leaky" ? (x) => (x < 0 ? x * op.slope : x) : UNARY[op.kind];

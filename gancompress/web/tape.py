@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from gancompress.errors import ExportError
 from gancompress.export.compiled import AffineModule, ProgramModule
+from gancompress.export.exact import ExactLinear, exact_tanh
 from gancompress.export.in_place import ADDED, SCALED, SCALED_IMAGES
 from gancompress.export.tracing import ENTRY, value_of
 from gancompress.kernels import Program
@@ -32,8 +33,8 @@ __all__ = ["Tape", "record"]
 
 _BINARY = {operator.add: "add", torch.add: "add", operator.mul: "mul", torch.mul: "mul", operator.sub: "sub",
            torch.sub: "sub", operator.truediv: "div", torch.div: "div", ADDED: "add"}  # fmt: skip
-_UNARY: dict[Any, str] = {torch.tanh: "tanh", torch.relu: "relu", F.relu: "relu", torch.sigmoid: "sigmoid",
-                          F.silu: "silu", "tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid"}  # fmt: skip
+_UNARY: dict[Any, str] = {torch.tanh: "tanh", exact_tanh: "tanh", "tanh": "tanh", torch.relu: "relu", F.relu: "relu",
+                          "relu": "relu", torch.sigmoid: "sigmoid", "sigmoid": "sigmoid", F.silu: "silu"}  # fmt: skip
 _UNARY_MODULES = {nn.Tanh: "tanh", nn.ReLU: "relu", nn.Sigmoid: "sigmoid", nn.SiLU: "silu"}
 _SAME = ("float", "contiguous", "to", "clone")
 _VIEWS = ("reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze")
@@ -92,6 +93,8 @@ class Tape:
             self._affine(node, module)
         elif isinstance(module, nn.Linear) and len(shape) == 1:
             self._linear(node, module, shape)
+        elif isinstance(module, ExactLinear) and len(shape) == 1:
+            self._exact_linear(node, module, shape)
         elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             self._convolution(node, module, shape)
         elif isinstance(module, nn.Embedding) and self._slots.get(args[0]) == 1:
@@ -216,6 +219,13 @@ class Tape:
         stored = self._weights.get(f"{name}.weight")
         rounded = None if stored is None else stored[:, :, None, None]
         self._run(node, program, [rounded], [self._slots[one] for one in node.all_input_nodes], shape)
+
+    def _exact_linear(self, node: fx.Node, module: ExactLinear, shape: list[int]) -> None:
+        name = str(node.target).removeprefix(ENTRY)
+        weight, bias = module.weight.float(), None if module.bias is None else module.bias.float()
+        kept = self._tensors.add(weight, self._mask(name, weight), rounded=self._weights.get(f"{name}.weight"))
+        of = self._slots[node.all_input_nodes[0]]
+        self._write("linear", node, shape, of=of, weight=kept, bias=self._tensors.add(bias))
 
     def _convolution(self, node: fx.Node, module: nn.Conv2d | nn.ConvTranspose2d, shape: list[int]) -> None:
         name = str(node.target).removeprefix(ENTRY)

@@ -217,6 +217,39 @@ def test_equal_generators_give_equal_bytes(tmp_path: Path) -> None:
     assert blob_of(packed) == blob_of(packed)
 
 
+EXACT = ["dcgan of classes", "sngan of classes"]
+
+
+@pytest.fixture
+def _all_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing stays in float for the sake of the images."""
+    monkeypatch.setattr("gancompress.export.in_bytes.kept_in_float", lambda *_: ())
+
+
+def differing_in_bytes(folder: Path, which: str, n: int) -> int:
+    packed, blob = toy(folder, "int8", **TOYS[which])
+    generator = gancompress.load(packed, sparse="always")
+    convolutions = [layer for layer in generator.network.layers if layer.kind == "convolution"]
+    assert {layer.values for layer in convolutions} == {"int8"}
+    wanted = generator(n=n, seed=1, uint8=True)
+    in_node(folder, f"const g = await load(files[0]); save((await g.generate({{ seed: 1, n: {n} }})).data);", blob)
+    return int((pixels(folder, wanted.shape) != wanted).sum())
+
+
+@pytest.mark.usefixtures("_all_in_bytes")
+@pytest.mark.parametrize("which", EXACT)
+def test_in_bytes_pages_give_the_very_bytes_of_python(tmp_path: Path, which: str) -> None:
+    assert differing_in_bytes(tmp_path, which, 2) == 0  # one by one
+    assert differing_in_bytes(tmp_path, which, 100) == 0  # side by side
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_all_in_bytes")
+@pytest.mark.parametrize("which", EXACT)
+def test_in_bytes_ten_thousand_images_are_those_of_python(tmp_path: Path, which: str) -> None:
+    assert differing_in_bytes(tmp_path, which, 10_000) == 0
+
+
 @pytest.mark.slow
 def test_ten_thousand_images_differ_by_one_grey_level_at_most(tmp_path: Path) -> None:
     packed, blob = toy(tmp_path, "float32", **TOYS["sngan"])
