@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import json
 import logging
 import math
 import re
@@ -51,6 +52,9 @@ _RULES = (
 def export_onnx(generator: Generator, path: Path) -> float:
     """Write a generator as ONNX, with inputs ``z`` (N, latent_dim) and, when conditional, ``labels`` (N,).
 
+    The model's metadata hold ``latents`` (their law and size), ``range`` of the images, ``channels`` and the names of
+    the ``classes``, each as JSON.
+
     Args:
         generator: left as it is.
         path: the file; it appears whole, and only when onnxruntime gives the same images.
@@ -71,7 +75,7 @@ def export_onnx(generator: Generator, path: Path) -> float:
         )
     inputs = example_inputs(plain, 2, "onnx", 2)
     batch = torch.export.Dim("N")
-    content = _export(plain, inputs, {name: {0: batch} for name in inputs}, ["images"])
+    content = _export(plain, inputs, {name: {0: batch} for name in inputs}, ["images"], _told(plain))
     trials = [tuple(example_inputs(plain, count, "onnx", count).values()) for count in (1, 3)]
     difference, _ = _difference(plain, content, list(inputs), trials)
     if not difference <= _TOLERANCE:
@@ -131,7 +135,25 @@ def _check_packages() -> None:
             raise ExportError(f"ONNX needs the package {name}: pip install 'gancompress[onnx]'") from None
 
 
-def _export(network: nn.Module, inputs: Mapping[str, Tensor], dynamic: Any, outputs: Sequence[str]) -> bytes:
+def _told(generator: Generator) -> dict[str, str]:
+    """Return what a file says of its inputs and outputs, as JSON: the metadata of the model."""
+    image = generator.image
+    told: dict[str, Any] = {
+        "latents": {"law": "normal", "mean": 0, "deviation": 1, "size": generator.latent_dim},
+        "range": [-1, 1],
+        "channels": "RGB" if image.channels == 3 else "grey",
+        "classes": list(image.classes[: generator.num_classes]),
+    }
+    return {name: json.dumps(value) for name, value in told.items()}
+
+
+def _export(
+    network: nn.Module,
+    inputs: Mapping[str, Tensor],
+    dynamic: Any,
+    outputs: Sequence[str],
+    told: Mapping[str, str] | None = None,
+) -> bytes:
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
@@ -150,6 +172,7 @@ def _export(network: nn.Module, inputs: Mapping[str, Tensor], dynamic: Any, outp
                 dynamic_shapes=dynamic,
             )
             _optimise(program.model)
+            program.model.metadata_props.update(told or {})
         content: bytes = program.model_proto.SerializeToString()
     except Exception as error:  # the exporter raises whatever its passes raise
         raise ExportError(f"this network cannot be exported to ONNX ({_reason(error)})") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -263,6 +264,10 @@ def test_onnx_gives_the_same_images(run: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         want = open_run(run).generator()(z, labels)
     torch.testing.assert_close(torch.from_numpy(made), want, rtol=0, atol=1e-4)
+    told = {name: json.loads(value) for name, value in session.get_modelmeta().custom_metadata_map.items()}
+    assert told["latents"] == {"law": "normal", "mean": 0, "deviation": 1, "size": 8}
+    assert (told["range"], told["channels"]) == ([-1, 1], "RGB")
+    assert told["classes"] == list(open_run(run).generator().image.classes)
 
 
 class PixelNormed(Generator):
