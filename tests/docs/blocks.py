@@ -30,7 +30,7 @@ __all__ = ["PLACEHOLDER", "ROOT", "Block", "blocks", "commands", "gancompress_ar
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACEHOLDER = "0a1b2c3d4e"
-LANGUAGES = ("bash", "python", "yaml", "toml", "text")
+LANGUAGES = ("bash", "python", "yaml", "toml", "js", "text")
 
 _FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<language>\S*)(?P<more>.*)$")
 _TITLE = re.compile(r'title="(?P<name>[\w.]+)"')

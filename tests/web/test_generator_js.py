@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +20,6 @@ from gancompress.kernels import Program
 from gancompress.web.blob import Tensors, write_blob
 from gancompress.web.make import blob_of
 from gancompress.web.steps import program_entry
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = needs_node
 
@@ -258,3 +257,21 @@ def test_ten_thousand_images_differ_by_one_grey_level_at_most(tmp_path: Path) ->
     made = pixels(tmp_path, wanted.shape)
     assert farthest(made, wanted) <= 1
     assert float((made != wanted).float().mean()) < 1e-4
+
+
+def test_the_lines_for_sites_in_the_documentation_run(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```js\n(.*?)```", page, re.DOTALL)
+    lines = [line for line in block.splitlines() if not line.startswith("import")]  # in_node has it imported
+    assert len(lines) > 4
+    _, blob = toy(tmp_path, "bf16", **TOYS["dcgan of classes"])
+    assert blob.name == "generator.gcw"
+    drawn = """
+      globalThis.fetch = async (address) => new Response(readFileSync(new URL(address, import.meta.url)));
+      globalThis.ImageData = function (data, width, height) { Object.assign(this, { data, width, height }); };
+      const drawn = [], context = { putImageData: (image, x, y) => drawn.push([image.data.length, image.width, x, y]) };
+      const canvas = { getContext: () => context };
+    """
+    code = "\n".join(lines).replace("classes: 3", "classes: 2")  # the toy has three
+    told = in_node(tmp_path, f"{drawn}\n{code}\ntold([drawn, images.n, way.n, cut.n, images.classes]);")
+    assert told == [[[16 * 16 * 4, 16, 0, 0]], 16, 8, 1, [2] * 16]
