@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from gancompress.errors import ExportError, GancompressError
-from gancompress.report.player import FILE, MOST_BYTES, NOTE
+from gancompress.report.player import BEFORE, FILE, MOST_BYTES, NOTE
 from gancompress.runs.record import RunRecord
 from gancompress.storage.atomic import write_file, write_json
 from gancompress.units import size
+
+if TYPE_CHECKING:
+    from gancompress.experiment.finished import OpenedRun
 
 __all__ = ["make_player"]
 
@@ -29,10 +34,10 @@ def make_player(directory: Path) -> None:
         return
     note: dict[str, object] = {}
     try:
-        step, blob = _made(directory)
-        note["step"] = step
+        note["step"], blobs = _made(directory)
         (directory / FILE).parent.mkdir(exist_ok=True)  # not what is above: a run that is gone stays gone
-        write_file(directory / FILE, blob)
+        for name, blob in blobs.items():
+            write_file(directory / name, blob)
     except GancompressError as error:
         note["missing"] = error.message
     except Exception as error:  # a backbone may raise whatever it likes, and the run is done all the same
@@ -44,7 +49,8 @@ def make_player(directory: Path) -> None:
         return  # the report says nothing of a player then
 
 
-def _made(directory: Path) -> tuple[int, bytes]:
+def _made(directory: Path) -> tuple[int, dict[str, bytes]]:
+    """Return the step and the generators by their files."""
     from gancompress.experiment.finished import open_run
     from gancompress.export.packed import export_run, load_packed
     from gancompress.web.make import blob_of
@@ -60,4 +66,22 @@ def _made(directory: Path) -> tuple[int, bytes]:
                 f"it has about {size(expected)}, and a report takes {size(MOST_BYTES)}; gancompress export --format "
                 "web makes a page of its own"
             )
-        return step, blob_of(load_packed(file))
+        blobs = {FILE: blob_of(load_packed(file))}
+        elements = sum(one.elements for one in tensors.values())
+        if opened.directory.read_json("compress.json") and _BYTES_OF_A_WEIGHT * elements < MOST_BYTES:
+            with contextlib.suppress(GancompressError):  # what is compressed plays alone then
+                blobs[BEFORE] = _before(opened, Path(folder) / "before.safetensors")
+    return step, blobs
+
+
+def _before(opened: OpenedRun, file: Path) -> bytes:
+    """Return the generator that a compression began from."""
+    from gancompress.experiment.compress import starting_generator
+    from gancompress.export.packed import export_packed, load_packed
+    from gancompress.web.make import blob_of
+
+    snapshot = opened.snapshot("last", ("ema",))
+    _, built = opened.rebuild(snapshot)
+    before = starting_generator(opened.recipe)
+    export_packed(before, file, model=built.model, values="bf16", origin=built.origin)
+    return blob_of(load_packed(file))

@@ -13,10 +13,12 @@ from gancompress.web.page import player, player_script, player_style, policy
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FILE", "MOST_BYTES", "NOTE", "PlayerPart", "player_part"]
+__all__ = ["BEFORE", "FILE", "MOST_BYTES", "NOTE", "PlayerPart", "player_part"]
 
 #: below a run directory: the generator, and which step it is of, or why there is none
 FILE, NOTE = "export/player.gcw", "export/player.json"
+#: of a compressed run, the generator that it began from
+BEFORE = "export/player-before.gcw"
 #: bytes of a generator that a report takes
 MOST_BYTES = 4_000_000
 
@@ -57,5 +59,15 @@ def player_part(run: Path) -> PlayerPart:
     if len(blob) > MOST_BYTES:
         sizes = f"it has {size(len(blob))}, and a report takes {size(MOST_BYTES)}"
         return PlayerPart(missing=f"The generator is not in this page: {sizes}.")
-    script = player_script()
-    return PlayerPart(player(blob), "", int(number(note.get("step")) or 0), script, player_style(), policy(script))
+    script, before = player_script(), _before(run, len(blob))
+    content = player(blob if before is None else {"before": before, "after": blob})
+    return PlayerPart(content, "", int(number(note.get("step")) or 0), script, player_style(), policy(script))
+
+
+def _before(run: Path, others: int) -> bytes | None:
+    """Return the generator from before a compression, where there is one and both fit."""
+    try:
+        blob = (run / BEFORE).read_bytes()
+    except OSError:
+        return None
+    return blob if len(blob) + others <= MOST_BYTES else None

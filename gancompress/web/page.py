@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib.resources
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from gancompress.errors import ExportError
@@ -58,9 +59,15 @@ def _hashed(content: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
-def player(blob: bytes) -> str:
-    """Return the part of a page that holds a generator and its controls; the page has :func:`player_script` once."""
-    return _filled("player.html.j2", data=base64.b85encode(blob).decode().replace("<", ","))
+def player(blobs: bytes | Mapping[str, bytes]) -> str:
+    """Return the part of a page that holds generators and their controls; the page has :func:`player_script` once.
+
+    Args:
+        blobs: the ``.gcw`` file; or several of the same latents and classes by name, which are shown side by side.
+    """
+    named = blobs if isinstance(blobs, Mapping) else {"": blobs}
+    texts = [(name, base64.b85encode(blob).decode().replace("<", ",")) for name, blob in named.items()]
+    return _filled("player.html.j2", names=list(named), generators=texts)
 
 
 def generator_page(blob: bytes, title: str, lines: Sequence[str] = ()) -> str:

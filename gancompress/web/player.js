@@ -22,13 +22,17 @@ class Player {
     this.state = { seed: 0, to: 1, label: 0, way: 0.5, truncation: Infinity };
     this.busy = false, this.again = false;
   }
-  part(name) {
-    return this.root.querySelector(`[data-part="${name}"]`);
+  part(name, of = 0) {
+    return this.root.querySelectorAll(`[data-part="${name}"]`)[of];
   }
   async start() {
     try {
       const began = performance.now();
-      this.generator = await load(fromBase85(this.part("generator").textContent.trim()));
+      this.generators = [];
+      for (const text of this.root.querySelectorAll('[data-part="generator"]')) {
+        const generator = await load(fromBase85(text.textContent.trim()));
+        this.generators.push({ generator, name: text.dataset.name });
+      }
       this.controls();
       await this.show();
       this.root.dataset.first = (performance.now() - began).toFixed(0);
@@ -43,7 +47,7 @@ class Player {
     this.root.dataset.failed = "true";
   }
   controls() {
-    const { generator, state } = this, classes = generator.classes;
+    const { state } = this, classes = this.generators[0].generator.classes;
     const on = (name, event, change) => this.part(name).addEventListener(event, () => { change(this.part(name)); this.show(); });
     const seed = (input, key) => { if (input.value !== "" && Number.isSafeInteger(Number(input.value))) state[key] = Number(input.value); };
     on("seed", "input", (input) => seed(input, "seed"));
@@ -79,20 +83,23 @@ class Player {
     this.busy = false;
   }
   async draw() {
-    const { generator, state } = this, { seed, to, truncation, way } = state;
-    const classes = generator.classes.length > 0 ? state.label : undefined;
+    const { seed, to, truncation, way } = this.state, said = [];
     this.part("truncation-value").textContent = truncation === Infinity ? "off" : truncation.toFixed(2);
     this.part("way-value").textContent = `${Math.round(100 * way)} %`;
-    const images = await generator.generate({ seed, n: SHOWN, classes, truncation });
-    this.paint("images", images);
-    const ends = [seed, to].map((one) => generator.latents({ seed: one, truncation }));
-    const z = [ends[0], between(ends[0], ends[1], way), ends[1]].flatMap((one) => Array.from(one));
-    this.paint("between", await generator.generate({ z, classes: classes === undefined ? undefined : [classes, classes, classes] }));
-    const each = images.milliseconds / SHOWN;
-    this.part("status").textContent = `${each < 10 ? each.toFixed(1) : each.toFixed(0)} ms per image here, on one thread; the generator has ${Math.ceil(generator.bytes / 1000)} kB, with the code that runs it.`;
+    for (const [of, { generator, name }] of this.generators.entries()) {
+      const label = this.state.label, classes = generator.classes.length > 0 ? [label, label, label] : undefined;
+      const images = await generator.generate({ seed, n: SHOWN, classes: classes && label, truncation });
+      this.paint("images", of, images);
+      const ends = [seed, to].map((one) => generator.latents({ seed: one, truncation }));
+      const z = [ends[0], between(ends[0], ends[1], way), ends[1]].flatMap((one) => Array.from(one));
+      this.paint("between", of, await generator.generate({ z, classes }));
+      const each = images.milliseconds / SHOWN;
+      said.push(`${name ? `${name}: ` : ""}${each < 10 ? each.toFixed(1) : each.toFixed(0)} ms per image here, on one thread; ${Math.ceil(generator.bytes / 1000)} kB with the code that runs it.`);
+    }
+    this.part("status").textContent = said.join(" ");
   }
-  paint(name, images) {
-    const place = this.part(name), { width, height } = images;
+  paint(name, of, images) {
+    const place = this.part(name, of), { width, height } = images;
     while (place.childElementCount < images.n) place.append(document.createElement("canvas"));
     place.style.setProperty("--wide", `${Math.max(SMALLEST, width)}px`);
     place.classList.toggle("small", width < SMALLEST);

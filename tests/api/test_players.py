@@ -87,3 +87,11 @@ def test_a_run_becomes_a_page_and_a_module_for_sites(run: RunOutcome, tmp_path: 
     other = api.export(directory, tmp_path / "own.html", format="web", values="float32", progress=False)
     assert "float32 weights" in other.file.read_text(encoding="utf-8")
     assert other.step == 4
+
+
+def test_a_compressed_run_shows_both_generators(run: RunOutcome, tmp_path: Path) -> None:
+    made = gancompress.compress(run, 0.2, steps=2, out=tmp_path, progress=False)
+    text = made.run.report.read_text(encoding="utf-8")
+    assert [part.split('"')[0] for part in text.split('data-name="')[1:]] == ["before", "after"]
+    before, after = ((made.run.directory / name).stat().st_size for name in (player.BEFORE, player.FILE))
+    assert before > after
