@@ -71,7 +71,7 @@ class Player {
   // One drawing at a time; what was asked for meanwhile is drawn once afterwards.
   async show() {
     if (this.busy) { this.again = true; return; }
-    this.busy = true;
+    this.busy = true, this.root.dataset.busy = "true";
     try {
       do {
         this.again = false;
@@ -80,7 +80,7 @@ class Player {
     } catch (error) {
       this.fail(error);
     }
-    this.busy = false;
+    this.busy = false, this.root.dataset.busy = "false";
   }
   async draw() {
     const { seed, to, truncation, way } = this.state, said = [];

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from web_toys import CLASSES, in_chromium, in_node, needs_chromium, needs_node, packed_toy
+from chromium_page import Page, needs_chromium
+from web_toys import CLASSES, in_node, needs_node, packed_toy
 
 import gancompress
 from gancompress import api
@@ -94,37 +95,81 @@ def test_a_file_becomes_a_page(tmp_path: Path) -> None:
     assert "bf16 weights" in made.file.read_text(encoding="utf-8")
 
 
-TELL = """
-await new Promise((done) => setTimeout(done, 1500));
-const pixels = (one) => Array.from(one.getContext("2d").getImageData(0, 0, one.width, one.height).data);
-const shown = [...document.querySelectorAll('[data-part="images"] canvas')].map(pixels);
-const told = document.createElement("pre");
-told.id = "told", told.textContent = JSON.stringify(shown);
-document.body.append(told);
+HELPERS = """
+globalThis.root = document.querySelector(".player");
+globalThis.idle = async () => {
+  const wait = () => new Promise((done) => setTimeout(done, 20));
+  while (!root.dataset.failed && root.dataset.busy !== "false") await wait();
+};
+globalThis.canvases = (part) => [...root.querySelectorAll(`[data-part="${part}"] canvas`)]
+  .map((one) => Array.from(one.getContext("2d").getImageData(0, 0, one.width, one.height).data));
+globalThis.change = (part, value, event) => {
+  const control = root.querySelector(`[data-part="${part}"]`);
+  control.value = value;
+  control.dispatchEvent(new Event(event));
+};
+idle()
 """
+
+
+def shown(page_: Page, part: str) -> torch.Tensor:
+    pixels = torch.tensor(np.array(page_.evaluate(f"canvases({part!r})"), dtype=np.int64))
+    return pixels.reshape(-1, 16, 16, 4).permute(0, 3, 1, 2)[:, :3]
 
 
 @pytest.mark.slow
 @needs_chromium
-def test_chromium_shows_the_images_of_python_and_asks_for_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chromium_shows_the_images_of_python_and_asks_for_nothing(tmp_path: Path) -> None:
     packed = packed_toy(tmp_path / "g.safetensors", "dcgan", 16, **DCGAN)
-    script = page.player_script()
-    monkeypatch.setattr(page, "player_script", lambda: script + TELL)
+    generator = gancompress.load(tmp_path / "g.safetensors", sparse="always")
     site = write_site(packed, tmp_path / "page.html", EVIL)
-    elements, console = in_chromium(tmp_path, site.page)
-    assert console == []
-    assert "data-failed" not in elements
-    found = re.search(r'<pre id="told">(.*?)</pre>', elements)
-    assert found is not None, elements[-2000:]
-    made = (
-        torch.tensor(np.array(json.loads(found[1]), dtype=np.int64)).reshape(-1, 16, 16, 4).permute(0, 3, 1, 2)[:, :3]
-    )
-    wanted = gancompress.load(tmp_path / "g.safetensors", sparse="always")(n=8, seed=0, classes=0, uint8=True)
-    assert int((made - wanted.long()).abs().max()) <= 1
-    names = re.findall(r'aria-pressed="(?:true|false)">(.*?)</button>', elements)
-    assert [name.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&") for name in names] == list(CLASSES)
+    with Page(tmp_path, site.page) as opened:
+        opened.evaluate(HELPERS)
+
+        def near(part: str, wanted: torch.Tensor) -> bool:
+            opened.evaluate("idle()")
+            return int((shown(opened, part) - wanted.long()).abs().max()) <= 1
+
+        assert near("images", generator(n=8, seed=0, classes=0, uint8=True))
+        opened.evaluate("root.querySelectorAll('[data-part=\"classes\"] button')[2].click()")
+        opened.evaluate("change('seed', '5', 'input'), change('truncation', '0.5', 'input')")
+        assert near("images", generator(z=generator.latents(8, 5, truncation=0.5), classes=2, uint8=True))
+        opened.evaluate("change('truncation', '3', 'input'), change('to', '7', 'input'), change('way', '25', 'input')")
+        assert near("between", generator(z=generator.interpolate(5, 7, 5)[[0, 1, 4]], classes=2, uint8=True))
+        opened.evaluate("root.querySelector('[data-part=\"next\"]').click()")
+        assert near("images", generator(n=8, seed=6, classes=2, uint8=True))
+        names = opened.evaluate(
+            "[...root.querySelectorAll('[data-part=\"classes\"] button')].map((one) => one.textContent)"
+        )
+        assert names == list(CLASSES)
+        assert "ms per image" in opened.evaluate("root.querySelector('[data-part=\"status\"]').textContent")
+        assert opened.errors == []
+        assert opened.requests == [site.page.as_uri()]
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_keys_alone_reach_every_control_and_change_it(tmp_path: Path) -> None:
+    packed = packed_toy(tmp_path / "g.safetensors", "dcgan", 16, **DCGAN)
+    site = write_site(packed, tmp_path / "page.html", "keys")
+    with Page(tmp_path, site.page) as opened:
+        opened.evaluate(HELPERS)
+        reached = []
+        for _ in range(8):
+            for kind in ("keyDown", "keyUp"):
+                opened.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+            reached.append(opened.evaluate("document.activeElement.dataset.part ?? document.activeElement.textContent"))
+        assert reached == ["seed", "next", "truncation", *CLASSES, "to", "way"]
+        for kind in ("keyDown", "keyUp"):
+            opened.call(
+                "Input.dispatchKeyEvent", type=kind, key="ArrowRight", code="ArrowRight", windowsVirtualKeyCode=39
+            )
+        opened.evaluate("idle()")
+        assert opened.evaluate("root.querySelector('[data-part=\"way-value\"]').textContent") == "51 %"
+        named = opened.call("Accessibility.getFullAXTree")["nodes"]
+        controls = [node for node in named if node.get("role", {}).get("value") in ("spinbutton", "slider", "button")]
+        assert len(controls) == 8
+        assert all(node["name"]["value"].strip() for node in controls)
 
 
 @pytest.mark.slow
@@ -134,10 +179,11 @@ def test_chromium_says_that_weights_are_damaged(tmp_path: Path) -> None:
     blob[-3] ^= 1
     file = tmp_path / "page.html"
     file.write_text(page.generator_page(bytes(blob), "damaged"), encoding="utf-8")
-    elements, console = in_chromium(tmp_path, file)
-    assert "weights are damaged" in elements
-    assert 'role="alert"' in elements
-    assert console == []
+    with Page(tmp_path, file) as opened:
+        opened.evaluate(HELPERS)
+        status = opened.evaluate("[...root.querySelectorAll('[role=\"alert\"]')].map((one) => one.textContent).join()")
+        assert "weights are damaged" in status
+        assert opened.errors == []
 
 
 @pytest.mark.slow
@@ -149,6 +195,7 @@ def test_chromium_refuses_what_is_not_the_pages_own(tmp_path: Path, more: str) -
     blob = blob_of(packed_toy(tmp_path / "g.safetensors", "dcgan", 16, **DCGAN))
     file = tmp_path / "page.html"
     file.write_text(page.generator_page(blob, "not its own").replace("</main>", f"{more}</main>"), encoding="utf-8")
-    elements, console = in_chromium(tmp_path, file)
-    assert "<title>not its own" in elements
-    assert any("Content Security Policy" in line for line in console)  # and this is how requests are seen above
+    with Page(tmp_path, file) as opened:
+        opened.evaluate(HELPERS)
+        assert opened.evaluate("document.title") == "not its own"
+        assert any("Content Security Policy" in line for line in opened.errors)  # and this is how errors are seen above

@@ -22,8 +22,6 @@ WEB = Path(__file__).resolve().parents[2] / "gancompress" / "web"
 CLASSES = ("ant", "<bee> & co", "cat")
 
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed")
-chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(chromium is None, reason="Chromium is not installed")
 
 
 def packed_toy(
@@ -54,19 +52,3 @@ def in_node(folder: Path, code: str, *files: Path) -> Any:
     assert done.returncode == 0, done.stderr
     told = folder / "told.json"
     return json.loads(told.read_text()) if told.exists() else None
-
-
-def in_chromium(folder: Path, page: Path, wait: int = 20_000) -> tuple[str, list[str]]:
-    """Open a page from the disk; return its elements as text, and what the console said.
-
-    A request that the page's policy forbids, which is every one, is an error there.
-    """
-    assert chromium is not None
-    done = subprocess.run(
-        [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}", f"--virtual-time-budget={wait}",
-         "--dump-dom", page.as_uri()],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
