@@ -24,6 +24,8 @@
 #define GC_MOST_BLOCKS 16
 #elif GC_DOT == GC_HALVES
 #define GC_MOST_BLOCKS 1
+#elif defined(GC_WEB)  // what finishes four at a time is much code
+#define GC_MOST_BLOCKS 2
 #else
 #define GC_MOST_BLOCKS 4
 #endif
@@ -379,7 +381,9 @@ static void conv(const ByteJob& j) {
     GC_TILE(2, 1, 8) GC_TILE(2, 2, 4) GC_TILE(4, 2, 2) GC_TILE(4, 1, 4)
 #endif
     GC_TILE(2, 2, 2) GC_TILE(2, 1, 4) GC_TILE(2, 1, 2) GC_TILE(2, 1, 1)
+#if !defined(GC_WEB)
     GC_TILE(4, 1, 2) GC_TILE(4, 1, 1)
+#endif
 #endif
 #if defined(GC_MATRICES)
     GC_TILE(16, 1, 4) GC_TILE(16, 2, 4) GC_TILE(16, 4, 4) GC_TILE(16, 1, 8) GC_TILE(16, 2, 8) GC_TILE(16, 1, 16)
