@@ -11,7 +11,8 @@ const HASH_BYTES = 20, BEGIN = MAGIC.length + HASH_BYTES, TABLE = BEGIN + 8 * ST
 const TOGETHER = 16; // images of one call: as many as lie side by side in the kernels
 const SINGLE_UP_TO = 2; // so few go one by one, which is sooner
 const BLOCK = 1000; // latents are drawn in blocks of so many images
-const CONV_NUMBERS = 16; // of a step, before its geometry
+// A module of one function that counts the bits of a vector.
+const WITH_SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
 
 export class GeneratorError extends Error {}
 
@@ -19,20 +20,31 @@ export class GeneratorError extends Error {}
 export async function load(source) {
   if (typeof WebAssembly !== "object") throw new GeneratorError("This browser has no WebAssembly, which the generator needs.");
   if (typeof DecompressionStream !== "function") throw new GeneratorError("This browser is too old to unpack the generator (it has no DecompressionStream).");
+  if (!WebAssembly.validate(Uint8Array.from(WITH_SIMD))) throw new GeneratorError("This browser's WebAssembly has no SIMD, which the generator needs.");
   const file = await bytesOf(source);
   if (file.length < TABLE || MAGIC.slice(0, 7).some((byte, i) => file[i] !== byte)) throw new GeneratorError("This is no generator that gancompress exported for the web.");
   if (file[7] !== MAGIC[7]) throw new GeneratorError(`The generator has format ${file[7]}, and this page reads ${MAGIC[7]}: use the generator.js that was written with it.`);
   const streams = await unpacked(file);
-  if (!WebAssembly.validate(streams.kernels)) throw new GeneratorError("This browser's WebAssembly has no SIMD, which the generator needs.");
-  const { instance } = await WebAssembly.instantiate(streams.kernels);
-  const kernels = new Kernels(instance.exports);
-  const wanted = file.subarray(MAGIC.length, BEGIN);
-  if (kernels.hash(file.subarray(BEGIN), HASH_BYTES).some((byte, i) => byte !== wanted[i])) throw damaged();
+  const kernels = await checked(file, streams.kernels);
   const header = JSON.parse(new TextDecoder().decode(streams.header));
   return new Generator(kernels, header, decoded(header.tensors, streams), file.length);
 }
 
 const damaged = () => new GeneratorError("The generator's weights are damaged: they are not the ones that were written.");
+
+// The kernels, once they have found the hash of the file; themselves damaged, they do not.
+async function checked(file, module) {
+  const wanted = file.subarray(MAGIC.length, BEGIN);
+  let kernels, found;
+  try {
+    kernels = new Kernels((await WebAssembly.instantiate(module)).instance.exports);
+    found = kernels.hash(file.subarray(BEGIN), HASH_BYTES);
+  } catch {
+    throw damaged();
+  }
+  if (found.some((byte, i) => byte !== wanted[i])) throw damaged();
+  return kernels;
+}
 
 async function bytesOf(source) {
   if (source instanceof ArrayBuffer) return new Uint8Array(source);

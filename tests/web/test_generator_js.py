@@ -169,6 +169,7 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path) -> None:
         await fails("cut", () => load(whole.subarray(0, whole.length - 5)));
         await fails("last", () => load(changed(-1)));
         await fails("middle", () => load(changed(-4000)));
+        for (const at of [100, 2000, 20000, 40000]) await fails(`kernels ${at}`, () => load(changed(at)));
         await fails("hash", () => load(changed(10)));
         const g = await load(whole);
         await fails("class", () => g.generate({ classes: "dog" }));
@@ -192,7 +193,8 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path) -> None:
     )
     parts = {
         "other": "no generator", "short": "no generator", "newer": "format 9", "cut": "damaged", "last": "damaged",
-        "middle": "damaged", "hash": "damaged", "class": "no class dog", "number": "no class 3",
+        "middle": "damaged", "hash": "damaged", "kernels 100": "damaged", "kernels 2000": "damaged",
+        "kernels 20000": "damaged", "kernels 40000": "damaged", "class": "no class dog", "number": "no class 3",
         "count": "2 classes for 3", "seed": "whole number", "n": "at least 1", "z": "come whole",
         "truncation": "above 0", "simd": "no SIMD",
         "old": "too old",
