@@ -193,6 +193,8 @@ def _exponents(ends: Tensor, largest: Tensor, strength: float) -> Tensor:
     if not strength:
         return torch.zeros_like(ends)
     known = (ends > 0) & (largest > 0)
+    if not bool(known.any()):  # of weights that are all 0, as blocks that start as the identity have
+        return torch.zeros_like(ends)
     wanted = strength * ends[known].log2() - (1 - strength) * largest[known].log2()
     exponents = torch.zeros_like(ends)
     exponents[known] = (wanted - wanted.max()).round().clamp(-_FARTHEST, 0)

@@ -133,6 +133,16 @@ def test_a_layer_that_saw_only_zeros_stays_in_float():
     assert calibrate(net, given).keys() == {1}
 
 
+def test_a_layer_whose_weights_are_all_0_is_no_obstacle():
+    program = Program((4, 4, 4))
+    weight = torch.zeros(4, 4, 3, 3)  # the end of a block that starts as the identity
+    program.output(program.conv(program.input, weight, torch.ones_like(weight, dtype=torch.bool), padding=1))
+    x = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    found = calibrate(program, [(x,)])
+    assert found[0].exponents == ()
+    assert not quantized(program, found)(x).any()
+
+
 def test_calibration_needs_inputs():
     net = residual()
     with pytest.raises(ExportError, match="there are none"):
