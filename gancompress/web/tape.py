@@ -105,7 +105,7 @@ class Tape:
             self._write("unary", node, shape, of=self._slots[args[0]], kind=_UNARY_MODULES[type(module)])
         elif isinstance(module, nn.LeakyReLU):
             self._write("unary", node, shape, of=self._slots[args[0]], kind="leaky", slope=module.negative_slope)
-        elif isinstance(module, nn.Identity | nn.Dropout) or (module is None and target in _SAME):
+        elif isinstance(module, nn.Identity | nn.Dropout) or (module is None and target in _SAME and _is_float(node)):
             self._slots[node] = self._slots[args[0]]
         elif module is None and not self._function(node, target, args, shape):
             raise ExportError(f"pages have nothing for the operation {_title(node)}")
@@ -114,6 +114,8 @@ class Tape:
 
     def _function(self, node: fx.Node, target: Any, args: list[Any], shape: list[int]) -> bool:
         """Record an operation that is no module; return whether pages have it."""
+        if node.kwargs.get("inplace"):  # others may read what it writes
+            return False
         if target in _UNARY:
             self._write("unary", node, shape, of=self._slots[args[0]], kind=_UNARY[target])
         elif target is F.leaky_relu:
@@ -280,7 +282,10 @@ def record(compiled: CompiledGenerator, tape: Tape) -> None:
         if node.op == "placeholder":
             tape._slots[node] = 1 if node.target == "labels" else 0
         elif node in wanted:
-            tape.add(node, modules.get(str(node.target)) if node.op == "call_module" else None)
+            try:
+                tape.add(node, modules.get(str(node.target)) if node.op == "call_module" else None)
+            except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # of other things than maps
+                raise ExportError(f"pages have nothing for the operation {_title(node)} as it is used here") from error
     (last,) = run.graph.output_node().all_input_nodes
     tape.output = tape._slots[last]
 
@@ -300,6 +305,11 @@ def _keeps_images(node: fx.Node) -> bool:
     before, after = value_of(source), value_of(node)
     alike = isinstance(before, Tensor) and isinstance(after, Tensor) and before.shape[0] == after.shape[0]
     return alike and before.dtype is torch.float32 and math.prod(before.shape) == math.prod(after.shape)
+
+
+def _is_float(node: fx.Node) -> bool:
+    value = value_of(node)
+    return isinstance(value, Tensor) and value.dtype is torch.float32
 
 
 def _dimension(node: fx.Node) -> Any:
