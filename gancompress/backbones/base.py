@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from gancompress.errors import BackboneError
 from gancompress.sparsity.layers import Layer, LayerKind
 from gancompress.sparsity.weights import LAYERS, masked_parameter
 
@@ -83,10 +84,26 @@ class _Network(nn.Module):
 class Generator(_Network):
     """Latents to images.
 
-    Shape: ``forward(z: (B, latent_dim) float, labels: (B,) int64 or None) -> (B, C, H, W) float in [-1, 1]``.
+    Shape: ``forward(z: (B, latent_dim) float, labels: (B,) int64 or None) -> (B, C, H, W) float in [-1, 1]``; while
+    training, images may leave that range.
+
+    Attributes:
+        truncation: in evaluation mode, how near styles stay to their average; see :meth:`truncate`.
     """
 
     latent_dim: int
+    truncation: float = 1.0
+
+    def truncate(self, psi: float) -> None:
+        """Trade variety for quality in evaluation mode: 1 is the network as trained, 0 its average.
+
+        Raises:
+            BackboneError: the network keeps no average of what it makes of latents.
+        """
+        raise BackboneError(
+            f"truncation: {type(self).__name__.lstrip('_')} has no average of styles to draw to, as stylegan2 has: "
+            "leave truncation out"
+        )
 
 
 class Discriminator(_Network):
@@ -95,6 +112,10 @@ class Discriminator(_Network):
     Shape: ``forward(x: (B, C, H, W) float in [-1, 1], labels: (B,) int64 or None) -> (B,) float``, before any loss
     non-linearity.
     """
+
+    #: whether a logit depends on the other images of its batch, as under minibatch standard deviation. Real and
+    #: generated images then never share a call
+    sees_batch = False
 
 
 _CONVOLUTION = nn.modules.conv._ConvNd

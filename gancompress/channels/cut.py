@@ -17,6 +17,7 @@ from gancompress.errors import ChannelError
 from gancompress.graphs.build import CapturedModule
 from gancompress.graphs.graph import Graph, Stored
 from gancompress.graphs.naming import is_layer
+from gancompress.sparsity.weights import Scaled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -178,7 +179,9 @@ def cut_state(network: nn.Module, indices: Mapping[str, Mapping[int, Tensor]]) -
                 continue
             prefix = f"{path}.parametrizations.{leaf}"
             for number, norm in enumerate(chain):
-                if isinstance(norm, _SpectralNorm) and len(chain) == 1:
+                if isinstance(norm, Scaled) and len(chain) == 1:
+                    own[f"{prefix}.original"] = kept
+                elif isinstance(norm, _SpectralNorm) and len(chain) == 1:
                     own[f"{prefix}.original"] = kept
                     scaled |= _cut_norm(norm, state[f"{prefix}.original"], kept, f"{prefix}.{number}")
                 elif isinstance(norm, _WeightNorm) and len(chain) == 1:

@@ -185,7 +185,7 @@ def build_trainer(
         r2=ZeroCentred(**dict(recipe.objective.r2)),
         orthogonal_weight=recipe.objective.orthogonal.weight,
         orthogonal_networks=recipe.objective.orthogonal.networks,
-        joint_batch=training.joint_batch,
+        joint_batch=training.joint_batch and not networks.discriminator.sees_batch,
         bf16=training.precision == "bf16",
         taught=build_distillation(recipe, networks, device),
         rank=group.rank,

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from gancompress.backbones.base import Generator, prunable_weights
 from gancompress.errors import ExportError
 from gancompress.evaluation.sandbox import draws
+from gancompress.export.constants import fold_constants
 from gancompress.export.exact import compute_exactly
 from gancompress.export.functional import without_writes
 from gancompress.export.in_place import reuse_memory
@@ -195,6 +196,7 @@ def compile_generator(
     else:
         want = value_of(graph.graph.output_node().all_input_nodes[0])
         without_writes(graph)
+        fold_constants(graph)
         programs = _install(graph, kept, why, sparse, ranges is not None)
         got = graph(*example.values())
         if torch.allclose(got, want, rtol=0, atol=_TOLERANCE, equal_nan=True):

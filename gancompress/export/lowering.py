@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from gancompress.export.tracing import value_of
-from gancompress.kernels.layout import scale_and_shift
+from gancompress.kernels.layout import scale, scale_and_shift
 from gancompress.kernels.resample import upsample2
 from gancompress.lowering.operations import batch_norm_affine
 
@@ -223,6 +223,8 @@ def _affine_parts(node: fx.Node) -> tuple[fx.Node, Factor, Factor] | None:
     args: list[Any] = list(node.args)
     if node.target is scale_and_shift:
         return args[0], args[1], args[2]
+    if node.target is scale:
+        return args[0], args[1], None
     if node.target is torch.addcmul and len(args) == 3:
         bias, x, gain = args
         x, gain = (gain, x) if _is_per_channel(x, node) else (x, gain)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from gancompress.kernels.layout import scale_and_shift
-from gancompress.kernels.resample import average2, bilinear_up2, upsample2
+from gancompress.kernels.layout import scale, scale_and_shift
+from gancompress.kernels.resample import average2, bilinear_up2, smooth, smooth_up2, upsample2
 from gancompress.sparsity.weights import LAYERS
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ __all__ = ["ENTRY", "VALUE", "trace", "value_of"]
 VALUE = "gancompress_value"
 #: what the names of the generator's modules begin with inside the graph
 ENTRY = "network."
+
+
+_OWN = (upsample2, average2, bilinear_up2, smooth, smooth_up2, scale, scale_and_shift)
 
 
 class _Conditional(nn.Module):
@@ -74,7 +77,7 @@ class _Tracer(fx.Tracer):
 
     def __init__(self, example: dict[str, Tensor]) -> None:
         # our own operations look at what they are given, so they stay whole
-        super().__init__(autowrap_functions=(upsample2, average2, bilinear_up2, scale_and_shift))
+        super().__init__(autowrap_functions=_OWN)
         self.example = example
         self._running = False
 

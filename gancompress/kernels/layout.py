@@ -24,6 +24,7 @@ __all__ = [
     "is_eager",
     "norm_forward",
     "rows_of",
+    "scale",
     "scale_and_shift",
     "to_batch_last",
     "to_images",
@@ -107,6 +108,13 @@ def to_images(x: Tensor) -> Tensor:
         return x
     out: Tensor = _Laid.apply(x, False)
     return out
+
+
+def scale(x: Tensor, gain: Tensor) -> Tensor:
+    """Return ``gain * x`` for a map and a gain per image and channel, ``[N, C]``."""
+    if is_batch_last(x):
+        gain = gain.t().contiguous().t()
+    return x * gain[:, :, None, None]
 
 
 def scale_and_shift(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:

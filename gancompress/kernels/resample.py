@@ -20,7 +20,17 @@ from gancompress.kernels import calls
 from gancompress.kernels.layout import is_batch_last, is_eager, to_batch_last
 from gancompress.kernels.native_library import library
 
-__all__ = ["average2", "bilinear_down2", "bilinear_up2", "box_means", "box_sums", "upsample2"]
+__all__ = [
+    "average2",
+    "bilinear_down2",
+    "bilinear_up2",
+    "box_means",
+    "box_sums",
+    "smooth",
+    "smooth_down2",
+    "smooth_up2",
+    "upsample2",
+]
 
 
 def _ours(x: Tensor) -> bool:
@@ -152,3 +162,25 @@ def bilinear_down2(x: Tensor) -> Tensor:
     """Return ``[N, C, H / 2, W / 2]`` by the filter [1, 2, 1] / 4 in both directions, for an even height and width."""
     means = box_means(x)[:, :, :-1, :-1]
     return average2(to_batch_last(means) if is_batch_last(x) else means.contiguous())
+
+
+def smooth(x: Tensor, padding: int) -> Tensor:
+    """Return ``[N, C, H, W]`` smoothed by the filter [1, 3, 3, 1] / 8 in both directions, which is a box slid thrice.
+
+    Args:
+        x: the map.
+        padding: zeros on every side, 1 or 2; height and width change by ``2 * padding - 3``.
+    """
+    for widen in (True, padding == 2, False):
+        x = _boxes(x, widen=widen, average=True)
+    return x
+
+
+def smooth_up2(x: Tensor) -> Tensor:
+    """Return ``[N, C, 2H, 2W]``: zeros between the pixels, then the filter [1, 3, 3, 1] / 4 in both directions."""
+    return _boxes(_boxes(upsample2(x), widen=True, average=True), widen=False, average=True)
+
+
+def smooth_down2(x: Tensor) -> Tensor:
+    """Return ``[N, C, H / 2, W / 2]`` of an even height and width: the filter [1, 3, 3, 1] / 8, of two pixels one."""
+    return average2(_boxes(_boxes(x, widen=True, average=True), widen=False, average=True))

@@ -333,7 +333,9 @@ class TrainingConfig(_Strict):
         None, description="a trained generator that the run's own learns from as well; default: none"
     )
     joint_batch: bool = Field(
-        True, description="one discriminator call on real and generated images together; false: one call each"
+        True,
+        description="one discriminator call on real and generated images together; false, or where the discriminator "
+        "looks at batches as a whole: one call each",
     )
     precision: Literal["float32", "bf16"] = Field("float32", description="bf16: autocast; weights stay float32")
     values: Literal["float32", "int8"] = Field(

@@ -24,7 +24,16 @@ from gancompress.errors import BackboneError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LAYERS", "duplicate", "masked_parameter", "steady", "stored_parameter", "to_channels_last", "write_out"]
+__all__ = [
+    "LAYERS",
+    "Scaled",
+    "duplicate",
+    "masked_parameter",
+    "steady",
+    "stored_parameter",
+    "to_channels_last",
+    "write_out",
+]
 
 _CONVOLUTION = nn.modules.conv._ConvNd
 #: modules whose weight may be masked; a parametrised one has a class of its own, which is a subclass
@@ -37,6 +46,22 @@ _HOOKS: dict[type, str] = {SpectralNorm: "_orig", WeightNorm: "_v"}
 _ADVICE = "use torch's spectral_norm or weight_norm, or keep the layer dense with `prunable = False`"
 
 N = TypeVar("N", bound=nn.Module)
+
+
+class Scaled(nn.Module):
+    """A parametrisation that multiplies by a number, so that masks and zeros stay where they are."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, stored: Tensor) -> Tensor:
+        """Return the tensor that is computed with."""
+        return stored * self.scale
+
+    def extra_repr(self) -> str:
+        """Say the number."""
+        return f"{self.scale:.4g}"
 
 
 def masked_parameter(layer: nn.Module, name: str) -> nn.Parameter:
@@ -67,7 +92,7 @@ def masked_parameter(layer: nn.Module, name: str) -> nn.Parameter:
         raise BackboneError(f"layer {name} is lazy and has no weight yet: run the network once in its constructor")
     if found.is_meta or type(found.detach()) is not Tensor:  # without values nothing can be tried
         return found
-    known = not hooks and all(type(one) in (_SPECTRAL, _DIRECTION, _Steady) for one in chain)
+    known = not hooks and all(type(one) in (_SPECTRAL, _DIRECTION, _Steady, Scaled) for one in chain)
     reason = None if known else _why_not(layer, found, hooks)
     if reason is not None:
         raise BackboneError(

@@ -22,6 +22,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "biggan-deep": {"channels": 4, "latent_dim": 3, "attention": 16},
     # two groups in every block
     "r3gan": {"channels": 8, "group_width": 8, "blocks": 1, "latent_dim": 8, "embedding": 4},
+    # two channels at the largest size: with one, demodulation takes out all that a style does
+    "stylegan2": {"channels": 32, "latent_dim": 8, "style_dim": 8, "mapping_layers": 2},
 }
 CLASSES = ("ant", "bee", "cat")
 CHECKS = [
