@@ -27,6 +27,7 @@ __all__ = [
     "Discriminator",
     "Generator",
     "PrunableWeight",
+    "StyleGenerator",
     "WeightKind",
     "Width",
     "blank_inputs",
@@ -104,6 +105,28 @@ class Generator(_Network):
             f"truncation: {type(self).__name__.lstrip('_')} has no average of styles to draw to, as stylegan2 has: "
             "leave truncation out"
         )
+
+
+class StyleGenerator(Generator):
+    """A generator in two halves, latents to styles (B, layers, style_dim) and styles to images, and their average.
+
+    Attributes:
+        average: running average of styles, (style_dim,), a buffer.
+    """
+
+    average: Tensor
+
+    def styles(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map latents (B, latent_dim) and labels (B,) to the styles of every layer."""
+        raise NotImplementedError
+
+    def synthesise(self, styles: Tensor) -> Tensor:
+        """Map styles to images (B, C, H, W)."""
+        raise NotImplementedError
+
+    def truncate(self, psi: float) -> None:
+        """Draw styles towards their average in evaluation mode; 1 leaves them as they are."""
+        self.truncation = psi
 
 
 class Discriminator(_Network):

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gancompress.backbones.base import BackboneConfig, Discriminator, Generator, Width
+from gancompress.backbones.base import BackboneConfig, Discriminator, StyleGenerator, Width
 from gancompress.backbones.checks import SizedBackbone, require_multiple
 from gancompress.backbones.modulation import SLOPE, Mapping, ModulatedConv, ToColour, equalised, minibatch_deviation
 from gancompress.components.registry import BACKBONES
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gancompress.data.base import ImageSpec
     from gancompress.sparsity.state import Role
 
-__all__ = ["StyleGAN2", "StyleGAN2Config", "StyledGenerator"]
+__all__ = ["StyleGAN2", "StyleGAN2Config", "StyleGAN2Generator"]
 
 _RESOLUTIONS = (16, 32, 64, 128, 256, 512, 1024)
 _BOTTOM = 4
@@ -58,7 +58,7 @@ class StyleGAN2Config(BackboneConfig):
     conditional: bool = Field(False, description="condition on classes: beside the latent, and projection")
 
 
-class StyledGenerator(Generator):
+class StyleGAN2Generator(StyleGenerator):
     """A generator in two halves: latents to styles, styles to images.
 
     Styles are (B, layers, style_dim): one for each convolution, and one for the colours at the end. In evaluation mode
@@ -70,7 +70,6 @@ class StyledGenerator(Generator):
     """
 
     any_memory_format = True
-    average: Tensor
 
     def __init__(self, config: StyleGAN2Config, widths: Sequence[int], image: ImageSpec, num_classes: int) -> None:
         super().__init__()
@@ -93,10 +92,6 @@ class StyledGenerator(Generator):
         last = self.colours[-1]
         assert isinstance(last, ToColour)
         return last.conv
-
-    def truncate(self, psi: float) -> None:
-        """Draw styles towards their average in evaluation mode; 1 leaves them as they are."""
-        self.truncation = psi
 
     def styles(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map latents (B, latent_dim) and labels (B,) to styles (B, layers, style_dim).
@@ -214,9 +209,9 @@ class StyleGAN2(SizedBackbone[StyleGAN2Config]):
             "discriminator": Width("discriminator_channels", judge, multiple),
         }
 
-    def generator(self) -> StyledGenerator:
+    def generator(self) -> StyleGAN2Generator:
         """Build a freshly initialised generator."""
-        return StyledGenerator(self.config, self._maps("generator"), self.image, self._classes)
+        return StyleGAN2Generator(self.config, self._maps("generator"), self.image, self._classes)
 
     def discriminator(self) -> Discriminator:
         """Build a freshly initialised discriminator."""

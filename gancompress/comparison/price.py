@@ -212,6 +212,7 @@ class _Play:
             role: self._role_round(role, current, index) for role in ROLES
         }
         self._extras(current, index, before, changes["discriminator"])
+        self._paths(current, before, changes["generator"])
         measure = self.method.measure
         if measure is not None:
             times = (before + current.steps) // measure.every - before // measure.every
@@ -258,6 +259,18 @@ class _Play:
             if role == "discriminator" and self.teacher_macs:
                 self.counter.teach(self.teacher_macs, budgets if self.judges else None, end - start)
         return held
+
+    def _paths(self, current: Round, before: int, held: Sequence[tuple[int, Mapping[str, int]]]) -> None:
+        """Count path lengths, as in the loop."""
+        paths, training = self.recipe.objective.path_length, self.recipe.training
+        if not paths.weight:
+            return
+        images = max(1, self.counter.generator_batch_size // training.accumulate // paths.share) * training.accumulate
+        ends = [start for start, _ in held[1:]] + [current.steps + 1]
+        for (start, budgets), end in zip(held, ends, strict=True):
+            times = sum((before + step - 1) % paths.every == 0 for step in range(start, end))
+            if times:
+                self.counter.follow_paths(budgets, times * images)
 
     def _extras(self, current: Round, index: int, before: int, held: Sequence[tuple[int, Mapping[str, int]]]) -> None:
         """Count gradient penalties and distillation: one look for every discriminator step, as in the loop."""

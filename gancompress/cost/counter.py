@@ -108,7 +108,7 @@ class TrainingCounter:
 
         Args:
             reason: why, as reports show it (``measurement``, ``probe``, ``penalty``, ``distillation``,
-                ``real_logits``, ``teacher``).
+                ``real_logits``, ``teacher``, ``path_length``).
             role: network that computed.
             budgets: its non-zeros per tensor at that time; tensors that are not named were dense.
             samples: samples times forward-equivalents each (forward 1, backward to the input 1, to the weights 1).
@@ -145,6 +145,13 @@ class TrainingCounter:
         piecewise linear discriminator needs.
         """
         self.count_extra("penalty", "discriminator", budgets, 4 * self.batch_size * times)
+
+    def follow_paths(self, budgets: Mapping[str, int], images: int) -> None:
+        """Count path lengths of ``images`` images through the generator.
+
+        Forward, gradient to the styles, and back through both, to inputs and to weights: 6 forward-equivalents.
+        """
+        self.count_extra("path_length", "generator", budgets, 6 * images)
 
     def compare(self, budgets: Mapping[str, int], times: int = 1) -> None:
         """Count ``times`` generator steps whose loss compares with g real images: one more forward pass of each."""

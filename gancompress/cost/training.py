@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainingCost", "forward_equivalents", "training_cost"]
 
 #: extra work that dense training with the same objective does as well
-_SHARED = frozenset({"penalty", "real_logits", "teacher"})
+_SHARED = frozenset({"penalty", "real_logits", "teacher", "path_length"})
 
 
 def forward_equivalents(counter: TrainingCounter, role: Role) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
+from gancompress.backbones.base import StyleGenerator
 from gancompress.components.registry import DATASETS, LOSSES, Registry
 from gancompress.cost.counter import TrainingCounter
 from gancompress.data.classes import check_class_number, counted
@@ -23,6 +24,7 @@ from gancompress.recipe.components import component_config
 from gancompress.sparsity.weights import to_channels_last
 from gancompress.training.batch_norm import synchronise_batch_norm
 from gancompress.training.batches import BatchSource
+from gancompress.training.carried import AdaptiveAugmentation, LeCam, PathLength
 from gancompress.training.ema import SparseEMA
 from gancompress.training.engine import Engine, RoleParts
 from gancompress.training.feed import DeviceDataset, Prefetcher, choose_feed
@@ -156,7 +158,7 @@ def build_trainer(
             "keep them with --set sparsity.moments=dense, or grow by gradient"
         )
     training = recipe.training
-    ema = SparseEMA(networks.generator, training.ema)
+    ema = SparseEMA(networks.generator, training.ema, training.batch_size * training.discriminator_steps)
     counter = TrainingCounter(
         batch_size=training.batch_size,
         generator_batch_size=training.generator_batch_size or training.batch_size,
@@ -181,6 +183,9 @@ def build_trainer(
         loss=loss,
         seed=recipe.seed,
         diffaugment=recipe.objective.diffaugment,
+        adaptive=_adaptive(recipe),
+        lecam=LeCam(**dict(recipe.objective.lecam)) if recipe.objective.lecam.weight else None,
+        path_length=_path_length(recipe, networks),
         r1=ZeroCentred(**dict(recipe.objective.r1)),
         r2=ZeroCentred(**dict(recipe.objective.r2)),
         orthogonal_weight=recipe.objective.orthogonal.weight,
@@ -217,6 +222,26 @@ def build_trainer(
         device=device,
         folding=build_folding(recipe, execution),
     )
+
+
+def _adaptive(recipe: Recipe) -> AdaptiveAugmentation | None:
+    config = recipe.objective.ada
+    if config is None:
+        return None
+    settings = dict(config)
+    return AdaptiveAugmentation(images=1000 * settings.pop("kimg"), **settings)
+
+
+def _path_length(recipe: Recipe, networks: Networks) -> PathLength | None:
+    config = recipe.objective.path_length
+    if not config.weight:
+        return None
+    if not isinstance(networks.generator, StyleGenerator):
+        raise RecipeError(
+            f"objective.path_length: {recipe.model.name} has no styles whose paths have a length, as stylegan2 has; "
+            "use --set objective.path_length.weight=0"
+        )
+    return PathLength(**dict(config))
 
 
 def declared_rounds(recipe: Recipe, trainer: Trainer) -> Sequence[Round]:

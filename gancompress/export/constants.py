@@ -1,4 +1,4 @@
-"""What a traced graph computes from weights alone, computed once, such as sums of squares that styles are divided by."""
+"""What a traced graph computes from weights alone, done once: such as sums of squares that styles are divided by."""
 
 from __future__ import annotations
 

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from gancompress.objectives.base import DiscriminatorFn, input_gradients
+from gancompress.seeds import to_device
 from gancompress.sparsity.weights import stored_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Protocol
 
-__all__ = ["filter_matrices", "gradient_penalty", "orthogonal_penalty"]
+    class Styled(Protocol):
+        """A generator in two halves: latents to styles, styles to images."""
+
+        def styles(self, z: Tensor, labels: Tensor | None = None) -> Tensor: ...
+
+        def synthesise(self, styles: Tensor) -> Tensor: ...
+
+
+__all__ = ["filter_matrices", "gradient_penalty", "orthogonal_penalty", "path_lengths"]
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _FORWARD = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -35,6 +46,32 @@ def gradient_penalty(discriminator: DiscriminatorFn, images: Tensor) -> Tensor:
         float32 scalar.
     """
     return input_gradients(discriminator, images).square().flatten(1).sum(1).mean()
+
+
+def path_lengths(network: Styled, z: Tensor, labels: Tensor | None, rng: torch.Generator) -> Tensor:
+    """Return how much a random change of each image asks of its styles, ‖Jᵀ y‖, differentiable in the weights.
+
+    ``y`` is normal noise divided by the root of the number of pixels. Squares are summed over a style and averaged
+    over the layers that it goes to, as in the published implementation.
+
+    Source: Karras et al., Analyzing and Improving the Image Quality of StyleGAN, 2020, appendix B.
+
+    Args:
+        network: the generator, in two halves.
+        z: latents, (B, latent_dim).
+        labels: classes, (B,), of a conditional one.
+        rng: the only source of randomness of ``y``.
+
+    Returns:
+        float32, (B,).
+    """
+    with torch.enable_grad(), torch.autocast(z.device.type, enabled=False):
+        styles = network.styles(z, labels)
+        images = network.synthesise(styles)
+        noise = to_device(torch.randn(images.shape, generator=rng, device=rng.device), images.device)
+        pixels = images.shape[2] * images.shape[3]
+        (slopes,) = torch.autograd.grad((images * (noise / math.sqrt(pixels))).sum(), styles, create_graph=True)
+        return slopes.square().sum(2).mean(1).sqrt()
 
 
 def filter_matrices(network: nn.Module) -> list[Tensor]:

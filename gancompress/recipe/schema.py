@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SHORT_PATTERNS",
+    "AdaptiveConfig",
     "ChangedSetting",
     "Component",
     "DistillationConfig",
@@ -28,11 +29,13 @@ __all__ = [
     "EvaluationConfig",
     "GradientPenaltyConfig",
     "InitFromConfig",
+    "LeCamConfig",
     "NetSparsityConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
     "OptimizersConfig",
     "OrthogonalConfig",
+    "PathLengthConfig",
     "PublishedFigure",
     "PublishedProtocol",
     "Recipe",
@@ -160,6 +163,36 @@ class OrthogonalConfig(_Strict):
     networks: Literal["generator", "discriminator", "both"] = Field("generator", description="whose filters")
 
 
+class PathLengthConfig(_Strict):
+    """Path length regularisation of a generator with styles (Karras et al., 2020)."""
+
+    weight: float = Field(0.0, ge=0, description="of the mean squared deviation; 0 turns it off, published is 2")
+    every: int = Field(4, ge=1, description="generator steps between penalties; the weight is scaled up to match")
+    decay: float = Field(0.01, gt=0, le=1, description="share of the running mean length that a batch takes over")
+    share: int = Field(2, ge=1, description="one of so many images of a batch is looked at")
+
+
+class LeCamConfig(_Strict):
+    """LeCam regularisation of the discriminator (Tseng et al., 2021)."""
+
+    weight: float = Field(0.0, ge=0, description="of the squared distances to the running means; 0 turns it off")
+    decay: float = Field(0.99, ge=0, lt=1, description="decay of the running means of logits, per batch")
+
+
+class AdaptiveConfig(_Strict):
+    """Adaptive augmentation, ADA (Karras et al., 2020): more of it the better real images are told."""
+
+    pipe: tuple[Literal["blit", "geometry", "colour"], ...] = Field(
+        ("blit", "geometry", "colour"), min_length=1, description="groups of augmentations"
+    )
+    target: float | None = Field(
+        0.6, ge=-1, le=1, description="mean sign of the logits of real images to hold; null: probability stays"
+    )
+    every: int = Field(4, ge=1, description="discriminator steps between two changes of the probability")
+    kimg: float = Field(500.0, gt=0, description="thousands of real images in which it could go from 0 to 1")
+    probability: float = Field(0.0, ge=0, le=1, description="of each augmentation at the start")
+
+
 class ObjectiveConfig(_Strict):
     """What the two networks optimise."""
 
@@ -170,6 +203,15 @@ class ObjectiveConfig(_Strict):
     diffaugment: tuple[Literal["color", "translation", "cutout"], ...] = Field(
         (), description="DiffAugment policies applied to real and generated images alike (Zhao et al., 2020)"
     )
+    ada: AdaptiveConfig | None = Field(None, description="adaptive augmentation instead; default: none")
+    path_length: PathLengthConfig = Field(PathLengthConfig(), description="path length regularisation of a generator")
+    lecam: LeCamConfig = Field(LeCamConfig(), description="LeCam regularisation of the discriminator")
+
+    @model_validator(mode="after")
+    def _twice(self) -> ObjectiveConfig:
+        if self.ada is not None and self.diffaugment:
+            raise ValueError("ada and diffaugment both augment what the discriminator sees: give one of them")
+        return self
 
 
 class NetSparsityConfig(_Strict):
@@ -263,11 +305,26 @@ class EMAConfig(_Strict):
     """Moving average of the generator, sparse: a newly grown weight starts from its live value."""
 
     decay: float = Field(0.999, ge=0, lt=1, description="decay per training step; 0 = the live weights")
+    half_life: float | None = Field(
+        None, gt=0, description="thousands of real images after which a weight counts half, in place of decay"
+    )
+    ramp_up: float | None = Field(
+        None, gt=0, description="the half-life is at most this share of the images seen so far; default: no ramp"
+    )
     start: int = Field(0, ge=0, description="training steps before which the average is a copy")
     sparse: bool = Field(True, description="false: newly grown weights ramp up from 0, as plain EMA does")
     growing: bool = Field(
         False, description="the half-life grows from 0 along a cosine, to that of decay where schedules end"
     )
+
+    @model_validator(mode="after")
+    def _contradictions(self) -> EMAConfig:
+        if self.ramp_up is not None and self.half_life is None:
+            raise ValueError("ramp_up bounds a half-life in images: give half_life too")
+        if self.half_life is not None and (self.growing or "decay" in self.model_fields_set):
+            other = "growing" if self.growing else "decay"
+            raise ValueError(f"half_life and {other} contradict each other: give one of them")
+        return self
 
 
 class InitFromConfig(_Strict):

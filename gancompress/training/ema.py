@@ -42,11 +42,18 @@ def load_average(network: Generator, tensors: Mapping[str, Tensor]) -> None:
     settle(network)
 
 
-def decay_at(config: EMAConfig, progress: float) -> float:
+def decay_at(config: EMAConfig, progress: float, step: int = 1, images: int = 1) -> float:
     """Return the decay at ``progress`` of the schedules: 0 at the first step of an average that grows.
 
     Its half-life, in steps, then goes from 0 to that of ``config.decay`` along a cosine (R3GAN; Huang et al., 2024).
+    With a half-life in images the decay follows from ``images`` per step, and from the ``step`` while it ramps up
+    (StyleGAN2-ADA; Karras et al., 2020).
     """
+    if config.half_life is not None:
+        half = 1000 * config.half_life
+        if config.ramp_up is not None:
+            half = min(half, config.ramp_up * images * step)
+        return float(0.5 ** (images / half))
     if not config.growing or config.decay == 0 or progress >= 1:
         return config.decay
     share = cosine(0.0, 1.0, progress)
@@ -62,6 +69,7 @@ class SparseEMA:
     Args:
         network: the live generator, already on its device and in its memory format.
         config: decay, start and rule.
+        images: real images of a training step, for a half-life that is given in images.
 
     Attributes:
         module: a generator of its own that holds the average. Spectrally normed layers have the vectors of the live
@@ -69,8 +77,8 @@ class SparseEMA:
         pending: by parameter name, bool masks of grown weights whose first optimizer step is yet to come.
     """
 
-    def __init__(self, network: Generator, config: EMAConfig) -> None:
-        self.config = config
+    def __init__(self, network: Generator, config: EMAConfig, images: int = 1) -> None:
+        self.config, self.images = config, images
         self.module: Generator = duplicate(network).requires_grad_(False)
         self.pending: dict[str, Tensor] = {}
         self._stepped = False
@@ -96,7 +104,7 @@ class SparseEMA:
         if network is not self._network:
             self._bind(network)
         average, live = list(self._average.values()), list(self._live.values())
-        decay = decay_at(self.config, progress)
+        decay = decay_at(self.config, progress, step, self.images)
         if step < self.config.start or decay == 0:
             torch._foreach_copy_(average, live)
         else:

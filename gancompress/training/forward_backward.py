@@ -78,7 +78,8 @@ class ForwardBackward:
         self._number = step
         inputs = (*latents, *(real or ()))
         recorded = self._recorded.get("generator")
-        flat = self._work_of_generator(inputs) if recorded is None else recorded(inputs)
+        unrecorded = recorded is None or self._objective.follows_paths(step)
+        flat = self._work_of_generator(inputs) if unrecorded or recorded is None else recorded(inputs)
         each = len(flat) // self._config.accumulate
         return [tuple(flat[start : start + each]) for start in range(0, len(flat), each)]
 

@@ -41,7 +41,7 @@ def why_no_graphs(*, device: str, augments: bool, penalises: bool, world: int) -
     if device != "cuda":
         return f"CUDA graphs need a GPU, and this run is on the {device}"
     if augments or penalises:
-        what = "DiffAugment" if augments else "the gradient penalty of the loss"
+        what = "augmentation" if augments else "the gradient penalty of the loss"
         return f"{what} draws random numbers in every pass, which a recording would repeat"
     return "several processes talk to each other during a pass" if world > 1 else ""
 

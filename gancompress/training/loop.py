@@ -117,7 +117,10 @@ class Trainer:
         taught = self.objective.taught
         self._terms = tuple(f"{_TAUGHT}{term}" for term in (() if taught is None else taught.weights))
         self._teacher_macs = None if taught is None else taught.macs()
-        self.meters = Meters((*METERS, *self._terms), self.device)
+        for one in self.objective.carried.values():
+            one.start(self.device)
+        followed = ("ada_probability",) if self.objective.adaptive is not None else ()
+        self.meters = Meters((*METERS, *self._terms, *followed), self.device)
         networks = self.generator, self.discriminator
         self._forward_backward = ForwardBackward(*networks, self.objective, self.config, self.record)
         if self.folding is not None:
@@ -185,6 +188,7 @@ class Trainer:
         """Average what ranks accumulate apart (batch-norm statistics), before anyone looks at it."""
         for network in (self.generator, self.discriminator, self.ema.module):
             self.group.mean_(buffer for buffer in network.buffers() if buffer.is_floating_point())
+        self.group.mean_(value for one in self.objective.carried.values() for value in one.scalars.values())
 
     def is_finite(self) -> bool:
         """Whether every weight of both networks is a number; waits for the device."""
@@ -206,6 +210,10 @@ class Trainer:
         self._count_extras(draw)
         self._average_gradients(self.discriminator)
         self.engine.step("discriminator", plan)
+        adaptive = self.objective.adaptive
+        if adaptive is not None:
+            adaptive.adjust(draw, config.batch_size, self.group)
+            self.meters.add("ada_probability", adaptive.scalars["probability"])
         return real
 
     @property
@@ -218,8 +226,15 @@ class Trainer:
             for name, term in zip(("loss_generator", *self._terms), terms, strict=True):
                 self.meters.add(name, term)
         self._count_teacher(self.engine.state("discriminator").budgets)
+        if self.objective.follows_paths(total):
+            self.counter.follow_paths(self.engine.state("generator").budgets, self._images_of_paths)
         self._average_gradients(self.generator)
         self.engine.step("generator", plan)
+
+    @property
+    def _images_of_paths(self) -> int:
+        paths, parts = self.objective.path_length, self.config.accumulate * self.group.world
+        return 0 if paths is None else parts * paths.images(self._generator_batch // parts)
 
     def _to_compare(self, real: RealBatch, total: int) -> RealBatch | None:
         """Return real images for a generator step whose loss compares, and charge the look that D takes at them.
@@ -243,16 +258,21 @@ class Trainer:
         for network in (self.generator, self.discriminator):
             network.zero_grad(set_to_none=True)
         self._seed_noise("probe")
+        carried = {value: value.clone() for one in self.objective.carried.values() for value in one.scalars.values()}
         with global_statistics(self.group):
             with torch.no_grad():
                 fake = self.objective.generate(self.generator, latents)
             self.objective.discriminator(self.discriminator, real, fake, latents.labels, 0).loss.backward()  # type: ignore[no-untyped-call]
             with frozen(self.discriminator):
-                loss = self.objective.generator(self.generator, self.discriminator, latents, 0, real=real)
+                loss = self.objective.generator(self.generator, self.discriminator, latents, 1, real=real)
                 loss.backward()  # type: ignore[no-untyped-call]
         if self.objective.loss.compares:
             self.counter.compare({})
+        if self.objective.follows_paths(1):
+            self.counter.follow_paths({}, self._images_of_paths)
         self._count_teacher({})
+        for value, before in carried.items():  # a look changes nothing
+            value.copy_(before)
         for network in (self.generator, self.discriminator):
             self._average_gradients(network)
 
@@ -315,6 +335,8 @@ class Trainer:
             "sparsity": engine_tensors,
             "meters": {"sums": sums},
         }
+        for name, one in self.objective.carried.items():
+            groups[name] = dict(one.scalars)
         scalars: dict[str, Any] = {
             "position": dataclasses.asdict(self.position),
             "engine": engine_scalars,
@@ -338,6 +360,8 @@ class Trainer:
         self.ema.load_state_dict(groups["ema"], scalars["ema"])
         self.engine.load_state_dict(groups["sparsity"], scalars["engine"])
         self.meters.load(groups["meters"]["sums"], scalars["meters"])
+        for name, one in self.objective.carried.items():
+            one.restore(groups[name])
         if self.folding is not None:
             self.folding.restore(scalars.get("folding"))
         self.int8 = scalars.get("int8")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gancompress.backbones.base import StyleGenerator
 from gancompress.objectives.augment import Policy, diffaugment
 from gancompress.objectives.regularisers import filter_matrices, gradient_penalty, orthogonal_penalty
 from gancompress.seeds import generator as seeded
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from gancompress.objectives.base import Loss, LossConfig
     from gancompress.sparsity.state import Role
     from gancompress.training.batches import Latents, RealBatch
+    from gancompress.training.carried import AdaptiveAugmentation, Carried, LeCam, PathLength
     from gancompress.training.distillation import GeneratorDistillation
 
 __all__ = ["DiscriminatorTerms", "Objective", "ZeroCentred", "frozen", "unchanged", "written"]
@@ -94,6 +96,9 @@ class Objective:
         loss: the adversarial loss.
         seed: the run's seed, for augmentation and interpolation.
         diffaugment: DiffAugment policies.
+        adaptive: ADA, or None.
+        lecam: LeCam regularisation, or None.
+        path_length: path length regularisation, or None.
         r1: penalty on the gradient at real images.
         r2: the same at generated ones.
         progress: of the schedules, 0 at the first step of a round and 1 where they end; the loop sets it.
@@ -111,6 +116,9 @@ class Objective:
     loss: Loss[LossConfig]
     seed: int
     diffaugment: tuple[Policy, ...] = ()
+    adaptive: AdaptiveAugmentation | None = None
+    lecam: LeCam | None = None
+    path_length: PathLength | None = None
     r1: ZeroCentred = ZeroCentred()
     r2: ZeroCentred = ZeroCentred()
     progress: float = 0.0
@@ -155,6 +163,10 @@ class Objective:
         fake_images = self._augment(fake, "fake", draw, micro)
         real_logits, fake_logits = self._both(network, real_images, real.labels, fake_images, fake_labels)
         loss = self.loss.discriminator(real_logits, fake_logits)
+        if self.adaptive is not None:
+            self.adaptive.see(real_logits)
+        if self.lecam is not None:
+            loss = loss + self.lecam.penalty(real_logits, fake_logits)
         penalty = self.loss.penalty(
             judge, real_images, fake_images, seeded(self.seed, "penalty", draw, micro, self.rank)
         )
@@ -173,6 +185,16 @@ class Objective:
             student, target = torch.cat((real_logits, fake_logits)), torch.cat(taught)
             loss = loss + self.distillation * _bernoulli_divergence(student, target)
         return DiscriminatorTerms(loss, real_logits.detach().mean(), fake_logits.detach().mean())
+
+    @property
+    def carried(self) -> dict[str, Carried]:
+        """What the next step depends on besides weights, by name."""
+        found = {"ada": self.adaptive, "lecam": self.lecam, "path_length": self.path_length}
+        return {name: one for name, one in found.items() if one is not None}
+
+    def follows_paths(self, step: int) -> bool:
+        """Whether the ``step``-th generator step, 1 for the first, computes path lengths."""
+        return self.path_length is not None and self.path_length.due(step)
 
     def penalties(self, draw: int) -> int:
         """Return how many gradient penalties the ``draw``-th discriminator step computes."""
@@ -227,6 +249,10 @@ class Objective:
         with watched(discriminator, {} if taught is None else taught.judged) as judged:
             logits = self.logits(discriminator, images, latents.labels)
         loss = self._regularised(self.loss.generator(logits, *others), "generator", written(generator))
+        if self.path_length is not None and self.path_length.due(step):
+            styled, rng = written(generator), seeded(self.seed, "path", step, micro, self.rank)
+            assert isinstance(styled, StyleGenerator)
+            loss = loss + self.path_length.penalty(styled, latents.z, latents.labels, rng)
         if taught is None or lesson is None:
             return (loss,)
         terms = taught.compare(Lesson(made, maps, judged), lesson)
@@ -263,6 +289,8 @@ class Objective:
         return loss + self.orthogonal_weight * orthogonal_penalty(filter_matrices(network))
 
     def _augment(self, images: Tensor, side: str, draw: int, micro: int) -> Tensor:
+        if self.adaptive is not None:
+            return self.adaptive.augment(images, seeded(self.seed, "augment", side, draw, micro, self.rank))
         if not self.diffaugment:
             return images
         return diffaugment(images, self.diffaugment, seeded(self.seed, "augment", side, draw, micro, self.rank))
