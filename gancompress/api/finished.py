@@ -119,6 +119,7 @@ def sample(
     label: int | None = None,
     seed: int = 0,
     step: str | int = "last",
+    truncation: float = 1.0,
 ) -> Path:
     """Make images with the averaged generator of a run; as ``gancompress sample``.
 
@@ -130,12 +131,14 @@ def sample(
         label: make this class only.
         seed: of the latents.
         step: checkpoint: ``last``, ``best`` or a number.
+        truncation: draws the styles of a generator that has them towards their average: 1 leaves them as they are.
 
     Returns:
         Where the images are.
 
     Raises:
         RunError: there is no such run, checkpoint or class, or ``out`` ends in something else.
+        BackboneError: the generator has no average of styles, and ``truncation`` is not 1.
     """
     from gancompress.experiment.finished import open_run
 
@@ -143,7 +146,9 @@ def sample(
     # A folder may be called anything, but not by mistake.
     if path.suffix[1:2].isalpha() and path.suffix not in (".png", ".zip") and not path.is_dir():
         raise RunError(f"unknown ending {path.suffix!r}; end in .png, in .zip, or name a directory", where=str(path))
-    return open_run(_directory(run)).sample(path, count=count, label=label, seed=seed, step=str(step))
+    return open_run(_directory(run)).sample(
+        path, count=count, label=label, seed=seed, step=str(step), truncation=truncation
+    )
 
 
 def export(

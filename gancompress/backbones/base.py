@@ -81,6 +81,15 @@ class _Network(nn.Module):
         """Return the layer that makes the image or the logits."""
         raise NotImplementedError(f"{type(self).__name__} must say which layer is its output")
 
+    def adopted(self, state: Mapping[str, Tensor], where: str) -> Mapping[str, Tensor]:
+        """Return ``state`` under this network's names, where it has those of a published implementation.
+
+        Args:
+            state: of weights from elsewhere.
+            where: their file, for errors.
+        """
+        return state
+
 
 class Generator(_Network):
     """Latents to images.

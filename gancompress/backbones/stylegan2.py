@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from gancompress.backbones.base import BackboneConfig, Discriminator, StyleGenerator, Width
 from gancompress.backbones.checks import SizedBackbone, require_multiple
 from gancompress.backbones.modulation import SLOPE, Mapping, ModulatedConv, ToColour, equalised, minibatch_deviation
+from gancompress.backbones.stylegan2_weights import from_published, is_published
 from gancompress.components.registry import BACKBONES
 from gancompress.kernels.resample import smooth, smooth_down2, smooth_up2
 
@@ -92,6 +93,18 @@ class StyleGAN2Generator(StyleGenerator):
         last = self.colours[-1]
         assert isinstance(last, ToColour)
         return last.conv
+
+    def adopted(self, state: collections.abc.Mapping[str, Tensor], where: str) -> collections.abc.Mapping[str, Tensor]:
+        """Return ``state`` under this network's names; that of a published generator has others.
+
+        Raises:
+            BackboneError: the weights are of another resolution, mapping or conditioning.
+        """
+        if not is_published(state):
+            return state
+        depth, classes = len(self.mapping.layers), self.num_classes > 0
+        resolution = self.image.resolution
+        return from_published(state, resolution=resolution, layers=depth, conditional=classes, where=where)
 
     def styles(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map latents (B, latent_dim) and labels (B,) to styles (B, layers, style_dim).

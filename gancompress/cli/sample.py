@@ -26,6 +26,12 @@ def sample(
     label: Annotated[int | None, typer.Option("--class", min=0, help="Make this class only.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the latents.")] = 0,
     step: StepOption = "last",
+    truncation: Annotated[
+        float,
+        typer.Option(
+            "--truncation", min=0, max=2, help="Draw styles towards their average: 1 leaves them, 0 is the average."
+        ),
+    ] = 1.0,
 ) -> None:
     """Make images with the averaged generator of a run.
 
@@ -33,5 +39,6 @@ def sample(
     """
     from gancompress import api
 
-    typer.echo(f"written: {api.sample(run, out, count=count, label=label, seed=seed, step=step)}")
+    made = api.sample(run, out, count=count, label=label, seed=seed, step=step, truncation=truncation)
+    typer.echo(f"written: {made}")
     note_other_protocols(run, step)

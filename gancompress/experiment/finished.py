@@ -124,10 +124,19 @@ class OpenedRun:
         return self.directory.path / name, records
 
     def sample(
-        self, out: Path, *, count: int = 100, label: int | None = None, seed: int = 0, step: str = "last"
+        self,
+        out: Path,
+        *,
+        count: int = 100,
+        label: int | None = None,
+        seed: int = 0,
+        step: str = "last",
+        truncation: float = 1.0,
     ) -> Path:
         """Write images of the averaged generator: a grid into a ``.png``, single images into a folder or a ``.zip``."""
         network = self.generator(step)
+        if truncation != 1:
+            network.truncate(truncation)
         classes = network.num_classes
         if label is not None and label >= classes:
             known = f"0 to {classes - 1}" if classes else "none: the generator is unconditional"

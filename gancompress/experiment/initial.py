@@ -21,7 +21,7 @@ from gancompress.training.ema import averaged_state
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gancompress.backbones.base import Generator
+    from gancompress.backbones.base import Discriminator, Generator
     from gancompress.recipe.schema import Recipe
 
 __all__ = [
@@ -106,7 +106,9 @@ def read_initial(path: Path) -> InitialWeights:
         raise CheckpointError(f"cannot be read as safetensors: {error}", where=str(path)) from error
 
 
-def load_initial(recipe: Recipe, generator: nn.Module, discriminator: nn.Module) -> Mapping[str, Mapping[str, Tensor]]:
+def load_initial(
+    recipe: Recipe, generator: Generator | Discriminator, discriminator: Generator | Discriminator
+) -> Mapping[str, Mapping[str, Tensor]]:
     """Put the weights that a recipe starts from into both networks; without any, leave them as initialised.
 
     The generator's are an average, and get the spectral norms that are their own.
@@ -131,6 +133,7 @@ def load_initial(recipe: Recipe, generator: nn.Module, discriminator: nn.Module)
         )
     for network, state in ((generator, weights.generator), (discriminator, weights.discriminator)):
         if state is not None:
+            state = network.adopted(state, wanted.path)
             check_tensors(network, state, wanted.path)
             network.load_state_dict(dict(state), strict=False)
     settle(generator)
@@ -169,7 +172,8 @@ def whole_generator(architecture: Architecture, weights: InitialWeights, where: 
     """
     with torch.random.fork_rng(devices=[]):
         network = architecture.generator()
-    check_tensors(network, weights.generator, where)
-    network.load_state_dict(dict(weights.generator), strict=False)
+    state = network.adopted(weights.generator, where)
+    check_tensors(network, state, where)
+    network.load_state_dict(dict(state), strict=False)
     settle(network)
     return network.eval()
