@@ -321,7 +321,8 @@ class EMAConfig(_Strict):
     def _contradictions(self) -> EMAConfig:
         if self.ramp_up is not None and self.half_life is None:
             raise ValueError("ramp_up bounds a half-life in images: give half_life too")
-        if self.half_life is not None and (self.growing or "decay" in self.model_fields_set):
+        # a run's own recipe writes every default out
+        if self.half_life is not None and (self.growing or self.decay != type(self).model_fields["decay"].default):
             other = "growing" if self.growing else "decay"
             raise ValueError(f"half_life and {other} contradict each other: give one of them")
         return self

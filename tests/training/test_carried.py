@@ -129,6 +129,7 @@ def test_a_half_life_in_images() -> None:
     assert decay_at(config, 1.0, 10**6, 100) ** 100 == pytest.approx(0.5)
     with pytest.raises(ValueError, match="contradict"):
         EMAConfig(half_life=10, decay=0.9)
+    assert EMAConfig(**config.model_dump()) == config  # as a run's own recipe has it
     with pytest.raises(ValueError, match="give half_life too"):
         EMAConfig(ramp_up=0.05)
 
