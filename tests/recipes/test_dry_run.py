@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 #: what the images of recipes with files of their own are
 FILES = {
     "cifar10_train.zip": ImageSpec(3, 32, tuple(map(str, range(10)))),
+    "faces64.zip": ImageSpec(3, 64),
 }
 
 
