@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gancompress.experiment.memory import MemoryEstimate
     from gancompress.experiment.ready import OpenedImages
     from gancompress.recipe.load import LoadedRecipe
-    from gancompress.sparsity.state import Budget, Role, SparseState
+    from gancompress.sparsity.state import Budget, Name, SparseState
 
 __all__ = ["ImageFacts", "NetworkFacts", "RunFacts", "Validation", "validate"]
 
@@ -67,7 +67,7 @@ class RunFacts:
         warnings: what it will not do although it was asked to.
     """
 
-    networks: Mapping[Role, NetworkFacts]
+    networks: Mapping[Name, NetworkFacts]
     memory: MemoryEstimate | None
     free: int | None
     notes: tuple[str, ...]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator
-    from gancompress.sparsity.state import Role
+    from gancompress.sparsity.state import Name, Role
 
 __all__ = ["Architecture", "Shapes", "shapes_of"]
 
@@ -48,7 +48,7 @@ class Architecture:
     origin: str
     config: Mapping[str, Any]
     image: ImageSpec
-    shapes: Mapping[Role, Shapes] = dataclasses.field(default_factory=dict)
+    shapes: Mapping[Name, Shapes] = dataclasses.field(default_factory=dict)
     widths: Mapping[Role, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     made: Backbone[BackboneConfig] | None = dataclasses.field(default=None, repr=False, compare=False)
 
@@ -109,7 +109,7 @@ class Architecture:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BackboneError(f"not the description of an architecture ({error!r})") from error
 
-    def built(self, networks: Mapping[Role, torch.nn.Module]) -> Architecture:
+    def built(self, networks: Mapping[Name, torch.nn.Module]) -> Architecture:
         """Return the description with the shapes that ``networks`` have."""
         return dataclasses.replace(self, shapes={role: shapes_of(network) for role, network in networks.items()})
 
@@ -146,7 +146,7 @@ class Architecture:
         """Build the discriminator, as :meth:`generator` does."""
         return self._cut(self.make().discriminator(), "discriminator")
 
-    def _cut(self, network: N, role: Role) -> N:
+    def _cut(self, network: N, role: Name) -> N:
         if role in self.shapes:
             resize(network, self.shapes[role])
         return steady(network)

@@ -36,13 +36,15 @@ from gancompress.training.optimizers import build_optimizer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch.optim import Optimizer
+
     from gancompress.architecture.description import Architecture
     from gancompress.channels.groups import ChannelGroup
     from gancompress.data.base import Dataset, DatasetConfig
     from gancompress.methods.base import Round
     from gancompress.objectives.base import Loss, LossConfig
     from gancompress.recipe.schema import Component, Recipe, TrainingConfig
-    from gancompress.sparsity.state import Role
+    from gancompress.sparsity.state import Name, Role
 
 __all__ = ["build_dataset", "build_loss", "build_trainer", "declared_rounds"]
 
@@ -148,7 +150,7 @@ def build_trainer(
         network.train()
     weights = {role: connected_weights(networks.of(role), recipe.sparsity) for role in ROLES}
     budgets = build_budgets(recipe, weights)
-    optimizers = {
+    optimizers: dict[Name, Optimizer] = {
         role: build_optimizer(networks.of(role), getattr(recipe.training.optimizers, role), fused=recipe.training.fused)
         for role in ROLES
     }

@@ -183,9 +183,9 @@ def estimate_memory(recipe: Recipe, trainer: Trainer, *, images: int = 0, proces
     """Estimate what a run of ``recipe`` takes; seconds at most, and no memory to speak of."""
     taught = trainer.objective.taught
     moments = masks = 0
-    for role in trainer.engine.roles:
-        budget = trainer.engine.budget(role)
-        size, masked = sum(p.nbytes for p in trainer.network(role).parameters()), sum(budget.sizes.values())
+    for name in trainer.engine.roles:
+        budget, role = trainer.engine.budget(name), trainer.engine.role(name)
+        size, masked = sum(p.nbytes for p in trainer.network(name).parameters()), sum(budget.sizes.values())
         if recipe.sparsity.moments == "compact":
             size -= 4 * (masked - budget.total)
         moments += round(size * _state_ratio(getattr(recipe.training.optimizers, role)))

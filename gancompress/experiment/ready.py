@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gancompress.data.base import Dataset
     from gancompress.methods.base import Round
     from gancompress.recipe.schema import Recipe
-    from gancompress.sparsity.state import Role
+    from gancompress.sparsity.state import Name
     from gancompress.training.loop import Trainer
 
 __all__ = ["OpenedImages", "Ready", "get_ready", "open_images"]
@@ -58,7 +58,7 @@ class Ready:
     architecture: Architecture
     trainer: Trainer
     rounds: Sequence[Round]
-    kept: Sequence[Role] | None
+    kept: Sequence[Name] | None
     memory: MemoryEstimate | None
 
 

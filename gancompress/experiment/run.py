@@ -210,7 +210,8 @@ class Experiment:
             networks = {role: trainer.network(role) for role in ROLES}
             budgets = {role: engine.state(role).budgets for role in ROLES}
             units = {role: engine.budget(role).units for role in ROLES}
-            cost = run_cost(networks, budgets, trainer.optimizers, trainer.counter, history.seconds, units)
+            optimizers = {role: trainer.optimizers[role] for role in ROLES}
+            cost = run_cost(networks, budgets, optimizers, trainer.counter, history.seconds, units)
         if ready.memory is not None:
             cost["bytes"]["training"] = ready.memory.to_dict()
         if ready.architecture.widths:

@@ -207,7 +207,7 @@ class Session:
                 "round": self.position.round,
                 "metrics": [metric_record(result) for result in outcome.results],
                 "protocol": outcome.protocol.to_json(),
-                **{f"density_{role}": trainer.engine.state(role).density for role in ROLES},
+                **{f"density_{role}": trainer.engine.state(role).density for role in trainer.engine.roles},
                 "seconds": outcome.seconds,
             }
         )
@@ -222,7 +222,7 @@ class Session:
             "step": self.position.total,
             "round": self.position.round,
             **means,
-            **{f"density_{role}": self.trainer.engine.state(role).density for role in ROLES},
+            **{f"density_{role}": self.trainer.engine.state(role).density for role in self.trainer.engine.roles},
             "learning_rate": self.trainer.optimizers["generator"].param_groups[0]["lr"],
             "seconds": seconds,
             "rate": self._rate(),
@@ -266,8 +266,7 @@ class Session:
         if not self.group.is_main:
             return
         groups, scalars = self.trainer.snapshot()
-        networks = {role: self.trainer.network(role) for role in ROLES}
-        scalars["architecture"] = self.architecture.built(networks).to_json()
+        scalars["architecture"] = self.architecture.built(self.trainer.networks).to_json()
         self.directory.sync_log()
         self._keep_aside(groups)
         if self.census is not None:
@@ -305,10 +304,10 @@ class Session:
     def _keep_aside(self, groups: dict[str, dict[str, Tensor]]) -> None:
         """Keep what later rounds need; before the checkpoint, so that none is resumed from without it."""
         if self._rewound_to():
-            weights = {name: groups[name] for name in ("generator", "discriminator")}
+            weights = {name: groups[name] for name in self.trainer.networks}
             save(self.directory.path / "rewind", Snapshot(self.position.total, weights, {}))
         if len(self.rounds) > 1 and self._ends_round():
-            kept = {name: groups[name] for name in ("generator", "discriminator", "ema", "sparsity")}
+            kept = {name: groups[name] for name in (*self.trainer.networks, "ema", "sparsity")}
             save(self.directory.path / "rounds", Snapshot(self.position.total, kept, {"round": self.position.round}))
 
     def _rewound_to(self) -> bool:

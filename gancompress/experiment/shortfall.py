@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from gancompress.methods.base import Round
     from gancompress.recipe.schema import Recipe
-    from gancompress.sparsity.state import Role
+    from gancompress.sparsity.state import Name
     from gancompress.training.engine import Engine
     from gancompress.training.loop import Trainer
 
 __all__ = ["planned_shortfalls", "shortfalls", "start", "start_notes"]
 
 
-def start(recipe: Recipe, trainer: Trainer) -> list[Role]:
+def start(recipe: Recipe, trainer: Trainer) -> list[Name]:
     """Give fresh networks the weights and the first masks of a run; return those that keep masks, as the engine does.
 
     Raises:
@@ -49,26 +49,27 @@ def start(recipe: Recipe, trainer: Trainer) -> list[Role]:
     return kept
 
 
-def _emptied(engine: Engine, role: Role) -> list[str]:
+def _emptied(engine: Engine, role: Name) -> list[str]:
     """Return the layers that a method which starts with more weights takes the last one from."""
     config, budget = engine.method.config, engine.budget(role)
     ranked = isinstance(config, PruningConfig) and config.scope == "global"
-    if ranked or not engine.method.meets_density(role):
+    if ranked or not engine.method.meets_density(engine.role(role)):
         return []
     return [name for name, count in budget.counts.items() if not count]
 
 
-def _blocked(engine: Engine, role: Role, empty: Sequence[str]) -> str:
-    ends = "a latent to the image" if role == "generator" else "an image to the logit"
+def _blocked(engine: Engine, role: Name, empty: Sequence[str]) -> str:
+    side = engine.role(role)
+    ends = "a latent to the image" if side == "generator" else "an image to the logit"
     why = f"nothing is kept in {some(empty, len(empty))}" if empty else "the kept weights do not meet"
     density = engine.budget(role).density
     return (
-        f"density {density:g} of the {role} leaves no path from {ends}: {why}; raise sparsity.{role}.density, or set "
-        f"sparsity.{role}.min_layer_density"
+        f"density {density:g} of the {role} leaves no path from {ends}: {why}; raise sparsity.{side}.density, or set "
+        f"sparsity.{side}.min_layer_density"
     )
 
 
-def start_notes(recipe: Recipe, engine: Engine, kept: Sequence[Role]) -> list[str]:
+def start_notes(recipe: Recipe, engine: Engine, kept: Sequence[Name]) -> list[str]:
     """Return what becomes of the masks of a network that a run starts from: kept, or drawn anew.
 
     Args:
@@ -105,7 +106,11 @@ def planned_shortfalls(method: Method[MethodConfig], rounds: Sequence[Round], en
     if type(method).plan is Method.plan:
         return _off_density(engine)
     steps = rounds[0].steps
-    if any(Plan.UPDATE in method.plan(role, step, steps) for role in engine.roles for step in range(1, steps + 1)):
+    if any(
+        Plan.UPDATE in method.plan(engine.role(role), step, steps)
+        for role in engine.roles
+        for step in range(1, steps + 1)
+    ):
         return []
     return [
         f"no topology update is due in {steps:,} steps: give sparsity.method a shorter interval",
@@ -129,7 +134,7 @@ def _off_density(engine: Engine) -> list[str]:
     lines = []
     for role in engine.roles:
         state, budget = engine.state(role), engine.budget(role)
-        if engine.method.meets_density(role) and abs(state.nonzeros - budget.total) >= max(
+        if engine.method.meets_density(engine.role(role)) and abs(state.nonzeros - budget.total) >= max(
             map(budget.step, budget.sizes)
         ):
             lines.append(f"the {role} has density {state.density:.4f}, {budget.exact_density:.4f} was asked")

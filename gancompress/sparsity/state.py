@@ -15,9 +15,12 @@ from gancompress.errors import InvariantError
 if TYPE_CHECKING:
     from gancompress.sparsity.units import Units
 
-__all__ = ["Budget", "Memory", "Role", "SparseState"]
+__all__ = ["Budget", "Memory", "Name", "Role", "SparseState"]
 
+#: the side of the game that a network plays on: what recipes set and methods ask
 Role: TypeAlias = Literal["generator", "discriminator"]
+#: what one network is called where several play on a side; of a pair, each is called by its role
+Name: TypeAlias = str
 
 #: What a method may remember between updates. Tensors are saved beside the masks, scalars in ``state.json``.
 Memory: TypeAlias = Mapping[str, Tensor | int | float]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gancompress.experiment.ready import Ready
     from gancompress.methods.base import Round
     from gancompress.recipe.schema import Recipe
-    from gancompress.sparsity.state import Budget, Role, SparseState
+    from gancompress.sparsity.state import Budget, Name, Role, SparseState
     from gancompress.testing.conformance import Suite
     from gancompress.training.engine import UpdateReport
     from gancompress.training.groups import Group
@@ -231,7 +231,7 @@ class Bench:
                 last.run()
             return _finished(last)
 
-    def first_round(self, *overrides: str, scramble: int = 0) -> tuple[Trainer, list[tuple[Role, int]]]:
+    def first_round(self, *overrides: str, scramble: int = 0) -> tuple[Trainer, list[tuple[Name, int]]]:
         """Train the first round in memory; return the trainer, and role and step of every topology update."""
         with self.recipe(*overrides) as recipe, forked_rng(scramble):
             trainer = build_trainer(recipe, build_dataset(recipe))

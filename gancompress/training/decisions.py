@@ -52,7 +52,7 @@ def decide_together(
         raise failure
     assert state is not None
     if group.world > 1:
-        group.assert_same(state.hash(), f"the masks of the {net.role}")
+        group.assert_same(state.hash(), f"the masks of the {net.name}")
     return state
 
 
@@ -60,13 +60,13 @@ def _ask(method: str, net: MaskedNetwork, view: NetView, decide: Callable[[], Sp
     # torch counts in-place writes per tensor: a method that edits what it was only shown is caught at no cost
     shown = _shown(net, view)
     before = [tensor._version for _, tensor in shown]
-    state = answer(method, f"the {net.role} at step {view.step} of round {view.round}", decide)
+    state = answer(method, f"the {net.name} at step {view.step} of round {view.round}", decide)
     changed = [what for (what, tensor), version in zip(shown, before, strict=True) if tensor._version != version]
     if changed:
-        raise InvariantError(f"method {method} changed {', '.join(changed)} of the {net.role} itself")
+        raise InvariantError(f"method {method} changed {', '.join(changed)} of the {net.name} itself")
     if not isinstance(state, SparseState):
         raise MethodError(
-            f"method {method} answered for the {net.role} with {type(state).__name__}, expected SparseState"
+            f"method {method} answered for the {net.name} with {type(state).__name__}, expected SparseState"
         )
     validate(net, state, f"method {method}")
     return state
@@ -120,7 +120,7 @@ def _share(
     if group.is_main:
         return state
     if shared["failure"] is not None:
-        raise GancompressError(f"rank 0 could not choose the masks of the {net.role}: {shared['failure']}")
+        raise GancompressError(f"rank 0 could not choose the masks of the {net.name}: {shared['failure']}")
     return unpack(shared, received)
 
 
@@ -133,22 +133,22 @@ def validate(net: MaskedNetwork, state: SparseState, author: str) -> None:
     names = set(net.parameters)
     if set(state.masks) != names or set(state.budgets) != names:
         odd = sorted((set(state.masks) ^ names) | (set(state.budgets) ^ names))
-        raise InvariantError(f"{author} gave the {net.role} masks or budgets for other tensors: {', '.join(odd)}")
+        raise InvariantError(f"{author} gave the {net.name} masks or budgets for other tensors: {', '.join(odd)}")
     for name, parameter in net.parameters.items():
         mask = state.masks[name]
         if mask.dtype is not torch.bool or mask.shape != parameter.shape:
             raise InvariantError(
-                f"{author} gave the {net.role}'s {name} a mask of {mask.dtype} {tuple(mask.shape)}, "
+                f"{author} gave the {net.name}'s {name} a mask of {mask.dtype} {tuple(mask.shape)}, "
                 f"expected bool {tuple(parameter.shape)}"
             )
-    check_counts(state, f"{author}, {net.role}")
-    net.parts.budget.check_units(state.masks, f"{author}, {net.role}")
+    check_counts(state, f"{author}, {net.name}")
+    net.parts.budget.check_units(state.masks, f"{author}, {net.name}")
     for what, tensors in (("backward mask", state.backward), ("start values", state.start)):
         for name, tensor in tensors.items():
             if name not in names or tensor.shape != state.masks[name].shape:
-                raise InvariantError(f"{author} gave the {net.role}'s {name} {what} of another shape, or for no mask")
+                raise InvariantError(f"{author} gave the {net.name}'s {name} {what} of another shape, or for no mask")
             if (tensor.dtype is torch.bool) != (what == "backward mask"):
-                raise InvariantError(f"{author} gave the {net.role}'s {name} {what} of {tensor.dtype}")
+                raise InvariantError(f"{author} gave the {net.name}'s {name} {what} of {tensor.dtype}")
     for name, larger in state.backward.items():
         missing = int((state.masks[name] & ~larger).sum())
         if missing:
@@ -156,7 +156,7 @@ def validate(net: MaskedNetwork, state: SparseState, author: str) -> None:
     for key, value in state.memory.items():
         if isinstance(value, bool) or not isinstance(value, Tensor | int | float):
             raise InvariantError(
-                f"{author} remembers {key} of the {net.role} as {type(value).__name__}; "
+                f"{author} remembers {key} of the {net.name} as {type(value).__name__}; "
                 "memory holds tensors, integers and floats"
             )
 

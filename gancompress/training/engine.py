@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -41,11 +42,11 @@ from gancompress.training.masking import Change, MaskedNetwork, Moments, RolePar
 from gancompress.training.signals import Signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from gancompress.channels.groups import ChannelGroup
     from gancompress.cost.counter import TrainingCounter
-    from gancompress.sparsity.state import Budget, Role, SparseState
+    from gancompress.sparsity.state import Budget, Name, Role, SparseState
     from gancompress.training.ema import SparseEMA
     from gancompress.training.execution import Execution
 
@@ -57,10 +58,10 @@ class UpdateReport:
     """What one topology update did.
 
     Attributes:
-        role: whose masks.
+        role: name of the network whose masks they are.
         round: index of the round.
         step: training step of the round.
-        updates: topology updates of this role so far.
+        updates: topology updates of this network so far.
         grown: weights kept now and masked before.
         dropped: weights masked now and kept before.
         nonzeros: kept weights.
@@ -70,7 +71,7 @@ class UpdateReport:
         notes: what the method wants logged beside it.
     """
 
-    role: Role
+    role: Name
     round: int
     step: int
     updates: int
@@ -94,31 +95,38 @@ class UpdateReport:
 
 
 class Engine:
-    """Holds both networks to their masks, and lets the method change these.
+    """Holds networks to their masks, and lets the method change these.
+
+    Networks have names, and every network plays on a side, its role: a method is asked by role, so that two generators
+    are planned for alike, and answers for each by itself. Of a pair, each network is called by its role.
 
     Args:
         method: decides which weights are kept.
-        parts: network, optimizer, budget and weights per role.
+        parts: by name: network, optimizer, budget and weights.
         seed: the recipe's seed.
         moments: optimizer moments off the mask: exactly 0 (``masked``), not even stored (``compact``, the same results
             bit for bit), or as in published codes (``dense``).
         check_every: topology updates between two checks of all invariants.
         group: processes that train together.
-        ema: the generator's average, which follows its masks.
+        ema: averages, which follow the masks of their networks: by name, or that of the network called generator.
         counter: counts what the training costs.
         execution: computes masked layers on the sparse kernels; None computes everything dense.
+
+    Raises:
+        MethodError: the method watches two networks play against each other, and these are more.
+        InvariantError: a network that is on no side, or a counter for others than a pair.
     """
 
     def __init__(
         self,
         method: Method[MethodConfig],
-        parts: Mapping[Role, RoleParts],
+        parts: Mapping[Name, RoleParts],
         *,
         seed: int,
         moments: Moments = "masked",
         check_every: int = 1,
         group: Group | None = None,
-        ema: SparseEMA | None = None,
+        ema: SparseEMA | Mapping[Name, SparseEMA] | None = None,
         counter: TrainingCounter | None = None,
         execution: Execution | None = None,
     ) -> None:
@@ -127,36 +135,47 @@ class Engine:
         self.check_every = check_every
         self.group = group if group is not None else Group()
         self.counter = counter
-        self._nets: dict[Role, MaskedNetwork] = {
-            role: MaskedNetwork(role, part, moments, ema if role == "generator" else None, execution)
-            for role, part in parts.items()
+        averages = ema if isinstance(ema, Mapping) else {} if ema is None else {"generator": ema}
+        self._nets: dict[Name, MaskedNetwork] = {
+            name: MaskedNetwork(name, part, moments, averages.get(name), execution) for name, part in parts.items()
         }
+        if method.sees_both and len(parts) > 2:
+            raise MethodError(
+                f"method {type(method).__name__} watches two networks play against each other; "
+                f"it cannot serve {len(parts)} ({', '.join(parts)})"
+            )
+        if counter is not None and any(net.name != net.role for net in self._nets.values()):
+            raise InvariantError(f"what training costs is counted for a pair, not for {', '.join(parts)}")
         self.execution = execution
         device = next(iter(next(iter(parts.values())).network.parameters())).device
         self._signals = Signals(method.measure, device)
-        self._updated: dict[Role, tuple[int, int]] = {}
-        self._uncounted: dict[Role, int] = dict.fromkeys(self._nets, 0)
+        self._updated: dict[Name, tuple[int, int]] = {}
+        self._uncounted: dict[Name, int] = dict.fromkeys(self._nets, 0)
 
     # ------------------------------------------------------------------ what others ask
 
+    def role(self, name: Name) -> Role:
+        """Return the side that one network plays on."""
+        return self._nets[name].role
+
     @property
-    def roles(self) -> tuple[Role, ...]:
-        """The roles, in order."""
+    def roles(self) -> tuple[Name, ...]:
+        """What the networks are called, in order; of a pair, by their roles."""
         return tuple(self._nets)
 
-    def state(self, role: Role) -> SparseState:
+    def state(self, role: Name) -> SparseState:
         """Return the sparse state of one network."""
         return self._nets[role].state
 
-    def channels(self, role: Role) -> tuple[ChannelGroup, ...]:
+    def channels(self, role: Name) -> tuple[ChannelGroup, ...]:
         """Return the groups of channels of one network, of a method that sees them."""
         return self._nets[role].parts.channels
 
-    def budget(self, role: Role) -> Budget:
+    def budget(self, role: Name) -> Budget:
         """Return what the recipe asks of one network."""
         return self._nets[role].parts.budget
 
-    def plan(self, role: Role, step: int, total_steps: int) -> Plan:
+    def plan(self, role: Name, step: int, total_steps: int) -> Plan:
         """Return what the method wants at one training step of a round (1 for the first).
 
         Raises:
@@ -165,7 +184,9 @@ class Engine:
         """
         name = type(self.method).__name__
         plan = answer(
-            name, f"the plan of the {role} at step {step}", partial(self.method.plan, role, step, total_steps)
+            name,
+            f"the plan of the {role} at step {step}",
+            partial(self.method.plan, self._nets[role].role, step, total_steps),
         )
         if not isinstance(plan, Plan):
             raise MethodError(f"method {name} plans {plan!r} for the {role} at step {step}, expected a Plan")
@@ -179,7 +200,7 @@ class Engine:
 
     def init(
         self, probe: Callable[[], None] | None = None, masks: Mapping[str, Mapping[str, Tensor]] | None = None
-    ) -> list[Role]:
+    ) -> list[Name]:
         """Let the method choose the first masks, and zero the weights that they mask.
 
         Args:
@@ -195,7 +216,7 @@ class Engine:
             InvariantError: the method's masks do not keep what its budgets say.
         """
         gradients = self._probe(probe) if self.method.init_needs_gradient else {}
-        kept: list[Role] = []
+        kept: list[Name] = []
         for role, net in self._nets.items():
             view = dataclasses.replace(self._view(net), gradients=gradients.get(role))
             rng = generator(self.seed, "topology", role, "init")
@@ -213,13 +234,13 @@ class Engine:
         self.check()
         return kept
 
-    def _probe(self, probe: Callable[[], None] | None) -> dict[Role, dict[str, Tensor]]:
+    def _probe(self, probe: Callable[[], None] | None) -> dict[Name, dict[str, Tensor]]:
         if probe is None:
             raise InvariantError(f"method {type(self.method).__name__} needs a gradient to start: pass a probe to init")
         networks = [net.parts.network for net in self._nets.values()]
         buffers = [(b, b.clone()) for network in networks for b in network.buffers()]
         probe()
-        gradients: dict[Role, dict[str, Tensor]] = {}
+        gradients: dict[Name, dict[str, Tensor]] = {}
         for role, net in self._nets.items():
             found = {name: p.grad for name, p in net.parameters.items()}
             gradients[role] = {
@@ -228,7 +249,7 @@ class Engine:
             }
             net.parts.network.zero_grad(set_to_none=True)
             if self.counter is not None:
-                self.counter.probe(role)
+                self.counter.probe(net.role)
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)
@@ -236,7 +257,7 @@ class Engine:
 
     # ------------------------------------------------------------------ every step
 
-    def expect(self, role: Role, plan: Plan = Plan.NOTHING) -> None:
+    def expect(self, role: Name, plan: Plan = Plan.NOTHING) -> None:
         """Say which step of ``role`` comes next, before its forward pass: sparse layers compute what its plan needs."""
         net = self._nets[role]
         if net.layers is not None:
@@ -251,7 +272,7 @@ class Engine:
                     stack.enter_context(net.layers.dense())
             yield
 
-    def step(self, role: Role, plan: Plan = Plan.NOTHING) -> None:
+    def step(self, role: Name, plan: Plan = Plan.NOTHING) -> None:
         """Take one optimizer step of ``role`` within its masks; gradients are in ``.grad``, averaged over ranks.
 
         Args:
@@ -277,17 +298,17 @@ class Engine:
         self._uncounted[role] += 1
         # dense moments take in the gradient at masked positions on every step
         if self.counter is not None and (wants_dense or net.moments == "dense"):
-            self.counter.dense_gradient(role, net.state.budgets)
+            self.counter.dense_gradient(net.role, net.state.budgets)
 
     def record(self, *, d_real: Tensor, d_fake: Tensor, d_fake_after: Tensor) -> None:
         """Store one measurement (see ``methods.base.Measure``): scalars of shape (), on the device."""
         self._signals.record(d_real, d_fake, d_fake_after)
         if self.counter is not None:
-            self.counter.measure({role: net.state.budgets for role, net in self._nets.items()})
+            self.counter.measure({net.role: net.state.budgets for net in self._nets.values()})
 
     # ------------------------------------------------------------------ topology
 
-    def update(self, role: Role, *, step: int, total_steps: int, round: int = 0) -> UpdateReport:
+    def update(self, role: Name, *, step: int, total_steps: int, round: int = 0) -> UpdateReport:
         """Let the method change the masks of ``role``, right after the step whose plan says ``UPDATE``.
 
         Args:
@@ -330,7 +351,7 @@ class Engine:
             notes=notes,
         )
 
-    def observe(self, role: Role, *, step: int, total_steps: int, round: int = 0) -> None:
+    def observe(self, role: Name, *, step: int, total_steps: int, round: int = 0) -> None:
         """Let the method look at ``role`` right after a step whose plan says ``OBSERVE``; waits for the device.
 
         Raises:
@@ -344,19 +365,19 @@ class Engine:
         net.remember(new.memory)
         net.gradients = None
 
-    def next_round(self, upcoming: Round, index: int) -> dict[Role, SparseState]:
+    def next_round(self, upcoming: Round, index: int) -> dict[Name, SparseState]:
         """Ask the method for the states that round ``index`` starts from; nothing changes yet.
 
         Call it while the weights are still those that the last round ended with.
         """
-        states: dict[Role, SparseState] = {}
+        states: dict[Name, SparseState] = {}
         for role, net in self._nets.items():
             view = self._view(net, total_steps=upcoming.steps, round=index)
             rng = generator(self.seed, "topology", role, index, "next_round")
             states[role] = self._decide(net, view, partial(self.method.next_round, net.state, view, upcoming, rng))
         return states
 
-    def set_state(self, role: Role, state: SparseState, *, reset_moments: bool = False, keep: bool = True) -> Change:
+    def set_state(self, role: Name, state: SparseState, *, reset_moments: bool = False, keep: bool = True) -> Change:
         """Put ``state`` in force: masks go onto the weights, the moments and the average.
 
         Args:
@@ -378,8 +399,8 @@ class Engine:
 
     def _view_after(self, net: MaskedNetwork, step: int, total_steps: int, round: int) -> NetView:
         """Return what the method sees after a step that it planned for."""
-        if Plan.DENSE_GRADIENT in self.plan(net.role, step, total_steps) and net.gradients is None:
-            raise InvariantError(f"the {net.role} at step {step} needs dense gradients, but no step kept them")
+        if Plan.DENSE_GRADIENT in self.plan(net.name, step, total_steps) and net.gradients is None:
+            raise InvariantError(f"the {net.name} at step {step} needs dense gradients, but no step kept them")
         return self._view(net, step=step, total_steps=total_steps, round=round)
 
     def _view(self, net: MaskedNetwork, *, step: int = 0, total_steps: int = 0, round: int = 0) -> NetView:
@@ -412,7 +433,7 @@ class Engine:
 
     # ------------------------------------------------------------------ trust
 
-    def check(self, roles: tuple[Role, ...] | None = None) -> None:
+    def check(self, roles: tuple[Name, ...] | None = None) -> None:
         """Verify every invariant; waits for the device.
 
         Raises:
@@ -433,10 +454,10 @@ class Engine:
         if self.counter is None:
             return
         for role, net in self._nets.items():
-            per_step = self.counter.discriminator_steps if role == "discriminator" else 1
+            per_step = self.counter.discriminator_steps if net.role == "discriminator" else 1
             done, self._uncounted[role] = divmod(self._uncounted[role], per_step)
             if done:
-                self.counter.advance(role, net.state.budgets, done)
+                self.counter.advance(net.role, net.state.budgets, done)
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return all tensors and all JSON-able scalars that the engine's next step depends on."""

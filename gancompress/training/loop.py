@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from gancompress.backbones.base import Discriminator, Generator
     from gancompress.recipe.schema import TrainingConfig
-    from gancompress.sparsity.state import Role
+    from gancompress.sparsity.state import Name
     from gancompress.training.batches import Latents, RealBatch
     from gancompress.training.ema import SparseEMA
     from gancompress.training.engine import Engine, UpdateReport
@@ -81,7 +81,7 @@ class Trainer:
     Attributes:
         generator: live generator.
         discriminator: live discriminator.
-        optimizers: one per role.
+        optimizers: one per network, by name.
         engine: the sparsity of both networks.
         ema: moving average of the generator.
         counter: what the run has computed so far, for its FLOPs.
@@ -98,7 +98,7 @@ class Trainer:
 
     generator: Generator
     discriminator: Discriminator
-    optimizers: dict[Role, Optimizer]
+    optimizers: dict[Name, Optimizer]
     engine: Engine
     ema: SparseEMA
     counter: TrainingCounter
@@ -121,10 +121,10 @@ class Trainer:
             one.start(self.device)
         followed = ("ada_probability",) if self.objective.adaptive is not None else ()
         self.meters = Meters((*METERS, *self._terms, *followed), self.device)
-        networks = self.generator, self.discriminator
-        self._forward_backward = ForwardBackward(*networks, self.objective, self.config, self.record)
+        players = self.generator, self.discriminator
+        self._forward_backward = ForwardBackward(*players, self.objective, self.config, self.record)
         if self.folding is not None:
-            self.folding.attach((self.generator, self.discriminator))
+            self.folding.attach(players)
 
     def step(self, current: Round) -> list[UpdateReport]:
         """Train one step of ``current`` and return what the topology updates of that step did.
@@ -150,7 +150,7 @@ class Trainer:
                 self.engine.observe(role, **where)
         return reports
 
-    def _play(self, total: int, plans: dict[Role, Plan]) -> None:
+    def _play(self, total: int, plans: dict[Name, Plan]) -> None:
         """Let the discriminator take its steps and the generator its one, and measure if that is due."""
         for k in range(self.config.discriminator_steps):
             last = k == self.config.discriminator_steps - 1
@@ -176,23 +176,29 @@ class Trainer:
             self._forward_backward.show(self.device)
             world = self.group.world
             batches: dict[nn.Module, int] = {
-                self.network(role): self._forward_backward.images(role, world) for role in self.engine.roles
+                self.network(role): self._forward_backward.images(self.engine.role(role), world)
+                for role in self.engine.roles
             }
             folding.decide(batches, self.group, say)
 
-    def network(self, role: Role) -> Generator | Discriminator:
-        """Return the live network of ``role``."""
-        return self.generator if role == "generator" else self.discriminator
+    @property
+    def networks(self) -> dict[Name, Generator | Discriminator]:
+        """The live networks by name, in the order of the engine's."""
+        return {"generator": self.generator, "discriminator": self.discriminator}
+
+    def network(self, name: Name) -> Generator | Discriminator:
+        """Return one live network."""
+        return self.networks[name]
 
     def synchronise(self) -> None:
         """Average what ranks accumulate apart (batch-norm statistics), before anyone looks at it."""
-        for network in (self.generator, self.discriminator, self.ema.module):
+        for network in (*self.networks.values(), self.ema.module):
             self.group.mean_(buffer for buffer in network.buffers() if buffer.is_floating_point())
         self.group.mean_(value for one in self.objective.carried.values() for value in one.scalars.values())
 
     def is_finite(self) -> bool:
-        """Whether every weight of both networks is a number; waits for the device."""
-        weights = [p.detach() for network in (self.generator, self.discriminator) for p in network.parameters()]
+        """Whether every weight of every network is a number; waits for the device."""
+        weights = [p.detach() for network in self.networks.values() for p in network.parameters()]
         return bool(torch.stack(torch._foreach_norm(weights)).isfinite().all())
 
     # ------------------------------------------------------------------ the two players
@@ -255,7 +261,7 @@ class Trainer:
         config = self.config
         real = self.source.real(config.batch_size, 0)
         latents = self.source.latents(config.batch_size, "probe")
-        for network in (self.generator, self.discriminator):
+        for network in self.networks.values():
             network.zero_grad(set_to_none=True)
         self._seed_noise("probe")
         carried = {value: value.clone() for one in self.objective.carried.values() for value in one.scalars.values()}
@@ -273,7 +279,7 @@ class Trainer:
         self._count_teacher({})
         for value, before in carried.items():  # a look changes nothing
             value.copy_(before)
-        for network in (self.generator, self.discriminator):
+        for network in self.networks.values():
             self._average_gradients(network)
 
     def _signal(self, latents: Latents) -> Tensor:
@@ -312,8 +318,8 @@ class Trainer:
 
     def _follow_schedules(self, progress: float) -> None:
         self.objective.progress = progress
-        for role, optimizer in self.optimizers.items():
-            config = getattr(self.config.optimizers, role)
+        for name, optimizer in self.optimizers.items():
+            config = getattr(self.config.optimizers, self.engine.role(name))
             betas = moment_decays(config, progress)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, progress)
@@ -329,8 +335,7 @@ class Trainer:
         ema_tensors, ema_scalars = self.ema.state_dict()
         sums, counts = self.meters.state()
         groups = {
-            "generator": dict(self.generator.state_dict()),
-            "discriminator": dict(self.discriminator.state_dict()),
+            **{name: dict(network.state_dict()) for name, network in self.networks.items()},
             "ema": ema_tensors,
             "sparsity": engine_tensors,
             "meters": {"sums": sums},
@@ -349,14 +354,14 @@ class Trainer:
             scalars["folding"] = dict(self.folding.table)
         if self.int8 is not None:
             scalars["int8"] = self.int8
-        for role, optimizer in self.optimizers.items():
-            groups[f"optimizer_{role}"], scalars[f"optimizer_{role}"] = _optimizer_state(optimizer)
+        for name, optimizer in self.optimizers.items():
+            groups[f"optimizer_{name}"], scalars[f"optimizer_{name}"] = _optimizer_state(optimizer)
         return groups, scalars
 
     def restore(self, groups: dict[str, dict[str, Tensor]], scalars: dict[str, Any]) -> None:
         """Go on from what :meth:`snapshot` returned, bit for bit."""
-        self.generator.load_state_dict(groups["generator"])
-        self.discriminator.load_state_dict(groups["discriminator"])
+        for name, network in self.networks.items():
+            network.load_state_dict(groups[name])
         self.ema.load_state_dict(groups["ema"], scalars["ema"])
         self.engine.load_state_dict(groups["sparsity"], scalars["engine"])
         self.meters.load(groups["meters"]["sums"], scalars["meters"])
@@ -365,8 +370,8 @@ class Trainer:
         if self.folding is not None:
             self.folding.restore(scalars.get("folding"))
         self.int8 = scalars.get("int8")
-        for role, optimizer in self.optimizers.items():
-            _load_optimizer(optimizer, groups[f"optimizer_{role}"], scalars[f"optimizer_{role}"])
+        for name, optimizer in self.optimizers.items():
+            _load_optimizer(optimizer, groups[f"optimizer_{name}"], scalars[f"optimizer_{name}"])
         vars(self.counter).update(vars(TrainingCounter.from_dict(scalars["ledger"])))
         self.position = Position(**scalars["position"])
 

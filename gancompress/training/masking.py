@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from gancompress.errors import InvariantError, UnsupportedOptimizerError
+from gancompress.sparsity.state import Role
 from gancompress.training.compact import CompactMoments
 from gancompress.training.moments import first_moment, is_elementwise, moments_of
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from gancompress.backbones.base import PrunableWeight
     from gancompress.channels.groups import ChannelGroup
-    from gancompress.sparsity.state import Budget, Memory, Role, SparseState
+    from gancompress.sparsity.state import Budget, Memory, Name, SparseState
     from gancompress.training.ema import SparseEMA
     from gancompress.training.execution import Execution
 
@@ -41,7 +42,7 @@ def _bits(tensor: Tensor) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class RoleParts:
-    """What the engine is given of one role.
+    """What the engine is given of one network.
 
     Attributes:
         network: the live network, on its device.
@@ -49,6 +50,7 @@ class RoleParts:
         budget: kept weights per tensor that the recipe asks for.
         weights: the weights that the recipe's convention masks, by name.
         channels: groups of channels, for a method that sees them.
+        role: the side that it plays on; None: it is called by it.
     """
 
     network: nn.Module
@@ -56,6 +58,7 @@ class RoleParts:
     budget: Budget
     weights: Mapping[str, PrunableWeight]
     channels: tuple[ChannelGroup, ...] = ()
+    role: Role | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,11 +76,20 @@ class Change:
     ever: int
 
 
+def _role(name: Name, parts: RoleParts) -> Role:
+    if parts.role is not None:
+        return parts.role
+    for role in get_args(Role):
+        if name == role:
+            return cast("Role", role)
+    raise InvariantError(f"network {name!r} plays on no side: say which with RoleParts.role")
+
+
 class MaskedNetwork:
     """One network, its optimizer, its sparse state, and the in-place operations that keep them together.
 
     Args:
-        role: which network.
+        name: what the network is called.
         parts: network, optimizer, budget and weights.
         moments: what happens to optimizer moments off the mask.
         ema: the average that follows the masks of this network, if any.
@@ -86,7 +98,7 @@ class MaskedNetwork:
 
     def __init__(
         self,
-        role: Role,
+        name: Name,
         parts: RoleParts,
         moments: Moments,
         ema: SparseEMA | None = None,
@@ -94,8 +106,9 @@ class MaskedNetwork:
     ) -> None:
         if parts.budget.counts.keys() != parts.weights.keys():
             odd = sorted(set(parts.budget.counts) ^ set(parts.weights))
-            raise InvariantError(f"budget and weights of the {role} name different tensors: {', '.join(odd)}")
-        self.role: Role = role
+            raise InvariantError(f"budget and weights of the {name} name different tensors: {', '.join(odd)}")
+        self.name = name
+        self.role = _role(name, parts)
         self.parts = parts
         self.moments = moments
         self.ema = ema
@@ -106,7 +119,7 @@ class MaskedNetwork:
         self.compact = CompactMoments(parts.optimizer, self.parameters) if moments == "compact" else None
         self.ever: dict[str, Tensor] = {}
         self.ever_count = 0
-        #: optimizer steps of this role, and those since its moments were last cleared
+        #: optimizer steps of this network, and those since its moments were last cleared
         self.steps = 0
         self.age = 0
         #: dense gradients of the step just taken, when they were asked for
@@ -122,7 +135,7 @@ class MaskedNetwork:
     def state(self) -> SparseState:
         """The sparse state; exists once the engine is initialised."""
         if self._state is None:
-            raise InvariantError(f"the {self.role} has no masks yet: call Engine.init or load_state_dict first")
+            raise InvariantError(f"the {self.name} has no masks yet: call Engine.init or load_state_dict first")
         return self._state
 
     @property
