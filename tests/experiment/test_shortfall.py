@@ -29,7 +29,13 @@ def engine(method: Method[Any], kept: tuple[int, int], updates: int = 0) -> Any:
     masks = {name: torch.arange(10) < count for name, count in zip("ab", kept, strict=True)}
     state = SparseState(masks, dict(zip("ab", kept, strict=True)), updates)
     budget = Budget(0.25, {"a": 2, "b": 3}, {"a": 10, "b": 10}, "uniform")
-    return SimpleNamespace(roles=("generator",), method=method, state=lambda role: state, budget=lambda role: budget)
+    return SimpleNamespace(
+        roles=("generator",),
+        role=lambda name: name,
+        method=method,
+        state=lambda name: state,
+        budget=lambda name: budget,
+    )
 
 
 def test_a_density_that_is_missed_and_a_layer_that_is_empty() -> None:

@@ -206,7 +206,10 @@ def test_an_override_leaves_the_lines_of_other_keys_alone(folder: Path) -> None:
             "x.yaml",
             overrides=("sparsity.generator.allocation=er", "sparsity.generator.density=0.1", "training.ema.x=1"),
         )
-    assert str(caught.value) == "--set training.ema.x=1: unknown key; known: decay, growing, sparse, start"
+    assert (
+        str(caught.value)
+        == "--set training.ema.x=1: unknown key; known: decay, growing, half_life, ramp_up, sparse, start"
+    )
     loaded = load_recipe("x.yaml", overrides=("sparsity.generator.allocation=er",))
     assert loaded.where("sparsity", "generator") == "x.yaml:12:3"
     assert loaded.where("sparsity", "generator", "density") == "x.yaml:13:5"

@@ -530,7 +530,7 @@ def test_recorded_passes_train_the_same(setting, recipe, monkeypatch):
     ("how", "says"),
     [
         ({"device": "cpu"}, "need a GPU"),
-        ({"augments": True}, "DiffAugment"),
+        ({"augments": True}, "augmentation"),
         ({"penalises": True}, "gradient penalty"),
         ({"world": 2}, "several processes"),
         ({}, ""),
@@ -556,7 +556,12 @@ def test_a_gpu_without_bf16_is_told_before_the_first_step(recipe, monkeypatch):
 
 @pytest.mark.parametrize(
     ("setting", "why"),
-    [("fused=true", ""), ("objective.diffaugment=[color]", "DiffAugment"), ("objective.loss=wgan-gp", "penalty")],
+    [
+        ("fused=true", ""),
+        ("objective.diffaugment=[color]", "augmentation"),
+        ("objective.ada={}", "augmentation"),
+        ("objective.loss=wgan-gp", "penalty"),
+    ],
 )
 def test_a_recipe_whose_passes_cannot_be_recorded_says_why(setting, why, recipe):
     found = recipe(setting)

@@ -250,6 +250,7 @@ def test_what_a_recipe_asks_for(tmp_path, monkeypatch):
         return load_recipe(str(path), overrides=overrides).recipe
 
     assert build_execution(recipe("training.kernels=dense")) is None
+    monkeypatch.setattr(kernels, "status", lambda: native_library.Status(True, "avx2", "x", "built"))
     assert build_execution(recipe("training.precision=bf16")) is None
     monkeypatch.setattr(kernels, "status", lambda: native_library.Status(False, None, None, "no compiler"))
     assert build_execution(recipe()) is None
