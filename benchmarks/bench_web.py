@@ -1,7 +1,7 @@
 """Generators in a page: bytes of the page, milliseconds to the first image, images per second; beside onnxruntime-web.
 
-    npm install --prefix /tmp/ort onnxruntime-web@1.22.0
-    python benchmarks/bench_web.py [--ort /tmp/ort/node_modules/onnxruntime-web/dist] [--channels 256] [--density 0.05]
+    npm install --prefix ort onnxruntime-web@1.22.0
+    python benchmarks/bench_web.py [--ort ort/node_modules/onnxruntime-web/dist] [--channels 256] [--density 0.05]
 
 SNGAN for 32x32 as in bench_export.py, in headless Chromium, one thread. The dense graph runs in onnxruntime-web (WASM
 with SIMD, one thread) in the same page, images of both made in turn; what is compared is the least time of ten.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gancompress.kernels.pattern import Plan
     from gancompress.kernels.steps import Activation, Step, Value
 
-__all__ = ["BORDERS", "SMOOTH", "Layout", "NativeProgram", "fastest", "is_native", "layouts", "merged"]
+__all__ = ["BORDERS", "Layout", "NativeProgram", "fastest", "is_native", "layouts", "merged", "slopes_of"]
 
 #: The largest stride that the kernels take.
 _LARGEST_STRIDE = 16
@@ -51,7 +51,7 @@ _MOST_ZEROS = 0.2
 _SMALL_MAP = 64
 _ENOUGH_KEPT = 0.15
 #: Activations and borders by name, as numbers of the interface.
-SMOOTH = {"tanh": 3, "sigmoid": 4, "silu": 5}
+_SMOOTH = {"tanh": 3, "sigmoid": 4, "silu": 5}
 BORDERS = {"zeros": 0, "reflect": 1, "replicate": 2}
 
 
@@ -207,7 +207,7 @@ class NativeProgram:
             *(native.AddendArgs(a.value.index, a.factor, a.upsample) for a in s.add)
         )
         args.add, args.add_count = ctypes.addressof(addends), len(s.add)
-        args.activation, slopes = _slopes(s.activation, s.dst.shape[0])
+        args.activation, slopes = slopes_of(s.activation, s.dst.shape[0])
         args.slopes = _at(slopes)
         pre = words = factors = None
         if isinstance(s, ConvStep):
@@ -220,7 +220,7 @@ class NativeProgram:
                     s = together
                 pattern = Pattern(blocks_of_outputs(s.pattern.mask.cpu(), s.transpose)) if in_lanes else s.pattern
                 args.weight, args.bias, args.scale, args.shift = map(_at, (s.weight, s.bias, s.scale, s.shift))
-                args.pre, pre = _slopes(s.pre, sum(value.shape[0] for value in s.sources))
+                args.pre, pre = slopes_of(s.pre, sum(value.shape[0] for value in s.sources))
                 args.pre_slopes = _at(pre)
                 args.affine = -1 if s.affine is None else s.affine.index
                 more["shuffle"] = s.shuffle
@@ -266,7 +266,7 @@ def _bytes(value: Value) -> tuple[int, int, float]:
 
 def _view_args(step: QuantizeStep) -> tuple[native.ViewArgs, Tensor | None]:
     """Return what the kernels write of a result, and its slopes, which the caller keeps alive."""
-    kind, slopes = _slopes(step.activation, step.dst.shape[0])
+    kind, slopes = slopes_of(step.activation, step.dst.shape[0])
     affine = -1 if step.affine is None else step.affine.index
     inverse = 1 / step.stored.scale
     return native.ViewArgs(_at(step.scale), _at(step.shift), _at(slopes), step.dst.index, affine, kind, inverse), slopes
@@ -276,12 +276,12 @@ def _at(t: Tensor | None) -> int | None:
     return None if t is None else t.data_ptr()
 
 
-def _slopes(slope: Activation | None, channels: int) -> tuple[int, Tensor | None]:
+def slopes_of(slope: Activation | None, channels: int) -> tuple[int, Tensor | None]:
     """Return the kind of an activation as the kernels know it, and its slopes; the caller keeps them alive."""
     if slope is None:
         return 0, None
     if isinstance(slope, str):
-        return SMOOTH[slope], None
+        return _SMOOTH[slope], None
     if isinstance(slope, Tensor):
         return 2, slope
     return (2, torch.full((channels,), slope)) if slope else (1, None)

@@ -5,20 +5,18 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from gancompress.kernels.fusing import passes
-from gancompress.kernels.native_program import BORDERS, SMOOTH, fastest, layouts
+from gancompress.kernels.native_program import BORDERS, fastest, layouts, slopes_of
 from gancompress.kernels.steps import ConvStep, NormStep, QuantizeStep, SumStep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import Tensor
+
     from gancompress.kernels import Program, Value
     from gancompress.kernels.fusing import Pass
     from gancompress.kernels.native_program import Layout
-    from gancompress.kernels.steps import Activation
     from gancompress.web.blob import Tensors
 
 __all__ = ["program_entry"]
@@ -95,7 +93,7 @@ def _step(one: Pass, tensors: Tensors, rounded: Tensor | None) -> dict[str, Any]
         weight, mask = s.weight, s.pattern.mask
         if s.stored is None:
             bias, scale, shift = s.bias, s.scale, s.shift
-            n["pre"], pre_slopes = _slopes(s.pre, sum(value.shape[0] for value in s.sources))
+            n["pre"], pre_slopes = slopes_of(s.pre, sum(value.shape[0] for value in s.sources))
         else:
             n["bytes"] = 1
             scale, shift = s.factors()
@@ -106,26 +104,15 @@ def _step(one: Pass, tensors: Tensors, rounded: Tensor | None) -> dict[str, Any]
         n["source_count"] = 0
         sources = ()
     if isinstance(s, ConvStep | SumStep):
-        n["activation"], slopes = _slopes(s.activation, s.dst.shape[0])
+        n["activation"], slopes = slopes_of(s.activation, s.dst.shape[0])
     numbers = [*n.values(), *geometry, *(value.index for value in sources)]
     for addend in add:
         numbers += [addend.value.index, _bits(addend.factor), addend.upsample]
     kept = tensors.add(weight, mask, rounded=rounded)
     given = [kept, *(tensors.add(one) for one in (bias, scale, shift, pre_slopes, slopes))]
     for view in views:
-        kind, of_view = _slopes(view.activation, view.dst.shape[0])
+        kind, of_view = slopes_of(view.activation, view.dst.shape[0])
         affine = -1 if view.affine is None else view.affine.index
         numbers += [view.dst.index, affine, kind, _bits(1 / view.stored.scale)]
         given += [tensors.add(view.scale), tensors.add(view.shift), tensors.add(of_view)]
     return {"n": numbers, "t": given}
-
-
-def _slopes(slope: Activation | None, channels: int) -> tuple[int, Tensor | None]:
-    """Return the kind of an activation as the kernels know it, and its slopes."""
-    if slope is None:
-        return 0, None
-    if isinstance(slope, str):
-        return SMOOTH[slope], None
-    if isinstance(slope, Tensor):
-        return 2, slope
-    return (2, torch.full((channels,), slope)) if slope else (1, None)
