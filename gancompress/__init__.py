@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from gancompress.api.recipes import copy_recipe, show_recipe
     from gancompress.api.validation import Validation, validate
     from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator, prunable_weights
-    from gancompress.components.registry import BACKBONES, DATASETS, EXTRACTORS, LOSSES, METHODS, METRICS, PATTERNS
+    from gancompress.components.registry import (
+        BACKBONES,
+        DATASETS,
+        EXTRACTORS,
+        LOSSES,
+        METHODS,
+        METRICS,
+        PATTERNS,
+        TRACKERS,
+    )
     from gancompress.data.base import Batch, Dataset, DatasetConfig, ImageSpec
     from gancompress.errors import GancompressError
     from gancompress.export.loading import load
@@ -33,6 +42,7 @@ if TYPE_CHECKING:
     from gancompress.sparsity.patterns.base import Pattern, PatternConfig
     from gancompress.sparsity.state import Budget, SparseState
     from gancompress.sparsity.units import Units
+    from gancompress.tracking.base import TrackedRun, Tracker
 
 __version__ = "0.1.0"
 
@@ -51,7 +61,7 @@ _HOMES = {
         "api.recipes": "copy_recipe show_recipe",
         "api.validation": "Validation validate",
         "backbones.base": "Backbone BackboneConfig Discriminator Generator prunable_weights",
-        "components.registry": "BACKBONES DATASETS EXTRACTORS LOSSES METHODS METRICS PATTERNS",
+        "components.registry": "BACKBONES DATASETS EXTRACTORS LOSSES METHODS METRICS PATTERNS TRACKERS",
         "data.base": "Batch Dataset DatasetConfig ImageSpec",
         "errors": "GancompressError",
         "export.loading": "load",
@@ -64,6 +74,7 @@ _HOMES = {
         "sparsity.patterns.base": "Pattern PatternConfig",
         "sparsity.state": "Budget SparseState",
         "sparsity.units": "Units",
+        "tracking.base": "TrackedRun Tracker",
     }.items()
     for name in names.split()
 }
@@ -76,6 +87,7 @@ __all__ = [
     "METHODS",
     "METRICS",
     "PATTERNS",
+    "TRACKERS",
     "Backbone",
     "BackboneConfig",
     "Batch",
@@ -104,6 +116,8 @@ __all__ = [
     "Round",
     "RunOutcome",
     "SparseState",
+    "TrackedRun",
+    "Tracker",
     "Units",
     "Validation",
     "__version__",

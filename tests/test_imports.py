@@ -53,6 +53,8 @@ ALLOWED["foreign"] = {"errors", "seeds", "units", "storage", "components", "data
 for room in ("comparison", "bench", "testing"):
     ALLOWED[room] = {*ALLOWED} - {"comparison", "bench"}
 ALLOWED["comparison"].add("bench")
+ALLOWED["tracking"] = {"errors", "components", "storage", "progress", "runs"}
+ALLOWED["testing"].add("tracking")
 ALLOWED["report"] = {"errors", "units", "charts", "storage", "runs", "recipe", "comparison", "web"}
 ALLOWED["scaffold"] = {"errors", "components", "storage"}
 ALLOWED["api"] = {*ALLOWED}

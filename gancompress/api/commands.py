@@ -54,6 +54,7 @@ def run(
     evaluate: bool = True,
     smoke: bool = False,
     player: bool = True,
+    track: Sequence[str] = (),
     progress: bool | Observer = True,
 ) -> RunOutcome:
     """Train, evaluate and report a recipe, or go on with it; as ``gancompress run``.
@@ -70,6 +71,8 @@ def run(
         evaluate: measure the generator as the recipe says.
         smoke: tiny networks, generated images and a few steps, to see that everything works; the numbers mean nothing.
         player: put the generator into ``report.html``, where it runs; not of smoke runs.
+        track: trackers that follow the run beside its log: ``["tensorboard", "wandb"]``, ``"wandb:online"``. They
+            change no number; the same run goes on as the same run there. One that cannot be used is said once.
         progress: show how it goes: a live line on a terminal or in a notebook, plain lines on standard error
             elsewhere. False is silent; an :class:`~gancompress.progress.Observer` is told.
 
@@ -80,7 +83,10 @@ def run(
         GancompressError: whatever is wrong with the recipe, the data, the directory or the training.
         KeyboardInterrupt: interrupted; a checkpoint was written first.
     """
+    from gancompress.tracking.follow import Following, open_trackers
+
     loaded = resolve(recipe, overrides, smoke=smoke)
+    trackers = open_trackers([track] if isinstance(track, str) else track)
     root = Path(out)
     if isinstance(recipe, str | Path) and (Path(recipe) / "recipe.yaml").is_file():
         name = directory_name(loaded.recipe)
@@ -91,11 +97,14 @@ def run(
     from gancompress.api.player import make_player
     from gancompress.experiment.acceleration import device_of
     from gancompress.experiment.run import Experiment
+    from gancompress.progress import Silent
     from gancompress.report.html import build_report
     from gancompress.training.groups import Group
 
     with Group.from_environment(device_of(loaded.recipe)) as group:
         observer = _observer(progress) if group.is_main else None
+        if trackers and group.is_main:
+            observer = Following(observer or Silent(), trackers)
         result = Experiment(loaded.recipe, root, observer, evaluates=evaluate, group=group).run()
         if group.is_main:
             if player:
@@ -112,10 +121,11 @@ def train(
     out: str | Path = "runs",
     smoke: bool = False,
     player: bool = True,
+    track: Sequence[str] = (),
     progress: bool | Observer = True,
 ) -> RunOutcome:
     """Train a recipe without evaluating it; as ``gancompress train``. See :func:`run`, which evaluates it later."""
-    return run(recipe, overrides, out=out, evaluate=False, smoke=smoke, player=player, progress=progress)
+    return run(recipe, overrides, out=out, evaluate=False, smoke=smoke, player=player, track=track, progress=progress)
 
 
 @overload

@@ -19,6 +19,14 @@ PlayerOption = Annotated[
     bool,
     typer.Option("--player/--no-player", help="Put the generator into the report, where it runs; not of smoke runs."),
 ]
+TrackOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar="NAME",
+        help="Show the run in tensorboard, wandb (files for `wandb sync`) or wandb:online as well; repeatable.",
+    ),
+]
 
 
 def run(
@@ -27,6 +35,7 @@ def run(
     out: OutOption = Path("runs"),
     smoke: SmokeOption = False,
     player: PlayerOption = True,
+    track: TrackOption = None,
 ) -> None:
     """Train, evaluate and report a recipe; the same command resumes.
 
@@ -34,7 +43,7 @@ def run(
     """
     from gancompress import api
 
-    _show(api.run(recipe, set_ or [], out=out, smoke=smoke, player=player))
+    _show(api.run(recipe, set_ or [], out=out, smoke=smoke, player=player, track=track or []))
 
 
 def train(
@@ -43,6 +52,7 @@ def train(
     out: OutOption = Path("runs"),
     smoke: SmokeOption = False,
     player: PlayerOption = True,
+    track: TrackOption = None,
 ) -> None:
     """Train a recipe without evaluating it; `gancompress run` evaluates the result later.
 
@@ -50,7 +60,7 @@ def train(
     """
     from gancompress import api
 
-    _show(api.train(recipe, set_ or [], out=out, smoke=smoke, player=player))
+    _show(api.train(recipe, set_ or [], out=out, smoke=smoke, player=player, track=track or []))
 
 
 def _show(outcome: RunOutcome) -> None:

@@ -9,10 +9,9 @@ registering what it defines, under the name that recipes use::
     class MyMethod(Method):
         ...
 
-That is all: ``PATTERNS``, ``BACKBONES``, ``DATASETS``, ``LOSSES``, ``METRICS`` and ``EXTRACTORS`` have the same
-``register``. A run
-notes where its components came from, and the hash of a plugin file; opening the run again never executes a file by
-itself, it says which one to give.
+That is all: ``PATTERNS``, ``BACKBONES``, ``DATASETS``, ``LOSSES``, ``METRICS``, ``EXTRACTORS`` and ``TRACKERS`` have
+the same ``register``. A run notes where its components came from, and the hash of a plugin file; opening the run
+again never executes a file by itself, it says which one to give.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ __all__ = [
     "PATTERNS",
     "PLUGINS_VARIABLE",
     "REGISTRIES",
+    "TRACKERS",
     "Entry",
     "Registry",
     "installed",
@@ -409,8 +410,10 @@ METRICS: Registry[type[Any]] = _registry("metric", "metrics", "evaluation.metric
 EXTRACTORS: Registry[type[Any]] = _registry(
     "extractor", "extractors", "evaluation.extractors:Extractor", makes_itself=True
 )
+TRACKERS: Registry[type[Any]] = _registry("tracker", "trackers", "tracking.base:Tracker")
 
 #: every registry, by the plural that its entry-point group ends in
 REGISTRIES: Final[Mapping[str, Registry[Any]]] = {
-    registry.plural: registry for registry in (METHODS, PATTERNS, BACKBONES, DATASETS, LOSSES, METRICS, EXTRACTORS)
+    registry.plural: registry
+    for registry in (METHODS, PATTERNS, BACKBONES, DATASETS, LOSSES, METRICS, EXTRACTORS, TRACKERS)
 }

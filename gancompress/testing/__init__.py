@@ -27,6 +27,7 @@ from gancompress.testing.evaluation import ExtractorSuite, MetricSuite
 from gancompress.testing.losses import LossSuite
 from gancompress.testing.methods import MethodSuite
 from gancompress.testing.patterns import PatternSuite
+from gancompress.testing.trackers import TrackerSuite
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -57,7 +58,16 @@ __all__ = [
 
 _SUITES: Final[Mapping[str, type[Suite]]] = {
     made.registry.kind: made
-    for made in (MethodSuite, PatternSuite, BackboneSuite, DatasetSuite, LossSuite, MetricSuite, ExtractorSuite)
+    for made in (
+        MethodSuite,
+        PatternSuite,
+        BackboneSuite,
+        DatasetSuite,
+        LossSuite,
+        MetricSuite,
+        ExtractorSuite,
+        TrackerSuite,
+    )
 }
 
 
@@ -73,7 +83,8 @@ def check(
 
     Args:
         component: the class, or a registered name.
-        settings: a mapping, for a kind that has settings; of an extractor the text after the colon in ``name:option``.
+        settings: a mapping, for a kind that has settings; of an extractor or a tracker the text after the colon in
+            ``name:option``.
         kind: ``method``, ``backbone``, …; needed where a name alone does not say it.
         skip: names of checks to leave out, such as ``other-seed-other-masks`` for a method whose masks are fixed.
         slow: run the slow checks too.
