@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gancompress.api.finished import evaluate, sample
     from gancompress.api.machine import doctor
     from gancompress.api.outcomes import ComparisonOutcome, CompressionOutcome, RunOutcome
+    from gancompress.api.publish import push
     from gancompress.api.recipes import copy_recipe, show_recipe
     from gancompress.api.validation import Validation, validate
     from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator, prunable_weights
@@ -58,6 +59,7 @@ _HOMES = {
         "api.finished": "evaluate sample",
         "api.machine": "doctor",
         "api.outcomes": "ComparisonOutcome CompressionOutcome RunOutcome",
+        "api.publish": "push",
         "api.recipes": "copy_recipe show_recipe",
         "api.validation": "Validation validate",
         "backbones.base": "Backbone BackboneConfig Discriminator Generator prunable_weights",
@@ -139,6 +141,7 @@ __all__ = [
     "parse_recipe",
     "prepare_data",
     "prunable_weights",
+    "push",
     "recipe_schema",
     "run",
     "sample",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gancompress.api.components import check_components, list_components
     from gancompress.api.finished import evaluate, export, sample
     from gancompress.api.machine import doctor
+    from gancompress.api.publish import push
     from gancompress.api.recipes import copy_recipe, show_recipe
     from gancompress.api.validation import validate
     from gancompress.data.prepare import prepare as prepare_data
@@ -39,6 +40,7 @@ __all__ = [
     "list_runs",
     "new_plugin",
     "prepare_data",
+    "push",
     "recipe_schema",
     "run",
     "sample",
@@ -58,6 +60,7 @@ _HOMES = {
         "api.components": "check_components list_components",
         "api.finished": "evaluate export sample",
         "api.machine": "doctor",
+        "api.publish": "push",
         "api.recipes": "copy_recipe show_recipe",
         "api.validation": "validate",
         "data.prepare": "prepare_data",

@@ -16,6 +16,7 @@ from gancompress.cli.doctor import doctor
 from gancompress.cli.evaluate import evaluate
 from gancompress.cli.export import export
 from gancompress.cli.plugins import plugins
+from gancompress.cli.push import push
 from gancompress.cli.run import run, train
 from gancompress.cli.sample import sample
 from gancompress.cli.show import show
@@ -31,6 +32,7 @@ add_command("compress", compress)
 add_command("evaluate", evaluate)
 add_command("sample", sample)
 add_command("export", export)
+add_command("push", push)
 add_command("validate", validate)
 add_command("ls", ls, plugins=False)
 add_command("cp", cp, plugins=False)

@@ -16,6 +16,7 @@ from gancompress.errors import ExportError, did_you_mean, located
 from gancompress.evaluation.sampler import Sampler
 from gancompress.export.compiled import compile_generator
 from gancompress.export.container import kind_of
+from gancompress.export.hub import CONFIG, HubAddress, fetch, is_pushed, pushed_generator
 from gancompress.export.latents import draw_latents, interpolated, truncated
 from gancompress.export.network import KIND, LoadedNetwork, load_network
 from gancompress.export.packed import load_packed
@@ -218,18 +219,22 @@ def load(path: str | Path, *, sparse: Mode | None = None) -> LoadedGenerator | L
         images = g(n=64, seed=0)  # (64, C, H, W), float32 in [-1, 1]
         upscaler = gancompress.load("upscaler.safetensors")
         large = upscaler(small)  # the inputs and outputs of the original
+        g = gancompress.load("hf:OWNER/NAME")  # of the Hugging Face hub, as ``gancompress push`` puts it there
 
     Args:
-        path: the file.
+        path: the file; a folder that ``gancompress push`` wrote; or ``hf:OWNER/NAME``, ``hf:OWNER/NAME@REVISION``.
         sparse: how it computes on the CPU: ``always`` by sparse kernels wherever they fit, ``never``, or ``auto``: what
             is measured to be faster; None takes ``GANCOMPRESS_SPARSE``, then ``auto``.
 
     Raises:
-        ExportError: it is truncated, altered, from a newer version, or no such file.
+        ExportError: it is truncated, altered, from a newer version, or no such file; or the hub cannot be reached.
     """
     if not isinstance(path, str | os.PathLike):
         raise ExportError(f"give the file that `outcome.export()` returns, not a {type(path).__name__}")
-    path = Path(path)
+    address = HubAddress.of(str(path))
+    path = Path(path) if address is None else fetch(address)
+    if path.is_dir() and is_pushed(path):
+        path = path / pushed_generator(path / CONFIG)
     if path.is_dir():
         written = path / "export" / "generator.safetensors"
         mend = f"give {written}" if written.is_file() else f"write the file first: gancompress export {path}"

@@ -78,6 +78,7 @@ BEHIND = {
     "evaluate": "evaluate",
     "sample": "sample",
     "export": "export",
+    "push": "push",
     "validate": "validate",
     "ls": "shipped_recipes variant_recipes list_runs",
     "cp": "copy_recipe",
