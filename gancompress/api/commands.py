@@ -264,7 +264,7 @@ def compress(
         GancompressError: whatever is wrong with the source, the density, the data or the training.
         KeyboardInterrupt: interrupted; a checkpoint was written first.
     """
-    from gancompress.api.channel_options import channel_options, clock_of
+    from gancompress.api.channel_options import channel_options, in_turn
     from gancompress.api.compressed_run import measure_compression
     from gancompress.api.outcomes import CompressionOutcome, RunOutcome
     from gancompress.api.player import make_player
@@ -306,7 +306,7 @@ def compress(
         if pattern != "unstructured":
             options.check(method, pattern)
         planned = plan_channels(
-            opened, density, steps, changes, Path(out), target=target, importance=importance, clock=clock_of,
+            opened, density, steps, changes, Path(out), target=target, importance=importance, timer=in_turn,
             say=(observer or Silent()).message,
         )  # fmt: skip
     else:

@@ -22,15 +22,17 @@ if TYPE_CHECKING:
 
     from gancompress.channels.groups import Channels
 
-__all__ = ["Clock", "Cost", "Target", "bytes_of", "choose", "cost_of", "parse_target"]
+__all__ = ["Clock", "Cost", "Target", "Timer", "bytes_of", "choose", "cost_of", "parse_target"]
 
 _KINDS = ("ms", "macs", "parameters", "bytes")
 _FACTORS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 #: how near a measured time is to what was asked for before no other width is tried, and how many are
 _NEAR, _TRIES = 0.03, 9
 
-#: measures a network: milliseconds of a call, and its share of the whole network's, both in turn
-Clock: TypeAlias = Callable[[CapturedModule], "tuple[float, float]"]
+#: measures the network that keeps these channels: milliseconds of a call, and its share of the whole network's
+Clock: TypeAlias = Callable[["Mapping[str, Tensor]"], "tuple[float, float]"]
+#: measures two networks in turn on inputs, the whole one and a narrow one, and returns what a clock does
+Timer: TypeAlias = Callable[[Callable[..., object], Callable[..., object], "tuple[Tensor, ...]"], "tuple[float, float]"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +157,7 @@ def choose(
     if wanted.kind == "ms":
         if clock is None:
             raise ChannelError("milliseconds are measured: give a clock")
-        return _by_clock(network, channels, scores, wanted, clock, say)
+        return _by_clock(channels, scores, wanted, clock, say)
     return _by_count(network, channels, scores, wanted, inputs)
 
 
@@ -199,7 +201,6 @@ def _possible(target: Target, least: float, limit: float, whole: float, unit: st
 
 
 def _by_clock(
-    network: CapturedModule,
     channels: Channels,
     scores: Mapping[str, Tensor],
     target: Target,
@@ -211,7 +212,7 @@ def _by_clock(
 
     def timed(density: float) -> tuple[float, dict[str, Tensor]]:
         kept = best_channels(scores, channels.widths(density))
-        milliseconds, share = clock(cut_network(network, channels, kept))
+        milliseconds, share = clock(kept)
         say(
             f"with {density:.3g} of its channels a call takes {milliseconds:.4g} ms, {share:.3g} of the whole network's"
         )

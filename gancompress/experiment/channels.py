@@ -17,6 +17,7 @@ from gancompress.errors import located
 from gancompress.experiment.assemble import build_dataset
 from gancompress.experiment.initial import InitialWeights, read_initial, whole_generator
 from gancompress.experiment.networks import build_architecture, build_networks, stored_architecture
+from gancompress.export.compiled import compile_generator
 from gancompress.recipe.composition import apply_override, without_densities
 from gancompress.recipe.identity import directory_name
 from gancompress.recipe.load import check_document
@@ -31,9 +32,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gancompress.backbones.base import Generator
-    from gancompress.channels.target import Clock
+    from gancompress.channels.target import Timer
     from gancompress.experiment.compress import Source
-    from gancompress.graphs.build import CapturedModule
     from gancompress.recipe.schema import Recipe
 
 __all__ = ["START", "plan_channels"]
@@ -53,7 +53,7 @@ def plan_channels(
     *,
     target: str | None = None,
     importance: str | None = None,
-    clock: Callable[[CapturedModule, tuple[Tensor, ...]], Clock] | None = None,
+    timer: Timer | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Recipe:
     """Cut the averaged generator of a run, write it into the directory of the run that will train it, and return that.
@@ -68,7 +68,7 @@ def plan_channels(
         root: directory of run directories.
         target: what one image may cost, or the generator may hold.
         importance: how channels are ranked; default: ``magnitude``.
-        clock: for milliseconds: given the whole network and inputs, returns what measures.
+        timer: for milliseconds: measures the whole generator in turn with one as it is exported, for one image.
         say: told what is being done.
 
     Raises:
@@ -102,7 +102,7 @@ def plan_channels(
                 if root / directory_name(recipe) == place.parent:
                     say(f"going on with the channels that {place.parent.name} keeps")
                     return recipe
-    weights, scalars = _cut(source, wanted, importance, request, clock, say)
+    weights, scalars = _cut(source, wanted, importance, request, timer, say)
     name = directory_name(recipe_from(root, weights))
     groups = {
         "ema": {f"module.{key}": tensor for key, tensor in weights.generator.items()},
@@ -120,7 +120,7 @@ def _cut(
     wanted: Any,
     importance: str,
     request: Mapping[str, Any],
-    clock: Callable[[CapturedModule, tuple[Tensor, ...]], Clock] | None,
+    timer: Timer | None,
     say: Callable[[str], None],
 ) -> tuple[InitialWeights, dict[str, Any]]:
     """Return the weights to start from, and what their checkpoint says."""
@@ -142,14 +142,23 @@ def _cut(
         channels = find_channels(network, inputs)
         calls = [_images(whole, index) for index in range(_LOOKED_AT)]
         scores = channel_scores(network, channels, importance, calls)
-        kept = choose(network, channels, scores, wanted, inputs, clock and clock(network, inputs), say)
-        state = cut_state(whole, channels.indices(kept))
-        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        described = dataclasses.replace(architecture, shapes={**architecture.shapes, "generator": shapes})
-        with torch.random.fork_rng(devices=[]):
-            narrow = described.generator()
-        narrow.load_state_dict(state)
-        verify(network, narrow.eval(), channels, kept, inputs, written_out(narrow).state_dict())
+
+        def narrowed(kept: Mapping[str, Tensor]) -> tuple[Architecture, Generator]:
+            state = cut_state(whole, channels.indices(kept))
+            shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+            described = dataclasses.replace(architecture, shapes={**architecture.shapes, "generator": shapes})
+            with torch.random.fork_rng(devices=[]):
+                narrow = described.generator()
+            narrow.load_state_dict(state)
+            return described, narrow.eval()
+
+        def clock(kept: Mapping[str, Tensor]) -> tuple[float, float]:
+            assert timer is not None
+            return timer(whole, compile_generator(narrowed(kept)[1]), inputs)
+
+        kept = choose(network, channels, scores, wanted, inputs, None if timer is None else clock, say)
+        described, narrow = narrowed(kept)
+        verify(network, narrow, channels, kept, inputs, written_out(narrow).state_dict())
     widths = {group.name: [int(kept[group.name].sum()), group.width] for group in channels.groups}
     for name, (count, width) in widths.items():
         say(f"{name}: {count} of {width} channels kept")
@@ -160,7 +169,7 @@ def _cut(
         "kept": {name: mask.nonzero().flatten().tolist() for name, mask in kept.items()},
         "widths": widths,
     }
-    weights = InitialWeights({name: tensor.contiguous() for name, tensor in state.items()}, discriminator)
+    weights = InitialWeights({name: tensor.contiguous() for name, tensor in narrow.state_dict().items()}, discriminator)
     return weights, {"architecture": described.to_json(), "channels": history}
 
 

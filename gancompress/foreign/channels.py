@@ -11,10 +11,11 @@ from gancompress.backbones.base import prunable_weights
 from gancompress.channels.cut import cut_network, verify, zeroed
 from gancompress.channels.groups import find_channels
 from gancompress.channels.scores import channel_scores
-from gancompress.channels.target import Clock, choose, parse_target
+from gancompress.channels.target import Clock, Timer, choose, parse_target
 from gancompress.errors import RecipeError
 from gancompress.foreign.calibration import typical_inputs
 from gancompress.graphs.build import CapturedModule
+from gancompress.lowering.network import SparseNetwork
 from gancompress.reconstruct.norms import estimate_norms
 from gancompress.reconstruct.prune import refit_layers
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from gancompress.channels.groups import Channels
     from gancompress.foreign.calibration import Inputs
 
 __all__ = ["ChannelOptions", "cut"]
@@ -38,12 +40,12 @@ class ChannelOptions:
     Attributes:
         target: what the network may cost, in place of the density: ``ms=10``, ``macs=40%``, ``parameters=300k``.
         importance: how channels are ranked; None takes ``outputs`` with calibration inputs, ``magnitude`` without.
-        clock: given the whole network and inputs, returns what measures milliseconds.
+        timer: measures milliseconds.
     """
 
     target: str | None = None
     importance: str | None = None
-    clock: Callable[[CapturedModule], Clock] | None = None
+    timer: Timer | None = None
 
     def check(self, method: str, pattern: object) -> None:
         """Refuse what does not go together.
@@ -97,8 +99,9 @@ def cut(
     importance = options.importance or ("outputs" if pieces else "magnitude")
     scores = channel_scores(network, channels, importance, pieces, seed=seed)
     wanted = density if options.target is None else parse_target(options.target)
-    clock = None if options.clock is None else options.clock(network)
-    kept = choose(network, channels, scores, wanted, typical_inputs(graph, _COUNTED), clock, say)
+    counted = typical_inputs(graph, _COUNTED)
+    clock = None if options.timer is None else _clock(options.timer, network, channels, counted)
+    kept = choose(network, channels, scores, wanted, counted, clock, say)
     narrow = cut_network(network, channels, kept)
     verify(network, narrow, channels, kept, example, narrow.state_dict())
     if pieces:
@@ -113,3 +116,14 @@ def cut(
     for group in channels.groups:
         say(f"{group.name}: {int(kept[group.name].sum())} of {group.width} channels kept")
     return narrow, kept
+
+
+def _clock(timer: Timer, network: CapturedModule, channels: Channels, inputs: tuple[Tensor, ...]) -> Clock:
+    """Return what times a narrow network as its file will run."""
+
+    def clock(kept: Mapping[str, Tensor]) -> tuple[float, float]:
+        narrow = cut_network(network, channels, kept)
+        masks = {name: torch.ones_like(one.parameter).bool() for name, one in prunable_weights(narrow).items()}
+        return timer(network, SparseNetwork(narrow, masks), inputs)
+
+    return clock

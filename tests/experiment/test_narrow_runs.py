@@ -17,12 +17,15 @@ from gancompress.experiment.channels import plan_channels
 from gancompress.experiment.compress import open_source, starting_generator
 from gancompress.experiment.finished import open_run
 from gancompress.experiment.run import Experiment
+from gancompress.export.compiled import CompiledGenerator
 from gancompress.progress import Silent
 from gancompress.recipe.load import parse_recipe
 from gancompress.storage.checkpoint import load
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from torch import Tensor, nn
 
     from gancompress.api.outcomes import CompressionOutcome
 
@@ -137,20 +140,21 @@ def test_it_is_exported_sampled_and_compressed_again(made: CompressionOutcome, t
 def test_a_target_is_met_and_measured_once(trained: Path, tmp_path: Path) -> None:
     source, calls = open_source(trained), 0
 
-    def clock(whole: Any, inputs: Any) -> Any:
-        def measure(narrow: Any) -> tuple[float, float]:
-            nonlocal calls
-            calls += 1
-            share = sum(one.numel() for one in narrow.parameters()) / sum(one.numel() for one in whole.parameters())
-            return 10 * share + calls * 1e-3, share
+    def timer(whole: nn.Module, narrow: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[float, float]:
+        nonlocal calls
+        calls += 1
+        assert isinstance(narrow, CompiledGenerator)  # what is exported, not what is trained
+        assert narrow(*inputs).shape == whole(*inputs).shape
+        share = sum(one.numel() for one in narrow.state_dict().values()) / sum(
+            one.numel() for one in whole.state_dict().values()
+        )
+        return 10 * share + calls * 1e-3, share
 
-        return measure
-
-    recipe = plan_channels(source, 0.1, 2, (), tmp_path, target="ms=5", clock=clock)
+    recipe = plan_channels(source, 0.1, 2, (), tmp_path, target="ms=5", timer=timer)
     assert recipe.name == "tiny-channels-ms5"
     measured = calls
     assert 0 < measured <= 12
-    assert plan_channels(source, 0.1, 2, (), tmp_path, target="ms=5", clock=clock) == recipe
+    assert plan_channels(source, 0.1, 2, (), tmp_path, target="ms=5", timer=timer) == recipe
     assert calls == measured
     few = plan_channels(source, 0.1, 2, (), tmp_path, target="macs=40%")
     assert few.training.init_from is not None

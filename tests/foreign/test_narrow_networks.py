@@ -99,7 +99,7 @@ def test_distillation_goes_on_with_the_channels_that_were_chosen(
 
         # a clock that never says the same: what was chosen is kept, not measured again
         times = iter([(2.0, 0.1), (20.0, 1.0), (9.0, 0.45), *[(10.0, 0.5)] * 20])
-        options = ChannelOptions("ms=9", clock=lambda _: lambda _: next(times))
+        options = ChannelOptions("ms=9", timer=lambda *_: next(times))
         length = Distillation(Length(steps=8), tmp_path / place, stop)
         return compress_network(
             whole, 0.5, photos, method="channels", distillation=length, channels=options, say=said.append
