@@ -14,6 +14,7 @@ from gancompress.data.classes import class_counts
 from gancompress.data.memory import digest
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.features import generated_features, reference_features
+from gancompress.evaluation.generator_metrics import GeneratorMetric
 from gancompress.evaluation.metrics import Metric, MetricResult
 from gancompress.evaluation.protocol import Protocol
 from gancompress.evaluation.sampler import classes_of, device_of, open_sampler
@@ -103,8 +104,12 @@ def evaluate(
     begun = time.perf_counter()
     counts = _counts(network, dataset)
     measured, device = build_metrics(metrics), device_of(network)
+    for one in measured:
+        if isinstance(one, GeneratorMetric) and (reason := one.refuses(network)) is not None:
+            raise EvaluationError(f"{type(one).__name__} {reason}")
     with forked_rng(seed, device):
         real = reference_features(extractor, dataset, count=reference_count)
+    own: dict[int, list[MetricResult]] = {}
     with open_sampler(network, seed=seed, batch_size=batch_size, batch_norm=batch_norm, counts=counts) as sampler:
         fake = generated_features(
             extractor,
@@ -114,6 +119,10 @@ def evaluate(
             spec=dataset.spec,
             full=batch_norm == "batch",
         )
+        for index, one in enumerate(measured):
+            if isinstance(one, GeneratorMetric):
+                with forked_rng(seed, device):
+                    own[index] = one.measure(sampler, samples, batch_size)
     described = {
         "running": "running averages",
         "batch": f"each batch of {batch_size}",
@@ -135,14 +144,18 @@ def evaluate(
         norms=norms,
     )
     results: list[MetricResult] = []
-    for metric in measured:
+    for index, metric in enumerate(measured):
+        if isinstance(metric, GeneratorMetric):
+            alone = protocol.of_generator(metric.label, metric.weights_hash, metric.resize)
+            results += [dataclasses.replace(one, protocol=alone.for_metric(one.settings)) for one in own[index]]
+            continue
         with forked_rng(seed, device), torch.no_grad():
-            results += metric.compute(real, fake)
+            found = metric.compute(real, fake)
+        results += [dataclasses.replace(one, protocol=protocol.for_metric(one.settings)) for one in found]
     for result in results:
         if result.value != result.value or abs(result.value) == float("inf"):
             raise EvaluationError(f"{result.name} is {result.value}: the generated images are degenerate")
-    finished = tuple(dataclasses.replace(result, protocol=protocol.for_metric(result.settings)) for result in results)
-    return Evaluation(finished, protocol, time.perf_counter() - begun)
+    return Evaluation(tuple(results), protocol, time.perf_counter() - begun)
 
 
 def _counts(network: Generator, dataset: Dataset[Any]) -> tuple[int, ...]:

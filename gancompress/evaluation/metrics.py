@@ -82,6 +82,11 @@ class Metric(abc.ABC):
     of_classes: ClassVar[bool] = False
     of_predictions: ClassVar[bool] = False
 
+    @classmethod
+    def available(cls) -> str | None:
+        """Return why it cannot be used here, such as weights that are missing; None when it can."""
+        return None
+
     @abc.abstractmethod
     def compute(self, real: Features, fake: Features) -> list[MetricResult]:
         """Return the results, the most important first.

@@ -21,7 +21,7 @@ class Protocol:
         weights_hash: hash of the extractor's weights themselves.
         resize: how images are brought to the extractor's size.
         reference: fingerprint of the dataset that is compared with.
-        reference_count: number of real images.
+        reference_count: number of real images; 0 of a metric that looks at none.
         samples: number of generated images.
         weights: which generator was measured, ``ema`` or ``live``.
         batch_norm: statistics of batch norm while sampling, with whatever they depend on.
@@ -60,6 +60,18 @@ class Protocol:
         """Return this protocol with the settings of one metric."""
         return dataclasses.replace(self, metric=settings)
 
+    def of_generator(self, extractor: str, weights_hash: str, resize: str) -> Protocol:
+        """Return this protocol for a metric that has a network of its own and looks at no real images."""
+        return dataclasses.replace(
+            self,
+            extractor=extractor,
+            weights_hash=weights_hash,
+            resize=resize,
+            reference="",
+            reference_count=0,
+            notes=(),
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object with every attribute, the hash and the printed line."""
         fields = self._fields()
@@ -75,7 +87,7 @@ class Protocol:
         noted = f" ({', '.join(self.notes)})" if self.notes else ""
         parts = [
             f"{self.extractor}{noted}",
-            f"{self.samples:,} generated against {self.reference_count:,} real",
+            f"{self.samples:,} generated" + f" against {self.reference_count:,} real" * bool(self.reference_count),
             {"none": "no classes", "balanced": "balanced classes"}.get(self.labels, f"classes {self.labels}"),
             f"{'EMA' if self.weights == 'ema' else self.weights} weights",
             f"batch norm: {self.batch_norm}",

@@ -9,6 +9,7 @@ from gancompress.components.registry import EXTRACTORS, METRICS
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.evaluate import Evaluation, evaluate
 from gancompress.evaluation.extractors import build_extractor, parse_extractor, resolve_extractor
+from gancompress.evaluation.generator_metrics import GeneratorMetric
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from gancompress.progress import Observer
     from gancompress.recipe.schema import EvaluationConfig
 
-__all__ = ["Evaluator", "check_evaluation", "check_measurable", "metric_record"]
+__all__ = ["Evaluator", "check_evaluation", "check_generator", "check_measurable", "metric_record"]
 
 
 #: of a protocol: every average that has spectral norms is measured under these
@@ -75,7 +76,8 @@ def check_evaluation(config: EvaluationConfig) -> None:
         EvaluationError: the extractor is not available; the message says what to do.
     """
     for metric in config.metrics:
-        METRICS.get(metric)
+        if (reason := METRICS.get(metric).available()) is not None:
+            raise EvaluationError(f"evaluation.metrics: {metric}: {reason}")
     name, option = parse_extractor(config.extractor)
     if name == "auto":
         return
@@ -104,6 +106,18 @@ def check_measurable(config: EvaluationConfig, dataset: Dataset[DatasetConfig]) 
             raise EvaluationError(f"{where} needs labelled data, and 'classifier' as evaluation.extractor")
         if getattr(needed, "of_predictions", False) and not extractor.classifies(option):
             raise EvaluationError(f"{where} needs predictions of classes, which {name} has none of: leave it out")
+
+
+def check_generator(config: EvaluationConfig, network: Generator) -> None:
+    """Refuse a metric of generators that this one cannot be measured by, before any time is spent on training.
+
+    Raises:
+        EvaluationError: naming it.
+    """
+    for metric in config.metrics:
+        kind = METRICS.get(metric)
+        if issubclass(kind, GeneratorMetric) and (reason := kind.refuses(network)) is not None:
+            raise EvaluationError(f"evaluation.metrics: {metric} {reason}")
 
 
 def metric_record(result: MetricResult) -> dict[str, Any]:

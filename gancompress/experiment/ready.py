@@ -9,7 +9,7 @@ from gancompress.data.classes import counted
 from gancompress.errors import ready_to_work
 from gancompress.experiment.acceleration import device_of
 from gancompress.experiment.assemble import build_dataset, build_trainer, declared_rounds
-from gancompress.experiment.measure import check_evaluation, check_measurable
+from gancompress.experiment.measure import check_evaluation, check_generator, check_measurable
 from gancompress.experiment.memory import MemoryEstimate, check_images, check_memory, check_networks
 from gancompress.experiment.networks import build_architecture, last_architecture
 from gancompress.experiment.shortfall import start
@@ -37,10 +37,12 @@ class OpenedImages:
     Attributes:
         dataset: ready for training.
         size: bytes that it takes in main memory.
+        evaluates: the run measures its generator too.
     """
 
     dataset: Dataset[Any]
     size: int
+    evaluates: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,7 @@ def open_images(recipe: Recipe, group: Group | None = None, *, evaluates: bool =
         check_measurable(recipe.evaluation, dataset)
     size = group.first(lambda: check_images(dataset, group.neighbours)) or 0
     dataset.prepare()
-    return OpenedImages(dataset, size)
+    return OpenedImages(dataset, size, evaluates)
 
 
 @ready_to_work()
@@ -104,6 +106,8 @@ def get_ready(recipe: Recipe, images: OpenedImages, group: Group | None = None, 
     architecture = stored if stored is not None and stored.image == image else build_architecture(recipe, image)
     group.first(lambda: check_networks(recipe, architecture, device_of(recipe), processes))
     trainer = build_trainer(recipe, images.dataset, group, architecture)
+    if images.evaluates:
+        check_generator(recipe.evaluation, trainer.generator)
     memory = group.first(lambda: check_memory(recipe, trainer, images=images.size, processes=processes))
     rounds = declared_rounds(recipe, trainer)
     goes_on = group.any(directory is not None and bool(checkpoints(directory)))

@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gancompress.backbones.stylegan2 import StyleGAN2, StyleGAN2Config
 from gancompress.components.registry import EXTRACTORS, METRICS
+from gancompress.data.base import ImageSpec
 from gancompress.data.shapes import Shapes, ShapesConfig
 from gancompress.errors import EvaluationError
 from gancompress.evaluation.extractors import Extractor
 from gancompress.evaluation.features import Features
+from gancompress.evaluation.generator_metrics import GeneratorMetric
 from gancompress.evaluation.metrics import Metric, MetricResult
+from gancompress.evaluation.sampler import open_sampler
+from gancompress.evaluation.sandbox import forked_rng
 from gancompress.testing.conformance import Once, Suite, promise, require, skip_check
 from gancompress.testing.datasets import from_two_random_states
 
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from gancompress.backbones.base import Generator
     from gancompress.data.base import Dataset
 
 __all__ = ["ExtractorSuite", "MetricSuite"]
@@ -68,6 +74,8 @@ class MetricSuite(Suite):
         self.measured = Once(lambda: self._compute(self.real, self.fake))
 
     def _compute(self, real: Features, fake: Features) -> list[MetricResult]:
+        if isinstance(self.target, type) and issubclass(self.target, GeneratorMetric):
+            skip_check("it is of the generator itself, not of features")
         metric = self.target()
         require(isinstance(metric, Metric), f"{type(metric).__name__} is no Metric: subclass it")
         with torch.no_grad():
@@ -172,6 +180,37 @@ class MetricSuite(Suite):
                 ) from error
             bad = [result.key for result in found if not math.isfinite(result.value)]
             require(not bad, f"{', '.join(bad)} of {count} images is not finite: raise an EvaluationError")
+
+    @promise
+    def of_a_generator(self) -> None:
+        """A metric of generators gives the same finite numbers whatever the batch size, and names its network."""
+        if not issubclass(self.target, GeneratorMetric):
+            skip_check("it is of features, not of the generator itself")
+        if (reason := self.target.available()) is not None:
+            skip_check(f"it cannot be used here: {reason}")
+        network = _toy_generator()
+        if (reason := self.target.refuses(network)) is not None:
+            skip_check(f"it {reason}")
+        found = {}
+        for size in (3, 8):
+            metric = self.target()
+            with open_sampler(network, seed=1, batch_size=size) as sampler:
+                results = metric.measure(sampler, 8, size)
+            require(bool(results), "measure() gives no results")
+            require(bool(metric.label and metric.weights_hash), "label and weights_hash do not say which network looks")
+            found[size] = {result.key: result.value for result in results}
+        for key, value in found[3].items():
+            require(math.isfinite(value), f"{key} is {value}")
+            off = abs(value - found[8][key])
+            require(
+                off <= 1e-3 * max(1.0, abs(value)), f"{key} is {value:.6g} in batches of 3, {found[8][key]:.6g} of 8"
+            )
+
+
+def _toy_generator() -> Generator:
+    with forked_rng(3):
+        config = StyleGAN2Config(channels=8, latent_dim=8, style_dim=8, mapping_layers=2)
+        return StyleGAN2(config, ImageSpec(3, 16)).generator().eval()
 
 
 def _shuffled(features: Features, seed: int) -> Features:

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from gancompress.components.registry import METRICS
+from gancompress.evaluation.generator_metrics import GeneratorMetric
 from gancompress.evaluation.metrics import Metric, MetricResult
 from gancompress.testing import check_metric, metric_checks
 
 if TYPE_CHECKING:
     from gancompress.evaluation.features import Features
+    from gancompress.evaluation.sampler import Sampler
 
 #: what two sets with the same images give; of the kernel distance only two *samples* of one distribution give 0
 IDENTICAL = {"fd": {"fd": 0.0}, "pr": {"precision": 1.0, "recall": 1.0}, "coverage": {"modes": 4.0}}
@@ -89,7 +91,42 @@ def test_the_built_in_ones_are_held_to_it(name: str) -> None:
 
 def test_a_good_metric_passes() -> None:
     report = check_metric(Good, identical={"gap": 0.0})
-    assert {o.state for o in report.outcomes} == {"passed"}
+    assert {o.name for o in report.outcomes if o.state != "passed"} == {"of-a-generator"}
+
+
+class Size(GeneratorMetric):
+    """Mean square of the pixels."""
+
+    label, weights_hash = "pixels", "none"
+
+    def measure(self, sampler: Sampler, count: int, batch_size: int) -> list[MetricResult]:
+        starts = range(0, count, batch_size)
+        made = torch.cat([sampler.images(start, min(start + batch_size, count)) for start in starts])
+        return [MetricResult("size", "size", self.of(made, batch_size), "higher")]
+
+    def of(self, made: Any, batch_size: int) -> float:
+        return float(made.square().mean())
+
+
+OF_GENERATORS: list[tuple[dict[str, Any], str]] = [
+    ({"label": ""}, "label and weights_hash do not say which network looks"),
+    ({"of": lambda self, made, batch_size: float("nan")}, "size is nan"),
+    ({"of": lambda self, made, batch_size: batch_size / 2}, "size is 1.5 in batches of 3, 4 of 8"),
+    ({"measure": lambda self, *_: []}, r"measure\(\) gives no results"),
+]
+
+
+def test_a_good_metric_of_generators_passes() -> None:
+    passed = {o.name for o in check_metric(Size).outcomes if o.state == "passed"}
+    assert passed == {"documented", "of-a-generator"}
+
+
+@pytest.mark.parametrize(("changed", "reason"), OF_GENERATORS)
+def test_it_catches_what_is_wrong_with_one_of_generators(changed: dict[str, Any], reason: str) -> None:
+    checks = metric_checks(type("Broken", (Size,), {"__doc__": "Broken.", **changed}))
+    found = next(c for c in checks if c.name == "of-a-generator").outcome()
+    assert found.state == "failed", found
+    assert re.search(reason, found.reason), found.reason
 
 
 @pytest.mark.filterwarnings("ignore:var")
@@ -111,4 +148,5 @@ def test_the_value_for_identical_images_may_be_said() -> None:
 
 
 def test_every_check_is_seen_to_fail() -> None:
-    assert {check for _, check, _ in CASES} == {check.name for check in metric_checks(Good)}
+    seen = {check for _, check, _ in CASES} | {"of-a-generator"}
+    assert seen == {check.name for check in metric_checks(Good)}
