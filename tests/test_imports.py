@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
 ALLOWED["training"] = {*ALLOWED} - {"components", "recipe", "runs", "evaluation", "graphs", "lowering", "quantization",
                                     "architecture", "channels"}  # fmt: skip
 ALLOWED["export"] = {*ALLOWED} - {"training", "methods", "objectives"}
-ALLOWED["web"] = {"errors", "units", "kernels", "evaluation", "export"}
+ALLOWED["web"] = {"errors", "units", "kernels", "evaluation", "graphs", "lowering", "export"}
 ALLOWED["reconstruct"] = {"errors", "seeds", "graphs", "sparsity"}
 ALLOWED["experiment"] = {*ALLOWED} - {"reconstruct", "lowering"}
 ALLOWED["foreign"] = {"errors", "seeds", "units", "storage", "components", "data", "backbones", "sparsity", "graphs",

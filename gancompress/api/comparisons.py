@@ -41,6 +41,7 @@ def compare(
     force: bool = False,
     noise: int = 0,
     smoke: bool = False,
+    player: bool = True,
     progress: bool | Watcher = True,
 ) -> ComparisonOutcome:
     """Compare methods on equal terms, or finish what is missing of it; as ``gancompress compare``.
@@ -75,6 +76,7 @@ def compare(
         force: believe times however they spread.
         noise: seeds of latents that one run of the first method is evaluated with, to tell evaluation noise; 0: none.
         smoke: shrink every run as :func:`~gancompress.run` does, to see the comparison work; the numbers mean nothing.
+        player: put the generators into the page, where they run; not of smoke runs.
         progress: show how it goes; False is silent; a :class:`~gancompress.progress.Watcher` is told.
 
     Returns:
@@ -106,7 +108,7 @@ def compare(
             batch=batch,
             force=force,
         )
-        return dataclasses.replace(planned, noise=noise)
+        return dataclasses.replace(planned, noise=noise, player=player)
 
     def runner(planned: PlannedComparison) -> Runner:
         return InThisProcess() if jobs == 0 else LocalProcesses(planned.jobs)
@@ -176,6 +178,7 @@ class PlannedComparison:
         force: whether times are believed however they spread.
         command: what repeats it, as it is typed; empty when it was not.
         noise: seeds of latents that one run of the first method is evaluated with, to tell evaluation noise.
+        player: whether the page holds the generators.
     """
 
     grid: Grid
@@ -186,6 +189,7 @@ class PlannedComparison:
     force: bool = False
     command: str = ""
     noise: int = 0
+    player: bool = True
 
 
 def plan_comparison(
@@ -264,13 +268,15 @@ def run_comparison(
         KeyboardInterrupt: stopped by a signal, after the running ones wrote their checkpoints.
     """
     from gancompress.api.outcomes import ComparisonOutcome
+    from gancompress.api.player import make_player
     from gancompress.comparison.results import collect
     from gancompress.comparison.runner import run_missing
     from gancompress.comparison.shipping import evaluate_exported, measure_noise, ship
     from gancompress.evaluation.extractors import build_extractor
     from gancompress.experiment.acceleration import device_of
     from gancompress.progress import ComparisonProgress, Silent
-    from gancompress.report.comparison import build_comparison
+    from gancompress.report.comparison import build_comparison, shown_generators
+    from gancompress.report.player import NOTE
 
     grid, folder = planned.grid, planned.folder
     folder.open(grid)
@@ -289,4 +295,8 @@ def run_comparison(
         if shown is not None:
             shown.end()
     results = collect(grid, folder)
-    return ComparisonOutcome(results, build_comparison(results, planned.command)), ended
+    if planned.player:
+        for _, run in shown_generators(results):  # of runs in this process, and of earlier versions
+            if not (run / NOTE).is_file():
+                make_player(run)
+    return ComparisonOutcome(results, build_comparison(results, planned.command, player=planned.player)), ended

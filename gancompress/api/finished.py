@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gancompress.api.commands import expressions
 from gancompress.api.int8 import Judge
+from gancompress.api.network_player import pixels_of
 from gancompress.api.networks import Calibration, read_calibration, refuse_foreign, written_network
 from gancompress.api.outcomes import RunOutcome
 from gancompress.errors import ExportError, RunError, located
@@ -160,7 +161,7 @@ def export(
     step: str | int = "last",
     range: RangeRule = "mse",
     calibration: Calibration | None = None,
-    pixels: tuple[float, float] = (0.0, 1.0),
+    pixels: tuple[float, float] | None = None,
     evaluate: bool = True,
     compact: bool | None = None,
     progress: bool | Observer = True,
@@ -178,9 +179,9 @@ def export(
             more and computes in bytes, calibrated on the run's own latents. Default: ``float32``, of a page ``bf16``.
         step: checkpoint: ``last``, ``best`` or a number.
         range: for int8: how the ends of what a layer reads are chosen: ``mse``, ``percentile`` or ``max``.
-        calibration: for int8 of a compressed network from elsewhere: photographs or inputs, as in
-            :func:`gancompress.compress`.
-        pixels: black and white of such a network's images.
+        calibration: for int8 of a compressed network from elsewhere, and for what its page shows first: photographs or
+            inputs, as in :func:`gancompress.compress`.
+        pixels: black and white of such a network's images. Default: what it was compressed with, or 0 and 1.
         evaluate: for int8: measure the run's metrics of the generator in float32 and in int8.
         compact: leave out the channels that its images do not depend on, as masks have emptied them; the images stay.
             Default: for runs whose method empties whole channels.
@@ -201,12 +202,15 @@ def export(
     directory = _directory(run)
     written = written_network(directory)
     if written is not None:
+        pixels = pixels or pixels_of(written)
         if compact:
             raise ExportError("empty channels are left out of the files of runs: give the run", where=str(written))
         if values == "int8" and format == "packed":
             return _export_int8(written, path, calibration, range, pixels)
+        if format == "web":
+            return _page_of(written, path, values, calibration, pixels)
         if calibration is not None:
-            raise ExportError("calibration inputs are for int8", where=str(written))
+            raise ExportError("calibration inputs are for int8, and for the format web", where=str(written))
         return _export_written(written, path, format, values or "float32", step)
     if calibration is not None:
         raise ExportError("a run is calibrated on its own latents: leave calibration out", where=str(directory))
@@ -311,9 +315,7 @@ def _export_int8(
 
 
 def _export_written(written: Path, path: str | Path | None, format: str, values: str, step: str | int) -> Exported:
-    """Write what a file of ours holds as ONNX or as a page; it is packed already."""
-    if format == "web":
-        return _page_of(written, path)
+    """Write what a file of ours holds as ONNX; it is packed already."""
     if format != "onnx":
         raise ExportError(
             "is small already, and gancompress.load() opens it anywhere; `gancompress compress … --values bf16` writes "
@@ -336,18 +338,35 @@ def _export_written(written: Path, path: str | Path | None, format: str, values:
     return Exported(file, file.stat().st_size, difference=difference)
 
 
-def _page_of(written: Path, path: str | Path | None) -> Exported:
+def _page_of(
+    written: Path,
+    path: str | Path | None,
+    values: str | None,
+    calibration: Calibration | None,
+    pixels: tuple[float, float],
+) -> Exported:
+    """Write what a file of ours holds as a page, in its own values or rounded to bf16."""
+    from gancompress.api.network_player import write_network_page
     from gancompress.export.container import kind_of
-    from gancompress.export.network import KIND
+    from gancompress.export.network import KIND, load_network
     from gancompress.export.packed import load_packed
     from gancompress.web.make import write_site
 
+    page = Path(path) if path is not None else written.with_suffix(".html")
     if kind_of(written) == KIND:
-        raise ExportError("is a network from elsewhere, and pages hold generators of latents", where=str(written))
-    with located(str(written)):
-        site = write_site(
-            load_packed(written), Path(path) if path is not None else written.with_suffix(".html"), written.stem
-        )
+        if values == "int8":
+            raise ExportError(
+                f"a page holds what the file holds: `gancompress export {written} --values int8 --calibration …` makes "
+                "one in int8, whose page computes in bytes",
+                where=str(written),
+            )
+        inputs = read_calibration(calibration, load_network(written).network, pixels)
+        site = write_network_page(written, page, inputs, pixels, rounds=values != "float32")
+    elif calibration is not None:
+        raise ExportError("makes images of latents, and its page shows no inputs", where=str(written))
+    else:
+        with located(str(written)):
+            site = write_site(load_packed(written), page, written.stem)
     return Exported(site.page, site.page.stat().st_size, beside=(site.blob, *site.module))
 
 

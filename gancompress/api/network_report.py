@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from gancompress.api.network_player import network_player
 from gancompress.report.network import build_network_report
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def report_network(
     pixels: tuple[float, float],
     rate: int | None = None,
     onnx: Path | None = None,
+    player: bool = True,
 ) -> dict[str, Any]:
     """Time the file that was written, and write ``compress.json`` and ``report.html`` beside it.
 
@@ -49,6 +51,7 @@ def report_network(
         pixels: black and white of images.
         rate: samples per second of sound, None where nobody said it.
         onnx: the file that the network was read from.
+        player: put the network into the page, where it runs.
 
     Returns:
         The content of ``compress.json``.
@@ -86,6 +89,7 @@ def report_network(
         "calibration": len(calibration),
         "held_out": made.held_out,
         "rate": rate,
+        "pixels": list(pixels),
         "inputs": [one.name for one in whole.captured.inputs],
         "agreement": [
             {"name": one.name, "unit": one.unit, "mean": one.mean, "values": list(one.values),
@@ -104,7 +108,8 @@ def report_network(
     }  # fmt: skip
     write_json(file.parent / "compress.json", record)
     shown = [(one.pictures, one.sounds) for one in examples(whole, loaded.network, held, pixels, rate or RATE)]
-    build_network_report(file.parent / "report.html", record, shown, rate or RATE)
+    part = network_player(whole, loaded, held, pixels, rate) if player else None
+    build_network_report(file.parent / "report.html", record, shown, rate or RATE, part)
     return record
 
 

@@ -294,6 +294,7 @@ def compress_file(
     rate: int | None = None,
     target: str | None = None,
     importance: str | None = None,
+    player: bool = True,
 ) -> CompressedFile:
     """Compress an ONNX file or what ``FILE.py:NAME`` makes, into a directory of its own below ``out``.
 
@@ -314,6 +315,7 @@ def compress_file(
         rate: samples per second of the sound that it makes, for the report.
         target: for ``channels``: what the network may cost.
         importance: for ``channels``: how they are ranked.
+        player: put the network into the report, where it runs.
     """
     from gancompress.api.network_report import report_network
     from gancompress.channels.target import parse_target
@@ -365,7 +367,16 @@ def compress_file(
     onnx = path if path.suffix.lower() == ".onnx" else None
     observer.message(f"timing {name} before and after")
     record = report_network(
-        network, made, file, given, asked=target or density, pattern=pattern, pixels=pixels, rate=rate, onnx=onnx
+        network,
+        made,
+        file,
+        given,
+        asked=target or density,
+        pattern=pattern,
+        pixels=pixels,
+        rate=rate,
+        onnx=onnx,
+        player=player,
     )
     return CompressedFile(made, file, file.stat().st_size, record)
 

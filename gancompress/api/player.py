@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from gancompress.errors import ExportError, GancompressError
-from gancompress.report.player import BEFORE, FILE, MOST_BYTES, NOTE
+from gancompress.report.player import BEFORE, FILE, MOST_BEFORE, MOST_BYTES, NOTE
 from gancompress.runs.record import RunRecord
 from gancompress.storage.atomic import write_file, write_json
 from gancompress.units import size
@@ -34,7 +33,7 @@ def make_player(directory: Path) -> None:
         return
     note: dict[str, object] = {}
     try:
-        note["step"], blobs = _made(directory)
+        note, blobs = _made(directory)
         (directory / FILE).parent.mkdir(exist_ok=True)  # not what is above: a run that is gone stays gone
         for name, blob in blobs.items():
             write_file(directory / name, blob)
@@ -49,8 +48,8 @@ def make_player(directory: Path) -> None:
         return  # the report says nothing of a player then
 
 
-def _made(directory: Path) -> tuple[int, dict[str, bytes]]:
-    """Return the step and the generators by their files."""
+def _made(directory: Path) -> tuple[dict[str, object], dict[str, bytes]]:
+    """Return what is noted, the step among it, and the generators by their files."""
     from gancompress.experiment.finished import open_run
     from gancompress.export.packed import export_run, load_packed
     from gancompress.web.make import blob_of
@@ -67,21 +66,24 @@ def _made(directory: Path) -> tuple[int, dict[str, bytes]]:
                 "web makes a page of its own"
             )
         blobs = {FILE: blob_of(load_packed(file))}
-        elements = sum(one.elements for one in tensors.values())
-        if opened.directory.read_json("compress.json") and _BYTES_OF_A_WEIGHT * elements < MOST_BYTES:
-            with contextlib.suppress(GancompressError):  # what is compressed plays alone then
+        note: dict[str, object] = {"step": step}
+        if opened.directory.read_json("compress.json"):
+            try:
                 blobs[BEFORE] = _before(opened, Path(folder) / "before.safetensors")
-    return step, blobs
+            except GancompressError as error:  # what is compressed plays alone then
+                note["before"] = error.message
+    return note, blobs
 
 
 def _before(opened: OpenedRun, file: Path) -> bytes:
     """Return the generator that a compression began from."""
-    from gancompress.experiment.compress import starting_generator
+    from gancompress.experiment.compress import starting_network
     from gancompress.export.packed import export_packed, load_packed
     from gancompress.web.make import blob_of
 
-    snapshot = opened.snapshot("last", ("ema",))
-    _, built = opened.rebuild(snapshot)
-    before = starting_generator(opened.recipe)
+    before, built = starting_network(opened.recipe)
+    expected = int(_BYTES_OF_A_WEIGHT * sum(tensor.numel() for tensor in before.state_dict().values()))
+    if expected > MOST_BEFORE:
+        raise ExportError(f"it has about {size(expected)}, and a report takes {size(MOST_BEFORE)}")
     export_packed(before, file, model=built.model, values="bf16", origin=built.origin)
     return blob_of(load_packed(file))

@@ -84,6 +84,12 @@ def compare(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the grid and what it will cost, and stop.")] = False,
     set_: SetOption = None,
     smoke: SmokeOption = False,
+    player: Annotated[
+        bool,
+        typer.Option(
+            "--player/--no-player", help="Put the generators into the page, where they run; not of smoke runs."
+        ),
+    ] = True,
     executor: Annotated[
         ExecutorName,
         typer.Option("--executor", help="local: processes here; the others need submitit, debug runs in this process."),
@@ -128,7 +134,9 @@ def compare(
             force=force,
             say=lambda text: typer.echo(text, err=True),
         )
-        return dataclasses.replace(planned, command=shlex.join(["gancompress", *sys.argv[1:]]), noise=noise)
+        return dataclasses.replace(
+            planned, command=shlex.join(["gancompress", *sys.argv[1:]]), noise=noise, player=player
+        )
 
     def runner(planned: PlannedComparison) -> Runner:
         return _runner(executor, planned.jobs, settings)

@@ -128,7 +128,7 @@ def compress(
         ),
     ] = None,
     player: Annotated[
-        bool, typer.Option("--player/--no-player", help="Of a run: put the generator into the report, where it runs.")
+        bool, typer.Option("--player/--no-player", help="Put it into the report, where it runs, beside what it was.")
     ] = True,
     out: Annotated[Path, typer.Option("--out", help="Directory that holds run directories.")] = Path("runs"),
 ) -> None:
@@ -152,6 +152,7 @@ def compress(
             run, density, method, calibration, set_, steps, recipe, backbone, weights=weights, example=example or (),
             dynamic=dynamic or (), pattern=pattern, pixels=pixels, values=values, out=out,
             distill=distill, rate=rate, target=target, importance=importance,
+            player=player,
         )  # fmt: skip
         print_outcome(made.shown)
         typer.echo(f"written: {made.file}, {size(made.size)} of {size(made.network.dense_bytes)}")

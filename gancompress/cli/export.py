@@ -52,13 +52,17 @@ def export(
         Path | None,
         typer.Option(
             "--calibration",
-            help="For int8 of a compressed network from elsewhere: a folder of photographs, or a .safetensors of its "
-            "inputs.",
+            help="Of a compressed network from elsewhere, for int8 and for what a page shows first: a folder of "
+            "photographs, or a .safetensors of its inputs.",
         ),
     ] = None,
     pixels: Annotated[
-        tuple[float, float], typer.Option("--pixels", help="What such a network's images have for black and white.")
-    ] = (0.0, 1.0),
+        tuple[float, float] | None,
+        typer.Option(
+            "--pixels",
+            help="What such a network's images have for black and white. [default: what it was compressed with]",
+        ),
+    ] = None,
     evaluate: Annotated[
         bool,
         typer.Option("--evaluate/--no-evaluate", help="For int8: measure the run's metrics in float32 and in int8."),

@@ -35,7 +35,15 @@ if TYPE_CHECKING:
     from gancompress.recipe.load import LoadedRecipe
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["Compression", "Source", "compress", "open_source", "plan_compression", "starting_generator"]
+__all__ = [
+    "Compression",
+    "Source",
+    "compress",
+    "open_source",
+    "plan_compression",
+    "starting_generator",
+    "starting_network",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,13 +254,20 @@ def starting_generator(recipe: Recipe) -> Generator:
     Raises:
         GancompressError: its weights are not there any more, or were changed.
     """
+    return starting_network(recipe)[0]
+
+
+def starting_network(recipe: Recipe) -> tuple[Generator, Architecture]:
+    """Return the generator that a compressing run starts from, and what it was built as; see above."""
     start = recipe.training.init_from
     cut = {} if start is None else read_initial(Path(start.path)).scalars.get("channels", {})
     if cut:  # what it was cut from
-        return whole_generator(Architecture.from_json(cut["whole"]), read_initial(Path(cut["source"])), cut["source"])
-    networks = build_networks(build_architecture(recipe, build_dataset(recipe).spec), recipe.seed)
+        whole = Architecture.from_json(cut["whole"])
+        return whole_generator(whole, read_initial(Path(cut["source"])), cut["source"]), whole
+    architecture = build_architecture(recipe, build_dataset(recipe).spec)
+    networks = build_networks(architecture, recipe.seed)
     load_initial(recipe, networks.generator, networks.discriminator)
-    return networks.generator.eval()
+    return networks.generator.eval(), architecture
 
 
 def _before(recipe: Recipe, observer: Observer) -> dict[str, Any]:

@@ -177,6 +177,15 @@ class SparseNetwork:
                         calls.append(own)
         return found
 
+    def plan(self, inputs: Sequence[Tensor]) -> Plan:
+        """Return what inputs of these sizes are computed by, programs wherever they fit, for others to run.
+
+        Raises:
+            Exception: the sizes do not go together; torch says so in many ways.
+        """
+        with torch.no_grad():
+            return self._made(inputs, {}, self.ranges)
+
     @property
     def convolutions(self) -> list[str]:
         """Names of the weights of all convolutions."""

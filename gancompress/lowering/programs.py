@@ -42,14 +42,15 @@ class RegionProgram:
         self.sources, self.results = tuple(region.sources), tuple(region.results)
         self.layers = tuple(conv.layer for conv in region.convolutions)
         #: reads whose gains and biases differ from image to image
-        self._given = [conv.read for conv in region.convolutions if conv.read.given]
+        self.given = [conv.read for conv in region.convolutions if conv.read.given]
         self._program = Program(*(one.shape for one in region.sources.values()))
         self._values: dict[Made, Value] = dict(zip(region.sources.values(), self._program.inputs, strict=True))
-        affines = {id(read): self._program.affine(read.channels) for read in self._given}
+        affines = {id(read): self._program.affine(read.channels) for read in self.given}
         for made in region.made:
             self._values[made] = self._step(made, pattern, affines)
         outputs = [self._values[made] for made in region.results.values()]
-        self._places = [list(dict.fromkeys(outputs)).index(one) for one in outputs]
+        #: of every result, its place among the outputs of the program
+        self.places = [list(dict.fromkeys(outputs)).index(one) for one in outputs]
         self._program.output(*dict.fromkeys(outputs))
         del self._values
         self._program = named(self._program, self.layers, ranges)
@@ -57,7 +58,7 @@ class RegionProgram:
     @property
     def needs(self) -> list[str]:
         """Names of all values that a call needs."""
-        return [*self.sources, *(one.name for read in self._given for one in read.given)]
+        return [*self.sources, *(one.name for read in self.given for one in read.given)]
 
     @property
     def program(self) -> Program:
@@ -68,14 +69,14 @@ class RegionProgram:
         """Return what the program is called with."""
         given = [values[name] for name in self.sources]
         maps = [x.unsqueeze(2) if x.dim() == 3 else x for x in given]
-        return (*maps, *(_per_image(read, values, len(given[0])) for read in self._given))
+        return (*maps, *(_per_image(read, values, len(given[0])) for read in self.given))
 
     def __call__(self, values: dict[str, Any]) -> None:
         """Compute the results from the sources, all in ``values``."""
         signal = values[self.sources[0]].dim() == 3
         found = self._program(*self.arguments(values))
         outputs = found if isinstance(found, tuple) else (found,)
-        for name, place in zip(self.results, self._places, strict=True):
+        for name, place in zip(self.results, self.places, strict=True):
             values[name] = outputs[place].squeeze(2) if signal else outputs[place]
 
     def _step(self, made: Made, pattern: Callable[[str, Tensor], Pattern], affines: Mapping[int, Affine]) -> Value:

@@ -22,6 +22,7 @@ from gancompress.report.comparison_table import (
 )
 from gancompress.report.held import held_equal
 from gancompress.report.pages import fill, png_uri, write_page
+from gancompress.report.player import PlayerPart, comparison_part
 from gancompress.report.published import answers_of_comparison
 from gancompress.report.verdict import group_words, narrow_notes, noise_notes, verdicts
 from gancompress.report.words import scaled
@@ -33,15 +34,16 @@ if TYPE_CHECKING:
     from gancompress.comparison.grid import Grid, Row
     from gancompress.comparison.results import Results, RowResult
 
-__all__ = ["build_comparison", "render_comparison"]
+__all__ = ["build_comparison", "render_comparison", "shown_generators"]
 
 
-def build_comparison(results: Results, command: str = "") -> Path:
+def build_comparison(results: Results, command: str = "", *, player: bool = True) -> Path:
     """Write ``compare.json``, ``compare.csv``, ``cells.csv`` and ``compare.html`` into its directory; return the page.
 
     Args:
         results: of the comparison.
         command: what repeats it, as it is typed.
+        player: put the generators into the page, where they run.
 
     Raises:
         RunError: the disk refuses.
@@ -50,7 +52,7 @@ def build_comparison(results: Results, command: str = "") -> Path:
         write_tables(results)
     except OSError as error:
         raise RunError(f"cannot write the comparison: {error.strerror}", where=str(results.path)) from error
-    return write_page(results.path / "compare.html", render_comparison(results, command))
+    return write_page(results.path / "compare.html", render_comparison(results, command, player=player))
 
 
 class _Picture(NamedTuple):
@@ -59,8 +61,8 @@ class _Picture(NamedTuple):
     uri: str
 
 
-def render_comparison(results: Results, command: str = "") -> str:
-    """Return the page as text: UTF-8, no script, no address outside itself."""
+def render_comparison(results: Results, command: str = "", *, player: bool = True) -> str:
+    """Return the page as text: UTF-8, no address outside itself, and no script but the player's."""
     rows = results.grid.rows
     looks = styles((row.choice.label for row in rows), {row.choice.label for row in rows if row.baseline})
     return fill(
@@ -80,7 +82,14 @@ def render_comparison(results: Results, command: str = "") -> str:
         command=command,
         loads=LOADS if loads_differ(results) else "",
         runs=_runs(results),
+        player=comparison_part(shown_generators(results)) if player else PlayerPart(),
     )
+
+
+def shown_generators(results: Results) -> list[tuple[str, Path]]:
+    """Return name and run directory of every row's first seed, the rows that others are held against last."""
+    rows = sorted((row for table in results.tables.values() for row in table), key=lambda row: row.baseline)
+    return [(row.label, cell.path) for row in rows for cell in row.cells[:1] if cell.path is not None]
 
 
 def _runs(results: Results) -> list[tuple[str, str, str]]:

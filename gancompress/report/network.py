@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gancompress.report.pages import data_uri, fill, write_page
+from gancompress.report.player import PlayerPart
 from gancompress.report.shown import Shown, Table
 from gancompress.report.words import count, density, duration, metric_value, size
 
@@ -20,7 +21,11 @@ Media: TypeAlias = Sequence[tuple[str, bytes]]
 
 
 def build_network_report(
-    path: Path, record: Mapping[str, Any], examples: Sequence[tuple[Media, Media]], rate: int
+    path: Path,
+    record: Mapping[str, Any],
+    examples: Sequence[tuple[Media, Media]],
+    rate: int,
+    player: PlayerPart | None = None,
 ) -> Path:
     """Write the page and return its path.
 
@@ -29,6 +34,7 @@ def build_network_report(
         record: the content of ``compress.json``.
         examples: pictures and sounds of an input each, as titles and bytes of PNG and WAV.
         rate: samples per second of the sounds.
+        player: the network itself, or why it is not there.
 
     Raises:
         RunError: it cannot be written.
@@ -50,6 +56,7 @@ def build_network_report(
             for pictures, sounds in examples
         ],
         rate=f"{rate:,}",
+        player=player or PlayerPart(),
         measured_on=measured_on(record),
     )
     return write_page(path, page)

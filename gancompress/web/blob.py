@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from gancompress.web.build import shipped
+from gancompress.web.container import FORMAT, HASH_BYTES, MAGIC, STREAMS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,11 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "MAGIC", "Tensors", "gaps_of", "write_blob"]
 
-FORMAT = 1
-MAGIC = b"GCWEB\0\0" + bytes([FORMAT])
-
-_STREAMS = ("kernels", "header", "high", "low", "gaps", "whole")
-_HASH_BYTES = 20
 #: in a list of gaps: this many masked values and no kept one after them
 _SKIP = 255
 #: bits behind the exponent of a float32, a bfloat16
@@ -143,10 +139,10 @@ def write_blob(header: dict[str, Any], tensors: Tensors) -> bytes:
         "header": json.dumps(header | {"tensors": tensors.entries}, separators=(",", ":")).encode(),
         **tensors.streams(),
     }
-    packed = {name: _deflated(parts[name]) for name in _STREAMS}
-    sizes = b"".join(struct.pack("<II", len(packed[name]), len(parts[name])) for name in _STREAMS)
-    behind = sizes + b"".join(packed[name] for name in _STREAMS)
-    return MAGIC + hashlib.blake2b(behind, digest_size=_HASH_BYTES).digest() + behind
+    packed = {name: _deflated(parts[name]) for name in STREAMS}
+    sizes = b"".join(struct.pack("<II", len(packed[name]), len(parts[name])) for name in STREAMS)
+    behind = sizes + b"".join(packed[name] for name in STREAMS)
+    return MAGIC + hashlib.blake2b(behind, digest_size=HASH_BYTES).digest() + behind
 
 
 def _deflated(content: bytes) -> bytes:

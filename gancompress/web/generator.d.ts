@@ -55,8 +55,40 @@ export interface Generator {
   latents(options?: { seed?: number; n?: number; first?: number; truncation?: number }): Float32Array;
 }
 
-/** Reads a generator from its address, or from the bytes of its file. */
-export function load(source: string | URL | Request | ArrayBuffer | ArrayBufferView): Promise<Generator>;
+/** Numbers in the order of a shape, channels first. */
+export interface Numbers {
+  readonly shape: readonly number[];
+  readonly data: Float32Array;
+}
+
+/** A network that takes an image or numbers, and gives an image or sound. */
+export interface Network {
+  readonly name: string;
+  readonly takes: "image" | "numbers";
+  readonly gives: "image" | "sound";
+  /** Samples per second, of sound. */
+  readonly rate: number;
+  readonly bytes: number;
+  /** Inputs that lie in the file. */
+  readonly examples: readonly Numbers[];
+
+  /** The shape that is taken of an input: sizes that may change are cut to multiples of what the network needs. */
+  fit(shape: readonly number[]): number[];
+
+  /** Makes one output of one input, whose shape is one that `fit` gives. */
+  run(input: Numbers): Promise<Numbers & { readonly milliseconds: number }>;
+
+  /** The numbers of an image as a canvas gives it, cut to what is taken. */
+  fromImage(image: { data: ArrayLike<number>; width: number; height: number }): Numbers;
+
+  /** What `run` gave as a canvas takes it. */
+  toImage(output: Numbers): { data: Uint8ClampedArray; width: number; height: number };
+}
+
+/** Reads a generator, or a network, from its address, or from the bytes of its file. */
+export function load<Kind extends Generator | Network = Generator>(
+  source: string | URL | Request | ArrayBuffer | ArrayBufferView,
+): Promise<Kind>;
 
 /** The latent at share t, 0 to 1, of the way from a to b, along the arc between them. */
 export function between(a: Float32Array, b: Float32Array, t: number): Float32Array;

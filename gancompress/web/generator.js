@@ -16,7 +16,7 @@ const WITH_SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1,
 
 export class GeneratorError extends Error {}
 
-/** Reads a generator from an address or from bytes. */
+/** Reads a generator, or a network of images or sound, from an address or from bytes. */
 export async function load(source) {
   if (typeof WebAssembly !== "object") throw new GeneratorError("This browser has no WebAssembly, which the generator needs.");
   if (typeof DecompressionStream !== "function") throw new GeneratorError("This browser is too old to unpack the generator (it has no DecompressionStream).");
@@ -27,7 +27,7 @@ export async function load(source) {
   const streams = await unpacked(file);
   const kernels = await checked(file, streams.kernels);
   const header = JSON.parse(new TextDecoder().decode(streams.header));
-  return new Generator(kernels, header, decoded(header.tensors, streams), file.length);
+  return new (header.kind === "network" ? Network : Generator)(kernels, header, decoded(header.tensors, streams), file.length);
 }
 
 const damaged = () => new GeneratorError("The generator's weights are damaged: they are not the ones that were written.");
@@ -151,7 +151,7 @@ class Kernels {
   }
 }
 
-// A program, laid out for single images or for batches, whichever is asked for first.
+// A program, laid out for single images or for batches, whichever is asked for first; of a network, for one size.
 class Program {
   constructor(kernels, entry, tensors) {
     Object.assign(this, { kernels, entry, tensors, built: {} });
@@ -175,6 +175,11 @@ class Program {
     }
     return held;
   }
+  // Forgets what was built, for other sizes.
+  drop() {
+    for (const held of Object.values(this.built)) this.kernels.exports.web_drop(held);
+    this.built = {};
+  }
   dense(index, used) {
     const { values, places, n } = this.tensors[index], { kernels } = this;
     const at = kernels.alloc(n * values.BYTES_PER_ELEMENT);
@@ -194,10 +199,10 @@ class Program {
     for (let i = 0; places !== null && i < places.length; i++) to[places[i]] = 1;
     return at;
   }
-  run(batch, inputs, affines, output) {
+  run(batch, inputs, affines, outputs) {
     const { kernels } = this, held = this.handle(batch <= SINGLE_UP_TO ? "single" : "batch");
-    const lists = [inputs, affines, [output], this.entry.outputs].map((one) => kernels.words(one));
-    const status = kernels.exports.web_run(held, batch, inputs.length, lists[0], affines.length, lists[1], 1, lists[2], lists[3]);
+    const lists = [inputs, affines, outputs, this.entry.outputs].map((one) => kernels.words(one));
+    const status = kernels.exports.web_run(held, batch, inputs.length, lists[0], affines.length, lists[1], outputs.length, lists[2], lists[3]);
     for (const at of lists) kernels.free(at);
     if (status !== 0) throw new GeneratorError(`The generator could not be run (status ${status}).`);
   }
@@ -238,12 +243,22 @@ class Run {
     return { values, steps };
   }
   do(op) {
-    const out = op.op === "view" ? null : this.take(op.shape);
+    const out = op.op === "view" || op.op === "programs" ? null : this.take(op.shape);
     this.slots[op.out] = this[op.op](op, out) ?? out;
   }
 
   program(op, out) {
-    this.generator.programs[op.program].run(this.batch, op.of.map((slot) => this.slots[slot].at), op.affines.map((slot) => this.slots[slot].at), out.at);
+    this.into(op, [out]);
+  }
+  programs(op) {
+    const outs = op.shapes.map((shape) => this.take(shape));
+    op.outs.forEach((slot, i) => { this.slots[slot] = outs[i]; });
+    this.into(op, outs);
+    return outs[0];
+  }
+  into(op, outs) {
+    const at = (slots) => slots.map((slot) => this.slots[slot].at);
+    this.generator.programs[op.program].run(this.batch, at(op.of), at(op.affines), outs.map((out) => out.at));
   }
   view(op) {
     return { ...this.slots[op.of], shape: op.shape };
@@ -271,6 +286,18 @@ class Run {
     const from = this.floats(this.slots[op.of]), to = this.floats(out);
     const of = op.kind === "leaky" ? (x) => (x < 0 ? x * op.slope : x) : UNARY[op.kind];
     for (let i = 0; i < to.length; i++) to[i] = of(from[i]);
+  }
+  clamp(op, out) {
+    const from = this.floats(this.slots[op.of]), to = this.floats(out), low = op.low ?? -Infinity, high = op.high ?? Infinity;
+    for (let i = 0; i < to.length; i++) to[i] = Math.min(high, Math.max(low, from[i]));
+  }
+  means(op, out) {
+    const from = this.floats(this.slots[op.of]), to = this.floats(out), pixels = from.length / to.length;
+    for (let plane = 0; plane < to.length; plane++) {
+      let sum = 0;
+      for (let i = plane * pixels; i < (plane + 1) * pixels; i++) sum += from[i];
+      to[plane] = sum / pixels;
+    }
   }
   binary(op, out) {
     const a = this.operand(op.a, op.shape), b = this.operand(op.b, op.shape), of = BINARY[op.kind], to = this.floats(out);
@@ -563,5 +590,93 @@ class Generator {
     } finally {
       run.end();
     }
+  }
+}
+
+// ---- networks of images or sound: sizes follow what they are given
+
+// What was recorded for the smallest sizes, for ones that are so many steps larger.
+function followed(record, steps) {
+  if (Array.isArray(record)) return record.map((one) => followed(one, steps));
+  if (record === null || typeof record !== "object") return record;
+  if (record.by !== undefined) return record.at.map((one, i) => record.by.reduce((sum, by, axis) => sum + by[i] * steps[axis], one));
+  return Object.fromEntries(Object.entries(record).map(([key, value]) => [key, followed(value, steps)]));
+}
+
+class Network {
+  constructor(kernels, header, tensors, bytes) {
+    Object.assign(this, { kernels, header, tensors, bytes, name: header.name, takes: header.takes, gives: header.gives, rate: header.rate });
+    this.programs = header.programs.map((entry) => new Program(kernels, entry, tensors));
+    this.sizes = null;
+  }
+
+  /** Inputs that lie in the file, as `run` takes them. */
+  get examples() {
+    return this.header.examples.map(({ tensor, shape }) => {
+      const { values } = this.tensors[tensor], [low, high] = this.header.pixels;
+      return { shape, data: this.takes === "image" ? Float32Array.from(values, (x) => ((x + 128) / 255) * (high - low) + low) : values };
+    });
+  }
+
+  /** The shape that is taken of an input: sizes that may change are cut to multiples of what the network needs. */
+  fit(shape) {
+    const { axes, shape: own } = this.header;
+    if (shape.length !== own.length) throw new GeneratorError(`The network takes ${own.length} axes, and was given ${shape.length}.`);
+    const found = [];
+    return own.map((size, i) => {
+      if (size.axis === undefined) {
+        if (shape[i] !== size) throw new GeneratorError(`The network takes ${size} along axis ${i}, and was given ${shape[i]}.`);
+        return size;
+      }
+      const { unit, least } = axes[size.axis], cut = Math.floor(shape[i] / unit) * unit;
+      if (cut < unit * least) throw new GeneratorError(`The network takes ${unit * least} or more along axis ${i}, and was given ${shape[i]}.`);
+      if ((found[size.axis] ??= cut) !== cut) throw new GeneratorError("The network takes as many rows as columns.");
+      return cut;
+    });
+  }
+
+  /** Makes one output of one input: `data` in the order of `shape`, channels first, as `fit` gives it. */
+  async run({ data, shape }) {
+    const fitted = this.fit(shape);
+    if (fitted.some((size, i) => size !== shape[i]) || data.length !== product(shape)) throw new GeneratorError(`The network takes ${fitted.join(" x ")} numbers of this input.`);
+    this.size(fitted);
+    const began = performance.now(), run = new Run(this, 1, []);
+    try {
+      run.slots[0] = run.take(shape);
+      run.floats(run.slots[0]).set(data);
+      for (const op of this.operations) run.do(op);
+      return { shape: this.shape, data: run.floats(run.slots[this.header.output]).slice(), milliseconds: performance.now() - began };
+    } finally {
+      run.end();
+    }
+  }
+  size(shape) {
+    if (this.sizes === shape.join()) return;
+    const { axes, shape: own, programs, operations, gives_shape } = this.header;
+    const steps = axes.map(({ unit, least }, axis) => shape[own.findIndex((size) => size.axis === axis)] / unit - least);
+    programs.forEach((entry, i) => {
+      this.programs[i].drop();
+      this.programs[i].entry = { ...entry, single: followed(entry.single, steps) };
+    });
+    this.operations = followed(operations, steps), this.shape = followed(gives_shape, steps), this.sizes = shape.join();
+  }
+
+  /** Numbers of an image as a canvas has it: grey or RGB, cut to what is taken. */
+  fromImage({ data, width, height }) {
+    const [channels] = this.header.shape, [low, high] = this.header.pixels;
+    const [, rows, columns] = this.fit([channels, height, width]), numbers = new Float32Array(channels * rows * columns);
+    for (let y = 0; y < rows; y++)
+      for (let x = 0; x < columns; x++) {
+        const from = 4 * (y * width + x), grey = Math.round((299 * data[from] + 587 * data[from + 1] + 114 * data[from + 2]) / 1000);
+        for (let c = 0; c < channels; c++) numbers[(c * rows + y) * columns + x] = ((channels === 1 ? grey : data[from + c]) / 255) * (high - low) + low;
+      }
+    return { data: numbers, shape: [channels, rows, columns] };
+  }
+
+  /** What `run` gave as an image for a canvas: RGBA, width and height. */
+  toImage({ data, shape: [channels, height, width] }) {
+    const [low, high] = this.header.pixels, pixels = height * width, rgba = new Uint8ClampedArray(4 * pixels).fill(255);
+    for (let p = 0; p < pixels; p++) for (let c = 0; c < 3; c++) rgba[4 * p + c] = ((data[(channels === 1 ? 0 : c) * pixels + p] - low) / (high - low)) * 255;
+    return { data: rgba, width, height };
   }
 }

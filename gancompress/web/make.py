@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from gancompress.export.packed import Packed
 
-__all__ = ["Site", "blob_of", "write_site"]
+__all__ = ["Site", "blob_of", "check_name", "write_blob_site", "write_site"]
 
 _MODULE = ("generator.js", "generator.d.ts")
 
@@ -79,15 +79,25 @@ def write_site(packed: Packed, page: Path, title: str, lines: Sequence[str] = ()
     Raises:
         ExportError: it has an operation that pages lack, or is too large, or a file cannot be written.
     """
-    if page.suffix not in (".html", ".htm"):
-        raise ExportError("the format web writes an HTML file: choose a name that ends in .html", where=str(page))
-    blob = blob_of(packed)
+    check_name(page)
     image, values = packed.image, packed.source.get("values", "float32")
     what = f"{packed.model['name']} generator, {image.channels}x{image.resolution}x{image.resolution}"
     told = [f"{what}, density {packed.density:.3g}, {values} weights, {size(packed.bytes)} packed", *lines]
+    return write_blob_site(blob_of(packed), page, title, told)
+
+
+def write_blob_site(blob: bytes, page: Path, title: str, lines: Sequence[str] = ()) -> Site:
+    """Write a page with what a ``.gcw`` file holds, that file, and the module that reads it; as :func:`write_site`."""
+    check_name(page)
     site = Site(page, page.with_suffix(".gcw"), tuple(page.parent / name for name in _MODULE))
-    write_whole(page, generator_page(blob, title, told).encode())
+    write_whole(page, generator_page(blob, title, lines).encode())
     write_whole(site.blob, blob)
     for path in site.module:
         write_whole(path, (importlib.resources.files("gancompress.web") / path.name).read_bytes())
     return site
+
+
+def check_name(page: Path) -> None:
+    """Refuse what is not the name of a page."""
+    if page.suffix not in (".html", ".htm"):
+        raise ExportError("the format web writes an HTML file: choose a name that ends in .html", where=str(page))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from gancompress.errors import ExportError
 from gancompress.units import size
+from gancompress.web.container import header_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,7 @@ def _asset(name: str) -> str:
 @functools.cache
 def player_script() -> str:
     """Return the one script of a page: generator.js and what is around it, without comments."""
-    text = _asset("generator.js") + _asset("player.js")
+    text = _asset("generator.js") + _asset("player.js") + _asset("network.js")
     lines = (re.sub(r"\s+// .*$", "", line) for line in text.splitlines())
     return "\n".join(line.strip() for line in lines if line.strip() and not re.match(r"\s*(//|/\*\*)", line)) + "\n"
 
@@ -63,11 +64,19 @@ def player(blobs: bytes | Mapping[str, bytes]) -> str:
     """Return the part of a page that holds generators and their controls; the page has :func:`player_script` once.
 
     Args:
-        blobs: the ``.gcw`` file; or several of the same latents and classes by name, which are shown side by side.
+        blobs: the ``.gcw`` file; or several by name, all of the same latents and classes, or all networks of the same
+            inputs. Two are shown side by side, and of more any two that are chosen.
     """
     named = blobs if isinstance(blobs, Mapping) else {"": blobs}
+    names = list(named)
     texts = [(name, base64.b85encode(blob).decode().replace("<", ",")) for name, blob in named.items()]
-    return _filled("player.html.j2", names=list(named), generators=texts)
+    header = header_of(next(iter(named.values())))
+    if header.get("kind") == "network":
+        return _filled(
+            "network.html.j2", names=names, generators=texts, takes=header["takes"], gives=header["gives"],
+            sized=bool(header["axes"]),
+        )  # fmt: skip
+    return _filled("player.html.j2", shown=names[:2], choices=names if len(names) > 2 else (), generators=texts)
 
 
 def generator_page(blob: bytes, title: str, lines: Sequence[str] = ()) -> str:

@@ -19,35 +19,51 @@ const SHOWN = 8, SMALLEST = 96; // images of a seed; pixels that small images ar
 class Player {
   constructor(root) {
     this.root = root;
+    this.texts = [...root.querySelectorAll('[data-part="generator"]')];
+    this.loaded = [];
+    this.chosen = [];
     this.state = { seed: 0, to: 1, label: 0, way: 0.5, truncation: Infinity };
     this.busy = false, this.again = false;
   }
   part(name, of = 0) {
     return this.root.querySelectorAll(`[data-part="${name}"]`)[of];
   }
+  // Generators are unpacked when they are first looked at.
+  async generator(index) {
+    this.loaded[index] ??= await load(fromBase85(this.texts[index].textContent.trim()));
+    return this.loaded[index];
+  }
+  name(index) {
+    return this.texts[index].dataset.name;
+  }
   async start() {
     try {
       const began = performance.now();
-      this.generators = [];
-      for (const text of this.root.querySelectorAll('[data-part="generator"]')) {
-        const generator = await load(fromBase85(text.textContent.trim()));
-        this.generators.push({ generator, name: text.dataset.name });
-      }
-      this.controls();
-      await this.show();
+      await this.begin();
+      await this.shown();
       this.root.dataset.first = (performance.now() - began).toFixed(0);
-      this.part("controls").hidden = false;
+      if (!this.root.dataset.failed) this.part("controls").hidden = false;
     } catch (error) {
       this.fail(error);
     }
   }
+  async begin() {
+    this.chosen = [...this.root.querySelectorAll('[data-part="images"]').keys()];
+    await this.generator(0);
+    this.controls();
+    this.show();
+  }
+  say(text, alert = false) {
+    this.part("status").textContent = text;
+    if (alert) this.part("status").setAttribute("role", "alert");
+    else this.part("status").removeAttribute("role");
+  }
   fail(error) {
-    this.part("status").textContent = error instanceof GeneratorError ? error.message : `The generator could not be run: ${error.message}`;
-    this.part("status").setAttribute("role", "alert");
+    this.say(error instanceof GeneratorError ? error.message : `The generator could not be run: ${error.message}`, true);
     this.root.dataset.failed = "true";
   }
   controls() {
-    const { state } = this, classes = this.generators[0].generator.classes;
+    const { state } = this, classes = this.loaded[0].classes;
     const on = (name, event, change) => this.part(name).addEventListener(event, () => { change(this.part(name)); this.show(); });
     const seed = (input, key) => { if (input.value !== "" && Number.isSafeInteger(Number(input.value))) state[key] = Number(input.value); };
     on("seed", "input", (input) => seed(input, "seed"));
@@ -55,6 +71,10 @@ class Player {
     on("next", "click", () => { this.part("seed").value = state.seed = state.seed + 1; });
     on("way", "input", (input) => { state.way = Number(input.value) / 100; });
     on("truncation", "input", (input) => { state.truncation = Number(input.value) >= 3 ? Infinity : Number(input.value); });
+    this.root.querySelectorAll('[data-part="choice"]').forEach((choice, column) => {
+      choice.value = String(this.chosen[column]); // browsers remember what was chosen before the page was read again
+      choice.addEventListener("change", () => { this.chosen[column] = Number(choice.value); this.show(); });
+    });
     this.part("classes").hidden = classes.length === 0;
     classes.forEach((name, label) => {
       const button = document.createElement("button");
@@ -70,8 +90,14 @@ class Player {
   }
   // One drawing at a time; what was asked for meanwhile is drawn once afterwards.
   async show() {
-    if (this.busy) { this.again = true; return; }
+    if (this.busy) { this.again = true; return this.drawing; }
     this.busy = true, this.root.dataset.busy = "true";
+    return (this.drawing = this.drawn());
+  }
+  shown() {
+    return this.drawing;
+  }
+  async drawn() {
     try {
       do {
         this.again = false;
@@ -86,17 +112,20 @@ class Player {
     const { seed, to, truncation, way } = this.state, said = [];
     this.part("truncation-value").textContent = truncation === Infinity ? "off" : truncation.toFixed(2);
     this.part("way-value").textContent = `${Math.round(100 * way)} %`;
-    for (const [of, { generator, name }] of this.generators.entries()) {
+    for (const [of, index] of this.chosen.entries()) {
+      const generator = await this.generator(index), name = this.name(index);
       const label = this.state.label, classes = generator.classes.length > 0 ? [label, label, label] : undefined;
       const images = await generator.generate({ seed, n: SHOWN, classes: classes && label, truncation });
       this.paint("images", of, images);
+      for (const part of ["images", "between"]) if (name) this.part(part, of).setAttribute("aria-label", `${name}: ${this.part(part, of).dataset.said}`);
+      if (this.part("which", of) !== undefined) this.part("which", of).textContent = name;
       const ends = [seed, to].map((one) => generator.latents({ seed: one, truncation }));
       const z = [ends[0], between(ends[0], ends[1], way), ends[1]].flatMap((one) => Array.from(one));
       this.paint("between", of, await generator.generate({ z, classes }));
       const each = images.milliseconds / SHOWN;
       said.push(`${name ? `${name}: ` : ""}${each < 10 ? each.toFixed(1) : each.toFixed(0)} ms per image here, on one thread; ${Math.ceil(generator.bytes / 1000)} kB with the code that runs it.`);
     }
-    this.part("status").textContent = said.join(" ");
+    this.say(said.join(" "));
   }
   paint(name, of, images) {
     const place = this.part(name, of), { width, height } = images;
@@ -110,5 +139,3 @@ class Player {
     }
   }
 }
-
-for (const root of document.querySelectorAll(".player")) new Player(root).start();

@@ -26,7 +26,12 @@ _LANES = 4
 _ROWS, _COLUMNS = 2, 3
 
 
-def program_entry(program: Program, tensors: Tensors, rounded: Sequence[Tensor | None] = ()) -> dict[str, Any]:
+def program_entry(
+    program: Program,
+    tensors: Tensors,
+    rounded: Sequence[Tensor | None] = (),
+    place: dict[int, int] | None = None,
+) -> dict[str, Any]:
     """Return a program as the header of a file has it.
 
     Args:
@@ -34,9 +39,10 @@ def program_entry(program: Program, tensors: Tensors, rounded: Sequence[Tensor |
         tensors: takes its tensors.
         rounded: of every convolution, in their order, the weight before norms were merged in, in numbers that are
             bfloat16; or None.
+        place: the arena of every value, as planned for other sizes; planned for these without.
     """
     todo = passes(program.steps, program.outputs)
-    place, _ = program.arenas()
+    place = program.arenas()[0] if place is None else place
     values = [*program.inputs, *(step.dst for step in program.steps)]
     possible = layouts(program.inputs, program.steps, _LANES)
     single = fastest(possible, "", 1)

@@ -18,10 +18,13 @@ from typer.testing import CliRunner
 
 import gancompress
 from gancompress import GancompressError
+from gancompress.api.network_player import network_player
 from gancompress.cli.main import app
 from gancompress.errors import DataError, ExportError, RecipeError
+from gancompress.export.network import LoadedNetwork
 from gancompress.foreign.agreement import log_spectral_distance, measured, psnr, snr
 from gancompress.foreign.network import capture_module
+from gancompress.web.container import header_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,9 +137,48 @@ def test_an_onnx_file_is_compressed_by_a_command(onnx_file: Path, photographs: P
     assert {"torch, dense", "sparse"} <= set(record["times"])
     assert all(one["error"] is not None for one in record["layers"])
     page = file.parent / "report.html"
-    assert page.read_text().count("data:image/png") == 4  # one of six is held out: input, dense, compressed, difference
+    text = page.read_text()
+    assert text.count("data:image/png") == 4  # one of six is held out: input, dense, compressed, difference
+    assert [part.split('"')[0] for part in text.split('data-name="')[1:]] == ["dense", "compressed"]
+    assert "'wasm-unsafe-eval'" in text.replace("&#39;", "'")
     assert f"report: {page}" in done.output
     assert gancompress.load(file)(torch.rand(1, 3, 9, 11)).shape == (1, 3, 18, 22)
+
+
+def test_a_network_becomes_a_page_that_holds_it(onnx_file: Path, photographs: Path, tmp_path: Path) -> None:
+    given = ["--density", "0.4", "--method", "magnitude", "--out", str(tmp_path), "--no-player", "--pixels", "0", "255"]
+    done = CliRunner().invoke(app, ["compress", str(onnx_file), *given])
+    assert done.exit_code == 0, done.output
+    (file,) = tmp_path.rglob("*.safetensors")
+    assert "<script" not in (file.parent / "report.html").read_text()
+    for more, examples in (["--calibration", str(photographs)], 2), (["--values", "float32", "--pixels", "-1", "1"], 0):
+        done = CliRunner().invoke(app, ["export", str(file.parent), "--format", "web", *more])
+        assert done.exit_code == 0, done.output
+        header = header_of(file.with_suffix(".gcw").read_bytes())
+        assert header["pixels"] == ([-1, 1] if "--pixels" in more else [0, 255])
+        assert len(header["examples"]) == examples
+        assert ("bf16" in {one["as"] for one in header["tensors"]}) == ("float32" not in more)
+    assert 'data-kind="network"' in file.with_suffix(".html").read_text()
+    done = CliRunner().invoke(app, ["export", str(file), "--format", "web", "--values", "int8"])
+    assert done.exit_code == 2
+    assert "a page holds what the file holds" in done.output
+
+
+def test_why_a_network_is_not_in_its_report_is_said(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = capture_module(nn.Sequential(nn.Conv2d(3, 7, 3)), (torch.rand(1, 3, 16, 16),))
+    part = network_player(network, LoadedNetwork(network, {}, {}, 0), [], (0.0, 1.0), None)
+    assert part.content == ""
+    assert part.missing.startswith("The network is not in this page: pages show images and play sound of one channel")
+
+
+def test_a_dense_network_that_is_too_large_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gancompress.api.network_player.MOST_BEFORE", 1000)
+    torch.manual_seed(0)
+    network = capture_module(nn.Sequential(nn.Conv2d(3, 3, 3)), (torch.rand(1, 3, 16, 16),))
+    part = network_player(network, LoadedNetwork(network, {}, {}, 0), [], (0.0, 1.0), None)
+    assert part.content.count("data-name=") == 1
+    assert part.missing.startswith("The dense network is not beside it: it has ")
 
 
 def test_units_are_kept_whole(upscaler: Upscaler, photographs: Path) -> None:

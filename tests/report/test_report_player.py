@@ -12,6 +12,8 @@ from gancompress.report import player
 from gancompress.report.html import build_report
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gancompress.runs.directory import RunDirectory
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
@@ -66,3 +68,57 @@ def test_a_generator_that_is_too_large_is_left_out(run: RunDirectory, monkeypatc
 @pytest.mark.parametrize("note", [[], "text", 3, {"step": "x"}, {"step": None}])
 def test_a_damaged_note_breaks_no_report(run: RunDirectory, note: object) -> None:
     assert "Quality" in written(run, note)
+
+
+def test_the_generator_from_before_stands_beside_it_or_it_is_said_why_not(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run.path / "export").mkdir()
+    (run.path / player.BEFORE).write_bytes(bytes(1000))
+    text = written(run, {"step": 5})
+    assert [part.split('"')[0] for part in text.split('data-name="')[1:]] == ["before", "after"]
+    monkeypatch.setattr(player, "MOST_BEFORE", 999)
+    text = written(run, {"step": 5})
+    assert "The generator from before is not beside it: it has 1 kB, and a report takes 999 B." in text
+    assert text.count("data-name=") == 1
+    (run.path / player.BEFORE).unlink()
+    text = written(run, {"step": 5, "before": f"its weights are gone {EVIL}"})
+    assert "is not beside it: its weights are gone &#34;&gt;&lt;script" in text
+
+
+def runs(folder: Path, *sizes: int | None) -> list[tuple[str, Path]]:
+    """Runs with generators of so many bytes; None is one that has none, and says why."""
+    found = []
+    for index, size in enumerate(sizes):
+        run = folder / str(index)
+        (run / "export").mkdir(parents=True)
+        (run / player.NOTE).write_text(json.dumps({"step": 1} if size else {"missing": f"no <{index}>"}))
+        (run / player.FILE).write_bytes(b"x" * (size or 0))
+        found.append((f"row {index}", run))
+    return found
+
+
+def test_a_comparison_lets_any_two_of_its_generators_be_chosen(tmp_path: Path) -> None:
+    three = runs(tmp_path, 10, 10, 10)
+    part = player.comparison_part([*three, ("row 1 in int8", three[1][1])])
+    names = ["row 0", "row 1, row 1 in int8", "row 2"]
+    assert [text.split('"')[0] for text in part.content.split('data-name="')[1:]] == names  # one of every run
+    choices = re.findall(r"<select.*?</select>", part.content)
+    assert len(choices) == 2
+    for choice, chosen in zip(choices, names, strict=False):
+        assert re.findall(r"<option[^>]*>(.*?)</option>", choice) == names
+        assert re.findall(r"selected>(.*?)<", choice) == [chosen]
+    assert part.missing == ""
+    two = player.comparison_part(three[:2])
+    assert "<select" not in two.content
+    assert "'wasm-unsafe-eval'" in part.policy
+
+
+def test_what_a_comparison_leaves_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(player, "MOST_COMPARED", 30)
+    part = player.comparison_part(runs(tmp_path, 20, None, 20, 10))
+    assert [text.split('"')[0] for text in part.content.split('data-name="')[1:]] == ["row 0", "row 3"]
+    left = "row 1 (no <1>); row 2 (it has 20 B, and all generators of a page 30 B)"
+    assert part.missing == f"Not in this page: {left}."
+    assert player.comparison_part([]) == player.PlayerPart()
+    assert player.comparison_part([("smoke", tmp_path)]) == player.PlayerPart()

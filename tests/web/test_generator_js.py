@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from web_toys import CLASSES, in_node, needs_node, packed_toy
+from web_toys import CLASSES, Upscaler, captured, in_node, needs_node, packed_toy
 
 import gancompress
 from gancompress.data.classes import class_cycle
@@ -19,6 +19,7 @@ from gancompress.export.latents import interpolated, truncated
 from gancompress.kernels import Program
 from gancompress.web.blob import Tensors, write_blob
 from gancompress.web.make import blob_of
+from gancompress.web.network import network_blob
 from gancompress.web.steps import program_entry
 
 pytestmark = needs_node
@@ -263,7 +264,7 @@ def test_ten_thousand_images_differ_by_one_grey_level_at_most(tmp_path: Path) ->
 
 def test_the_lines_for_sites_in_the_documentation_run(tmp_path: Path) -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```js\n(.*?)```", page, re.DOTALL)
+    block, _ = re.findall(r"```js\n(.*?)```", page, re.DOTALL)
     lines = [line for line in block.splitlines() if not line.startswith("import")]  # in_node has it imported
     assert len(lines) > 4
     _, blob = toy(tmp_path, "bf16", **TOYS["dcgan of classes"])
@@ -277,3 +278,19 @@ def test_the_lines_for_sites_in_the_documentation_run(tmp_path: Path) -> None:
     code = "\n".join(lines).replace("classes: 3", "classes: 2")  # the toy has three
     told = in_node(tmp_path, f"{drawn}\n{code}\ntold([drawn, images.n, way.n, cut.n, images.classes]);")
     assert told == [[[16 * 16 * 4, 16, 0, 0]], 16, 8, 1, [2] * 16]
+
+
+def test_the_lines_for_networks_in_the_documentation_run(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    _, block = re.findall(r"```js\n(.*?)```", page, re.DOTALL)
+    lines = [line for line in block.splitlines() if not line.startswith("import")]
+    assert len(lines) > 3
+    (tmp_path / "upscaler.gcw").write_bytes(network_blob(captured(Upscaler), {}))
+    given = """
+      globalThis.fetch = async (address) => new Response(readFileSync(new URL(address, import.meta.url)));
+      const drawn = (x, y, width, height) => ({ width, height, data: new Uint8ClampedArray(4 * width * height) });
+      const context = { getImageData: drawn };
+    """
+    code = "\n".join(lines)
+    told = in_node(tmp_path, f"{given}\n{code}\ntold([network.takes, network.gives, width, height, data.length]);")
+    assert told == ["image", "image", 256, 192, 4 * 256 * 192]
