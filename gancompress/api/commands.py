@@ -95,16 +95,16 @@ def run(
 
     from gancompress.api.outcomes import RunOutcome
     from gancompress.api.player import make_player
+    from gancompress.api.reporting import Reporting
     from gancompress.experiment.acceleration import device_of
     from gancompress.experiment.run import Experiment
-    from gancompress.progress import Silent
     from gancompress.report.html import build_report
     from gancompress.training.groups import Group
 
     with Group.from_environment(device_of(loaded.recipe)) as group:
-        observer = _observer(progress) if group.is_main else None
-        if trackers and group.is_main:
-            observer = Following(observer or Silent(), trackers)
+        observer: Observer | None = Reporting(_observer(progress)) if group.is_main else None
+        if trackers and observer is not None:
+            observer = Following(observer, trackers)
         result = Experiment(loaded.recipe, root, observer, evaluates=evaluate, group=group).run()
         if group.is_main:
             if player:
@@ -268,6 +268,7 @@ def compress(
     from gancompress.api.compressed_run import measure_compression
     from gancompress.api.outcomes import CompressionOutcome, RunOutcome
     from gancompress.api.player import make_player
+    from gancompress.api.reporting import Reporting
     from gancompress.experiment.channels import plan_channels
     from gancompress.experiment.compress import compress as start
     from gancompress.experiment.compress import open_source, plan_compression
@@ -312,7 +313,7 @@ def compress(
     else:
         channel_options(method or "magnitude", target, importance)
         planned = plan_compression(opened, method or "magnitude", density, steps, changes)
-    result = start(planned, opened, Path(out), observer)
+    result = start(planned, opened, Path(out), Reporting(observer))
     try:
         measure_compression(result)
     except GancompressError as error:  # hours of training stand, whatever becomes of this

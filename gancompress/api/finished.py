@@ -356,8 +356,8 @@ def _page_of(
     if kind_of(written) == KIND:
         if values == "int8":
             raise ExportError(
-                f"a page holds what the file holds: `gancompress export {written} --values int8 --calibration …` makes "
-                "one in int8, whose page computes in bytes",
+                "a page holds what the file holds: `--format packed --values int8 --calibration …` makes one in int8, "
+                "whose page computes in bytes",
                 where=str(written),
             )
         inputs = read_calibration(calibration, load_network(written).network, pixels)

@@ -78,9 +78,10 @@ def cp(
     Example: gancompress cp quickstart my_recipe.yaml
     """
     from gancompress import api
+    from gancompress.components.plugins import command_line
 
     target = api.copy_recipe(name, destination, force=force)
-    typer.echo(f"{target}: copied from {name}; run it with: gancompress run {target}")
+    typer.echo(f"{target}: copied from {name}; run it with: {command_line('run', target)}")
 
 
 def _recipe_table(recipes: Sequence[ShippedRecipe]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

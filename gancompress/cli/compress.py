@@ -146,6 +146,7 @@ def compress(
     from gancompress.api.networks import compress_file, is_foreign
     from gancompress.api.outcomes import print_outcome
     from gancompress.cli.evaluate import note_other_protocols
+    from gancompress.components.plugins import command_line
 
     if is_foreign(run):
         made = compress_file(
@@ -182,6 +183,6 @@ def compress(
     )
     print_outcome(outcome)
     if values == "int8":
-        typer.echo(f"in int8: gancompress export {outcome.run.directory} --values int8")
+        typer.echo(f"in int8: {command_line('export', outcome.run.directory, '--values', 'int8')}")
     typer.echo(f"report: {outcome.run.report}")
     note_other_protocols(run, step)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -29,7 +28,7 @@ def validate(recipe: RecipeArgument, set_: SetOption = None, smoke: SmokeOption 
     Example: gancompress validate quickstart
     """
     from gancompress.api.validation import Validation
-    from gancompress.components.plugins import plugin_options
+    from gancompress.components.plugins import command_line
     from gancompress.recipe.document import show_path
 
     found = Validation(recipe, set_ or (), smoke=smoke)
@@ -47,7 +46,7 @@ def validate(recipe: RecipeArgument, set_: SetOption = None, smoke: SmokeOption 
         facts = found.run
     _passed(5, *_run_lines(facts))
     arguments = [recipe, *(part for one in set_ or () for part in ("--set", one)), *(["--smoke"] if smoke else [])]
-    typer.echo(f"ready: gancompress run {shlex.join([*arguments, *plugin_options(typed=True)])}")
+    typer.echo(f"ready: {command_line('run', *arguments)}")
 
 
 def _keys(found: Validation) -> int:

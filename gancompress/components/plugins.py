@@ -20,6 +20,7 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.util
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PLUGIN_RECORD",
+    "command_line",
     "execute",
     "forget_plugins",
     "load_plugin",
@@ -142,6 +144,11 @@ def execute(file: Path, shown: str) -> ModuleType:
         where = f"{shown}{f':{line}' if line else ''}"
         raise ComponentError(f"cannot be loaded: {type(error).__name__}: {reason}", where=where) from error
     return module
+
+
+def command_line(*arguments: object) -> str:
+    """Return a line of gancompress that can be pasted: these arguments, and the plugins that this process was given."""
+    return shlex.join(["gancompress", *map(str, arguments), *plugin_options(typed=True)])
 
 
 def plugin_options(*, typed: bool = False) -> list[str]:

@@ -34,6 +34,7 @@ __all__ = ["LARGEST_FILE", "FilesConfig", "FilesDataset", "Listing", "left_out",
 _THREADS_FROM = 128 * 128
 _CHUNK = 64
 _PROBE = 4096  # bytes hashed at each end of a file
+_NAMED = 8  # images that do not fit and are named at once
 _KINDS = 5  # kinds of files that are told apart among those left out
 #: bytes of one image file; a larger one is refused before it is read
 LARGEST_FILE = 1 << 28
@@ -106,6 +107,15 @@ def mark(file: IO[bytes]) -> str:
     """Return the mark of an open file in a census: its size and a checksum of both its ends."""
     size, check = probe(file)
     return f"{size} {check:08x}"
+
+
+def _together(errors: Sequence[DataError], where: str) -> DataError:
+    """Return one error that names several images; not all where there are many, for then they are not looked for."""
+    if len(errors) == 1:
+        return errors[0]
+    told = [error.message for error in errors[:_NAMED]]
+    more = "; and more, which were not looked for" if len(errors) > _NAMED else ""
+    return DataError("; ".join(told) + more, where=where)
 
 
 C = TypeVar("C", bound=FilesConfig)
@@ -245,9 +255,16 @@ class FilesDataset(Dataset[C]):
         images = torch.empty(len(order), channels, size, size, dtype=torch.uint8)
         target = images.numpy()
 
+        wrong: dict[int, DataError] = {}
+
         def fill(start: int) -> None:
             for row, index in enumerate(order[start : start + _CHUNK], start):
-                target[row] = self._decode(index)
+                if len(wrong) > _NAMED:
+                    return
+                try:
+                    target[row] = self._decode(index)
+                except DataError as error:
+                    wrong[row] = error
 
         tasks = [self._pool.submit(fill, start) for start in range(0, len(order), _CHUNK)]
         try:
@@ -256,6 +273,8 @@ class FilesDataset(Dataset[C]):
         finally:
             for task in tasks:
                 task.cancel()
+        if wrong:
+            raise _together([wrong[row] for row in sorted(wrong)], self.where)
         return images
 
     def _decode(self, index: int) -> npt.NDArray[np.uint8]:

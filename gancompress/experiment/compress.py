@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gancompress.architecture.description import Architecture
 from gancompress.backbones.base import prunable_weights
+from gancompress.components.plugins import command_line
 from gancompress.components.registry import BACKBONES, METHODS
 from gancompress.cost.profile import FLOPS_PER_MAC, profile, sample_cost
 from gancompress.cost.summary import network_bytes
@@ -112,7 +113,8 @@ def open_source(path: Path, *, recipe: str | None = None, backbone: str | None =
     run = open_run(path)
     state = run.directory.read_status().state
     if state != "done":
-        raise RunError(f"this run is not finished ({state}): end it with `gancompress run {path}`", where=str(path))
+        end = command_line("run", path)
+        raise RunError(f"this run is not finished ({state}): end it with `{end}`", where=str(path))
     checkpoint = run.directory.checkpoints / f"{run.step(step):08d}"
     return Source(checkpoint, read_initial(checkpoint), load_recipe(path), path.name)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from gancompress.architecture.description import Architecture
+from gancompress.components.plugins import command_line
 from gancompress.errors import GancompressError, RecipeError, RunError
 from gancompress.experiment.initial import InitialWeights, whole_generator
 from gancompress.experiment.networks import stored_architecture
@@ -73,7 +74,8 @@ def read_teacher(path: Path) -> Teacher:
     if (path / "recipe.yaml").is_file():
         state = RunDirectory(path).read_status().state
         if state != "done":
-            raise RunError(f"this run is not finished ({state}): end it with `gancompress run {path}`", where=str(path))
+            end = command_line("run", path)
+            raise RunError(f"this run is not finished ({state}): end it with `{end}`", where=str(path))
         folder = max(checkpoints(RunDirectory(path).checkpoints), default=path)
     snapshot = load(folder, groups=("ema",))
     with put_to_use(folder):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
+from gancompress.components.plugins import command_line
 from gancompress.data.transform import to_uint8
 from gancompress.errors import ExportError, did_you_mean, located
 from gancompress.evaluation.sampler import Sampler
@@ -237,7 +238,7 @@ def load(path: str | Path, *, sparse: Mode | None = None) -> LoadedGenerator | L
         path = path / pushed_generator(path / CONFIG)
     if path.is_dir():
         written = path / "export" / "generator.safetensors"
-        mend = f"give {written}" if written.is_file() else f"write the file first: gancompress export {path}"
+        mend = f"give {written}" if written.is_file() else f"write the file first: {command_line('export', path)}"
         raise ExportError(f"is a directory: {mend}", where=str(path))
     if kind_of(path) == KIND:
         return load_network(path, sparse)

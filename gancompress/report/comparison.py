@@ -131,7 +131,10 @@ def _fits_width(row: Row) -> bool:
 def _warnings(results: Results) -> list[str]:
     warnings = []
     if results.grid.base.smoke:
-        warnings.append("These are smoke runs: they show that everything works. Their numbers mean nothing.")
+        warnings.append(
+            "These are smoke runs: they show that everything works, on images that they drew themselves. Their numbers "
+            "mean nothing."
+        )
     if len(results.grid.seeds) == 1:
         warnings.append(
             "One seed: an anecdote. Differences may be chance; three seeds or more show how large chance is."

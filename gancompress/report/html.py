@@ -77,18 +77,24 @@ def _warnings(run: RunRecord) -> list[str]:
     """Return what a reader must know before the numbers."""
     warnings = []
     if run.is_smoke:
-        warnings.append("This is a smoke run: it shows that everything works. Its numbers mean nothing.")
+        warnings.append(
+            "This is a smoke run: it shows that everything works, on images that it drew itself. Its numbers mean "
+            "nothing."
+        )
     state = run.status.state
     if state != "done":
         words = {
             "pending": "has not been started",
-            "running": "is still running",
+            "running": "was still running when this page was made,",
             "interrupted": "was interrupted",
             "failed": "failed",
         }
         what = words.get(state, "is in an unknown state")
         reason = f": {plain_reason(run.status.reason)}" if run.status.reason else ""
-        warnings.append(f"Unfinished: this run {what} at step {run.last_step}{reason}. The numbers are those so far.")
+        steps = number(mapping(run.recipe.get("training")).get("steps"))
+        of = f" of {count(steps)}" if steps is not None else ""
+        at = f"at step {count(run.last_step)}{of}{reason}"
+        warnings.append(f"Unfinished: this run {what} {at}. The numbers are those so far.")
     for step, changes in run.log.images.items():
         warnings.append(f"The images changed at step {step}: {changes}. The numbers are of two datasets.")
     return [*warnings, *(f"Left out, because it could not be read: {notice}" for notice in run.notices)]

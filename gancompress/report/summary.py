@@ -57,7 +57,8 @@ def shown_run(run: RunRecord) -> Shown:
         of_step = "".join(fact.detail for fact in facts if fact.group == "metric")
         measured, lines = metric_facts(chosen[1], of_step)
         facts = [*(fact for fact in facts if fact.group != "metric"), *measured]
-    unfinished = "" if run.status.state in ("done", "running") else f" ({run.status.state})"
+    state = run.status.state
+    unfinished = "" if state == "done" else f" ({state}{f', step {count(run.last_step)}' * bool(run.last_step)})"
     smoke = " (smoke run: the numbers mean nothing)" if run.is_smoke else ""
     lines += [answer.line for answer in answers_of_run(run)]
     return shown_facts(f"{run.name}{unfinished}{smoke}", facts, lines)

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gancompress.components.plugins import forget_plugins, load_plugin, plugin_options, provenance, to_install
+from gancompress.components.plugins import (
+    command_line,
+    forget_plugins,
+    load_plugin,
+    plugin_options,
+    provenance,
+    to_install,
+)
 from gancompress.components.registry import DATASETS, METHODS
 from gancompress.errors import ComponentError
 
@@ -63,6 +70,7 @@ def test_a_file_registers_what_it_defines(tmp_path: Path) -> None:
     assert METHODS.get("mine").__name__ == "Mine"
     assert METHODS.entry("mine").distribution == str(path)
     assert plugin_options() == plugin_options(typed=True) == ["--plugin", str(path)]
+    assert command_line("run", "my recipe.yaml") == f"gancompress run 'my recipe.yaml' --plugin {path}"
     forget_plugins()
     assert "mine" not in METHODS
     assert plugin_options() == []

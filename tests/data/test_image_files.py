@@ -310,6 +310,24 @@ def test_unreadable_images_are_named(tmp_path, kind, damage, reason):
         dataset.read(torch.tensor([0]))
 
 
+@both
+def test_several_bad_images_are_named_at_once(tmp_path, kind):
+    bad = {"img1.png": b"", "img3.png": encode(pixels(2, 5, 6)), "img4.png": b"GIF or not"}
+    dataset = make(tmp_path, kind, {**images(6), **bad})
+    with fails(r"'img1\.png' \(empty file\).*; image 'img3\.png' is 6×5.*; cannot read image 'img4\.png'") as caught:
+        dataset.prepare()
+    assert str(caught.value).count("img") == 3
+    assert "more" not in str(caught.value)
+
+
+@both
+def test_of_very_many_bad_images_a_few_are_named(tmp_path, kind):
+    bad = {f"img{index}.png": b"" for index in range(1, 40)}
+    with fails(r"'img1\.png'.*; and more, which were not looked for") as caught:
+        make(tmp_path, kind, {**images(40), **bad}).prepare()
+    assert str(caught.value).count("empty file") == 8
+
+
 def test_a_damaged_zip_member_is_named(tmp_path):
     make(tmp_path, "zip", images(3))
     data = bytearray((tmp_path / "set.zip").read_bytes())

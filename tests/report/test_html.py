@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from report_fake_run import PROTOCOL, RECIPE, layers, metrics_at, png, write_log
 
+from gancompress.api.outcomes import RunOutcome
 from gancompress.errors import RunError
 from gancompress.recipe.document import dump_yaml
 from gancompress.report.html import build_report
@@ -314,12 +315,13 @@ def test_an_unfinished_run_is_marked(tmp_path: Path) -> None:
     write_log(run, last=700)
     with run.lock():
         _, page = page_of(run)
-    assert "Unfinished: this run is still running at step 700. The numbers are those so far." in page.text
+        assert "(running, step 700)" in str(RunOutcome.read(run.path)).splitlines()[0]
+    assert "Unfinished: this run was still running when this page was made, at step 700 of 2,000." in page.text
     assert "steps 700 of 2,000" in page.text
     assert "Layers are counted when the run is done." in page.text
     run.status("failed", "InvariantError: loss_generator is nan at step 700")
     _, page = page_of(run)
-    assert "this run failed at step 700: loss_generator is nan at step 700" in page.text
+    assert "this run failed at step 700 of 2,000: loss_generator is nan at step 700" in page.text
 
 
 def test_a_smoke_run_is_marked(run: RunDirectory) -> None:
