@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from gancompress.runs.record import mapping, number
 from gancompress.units import size
-from gancompress.web.page import player, player_script, player_style, policy
+from gancompress.web.container import header_of
+from gancompress.web.page import holds_network, player, player_script, player_style, policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -108,7 +109,7 @@ def comparison_part(rows: Iterable[tuple[str, Path]]) -> PlayerPart:
 
 def part_of(blobs: Mapping[str, bytes], *, step: int = 0) -> PlayerPart:
     """Return the player of files that are there, by name."""
-    script = player_script()
+    script = player_script(network=any(holds_network(header_of(blob)) for blob in blobs.values()))
     return PlayerPart(player(blobs), "", step, script, player_style(), policy(script))
 
 

@@ -55,17 +55,18 @@ async function bytesOf(source) {
 }
 
 async function unpacked(file) {
-  const table = new DataView(file.buffer, file.byteOffset), found = {};
+  const table = new DataView(file.buffer, file.byteOffset), parts = [];
   let at = TABLE;
   for (let i = 0; i < STREAMS.length; i++) {
     const packed = table.getUint32(BEGIN + 8 * i, true), whole = table.getUint32(BEGIN + 8 * i + 4, true);
     const part = file.subarray(at, at += packed);
     if (part.length !== packed) throw damaged();
-    found[STREAMS[i]] = packed === whole ? part : await inflated(part);
-    if (found[STREAMS[i]].length !== whole) throw damaged();
+    parts.push({ part, whole });
   }
   if (at !== file.length) throw damaged();
-  return found;
+  const found = await Promise.all(parts.map(({ part, whole }) => (part.length === whole ? part : inflated(part))));
+  if (found.some((one, i) => one.length !== parts[i].whole)) throw damaged();
+  return Object.fromEntries(STREAMS.map((name, i) => [name, found[i]]));
 }
 
 async function inflated(part) {
@@ -80,33 +81,32 @@ async function inflated(part) {
 // ---- tensors: kept values, and where they stand
 
 function decoded(entries, streams) {
-  const at = { high: 0, low: 0, gaps: 0, whole: 0 }, tensors = [];
-  const bits = new Uint32Array(1), float = new Float32Array(bits.buffer);
+  const at = { high: 0, low: 0, gaps: 0, whole: 0 }, { high, low, gaps } = streams, tensors = [];
   for (const entry of entries) {
     const count = entry.kept ?? entry.n, places = entry.kept === undefined ? null : new Uint32Array(count);
-    for (let i = 0, place = -1; places !== null && i < count; i++) {
-      let gap = streams.gaps[at.gaps++];
-      while (gap === 255) place += 255, gap = streams.gaps[at.gaps++];
+    for (let i = 0, place = -1, from = at.gaps; places !== null && i < count; i++, at.gaps = from) {
+      let gap = gaps[from++];
+      while (gap === 255) place += 255, gap = gaps[from++];
       places[i] = place += gap + 1;
     }
-    let values;
     if (entry.as === "i8") {
-      values = new Int8Array(streams.whole.slice(at.whole, at.whole += count).buffer);
-    } else {
-      values = new Float32Array(count);
-      const scale = entry.as === "bf16" ? tensors[entry.scale].values : null;
-      for (let i = 0; i < count; i++) {
-        const high = streams.high[at.high++];
-        if (scale === null) {
-          const turned = ((high << 24) | (streams.low[at.low + 2] << 16) | (streams.low[at.low + 1] << 8) | streams.low[at.low]) >>> 0;
-          at.low += 3, bits[0] = (turned >>> 1) | (turned << 31);
-          values[i] = float[0];
-        } else {
-          const turned = (high << 8) | streams.low[at.low++];
-          bits[0] = (((turned >>> 1) | (turned << 15)) & 0xffff) << 16;
-          values[i] = float[0] * scale[Math.floor((places === null ? i : places[i]) / entry.inner) % scale.length];
-        }
+      tensors.push({ values: new Int8Array(streams.whole.slice(at.whole, at.whole += count).buffer), places, n: entry.n });
+      continue;
+    }
+    const bits = new Uint32Array(count), values = new Float32Array(bits.buffer), short = entry.as === "bf16";
+    for (let i = 0, h = at.high, l = at.low; i < count; i++) {
+      if (short) {
+        const turned = (high[h++] << 8) | low[l++];
+        bits[i] = ((turned >>> 1) | (turned << 15)) << 16;
+      } else {
+        const turned = (high[h++] << 24) | (low[l + 2] << 16) | (low[l + 1] << 8) | low[l];
+        l += 3, bits[i] = (turned >>> 1) | (turned << 31);
       }
+    }
+    at.high += count, at.low += (short ? 1 : 3) * count;
+    if (short) {
+      const scale = tensors[entry.scale].values, rows = scale.length, { inner } = entry;
+      for (let i = 0; i < count; i++) values[i] *= scale[(((places === null ? i : places[i]) / inner) | 0) % rows];
     }
     tensors.push({ values, places, n: entry.n });
   }

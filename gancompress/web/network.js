@@ -181,5 +181,3 @@ function sound(data, scale, rate) {
   for (let i = 0; i < bytes.length; i += 0x8000) parts.push(String.fromCharCode(...bytes.subarray(i, i + 0x8000)));
   return `data:audio/wav;base64,${btoa(parts.join(""))}`;
 }
-
-for (const root of document.querySelectorAll(".player")) new (root.dataset.kind === "network" ? NetworkPlayer : Player)(root).start();

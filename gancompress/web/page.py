@@ -17,7 +17,7 @@ from gancompress.web.container import header_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["MOST_BYTES", "generator_page", "player", "player_script", "player_style", "policy"]
+__all__ = ["MOST_BYTES", "generator_page", "holds_network", "player", "player_script", "player_style", "policy"]
 
 #: bytes of a generator that a page is made of: browsers open larger pages, slowly
 MOST_BYTES = 64 * 2**20
@@ -29,9 +29,15 @@ def _asset(name: str) -> str:
 
 
 @functools.cache
-def player_script() -> str:
-    """Return the one script of a page: generator.js and what is around it, without comments."""
-    text = _asset("generator.js") + _asset("player.js") + _asset("network.js")
+def player_script(*, network: bool = False) -> str:
+    """Return the one script of a page: generator.js and what is around it, without comments.
+
+    Args:
+        network: for networks from elsewhere; else for generators of latents.
+    """
+    kind = "NetworkPlayer" if network else "Player"
+    text = _asset("generator.js") + _asset("player.js") + (_asset("network.js") if network else "")
+    text += f'for (const root of document.querySelectorAll(".player")) new {kind}(root).start();'
     lines = (re.sub(r"\s+// .*$", "", line) for line in text.splitlines())
     return "\n".join(line.strip() for line in lines if line.strip() and not re.match(r"\s*(//|/\*\*)", line)) + "\n"
 
@@ -71,12 +77,17 @@ def player(blobs: bytes | Mapping[str, bytes]) -> str:
     names = list(named)
     texts = [(name, base64.b85encode(blob).decode().replace("<", ",")) for name, blob in named.items()]
     header = header_of(next(iter(named.values())))
-    if header.get("kind") == "network":
+    if holds_network(header):
         return _filled(
             "network.html.j2", names=names, generators=texts, takes=header["takes"], gives=header["gives"],
             sized=bool(header["axes"]),
         )  # fmt: skip
     return _filled("player.html.j2", shown=names[:2], choices=names if len(names) > 2 else (), generators=texts)
+
+
+def holds_network(header: Mapping[str, object]) -> bool:
+    """Whether a file is of a network from elsewhere, by its header."""
+    return header.get("kind") == "network"
 
 
 def generator_page(blob: bytes, title: str, lines: Sequence[str] = ()) -> str:
@@ -95,7 +106,7 @@ def generator_page(blob: bytes, title: str, lines: Sequence[str] = ()) -> str:
             f"the generator has {size(len(blob))}, and a page takes {size(MOST_BYTES)}: train it sparser, or export it "
             "with --values bf16 or int8"
         )
-    script, style = player_script(), _asset("page.css") + player_style()
+    script, style = player_script(network=holds_network(header_of(blob))), _asset("page.css") + player_style()
     return _filled(
         "page.html.j2", title=title, lines=lines, player=player(blob), script=script, style=style,
         policy=policy(script, style),

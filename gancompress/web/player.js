@@ -3,18 +3,19 @@
 // Base 85 as in RFC 1924, with a comma where that has "<".
 function fromBase85(text) {
   const alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;,=>?@^_`{|}~";
-  const value = new Uint8Array(128);
+  const value = new Uint8Array(128), count = Math.floor((text.length * 4) / 5);
   for (let i = 0; i < 85; i++) value[alphabet.charCodeAt(i)] = i;
-  const count = Math.floor((text.length * 4) / 5), out = new DataView(new ArrayBuffer(4 * Math.ceil(text.length / 5)));
-  for (let at = 0, to = 0; at < text.length; at += 5, to += 4) {
+  const letters = new TextEncoder().encode(text.padEnd(5 * Math.ceil(text.length / 5), "~"));
+  const out = new Uint8Array(4 * (letters.length / 5));
+  for (let at = 0, to = 0; at < letters.length; ) {
     let word = 0;
-    for (let i = at; i < at + 5; i++) word = word * 85 + (i < text.length ? value[text.charCodeAt(i) & 127] : 84);
-    out.setUint32(to, word % 0x100000000);
+    for (let i = 0; i < 5; i++) word = word * 85 + value[letters[at++] & 127];
+    out[to++] = (word / 0x1000000) | 0, out[to++] = word >>> 16, out[to++] = word >>> 8, out[to++] = word;
   }
-  return new Uint8Array(out.buffer, 0, count);
+  return out.subarray(0, count);
 }
 
-const SHOWN = 8, SMALLEST = 96; // images of a seed; pixels that small images are enlarged to
+const SHOWN = 8, FIRST = 4, SMALLEST = 96; // images of a seed, and the first of them; pixels that small images are enlarged to
 
 class Player {
   constructor(root) {
@@ -39,10 +40,13 @@ class Player {
   async start() {
     try {
       const began = performance.now();
+      this.opened = () => {
+        this.root.dataset.first ??= (performance.now() - began).toFixed(0);
+        this.part("controls").hidden = false;
+      };
       await this.begin();
       await this.shown();
-      this.root.dataset.first = (performance.now() - began).toFixed(0);
-      if (!this.root.dataset.failed) this.part("controls").hidden = false;
+      if (!this.root.dataset.failed) this.opened();
     } catch (error) {
       this.fail(error);
     }
@@ -115,27 +119,33 @@ class Player {
     for (const [of, index] of this.chosen.entries()) {
       const generator = await this.generator(index), name = this.name(index);
       const label = this.state.label, classes = generator.classes.length > 0 ? [label, label, label] : undefined;
-      const images = await generator.generate({ seed, n: SHOWN, classes: classes && label, truncation });
-      this.paint("images", of, images);
+      let milliseconds = 0;
+      // the first time the first few alone: there is something to see sooner
+      for (let first = 0, n = this.root.dataset.first === undefined ? FIRST : SHOWN; first < SHOWN; first += n) {
+        const images = await generator.generate({ seed, n, first, classes: classes && label, truncation });
+        this.paint("images", of, images, first, SHOWN);
+        milliseconds += images.milliseconds;
+        if (first + n < SHOWN) this.opened();
+      }
       for (const part of ["images", "between"]) if (name) this.part(part, of).setAttribute("aria-label", `${name}: ${this.part(part, of).dataset.said}`);
       if (this.part("which", of) !== undefined) this.part("which", of).textContent = name;
       const ends = [seed, to].map((one) => generator.latents({ seed: one, truncation }));
       const z = [ends[0], between(ends[0], ends[1], way), ends[1]].flatMap((one) => Array.from(one));
       this.paint("between", of, await generator.generate({ z, classes }));
-      const each = images.milliseconds / SHOWN;
+      const each = milliseconds / SHOWN;
       said.push(`${name ? `${name}: ` : ""}${each < 10 ? each.toFixed(1) : each.toFixed(0)} ms per image here, on one thread; ${Math.ceil(generator.bytes / 1000)} kB with the code that runs it.`);
     }
     this.say(said.join(" "));
   }
-  paint(name, of, images) {
+  paint(name, of, images, first = 0, all = images.n) {
     const place = this.part(name, of), { width, height } = images;
-    while (place.childElementCount < images.n) place.append(document.createElement("canvas"));
+    while (place.childElementCount < all) place.append(document.createElement("canvas"));
     place.style.setProperty("--wide", `${Math.max(SMALLEST, width)}px`);
     place.classList.toggle("small", width < SMALLEST);
-    for (let i = 0; i < images.n; i++) {
+    for (let i = 0; i < all; i++) {
       const canvas = place.children[i];
       if (canvas.width !== width || canvas.height !== height) canvas.width = width, canvas.height = height;
-      canvas.getContext("2d").putImageData(images.at(i), 0, 0);
+      if (i >= first && i < first + images.n) canvas.getContext("2d").putImageData(images.at(i - first), 0, 0);
     }
   }
 }

@@ -165,8 +165,8 @@ class Tape:
             self._write("view", node, shape, of=self._slots[source])
             return True
         along = index[1] if isinstance(index, tuple) and len(index) == 2 and index[0] == slice(None) else None
-        if isinstance(along, slice) and along.step in (None, 1):
-            start = along.indices(value_of(source).shape[1])[0]
+        if isinstance(along, slice) and along.step in (None, 1) and not isinstance(along.start, fx.Node):
+            start = slice(along.start, None).indices(value_of(source).shape[1])[0]  # its end is known by the shape
             self._write("slice", node, shape, of=self._slots[source], start=start)
             return True
         return False
@@ -291,10 +291,12 @@ def record(compiled: CompiledGenerator, tape: Tape) -> None:
 
 
 def _reads(node: fx.Node) -> list[fx.Node]:
-    """Return what an operation reads; of views the map alone: sizes are known."""
-    if node.op == "call_method" and node.target in _VIEWS:
-        return [node.args[0]] if isinstance(node.args[0], fx.Node) else []
-    return node.all_input_nodes
+    """Return what an operation reads but for sizes, which are known."""
+    return [one for one in node.all_input_nodes if not _is_size(value_of(one))]
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) or (isinstance(value, tuple) and all(isinstance(one, int) for one in value))
 
 
 def _keeps_images(node: fx.Node) -> bool:

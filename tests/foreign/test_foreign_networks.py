@@ -158,7 +158,7 @@ def test_a_network_becomes_a_page_that_holds_it(onnx_file: Path, photographs: Pa
         assert header["pixels"] == ([-1, 1] if "--pixels" in more else [0, 255])
         assert len(header["examples"]) == examples
         assert ("bf16" in {one["as"] for one in header["tensors"]}) == ("float32" not in more)
-    assert 'data-kind="network"' in file.with_suffix(".html").read_text()
+    assert "largest side" in file.with_suffix(".html").read_text()
     done = CliRunner().invoke(app, ["export", str(file), "--format", "web", "--values", "int8"])
     assert done.exit_code == 2
     assert "a page holds what the file holds" in done.output

@@ -177,6 +177,21 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   p.ph = p.th * p.gy + span_y, p.pw = p.tw * p.gx + span_x;
   p.packed_positions = static_cast<int64_t>(p.nphy) * p.ph * p.nphx * p.pw;
 
+  // What a tap reads in a phase, and where that lies in the packed tile of a channel; taps that take no part are left out.
+  struct Tap {
+    int32_t at;
+    int64_t position;
+  };
+  const int32_t phases = direct ? 1 : p.rows_of_bias;
+  std::vector<std::vector<Tap>> of_phase(phases);
+  for (int32_t phase = 0; phase < phases; phase++)
+    for (int32_t ky = 0, dy, dx; ky < s.kh; ky++)
+      for (int32_t kx = 0; kx < s.kw; kx++) {
+        if (!offset_y(ky, phase / p.so_x, &dy) || !offset_x(kx, phase % p.so_x, &dx)) continue;
+        const int32_t ry = dy - p.dy0, rx = dx - p.dx0;
+        of_phase[phase].push_back({ky * s.kw + kx, ((static_cast<int64_t>(ry % p.si_y) * p.ph + ry / p.si_y) * p.nphx + rx % p.si_x) * p.pw + rx / p.si_x});
+      }
+
   const int64_t taps = static_cast<int64_t>(s.kh) * s.kw;
   p.offs.reserve(kept);
   p.srcs.reserve(kept);
@@ -186,22 +201,14 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
     const int32_t c0 = k * p.chunk, c1 = std::min(p.in_channels, c0 + p.chunk);
     for (int32_t row = 0; row < p.rows; row++) {
       p.ptrs.push_back(static_cast<int32_t>(p.offs.size()));
-      const int32_t r = row / p.rows_of_bias, oy = direct ? 0 : row / p.so_x % p.so_y, ox = direct ? 0 : row % p.so_x;
+      const int32_t r = row / p.rows_of_bias;
       const int32_t group = r / (dense_out / s.groups), of_group = p.in_channels / s.groups;
       for (int32_t c = std::max(c0, group * of_group); c < std::min(c1, (group + 1) * of_group); c++) {
         const int64_t base = (direct ? static_cast<int64_t>(r) * s.dim1 + c - group * of_group : static_cast<int64_t>(c) * s.dim1 + r - group * s.dim1) * taps;
-        for (int32_t ky = 0; ky < s.kh; ky++) {
-          int32_t dy, dx;
-          if (!offset_y(ky, oy, &dy)) continue;
-          for (int32_t kx = 0; kx < s.kw; kx++) {
-            const int64_t at = base + ky * s.kw + kx;
-            if (mask[at] == 0 || !offset_x(kx, ox, &dx)) continue;
-            const int32_t ry = dy - p.dy0, rx = dx - p.dx0;
-            const int64_t position =
-                (((static_cast<int64_t>(c - c0) * p.nphy + ry % p.si_y) * p.ph + ry / p.si_y) * p.nphx + rx % p.si_x) * p.pw + rx / p.si_x;
-            p.offs.push_back(static_cast<int32_t>(position * p.unit));
-            p.srcs.push_back(static_cast<int32_t>(at));
-          }
+        for (const Tap& tap : of_phase[row % phases]) {
+          if (mask[base + tap.at] == 0) continue;
+          p.offs.push_back(static_cast<int32_t>(((c - c0) * p.packed_positions + tap.position) * p.unit));
+          p.srcs.push_back(static_cast<int32_t>(base + tap.at));
         }
       }
     }

@@ -69,19 +69,19 @@ Weight folded(const Weight& from) {
   const int32_t rows = from.dims[0], channels = from.dims[1];
   Weight made{{channels, rows, 4, 4}, true, std::vector<float>(static_cast<size_t>(rows) * channels * 16), std::vector<uint8_t>(static_cast<size_t>(rows) * channels * 16)};
   for (int32_t r = 0; r < rows; r++)
-    for (int32_t c = 0; c < channels; c++)
-      for (int32_t y = 0; y < 4; y++)
-        for (int32_t x = 0; x < 4; x++) {
-          double sum = 0;
-          uint8_t kept = 0;
-          for (int32_t k = std::max(0, 2 - y); k < std::min(3, 4 - y); k++)
-            for (int32_t l = std::max(0, 2 - x); l < std::min(3, 4 - x); l++) {
-              const size_t at = (static_cast<size_t>(r) * channels + c) * 9 + 3 * k + l;
-              if (from.mask[at] != 0) sum += from.values[at], kept = 1;
-            }
-          const size_t to = (static_cast<size_t>(c) * rows + r) * 16 + 4 * y + x;
-          made.values[to] = static_cast<float>(sum), made.mask[to] = kept;
-        }
+    for (int32_t c = 0; c < channels; c++) {
+      const size_t at = (static_cast<size_t>(r) * channels + c) * 9, to = (static_cast<size_t>(c) * rows + r) * 16;
+      double sums[16] = {};
+      bool any = false;
+      for (int32_t t = 0; t < 9; t++) {  // of few that are kept: each is in up to two rows and columns
+        if (from.mask[at + t] == 0) continue;
+        const int32_t k = t / 3, l = t % 3;
+        for (int32_t y = std::max(0, 2 - k); y < std::min(4, 4 - k); y++)
+          for (int32_t x = std::max(0, 2 - l); x < std::min(4, 4 - l); x++) sums[4 * y + x] += from.values[at + t], made.mask[to + 4 * y + x] = 1;
+        any = true;
+      }
+      for (int32_t i = 0; any && i < 16; i++) made.values[to + i] = static_cast<float>(sums[i]);
+    }
   return made;
 }
 
@@ -93,22 +93,29 @@ struct WordWeights {
   int64_t kept = 0;
 };
 
-WordWeights in_words(const int8_t* weight, const int32_t* dims, bool transpose, int32_t blocks) {
+// The places of weights that are not 0: few, and looked for once.
+std::vector<int32_t> kept_of(const int8_t* weight, const int32_t* dims) {
+  std::vector<int32_t> places;
+  const int32_t count = dims[0] * dims[1] * dims[2] * dims[3];
+  for (int32_t i = 0; i < count; i++)
+    if (weight[i] != 0) places.push_back(i);
+  return places;
+}
+
+WordWeights in_words(const int8_t* weight, const std::vector<int32_t>& places, const int32_t* dims, bool transpose, int32_t blocks) {
   const int32_t outputs = dims[transpose ? 1 : 0], inputs = dims[transpose ? 0 : 1], taps = dims[2] * dims[3];
   const int32_t rows = outputs / blocks, parts = (inputs + 3) / 4;
   WordWeights made{{transpose ? parts : rows, transpose ? rows : parts, dims[2], dims[3]}, blocks, {}, {}, 0};
   made.words.assign(static_cast<size_t>(rows) * parts * taps * blocks, 0);
   made.mask.assign(static_cast<size_t>(rows) * parts * taps, 0);
-  for (int32_t r = 0; r < outputs; r++)
-    for (int32_t c = 0; c < inputs; c++)
-      for (int32_t t = 0; t < taps; t++) {
-        const int8_t value = weight[(transpose ? static_cast<size_t>(c) * outputs + r : static_cast<size_t>(r) * inputs + c) * taps + t];
-        if (value == 0) continue;
-        const size_t at = (transpose ? static_cast<size_t>(c / 4) * rows + r / blocks : static_cast<size_t>(r / blocks) * parts + c / 4) * taps + t;
-        made.words[at * blocks + r % blocks] |= static_cast<int32_t>(static_cast<uint32_t>(static_cast<uint8_t>(value)) << (8 * (c % 4)));
-        made.kept += made.mask[at] == 0;
-        made.mask[at] = 1;
-      }
+  for (const int32_t place : places) {
+    const int32_t t = place % taps, second = place / taps % dims[1], first = place / taps / dims[1];
+    const int32_t r = transpose ? second : first, c = transpose ? first : second;
+    const size_t at = (transpose ? static_cast<size_t>(c / 4) * rows + r / blocks : static_cast<size_t>(r / blocks) * parts + c / 4) * taps + t;
+    made.words[at * blocks + r % blocks] |= static_cast<int32_t>(static_cast<uint32_t>(static_cast<uint8_t>(weight[place])) << (8 * (c % 4)));
+    made.kept += made.mask[at] == 0;
+    made.mask[at] = 1;
+  }
   return made;
 }
 
@@ -116,10 +123,11 @@ constexpr double kMostAdded = 0.1;  // share of words, of zeros, that taking row
 
 WordWeights words_for(const Held& held, const Numbers& n, const int8_t* weight) {
   const int32_t outputs = n.transpose ? n.dims[1] : n.dims[0] / n.groups;
-  WordWeights single = in_words(weight, n.dims, n.transpose, 1);
+  const std::vector<int32_t> places = kept_of(weight, n.dims);
+  WordWeights single = in_words(weight, places, n.dims, n.transpose, 1);
   for (int32_t blocks : {4, 2}) {
     if (held.mode == GC_FLAT || blocks > isa().bytes->blocks || outputs % blocks != 0) continue;
-    WordWeights some = in_words(weight, n.dims, n.transpose, blocks);
+    WordWeights some = in_words(weight, places, n.dims, n.transpose, blocks);
     if (static_cast<double>(some.kept) * blocks <= (1 + kMostAdded) * static_cast<double>(single.kept)) return some;
   }
   return single;
