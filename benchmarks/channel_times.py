@@ -122,7 +122,8 @@ def main(asked: argparse.Namespace) -> None:
             if asked.only and not name.startswith(asked.only):
                 continue
             place = Path(root) / str(index)
-            settings = [*settings, "data={name: shapes, images: 200}", "training.steps=1", "evaluation.samples=64"]
+            settings = [*settings, "data={name: shapes, images: 200}", "training.steps=1", "training.batch_size=4"]
+            settings += ["training.discriminator_steps=1", "evaluation.samples=64"]
             for network in ("generator", "discriminator"):
                 settings.append(f"sparsity.{network}.density=1.0")
             options = [part for one in settings for part in ("--set", one)]

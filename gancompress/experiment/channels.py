@@ -152,9 +152,11 @@ def _cut(
             narrow.load_state_dict(state)
             return described, narrow.eval()
 
+        plain = written_out(whole)  # norms of weights are no part of what a file of it computes
+
         def clock(kept: Mapping[str, Tensor]) -> tuple[float, float]:
             assert timer is not None
-            return timer(whole, compile_generator(narrowed(kept)[1]), inputs)
+            return timer(plain, compile_generator(narrowed(kept)[1]), inputs)
 
         kept = choose(network, channels, scores, wanted, inputs, None if timer is None else clock, say)
         described, narrow = narrowed(kept)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from torch.nn.utils.parametrize import is_parametrized
 
 import gancompress
 from gancompress.api.finished import export
@@ -160,6 +161,20 @@ def test_a_target_is_met_and_measured_once(trained: Path, tmp_path: Path) -> Non
     assert few.training.init_from is not None
     widths = load(tmp_path / few.training.init_from.path).scalars["channels"]["widths"]
     assert all(1 <= count < width for count, width in widths.values())
+
+
+def test_what_normalises_weights_is_no_part_of_the_time(tmp_path: Path) -> None:
+    model = {"name": "biggan", "channels": 4, "latent_dim": 8, "conditional": True}
+    document = {**TINY, "data": {**TINY["data"], "resolution": 32}, "model": model}
+    recipe = parse_recipe({**document, "training": {"steps": 1, "batch_size": 2}}).recipe
+    path = Experiment(recipe, tmp_path, evaluates=False).run().path
+
+    def timer(whole: nn.Module, narrow: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[float, float]:
+        assert not any(is_parametrized(module) for module in whole.modules())
+        return 1.0, 1.0
+
+    with pytest.raises(ChannelError, match="is met by the whole network"):
+        plan_channels(open_source(path), 0.1, 2, (), tmp_path, target="ms=1000", timer=timer)
 
 
 @pytest.mark.parametrize(("options", "kind", "match"), [
