@@ -22,6 +22,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "biggan-deep": {"channels": 4, "latent_dim": 3, "attention": 16},
     # two groups in every block
     "r3gan": {"channels": 8, "group_width": 8, "blocks": 1, "latent_dim": 8, "embedding": 4},
+    # two channels at the largest size
+    "fastgan": {"channels": 16, "latent_dim": 8},
     # two channels at the largest size: with one, demodulation takes out all that a style does
     "stylegan2": {"channels": 32, "latent_dim": 8, "style_dim": 8, "mapping_layers": 2},
 }
@@ -51,7 +53,7 @@ def test_a_refusal_says_how_to_mend_it(name: str) -> None:
     kind = BACKBONES.get(name)
     config = kind.Config(**SMALL[name], conditional=True)
     # one that every backbone can make, and its neighbour, which none can
-    size = 128 if name.startswith("biggan") else 32
+    size = 128 if name.startswith(("biggan", "fastgan")) else 32
     with pytest.raises(BackboneError, match=rf"these have {size + 1}: .*--set data\.resolution={size}\)"):
         kind(config, ImageSpec(3, size + 1, CLASSES))
     for classes in ((), ("only",)):
