@@ -36,8 +36,10 @@ def _a_step_is_played_once() -> Iterator[None]:
     play, known = memory._largest_step, {}
 
     def once(trainer: Any) -> int | None:
-        loss = trainer.objective.loss
-        objective = dataclasses.replace(trainer.objective, seed=0, loss=(type(loss), loss.config))
+        if not hasattr(trainer.play, "objective"):
+            return play(trainer)
+        loss = trainer.play.objective.loss
+        objective = dataclasses.replace(trainer.play.objective, seed=0, loss=(type(loss), loss.config))
         networks = str(trainer.generator), str(trainer.discriminator), trainer.generator.image
         key = str((*networks, trainer.config, objective, trainer.group.world, trainer.device))
         if key not in known:

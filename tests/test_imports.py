@@ -44,7 +44,9 @@ ALLOWED: dict[str, set[str]] = {
 }
 ALLOWED["training"] = {*ALLOWED} - {"components", "recipe", "runs", "evaluation", "graphs", "lowering", "quantization",
                                     "architecture", "channels"}  # fmt: skip
-ALLOWED["export"] = {*ALLOWED} - {"training", "methods", "objectives"}
+ALLOWED["tasks"] = {"errors", "seeds", "components", "backbones", "cost", "data", "evaluation", "methods", "objectives",
+                    "recipe", "sparsity", "training"}  # fmt: skip
+ALLOWED["export"] = {*ALLOWED} - {"training", "methods", "objectives", "tasks"}
 ALLOWED["web"] = {"errors", "units", "kernels", "evaluation", "graphs", "lowering", "export"}
 ALLOWED["reconstruct"] = {"errors", "seeds", "graphs", "sparsity"}
 ALLOWED["experiment"] = {*ALLOWED} - {"reconstruct", "lowering"}

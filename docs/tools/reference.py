@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 __all__ = ["cli_page", "recipe_page"]
 
 #: key of a recipe, and what its page section is called when the key names a component
-COMPONENTS = {"data": "Data", "model": "Model", "loss": "Loss", "method": "Method", "pattern": "Pattern"}
+COMPONENTS = {
+    "data": "Data",
+    "model": "Model",
+    "task": "Task",
+    "loss": "Loss",
+    "method": "Method",
+    "pattern": "Pattern",
+}
 
 
 # --------------------------------------------------------------------------- recipes

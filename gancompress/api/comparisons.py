@@ -237,10 +237,10 @@ def plan_comparison(
     from gancompress.experiment.acceleration import device_of
     from gancompress.experiment.assemble import build_dataset
     from gancompress.experiment.memory import check_networks
-    from gancompress.experiment.networks import build_backbone
+    from gancompress.experiment.networks import build_architecture
 
     dataset = build_dataset(base.recipe)
-    check_networks(base.recipe, build_backbone(base.recipe, dataset.spec), device_of(base.recipe))
+    check_networks(base.recipe, build_architecture(base.recipe, dataset.spec), device_of(base.recipe))
     choices = multiplied(choices, wide, exported)
     plan = None
     if held.cost is not None:

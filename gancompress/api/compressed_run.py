@@ -46,7 +46,10 @@ def measure_compression(done: Compression) -> None:
     (done.directory / "compress").mkdir(exist_ok=True)
     for name, network in (("before", before), ("after", after)):
         pictures[name] = f"compress/{name}.png"
-        sample_grid(network, done.directory / pictures[name], columns=_GRID[0], rows=_GRID[1])
+        if network.translates:
+            opened.translate(network, done.directory / pictures[name], _GRID[1])
+        else:
+            sample_grid(network, done.directory / pictures[name], columns=_GRID[0], rows=_GRID[1])
     measured: dict[str, Any] = {
         **found.before_and_after("sparse"),
         "call": f"{_BATCH} images",

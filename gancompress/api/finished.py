@@ -121,6 +121,7 @@ def sample(
     seed: int = 0,
     step: str | int = "last",
     truncation: float = 1.0,
+    inputs: str | Path | None = None,
 ) -> Path:
     """Make images with the averaged generator of a run; as ``gancompress sample``.
 
@@ -133,6 +134,8 @@ def sample(
         seed: of the latents.
         step: checkpoint: ``last``, ``best`` or a number.
         truncation: draws the styles of a generator that has them towards their average: 1 leaves them as they are.
+        inputs: folder of images, for a generator that makes images of images; default: those that the run holds out,
+            else those of training. A grid shows them beside what becomes of them, and the target of a pair.
 
     Returns:
         Where the images are.
@@ -148,7 +151,13 @@ def sample(
     if path.suffix[1:2].isalpha() and path.suffix not in (".png", ".zip") and not path.is_dir():
         raise RunError(f"unknown ending {path.suffix!r}; end in .png, in .zip, or name a directory", where=str(path))
     return open_run(_directory(run)).sample(
-        path, count=count, label=label, seed=seed, step=str(step), truncation=truncation
+        path,
+        count=count,
+        label=label,
+        seed=seed,
+        step=str(step),
+        truncation=truncation,
+        inputs=None if inputs is None else Path(inputs),
     )
 
 
@@ -271,6 +280,11 @@ def _export_page(
         packed_file = Path(folder) / "generator.safetensors"
         tensors = export_run(opened, packed_file, step=step, values=values, rule=rule, compacted=compact)
         packed = load_packed(packed_file)
+    if packed.translates:
+        raise ExportError(
+            "eats images, and pages draw latents: export it packed, or with --format onnx",
+            where=str(opened.directory.path),
+        )
     with located(str(opened.directory.path)):
         site = write_site(packed, file, opened.directory.path.resolve().name, [f"step {int(step):,}"])
     beside = (site.blob, *site.module)

@@ -69,6 +69,7 @@ class Judge:
 
         from gancompress.experiment.assemble import build_dataset
         from gancompress.experiment.measure import Evaluator, check_evaluation, check_measurable, metric_record
+        from gancompress.experiment.networks import build_task
 
         # norms are merged into the weights with their running averages
         config = self.run.recipe.evaluation.model_copy(update={"batch_norm": "running", "weights": "ema"})
@@ -76,7 +77,7 @@ class Judge:
         dataset = build_dataset(self.run.recipe)
         check_measurable(config, dataset)
         self.observer.message("measuring the generator in float32 and in int8")
-        evaluator = Evaluator(config, dataset, torch.device("cpu"), self.observer)
+        evaluator = Evaluator(config, dataset, torch.device("cpu"), self.observer, build_task(self.run.recipe))
         seeds = range(config.seed, config.seed + SEEDS)
         found = []
         for network in (exact, coded):

@@ -17,7 +17,7 @@ from gancompress.report.comparison_table import shown_comparison
 from gancompress.report.compression import shown_compression
 from gancompress.report.summary import shown_run
 from gancompress.report.words import metric_value
-from gancompress.runs.record import ROLES, Metric, mapping, metrics_of, number, read_run
+from gancompress.runs.record import Metric, mapping, metrics_of, number, read_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -157,8 +157,8 @@ class RunOutcome(_Outcome):
 
     @property
     def densities(self) -> Mapping[str, float]:
-        """Exact share of kept weights per role."""
-        return {role: found for role in ROLES if (found := self.record.exact_density(role)) is not None}
+        """Exact share of kept weights per network."""
+        return {role: found for role in self.record.networks if (found := self.record.exact_density(role)) is not None}
 
     @functools.cached_property
     def cost(self) -> Cost:

@@ -65,7 +65,10 @@ def _made(directory: Path) -> tuple[dict[str, object], dict[str, bytes]]:
                 f"it has about {size(expected)}, and a report takes {size(MOST_BYTES)}; gancompress export --format "
                 "web makes a page of its own"
             )
-        blobs = {FILE: blob_of(load_packed(file))}
+        packed = load_packed(file)
+        if packed.translates:
+            raise ExportError("it eats images, and a page draws latents")
+        blobs = {FILE: blob_of(packed)}
         note: dict[str, object] = {"step": step}
         if opened.directory.read_json("compress.json"):
             try:

@@ -1,4 +1,4 @@
-"""The description of a pair of networks: backbone, config as built, images, and the shape of every tensor."""
+"""The description of the networks of a run: backbone, config as built, images, and the shape of every tensor."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from gancompress.components.registry import BACKBONES
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError, ComponentError
 from gancompress.recipe.components import config_type
+from gancompress.sparsity.state import PAIR, role_of
 from gancompress.sparsity.weights import steady
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ Shapes: TypeAlias = dict[str, tuple[int, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """What both networks of a run are.
+    """What the networks of a run are.
 
     Attributes:
         backbone: registered name.
@@ -41,6 +42,7 @@ class Architecture:
         shapes: of every tensor of a network's state, by role and name. Where they differ from what the config gives,
             layers were made narrower. A role that is missing is as the config has it.
         widths: what a search for widths came to, by role; empty without one.
+        beside: what networks are called that play beside the pair.
         made: the backbone, where it is at hand.
     """
 
@@ -50,6 +52,7 @@ class Architecture:
     image: ImageSpec
     shapes: Mapping[Name, Shapes] = dataclasses.field(default_factory=dict)
     widths: Mapping[Role, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    beside: tuple[Name, ...] = ()
     made: Backbone[BackboneConfig] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -61,7 +64,12 @@ class Architecture:
         origin = BACKBONES.entry(name).origin
         if origin.endswith(".py"):  # where it lies here says nothing elsewhere
             origin = PurePath(origin).name
-        return cls(name, origin, config, backbone.image, {}, widths or {}, backbone)
+        return cls(name, origin, config, backbone.image, {}, widths or {}, made=backbone)
+
+    @property
+    def names(self) -> tuple[Name, ...]:
+        """What the networks are called: the pair first, by their roles."""
+        return (*PAIR, *self.beside)
 
     @property
     def builtin(self) -> bool:
@@ -88,6 +96,7 @@ class Architecture:
             "image": self.image.to_json(),
             "shapes": {role: {name: list(shape) for name, shape in own.items()} for role, own in self.shapes.items()},
             "widths": {role: dict(width) for role, width in self.widths.items()},
+            **({"beside": list(self.beside)} if self.beside else {}),
         }
 
     @classmethod
@@ -105,6 +114,7 @@ class Architecture:
             return cls(
                 str(content["backbone"]), str(content.get("origin", "")), dict(content["config"]),
                 ImageSpec.from_json(content["image"]), shapes, dict(content.get("widths", {})),
+                tuple(map(str, content.get("beside", ()))),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BackboneError(f"not the description of an architecture ({error!r})") from error
@@ -132,6 +142,11 @@ class Architecture:
             raise BackboneError(f"the config does not fit backbone {self.backbone!r}: {key}: {first['msg']}") from error
         backbone: Any = BACKBONES.get(self.backbone)
         return cast("Backbone[BackboneConfig]", backbone(settings, self.image))
+
+    def network(self, name: Name) -> Generator | Discriminator:
+        """Build one network, as :meth:`generator` does."""
+        make = self.make()
+        return self._cut(make.generator() if role_of(name) == "generator" else make.discriminator(), name)
 
     def generator(self) -> Generator:
         """Build the generator; its weights are drawn from torch's global generator, then cut where it is narrower.

@@ -28,6 +28,7 @@ __all__ = [
     "Generator",
     "PrunableWeight",
     "StyleGenerator",
+    "Translator",
     "WeightKind",
     "Width",
     "blank_inputs",
@@ -77,6 +78,11 @@ class _Network(nn.Module):
     #: the sparse kernels is faster then
     any_memory_format = False
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one of its inputs, without the axis of the batch."""
+        return self.image.channels, self.image.resolution, self.image.resolution
+
     def output_layer(self) -> nn.Module:
         """Return the layer that makes the image or the logits."""
         raise NotImplementedError(f"{type(self).__name__} must say which layer is its output")
@@ -102,7 +108,14 @@ class Generator(_Network):
     """
 
     latent_dim: int
+    #: whether it eats images, of another domain, instead of latents
+    translates = False
     truncation: float = 1.0
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of a latent."""
+        return (self.latent_dim,)
 
     def truncate(self, psi: float) -> None:
         """Trade variety for quality in evaluation mode: 1 is the network as trained, 0 its average.
@@ -138,11 +151,28 @@ class StyleGenerator(Generator):
         self.truncation = psi
 
 
+class Translator(Generator):
+    """Images of one domain to images of another, of the same size.
+
+    Shape: ``forward(x: (B, C, H, W) float in [-1, 1], labels: None) -> (B, C, H, W) float in [-1, 1]``.
+    """
+
+    latent_dim = 0
+    num_classes = 0
+    translates = True
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of an image."""
+        return self.image.channels, self.image.resolution, self.image.resolution
+
+
 class Discriminator(_Network):
     """Images to logits.
 
     Shape: ``forward(x: (B, C, H, W) float in [-1, 1], labels: (B,) int64 or None) -> (B,) float``, before any loss
-    non-linearity.
+    non-linearity. One that plays against a :class:`Translator` may give a logit per patch, (B, h, w), and see what that
+    was given beside what it made, (B, 2C, H, W): its ``input_shape`` says so.
     """
 
     #: whether a logit depends on the other images of its batch, as under minibatch standard deviation. Real and
@@ -203,10 +233,7 @@ def blank_inputs(network: Generator | Discriminator, count: int) -> tuple[Tensor
     """Return zeros that a network takes, on its device: latents or images (count, ...), and labels (count,) or None."""
     device = next(network.parameters()).device
     labels = torch.zeros(count, dtype=torch.int64, device=device) if network.num_classes else None
-    if isinstance(network, Generator):
-        return torch.zeros(count, network.latent_dim, device=device), labels
-    image = network.image
-    return torch.zeros(count, image.channels, image.resolution, image.resolution, device=device), labels
+    return torch.zeros(count, *network.input_shape, device=device), labels
 
 
 class Width(NamedTuple):

@@ -18,7 +18,7 @@ from gancompress.bench.styles import fold
 from gancompress.bench.timing import Ratio, alternate, keep_memory, machine, ratios
 from gancompress.cost.profile import profile
 from gancompress.experiment.assemble import build_dataset
-from gancompress.experiment.budgets import ROLES, build_budgets, masked_weights, with_densities
+from gancompress.experiment.budgets import build_budgets, masked_weights, with_densities
 from gancompress.experiment.networks import build_backbone, build_networks
 from gancompress.export.compiled import compile_generator
 from gancompress.export.plain import plain_copy
@@ -107,7 +107,7 @@ def bench_infer(
     missing: dict[str, str] = {}
     with torch.no_grad():
         for batch in batches:
-            z = torch.randn(batch, generator.latent_dim, generator=seeded(recipe.seed, "bench", batch))
+            z = torch.randn(batch, *generator.input_shape, generator=seeded(recipe.seed, "bench", batch))
             labels = torch.arange(batch) % generator.num_classes if generator.num_classes else None
             inputs = (z,) if labels is None else (z, labels)
             steps: dict[str, Callable[[], object]] = {name: _call(net, inputs) for name, net in dense.items()}
@@ -150,7 +150,7 @@ def random_masks(recipe: Recipe, networks: Networks) -> dict[str, Tensor]:
     Raises:
         RecipeError: a layer cannot keep so few.
     """
-    weights = {role: masked_weights(networks.of(role), recipe.sparsity) for role in ROLES}
+    weights = {name: masked_weights(network, recipe.sparsity) for name, network in networks.named.items()}
     budget = build_budgets(recipe, weights)["generator"]
     shapes = {name: tuple(weight.parameter.shape) for name, weight in weights["generator"].items()}
     masks = at_random(budget.units, shapes, budget.counts, seeded(recipe.seed, "bench", "masks"))

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from gancompress.backbones import folding
 from gancompress.backbones.layers import DownBlock, FirstDownBlock, UpBlock, normalise
+from gancompress.errors import RecipeError
+from gancompress.training.latent import LatentPlay
 from gancompress.training.objective import frozen
 
 if TYPE_CHECKING:
@@ -129,7 +131,9 @@ class PlainStep:
         weights: Mapping[Role, Mapping[str, PrunableWeight]],
         style: Style | None = None,
     ) -> None:
-        self._trainer, self._style = trainer, style or Style()
+        if not isinstance(trainer.play, LatentPlay):
+            raise RecipeError("bench train times steps of the task latent, and this recipe has another")
+        self._trainer, self._play, self._style = trainer, trainer.play, style or Style()
         networks: dict[Role, nn.Module] = {"generator": trainer.generator, "discriminator": trainer.discriminator}
         if self._style.published:
             for network in networks.values():
@@ -158,11 +162,11 @@ class PlainStep:
         t, config, style = self._trainer, self._trainer.config, self._style
         generator, discriminator = self._called["generator"], self._called["discriminator"]
         for _ in range(config.discriminator_steps):
-            real = t.source.real(config.batch_size, self._draw)
-            latents = t.source.latents(config.batch_size, "discriminator", self._draw)
+            real = self._play.source.real(config.batch_size, self._draw)
+            latents = self._play.source.latents(config.batch_size, "discriminator", self._draw)
             self._draw += 1
             self._optimizers["discriminator"].zero_grad()
-            with t.objective.autocast(t.device):
+            with self._play.objective.autocast(t.device):
                 with torch.no_grad() if style.no_graph else contextlib.nullcontext():
                     fake = generator(latents.z, latents.labels).detach()
                 if style.joint:
@@ -172,16 +176,16 @@ class PlainStep:
                 else:
                     real_logits = discriminator(real.images, real.labels)
                     fake_logits = discriminator(fake, latents.labels)
-            self._finish("discriminator", t.objective.loss.discriminator(real_logits, fake_logits))
-        latents = t.source.latents(config.generator_batch_size or config.batch_size, "generator", self._draw)
+            self._finish("discriminator", self._play.objective.loss.discriminator(real_logits, fake_logits))
+        latents = self._play.source.latents(config.generator_batch_size or config.batch_size, "generator", self._draw)
         self._optimizers["generator"].zero_grad()
         with frozen(t.discriminator) if style.no_gradients else contextlib.nullcontext():
-            with t.objective.autocast(t.device):
+            with self._play.objective.autocast(t.device):
                 logits = [discriminator(generator(latents.z, latents.labels), latents.labels)]
-                if t.objective.loss.compares:
+                if self._play.objective.loss.compares:
                     with torch.no_grad():
                         logits.append(discriminator(real.images, real.labels))
-            self._finish("generator", t.objective.loss.generator(*logits))
+            self._finish("generator", self._play.objective.loss.generator(*logits))
         with torch.no_grad():
             if style.batched:
                 torch._foreach_lerp_(self._average, self._live, 0.001)

@@ -23,7 +23,7 @@ plugins = group(
 
 
 #: what a component is
-Kind = StrEnum("Kind", "method pattern backbone dataset loss metric extractor tracker")
+Kind = StrEnum("Kind", "method pattern backbone dataset task loss metric extractor tracker")
 #: what there is a template of
 NewKind = StrEnum("NewKind", "method pattern backbone dataset metric loss")
 

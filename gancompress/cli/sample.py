@@ -32,6 +32,14 @@ def sample(
             "--truncation", min=0, max=2, help="Draw styles towards their average: 1 leaves them, 0 is the average."
         ),
     ] = 1.0,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(
+            "--inputs",
+            help="A folder of images, for a generator that makes images of images. [default: those that the run holds "
+            "out]",
+        ),
+    ] = None,
 ) -> None:
     """Make images with the averaged generator of a run.
 
@@ -39,6 +47,6 @@ def sample(
     """
     from gancompress import api
 
-    made = api.sample(run, out, count=count, label=label, seed=seed, step=step, truncation=truncation)
+    made = api.sample(run, out, count=count, label=label, seed=seed, step=step, truncation=truncation, inputs=inputs)
     typer.echo(f"written: {made}")
     note_other_protocols(run, step)

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gancompress.cost.counter import TrainingCounter
 from gancompress.cost.profile import FLOPS_PER_MAC, profile, sample_cost
 from gancompress.cost.training import training_cost
 from gancompress.errors import RecipeError
 from gancompress.experiment.assemble import build_loss
 from gancompress.experiment.budgets import ROLES, build_budgets, build_method, connected_weights
 from gancompress.experiment.groups import channel_groups
-from gancompress.experiment.networks import Networks, build_architecture, build_networks
+from gancompress.experiment.networks import Networks, build_architecture, build_networks, build_task
 from gancompress.experiment.teacher import build_distillation
 from gancompress.methods.base import NetView, Plan
 from gancompress.seeds import generator as seeded
+from gancompress.sparsity.state import role_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 
     from gancompress.architecture.description import Architecture
     from gancompress.backbones.base import PrunableWeight
+    from gancompress.cost.counter import TrainingCounter
     from gancompress.cost.profile import NetworkProfile
     from gancompress.data.base import ImageSpec
     from gancompress.methods.base import Method, MethodConfig, Round
     from gancompress.recipe.schema import Recipe
-    from gancompress.sparsity.state import Budget, Role, SparseState
+    from gancompress.sparsity.state import Budget, Name, SparseState
 
 __all__ = ["Price", "final_masks", "price"]
 
@@ -77,7 +78,7 @@ def price(recipe: Recipe, image: ImageSpec) -> Price:
     """
     architecture = build_architecture(recipe, image)
     networks = build_networks(architecture, recipe.seed)
-    profiles: dict[Role, NetworkProfile] = {role: profile(networks.of(role)) for role in ROLES}
+    profiles: dict[Name, NetworkProfile] = {name: profile(network) for name, network in networks.named.items()}
     method = build_method(recipe)
     plays = [
         _Play(recipe, method, architecture, networks, variant=0),
@@ -114,13 +115,13 @@ def final_masks(recipe: Recipe, architecture: Architecture, networks: Networks) 
 
 def _check_layers(play: _Play) -> None:
     """Raise if a layer ends without a single weight: nothing would pass through it."""
-    for role in ROLES:
-        for name, kept in play.states[role].budgets.items():
+    for role, state in play.states.items():
+        for name, kept in state.budgets.items():
             if not kept:
                 size = play.budgets[role].sizes[name]
                 raise RecipeError(
                     f"leaves {name} of the {role} none of its {size:,} weights; ask for a higher density, or "
-                    f"keep some with --set sparsity.{role}.min_layer_density=0.01"
+                    f"keep some with --set sparsity.{role_of(role)}.min_layer_density=0.01"
                 )
 
 
@@ -140,16 +141,12 @@ class _Play:
         self.loss = build_loss(recipe)
         taught = build_distillation(recipe, networks)
         self.teacher_macs, self.judges = taught and taught.macs(), bool(taught and taught.judged)
-        self.counter = TrainingCounter(
-            batch_size=training.batch_size,
-            generator_batch_size=training.generator_batch_size or training.batch_size,
-            discriminator_steps=training.discriminator_steps,
-        )
-        weights = {role: connected_weights(networks.of(role), recipe.sparsity) for role in ROLES}
-        self.budgets: dict[Role, Budget] = build_budgets(recipe, weights)
+        self.counter = build_task(recipe).counter(training)
+        weights = {name: connected_weights(network, recipe.sparsity) for name, network in networks.named.items()}
+        self.budgets: dict[Name, Budget] = build_budgets(recipe, weights)
         asked = {role: self.budgets[role].density for role in ROLES}
         self.rounds: Sequence[Round] = method.rounds(training.steps, asked)
-        self.views: dict[Role, NetView] = {role: self._view(role, weights[role]) for role in ROLES}
+        self.views: dict[Name, NetView] = {name: self._view(name, weights[name]) for name in weights}
         if method.sees_channels:
             for role, view in self.views.items():
                 groups = channel_groups(architecture, role, networks.of(role), weights[role])
@@ -158,17 +155,17 @@ class _Play:
             generator, discriminator = (self.views[role] for role in ROLES)
             self.views["generator"] = dataclasses.replace(generator, other=discriminator)
             self.views["discriminator"] = dataclasses.replace(discriminator, other=generator)
-        self.states: dict[Role, SparseState] = {}
+        self.states: dict[Name, SparseState] = {}
         self.updates = 0
         self.certain = True
 
-    def _view(self, role: Role, prunable: Mapping[str, PrunableWeight]) -> NetView:
+    def _view(self, role: Name, prunable: Mapping[str, PrunableWeight]) -> NetView:
         rng = seeded(self.variant, "price", role)
         weights = {name: weight.parameter.detach() for name, weight in prunable.items()}
         made_up = {name: torch.randn(weight.shape, generator=rng) for name, weight in weights.items()}
         nothing = torch.zeros(0, dtype=torch.float64)
         return NetView(
-            role=role,
+            role=role_of(role),
             weights=weights,
             budget=self.budgets[role],
             gradients=made_up,
@@ -197,30 +194,30 @@ class _Play:
         before = 0
         for index, current in enumerate(self.rounds):
             if index:
-                self.states = {role: self._next(role, current, index) for role in ROLES}
+                self.states = {name: self._next(name, current, index) for name in self.views}
             self._round(current, index, before)
             before += current.steps
         return self.counter
 
-    def _next(self, role: Role, current: Round, index: int) -> SparseState:
+    def _next(self, role: Name, current: Round, index: int) -> SparseState:
         view = dataclasses.replace(self.views[role], total_steps=current.steps, round=index)
         rng = seeded(self.recipe.seed, "topology", role, index, "next_round")
         return self.method.next_round(self.states[role], view, current, rng)
 
     def _round(self, current: Round, index: int, before: int) -> None:
-        changes: dict[Role, list[tuple[int, Mapping[str, int]]]] = {
-            role: self._role_round(role, current, index) for role in ROLES
+        changes: dict[Name, list[tuple[int, Mapping[str, int]]]] = {
+            name: self._role_round(name, current, index) for name in self.views
         }
         self._extras(current, index, before, changes["discriminator"])
         self._paths(current, before, changes["generator"])
         measure = self.method.measure
         if measure is not None:
             times = (before + current.steps) // measure.every - before // measure.every
-            self.counter.measure({role: self.states[role].budgets for role in ROLES}, times)
+            self.counter.measure({name: state.budgets for name, state in self.states.items()}, times)
 
-    def _role_round(self, role: Role, current: Round, index: int) -> list[tuple[int, Mapping[str, int]]]:
+    def _role_round(self, role: Name, current: Round, index: int) -> list[tuple[int, Mapping[str, int]]]:
         """Count one round of one network; return the step from which each set of budgets holds."""
-        plans = [(step, self.method.plan(role, step, current.steps)) for step in range(1, current.steps + 1)]
+        plans = [(step, self.method.plan(role_of(role), step, current.steps)) for step in range(1, current.steps + 1)]
         due = [step for step, plan in plans if Plan.UPDATE in plan]
         self.updates += len(due)
         played = set(due if len(due) <= _UPDATES else [due[i * len(due) // _UPDATES] for i in range(_UPDATES)])
@@ -252,7 +249,7 @@ class _Play:
             self.counter.advance(role, budgets, end - start)
             wanted = sum(start <= step < end for step in dense)
             if always or self.states[role].backward:
-                wanted = (end - start) * (self.counter.discriminator_steps if role == "discriminator" else 1)
+                wanted = (end - start) * self.counter.optimizer_steps(role)
             self.counter.dense_gradient(role, budgets, wanted)
             if role == "discriminator" and self.loss.compares:
                 self.counter.compare(budgets, end - start)

@@ -367,7 +367,7 @@ def _with_numbers(known: CellResult, run: RunRecord) -> CellResult:
         ),
         protocol=str(protocol.get("text", "not recorded")),
         protocol_hash=str(protocol.get("hash", "")),
-        densities={role: found for role in ROLES if (found := run.exact_density(role)) is not None},
+        densities={role: found for role in run.networks if (found := run.exact_density(role)) is not None},
         kept=sum(int(number(layer.get("nonzeros")) or 0) for layer in run.layers("generator")),
         training_flops=_counted(cost, "theory", "training", "flops"),
         inference_flops=_counted(cost, "theory", "inference", "generator", "flops"),

@@ -13,7 +13,8 @@ from gancompress.comparison.shipped import Clock
 from gancompress.errors import GancompressError
 from gancompress.experiment.finished import open_run
 from gancompress.experiment.measure import Evaluator, metric_record
-from gancompress.export.loading import LoadedGenerator
+from gancompress.experiment.networks import build_task
+from gancompress.export.loading import compiled_file
 from gancompress.export.packed import export_run, file_name, load_packed
 from gancompress.progress import Silent
 from gancompress.storage.atomic import write_json
@@ -68,10 +69,10 @@ def _evaluate(
         return
     say(f"evaluating {cell.name} with the values {values}")
     path = _exported(folder, cell, values)
-    network = LoadedGenerator(load_packed(path), path).network
+    network = compiled_file(path)
     # norms are merged into the weights with their running averages, spectral norms with what they divide by
     config = run.recipe.evaluation.model_copy(update={"batch_norm": "running", "weights": "ema"})
-    evaluator = Evaluator(config, dataset, torch.device("cpu"), Silent())
+    evaluator = Evaluator(config, dataset, torch.device("cpu"), Silent(), build_task(run.recipe))
     measured = evaluator(network, exported_from=run.generator())
     (run.directory.path / "evaluations").mkdir(exist_ok=True)
     run.directory.write_json(
@@ -103,7 +104,7 @@ def measure_noise(
     run = open_run(folder.run_path(cell))
     config, values = run.recipe.evaluation, []
     generator = run.generator(weights=config.weights)
-    evaluator = Evaluator(config, dataset, torch.device("cpu"), Silent())
+    evaluator = Evaluator(config, dataset, torch.device("cpu"), Silent(), build_task(run.recipe))
     try:
         for seed in range(config.seed, config.seed + count):
             evaluator.config = config.model_copy(update={"seed": seed, "metrics": config.metrics[:1]})

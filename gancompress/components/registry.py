@@ -405,6 +405,7 @@ METHODS: Registry[type[Method[Any]]] = _registry("method", "methods", "methods.b
 PATTERNS: Registry[type[Any]] = _registry("pattern", "patterns", "sparsity.patterns.base:Pattern")
 BACKBONES: Registry[type[Backbone[Any]]] = _registry("backbone", "backbones", "backbones.base:Backbone")
 DATASETS: Registry[type[Dataset[Any]]] = _registry("dataset", "datasets", "data.base:Dataset")
+TASKS: Registry[type[Any]] = _registry("task", "tasks", "tasks.base:Task")
 LOSSES: Registry[type[Any]] = _registry("loss", "losses", "objectives.base:Loss")
 METRICS: Registry[type[Any]] = _registry("metric", "metrics", "evaluation.metrics:Metric")
 EXTRACTORS: Registry[type[Any]] = _registry(
@@ -415,5 +416,5 @@ TRACKERS: Registry[type[Any]] = _registry("tracker", "trackers", "tracking.base:
 #: every registry, by the plural that its entry-point group ends in
 REGISTRIES: Final[Mapping[str, Registry[Any]]] = {
     registry.plural: registry
-    for registry in (METHODS, PATTERNS, BACKBONES, DATASETS, LOSSES, METRICS, EXTRACTORS, TRACKERS)
+    for registry in (METHODS, PATTERNS, BACKBONES, DATASETS, TASKS, LOSSES, METRICS, EXTRACTORS, TRACKERS)
 }

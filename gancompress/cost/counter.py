@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 from pydantic import ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
 
 from gancompress.errors import CheckpointError
+from gancompress.sparsity.state import PAIR
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from gancompress.cost.profile import Counting
-    from gancompress.sparsity.state import Role
+    from gancompress.sparsity.state import Name
 
-__all__ = ["NonzeroCount", "TrainingCounter"]
+__all__ = ["NonzeroCount", "TrainingCounter", "Work"]
 
 
 @dataclasses.dataclass
@@ -54,11 +55,26 @@ class NonzeroCount:
         return self.weights.get(name, 0) + (self.amount - self.masked.get(name, 0)) * size
 
 
-_Counts: TypeAlias = Annotated[dict[Literal["generator", "discriminator"], NonzeroCount], Field(min_length=2)]
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What one network computes in a training step, in samples of the whole run.
+
+    Attributes:
+        step: forward-equivalents of a training step (forward 1, backward to the input 1, to the weights 1).
+        gradient: samples whose gradient to the weights one optimizer step takes.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid"}
+
+    step: NonNegativeInt
+    gradient: NonNegativeInt
 
 
-def _no_counts() -> dict[Role, NonzeroCount]:
-    return {"generator": NonzeroCount(), "discriminator": NonzeroCount()}
+_Counts: TypeAlias = Annotated[dict[str, NonzeroCount], Field(min_length=2)]
+
+
+def _no_counts(names: Iterable[Name] = PAIR) -> dict[Name, NonzeroCount]:
+    return {name: NonzeroCount() for name in names}
 
 
 @dataclasses.dataclass
@@ -72,10 +88,12 @@ class TrainingCounter:
         batch_size: real images per discriminator step (b); the discriminator also sees b generated ones.
         generator_batch_size: images per generator step (g).
         discriminator_steps: discriminator steps per training step (n_d).
-        steps: per role, training steps and their non-zeros.
-        dense_gradients: per role, optimizer steps whose gradient was wanted at masked positions too.
-        extra: per reason and role, forward-equivalents (samples) beyond the training steps; see :meth:`count_extra`.
+        steps: per network, training steps and their non-zeros.
+        dense_gradients: per network, optimizer steps whose gradient was wanted at masked positions too.
+        extra: per reason and network, forward-equivalents (samples) beyond the training steps; see :meth:`count_extra`.
         beside: per reason and way of counting, multiply-adds outside both networks.
+        work: by name, of a task with steps of its own, each with one optimizer step per network; empty for images of
+            latents, whose pair computes what the sizes above say.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid"}
@@ -87,23 +105,50 @@ class TrainingCounter:
     dense_gradients: _Counts = dataclasses.field(default_factory=_no_counts)
     extra: dict[str, _Counts] = dataclasses.field(default_factory=dict)
     beside: dict[str, dict[Literal["published", "executed"], NonNegativeInt]] = dataclasses.field(default_factory=dict)
+    work: dict[str, Work] = dataclasses.field(default_factory=dict)
 
-    def advance(self, role: Role, budgets: Mapping[str, int], steps: int = 1) -> None:
+    def __post_init__(self) -> None:
+        if not {*self.names} <= {*self.steps}:
+            self.steps, self.dense_gradients = _no_counts(self.names), _no_counts(self.names)
+
+    @property
+    def names(self) -> tuple[Name, ...]:
+        """What the networks are called."""
+        return tuple(self.work) or PAIR
+
+    def forward_equivalents(self, name: Name) -> int:
+        """Return the forward-equivalents (samples) of one training step of a network."""
+        if self.work:
+            return self.work[name].step
+        b, g, n_d = self.batch_size, self.generator_batch_size, self.discriminator_steps
+        return b * n_d + 3 * g if name == "generator" else 6 * b * n_d + 2 * g
+
+    def gradient_samples(self, name: Name) -> int:
+        """Return how many samples one optimizer step of a network takes the gradient to its weights of."""
+        if self.work:
+            return self.work[name].gradient
+        return self.generator_batch_size if name == "generator" else 2 * self.batch_size
+
+    def optimizer_steps(self, name: Name) -> int:
+        """Return how many optimizer steps of a network are a training step."""
+        return self.discriminator_steps if name == "discriminator" and not self.work else 1
+
+    def advance(self, role: Name, budgets: Mapping[str, int], steps: int = 1) -> None:
         """Count ``steps`` training steps that ``role`` took with ``budgets`` non-zeros per tensor.
 
-        Call it for both roles. Tensors that ``budgets`` does not name count as dense, so a dense network passes an
+        Call it for every network. Tensors that ``budgets`` does not name count as dense, so a dense network passes an
         empty mapping. It may be called once per step or once per stretch between two topology updates.
         """
         self.steps[role].add(budgets, steps)
 
-    def dense_gradient(self, role: Role, budgets: Mapping[str, int], times: int = 1) -> None:
+    def dense_gradient(self, role: Name, budgets: Mapping[str, int], times: int = 1) -> None:
         """Count ``times`` optimizer steps of ``role`` whose gradient was also wanted at masked positions.
 
         When all ``n_d`` discriminator steps of a training step made a dense gradient, ``times`` is ``n_d``.
         """
         self.dense_gradients[role].add(budgets, times)
 
-    def count_extra(self, reason: str, role: Role, budgets: Mapping[str, int], samples: int) -> None:
+    def count_extra(self, reason: str, role: Name, budgets: Mapping[str, int], samples: int) -> None:
         """Count forward-equivalents beyond the training steps.
 
         Args:
@@ -113,9 +158,9 @@ class TrainingCounter:
             budgets: its non-zeros per tensor at that time; tensors that are not named were dense.
             samples: samples times forward-equivalents each (forward 1, backward to the input 1, to the weights 1).
         """
-        self.extra.setdefault(reason, _no_counts())[role].add(budgets, samples)
+        self.extra.setdefault(reason, _no_counts(self.names))[role].add(budgets, samples)
 
-    def measure(self, budgets: Mapping[Role, Mapping[str, int]], times: int = 1) -> None:
+    def measure(self, budgets: Mapping[Name, Mapping[str, int]], times: int = 1) -> None:
         """Count ``times`` measurements of signals around a generator step (see ``methods.base.Measure``).
 
         Each is two more generator forwards on the same latents (g each), before and after the step, the discriminator
@@ -125,13 +170,15 @@ class TrainingCounter:
         samples = 2 * self.generator_batch_size + self.batch_size
         self.count_extra("measurement", "discriminator", budgets["discriminator"], times * samples)
 
-    def probe(self, role: Role, times: int = 1) -> None:
+    def probe(self, role: Name, times: int = 1) -> None:
         """Count ``times`` probe batches: the dense gradient of one role's loss, before any mask exists.
 
         The discriminator's probe is a discriminator step (D: 6 b, G: b), the generator's a generator step
         (G: 3 g, D: 2 g), both without an optimizer step.
         """
-        if role == "discriminator":
+        if self.work:
+            self.count_extra("probe", role, {}, self.work[role].step * times)
+        elif role == "discriminator":
             self.count_extra("probe", "discriminator", {}, 6 * self.batch_size * times)
             self.count_extra("probe", "generator", {}, self.batch_size * times)
         else:
@@ -176,6 +223,8 @@ class TrainingCounter:
         found = dataclasses.asdict(self)
         if not self.beside:  # as it was before there were teachers
             del found["beside"]
+        if not self.work:
+            del found["work"]
         return found
 
     @classmethod

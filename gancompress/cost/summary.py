@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gancompress.backbones.base import Discriminator
     from gancompress.cost.counter import TrainingCounter
     from gancompress.cost.profile import LayerCost
-    from gancompress.sparsity.state import Role
+    from gancompress.sparsity.state import Name
     from gancompress.sparsity.units import Units
 
 __all__ = ["measure_latency", "network_bytes", "optimizer_bytes", "run_cost"]
@@ -37,21 +37,21 @@ _COUNTED: Final = (
 
 
 def run_cost(
-    networks: Mapping[Role, Generator | Discriminator],
-    budgets: Mapping[Role, Mapping[str, int]],
-    optimizers: Mapping[Role, Optimizer],
+    networks: Mapping[Name, Generator | Discriminator],
+    budgets: Mapping[Name, Mapping[str, int]],
+    optimizers: Mapping[Name, Optimizer],
     counter: TrainingCounter,
     training_seconds: float,
-    units: Mapping[Role, Mapping[str, Units]] | None = None,
+    units: Mapping[Name, Mapping[str, Units]] | None = None,
 ) -> dict[str, Any]:
     """Return ``cost.json`` of a run that ended.
 
     The generator's forward pass is timed here, one image at a time, in this process.
 
     Args:
-        networks: both, as they are now.
+        networks: all, by name, as they are now.
         budgets: kept weights per tensor at the end of training; tensors that are not named are dense.
-        optimizers: of both.
+        optimizers: of all.
         counter: what training did, up to its last step.
         training_seconds: measured.
         units: per network, what is kept or dropped as one in the tensors that hold the recipe's pattern; without any of
@@ -87,7 +87,7 @@ def run_cost(
     }
 
 
-def _layer(role: Role, layer: LayerCost, nonzeros: int, units: Mapping[str, Units]) -> dict[str, Any]:
+def _layer(role: Name, layer: LayerCost, nonzeros: int, units: Mapping[str, Units]) -> dict[str, Any]:
     # recipes without a pattern keep their bytes
     own = {"unit": list(units[layer.name].box) if layer.name in units else None} if units and layer.prunable else {}
     return {
@@ -147,7 +147,7 @@ def measure_latency(network: Generator, batch: int = 1, *, repeats: int = 11, wa
     weight = next(network.parameters())
     device = weight.device
     rng = random_generator(0, "latency")
-    z = torch.randn(batch, network.latent_dim, generator=rng).to(device, weight.dtype)
+    z = torch.randn(batch, *network.input_shape, generator=rng).to(device, weight.dtype)
     labels = torch.arange(batch, device=device) % network.num_classes if network.num_classes else None
     seconds: list[float] = []
     with evaluating(network):

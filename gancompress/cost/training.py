@@ -22,18 +22,12 @@ if TYPE_CHECKING:
 
     from gancompress.cost.counter import NonzeroCount, TrainingCounter
     from gancompress.cost.profile import Counting, NetworkProfile
-    from gancompress.sparsity.state import Role
+    from gancompress.sparsity.state import Name
 
-__all__ = ["TrainingCost", "forward_equivalents", "training_cost"]
+__all__ = ["TrainingCost", "training_cost"]
 
 #: extra work that dense training with the same objective does as well
 _SHARED = frozenset({"penalty", "real_logits", "teacher", "path_length"})
-
-
-def forward_equivalents(counter: TrainingCounter, role: Role) -> int:
-    """Return the forward-equivalents (samples) of one training step of ``role``."""
-    b, g, n_d = counter.batch_size, counter.generator_batch_size, counter.discriminator_steps
-    return b * n_d + 3 * g if role == "generator" else 6 * b * n_d + 2 * g
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +36,7 @@ class TrainingCost:
 
     Attributes:
         dense_macs: the same number of steps with dense networks and the same objective.
-        parts: MACs by what they were spent on: ``generator`` and ``discriminator`` (the steps),
+        parts: MACs by what they were spent on: the name of every network (its steps),
             ``dense_gradients``, and every reason of the counter's extra work.
     """
 
@@ -72,20 +66,20 @@ class TrainingCost:
 
 def training_cost(
     counter: TrainingCounter,
-    profiles: Mapping[Role, NetworkProfile],
+    profiles: Mapping[Name, NetworkProfile],
     counting: Counting = "published",
 ) -> TrainingCost:
     """Count the MACs of the run that ``counter`` describes.
 
     Args:
         counter: what was done; rounds and pre-training are in it when they used the same counter.
-        profiles: layers of both networks.
+        profiles: layers of every network.
         counting: the architecture as published, or as executed here.
     """
     parts: dict[str, int] = {}
     dense = 0
     for role, profile in profiles.items():
-        per_step = forward_equivalents(counter, role)
+        per_step = counter.forward_equivalents(role)
         parts[role] = per_step * _forward(profile, counter.steps[role], counting)
         dense += per_step * _dense_forward(profile, counter.steps[role], counting)
     parts["dense_gradients"] = sum(
@@ -112,12 +106,11 @@ def _dense_forward(profile: NetworkProfile, count: NonzeroCount, counting: Count
     return (profile.weight_macs(counting=counting) + profile.other_macs(counting)) * count.amount
 
 
-def _masked_gradients(counter: TrainingCounter, role: Role, profile: NetworkProfile, counting: Counting) -> int:
+def _masked_gradients(counter: TrainingCounter, role: Name, profile: NetworkProfile, counting: Counting) -> int:
     """Return the MACs of weight gradients at masked positions, on the steps that asked for them."""
     count = counter.dense_gradients[role]
-    samples = counter.generator_batch_size if role == "generator" else 2 * counter.batch_size
     masked = sum(
         layer.positions(counting) * (count.amount * layer.size - count.total(layer.name, layer.size))
         for layer in profile.layers
     )
-    return samples * masked
+    return counter.gradient_samples(role) * masked

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     import numpy.typing as npt
+    from PIL import Image
 
 __all__ = ["LARGEST_FILE", "FilesConfig", "FilesDataset", "Listing", "left_out", "mark", "probe"]
 
@@ -149,7 +150,7 @@ class FilesDataset(Dataset[C]):
             DataError: it cannot be read, or is not square and no resolution is set.
         """
         config = self.config
-        first = decode(self.read_bytes(0), self._listing.names[0], self.where)
+        first = self.picture(0)
         self._grey = is_grey(first)
         self._size = first.size
         if config.resolution is None and first.width != first.height:
@@ -178,6 +179,10 @@ class FilesDataset(Dataset[C]):
     @abc.abstractmethod
     def read_bytes(self, index: int) -> bytes:
         """Return one image file. Called from several threads."""
+
+    def picture(self, index: int) -> Image.Image:
+        """Return one image as it is stored. Called from several threads."""
+        return decode(self.read_bytes(index), self._listing.names[index], self.where)
 
     @property
     def spec(self) -> ImageSpec:
@@ -279,7 +284,7 @@ class FilesDataset(Dataset[C]):
 
     def _decode(self, index: int) -> npt.NDArray[np.uint8]:
         config, name = self.config, self._listing.names[index]
-        image = decode(self.read_bytes(index), name, self.where)
+        image = self.picture(index)
         if config.resolution is None and image.size != self._size:
             width, height = self._size
             raise self._error(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = ["MOST_PIXELS", "SUFFIXES", "Filter", "decode", "formats", "is_grey", "is_image_name",
-           "resize_square", "squeeze", "to_array"]  # fmt: skip
+           "resize_square", "squeeze", "stored_size", "to_array"]  # fmt: skip
 
 #: file names that are taken for images: a list of ours, so that images do not come and go with Pillow's version
 SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".webp", ".avif", ".bmp", ".dib", ".gif",
@@ -69,6 +69,15 @@ def decode(data: bytes, name: str, where: str) -> Image.Image:
         else:
             reason = str(error).replace("\n", " ") or type(error).__name__
         raise DataError(f"cannot read image {name!r} ({reason}): replace it or take it out", where=where) from error
+
+
+def stored_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height that an image file says it has, without decoding it; None of what is no image."""
+    try:
+        width, height = Image.open(io.BytesIO(data), formats=formats()).size
+    except Exception:  # Pillow's plugins raise anything
+        return None
+    return width, height
 
 
 def _grey_bits(image: Image.Image) -> int:

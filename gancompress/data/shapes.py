@@ -20,7 +20,7 @@ from gancompress.data.memory import InMemoryDataset, Stored
 from gancompress.errors import DataError
 from gancompress.seeds import generator
 
-__all__ = ["SHAPES", "Shapes", "ShapesConfig", "class_names"]
+__all__ = ["SHAPES", "Shapes", "ShapesConfig", "class_names", "colours", "ground", "silhouettes"]
 
 SHAPES = ("disc", "square", "triangle", "diamond", "ring", "cross", "star", "bar")
 _HUES = ("red", "amber", "lime", "green", "cyan", "blue", "violet", "magenta")
@@ -111,7 +111,7 @@ def _signed_distance(shape: str, x: Tensor, y: Tensor) -> Tensor:
     return torch.where(inside, -nearest, nearest)
 
 
-def _silhouettes(shapes: Tensor, centres: Tensor, radii: Tensor, angles: Tensor, resolution: int) -> Tensor:
+def silhouettes(shapes: Tensor, centres: Tensor, radii: Tensor, angles: Tensor, resolution: int) -> Tensor:
     """Draw antialiased silhouettes.
 
     Args:
@@ -172,14 +172,13 @@ class Shapes(InMemoryDataset[ShapesConfig]):
         margin = 1.1 * radii + 1
         centres = margin[:, None] + draws[:, 1:3] * (size - 2 * margin)[:, None]
         angles = (draws[:, 3] - 0.5) * math.radians(20)
-        cover = _silhouettes(labels % len(SHAPES), centres, radii, angles, size)
-        colours = _colours(self.config.classes, self.config.channels)[labels] * (1 - _JITTER * draws[:, 4, None])
-        ground = _ground(draws[:, 5:8], size)
-        pixels = torch.lerp(ground[:, None], colours[:, :, None, None], cover[:, None])
+        cover = silhouettes(labels % len(SHAPES), centres, radii, angles, size)
+        paint = colours(self.config.classes, self.config.channels)[labels] * (1 - _JITTER * draws[:, 4, None])
+        pixels = torch.lerp(ground(draws[:, 5:8], size)[:, None], paint[:, :, None, None], cover[:, None])
         return (pixels * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def _colours(classes: int, channels: int) -> Tensor:
+def colours(classes: int, channels: int) -> Tensor:
     """Return the colour of every class in [0, 1], (classes, channels)."""
     if channels == 1:
         return torch.tensor([[1.0 - _GREY_STEP * (label // len(SHAPES))] for label in range(classes)])
@@ -189,7 +188,7 @@ def _colours(classes: int, channels: int) -> Tensor:
     )
 
 
-def _ground(draws: Tensor, size: int) -> Tensor:
+def ground(draws: Tensor, size: int) -> Tensor:
     """Return grey grounds, (B, size, size), from 0.06 to 0.34."""
     ramp = torch.linspace(-1, 1, size)
     angle = draws[:, 1] * 2 * math.pi

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gancompress.backbones.base import Generator
     from gancompress.data.base import Dataset
     from gancompress.evaluation.extractors import Extractor
+    from gancompress.evaluation.sampler import Inputs
 
 __all__ = ["Evaluation", "build_metrics", "evaluate"]
 
@@ -81,6 +82,7 @@ def evaluate(
     weights_label: str = "ema",
     norms: str = "",
     reference_count: int | None = None,
+    inputs: Inputs | None = None,
 ) -> Evaluation:
     """Measure a generator. Modes, buffers and random states are as before on return, even after an error.
 
@@ -96,6 +98,7 @@ def evaluate(
         weights_label: ``ema`` or ``live``: what ``network`` is.
         norms: see :class:`~gancompress.evaluation.protocol.Protocol`.
         reference_count: real images used; None = all.
+        inputs: what the generator is fed instead of latents.
 
     Raises:
         EvaluationError: a pixel, feature or result is not finite, a metric cannot be computed, or the data has other
@@ -110,7 +113,9 @@ def evaluate(
     with forked_rng(seed, device):
         real = reference_features(extractor, dataset, count=reference_count)
     own: dict[int, list[MetricResult]] = {}
-    with open_sampler(network, seed=seed, batch_size=batch_size, batch_norm=batch_norm, counts=counts) as sampler:
+    with open_sampler(
+        network, seed=seed, batch_size=batch_size, batch_norm=batch_norm, counts=counts, inputs=inputs
+    ) as sampler:
         fake = generated_features(
             extractor,
             sampler,

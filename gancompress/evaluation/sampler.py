@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,20 @@ if TYPE_CHECKING:
 
     from gancompress.backbones.base import Generator
 
-__all__ = ["Sampler", "classes_of", "device_of", "open_sampler"]
+__all__ = ["Inputs", "Sampler", "classes_of", "device_of", "open_sampler"]
 
 #: latents are drawn in blocks of this many, so that image i is the same whatever the number and the batch size
 BLOCK = 1000
+
+
+class Inputs(Protocol):
+    """What a generator is fed that eats no latents, such as the images of another domain."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        """Return inputs ``start`` to ``stop``, float32, as the network takes them; they begin again behind the last."""
 
 
 class Sampler:
@@ -37,11 +47,19 @@ class Sampler:
         seed: of the latents.
         stream: tells apart what the images are for.
         counts: images of each class in the data; default: those that the generator was trained on.
+        inputs: what the generator is fed instead of latents.
     """
 
     def __init__(
-        self, network: Generator, *, seed: int, stream: str = "latent", counts: Sequence[int] | None = None
+        self,
+        network: Generator,
+        *,
+        seed: int,
+        stream: str = "latent",
+        counts: Sequence[int] | None = None,
+        inputs: Inputs | None = None,
     ) -> None:
+        self._inputs = inputs
         self.network = network
         self.cycle = class_cycle(counts or classes_of(network))
         self.seed = seed
@@ -50,7 +68,9 @@ class Sampler:
         self._block: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def latents(self, start: int, stop: int) -> Tensor:
-        """Return the latents of images ``start`` to ``stop``, (stop - start, latent_dim), on the device."""
+        """Return what images ``start`` to ``stop`` are made of, on the device: latents, (stop - start, latent_dim)."""
+        if self._inputs is not None:
+            return self._inputs(start, stop).to(self.device)
         parts = []
         for block in range(start // BLOCK, (stop - 1) // BLOCK + 1):
             if self._block[0] != block:
@@ -132,6 +152,7 @@ def open_sampler(
     batch_norm: BatchNormMode = "running",
     stream: str = "latent",
     counts: Sequence[int] | None = None,
+    inputs: Inputs | None = None,
 ) -> Iterator[Sampler]:
     """Bring ``network`` into the mode of ``batch_norm``, yield its sampler, and leave everything as it was.
 
@@ -142,11 +163,12 @@ def open_sampler(
         batch_norm: see :func:`~gancompress.evaluation.sandbox.sampling`.
         stream: tells apart what the images are for.
         counts: images of each class in the data; default: those that the generator was trained on.
+        inputs: what the generator is fed instead of latents.
     """
-    warm = Sampler(network, seed=seed, stream="standing", counts=counts)
+    warm = Sampler(network, seed=seed, stream="standing", counts=counts, inputs=inputs)
 
     def warm_up(index: int) -> Tensor:
         return warm.images(index * batch_size, (index + 1) * batch_size)
 
     with sampling(network, batch_norm=batch_norm, warm_up=warm_up, seed=seed, device=warm.device):
-        yield Sampler(network, seed=seed, stream=stream, counts=counts)
+        yield Sampler(network, seed=seed, stream=stream, counts=counts, inputs=inputs)

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gancompress.backbones.base import Generator
+    from gancompress.evaluation.sampler import Inputs
 
-__all__ = ["grid_scale", "sample_grid", "save_images", "tile"]
+__all__ = ["grid_scale", "sample_grid", "save_images", "save_picture", "tile"]
 
 #: pixels between the images of a grid
 GAP = 2
@@ -30,6 +31,8 @@ GAP = 2
 READABLE = 64
 #: images per forward pass
 BATCH = 100
+#: the same of generators that eat images, which are larger
+_BATCH_OF_IMAGES = 16
 
 
 def grid_scale(resolution: int) -> int:
@@ -93,9 +96,17 @@ def sample_grid(
         labels = shown.repeat_interleave(columns)
     with open_sampler(network, seed=seed, batch_size=BATCH, stream="grid") as sampler:
         made = torch.cat(list(sampler.batches(height * columns, BATCH, labels=labels))).cpu()
-    picture = tile(made, columns, grid_scale(made.shape[-1]) if scale is None else scale)
+    return save_picture(tile(made, columns, grid_scale(made.shape[-1]) if scale is None else scale), path)
+
+
+def save_picture(image: Tensor, path: Path) -> Path:
+    """Write an image, uint8 (C, H, W), as PNG; return ``path``.
+
+    Raises:
+        EvaluationError: the file cannot be written.
+    """
     with _whole_file(path) as temporary:
-        _picture(picture).save(temporary, format="PNG")
+        _picture(image).save(temporary, format="PNG")
     return path
 
 
@@ -107,6 +118,7 @@ def save_images(
     classes: Sequence[str] = (),
     only_class: int | None = None,
     seed: int = 0,
+    inputs: Inputs | None = None,
 ) -> Path:
     """Write ``count`` samples as PNG files into a folder, or as one dataset when ``out`` ends in ``.zip``.
 
@@ -119,6 +131,7 @@ def save_images(
         classes: names of the classes, for the zip.
         only_class: make images of this class alone.
         seed: of the latents.
+        inputs: what the generator is fed instead of latents.
 
     Returns:
         ``out``.
@@ -130,11 +143,11 @@ def save_images(
     if only_class is not None and not 0 <= only_class < known:
         listed = f"0 to {known - 1}" if known else "none: the generator is unconditional"
         raise EvaluationError(f"there is no class {only_class}; known: {listed}")
-    with open_sampler(network, seed=seed, batch_size=BATCH) as sampler:
+    with open_sampler(network, seed=seed, batch_size=BATCH, inputs=inputs) as sampler:
         labels = sampler.labels(0, count)
         if labels is not None and only_class is not None:
             labels = torch.full_like(labels, only_class)
-        named = _named(sampler.batches(count, BATCH, labels=labels))
+        named = _named(sampler.batches(count, BATCH if inputs is None else _BATCH_OF_IMAGES, labels=labels))
         if out.suffix == ".zip":
             _write_zip(out, named, None if labels is None else labels.tolist(), classes)
         else:

@@ -9,28 +9,25 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
-from gancompress.backbones.base import StyleGenerator
+from gancompress.backbones.base import Generator
 from gancompress.components.registry import DATASETS, LOSSES, Registry
-from gancompress.cost.counter import TrainingCounter
 from gancompress.data.classes import check_class_number, counted
 from gancompress.data.zipped import Zip
 from gancompress.errors import DataError, RecipeError, RunError
 from gancompress.experiment.acceleration import build_execution, build_folding, check_accelerations, device_of, numbered
 from gancompress.experiment.budgets import ROLES, build_budgets, build_method, connected_weights, masked_weights
 from gancompress.experiment.groups import channel_groups
-from gancompress.experiment.networks import Networks, build_architecture, build_networks, check_shapes
+from gancompress.experiment.networks import Networks, build_architecture, build_networks, build_task
 from gancompress.experiment.teacher import build_distillation
 from gancompress.recipe.components import component_config
+from gancompress.sparsity.state import role_of
 from gancompress.sparsity.weights import to_channels_last
+from gancompress.tasks.base import Setup
 from gancompress.training.batch_norm import synchronise_batch_norm
-from gancompress.training.batches import BatchSource
-from gancompress.training.carried import AdaptiveAugmentation, LeCam, PathLength
 from gancompress.training.ema import SparseEMA
 from gancompress.training.engine import Engine, RoleParts
-from gancompress.training.feed import DeviceDataset, Prefetcher, choose_feed
 from gancompress.training.groups import Group
 from gancompress.training.loop import Trainer
-from gancompress.training.objective import Objective, ZeroCentred
 from gancompress.training.optimizers import build_optimizer
 
 if TYPE_CHECKING:
@@ -44,9 +41,9 @@ if TYPE_CHECKING:
     from gancompress.methods.base import Round
     from gancompress.objectives.base import Loss, LossConfig
     from gancompress.recipe.schema import Component, Recipe, TrainingConfig
-    from gancompress.sparsity.state import Name, Role
+    from gancompress.sparsity.state import Name
 
-__all__ = ["build_dataset", "build_loss", "build_trainer", "declared_rounds"]
+__all__ = ["build_dataset", "build_loss", "build_trainer", "check_served", "declared_rounds"]
 
 
 def _make(registry: Registry[Any], node: Component, *arguments: Any) -> Any:
@@ -102,9 +99,9 @@ def _check_batch_norm(recipe: Recipe, networks: Networks) -> None:
     Statistics are shared by all ranks, but not by micro-batches.
     """
     normed = [
-        role
-        for role in ROLES
-        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in networks.of(role).modules())
+        name
+        for name, network in networks.named.items()
+        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
     ]
     training = recipe.training
     for key, batch in _batches(training).items():
@@ -114,6 +111,16 @@ def _check_batch_norm(recipe: Recipe, networks: Networks) -> None:
                 f"training.{key}: {seen} leaves batch norm of the {' and the '.join(normed)} one image at a time; "
                 f"it needs at least 2: --set training.{key}={2 * training.accumulate}"
             )
+
+
+def check_served(recipe: Recipe) -> None:
+    """Refuse what the task of a recipe has no use for, before anything is opened.
+
+    Raises:
+        RecipeError: naming the first setting, and how to set it.
+    """
+    for line in build_task(recipe).unserved(recipe, build_method(recipe)):
+        raise RecipeError(line)
 
 
 def build_trainer(
@@ -128,31 +135,33 @@ def build_trainer(
     """
     group = group if group is not None else Group()
     _check_batches(recipe, group.world)
-    loss = build_loss(recipe)
+    task, loss = build_task(recipe), build_loss(recipe)
+    check_served(recipe)
     check_accelerations(recipe, loss, group.world)
     device = numbered(device_of(recipe))
     architecture = architecture or build_architecture(recipe, counted(dataset))
     networks = build_networks(architecture, recipe.seed)
-    check_shapes(networks, dataset.spec)
-    _check_batch_norm(recipe, networks)
+    task.check(networks.named, dataset)
+    if not task.takes_single_images:
+        _check_batch_norm(recipe, networks)
     method = build_method(recipe)
-    groups: dict[Role, tuple[ChannelGroup, ...]] = dict.fromkeys(ROLES, ())
+    groups: dict[Name, tuple[ChannelGroup, ...]] = dict.fromkeys(architecture.names, ())
     if method.sees_channels:  # before anything is wrapped for training
-        for role in ROLES:
-            masked = masked_weights(networks.of(role), recipe.sparsity)
-            groups[role] = channel_groups(architecture, role, networks.of(role), masked)
-    for network in (networks.generator, networks.discriminator):
+        for name, network in networks.named.items():
+            masked = masked_weights(network, recipe.sparsity)
+            groups[name] = channel_groups(architecture, name, network, masked)
+    for network in networks.named.values():
         if group.world > 1:
             synchronise_batch_norm(network)
         network.to(device)
         if recipe.training.channels_last:
             to_channels_last(network)
         network.train()
-    weights = {role: connected_weights(networks.of(role), recipe.sparsity) for role in ROLES}
+    weights = {name: connected_weights(network, recipe.sparsity) for name, network in networks.named.items()}
     budgets = build_budgets(recipe, weights)
     optimizers: dict[Name, Optimizer] = {
-        role: build_optimizer(networks.of(role), getattr(recipe.training.optimizers, role), fused=recipe.training.fused)
-        for role in ROLES
+        name: build_optimizer(network, getattr(recipe.training.optimizers, role_of(name)), fused=recipe.training.fused)
+        for name, network in networks.named.items()
     }
     if method.needs_dense_moments and recipe.sparsity.moments != "dense":
         raise RecipeError(
@@ -160,55 +169,30 @@ def build_trainer(
             "keep them with --set sparsity.moments=dense, or grow by gradient"
         )
     training = recipe.training
-    ema = SparseEMA(networks.generator, training.ema, training.batch_size * training.discriminator_steps)
-    counter = TrainingCounter(
-        batch_size=training.batch_size,
-        generator_batch_size=training.generator_batch_size or training.batch_size,
-        discriminator_steps=training.discriminator_steps,
-    )
+    images = training.batch_size * training.discriminator_steps
+    ema = SparseEMA(networks.generator, training.ema, images)
+    averages = {
+        name: SparseEMA(network, training.ema, images)
+        for name, network in networks.beside.items()
+        if isinstance(network, Generator)
+    }
+    counter = task.counter(training)
     execution = build_execution(recipe, group.world)
     engine = Engine(
         method,
         {
-            role: RoleParts(networks.of(role), optimizers[role], budgets[role], weights[role], groups[role])
-            for role in ROLES
+            name: RoleParts(network, optimizers[name], budgets[name], weights[name], groups[name])
+            for name, network in networks.named.items()
         },
         seed=recipe.seed,
         moments=recipe.sparsity.moments,
         check_every=recipe.sparsity.check_every,
         group=group,
-        ema=ema,
+        ema={"generator": ema, **averages},
         counter=counter,
         execution=execution,
     )
-    objective = Objective(
-        loss=loss,
-        seed=recipe.seed,
-        diffaugment=recipe.objective.diffaugment,
-        adaptive=_adaptive(recipe),
-        lecam=LeCam(**dict(recipe.objective.lecam)) if recipe.objective.lecam.weight else None,
-        path_length=_path_length(recipe, networks),
-        r1=ZeroCentred(**dict(recipe.objective.r1)),
-        r2=ZeroCentred(**dict(recipe.objective.r2)),
-        orthogonal_weight=recipe.objective.orthogonal.weight,
-        orthogonal_networks=recipe.objective.orthogonal.networks,
-        joint_batch=training.joint_batch and not networks.discriminator.sees_batch,
-        bf16=training.precision == "bf16",
-        taught=build_distillation(recipe, networks, device),
-        rank=group.rank,
-    )
-    feed = choose_feed(training.feed, dataset, device)
-    source = BatchSource(
-        dataset=DeviceDataset(dataset, device) if feed == "device" else dataset,
-        latent_dim=networks.generator.latent_dim,
-        num_classes=networks.generator.num_classes,
-        seed=recipe.seed,
-        flip=training.flip,
-        device=device,
-        rank=group.rank,
-        world=group.world,
-        channels_last=training.channels_last,
-    )
+    setup = Setup(recipe, loss, networks.named, dataset, device, group, build_distillation(recipe, networks, device))
     return Trainer(
         generator=networks.generator,
         discriminator=networks.discriminator,
@@ -216,34 +200,15 @@ def build_trainer(
         engine=engine,
         ema=ema,
         counter=counter,
-        objective=objective,
-        source=Prefetcher(source, device) if feed == "prefetch" else source,
+        play=task.play(setup),
         config=training,
         measure=method.measure,
         group=group,
         device=device,
         folding=build_folding(recipe, execution),
+        beside=dict(networks.beside),
+        averages=averages,
     )
-
-
-def _adaptive(recipe: Recipe) -> AdaptiveAugmentation | None:
-    config = recipe.objective.ada
-    if config is None:
-        return None
-    settings = dict(config)
-    return AdaptiveAugmentation(images=1000 * settings.pop("kimg"), **settings)
-
-
-def _path_length(recipe: Recipe, networks: Networks) -> PathLength | None:
-    config = recipe.objective.path_length
-    if not config.weight:
-        return None
-    if not isinstance(networks.generator, StyleGenerator):
-        raise RecipeError(
-            f"objective.path_length: {recipe.model.name} has no styles whose paths have a length, as stylegan2 has; "
-            "use --set objective.path_length.weight=0"
-        )
-    return PathLength(**dict(config))
 
 
 def declared_rounds(recipe: Recipe, trainer: Trainer) -> Sequence[Round]:
@@ -258,6 +223,11 @@ def declared_rounds(recipe: Recipe, trainer: Trainer) -> Sequence[Round]:
     if not rounds:
         raise RunError(f"method {name!r} declares no round")
     for index, current in enumerate(rounds):
+        if current.distillation and not trainer.play.teaches:
+            raise RecipeError(
+                f"sparsity.method: {name} lets a discriminator learn from another one, which the task "
+                f"{recipe.task.name!r} cannot serve"
+            )
         if current.steps < 1:
             raise RunError(f"method {name!r} declares round {index} ({current.name}) of {current.steps} steps")
         if index and "rewind" in (current.generator, current.discriminator):

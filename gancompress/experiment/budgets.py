@@ -13,13 +13,16 @@ from gancompress.errors import RecipeError
 from gancompress.recipe.components import component_config
 from gancompress.sparsity.allocate import allocate, split_total
 from gancompress.sparsity.scores import magnitude
+from gancompress.sparsity.state import PAIR, role_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gancompress.backbones.base import Discriminator, Generator, PrunableWeight
     from gancompress.methods.base import Method, MethodConfig
     from gancompress.recipe.schema import Recipe, SparsityConfig
     from gancompress.sparsity.patterns.base import Pattern, PatternConfig
-    from gancompress.sparsity.state import Budget, Role
+    from gancompress.sparsity.state import Budget, Name, Role
 
 __all__ = [
     "ROLES",
@@ -31,7 +34,7 @@ __all__ = [
     "with_densities",
 ]
 
-ROLES: tuple[Role, Role] = ("generator", "discriminator")
+ROLES: tuple[Role, Role] = PAIR
 
 
 def with_densities(recipe: Recipe, generator: float, discriminator: float) -> Recipe:
@@ -66,8 +69,8 @@ def connected_weights(network: Generator | Discriminator, config: SparsityConfig
     return {name: dataclasses.replace(weight, layer=layers[name]) for name, weight in weights.items()}
 
 
-def densities(recipe: Recipe, sizes: dict[Role, int]) -> dict[Role, float]:
-    """Return the density asked of each role; ``sizes`` are the weights that a density counts.
+def densities(recipe: Recipe, sizes: Mapping[Role, int]) -> dict[Role, float]:
+    """Return the density asked of each role; ``sizes`` are the weights that it counts, on all of a side.
 
     Raises:
         RecipeError: a total density leaves the discriminator nothing, or more than it has.
@@ -85,21 +88,26 @@ def densities(recipe: Recipe, sizes: dict[Role, int]) -> dict[Role, float]:
     return asked
 
 
-def build_budgets(recipe: Recipe, weights: dict[Role, dict[str, PrunableWeight]]) -> dict[Role, Budget]:
+def build_budgets(recipe: Recipe, weights: Mapping[Name, Mapping[str, PrunableWeight]]) -> dict[Name, Budget]:
     """Turn densities into an exact number of kept weights per tensor, in whole units of the recipe's pattern.
+
+    Args:
+        recipe: asks its densities by role: networks on one side are alike.
+        weights: of every network, by name.
 
     Raises:
         RecipeError: a density, a glob or the pattern does not fit the network.
     """
-    sizes: dict[Role, int] = {
-        role: sum(weight.parameter.numel() for weight in weights[role].values()) for role in ROLES
-    }
-    asked = densities(recipe, sizes)
+    sizes = {name: sum(weight.parameter.numel() for weight in own.values()) for name, own in weights.items()}
+    sides: dict[Role, int] = {role: sum(n for name, n in sizes.items() if role_of(name) == role) for role in ROLES}
+    by_role = densities(recipe, sides)
+    asked = {name: by_role[role_of(name)] for name in weights}
     node = recipe.sparsity.pattern
     pattern = cast("Pattern[PatternConfig]", PATTERNS.get(node.name)(component_config(node)))
-    budgets: dict[Role, Budget] = {}
-    for role in ROLES:
-        config = getattr(recipe.sparsity, role)
+    budgets: dict[Name, Budget] = {}
+    for role in weights:
+        side = role_of(role)
+        config = getattr(recipe.sparsity, side)
         shapes = {name: tuple(weight.parameter.shape) for name, weight in weights[role].items()}
         if not shapes:
             raise RecipeError(
@@ -108,7 +116,7 @@ def build_budgets(recipe: Recipe, weights: dict[Role, dict[str, PrunableWeight]]
         unmatched = [glob for glob in config.dense if not any(fnmatch.fnmatchcase(name, glob) for name in shapes)]
         if unmatched:
             raise RecipeError(
-                f"sparsity.{role}.dense: {unmatched[0]!r} matches no weight; there are: {', '.join(shapes)}"
+                f"sparsity.{side}.dense: {unmatched[0]!r} matches no weight; there are: {', '.join(shapes)}"
             )
         found = {name: pattern.units(weight.layer) for name, weight in weights[role].items()}
         units = {name: own for name, own in found.items() if own is not None}
@@ -130,7 +138,7 @@ def build_budgets(recipe: Recipe, weights: dict[Role, dict[str, PrunableWeight]]
                 pattern=str(pattern),
             )
         except RecipeError as error:
-            raise RecipeError(f"sparsity.{role}.density: {error.message}") from None
+            raise RecipeError(f"sparsity.{side}.density: {error.message}") from None
         if not budgets[role].total:
             raise RecipeError(
                 f"density {asked[role]:g} keeps none of the {sizes[role]:,} weights of the {role}; raise it"
@@ -139,6 +147,6 @@ def build_budgets(recipe: Recipe, weights: dict[Role, dict[str, PrunableWeight]]
         if any(weights[role][name].output for name in empty):  # no path leads around the output layer
             raise RecipeError(
                 f"density {asked[role]:g} leaves the {role} without a weight in {', '.join(empty)}: it computes "
-                f"nothing; raise it, or set sparsity.{role}.min_layer_density"
+                f"nothing; raise it, or set sparsity.{side}.min_layer_density"
             )
     return budgets

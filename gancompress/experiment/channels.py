@@ -185,5 +185,5 @@ def _architecture(weights: InitialWeights, recipe: Recipe) -> Architecture:
 
 def _images(network: Generator, index: int) -> tuple[Tensor, ...]:
     """Return the inputs of one image."""
-    z = torch.randn(1, network.latent_dim, generator=random_generator(0, "channels", "latents", index))
+    z = torch.randn(1, *network.input_shape, generator=random_generator(0, "channels", "latents", index))
     return (z, torch.tensor([index % network.num_classes])) if network.num_classes else (z,)

@@ -20,7 +20,7 @@ from gancompress.experiment.budgets import build_budgets, masked_weights
 from gancompress.experiment.finished import open_run
 from gancompress.experiment.initial import InitialWeights, check_tensors, load_initial, read_initial, whole_generator
 from gancompress.experiment.measure import Evaluator, metric_record
-from gancompress.experiment.networks import build_architecture, build_networks
+from gancompress.experiment.networks import build_architecture, build_networks, build_task
 from gancompress.experiment.run import Experiment
 from gancompress.progress import Observer, Silent
 from gancompress.recipe.composition import apply_override, without_densities
@@ -178,14 +178,11 @@ def _check_fits(recipe: Recipe, source: Source) -> None:
     """Raise before anything is written if the weights do not fit, or are sparser than what is asked for already."""
     architecture = build_architecture(recipe, build_dataset(recipe).spec)
     networks = build_networks(architecture, recipe.seed)
-    check_tensors(networks.generator, source.weights.generator, str(source.path))
-    if source.weights.discriminator is not None:
-        check_tensors(networks.discriminator, source.weights.discriminator, str(source.path))
-    budgets = build_budgets(
-        recipe,
-        {role: masked_weights(networks.of(role), recipe.sparsity) for role in ("generator", "discriminator")},
-    )
-    load_initial(recipe, networks.generator, networks.discriminator)
+    for name, state in source.weights.known.items():
+        check_tensors(networks.of(name), state, str(source.path))
+    masked = {name: masked_weights(network, recipe.sparsity) for name, network in networks.named.items()}
+    budgets = build_budgets(recipe, masked)
+    load_initial(recipe, networks.named)
     counts = budgets["generator"].counts
     weights = prunable_weights(networks.generator)
     kept = sum(int(weights[name].parameter.count_nonzero()) for name in counts)
@@ -268,7 +265,7 @@ def starting_network(recipe: Recipe) -> tuple[Generator, Architecture]:
         return whole_generator(whole, read_initial(Path(cut["source"])), cut["source"]), whole
     architecture = build_architecture(recipe, build_dataset(recipe).spec)
     networks = build_networks(architecture, recipe.seed)
-    load_initial(recipe, networks.generator, networks.discriminator)
+    load_initial(recipe, networks.named)
     return networks.generator.eval(), architecture
 
 
@@ -276,7 +273,7 @@ def _before(recipe: Recipe, observer: Observer) -> dict[str, Any]:
     """Measure the generator as it is, under the protocol that the run will use."""
     dataset, device = build_dataset(recipe), device_of(recipe)
     network = starting_generator(recipe).to(device)
-    outcome = Evaluator(recipe.evaluation, dataset, device, observer)(network)
+    outcome = Evaluator(recipe.evaluation, dataset, device, observer, build_task(recipe))(network)
     weights = prunable_weights(network)
     counts = {name: int(weight.parameter.count_nonzero()) for name, weight in weights.items()}
     layers = profile(network)

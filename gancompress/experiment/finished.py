@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
+from gancompress.data.folder import Folder, FolderConfig
 from gancompress.errors import RunError, located, working
 from gancompress.evaluation.samples import sample_grid, save_images
 from gancompress.experiment.acceleration import device_of
 from gancompress.experiment.assemble import build_dataset
 from gancompress.experiment.measure import Evaluator, check_evaluation, check_measurable, metric_record
-from gancompress.experiment.networks import stored_architecture
+from gancompress.experiment.networks import build_task, stored_architecture
 from gancompress.progress import Observer, Silent
 from gancompress.recipe.load import load_recipe
 from gancompress.runs.directory import RunDirectory
 from gancompress.runs.record import RunRecord
 from gancompress.storage.checkpoint import Snapshot, checkpoints, load, put_to_use
+from gancompress.tasks.images import ImageInputs, apply, draw_groups
 from gancompress.training.ema import load_average
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from gancompress.architecture.description import Architecture
     from gancompress.backbones.base import Generator
+    from gancompress.data.domains import Domains
     from gancompress.recipe.schema import Recipe
 
 __all__ = ["OpenedRun", "open_run"]
@@ -103,11 +106,12 @@ class OpenedRun:
         config, step = self.recipe.evaluation, self.step(which)
         check_evaluation(config)
         dataset = build_dataset(self.recipe)
-        check_measurable(config, dataset)
+        check_measurable(config, dataset, build_task(self.recipe))
         device = device_of(self.recipe)
         network = self.generator(str(step), config.weights).to(device)
+        task, watching = build_task(self.recipe), observer if observer is not None else Silent()
         with working(), located(self._where(step)):
-            outcome = Evaluator(config, dataset, device, observer if observer is not None else Silent())(network)
+            outcome = Evaluator(config, dataset, device, watching, task)(network)
         records = [metric_record(result) for result in outcome.results]
         (self.directory.path / "evaluations").mkdir(exist_ok=True)
         name = f"evaluations/{step:08d}-{outcome.protocol.hash}.json"
@@ -132,8 +136,13 @@ class OpenedRun:
         seed: int = 0,
         step: str = "last",
         truncation: float = 1.0,
+        inputs: Path | None = None,
     ) -> Path:
-        """Write images of the averaged generator: a grid into a ``.png``, single images into a folder or a ``.zip``."""
+        """Write images of the averaged generator: a grid into a ``.png``, single images into a folder or a ``.zip``.
+
+        A generator that eats images is fed ``inputs``, a folder of them, or those that the run holds out; no image is
+        made twice.
+        """
         network = self.generator(step)
         if truncation != 1:
             network.truncate(truncation)
@@ -143,10 +152,30 @@ class OpenedRun:
             raise RunError(f"there is no class {label}; known: {known}")
         if out.suffix == ".png" and label is not None:
             raise RunError("a grid shows every class; for one class name a folder or a .zip as output")
+        if inputs is not None and not network.translates:
+            raise RunError("this generator makes images of latents: leave inputs out")
         with located(self._where(self.step(step))):
+            if network.translates:
+                return self.translate(network, out, count, seed, inputs)
             if out.suffix == ".png":
                 return sample_grid(network, out, rows=-(-count // 10), seed=seed)
             return save_images(network, out, count=count, classes=network.image.classes, only_class=label, seed=seed)
+
+    def translate(self, network: Generator, out: Path, count: int, seed: int = 0, inputs: Path | None = None) -> Path:
+        """Write what a generator makes of images; in a grid beside these, and beside the target of a pair."""
+        image = network.image
+        if inputs is None:
+            domains = cast("Domains[Any]", build_dataset(self.recipe)).held_out
+            given, wanted = ImageInputs(domains.source), ImageInputs(domains.target) if domains.paired else None
+        else:
+            settings = {"resolution": image.resolution, "channels": image.channels, "labelled": False}
+            given, wanted = ImageInputs(Folder(FolderConfig(path=str(inputs), **settings))), None
+        count = min(count, len(given))
+        if out.suffix != ".png":
+            return save_images(network, out, count=count, seed=seed, inputs=given)
+        shown = given(0, count)
+        made = apply(network, shown, seed)
+        return draw_groups((shown, made) if wanted is None else (shown, made, wanted(0, count)), out)
 
 
 def open_run(path: Path, overrides: Sequence[str] = ()) -> OpenedRun:

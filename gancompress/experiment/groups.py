@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gancompress.architecture.description import Architecture
     from gancompress.backbones.base import Discriminator, Generator
     from gancompress.channels.groups import ChannelGroup
-    from gancompress.sparsity.state import Role
+    from gancompress.sparsity.state import Name
 
 __all__ = ["channel_groups"]
 
@@ -29,13 +29,13 @@ _FOUND: dict[str, tuple[ChannelGroup, ...]] = {}
 
 
 def channel_groups(
-    architecture: Architecture, role: Role, network: Generator | Discriminator, masked: Collection[str]
+    architecture: Architecture, role: Name, network: Generator | Discriminator, masked: Collection[str]
 ) -> tuple[ChannelGroup, ...]:
     """Return the groups of a network whose channels masks can empty; none where it has no channels to cut.
 
     Args:
         architecture: of the network.
-        role: of the network.
+        role: what the network is called.
         network: left as it is; neither its buffers nor a random state move.
         masked: names of the weights that masks are held on.
     """

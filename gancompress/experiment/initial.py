@@ -13,16 +13,17 @@ from torch import Tensor, nn
 from gancompress.architecture.description import Architecture
 from gancompress.backbones.spectral import settle
 from gancompress.errors import BackboneError, CheckpointError, GancompressError, RecipeError, RunError
-from gancompress.experiment.budgets import ROLES
+from gancompress.sparsity.state import PAIR, role_of
 from gancompress.storage.checkpoint import load, put_to_use
 from gancompress.training.decisions import below
-from gancompress.training.ema import averaged_state
+from gancompress.training.ema import average_group, averaged_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gancompress.backbones.base import Discriminator, Generator
     from gancompress.recipe.schema import Recipe
+    from gancompress.sparsity.state import Name
 
 __all__ = [
     "InitialWeights",
@@ -46,18 +47,26 @@ class InitialWeights:
         discriminator: state of the discriminator; ``None`` when only a generator is known.
         scalars: those of the checkpoint; empty for a file from elsewhere.
         masks: of every network by the names of its weights; empty for a file from elsewhere.
+        beside: states of networks that play beside the pair, by name.
     """
 
     generator: Mapping[str, Tensor]
     discriminator: Mapping[str, Tensor] | None
     scalars: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     masks: Mapping[str, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
+    beside: Mapping[Name, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def known(self) -> dict[Name, Mapping[str, Tensor]]:
+        """The states that are known, by the names of networks."""
+        pair = {"generator": self.generator, "discriminator": self.discriminator}
+        return {**{name: state for name, state in pair.items() if state is not None}, **self.beside}
 
     @property
     def hash(self) -> str:
         """16 hexadecimal digits that depend on every name, type, shape and value."""
         digest = hashlib.blake2b(digest_size=8, person=b"gancompress-ini")
-        for group, state in (("generator", self.generator), ("discriminator", self.discriminator or {})):
+        for group, state in self.known.items():
             for name, tensor in sorted(state.items()):
                 digest.update(f"{group}\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
                 digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -84,11 +93,19 @@ def read_initial(path: Path) -> InitialWeights:
         CheckpointError: it is truncated or altered.
     """
     if path.is_dir():
-        snapshot = load(path, groups=("ema", "discriminator", "sparsity"))
+        described = load(path, groups=()).scalars.get("architecture", {})
+        others = tuple(map(str, described.get("beside", ()))) if isinstance(described, dict) else ()
+        averages = {name: average_group(name) for name in others if role_of(name) == "generator"}
+        kept = {name: averages.get(name, name) for name in others}
+        snapshot = load(path, groups=("ema", "discriminator", "sparsity", *kept.values()))
         with put_to_use(path):
             generator, sparsity = averaged_state(snapshot.groups["ema"]), snapshot.groups["sparsity"]
-        masks: dict[str, dict[str, Tensor]] = {role: below(sparsity, f"{role}.mask.") for role in ROLES}
-        return InitialWeights(generator, dict(snapshot.groups["discriminator"]), snapshot.scalars, masks)
+            states = {
+                name: averaged_state(snapshot.groups[group]) if name in averages else dict(snapshot.groups[group])
+                for name, group in kept.items()
+            }
+        masks: dict[str, dict[str, Tensor]] = {name: below(sparsity, f"{name}.mask.") for name in (*PAIR, *others)}
+        return InitialWeights(generator, dict(snapshot.groups["discriminator"]), snapshot.scalars, masks, states)
     if not path.is_file():
         raise RunError("no such checkpoint or file", where=str(path))
     if path.suffix != ".safetensors":
@@ -107,14 +124,14 @@ def read_initial(path: Path) -> InitialWeights:
 
 
 def load_initial(
-    recipe: Recipe, generator: Generator | Discriminator, discriminator: Generator | Discriminator
+    recipe: Recipe, networks: Mapping[Name, Generator | Discriminator]
 ) -> Mapping[str, Mapping[str, Tensor]]:
-    """Put the weights that a recipe starts from into both networks; without any, leave them as initialised.
+    """Put the weights that a recipe starts from into its networks; without any, leave them as initialised.
 
-    The generator's are an average, and get the spectral norms that are their own.
+    Those of a generator are an average, and get the spectral norms that are their own.
 
     Returns:
-        Masks of both networks that the run is to keep where it can; none if it is told to draw new ones.
+        Masks of all networks that the run is to keep where it can; none if it is told to draw new ones.
 
     Raises:
         GancompressError: the weights are not there, not those that the recipe means, or do not fit.
@@ -131,12 +148,13 @@ def load_initial(
             f"training.init_from: {wanted.path} holds other weights ({weights.hash}) than the recipe means "
             f"({wanted.hash}); set training.init_from.hash={weights.hash} to start from these"
         )
-    for network, state in ((generator, weights.generator), (discriminator, weights.discriminator)):
-        if state is not None:
+    for name, network in networks.items():
+        if (state := weights.known.get(name)) is not None:
             state = network.adopted(state, wanted.path)
             check_tensors(network, state, wanted.path)
             network.load_state_dict(dict(state), strict=False)
-    settle(generator)
+        if role_of(name) == "generator":
+            settle(network)
     return weights.masks if wanted.masks == "keep" else {}
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gancompress.evaluation.metrics import MetricResult
     from gancompress.progress import Observer
     from gancompress.recipe.schema import EvaluationConfig
+    from gancompress.tasks.base import Task, TaskConfig
 
 __all__ = ["Evaluator", "check_evaluation", "check_generator", "check_measurable", "metric_record"]
 
@@ -34,10 +35,15 @@ class Evaluator:
     """Measures generators as an evaluation section says, with an extractor that is built when it is first needed."""
 
     def __init__(
-        self, config: EvaluationConfig, dataset: Dataset[DatasetConfig], device: torch.device, observer: Observer
+        self,
+        config: EvaluationConfig,
+        dataset: Dataset[DatasetConfig],
+        device: torch.device,
+        observer: Observer,
+        task: Task[TaskConfig],
     ) -> None:
         self.config = config
-        self._dataset = dataset
+        self._dataset, self._inputs = task.references(dataset), task.inputs(dataset)
         self._device = device
         self._observer = observer
         self._extractor: Extractor | None = None
@@ -64,6 +70,7 @@ class Evaluator:
             batch_norm=config.batch_norm,
             seed=config.seed,
             weights_label=config.weights,
+            inputs=self._inputs,
             norms=_OWN_NORMS if config.weights == "ema" and norm_vectors(exported_from or network) else "",
         )
 
@@ -86,12 +93,26 @@ def check_evaluation(config: EvaluationConfig) -> None:
         raise EvaluationError(f"evaluation.extractor: {name}: {reason}")
 
 
-def check_measurable(config: EvaluationConfig, dataset: Dataset[DatasetConfig]) -> None:
+def check_measurable(
+    config: EvaluationConfig, dataset: Dataset[DatasetConfig], task: Task[TaskConfig] | None = None
+) -> None:
     """Refuse images that the extractor or a metric cannot work with, before any time is spent on training.
+
+    Args:
+        config: how generators are measured.
+        dataset: of the run.
+        task: what its generator is trained for; None: images of latents.
 
     Raises:
         EvaluationError: there are too few, or they have no classes; the message says what to do.
     """
+    if task is not None:
+        inputs, dataset = task.inputs(dataset), task.references(dataset)
+        if inputs is not None and config.samples > len(inputs):
+            raise EvaluationError(
+                f"evaluation.samples: {config.samples:,} images were asked for, and there are {len(inputs):,} inputs "
+                f"to make them of: use --set evaluation.samples={len(inputs)}"
+            )
     name, option = parse_extractor(resolve_extractor(config.extractor, dataset))
     extractor = EXTRACTORS.get(name)
     if reason := extractor.refuses(dataset, option):

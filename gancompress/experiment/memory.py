@@ -25,9 +25,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gancompress.errors import RunError
+from gancompress.sparsity.state import PAIR, role_of
 from gancompress.sparsity.weights import duplicate
-from gancompress.training.batches import Latents, RealBatch
-from gancompress.training.forward_backward import ForwardBackward
 from gancompress.training.optimizers import build_optimizer
 from gancompress.units import size as size_of
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from gancompress.architecture.description import Architecture
-    from gancompress.backbones.base import Backbone, BackboneConfig
     from gancompress.data.base import Dataset, DatasetConfig
     from gancompress.recipe.schema import OptimizerConfig, Recipe
     from gancompress.training.loop import Trainer
@@ -56,10 +54,10 @@ class MemoryEstimate:
     """Bytes that one process of a run holds at once.
 
     Attributes:
-        weights: both networks, with their buffers, and the generator that is learned from.
-        average: the averaged generator.
-        moments: state of both optimizers.
-        masks: masks of both networks.
+        weights: all networks, with their buffers, and the generator that is learned from.
+        average: the averaged generators.
+        moments: state of all optimizers.
+        masks: masks of all networks.
         step: activations, gradients and images of the largest step; None when it could not be played through.
         images: images that are decoded into main memory when the run starts.
         processes: processes of the run on this machine.
@@ -154,34 +152,18 @@ def _without_values(network: N, mode: FakeTensorMode) -> N:
 
 
 def _largest_step(trainer: Trainer) -> int | None:
-    """Play one discriminator step and one generator step through; None when a network needs values for its shapes."""
-    config = trainer.config.model_copy(update={"compile": False, "cuda_graphs": False})
-    source, image = trainer.generator, trainer.generator.image
-
-    def batch(kind: type[Any], size: int, *shape: int) -> Any:
-        count = size // trainer.group.world
-        labels = torch.zeros(count, dtype=torch.int64, device=trainer.device) if source.num_classes else None
-        return kind(torch.empty(count, *shape, device=trainer.device), labels)
-
-    def play(passes: ForwardBackward) -> None:
-        pixels = (image.channels, image.resolution, image.resolution)
-        size, of_generator = config.batch_size, config.generator_batch_size or config.batch_size
-        passes.discriminator(batch(RealBatch, size, *pixels), batch(Latents, size, source.latent_dim), 0)
-        real = batch(RealBatch, of_generator, *pixels) if trainer.objective.loss.compares else None
-        passes.generator(batch(Latents, of_generator, source.latent_dim), 0, real)
-
+    """Play one training step through; None when a network needs values for its shapes."""
     try:
         with _Shapes(allow_non_fake_inputs=True) as mode:
-            networks = _without_values(trainer.generator, mode), _without_values(trainer.discriminator, mode)
-            passes = ForwardBackward(*networks, trainer.objective, config)
-            return peak_bytes(lambda: play(passes), [t for net in networks for t in _tensors(net)])
+            networks = {name: _without_values(network, mode) for name, network in trainer.networks.items()}
+            held = [tensor for network in networks.values() for tensor in _tensors(network)]
+            return peak_bytes(lambda: trainer.play.rehearse(networks), held)
     except Exception:  # a plugin's network may do anything, and an estimate is no reason to stop it
         return None
 
 
 def estimate_memory(recipe: Recipe, trainer: Trainer, *, images: int = 0, processes: int = 1) -> MemoryEstimate:
     """Estimate what a run of ``recipe`` takes; seconds at most, and no memory to speak of."""
-    taught = trainer.objective.taught
     moments = masks = 0
     for name in trainer.engine.roles:
         budget, role = trainer.engine.budget(name), trainer.engine.role(name)
@@ -191,10 +173,8 @@ def estimate_memory(recipe: Recipe, trainer: Trainer, *, images: int = 0, proces
         moments += round(size * _state_ratio(getattr(recipe.training.optimizers, role)))
         masks += _MASK_BYTES * masked if budget.density < 1 else 0
     return MemoryEstimate(
-        weights=_stored(trainer.generator)
-        + _stored(trainer.discriminator)
-        + (_stored(taught.teacher) if taught else 0),
-        average=_stored(trainer.ema.module),
+        weights=sum(map(_stored, (*trainer.networks.values(), *trainer.play.held))),
+        average=sum(_stored(average.module) for average in trainer.all_averages.values()),
         moments=moments,
         masks=masks,
         step=_largest_step(trainer),
@@ -244,9 +224,7 @@ def check_images(dataset: Dataset[DatasetConfig], processes: int = 1) -> int:
     return images
 
 
-def check_networks(
-    recipe: Recipe, backbone: Backbone[BackboneConfig] | Architecture, device: torch.device, processes: int = 1
-) -> None:
+def check_networks(recipe: Recipe, architecture: Architecture, device: torch.device, processes: int = 1) -> None:
     """Refuse networks that clearly do not fit, before they are built: drawing them could take hours, or all memory.
 
     Raises:
@@ -254,15 +232,16 @@ def check_networks(
     """
     try:
         with torch.device("meta"):
-            sizes = {"generator": _stored(backbone.generator()), "discriminator": _stored(backbone.discriminator())}
+            sizes = {name: _stored(architecture.network(name)) for name in architecture.names}
     except Exception:  # a plugin's network may do anything, and an estimate is no reason to stop it
         return
     weights = sum(sizes.values())
-    moments = sum(size * _state_ratio(getattr(recipe.training.optimizers, role)) for role, size in sizes.items())
+    ratios = {role: _state_ratio(getattr(recipe.training.optimizers, role)) for role in PAIR}
+    moments = sum(size * ratios[role_of(name)] for name, size in sizes.items())
     parts = {
         "weights": weights,
         "gradients": weights,
-        "average": sizes["generator"],
+        "average": sum(size for name, size in sizes.items() if role_of(name) == "generator"),
         "moments": 0 if recipe.sparsity.moments == "compact" else round(moments),
     }
     total = sum(parts.values())

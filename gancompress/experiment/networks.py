@@ -1,4 +1,4 @@
-"""The two networks of a run: what the recipe and its method make of them, and what a checkpoint says they are."""
+"""The networks of a run: what the recipe and its method make of them, and what a checkpoint says they are."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from gancompress.architecture.description import Architecture
-from gancompress.backbones.base import blank_inputs, evaluating
-from gancompress.components.registry import BACKBONES
+from gancompress.components.registry import BACKBONES, TASKS
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError
 from gancompress.experiment.budgets import ROLES, build_budgets, build_method, masked_weights
@@ -26,14 +25,15 @@ if TYPE_CHECKING:
 
     from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator
     from gancompress.recipe.schema import Recipe
-    from gancompress.sparsity.state import Budget, Role
+    from gancompress.sparsity.state import Budget, Name, Role
+    from gancompress.tasks.base import Task, TaskConfig
 
 __all__ = [
     "Networks",
     "build_architecture",
     "build_backbone",
     "build_networks",
-    "check_shapes",
+    "build_task",
     "last_architecture",
     "stored_architecture",
 ]
@@ -41,14 +41,26 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
-    """A freshly initialised pair."""
+    """Freshly initialised networks.
+
+    Attributes:
+        generator: the one that is measured and shipped.
+        discriminator: plays against it.
+        beside: others, by name.
+    """
 
     generator: Generator
     discriminator: Discriminator
+    beside: Mapping[Name, Generator | Discriminator] = dataclasses.field(default_factory=dict)
 
-    def of(self, role: Role) -> Generator | Discriminator:
-        """Return the network of ``role``."""
-        return self.generator if role == "generator" else self.discriminator
+    @property
+    def named(self) -> dict[Name, Generator | Discriminator]:
+        """All of them by name, the pair first."""
+        return {"generator": self.generator, "discriminator": self.discriminator, **self.beside}
+
+    def of(self, name: Name) -> Generator | Discriminator:
+        """Return one network."""
+        return self.named[name]
 
 
 def build_architecture(recipe: Recipe, image: ImageSpec) -> Architecture:
@@ -60,7 +72,7 @@ def build_architecture(recipe: Recipe, image: ImageSpec) -> Architecture:
     name = recipe.model.name
     backbone = cast("Backbone[BackboneConfig]", BACKBONES.get(name)(component_config(recipe.model), image))
 
-    def budgets_of(networks: Mapping[Role, Generator | Discriminator]) -> dict[Role, Budget]:
+    def budgets_of(networks: Mapping[Role, Generator | Discriminator]) -> dict[Name, Budget]:
         return build_budgets(recipe, {role: masked_weights(networks[role], recipe.sparsity) for role in ROLES})
 
     widths = choose_widths(build_method(recipe), backbone, budgets_of)
@@ -78,11 +90,17 @@ def build_architecture(recipe: Recipe, image: ImageSpec) -> Architecture:
             f"class{'' if image.num_classes == 1 else 'es'}; use labelled data or --set model.conditional=false"
         )
     found = Architecture.of(name, backbone, {role: width.to_dict() for role, width in widths.items()})
+    found = dataclasses.replace(found, beside=build_task(recipe).beside)
     start = recipe.training.init_from
     first = None if start is None else initial_architecture(Path(start.path))
     if first is not None and (first.backbone, first.config) == (found.backbone, found.config):
         found = dataclasses.replace(found, shapes=first.shapes)
     return found
+
+
+def build_task(recipe: Recipe) -> Task[TaskConfig]:
+    """Return what the generator of a recipe is trained for."""
+    return cast("Task[TaskConfig]", TASKS.get(recipe.task.name)(component_config(recipe.task)))
 
 
 def build_backbone(recipe: Recipe, image: ImageSpec) -> Backbone[BackboneConfig]:
@@ -104,35 +122,9 @@ def last_architecture(directory: Path) -> Architecture | None:
 
 
 def build_networks(backbone: Backbone[BackboneConfig] | Architecture, seed: int, round_index: int = 0) -> Networks:
-    """Initialise both networks; a pure function of the seed and the round."""
+    """Initialise all networks; a pure function of the seed and the round."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "init", round_index))
-        return Networks(steady(backbone.generator()), steady(backbone.discriminator()))
-
-
-def check_shapes(networks: Networks, image: ImageSpec) -> None:
-    """Run two images through both networks, whatever their backbone promises.
-
-    Raises:
-        BackboneError: a network lacks what the contract asks, or gives another shape.
-    """
-    generator, discriminator = networks.generator, networks.discriminator
-    for role, network, names in (
-        ("generator", generator, ("latent_dim", "num_classes", "image")),
-        ("discriminator", discriminator, ("num_classes", "image")),
-    ):
-        missing = [name for name in names if not hasattr(network, name)]
-        if missing:
-            raise BackboneError(
-                f"the {role} {type(network).__name__} must set {', '.join(missing)} (backbones/base.py)"
-            )
-        network.output_layer()
-    z, labels = blank_inputs(generator, 2)
-    with evaluating(generator, discriminator):
-        images = generator(z, labels)
-        logits = discriminator(images, labels)
-    wanted = (2, image.channels, image.resolution, image.resolution)
-    if tuple(images.shape) != wanted:
-        raise BackboneError(f"the generator makes {tuple(images.shape)}, the data needs {wanted}")
-    if tuple(logits.shape) != (2,):
-        raise BackboneError(f"the discriminator gives {tuple(logits.shape)} logits for 2 images, not (2,)")
+        pair = steady(backbone.generator()), steady(backbone.discriminator())
+        others = backbone.beside if isinstance(backbone, Architecture) else ()
+        return Networks(*pair, {name: steady(backbone.network(name)) for name in others})  # type: ignore[union-attr]

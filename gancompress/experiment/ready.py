@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from gancompress.data.classes import counted
 from gancompress.errors import ready_to_work
 from gancompress.experiment.acceleration import device_of
-from gancompress.experiment.assemble import build_dataset, build_trainer, declared_rounds
+from gancompress.experiment.assemble import build_dataset, build_trainer, check_served, declared_rounds
 from gancompress.experiment.measure import check_evaluation, check_generator, check_measurable
 from gancompress.experiment.memory import MemoryEstimate, check_images, check_memory, check_networks
-from gancompress.experiment.networks import build_architecture, last_architecture
+from gancompress.experiment.networks import build_architecture, build_task, last_architecture
 from gancompress.experiment.shortfall import start
 from gancompress.storage.checkpoint import checkpoints
 from gancompress.training.groups import Group
@@ -77,11 +77,12 @@ def open_images(recipe: Recipe, group: Group | None = None, *, evaluates: bool =
         GancompressError: they are missing, too large, or cannot be measured as the recipe says.
     """
     group = group if group is not None else Group()
+    check_served(recipe)
     if evaluates:
         check_evaluation(recipe.evaluation)
     dataset = build_dataset(recipe)
     if evaluates:
-        check_measurable(recipe.evaluation, dataset)
+        check_measurable(recipe.evaluation, dataset, build_task(recipe))
     size = group.first(lambda: check_images(dataset, group.neighbours)) or 0
     dataset.prepare()
     return OpenedImages(dataset, size, evaluates)

@@ -15,10 +15,10 @@ from gancompress.data.census import Census, changes
 from gancompress.data.classes import data_warnings
 from gancompress.errors import CheckpointError, DataError, RunError, working
 from gancompress.experiment.acceleration import device_of
-from gancompress.experiment.budgets import ROLES
 from gancompress.experiment.history import History
 from gancompress.experiment.interrupt import Interruption
 from gancompress.experiment.measure import Evaluator
+from gancompress.experiment.networks import build_task
 from gancompress.experiment.provenance import environment, note_plugins
 from gancompress.experiment.ready import Ready, get_ready, open_images
 from gancompress.experiment.session import Session
@@ -141,13 +141,16 @@ class Experiment:
         resumed = self._resume(ready, history, census)
         total = sum(current.steps for current in ready.rounds)
         self.observer.start(self.recipe.name, str(self.directory.path), total, trainer.position.total)
-        evaluator = Evaluator(self.recipe.evaluation, dataset, trainer.device, self.observer)
+        task = build_task(self.recipe)
+        evaluator = Evaluator(self.recipe.evaluation, dataset, trainer.device, self.observer, task)
         session = Session(
             recipe=self.recipe,
             architecture=ready.architecture,
             trainer=trainer,
             rounds=ready.rounds,
             history=history,
+            task=task,
+            dataset=dataset,
             evaluator=evaluator if self.evaluates else None,
             observer=self.observer,
             group=self.group,
@@ -207,11 +210,9 @@ class Experiment:
         with trainer.engine.dense():
             engine = trainer.engine
             engine.count_steps()
-            networks = {role: trainer.network(role) for role in ROLES}
-            budgets = {role: engine.state(role).budgets for role in ROLES}
-            units = {role: engine.budget(role).units for role in ROLES}
-            optimizers = {role: trainer.optimizers[role] for role in ROLES}
-            cost = run_cost(networks, budgets, optimizers, trainer.counter, history.seconds, units)
+            budgets = {name: engine.state(name).budgets for name in engine.roles}
+            units = {name: engine.budget(name).units for name in engine.roles}
+            cost = run_cost(trainer.networks, budgets, trainer.optimizers, trainer.counter, history.seconds, units)
         if ready.memory is not None:
             cost["bytes"]["training"] = ready.memory.to_dict()
         if ready.architecture.widths:
@@ -222,7 +223,7 @@ class Experiment:
                     group.name: {"width": group.width, "kept": kept_channels(group, masks).nonzero().flatten().tolist()}
                     for group in engine.channels(role)
                 }
-                for role in ROLES
+                for role in engine.roles
                 for masks in (engine.state(role).masks,)
             }
         mark = {"smoke": True} if self.recipe.smoke else {}

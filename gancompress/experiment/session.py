@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gancompress.errors import CheckpointError, RunError
-from gancompress.evaluation.samples import sample_grid
-from gancompress.experiment.budgets import ROLES
 from gancompress.experiment.initial import load_initial
 from gancompress.experiment.measure import metric_record
 from gancompress.experiment.networks import build_networks
 from gancompress.experiment.rounding import Rounding
 from gancompress.storage.checkpoint import Snapshot, checkpoints, load, prune, remove, save
+from gancompress.training.ema import average_group
 from gancompress.training.loop import Position, Trainer
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gancompress.architecture.description import Architecture
+    from gancompress.data.base import Dataset, DatasetConfig
     from gancompress.data.census import Census
     from gancompress.experiment.history import History
     from gancompress.experiment.interrupt import Interruption
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gancompress.methods.base import Round
     from gancompress.progress import Observer
     from gancompress.recipe.schema import Recipe
+    from gancompress.tasks.base import Task, TaskConfig
     from gancompress.training.engine import UpdateReport
     from gancompress.training.groups import Group
 
@@ -58,6 +59,8 @@ class Session:
         trainer: its position is where the run is.
         rounds: all of them.
         history: the log of the run, in its directory.
+        task: what the generator is trained for.
+        dataset: the images.
         evaluator: measures the generator; None for a run that is only trained.
         observer: told how far it is.
         group: processes that train together.
@@ -70,6 +73,8 @@ class Session:
     trainer: Trainer
     rounds: Sequence[Round]
     history: History
+    task: Task[TaskConfig]
+    dataset: Dataset[DatasetConfig]
     evaluator: Evaluator | None
     observer: Observer
     group: Group
@@ -190,10 +195,13 @@ class Session:
         due = self._due(self.recipe.training.sample_every) or step == self.total
         if due and not self.history.sampled(step):
             path = self.directory.sample_path(step)
-            with self.trainer.ema.measured() as generator:
-                sample_grid(generator, path, seed=self.recipe.evaluation.seed)
+            with contextlib.ExitStack() as stack:
+                averages = self.trainer.all_averages.items()
+                generators = {name: stack.enter_context(average.measured()) for name, average in averages}
+                self.task.grid(generators, self.dataset, path, self.recipe.evaluation.seed)
             name = path.relative_to(self.directory.path).as_posix()
-            self.history.log({"kind": "sample", "step": step, "file": name})
+            shows = {"shows": self.task.shows} if self.task.shows else {}
+            self.history.log({"kind": "sample", "step": step, "file": name, **shows})
 
     def _evaluate(self, evaluator: Evaluator) -> None:
         """Measure the generator as it is now and log it; training goes on as if nothing had happened."""
@@ -307,7 +315,8 @@ class Session:
             weights = {name: groups[name] for name in self.trainer.networks}
             save(self.directory.path / "rewind", Snapshot(self.position.total, weights, {}))
         if len(self.rounds) > 1 and self._ends_round():
-            kept = {name: groups[name] for name in (*self.trainer.networks, "ema", "sparsity")}
+            averages = map(average_group, self.trainer.all_averages)
+            kept = {name: groups[name] for name in (*self.trainer.networks, *averages, "sparsity")}
             save(self.directory.path / "rounds", Snapshot(self.position.total, kept, {"round": self.position.round}))
 
     def _rewound_to(self) -> bool:
@@ -321,9 +330,8 @@ class Session:
         """Ask the method for the next masks, then put weights where the round says they start."""
         upcoming, trainer = self.rounds[index], self.trainer
         states = trainer.engine.next_round(upcoming, index)
-        for role in ROLES:
-            network = trainer.network(role)
-            start = getattr(upcoming, role)
+        for role, network in trainer.networks.items():
+            start = getattr(upcoming, trainer.engine.role(role))
             if start == "rewind" and upcoming.rewind_step:
                 saved = load(self.directory.path / "rewind" / f"{upcoming.rewind_step:08d}", groups=(role,))
                 network.load_state_dict(saved.groups[role])
@@ -331,22 +339,22 @@ class Session:
                 number = index if start == "reinitialise" else 0
                 fresh = build_networks(self.architecture, self.recipe.seed, number)
                 if start == "rewind":
-                    load_initial(self.recipe, fresh.generator, fresh.discriminator)
+                    load_initial(self.recipe, fresh.named)
                 network.load_state_dict(fresh.of(role).state_dict())
             trainer.engine.set_state(role, states[role], reset_moments=True, keep=start == "keep")
         done, averaged_from = trainer.position.total, trainer.position.averaged_from
         if upcoming.generator != "keep":
-            trainer.ema.reset()
+            for average in trainer.all_averages.values():
+                average.reset()
             averaged_from = done
         trainer.position = Position(round=index, step=0, before=done, averaged_from=averaged_from)
 
     def _teach(self, current: Round) -> None:
         """Load the teacher of a round that distils: the discriminator that ended the first round."""
-        self.trainer.objective.teacher = None
-        self.trainer.objective.distillation = current.distillation
+        self.trainer.play.teach(None, current.distillation)
         if not current.distillation or self.position.round == 0:
             return
         saved = load(self.directory.path / "rounds" / f"{self.rounds[0].steps:08d}", groups=("discriminator",))
         teacher = build_networks(self.architecture, self.recipe.seed).discriminator
         teacher.load_state_dict(saved.groups["discriminator"])
-        self.trainer.objective.teacher = teacher.to(self.trainer.device).eval().requires_grad_(False)
+        self.trainer.play.teach(teacher.to(self.trainer.device).eval().requires_grad_(False), current.distillation)

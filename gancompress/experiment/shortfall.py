@@ -33,7 +33,7 @@ def start(recipe: Recipe, trainer: Trainer) -> list[Name]:
         RecipeError: no path of kept weights leads through a network, or none will where its layers are pruned to.
     """
     engine = trainer.engine
-    masks = load_initial(recipe, trainer.network("generator"), trainer.network("discriminator"))
+    masks = load_initial(recipe, trainer.networks)
     kept = engine.init(trainer.probe, masks)
     with engine.dense():
         for role in engine.roles:

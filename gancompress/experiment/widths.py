@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator, Width
-    from gancompress.sparsity.state import Budget, Role
+    from gancompress.sparsity.state import Budget, Name, Role
 
 __all__ = ["ChosenWidth", "choose_widths", "with_widths"]
 
@@ -68,7 +68,7 @@ def with_widths(
 def choose_widths(
     method: Method[MethodConfig],
     backbone: Backbone[BackboneConfig],
-    budgets_of: Callable[[Mapping[Role, Generator | Discriminator]], Mapping[Role, Budget]],
+    budgets_of: Callable[[Mapping[Role, Generator | Discriminator]], Mapping[Name, Budget]],
 ) -> dict[Role, ChosenWidth]:
     """Ask the method how wide each network is built; empty when it leaves that to the recipe.
 

@@ -41,11 +41,20 @@ class CapturedGenerator(CapturedModule, Generator):
     def __init__(self, content: Mapping[str, Any], tensors: Mapping[str, Tensor], image: ImageSpec) -> None:
         graph, classes = _parsed(content)
         super().__init__(graph, tensors)
-        self.image, self.num_classes, self.latent_dim = image, classes, int(graph.inputs[0].shape[1])
+        self.image, self.num_classes = image, classes
+        given = graph.inputs[0].shape[1:]
+        self.translates = len(given) == 3
+        self.latent_dim = 0 if self.translates else int(given[0])
+        self._shape = tuple(map(int, given))
         prunable = {str(name) for name in content["prunable"]}
         for name in prunable_weights(self).keys() - prunable:
             module: Any = self.get_submodule(name.removesuffix(".weight"))
             module.prunable = False
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return self._shape
 
     def output_layer(self) -> nn.Module:
         """Return the last convolution or linear layer."""
@@ -103,6 +112,6 @@ def _parsed(content: Mapping[str, Any]) -> tuple[Graph, int]:
     latent = graph.inputs[0].shape if graph.inputs else ()
     labelled = [one for one in graph.inputs[1:] if one.shape == ("N",) and one.dtype == "int64"]
     taken = len(graph.inputs) == 1 + len(labelled) and len(labelled) == bool(classes)
-    if len(latent) != 2 or len(graph.outputs) != 1 or not taken:
-        raise ExportError("the graph does not take latents and labels and give images")
+    if len(latent) not in (2, 4) or len(graph.outputs) != 1 or not taken or (len(latent) == 4 and classes):
+        raise ExportError("the graph takes neither latents and labels nor images, or gives no images")
     return graph, classes

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from gancompress.backbones.base import Generator, prunable_weights
 from gancompress.errors import ExportError
 from gancompress.evaluation.sandbox import draws
+from gancompress.export.captured_run import run_captured
 from gancompress.export.constants import fold_constants
 from gancompress.export.exact import compute_exactly
 from gancompress.export.functional import without_writes
@@ -75,14 +76,24 @@ class CompiledGenerator(Generator):
     def __init__(self, generator: Generator, run: nn.Module, layers: tuple[LayerReport, ...]) -> None:
         super().__init__()
         self.latent_dim, self.num_classes, self.image = generator.latent_dim, generator.num_classes, generator.image
+        self.translates = getattr(generator, "translates", False)  # a module may only look like a generator
+        self._shape = getattr(generator, "input_shape", (generator.latent_dim,))
         self.layers = layers
         self._takes_labels = not isinstance(run, Generator)
         self.run = run
         self.eval()
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return self._shape
+
     @torch.no_grad()
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Map latents (B, latent_dim) and labels (B,) or None to images (B, C, H, W) in [-1, 1], float32."""
+        """Map latents (B, latent_dim) and labels (B,) or None to images (B, C, H, W) in [-1, 1], float32.
+
+        Of a generator that eats images ``z`` is these, (B, C, H, W).
+        """
         if self.num_classes and labels is None:
             raise ExportError(f"this generator is conditional: give it labels from 0 to {self.num_classes - 1}")
         arguments = (z.float(), labels)[: 2 if self.num_classes or not self._takes_labels else 1]
@@ -186,6 +197,8 @@ def compile_generator(
     run: nn.Module = plain
     programs: dict[str, str] = {}
     in_bytes: set[str] = set()
+    if getattr(plain, "translates", False):
+        return _compiled_translator(plain, kept, example, sparse, ranges)
     try:
         if draws(plain, *example.values()):
             raise ExportError("it draws random numbers of its own, which a trace would keep as they came")
@@ -213,6 +226,34 @@ def compile_generator(
         LayerReport(
             name, kinds[name], int(mask.sum()) / mask.numel(), "sparse" if name in programs else "dense",
             "" if name in programs else why[name], "int8" if f"{name}.weight" in in_bytes else "float32",
+        )
+        for name, mask in kept.items()
+    )  # fmt: skip
+    return CompiledGenerator(plain, run, layers)
+
+
+def _compiled_translator(
+    plain: Generator,
+    kept: Mapping[str, Tensor],
+    example: Mapping[str, Tensor],
+    sparse: Mode | None,
+    ranges: Mapping[str, LayerBytes] | None,
+) -> CompiledGenerator:
+    """Compile a generator that eats images: by its graph, in float32."""
+    if ranges:
+        raise ExportError("generators that eat images compute in float32: leave int8 out")
+    run: nn.Module = plain
+    try:
+        if draws(plain, *example.values()):
+            raise ExportError("it draws random numbers of its own, which a graph cannot do")
+        run, why = run_captured(plain, {f"{name}.weight": mask for name, mask in kept.items()}, example, sparse)
+    except ExportError as error:
+        why = {f"{name}.weight": f"the backbone cannot be captured ({error.message})" for name in kept}
+    kinds = {name.removesuffix(".weight"): weight.kind for name, weight in prunable_weights(plain).items()}
+    layers = tuple(
+        LayerReport(
+            name, kinds[name], int(mask.sum()) / mask.numel(), "dense" if f"{name}.weight" in why else "sparse",
+            why.get(f"{name}.weight", ""),
         )
         for name, mask in kept.items()
     )  # fmt: skip

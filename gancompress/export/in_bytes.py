@@ -50,6 +50,8 @@ def calibrate_generator(
     """
     if rule not in RULES:
         raise ExportError(f"range {rule!r}: use {', '.join(RULES)}")
+    if getattr(generator, "translates", False):
+        raise ExportError("int8 is calibrated on latents, and this generator eats images: use float32 or bf16")
     compiled, modules = _in_float(generator, masks)
     sampler = Sampler(compiled, seed=0, stream="calibration")
     given: dict[ProgramModule, list[tuple[Tensor, ...]]] = {module: [] for module in modules}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 
 from gancompress.components.plugins import command_line
-from gancompress.data.transform import to_uint8
+from gancompress.data.transform import to_float, to_uint8
 from gancompress.errors import ExportError, did_you_mean, located
 from gancompress.evaluation.sampler import Sampler
 from gancompress.export.compiled import compile_generator
@@ -28,17 +28,20 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from torch import Tensor
 
+    from gancompress.backbones.base import Generator
     from gancompress.export.compiled import CompiledGenerator, LayerReport
     from gancompress.export.packed import Packed
     from gancompress.kernels import Mode
 
-__all__ = ["Classes", "LoadedGenerator", "load"]
+__all__ = ["Classes", "LoadedGenerator", "LoadedTranslator", "compiled_file", "load"]
 
 #: one class for all images, or one per image; by number or by name
 Classes: TypeAlias = "int | str | Sequence[int | str]"
 
 #: images that are made together: a multiple of the kernels' 16, little enough to stay near the processor
 _TOGETHER = 64
+#: the same for images from images, which are larger
+_IMAGES_TOGETHER = 8
 
 
 class LoadedGenerator:
@@ -202,6 +205,57 @@ class LoadedGenerator:
         )
 
 
+class LoadedTranslator:
+    """A generator from a file that makes images of one domain from images of another, ready on the CPU.
+
+    Attributes:
+        packed: what the file holds: config, image spec, weights, masks, where it comes from.
+        network: the compiled generator: images to images.
+    """
+
+    def __init__(self, packed: Packed, path: Path, generator: Generator, sparse: Mode | None = None) -> None:
+        self.packed, self.path = packed, path
+        self.network: CompiledGenerator = compile_generator(generator, packed.masks, sparse=sparse)
+
+    def __call__(self, images: Tensor, *, uint8: bool = False) -> Tensor:
+        """Make images of images.
+
+        Args:
+            images: (n, C, H, W) or (C, H, W), of the size that it was trained on; float in [-1, 1], or uint8.
+            uint8: give 0 to 255 instead of -1 to 1.
+
+        Returns:
+            As many, float32 in [-1, 1] or uint8.
+
+        Raises:
+            ExportError: images of another shape or type, or none.
+        """
+        wanted = self.network.input_shape
+        given = images[None] if images.dim() == 3 else images
+        if given.dim() != 4 or tuple(given.shape[1:]) != wanted or not len(given):
+            raise ExportError(f"images are (n, {', '.join(map(str, wanted))}), got {tuple(images.shape)}")
+        if given.dtype is not torch.uint8 and not given.is_floating_point():
+            raise ExportError(f"images are float in [-1, 1] or uint8, got {given.dtype}")
+        pixels = to_float(given.cpu()) if given.dtype is torch.uint8 else given.detach().to("cpu", torch.float32)
+        parts = [self.network(part) for part in torch.split(pixels, _IMAGES_TOGETHER)]
+        made = torch.cat([to_uint8(part) if uint8 else part for part in parts])
+        return made[0] if images.dim() == 3 else made
+
+    def __repr__(self) -> str:
+        image, packed, layers = self.network.image, self.packed, self.network.layers
+        return (
+            f"<{packed.model['name']} generator from {self.path.name}: takes and makes {image.channels}x"
+            f"{image.resolution}x{image.resolution}, density {packed.density:.3g}, {size(packed.bytes)}; "
+            f"{sum(layer.runs == 'sparse' for layer in layers)} of {len(layers)} layers sparse; images = g(images)>"
+        )
+
+
+def compiled_file(path: Path) -> CompiledGenerator:
+    """Return the compiled generator of a packed file."""
+    packed = load_packed(path)
+    return compile_generator(packed.generator(), packed.masks, ranges=packed.ranges or None)
+
+
 def _check_count(n: int) -> None:
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ExportError(f"n must be a number of images, at least 1, got {n!r}")
@@ -211,13 +265,14 @@ def _runs(layer: LayerReport) -> str:
     return layer.runs if layer.values == "float32" else f"{layer.runs}, {layer.values}"
 
 
-def load(path: str | Path, *, sparse: Mode | None = None) -> LoadedGenerator | LoadedNetwork:
+def load(path: str | Path, *, sparse: Mode | None = None) -> LoadedGenerator | LoadedTranslator | LoadedNetwork:
     """Open a file that ``gancompress export RUN`` wrote, or ``compress`` of a network from elsewhere.
 
     Example::
 
         g = gancompress.load("generator.safetensors")
         images = g(n=64, seed=0)  # (64, C, H, W), float32 in [-1, 1]
+        filled = gancompress.load("pix2pix.safetensors")(outlines)  # images to images
         upscaler = gancompress.load("upscaler.safetensors")
         large = upscaler(small)  # the inputs and outputs of the original
         g = gancompress.load("hf:OWNER/NAME")  # of the Hugging Face hub, as ``gancompress push`` puts it there
@@ -245,6 +300,8 @@ def load(path: str | Path, *, sparse: Mode | None = None) -> LoadedGenerator | L
     packed = load_packed(path)
     try:
         with located(str(path)):
+            if (generator := packed.generator()).translates:
+                return LoadedTranslator(packed, path, generator, sparse)
             return LoadedGenerator(packed, path, sparse)
     except UNFIT as error:
         raise ExportError(f"what it holds cannot be run ({reason(error)})", where=str(path)) from error

@@ -52,8 +52,8 @@ _RULES = (
 def export_onnx(generator: Generator, path: Path) -> float:
     """Write a generator as ONNX, with inputs ``z`` (N, latent_dim) and, when conditional, ``labels`` (N,).
 
-    The model's metadata hold ``latents`` (their law and size), ``range`` of the images, ``channels`` and the names of
-    the ``classes``, each as JSON.
+    One that eats images has the input ``input`` (N, C, H, W). The model's metadata hold ``latents`` (their law and
+    size; null without any), ``range`` of the images, ``channels`` and the names of the ``classes``, each as JSON.
 
     Args:
         generator: left as it is.
@@ -75,7 +75,10 @@ def export_onnx(generator: Generator, path: Path) -> float:
         )
     inputs = example_inputs(plain, 2, "onnx", 2)
     batch = torch.export.Dim("N")
-    content = _export(plain, inputs, {name: {0: batch} for name in inputs}, ["images"], _told(plain))
+    dynamic: Any = {name: {0: batch} for name in inputs}
+    if plain.translates:  # what it gives is called images already, and what it takes z
+        inputs, dynamic = {"input": inputs["images"]}, ({0: batch},)
+    content = _export(plain, inputs, dynamic, ["images"], _told(plain))
     trials = [tuple(example_inputs(plain, count, "onnx", count).values()) for count in (1, 3)]
     difference, _ = _difference(plain, content, list(inputs), trials)
     if not difference <= _TOLERANCE:
@@ -139,7 +142,9 @@ def _told(generator: Generator) -> dict[str, str]:
     """Return what a file says of its inputs and outputs, as JSON: the metadata of the model."""
     image = generator.image
     told: dict[str, Any] = {
-        "latents": {"law": "normal", "mean": 0, "deviation": 1, "size": generator.latent_dim},
+        "latents": None
+        if generator.translates
+        else {"law": "normal", "mean": 0, "deviation": 1, "size": generator.latent_dim},
         "range": [-1, 1],
         "channels": "RGB" if image.channels == 3 else "grey",
         "classes": list(image.classes[: generator.num_classes]),

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
@@ -123,6 +124,11 @@ class Packed:
     def image(self) -> ImageSpec:
         """Shape and classes of the images."""
         return self.architecture.image
+
+    @functools.cached_property
+    def translates(self) -> bool:
+        """Whether the generator eats images."""
+        return self.generator().translates
 
     def generator(self) -> Generator:
         """Build a generator of its own, in eval mode.

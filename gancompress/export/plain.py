@@ -24,7 +24,16 @@ def plain_copy(network: N) -> N:
 
 
 def example_inputs(network: Generator, count: int, stream: str, *keys: int) -> dict[str, Tensor]:
-    """Return ``z`` (count, latent_dim) drawn from ``stream`` and, when conditional, ``labels`` (count,) in turn."""
-    z = torch.randn(count, network.latent_dim, generator=random_generator(0, stream, *keys))
+    """Return inputs drawn from ``stream``, by name.
+
+    ``z`` (count, latent_dim) and, when conditional, ``labels`` (count,) in turn; of a generator that eats images
+    ``images`` (count, C, H, W), noise between -1 and 1.
+    """
+    rng = random_generator(0, stream, *keys)
+    # a module that only looks like a generator of latents is one
+    shape = getattr(network, "input_shape", None) or (network.latent_dim,)
+    if getattr(network, "translates", False):
+        return {"images": 2 * torch.rand(count, *shape, generator=rng) - 1}
+    z = torch.randn(count, *shape, generator=rng)
     labels = torch.arange(count) % max(1, network.num_classes)
     return {"z": z, "labels": labels} if network.num_classes else {"z": z}

@@ -151,13 +151,7 @@ class SparseNetwork:
                     seconds.append(time.perf_counter() - start)
                 return Profile(min(seconds), (Part("network", "torch", 1.0),), dict.fromkeys(convolutions, why))
             taken = min((plan.timed(*inputs) for _ in range(repeats)), key=sum)
-        stays = self._choices[self._kind(inputs)].stays
-        sparse = set(plan.sparse)
-        dense = {
-            name: stays.get(node.name, "programs have no place for it")
-            for name, node in convolutions.items()
-            if name not in sparse
-        }
+        dense = self._left_to_torch(plan, self._choices[self._kind(inputs)].stays)
         parts = tuple(self._part(step, own / sum(taken)) for step, own in zip(plan.steps, taken, strict=True))
         return Profile(sum(taken), parts, dense)
 
@@ -185,6 +179,23 @@ class SparseNetwork:
         """
         with torch.no_grad():
             return self._made(inputs, {}, self.ranges)
+
+    def dense(self, *inputs: Tensor) -> dict[str, str]:
+        """Return why each convolution that torch computes for such inputs is left to it, by the name of its weight."""
+        convolutions = dict(self._convolutions())
+        with torch.no_grad():
+            plan = self._plan(inputs)
+        if plan is None:
+            return dict.fromkeys(convolutions, self._why_torch(inputs))
+        return self._left_to_torch(plan, self._choices[self._kind(inputs)].stays)
+
+    def _left_to_torch(self, plan: Plan, stays: Mapping[str, str]) -> dict[str, str]:
+        sparse = set(plan.sparse)
+        return {
+            name: stays.get(node.name, "programs have no place for it")
+            for name, node in self._convolutions()
+            if name not in sparse
+        }
 
     @property
     def convolutions(self) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
-from gancompress.components.registry import BACKBONES, DATASETS, EXTRACTORS, LOSSES, METHODS, METRICS, PATTERNS
+from gancompress.components.registry import BACKBONES, DATASETS, EXTRACTORS, LOSSES, METHODS, METRICS, PATTERNS, TASKS
 from gancompress.errors import ComponentError
 from gancompress.recipe.composition import COMPONENT_PATHS
 from gancompress.recipe.document import Document
@@ -37,7 +37,7 @@ __all__ = [
 
 #: the registry that each component node of a recipe takes its name from
 COMPONENT_REGISTRIES: Final[Mapping[KeyPath, Registry[Any]]] = dict(
-    zip(COMPONENT_PATHS, (DATASETS, BACKBONES, LOSSES, METHODS, PATTERNS), strict=True)
+    zip(COMPONENT_PATHS, (DATASETS, BACKBONES, LOSSES, METHODS, PATTERNS, TASKS), strict=True)
 )
 
 
@@ -164,12 +164,13 @@ def check_document(document: Document) -> Recipe:
 
 def _with_default(document: Document, path: KeyPath, name: str) -> Document:
     """Name the default component where the recipe names none, so that its other keys can be checked."""
-    above, key = map(str, path)
-    parent = document.data.get(above, {})
+    *above, key = map(str, path)
+    parent = document.data.get(above[0], {}) if above else document.data
     node = parent.get(key, {}) if isinstance(parent, dict) else None
     if not isinstance(node, dict) or "name" in node:
         return document
-    return Document({**document.data, above: {**parent, key: {"name": name, **node}}}, document.marks)
+    named = {**parent, key: {"name": name, **node}}
+    return Document({**document.data, above[0]: named} if above else named, document.marks)
 
 
 def _narrow(document: Document, path: KeyPath, mistakes: list[Mistake]) -> type[NarrowedComponent] | None:

@@ -39,6 +39,7 @@ COMPONENT_PATHS: Final[tuple[KeyPath, ...]] = (
     ("objective", "loss"),
     ("sparsity", "method"),
     ("sparsity", "pattern"),
+    ("task",),
 )
 
 

@@ -382,6 +382,12 @@ class TrainingConfig(_Strict):
     schedule_until: float = Field(
         1.0, gt=0, le=1, description="share of a round's steps at which schedules end; what they end at stays"
     )
+    schedule_from: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of a round's steps at which schedules begin; what they begin at is held until then",
+    )
     ema: EMAConfig = Field(EMAConfig(), description="moving average of the generator")
     flip: bool = Field(False, description="mirror real images at random")
     init_from: InitFromConfig | None = Field(
@@ -429,6 +435,12 @@ class TrainingConfig(_Strict):
     checkpoint_every: int = Field(0, ge=0, description="steps between two checkpoints; 0 = every ten minutes")
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept beside the best one")
 
+    @model_validator(mode="after")
+    def _no_time(self) -> TrainingConfig:
+        if self.schedule_from >= self.schedule_until:
+            raise ValueError("schedule_from is where schedules begin, and must lie before schedule_until")
+        return self
+
 
 class EvaluationConfig(_Strict):
     """What is measured, when, and under which protocol. Everything here is part of the metric's name."""
@@ -460,6 +472,7 @@ class Recipe(_Strict):
     seed: int = Field(0, ge=0, description="seed of initialisation, latents, data order and masks")
     data: ComponentField = Field(description="dataset")
     model: ComponentField = Field(description="backbone")
+    task: ComponentField = Field(Component(name="latent"), description="what the generator is trained for")
     objective: ObjectiveConfig = Field(ObjectiveConfig(), description="losses and regularisation")
     sparsity: SparsityConfig = Field(SparsityConfig(), description="sparsity")
     training: TrainingConfig = Field(description="training loop")

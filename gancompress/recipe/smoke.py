@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from gancompress.components.registry import BACKBONES, DATASETS, METHODS
+from gancompress.components.registry import BACKBONES, DATASETS, METHODS, TASKS
 from gancompress.errors import DataError, RecipeError
 from gancompress.recipe.components import component_config
 from gancompress.recipe.composition import lay
@@ -75,7 +75,7 @@ def _data(recipe: Recipe) -> dict[str, Any]:
     """Return generated images like those of the recipe, as far as these are known."""
     spec = _spec(recipe)
     channels, classes = spec["channels"], min(spec["classes"], _MOST_CLASSES)
-    return {
+    settings = {
         "name": "shapes",
         "resolution": min(max(spec["resolution"], _SIZES[0]), _SIZES[1]),
         "channels": channels,
@@ -83,6 +83,7 @@ def _data(recipe: Recipe) -> dict[str, Any]:
         "labelled": classes > 0,
         "images": _IMAGES,
     }
+    return dict(TASKS.get(recipe.task.name).drawn(settings))
 
 
 def _spec(recipe: Recipe) -> dict[str, int]:
@@ -106,7 +107,7 @@ def _spec(recipe: Recipe) -> dict[str, int]:
 
 def _widths(recipe: Recipe, data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the narrowest widths that the backbone takes, or leave it be if it says nothing about widths."""
-    images = DATASETS.get("shapes")
+    images = DATASETS.get(data["name"])
     settings = {key: value for key, value in data.items() if key != "name"}
     drawn = images(images.Config(**{**settings, "images": 1}))
     backbone = BACKBONES.get(recipe.model.name)(component_config(recipe.model), drawn.spec)

@@ -10,7 +10,6 @@ from gancompress.charts.axis import tick_label
 from gancompress.charts.lines import Mark, Series, line_chart
 from gancompress.charts.plot import Figure, spans_decades
 from gancompress.report.words import metric_value
-from gancompress.runs.record import ROLES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +24,12 @@ _RECORDED = frozenset(("round", "updates", "grown", "dropped", "density", "explo
 _NOTES = {
     "drop_fraction": "share that an update may replace",
     "balance_ratio": "how much of the discriminator's margin a generator step makes up for",
+}
+#: of tasks from image to image, what the training logs besides losses and logits
+_DISTANCES = {
+    "l1": ("Difference to the target", "mean absolute difference of pixels between -1 and 1, on training pairs"),
+    "cycle": ("Difference after the way back", "mean absolute difference of pixels, of both directions together"),
+    "identity": ("Difference of what should stay", "the same, of images that are of the target domain already"),
 }
 
 
@@ -69,10 +74,10 @@ def training_charts(run: RunRecord) -> list[Figure]:
             charts.append(Figure(title, note, svg, legend))
 
     def of_training(key: str) -> list[Series]:
-        return [Series(role, run.log.curve("train", f"{key}_{role}"), color) for color, role in enumerate(ROLES)]
+        return [Series(role, run.log.curve("train", f"{key}_{role}"), color) for color, role in enumerate(run.networks)]
 
     def of_updates(key: str) -> list[Series]:
-        return [Series(role, run.log.curve("update", key, role), color) for color, role in enumerate(ROLES)]
+        return [Series(role, run.log.curve("update", key, role), color) for color, role in enumerate(run.networks)]
 
     chart("Losses", "mean since the line before", of_training("loss"), from_zero=False)
     logits = [
@@ -80,6 +85,8 @@ def training_charts(run: RunRecord) -> list[Figure]:
         Series("generated images", run.log.curve("train", "d_fake"), 3),
     ]
     chart("Discriminator output", "mean logit on real and on generated images", logits, from_zero=False)
+    for key, (heading, note) in _DISTANCES.items():
+        chart(heading, note, [Series(heading, run.log.curve("train", key))])
     chart("Density", "share of prunable weights kept, as counted", of_training("density"))
     ever = "weights that were ever kept, as a share of all prunable weights"
     chart("Exploration rate", ever, of_updates("exploration"))

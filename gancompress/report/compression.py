@@ -87,7 +87,7 @@ def _nearness(measured: Mapping[str, Any]) -> str:
         return ""
     found = measured["psnr"]
     mean = metric_value(found["mean"])
-    return f"{count(found['images'])} images before and after, of the same latents each: PSNR {mean} dB"
+    return f"{count(found['images'])} images before and after, of the same inputs each: PSNR {mean} dB"
 
 
 def _rows(

@@ -45,8 +45,8 @@ def cost_cards(cost: Mapping[str, Any]) -> list[CostCard]:
 
 def _channels(channels: Mapping[str, Any]) -> CostCard:
     rows = []
-    for role in ROLES:
-        for name, group in mapping(channels.get(role)).items():
+    for role, groups in channels.items():
+        for name, group in mapping(groups).items():
             width, kept = number(mapping(group).get("width")), mapping(group).get("kept")
             if width and isinstance(kept, list):
                 rows.append((f"{role}, {name}", str(len(kept)), f"{width:.0f}", ratio(len(kept) / width)))
@@ -64,7 +64,7 @@ def _channels(channels: Mapping[str, Any]) -> CostCard:
 def _theory(theory: Mapping[str, Any]) -> CostCard:
     inference, training = mapping(theory.get("inference")), mapping(theory.get("training"))
     executed = mapping(training.get("executed"))
-    rows = [_flops(f"{role}, one image", mapping(inference.get(role))) for role in ROLES]
+    rows = [_flops(f"{role}, one image", mapping(inference.get(role))) for role in dict.fromkeys((*ROLES, *inference))]
     rows.append(_flops("whole training", training))
     for part, flops in mapping(training.get("parts_flops")).items():
         spent = number(flops)
@@ -153,7 +153,7 @@ _SIZES = {"dense": "dense", "packed": "packed, computed", "masks": "– masks in
 
 
 def _bytes(sizes: Mapping[str, Any]) -> CostCard:
-    roles = [role for role in ROLES if mapping(sizes.get(role))]
+    roles = [role for role in dict.fromkeys((*ROLES, *sizes)) if role != "training" and mapping(sizes.get(role))]
     rows = []
     for key, label in _SIZES.items():
         found = [number(mapping(sizes.get(role)).get(key)) for role in roles]
@@ -167,7 +167,8 @@ def _bytes(sizes: Mapping[str, Any]) -> CostCard:
         )
     peak = number(mapping(sizes.get("training")).get("peak"))
     if roles and peak is not None:
-        rows.append(("peak of training, both, computed", size(peak), *[""] * (len(roles) - 1)))
+        networks = "both" if len(roles) == 2 else "all"
+        rows.append((f"peak of training, {networks}, computed", size(peak), *[""] * (len(roles) - 1)))
         remarks.append(
             "Peak of training: weights, average, moments, masks, images held in memory and the largest step, from "
             "shapes; libraries, workspaces and evaluation come on top."

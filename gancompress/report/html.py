@@ -18,7 +18,7 @@ from gancompress.report.protocols import few_images, shared_protocol
 from gancompress.report.published import answers_of_run
 from gancompress.report.summary import cost_rows, headline
 from gancompress.report.words import count, density, metric_value, plain_reason, ratio, scaled
-from gancompress.runs.record import ROLES, RunRecord, mapping, number, read_run
+from gancompress.runs.record import RunRecord, mapping, number, read_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +59,8 @@ def render(run: RunRecord) -> str:
         player=player_part(run.path),
         grids=grids,
         grid_total=total,
-        networks=[network for role in ROLES if (network := _network(run, role))],
+        grid_shows=run.log.shows,
+        networks=[network for role in run.networks if (network := _network(run, role))],
         costs=cost_cards(run.cost),
         recipe=_recipe_text(run),
         environment=cost_rows(run.environment),

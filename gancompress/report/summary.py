@@ -10,7 +10,7 @@ from gancompress.report.protocols import few_images, shared_protocol
 from gancompress.report.published import answers_of_run
 from gancompress.report.shown import Shown, Table, aligned
 from gancompress.report.words import count, density, duration, metric_value, quantity, ratio, scaled
-from gancompress.runs.record import ROLES, mapping, number
+from gancompress.runs.record import mapping, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -81,7 +81,7 @@ def plain_metrics(metrics: Sequence[Metric]) -> list[str]:
 
 
 def _densities(run: RunRecord) -> Iterator[Fact]:
-    for role in ROLES:
+    for role in run.networks:
         exact, asked = run.exact_density(role), run.asked_density(role)
         counted, counts = run.counted(role), run.counts(role)
         if exact is None:

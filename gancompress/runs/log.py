@@ -77,6 +77,7 @@ class LogDigest:
     Attributes:
         evaluations: records of all evaluations, in order.
         samples: file of every sample grid, by step.
+        shows: what grids show from left to right; empty where that goes without saying.
         rounds: steps at which a round ended.
         images: what had changed among the images when the run went on from a step.
     """
@@ -84,6 +85,7 @@ class LogDigest:
     def __init__(self) -> None:
         self.evaluations: list[Record] = []
         self.samples: dict[int, str] = {}
+        self.shows = ""
         self.rounds: list[int] = []
         self.images: dict[int, str] = {}
         self._tables: dict[tuple[str, str], dict[tuple[str, ...], _Table]] = {}
@@ -106,6 +108,7 @@ class LogDigest:
             self.evaluations.append(tamed(record, self._texts))
         elif kind == "sample":
             self.samples[step] = str(record.get("file", ""))
+            self.shows = str(record.get("shows", ""))
         elif kind == "round":
             self.rounds.append(step)
         elif kind == "images":

@@ -183,8 +183,16 @@ class RunRecord:
         """The last evaluation."""
         return self.evaluations[-1] if self.evaluations else None
 
-    def asked_density(self, role: str) -> float | None:
-        """Return the density that the recipe asks for, or None when it leaves it to a rule (total density)."""
+    @functools.cached_property
+    def networks(self) -> tuple[str, ...]:
+        """What the networks are called: generator and discriminator, and those that play beside them."""
+        known = [str(layer.get("role")) for layer in records_of(self.cost.get("layers"))]
+        logged = [key.removeprefix("density_") for key in self.log.keys("train") if key.startswith("density_")]
+        return tuple(dict.fromkeys((*ROLES, *known, *logged)))
+
+    def asked_density(self, name: str) -> float | None:
+        """Return the density that the recipe asks of a network, or None when it leaves it to a rule (total density)."""
+        role = next((role for role in ROLES if name.startswith(role)), name)
         sparsity = mapping(self.recipe.get("sparsity"))
         if mapping(sparsity.get("method")).get("name") == "dense":
             return 1.0

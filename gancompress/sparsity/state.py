@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,15 +15,29 @@ from gancompress.errors import InvariantError
 if TYPE_CHECKING:
     from gancompress.sparsity.units import Units
 
-__all__ = ["Budget", "Memory", "Name", "Role", "SparseState"]
+__all__ = ["PAIR", "Budget", "Memory", "Name", "Role", "SparseState", "role_of"]
 
 #: the side of the game that a network plays on: what recipes set and methods ask
 Role: TypeAlias = Literal["generator", "discriminator"]
-#: what one network is called where several play on a side; of a pair, each is called by its role
+#: what one network is called: it begins with the role that the network plays; of a pair, each is called by its role
 Name: TypeAlias = str
+#: what the networks of a pair are called
+PAIR: Final[tuple[Role, Role]] = ("generator", "discriminator")
 
 #: What a method may remember between updates. Tensors are saved beside the masks, scalars in ``state.json``.
 Memory: TypeAlias = Mapping[str, Tensor | int | float]
+
+
+def role_of(name: Name) -> Role:
+    """Return the side that a network plays on, which its name begins with: ``generator_ab`` is a generator.
+
+    Raises:
+        InvariantError: it begins with neither.
+    """
+    for role in PAIR:
+        if name == role or name.startswith(f"{role}_"):
+            return role
+    raise InvariantError(f"network {name!r} plays on no side: begin its name with generator or discriminator")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,8 @@ from gancompress.evaluation.sandbox import forked_rng
 from gancompress.export.onnx import NEEDED, export_onnx
 from gancompress.export.plain import plain_copy
 from gancompress.export.tracing import trace
+from gancompress.graphs.build import CapturedModule
+from gancompress.graphs.capture import capture
 from gancompress.sparsity.weights import LAYERS, duplicate, to_channels_last
 from gancompress.testing.conformance import Suite, promise, require, skip_check
 
@@ -75,9 +77,9 @@ class Case:
         """Return a batch for one of the networks."""
         rng = torch.Generator().manual_seed(1)
         known = torch.tensor(labels) if self.conditional else None
-        if isinstance(network, Generator):
-            return torch.randn(_BATCH, network.latent_dim, generator=rng), known
-        shape = (_BATCH, self.image.channels, self.resolution, self.resolution)
+        shape = (_BATCH, *network.input_shape)  # type: ignore[misc]
+        if isinstance(network, Generator) and not network.translates:
+            return torch.randn(shape, generator=rng), known
         return torch.rand(shape, generator=rng) * 2 - 1, known
 
 
@@ -87,6 +89,12 @@ def build(suite: Suite, image: ImageSpec, conditional: bool, **more: Any) -> Bac
         more["conditional"] = conditional
     built: Backbone[Any] = suite.target(suite.config(**more), image)
     return built
+
+
+def shown(discriminator: nn.Module, given: Tensor, images: Tensor) -> Tensor:
+    """Return what a discriminator sees of images: these, or what they were made from beside them."""
+    pairs = discriminator.input_shape[0] == 2 * images.shape[1]  # type: ignore[index]
+    return torch.cat((given, images), 1) if pairs else images
 
 
 def answer(network: nn.Module, x: Tensor, labels: Tensor | None) -> Tensor:
@@ -122,8 +130,9 @@ def shapes(case: Case) -> None:
     require(images.dtype is torch.float32, f"images are {images.dtype}, expected float32")
     made = answer(duplicate(generator), z * 10, labels)
     require(float(made.abs().max()) <= 1, "images leave [-1, 1] in eval mode: end the generator in tanh, or cut off")
-    logits = discriminator(images, labels)
-    require(tuple(logits.shape) == (_BATCH,), f"logits have the shape {tuple(logits.shape)}, expected ({_BATCH},)")
+    logits = discriminator(shown(discriminator, z, images), labels)
+    known = tuple(logits.shape[:1] if generator.translates else logits.shape)
+    require(known == (_BATCH,), f"logits have the shape {tuple(logits.shape)}, expected ({_BATCH},)")
     require(logits.dtype is torch.float32, f"logits are {logits.dtype}, expected float32")
 
 
@@ -140,7 +149,8 @@ def gradients(case: Case) -> None:
     z, labels = case.inputs(generator)
     # a weighted sum: the plain sum of normalised maps has no gradient at all
     weights = torch.tensor([1.0, -2.0, 0.5])
-    (discriminator(generator(z, labels), labels) * weights).sum().backward()
+    logits = discriminator(shown(discriminator, z, generator(z, labels)), labels)
+    (logits.reshape(_BATCH, -1).mean(1) * weights).sum().backward()
     for role, network in _roles((generator, discriminator)):
         for name, parameter in network.named_parameters():
             if parameter.grad is None:
@@ -374,7 +384,11 @@ def traceable(case: Case) -> None:
     z, labels = case.inputs(generator)
     inputs = (z,) if labels is None else (z, labels)
     try:
-        graph = trace(generator, dict(zip(("z", "labels"), inputs, strict=False)))
+        if generator.translates:  # its graph is read off otherwise
+            captured, tensors = capture(generator, {"images": z}, [{0: "N"}])
+            graph: nn.Module = CapturedModule(captured, tensors)
+        else:
+            graph = trace(generator, dict(zip(("z", "labels"), inputs, strict=False)))
     except Exception as error:  # symbols went through its code: anything may be raised
         reason = " ".join(str(error).split())[:120]
         raise AssertionError(

@@ -24,11 +24,17 @@ if TYPE_CHECKING:
 
     from gancompress.backbones.base import Generator
     from gancompress.recipe.schema import EMAConfig
+    from gancompress.sparsity.state import Name
 
-__all__ = ["SparseEMA", "averaged_state", "decay_at", "load_average"]
+__all__ = ["SparseEMA", "average_group", "averaged_state", "decay_at", "load_average"]
 
 _GROWN = "grown."
 _MODULE = "module."
+
+
+def average_group(name: Name) -> str:
+    """Return what the group of tensors in a checkpoint is called that holds the average of a generator."""
+    return "ema" if name == "generator" else f"ema_{name}"
 
 
 def averaged_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

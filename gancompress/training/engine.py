@@ -114,7 +114,7 @@ class Engine:
 
     Raises:
         MethodError: the method watches two networks play against each other, and these are more.
-        InvariantError: a network that is on no side, or a counter for others than a pair.
+        InvariantError: a network that is on no side, or that the counter does not know.
     """
 
     def __init__(
@@ -144,8 +144,10 @@ class Engine:
                 f"method {type(method).__name__} watches two networks play against each other; "
                 f"it cannot serve {len(parts)} ({', '.join(parts)})"
             )
-        if counter is not None and any(net.name != net.role for net in self._nets.values()):
-            raise InvariantError(f"what training costs is counted for a pair, not for {', '.join(parts)}")
+        if counter is not None and not {*parts} <= {*counter.names}:
+            raise InvariantError(
+                f"what training costs is counted for {', '.join(counter.names)}, not for {', '.join(parts)}"
+            )
         self.execution = execution
         device = next(iter(next(iter(parts.values())).network.parameters())).device
         self._signals = Signals(method.measure, device)
@@ -249,7 +251,7 @@ class Engine:
             }
             net.parts.network.zero_grad(set_to_none=True)
             if self.counter is not None:
-                self.counter.probe(net.role)
+                self.counter.probe(net.name)
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)
@@ -298,13 +300,13 @@ class Engine:
         self._uncounted[role] += 1
         # dense moments take in the gradient at masked positions on every step
         if self.counter is not None and (wants_dense or net.moments == "dense"):
-            self.counter.dense_gradient(net.role, net.state.budgets)
+            self.counter.dense_gradient(net.name, net.state.budgets)
 
     def record(self, *, d_real: Tensor, d_fake: Tensor, d_fake_after: Tensor) -> None:
         """Store one measurement (see ``methods.base.Measure``): scalars of shape (), on the device."""
         self._signals.record(d_real, d_fake, d_fake_after)
         if self.counter is not None:
-            self.counter.measure({net.role: net.state.budgets for net in self._nets.values()})
+            self.counter.measure({name: net.state.budgets for name, net in self._nets.items()})
 
     # ------------------------------------------------------------------ topology
 
@@ -454,10 +456,9 @@ class Engine:
         if self.counter is None:
             return
         for role, net in self._nets.items():
-            per_step = self.counter.discriminator_steps if net.role == "discriminator" else 1
-            done, self._uncounted[role] = divmod(self._uncounted[role], per_step)
+            done, self._uncounted[role] = divmod(self._uncounted[role], self.counter.optimizer_steps(role))
             if done:
-                self.counter.advance(net.role, net.state.budgets, done)
+                self.counter.advance(role, net.state.budgets, done)
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return all tensors and all JSON-able scalars that the engine's next step depends on."""

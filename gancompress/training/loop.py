@@ -1,4 +1,4 @@
-"""The training loop: one step of both players, in the order that every page of the documentation gives.
+"""The training loop: one step of all players, in the order that every page of the documentation gives.
 
 ::
 
@@ -24,32 +24,26 @@ from gancompress.cost.counter import TrainingCounter
 from gancompress.methods.base import Measure, Plan, Round
 from gancompress.seeds import seed_global
 from gancompress.training.batch_norm import global_statistics
-from gancompress.training.forward_backward import ForwardBackward
+from gancompress.training.ema import average_group
 from gancompress.training.meters import Meters
-from gancompress.training.objective import Objective, frozen, unchanged
 from gancompress.training.optimizers import learning_rate, moment_decays
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from torch.optim import Optimizer
 
     from gancompress.backbones.base import Discriminator, Generator
     from gancompress.recipe.schema import TrainingConfig
     from gancompress.sparsity.state import Name
-    from gancompress.training.batches import Latents, RealBatch
     from gancompress.training.ema import SparseEMA
     from gancompress.training.engine import Engine, UpdateReport
-    from gancompress.training.feed import Source
     from gancompress.training.folding import Folding
     from gancompress.training.graphs import Recorder
     from gancompress.training.groups import Group
+    from gancompress.training.play import Play
 
 __all__ = ["Position", "Trainer"]
-
-METERS = ("loss_generator", "loss_discriminator", "d_real", "d_fake")
-#: before the name of a term that is learned from a teacher
-_TAUGHT = "distillation_"
 
 
 @dataclasses.dataclass
@@ -76,17 +70,16 @@ class Position:
 
 @dataclasses.dataclass
 class Trainer:
-    """Both players and everything that changes while they train.
+    """All players and everything that changes while they train.
 
     Attributes:
-        generator: live generator.
-        discriminator: live discriminator.
+        generator: the live one that is measured and shipped.
+        discriminator: the live one that plays against it.
         optimizers: one per network, by name.
-        engine: the sparsity of both networks.
-        ema: moving average of the generator.
+        engine: the sparsity of all networks.
+        ema: its moving average.
         counter: what the run has computed so far, for its FLOPs.
-        objective: losses.
-        source: batches.
+        play: what a step computes.
         config: the recipe's training section.
         measure: signals that the method wants, or None.
         group: processes that train together.
@@ -94,6 +87,8 @@ class Trainer:
         folding: which convolutions are folded; None folds nothing.
         record: how passes are recorded when the config asks for CUDA graphs; tests imitate it.
         int8: how the generator's layers compute in bytes, once it is trained with their rounding.
+        beside: other live networks, by name.
+        averages: of the generators among these.
     """
 
     generator: Generator
@@ -102,8 +97,7 @@ class Trainer:
     engine: Engine
     ema: SparseEMA
     counter: TrainingCounter
-    objective: Objective
-    source: Source
+    play: Play
     config: TrainingConfig
     measure: Measure | None
     group: Group
@@ -111,20 +105,15 @@ class Trainer:
     folding: Folding | None = None
     record: Recorder | None = None
     int8: dict[str, Any] | None = None
+    beside: dict[Name, Generator | Discriminator] = dataclasses.field(default_factory=dict)
+    averages: dict[Name, SparseEMA] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.position = Position()
-        taught = self.objective.taught
-        self._terms = tuple(f"{_TAUGHT}{term}" for term in (() if taught is None else taught.weights))
-        self._teacher_macs = None if taught is None else taught.macs()
-        for one in self.objective.carried.values():
-            one.start(self.device)
-        followed = ("ada_probability",) if self.objective.adaptive is not None else ()
-        self.meters = Meters((*METERS, *self._terms, *followed), self.device)
-        players = self.generator, self.discriminator
-        self._forward_backward = ForwardBackward(*players, self.objective, self.config, self.record)
+        self.play.begin(self)
+        self.meters = Meters(self.play.meters, self.device)
         if self.folding is not None:
-            self.folding.attach(players)
+            self.folding.attach(tuple(self.networks.values()))
 
     def step(self, current: Round) -> list[UpdateReport]:
         """Train one step of ``current`` and return what the topology updates of that step did.
@@ -135,12 +124,13 @@ class Trainer:
         self.position.step += 1
         step, total = self.position.step, self.position.total
         plans = {role: self.engine.plan(role, step, current.steps) for role in self.engine.roles}
-        progress = (step - 1) / (self.config.schedule_until * current.steps)
+        progress = self._progress(step, current.steps)
         self._follow_schedules(progress)
-        self._seed_noise("step", total)
+        self.seed_noise("step", total)
         with global_statistics(self.group):
-            self._play(total, plans)
-        self.ema.update(self.generator, total - self.position.averaged_from, progress)
+            self.play.step(total, plans)
+        for name, average in self.all_averages.items():
+            average.update(self.network(name), total - self.position.averaged_from, progress)  # type: ignore[arg-type]
         where = {"step": step, "total_steps": current.steps, "round": self.position.round}
         reports = []
         for role, plan in plans.items():
@@ -150,21 +140,16 @@ class Trainer:
                 self.engine.observe(role, **where)
         return reports
 
-    def _play(self, total: int, plans: dict[Name, Plan]) -> None:
-        """Let the discriminator take its steps and the generator its one, and measure if that is due."""
-        for k in range(self.config.discriminator_steps):
-            last = k == self.config.discriminator_steps - 1
-            real = self._discriminator_step(total, k, plans["discriminator"] if last else Plan.NOTHING)
-        due = self.measure is not None and total % self.measure.every == 0
-        latents = self.source.latents(self._generator_batch, "generator", total)
-        d_fake = self._signal(latents) if due else None
-        self._generator_step(latents, total, plans["generator"], real)
-        if d_fake is not None:
-            self._measure(real, latents, d_fake)
+    def _progress(self, step: int, steps: int) -> float:
+        """Return where schedules are at a step of a round: 0 where they begin and 1 where they end."""
+        begin, end = self.config.schedule_from, self.config.schedule_until
+        if not begin:
+            return (step - 1) / (end * steps)
+        return max(0.0, ((step - 1) / steps - begin) / (end - begin))
 
-    def _seed_noise(self, *when: str | int) -> None:
+    def seed_noise(self, *when: str | int) -> None:
         """Let networks that drop out or add noise draw by seed, step and rank, as everything else does."""
-        seed_global(self.objective.seed, "network", *when, self.group.rank, device=self.device)
+        seed_global(self.engine.seed, "network", *when, self.group.rank, device=self.device)
 
     def choose(self, say: Callable[[str], None] | None = None) -> None:
         """Measure what this run chooses by measurement, if that is still to be done. The first step calls it.
@@ -173,18 +158,26 @@ class Trainer:
         """
         folding = self.folding
         if folding is not None and folding.undecided:
-            self._forward_backward.show(self.device)
+            self.play.show()
             world = self.group.world
             batches: dict[nn.Module, int] = {
-                self.network(role): self._forward_backward.images(self.engine.role(role), world)
-                for role in self.engine.roles
+                self.network(name): self.play.images(name, world) for name in self.engine.roles
             }
             folding.decide(batches, self.group, say)
+
+    def probe(self) -> None:
+        """Leave the gradient of every loss on one batch in ``.grad``, stepping no network (SNIP and its kin)."""
+        self.play.probe()
 
     @property
     def networks(self) -> dict[Name, Generator | Discriminator]:
         """The live networks by name, in the order of the engine's."""
-        return {"generator": self.generator, "discriminator": self.discriminator}
+        return {"generator": self.generator, "discriminator": self.discriminator, **self.beside}
+
+    @property
+    def all_averages(self) -> dict[Name, SparseEMA]:
+        """The averages of all generators, by the names of these."""
+        return {"generator": self.ema, **self.averages}
 
     def network(self, name: Name) -> Generator | Discriminator:
         """Return one live network."""
@@ -192,132 +185,21 @@ class Trainer:
 
     def synchronise(self) -> None:
         """Average what ranks accumulate apart (batch-norm statistics), before anyone looks at it."""
-        for network in (*self.networks.values(), self.ema.module):
+        for network in (*self.networks.values(), *(average.module for average in self.all_averages.values())):
             self.group.mean_(buffer for buffer in network.buffers() if buffer.is_floating_point())
-        self.group.mean_(value for one in self.objective.carried.values() for value in one.scalars.values())
+        self.group.mean_(value for one in self.play.carried.values() for value in one.scalars.values())
 
     def is_finite(self) -> bool:
         """Whether every weight of every network is a number; waits for the device."""
         weights = [p.detach() for network in self.networks.values() for p in network.parameters()]
         return bool(torch.stack(torch._foreach_norm(weights)).isfinite().all())
 
-    # ------------------------------------------------------------------ the two players
-
-    def _discriminator_step(self, total: int, k: int, plan: Plan) -> RealBatch:
-        config = self.config
-        draw = (total - 1) * config.discriminator_steps + k
-        real = self.source.real(config.batch_size, draw)
-        latents = self.source.latents(config.batch_size, "discriminator", draw)
-        self.engine.expect("discriminator", plan)
-        for terms in self._forward_backward.discriminator(real, latents, draw):
-            self.meters.add("loss_discriminator", terms.loss)
-            self.meters.add("d_real", terms.d_real)
-            self.meters.add("d_fake", terms.d_fake)
-        self._count_extras(draw)
-        self._average_gradients(self.discriminator)
-        self.engine.step("discriminator", plan)
-        adaptive = self.objective.adaptive
-        if adaptive is not None:
-            adaptive.adjust(draw, config.batch_size, self.group)
-            self.meters.add("ada_probability", adaptive.scalars["probability"])
-        return real
-
-    @property
-    def _generator_batch(self) -> int:
-        return self.config.generator_batch_size or self.config.batch_size
-
-    def _generator_step(self, latents: Latents, total: int, plan: Plan, real: RealBatch) -> None:
-        self.engine.expect("generator", plan)
-        for terms in self._forward_backward.generator(latents, total, self._to_compare(real, total)):
-            for name, term in zip(("loss_generator", *self._terms), terms, strict=True):
-                self.meters.add(name, term)
-        self._count_teacher(self.engine.state("discriminator").budgets)
-        if self.objective.follows_paths(total):
-            self.counter.follow_paths(self.engine.state("generator").budgets, self._images_of_paths)
-        self._average_gradients(self.generator)
-        self.engine.step("generator", plan)
-
-    @property
-    def _images_of_paths(self) -> int:
-        paths, parts = self.objective.path_length, self.config.accumulate * self.group.world
-        return 0 if paths is None else parts * paths.images(self._generator_batch // parts)
-
-    def _to_compare(self, real: RealBatch, total: int) -> RealBatch | None:
-        """Return real images for a generator step whose loss compares, and charge the look that D takes at them.
-
-        Args:
-            real: the last batch that the discriminator trained on, which does if as many are wanted.
-            total: training step of the run.
-        """
-        if not self.objective.loss.compares:
-            return None
-        self.counter.compare(self.engine.state("discriminator").budgets)
-        if self._generator_batch == self.config.batch_size:
-            return real
-        return self.source.real(self._generator_batch, total - 1)
-
-    def probe(self) -> None:
-        """Leave the gradient of both losses on one batch in ``.grad``, stepping neither network (SNIP and its kin)."""
-        config = self.config
-        real = self.source.real(config.batch_size, 0)
-        latents = self.source.latents(config.batch_size, "probe")
-        for network in self.networks.values():
-            network.zero_grad(set_to_none=True)
-        self._seed_noise("probe")
-        carried = {value: value.clone() for one in self.objective.carried.values() for value in one.scalars.values()}
-        with global_statistics(self.group):
-            with torch.no_grad():
-                fake = self.objective.generate(self.generator, latents)
-            self.objective.discriminator(self.discriminator, real, fake, latents.labels, 0).loss.backward()  # type: ignore[no-untyped-call]
-            with frozen(self.discriminator):
-                loss = self.objective.generator(self.generator, self.discriminator, latents, 1, real=real)
-                loss.backward()  # type: ignore[no-untyped-call]
-        if self.objective.loss.compares:
-            self.counter.compare({})
-        if self.objective.follows_paths(1):
-            self.counter.follow_paths({}, self._images_of_paths)
-        self._count_teacher({})
-        for value, before in carried.items():  # a look changes nothing
-            value.copy_(before)
-        for network in self.networks.values():
-            self._average_gradients(network)
-
-    def _signal(self, latents: Latents) -> Tensor:
-        """Return the mean logit of the generator's images as they are, without augmentation."""
-        with torch.no_grad(), self.objective.autocast(self.device):
-            images = unchanged(self.generator, latents.z, latents.labels).float()
-            return unchanged(self.discriminator, images, latents.labels).float().mean()
-
-    def _measure(self, real: RealBatch, latents: Latents, d_fake: Tensor) -> None:
-        """Record D on real images and on the same latents before and after the generator step (ADAPT, section 4.1).
-
-        All three are computed alike: what a step happens to compute is augmented, and in micro-batches.
-        """
-        with torch.no_grad(), self.objective.autocast(self.device):
-            d_real = unchanged(self.discriminator, real.images, real.labels).float().mean()
-        values = self.group.mean(torch.stack((d_real, d_fake, self._signal(latents))))
-        self.engine.record(d_real=values[0], d_fake=values[1], d_fake_after=values[2])
-
-    def _count_extras(self, draw: int) -> None:
-        """Charge what a discriminator step computes beyond its plain forward and backward pass."""
-        budgets = self.engine.state("discriminator").budgets
-        penalties = self.objective.penalties(draw)
-        if penalties:
-            self.counter.penalty(budgets, penalties)
-        if self.objective.teacher is not None:
-            self.counter.count_extra("distillation", "discriminator", {}, 2 * self.config.batch_size)
-
-    def _count_teacher(self, budgets: Mapping[str, int]) -> None:
-        """Charge what a generator step computes of a teacher; ``budgets`` are the discriminator's."""
-        taught = self.objective.taught
-        if taught is not None and self._teacher_macs is not None:
-            self.counter.teach(self._teacher_macs, budgets if taught.judged else None)
-
-    def _average_gradients(self, network: nn.Module) -> None:
+    def average_gradients(self, network: nn.Module) -> None:
+        """Average the gradients of a network over the processes that train together."""
         self.group.mean_gradients(network.parameters())
 
     def _follow_schedules(self, progress: float) -> None:
-        self.objective.progress = progress
+        self.play.progress = progress
         for name, optimizer in self.optimizers.items():
             config = getattr(self.config.optimizers, self.engine.role(name))
             betas = moment_decays(config, progress)
@@ -332,20 +214,20 @@ class Trainer:
         """Return all tensors in named groups, and all JSON-able scalars, that the next step depends on."""
         self.engine.count_steps()
         engine_tensors, engine_scalars = self.engine.state_dict()
-        ema_tensors, ema_scalars = self.ema.state_dict()
+        averages = {average_group(name): average.state_dict() for name, average in self.all_averages.items()}
         sums, counts = self.meters.state()
         groups = {
             **{name: dict(network.state_dict()) for name, network in self.networks.items()},
-            "ema": ema_tensors,
+            **{group: tensors for group, (tensors, _) in averages.items()},
             "sparsity": engine_tensors,
             "meters": {"sums": sums},
         }
-        for name, one in self.objective.carried.items():
+        for name, one in self.play.carried.items():
             groups[name] = dict(one.scalars)
         scalars: dict[str, Any] = {
             "position": dataclasses.asdict(self.position),
             "engine": engine_scalars,
-            "ema": ema_scalars,
+            **{group: found for group, (_, found) in averages.items()},
             "meters": counts,
             "ledger": self.counter.to_dict(),
             "image": self.generator.image.to_json(),
@@ -362,10 +244,11 @@ class Trainer:
         """Go on from what :meth:`snapshot` returned, bit for bit."""
         for name, network in self.networks.items():
             network.load_state_dict(groups[name])
-        self.ema.load_state_dict(groups["ema"], scalars["ema"])
+        for name, average in self.all_averages.items():
+            average.load_state_dict(groups[average_group(name)], scalars[average_group(name)])
         self.engine.load_state_dict(groups["sparsity"], scalars["engine"])
         self.meters.load(groups["meters"]["sums"], scalars["meters"])
-        for name, one in self.objective.carried.items():
+        for name, one in self.play.carried.items():
             one.restore(groups[name])
         if self.folding is not None:
             self.folding.restore(scalars.get("folding"))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from gancompress.errors import InvariantError, UnsupportedOptimizerError
-from gancompress.sparsity.state import Role
+from gancompress.sparsity.state import Role, role_of
 from gancompress.training.compact import CompactMoments
 from gancompress.training.moments import first_moment, is_elementwise, moments_of
 
@@ -50,7 +50,7 @@ class RoleParts:
         budget: kept weights per tensor that the recipe asks for.
         weights: the weights that the recipe's convention masks, by name.
         channels: groups of channels, for a method that sees them.
-        role: the side that it plays on; None: it is called by it.
+        role: the side that it plays on; None: its name says it.
     """
 
     network: nn.Module
@@ -76,15 +76,6 @@ class Change:
     ever: int
 
 
-def _role(name: Name, parts: RoleParts) -> Role:
-    if parts.role is not None:
-        return parts.role
-    for role in get_args(Role):
-        if name == role:
-            return cast("Role", role)
-    raise InvariantError(f"network {name!r} plays on no side: say which with RoleParts.role")
-
-
 class MaskedNetwork:
     """One network, its optimizer, its sparse state, and the in-place operations that keep them together.
 
@@ -108,7 +99,7 @@ class MaskedNetwork:
             odd = sorted(set(parts.budget.counts) ^ set(parts.weights))
             raise InvariantError(f"budget and weights of the {name} name different tensors: {', '.join(odd)}")
         self.name = name
-        self.role = _role(name, parts)
+        self.role = parts.role or role_of(name)
         self.parts = parts
         self.moments = moments
         self.ema = ema

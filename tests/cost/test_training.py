@@ -5,9 +5,9 @@ import torch
 
 from gancompress.backbones.base import prunable_weights
 from gancompress.backbones.sngan import SNGAN, SNGANConfig
-from gancompress.cost.counter import TrainingCounter
+from gancompress.cost.counter import TrainingCounter, Work
 from gancompress.cost.profile import LayerCost, NetworkProfile, profile
-from gancompress.cost.training import TrainingCost, forward_equivalents, training_cost
+from gancompress.cost.training import TrainingCost, training_cost
 from gancompress.data.base import ImageSpec
 from gancompress.sparsity.allocate import allocate
 
@@ -26,8 +26,8 @@ def small_counter() -> TrainingCounter:
 
 def test_steps_by_hand():
     book = small_counter()
-    assert forward_equivalents(book, "generator") == 2 * 2 + 3 * 3
-    assert forward_equivalents(book, "discriminator") == 6 * 2 * 2 + 2 * 3
+    assert book.forward_equivalents("generator") == 2 * 2 + 3 * 3
+    assert book.forward_equivalents("discriminator") == 6 * 2 * 2 + 2 * 3
     cost = training_cost(book, SMALL)
     assert cost.parts["generator"] == 13 * 7 * (5 * 3 + 4)
     assert cost.parts["discriminator"] == 30 * 7 * (4 * 2 + 1)
@@ -83,7 +83,7 @@ def figures(found, generator: float | None, discriminator: float | None, convent
     macs = dense = 0
     for role, network in found.items():
         cost = training_cost(book, {role: profile(network)})
-        b, g, n_d, ours = 64, 128, 5, forward_equivalents(book, role)
+        b, g, n_d, ours = 64, 128, 5, book.forward_equivalents(role)
         # ADAPT (Wang et al., NeurIPS 2023) leaves out half of the discriminator's batch and the input gradient, and
         # takes the rest n_d times too often
         adapts = ours if role == "generator" else n_d * (3 * b * n_d + g)
@@ -127,3 +127,19 @@ def test_adapts_stl10_networks_are_ours():
     dense = figures(stl, None, None, "adapt").dense_macs
     assert dense == pytest.approx(3.94e17, rel=0.003)
     assert percent(stl, "adapt", strong=True) == pytest.approx([86.12, 86.94, 87.60, 88.84], abs=0.06)
+
+
+def test_a_task_says_what_each_network_computes():
+    work = {"generator": Work(9, 3), "generator_back": Work(9, 3), "discriminator": Work(8, 2)}
+    book = TrainingCounter(1, 1, work=work)
+    for name, budgets in (("generator", {"g": 5}), ("generator_back", {}), ("discriminator", {"d": 4})):
+        book.advance(name, budgets, 7)
+    book.dense_gradient("generator", {"g": 5}, 2)
+    book.probe("generator_back")
+    cost = training_cost(book, {"generator": G, "generator_back": G, "discriminator": D})
+    assert cost.parts["generator"] == 9 * 7 * (5 * 3 + 4)
+    assert cost.parts["generator_back"] == 9 * 7 * (30 + 4)
+    assert cost.parts["discriminator"] == 8 * 7 * (4 * 2 + 1)
+    assert cost.parts["dense_gradients"] == 2 * 3 * (10 - 5) * 3
+    assert cost.parts["probe"] == 9 * (30 + 4)
+    assert cost.dense_macs == 2 * 9 * 7 * (30 + 4) + 8 * 7 * (40 + 1)

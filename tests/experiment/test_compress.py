@@ -77,7 +77,7 @@ def test_the_discriminator_comes_along(trained: Path) -> None:
     source = open_source(trained)
     recipe = plan_compression(source, "magnitude", 0.3)
     networks = build_networks(build_backbone(recipe, build_dataset(recipe).spec), 7)
-    load_initial(recipe, networks.generator, networks.discriminator)
+    load_initial(recipe, networks.named)
     assert source.weights.discriminator is not None
     for network, state in (
         (networks.generator, source.weights.generator),

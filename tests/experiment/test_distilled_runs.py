@@ -118,7 +118,7 @@ def test_learning_brings_the_images_nearer(teacher: Path) -> None:
     recipe = student(teacher, "training.steps=30", "training.optimizers.generator.lr=0.01", images=1000.0, features=0.0)
     trainer = started(recipe)
     wanted = read_teacher(teacher).generator
-    fresh = trainer.source.latents(64, "fresh")
+    fresh = trainer.play.source.latents(64, "fresh")
 
     def distance() -> float:
         with torch.no_grad(), trainer.ema.measured():
@@ -134,8 +134,8 @@ def test_learning_brings_the_images_nearer(teacher: Path) -> None:
 def test_the_teacher_is_the_average_and_stays_as_it_is(teacher: Path) -> None:
     recipe = student(teacher, "training.precision=bf16")
     trainer = started(recipe)
-    assert trainer.objective.taught is not None
-    network = trainer.objective.taught.teacher
+    assert trainer.play.objective.taught is not None
+    network = trainer.play.objective.taught.teacher
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     trainer.step(declared_rounds(recipe, trainer)[0])
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
@@ -197,12 +197,12 @@ def test_recorded_passes_give_their_terms(teacher: Path) -> None:
         return replay, held
 
     plain, recorded = (started(student(teacher, "training.accumulate=2")) for _ in range(2))
-    recorded._forward_backward = ForwardBackward(
-        recorded.generator, recorded.discriminator, recorded.objective, recipe.training, record
+    recorded.play.passes = ForwardBackward(
+        recorded.generator, recorded.discriminator, recorded.play.objective, recipe.training, record
     )
     for step in (1, 2):
-        latents = plain.source.latents(4, "generator", step)
-        one, other = (trainer._forward_backward.generator(latents, step) for trainer in (plain, recorded))
+        latents = plain.play.source.latents(4, "generator", step)
+        one, other = (trainer.play.passes.generator(latents, step) for trainer in (plain, recorded))
         assert len(one) == len(other) == 2
         for own, its in zip(one, other, strict=True):
             torch.testing.assert_close(own, its, rtol=1e-5, atol=1e-6)
@@ -236,8 +236,8 @@ def test_the_cost_by_hand(teacher: Path, tmp_path: Path) -> None:
     both = {"teacher": read_teacher(teacher).generator, "judge": trainer.discriminator}
     passes = {name: profile(one).weight_macs() + profile(one).other_macs() for name, one in both.items()}
     # maps of 4x4 and 8x8 with 16 and 8 channels of the teacher's, and the student's fewer
-    assert trainer.objective.taught is not None
-    narrow = [one.channels for one in trainer.objective.taught.students.values()]
+    assert trainer.play.objective.taught is not None
+    narrow = [one.channels for one in trainer.play.objective.taught.students.values()]
     aligned = sum(
         places * (2 * own * wide + 3 * own**2 + wide**2)
         for places, own, wide in zip((16, 64), narrow, (16, 8), strict=True)
@@ -382,7 +382,7 @@ def test_networks_without_a_map_in_common_can_learn_by_images_only(
     monkeypatch.setattr(rooms, "last_maps", lambda network: plain(network) if network.training else {})
     with pytest.raises(RecipeError, match=r"distillation\.features: .* maps of 4x4, 8x8, its teacher of no size"):
         started(student(teacher))
-    assert started(student(teacher, images=1.0, features=0.0)).objective.taught is not None
+    assert started(student(teacher, images=1.0, features=0.0)).play.objective.taught is not None
 
 
 # --------------------------------------------------------------------------- from the commands

@@ -23,7 +23,7 @@ from gancompress.experiment.memory import (
     estimate_memory,
     peak_bytes,
 )
-from gancompress.experiment.networks import build_backbone
+from gancompress.experiment.networks import build_architecture
 from gancompress.experiment.run import Experiment
 from gancompress.recipe.load import parse_recipe
 
@@ -241,20 +241,20 @@ def test_networks_that_cannot_fit_are_never_built(tmp_path: Path) -> None:
 
 def test_where_networks_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = parse_recipe(TINY).recipe
-    backbone = build_backbone(recipe, build_dataset(recipe).spec)
+    architecture = build_architecture(recipe, build_dataset(recipe).spec)
     generator, discriminator = (sum(p.numel() * 4 for p in net.parameters())
-                                for net in (backbone.generator(), backbone.discriminator()))  # fmt: skip
-    buffers = sum(b.numel() * b.element_size() for net in (backbone.generator(), backbone.discriminator())
+                                for net in (architecture.generator(), architecture.discriminator()))  # fmt: skip
+    buffers = sum(b.numel() * b.element_size() for net in (architecture.generator(), architecture.discriminator())
                   for b in net.buffers())  # fmt: skip
     weights = generator + discriminator + buffers
     free = {"cpu": weights, "cuda": weights}
     monkeypatch.setattr(memory, "MARGIN", 1)
     monkeypatch.setattr(memory, "available_memory", lambda device: free[device.type])
     with pytest.raises(RunError, match=r"^not enough memory"):
-        check_networks(recipe, backbone, torch.device("cpu"))
+        check_networks(recipe, architecture, torch.device("cpu"))
     with pytest.raises(RunError, match=r"^not enough GPU memory"):  # on the way there weights are all
-        check_networks(recipe, backbone, torch.device("cuda"))
+        check_networks(recipe, architecture, torch.device("cuda"))
     free["cuda"] = 6 * weights
-    check_networks(recipe, backbone, torch.device("cuda"))
+    check_networks(recipe, architecture, torch.device("cuda"))
     with pytest.raises(RunError, match=r"^not enough memory.* on each of 2 processes"):
-        check_networks(recipe, backbone, torch.device("cuda"), processes=2)
+        check_networks(recipe, architecture, torch.device("cuda"), processes=2)

@@ -265,7 +265,7 @@ def test_a_compressed_run_shows_before_and_after(run: RunDirectory) -> None:
     run.write_json("compress.json", {"source": "<b>big</b>", "before": state, "after": after, "measured": measured})
     text, page = page_of(run)
     for words in (
-        "What compressing <b>big</b> came to. 16 images before and after, of the same latents each: PSNR 21.5 dB",
+        "What compressing <b>big</b> came to. 16 images before and after, of the same inputs each: PSNR 21.5 dB",
         "generator density 1 0.25",
         "time, torch, dense 40 ms 10 ms 4.00× as fast",
         "one call on 16 images, median, 1 thread of An Imaginary CPU",

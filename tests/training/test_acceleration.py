@@ -280,7 +280,7 @@ def test_several_processes_use_the_choices_of_the_first(recipe, monkeypatch):
     keys = train(start(recipe("fold=auto", "batch_size=8")), 1).folding.table
     monkeypatch.setattr(folding, "_times", lambda layer: pytest.fail("rank 1 measures nothing"))
     trainer = start(recipe("fold=auto", "batch_size=8"))
-    trainer._forward_backward.show(trainer.device)
+    trainer.play.passes.show(trainer.device)
     trainer.folding.decide({trainer.generator: 8, trainer.discriminator: 16}, Second())
     assert {operators.attached(conv).above for _, conv, _ in operators.resampling(trainer.discriminator)} == {1.0}
 

@@ -157,9 +157,11 @@ def test_a_run_is_resumed_to_the_byte() -> None:
 
 def test_a_look_before_the_first_step_carries_nothing() -> None:
     trainer = trainer_of()
-    before = {name: {k: v.clone() for k, v in one.scalars.items()} for name, one in trainer.objective.carried.items()}
+    before = {
+        name: {k: v.clone() for k, v in one.scalars.items()} for name, one in trainer.play.objective.carried.items()
+    }
     trainer.probe()
-    for name, one in trainer.objective.carried.items():
+    for name, one in trainer.play.objective.carried.items():
         assert all(torch.equal(value, before[name][key]) for key, value in one.scalars.items())
 
 

@@ -64,8 +64,8 @@ def test_every_step_has_draws_of_its_own_that_go_on_over_rounds() -> None:
     recipe = parse_recipe(tiny, ("training.kernels=dense", "training.fold=never")).recipe
     trainer = build_trainer(recipe, build_dataset(recipe))
     trainer.engine.init(trainer.probe)
-    asked = Asked(trainer.source)
-    trainer.source = asked  # type: ignore[assignment]
+    asked = Asked(trainer.play.source)
+    trainer.play.source = asked  # type: ignore[assignment]
     trainer.position = Position(round=1, step=1, before=5)
     trainer.step(declared_rounds(recipe, trainer)[0])
     # draws of the discriminator count its steps from 0, latents of the generator training steps from 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from engine_toys import Toy, ToyConfig, ToyDiscriminator, ToyGenerator, budget_o
 from torch import nn
 
 from gancompress.backbones.base import prunable_weights
-from gancompress.cost.counter import TrainingCounter
+from gancompress.cost.counter import TrainingCounter, Work
 from gancompress.errors import CheckpointError, InvariantError, MethodError
 from gancompress.methods.base import Plan
 from gancompress.recipe.schema import EMAConfig
@@ -116,5 +117,18 @@ def test_a_method_that_watches_a_pair_refuses_four_by_name() -> None:
 
 
 def test_a_counter_of_a_pair_refuses_others() -> None:
-    with pytest.raises(InvariantError, match="counted for a pair, not for horses"):
+    with pytest.raises(InvariantError, match="counted for generator, discriminator, not for horses, zebras"):
         Four(counter=TrainingCounter(4, 4))
+
+
+def test_a_counter_of_these_networks_counts_each_by_name() -> None:
+    work = {name: Work(9, 3) for name in GENERATORS} | {name: Work(8, 2) for name in DISCRIMINATORS}
+    four = Four(counter=TrainingCounter(1, 1, work=work))
+    four.engine.init()
+    for step in (1, 2):
+        four.step(step)
+    four.engine.count_steps()
+    counter = four.engine.counter
+    assert counter is not None
+    assert {name: count.amount for name, count in counter.steps.items()} == dict.fromkeys(work, 2)
+    assert TrainingCounter.from_dict(json.loads(json.dumps(counter.to_dict()))) == counter
