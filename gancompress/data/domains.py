@@ -51,6 +51,12 @@ class Domains(Dataset[C]):
                 f"{len(self.source):,} of {self._called[0]} and {len(self.target):,} of {self._called[1]} are no pairs"
             )
 
+    @classmethod
+    def expected(cls, config: C) -> ImageSpec | None:
+        """Return what the images will be where the settings say size and colours."""
+        channels, resolution = (getattr(config, key, None) for key in ("channels", "resolution"))
+        return None if channels is None or resolution is None else ImageSpec(channels, resolution)
+
     @abc.abstractmethod
     def load(self) -> tuple[Dataset[Any], Dataset[Any]]:
         """Open source and target.
