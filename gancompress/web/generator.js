@@ -160,6 +160,9 @@ class Program {
     if (this.built[layout] === undefined) this.built[layout] = this.build(this.entry[layout]);
     return this.built[layout];
   }
+  ready(batch) {
+    return this.handle(batch <= SINGLE_UP_TO ? "single" : "batch");
+  }
   build(values) {
     const { kernels } = this, numbers = kernels.words(values), held = kernels.exports.web_new(numbers);
     kernels.free(numbers);
@@ -200,7 +203,7 @@ class Program {
     return at;
   }
   run(batch, inputs, affines, outputs) {
-    const { kernels } = this, held = this.handle(batch <= SINGLE_UP_TO ? "single" : "batch");
+    const { kernels } = this, held = this.ready(batch);
     const lists = [inputs, affines, outputs, this.entry.outputs].map((one) => kernels.words(one));
     const status = kernels.exports.web_run(held, batch, inputs.length, lists[0], affines.length, lists[1], outputs.length, lists[2], lists[3]);
     for (const at of lists) kernels.free(at);
@@ -546,6 +549,7 @@ class Generator {
     if (!Number.isInteger(count) || count < 1) throw new GeneratorError("n is a number of images, at least 1, and latents come whole.");
     const labels = this.labels(classes, count, first);
     const latents = z !== undefined ? Float32Array.from(z) : this.latents({ seed, n: count, first, truncation });
+    for (const program of this.programs) for (const some of new Set([Math.min(TOGETHER, count), count % TOGETHER || TOGETHER])) program.ready(some);
     const images = new Images(this, count, labels), began = performance.now();
     for (let at = 0; at < count; at += TOGETHER) {
       const some = Math.min(TOGETHER, count - at);
@@ -640,6 +644,7 @@ class Network {
     const fitted = this.fit(shape);
     if (fitted.some((size, i) => size !== shape[i]) || data.length !== product(shape)) throw new GeneratorError(`The network takes ${fitted.join(" x ")} numbers of this input.`);
     this.size(fitted);
+    for (const program of this.programs) program.ready(1);
     const began = performance.now(), run = new Run(this, 1, []);
     try {
       run.slots[0] = run.take(shape);

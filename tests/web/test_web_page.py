@@ -199,3 +199,64 @@ def test_chromium_refuses_what_is_not_the_pages_own(tmp_path: Path, more: str) -
         opened.evaluate(HELPERS)
         assert opened.evaluate("document.title") == "not its own"
         assert any("Content Security Policy" in line for line in opened.errors)  # and this is how errors are seen above
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_of_several_generators_any_two_stand_side_by_side(tmp_path: Path) -> None:
+    blobs, generators = {}, {}
+    for index, (name, density) in enumerate((("static <0.1>", 0.1), ("dst", 0.3), ("dense", 1.0))):
+        file = tmp_path / f"{index}.safetensors"
+        blobs[name] = blob_of(packed_toy(file, "dcgan", 16, density=density, **DCGAN))
+        generators[name] = gancompress.load(file, sparse="always")
+    script = page.player_script()
+    text = f"<!doctype html><body>{page.player(blobs)}<script type='module'>{script}</script></body>"
+    file = tmp_path / "page.html"
+    file.write_text(text, encoding="utf-8")
+    with Page(tmp_path, file) as opened:
+        opened.evaluate(HELPERS)
+        opened.evaluate("idle()")
+
+        def shown(column: int) -> str:
+            code = f"[...root.querySelectorAll('[data-part=\"images\"]')[{column}].querySelectorAll('canvas')]"
+            code += ".map((one) => Array.from(one.getContext('2d').getImageData(0, 0, 16, 16).data))"
+            found = np.asarray(opened.evaluate(code), np.uint8).reshape(-1, 16, 16, 4)[..., :3]
+            made = torch.from_numpy(found).permute(0, 3, 1, 2).int()
+            near = {
+                name: int((generator(n=8, seed=0, classes=0, uint8=True).int() - made).abs().max())
+                for name, generator in generators.items()
+            }
+            return min(near, key=lambda name: near[name]) if min(near.values()) <= 1 else f"none: {near}"
+
+        assert (shown(0), shown(1)) == ("static <0.1>", "dst")
+        opened.evaluate(
+            "(async () => { const one = root.querySelectorAll('[data-part=\"choice\"]')[0]; one.value = '2';"
+            "one.dispatchEvent(new Event('change')); await new Promise((done) => setTimeout(done, 100));"
+            "await idle(); })()"
+        )
+        assert (shown(0), shown(1)) == ("dense", "dst")
+        labels = opened.evaluate("[...root.querySelectorAll('[role=\"img\"]')].map((one) => one.ariaLabel)")
+        assert labels[0] == "dense: eight images of the seed"
+        assert opened.evaluate("[...root.querySelectorAll('[data-part=\"which\"]')].map((one) => one.textContent)") == [
+            "dense",
+            "dst",
+        ]
+        nodes = opened.call("Accessibility.getFullAXTree")["nodes"]
+        boxes = [node["name"]["value"] for node in nodes if node.get("role", {}).get("value") == "combobox"]
+        assert boxes == ["left", "right"]
+        assert opened.errors == []
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_a_browser_without_simd_says_so(tmp_path: Path) -> None:
+    blob = blob_of(packed_toy(tmp_path / "g.safetensors", "dcgan", 16, **DCGAN))
+    file = tmp_path / "page.html"
+    text = f"<!doctype html><body>{page.player(blob)}<script>WebAssembly.validate = () => false</script>"
+    file.write_text(f"{text}<script type='module'>{page.player_script()}</script></body>", encoding="utf-8")
+    with Page(tmp_path, file) as opened:
+        opened.evaluate(HELPERS)
+        opened.evaluate("idle()")
+        assert "has no SIMD" in opened.evaluate("root.querySelector('[role=\"alert\"]').textContent")
+        assert opened.evaluate("root.querySelector('[data-part=\"controls\"]').hidden") is True
+        assert opened.errors == []
