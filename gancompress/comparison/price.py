@@ -280,6 +280,9 @@ class _Play:
                 times += sum(draw % penalty.every == 0 for draw in draws) if penalty.weight else 0
             if times:
                 self.counter.penalty(budgets, times)
+            sides = (objective.consistency.real > 0) + (objective.consistency.fake > 0)
+            if sides:
+                self.counter.consistency(budgets, sides * len(draws))
         if current.distillation and index:
             self.counter.count_extra(
                 "distillation", "discriminator", {}, 2 * self.counter.batch_size * current.steps * n_d

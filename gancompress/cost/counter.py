@@ -153,7 +153,7 @@ class TrainingCounter:
 
         Args:
             reason: why, as reports show it (``measurement``, ``probe``, ``penalty``, ``distillation``,
-                ``real_logits``, ``teacher``, ``path_length``).
+                ``real_logits``, ``teacher``, ``path_length``, ``consistency``).
             role: network that computed.
             budgets: its non-zeros per tensor at that time; tensors that are not named were dense.
             samples: samples times forward-equivalents each (forward 1, backward to the input 1, to the weights 1).
@@ -192,6 +192,10 @@ class TrainingCounter:
         piecewise linear discriminator needs.
         """
         self.count_extra("penalty", "discriminator", budgets, 4 * self.batch_size * times)
+
+    def consistency(self, budgets: Mapping[str, int], times: int = 1) -> None:
+        """Count ``times`` further batches of b images that the discriminator takes and learns from: 3 each."""
+        self.count_extra("consistency", "discriminator", budgets, 3 * self.batch_size * times)
 
     def follow_paths(self, budgets: Mapping[str, int], images: int) -> None:
         """Count path lengths of ``images`` images through the generator.

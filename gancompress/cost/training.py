@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainingCost", "training_cost"]
 
 #: extra work that dense training with the same objective does as well
-_SHARED = frozenset({"penalty", "real_logits", "teacher", "path_length"})
+_SHARED = frozenset({"penalty", "real_logits", "teacher", "path_length", "consistency"})
 
 
 @dataclasses.dataclass(frozen=True)

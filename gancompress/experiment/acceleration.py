@@ -123,7 +123,12 @@ def why_not_recorded(recipe: Recipe, loss: Loss[LossConfig], *, device: str, wor
     """Say why the passes of this recipe cannot be CUDA graphs, or return an empty string when they can."""
     return why_no_graphs(
         device=device,
-        augments=bool(recipe.objective.diffaugment or recipe.objective.ada),
+        augments=bool(
+            recipe.objective.diffaugment
+            or recipe.objective.ada
+            or recipe.objective.consistency.real
+            or recipe.objective.consistency.fake
+        ),
         penalises=loss.penalises,
         world=world,
     )

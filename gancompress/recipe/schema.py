@@ -24,6 +24,7 @@ __all__ = [
     "AdaptiveConfig",
     "ChangedSetting",
     "Component",
+    "ConsistencyConfig",
     "DistillationConfig",
     "EMAConfig",
     "EvaluationConfig",
@@ -179,6 +180,14 @@ class LeCamConfig(_Strict):
     decay: float = Field(0.99, ge=0, lt=1, description="decay of the running means of logits, per batch")
 
 
+class ConsistencyConfig(_Strict):
+    """Consistency of the discriminator under flips and shifts: CR (Zhang et al., 2020), bCR (Zhao et al., 2021)."""
+
+    real: float = Field(0.0, ge=0, description="weight at real images: CR and bCR take 10; 0 turns it off")
+    fake: float = Field(0.0, ge=0, description="weight at generated ones: bCR takes 10, CR 0")
+    shift: int = Field(4, ge=0, description="pixels that an image is shifted by at most, each way")
+
+
 class AdaptiveConfig(_Strict):
     """Adaptive augmentation, ADA (Karras et al., 2020): more of it the better real images are told."""
 
@@ -206,6 +215,9 @@ class ObjectiveConfig(_Strict):
     ada: AdaptiveConfig | None = Field(None, description="adaptive augmentation instead; default: none")
     path_length: PathLengthConfig = Field(PathLengthConfig(), description="path length regularisation of a generator")
     lecam: LeCamConfig = Field(LeCamConfig(), description="LeCam regularisation of the discriminator")
+    consistency: ConsistencyConfig = Field(
+        ConsistencyConfig(), description="consistency of the discriminator under flips and shifts (CR, bCR)"
+    )
 
     @model_validator(mode="after")
     def _twice(self) -> ObjectiveConfig:

@@ -95,6 +95,8 @@ class ImagesTask(Task[C]):
             "objective.orthogonal.weight": (objective.orthogonal.weight, 0),
             "objective.path_length.weight": (objective.path_length.weight, 0),
             "objective.lecam.weight": (objective.lecam.weight, 0),
+            "objective.consistency.real": (objective.consistency.real, 0),
+            "objective.consistency.fake": (objective.consistency.fake, 0),
             "objective.diffaugment": (objective.diffaugment, ()),
             "objective.ada": (objective.ada, None),
             "training.discriminator_steps": (training.discriminator_steps, 1),

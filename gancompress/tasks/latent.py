@@ -15,7 +15,7 @@ from gancompress.training.batches import BatchSource
 from gancompress.training.carried import AdaptiveAugmentation, LeCam, PathLength
 from gancompress.training.feed import DeviceDataset, Prefetcher, choose_feed
 from gancompress.training.latent import LatentPlay
-from gancompress.training.objective import Objective, ZeroCentred
+from gancompress.training.objective import Consistency, Objective, ZeroCentred
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +69,7 @@ class Latent(Task[LatentConfig]):
             adaptive=_adaptive(recipe),
             lecam=LeCam(**dict(recipe.objective.lecam)) if recipe.objective.lecam.weight else None,
             path_length=_path_length(recipe, generator),
+            consistency=Consistency(**dict(recipe.objective.consistency)),
             r1=ZeroCentred(**dict(recipe.objective.r1)),
             r2=ZeroCentred(**dict(recipe.objective.r2)),
             orthogonal_weight=recipe.objective.orthogonal.weight,

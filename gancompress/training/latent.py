@@ -222,6 +222,8 @@ class LatentPlay(Play):
         penalties = self.objective.penalties(draw)
         if penalties:
             self.trainer.counter.penalty(budgets, penalties)
+        if self.objective.consistency.sides:
+            self.trainer.counter.consistency(budgets, self.objective.consistency.sides)
         if self.objective.teacher is not None:
             self.trainer.counter.count_extra("distillation", "discriminator", {}, 2 * self.trainer.config.batch_size)
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from gancompress.backbones.base import StyleGenerator
 from gancompress.objectives.augment import Policy, diffaugment
+from gancompress.objectives.consistency import flipped_and_shifted, inconsistency
 from gancompress.objectives.regularisers import filter_matrices, gradient_penalty, orthogonal_penalty
 from gancompress.seeds import generator as seeded
 from gancompress.sparsity.schedules import cosine
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from gancompress.training.carried import AdaptiveAugmentation, Carried, LeCam, PathLength
     from gancompress.training.distillation import GeneratorDistillation
 
-__all__ = ["DiscriminatorTerms", "Objective", "ZeroCentred", "frozen", "unchanged", "written"]
+__all__ = ["Consistency", "DiscriminatorTerms", "Objective", "ZeroCentred", "frozen", "unchanged", "written"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,29 @@ class ZeroCentred:
         """Return what the mean squared gradient is multiplied by."""
         gamma = self.weight if self.final is None else cosine(self.weight, self.final, progress)
         return 0.5 * gamma * self.every
+
+
+@dataclasses.dataclass(frozen=True)
+class Consistency:
+    """Consistency of the discriminator under flips and shifts, as published on images that nothing else augments.
+
+    Source: Zhang et al., Consistency Regularization for Generative Adversarial Networks, 2020 (CR: real images);
+    Zhao et al., Improved Consistency Regularization for GANs, 2021, algorithm 1 (bCR: generated ones too).
+
+    Attributes:
+        real: weight at real images, 0 = off.
+        fake: weight at generated ones, 0 = off.
+        shift: pixels at most.
+    """
+
+    real: float = 0.0
+    fake: float = 0.0
+    shift: int = 4
+
+    @property
+    def sides(self) -> int:
+        """How many batches the discriminator takes once more."""
+        return (self.real > 0) + (self.fake > 0)
 
 
 class DiscriminatorTerms(NamedTuple):
@@ -99,6 +123,7 @@ class Objective:
         adaptive: ADA, or None.
         lecam: LeCam regularisation, or None.
         path_length: path length regularisation, or None.
+        consistency: under flips and shifts.
         r1: penalty on the gradient at real images.
         r2: the same at generated ones.
         progress: of the schedules, 0 at the first step of a round and 1 where they end; the loop sets it.
@@ -119,6 +144,7 @@ class Objective:
     adaptive: AdaptiveAugmentation | None = None
     lecam: LeCam | None = None
     path_length: PathLength | None = None
+    consistency: Consistency = Consistency()
     r1: ZeroCentred = ZeroCentred()
     r2: ZeroCentred = ZeroCentred()
     progress: float = 0.0
@@ -167,6 +193,14 @@ class Objective:
             self.adaptive.see(real_logits)
         if self.lecam is not None:
             loss = loss + self.lecam.penalty(real_logits, fake_logits)
+        if self.consistency.sides:
+            loss = loss + self._inconsistency(
+                network,
+                (real_images, real.labels, real_logits, self.consistency.real),
+                (fake_images, fake_labels, fake_logits, self.consistency.fake),
+                draw,
+                micro,
+            )
         penalty = self.loss.penalty(
             judge, real_images, fake_images, seeded(self.seed, "penalty", draw, micro, self.rank)
         )
@@ -287,6 +321,23 @@ class Objective:
         if not self.orthogonal_weight or self.orthogonal_networks not in (role, "both"):
             return loss
         return loss + self.orthogonal_weight * orthogonal_penalty(filter_matrices(network))
+
+    def _inconsistency(
+        self,
+        network: nn.Module,
+        real: tuple[Tensor, Tensor | None, Tensor, float],
+        fake: tuple[Tensor, Tensor | None, Tensor, float],
+        draw: int,
+        micro: int,
+    ) -> Tensor:
+        """Return what the discriminator's differences between images and moved ones cost; drawn for each side apart."""
+        total = real[2].new_zeros(())
+        for side, (images, labels, logits, weight) in (("real", real), ("fake", fake)):
+            if weight:
+                rng = seeded(self.seed, "consistency", side, draw, micro, self.rank)
+                moved = flipped_and_shifted(images, self.consistency.shift, rng)
+                total = total + weight * inconsistency(logits, self.logits(network, moved, labels))
+        return total
 
     def _augment(self, images: Tensor, side: str, draw: int, micro: int) -> Tensor:
         if self.adaptive is not None:

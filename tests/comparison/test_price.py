@@ -89,7 +89,11 @@ def test_a_price_that_depends_on_what_is_learned_says_so(tiny: Callable[..., Loa
     ],
 )
 def test_an_exact_price_is_what_the_run_counts(tiny: Callable[..., LoadedRecipe], tmp_path: Path, method: str) -> None:
-    penalties = ("objective.r1={weight: 1.0, every: 3}", "objective.r2={weight: 1.0, every: 2}")
+    penalties = (
+        "objective.r1={weight: 1.0, every: 3}",
+        "objective.r2={weight: 1.0, every: 2}",
+        "objective.consistency={real: 10, fake: 10}",
+    )
     loaded = tiny(f"sparsity.method={method}", *penalties, "objective.loss=relativistic")
     found = priced(loaded)
     cost = Experiment(loaded.recipe, tmp_path, evaluates=False).run().cost
