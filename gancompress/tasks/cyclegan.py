@@ -9,6 +9,7 @@ from pydantic import Field
 
 from gancompress.components.registry import TASKS
 from gancompress.cost.counter import TrainingCounter, Work
+from gancompress.errors import RecipeError
 from gancompress.tasks.images import GROUPS, ImagesConfig, ImagesTask, apply, draw_groups
 from gancompress.training.cycle import CyclePlay
 
@@ -70,6 +71,10 @@ class CycleGAN(ImagesTask[CycleGANConfig]):
     def play(self, setup: Setup) -> Play:
         """Return the step of all four."""
         config = self.config
+        if config.pool and setup.group.world > 1:
+            raise RecipeError(
+                "task.pool: checkpoints hold the pool of one process; train with one, or use --set task.pool=0"
+            )
         return CyclePlay(
             setup.loss,
             self.source(setup),

@@ -27,6 +27,7 @@ from gancompress.testing.evaluation import ExtractorSuite, MetricSuite
 from gancompress.testing.losses import LossSuite
 from gancompress.testing.methods import MethodSuite
 from gancompress.testing.patterns import PatternSuite
+from gancompress.testing.tasks import TaskSuite
 from gancompress.testing.trackers import TrackerSuite
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ _SUITES: Final[Mapping[str, type[Suite]]] = {
         LossSuite,
         MetricSuite,
         ExtractorSuite,
+        TaskSuite,
         TrackerSuite,
     )
 }
