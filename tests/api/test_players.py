@@ -95,3 +95,16 @@ def test_a_compressed_run_shows_both_generators(run: RunOutcome, tmp_path: Path)
     assert [part.split('"')[0] for part in text.split('data-name="')[1:]] == ["before", "after"]
     before, after = ((made.run.directory / name).stat().st_size for name in (player.BEFORE, player.FILE))
     assert before > after
+
+
+@pytest.mark.slow
+def test_the_page_of_a_comparison_holds_its_generators_or_leaves_them_out(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"methods": ["static", "dst"], "narrow": False, "jobs": 0, "progress": False}
+    recipe = {**TINY, "evaluation": {"samples": 16, "metrics": ["fd"]}}
+    made = gancompress.compare(recipe, out=tmp_path, **asked)
+    text = made.report.read_text(encoding="utf-8")
+    names = [part.split('"')[0] for part in text.split('data-name="')[1:]]
+    assert names == ["static 0.5", "dst 0.5", "dense"]
+    assert text.count('<script type="module">') == 1
+    plain = gancompress.compare(recipe, out=tmp_path, player=False, **asked)
+    assert "<script" not in plain.report.read_text(encoding="utf-8")
