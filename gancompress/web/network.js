@@ -103,7 +103,7 @@ class NetworkPlayer extends Player {
     if (this.first.takes === "image") this.paint("input", 0, this.first.toImage(input));
     const made = [];
     for (const network of this.loaded) {
-      await new Promise((done) => setTimeout(done)); // the page stays alive
+      await new Promise((done) => setTimeout(done, 20)); // the page is drawn, and then stands still
       made.push(await network.run(input));
     }
     if (this.first.takes === "image" && this.first.gives === "image") this.part("input").style.setProperty("--wide", `${Math.max(SMALLEST, made[0].shape[2])}px`);
