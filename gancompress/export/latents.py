@@ -15,11 +15,11 @@ from gancompress.errors import ExportError
 from gancompress.evaluation.sampler import BLOCK
 from gancompress.seeds import generator
 
-__all__ = ["draw_latents", "interpolated", "truncated"]
+__all__ = ["draw_latents", "interpolated", "within"]
 
 #: numbers that torch makes normal together: the first half are radii, the second angles
 _TOGETHER = 16
-#: beyond so many standard deviations, truncation changes nothing that float32 could hold
+#: beyond so many standard deviations, a threshold changes nothing that float32 could hold
 _FAR = 8.0
 
 
@@ -47,7 +47,7 @@ def _normal(uniform: Tensor) -> Tensor:
     return torch.stack((radius * angle.cos(), radius * angle.sin()), 1).reshape(-1)
 
 
-def truncated(latents: Tensor, most: float) -> Tensor:
+def within(latents: Tensor, most: float) -> Tensor:
     """Bring normal numbers between ``-most`` and ``most``, where they have the law of normal ones that lie there.
 
     What Brock et al. (2019, section 3.1) get by drawing again until a number lies there; every number here stays where
@@ -57,7 +57,7 @@ def truncated(latents: Tensor, most: float) -> Tensor:
         ExportError: ``most`` is not above 0.
     """
     if not most > 0:
-        raise ExportError(f"a truncation is a number above 0, got {most}")
+        raise ExportError(f"a threshold is a number above 0, got {most}")
     if most >= _FAR:
         return latents
     low = float(torch.special.ndtr(torch.tensor(-most, dtype=torch.float64)))

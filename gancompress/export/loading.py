@@ -18,7 +18,7 @@ from gancompress.evaluation.sampler import Sampler
 from gancompress.export.compiled import compile_generator
 from gancompress.export.container import kind_of
 from gancompress.export.hub import CONFIG, HubAddress, fetch, is_pushed, pushed_generator
-from gancompress.export.latents import draw_latents, interpolated, truncated
+from gancompress.export.latents import draw_latents, interpolated, within
 from gancompress.export.network import KIND, LoadedNetwork, load_network
 from gancompress.export.packed import load_packed
 from gancompress.storage.reading import UNFIT, reason
@@ -107,21 +107,21 @@ class LoadedGenerator:
             made[start:stop] = to_uint8(batch) if uint8 else batch
         return made
 
-    def latents(self, n: int = 16, seed: int = 0, *, truncation: float | None = None) -> Tensor:
+    def latents(self, n: int = 16, seed: int = 0, *, threshold: float | None = None) -> Tensor:
         """Return the latents of ``g(n, seed)``, (n, latent_dim), float32: those of a web page of this generator too.
 
         Args:
             n: how many.
             seed: image i has the same latent whatever ``n`` is.
-            truncation: bring all numbers between this and its negative, where they have the law of normal numbers that
+            threshold: bring all numbers between this and its negative, where they have the law of normal numbers that
                 lie there: images that are more alike, and mostly better.
 
         Raises:
-            ExportError: ``n`` is below 1, or ``truncation`` not above 0.
+            ExportError: ``n`` is below 1, or ``threshold`` not above 0.
         """
         _check_count(n)
         drawn = draw_latents(self.network.latent_dim, seed, 0, n)
-        return drawn if truncation is None else truncated(drawn, truncation)
+        return drawn if threshold is None else within(drawn, threshold)
 
     def interpolate(self, a: int | Tensor, b: int | Tensor, steps: int = 8) -> Tensor:
         """Return latents on the way from one to another, both ends included, for ``g(z=...)``: (steps, latent_dim).

@@ -30,7 +30,7 @@ export interface Generator {
 
   /**
    * Makes images, those that `gancompress.load(file)(n, seed, classes)` makes in Python: each differs by one grey level
-   * at most. `first` is the number of the first image, `truncation` the largest number of a latent; `z` are latents to
+   * at most. `first` is the number of the first image, `threshold` the largest number of a latent; `z` are latents to
    * use instead of a seed, n times `latentDim` numbers.
    */
   generate(options?: {
@@ -38,7 +38,7 @@ export interface Generator {
     classes?: Classes;
     n?: number;
     first?: number;
-    truncation?: number;
+    threshold?: number;
     z?: ArrayLike<number>;
   }): Promise<Images>;
 
@@ -48,11 +48,11 @@ export interface Generator {
     to: number | Float32Array;
     steps?: number;
     classes?: Classes;
-    truncation?: number;
+    threshold?: number;
   }): Promise<Images>;
 
   /** The latents of a seed's images `first`, `first + 1`, ..: n times `latentDim` numbers. */
-  latents(options?: { seed?: number; n?: number; first?: number; truncation?: number }): Float32Array;
+  latents(options?: { seed?: number; n?: number; first?: number; threshold?: number }): Float32Array;
 }
 
 /** Numbers in the order of a shape, channels first. */
@@ -94,7 +94,7 @@ export function load<Kind extends Generator | Network = Generator>(
 export function between(a: Float32Array, b: Float32Array, t: number): Float32Array;
 
 /** Brings normal numbers between -most and most, where they have the law of normal ones that lie there. */
-export function truncated(latents: Float32Array, most: number): Float32Array;
+export function within(latents: Float32Array, most: number): Float32Array;
 
 /** The shortest sequence of classes that has each as often as `counts` say, evenly spread. */
 export function classCycle(counts: readonly number[]): number[];

@@ -466,8 +466,8 @@ function quantile(p) {
 }
 
 /** Brings normal numbers between -most and most, where they have the law of normal ones that lie there. */
-export function truncated(latents, most) {
-  if (!(most > 0)) throw new GeneratorError(`A truncation is a number above 0, got ${most}.`);
+export function within(latents, most) {
+  if (!(most > 0)) throw new GeneratorError(`A threshold is a number above 0, got ${most}.`);
   const low = share(-most);
   return most >= 8 ? latents : latents.map((z) => Math.min(most, Math.max(-most, quantile(low + (1 - 2 * low) * share(z)))));
 }
@@ -523,11 +523,11 @@ class Generator {
   }
 
   /** Latents of images first, first + 1, .. of a seed, one behind the other. */
-  latents({ seed = 0, n = 1, first = 0, truncation = Infinity } = {}) {
+  latents({ seed = 0, n = 1, first = 0, threshold = Infinity } = {}) {
     if (!Number.isSafeInteger(seed)) throw new GeneratorError(`A seed is a whole number, got ${seed}.`);
     const dim = this.latentDim, out = new Float32Array(n * dim);
     for (let i = first; i < first + n; i++) out.set(this.block(seed, Math.floor(i / BLOCK), (i % BLOCK) + 1, Math.min(BLOCK, first + n - i + (i % BLOCK))).subarray((i % BLOCK) * dim, ((i % BLOCK) + 1) * dim), (i - first) * dim);
-    return truncation === Infinity ? out : truncated(out, truncation);
+    return threshold === Infinity ? out : within(out, threshold);
   }
   block(seed, block, least, wanted) {
     if (this.drawn.seed !== seed || this.drawn.block !== block || this.drawn.rows < least) {
@@ -543,12 +543,12 @@ class Generator {
   }
 
   /** Images of a seed, or of latents. */
-  async generate({ seed = 0, classes = undefined, n = undefined, first = 0, truncation = Infinity, z = undefined } = {}) {
+  async generate({ seed = 0, classes = undefined, n = undefined, first = 0, threshold = Infinity, z = undefined } = {}) {
     const listed = Array.isArray(classes) || ArrayBuffer.isView(classes);
     const count = z !== undefined ? z.length / this.latentDim : n ?? (listed ? classes.length : 1);
     if (!Number.isInteger(count) || count < 1) throw new GeneratorError("n is a number of images, at least 1, and latents come whole.");
     const labels = this.labels(classes, count, first);
-    const latents = z !== undefined ? Float32Array.from(z) : this.latents({ seed, n: count, first, truncation });
+    const latents = z !== undefined ? Float32Array.from(z) : this.latents({ seed, n: count, first, threshold });
     for (const program of this.programs) for (const some of new Set([Math.min(TOGETHER, count), count % TOGETHER || TOGETHER])) program.ready(some);
     const images = new Images(this, count, labels), began = performance.now();
     for (let at = 0; at < count; at += TOGETHER) {
@@ -561,8 +561,8 @@ class Generator {
   }
 
   /** Images on the way from one latent to another; `from` and `to` are seeds or latents. */
-  async interpolate({ from, to, steps = 8, classes = undefined, truncation = Infinity }) {
-    const [a, b] = [from, to].map((end) => (typeof end === "number" ? this.latents({ seed: end, truncation }) : end));
+  async interpolate({ from, to, steps = 8, classes = undefined, threshold = Infinity }) {
+    const [a, b] = [from, to].map((end) => (typeof end === "number" ? this.latents({ seed: end, threshold }) : end));
     const z = new Float32Array(steps * this.latentDim);
     for (let i = 0; i < steps; i++) z.set(between(a, b, steps === 1 ? 0 : i / (steps - 1)), i * this.latentDim);
     return this.generate({ z, classes: classes ?? 0 });

@@ -24,7 +24,7 @@ class Player {
     this.texts = [...root.querySelectorAll('[data-part="generator"]')];
     this.loaded = [];
     this.chosen = [];
-    this.state = { seed: 0, to: 1, label: 0, way: 0.5, truncation: Infinity };
+    this.state = { seed: 0, to: 1, label: 0, way: 0.5, threshold: Infinity };
     this.busy = false, this.again = false;
   }
   part(name, of = 0) {
@@ -77,7 +77,7 @@ class Player {
     on("to", "input", (input) => seed(input, "to"));
     on("next", "click", () => { this.part("seed").value = state.seed = state.seed + 1; });
     on("way", "input", (input) => { state.way = Number(input.value) / 100; });
-    on("truncation", "input", (input) => { state.truncation = Number(input.value) >= 3 ? Infinity : Number(input.value); });
+    on("threshold", "input", (input) => { state.threshold = Number(input.value) >= 3 ? Infinity : Number(input.value); });
     this.root.querySelectorAll('[data-part="choice"]').forEach((choice, column) => {
       choice.value = String(this.chosen[column]); // browsers remember what was chosen before the page was read again
       choice.addEventListener("change", () => { this.chosen[column] = Number(choice.value); this.show(); });
@@ -116,8 +116,8 @@ class Player {
     this.busy = false, this.root.dataset.busy = "false";
   }
   async draw() {
-    const { seed, to, truncation, way } = this.state, said = [];
-    this.part("truncation-value").textContent = truncation === Infinity ? "off" : truncation.toFixed(2);
+    const { seed, to, threshold, way } = this.state, said = [];
+    this.part("threshold-value").textContent = threshold === Infinity ? "off" : threshold.toFixed(2);
     this.part("way-value").textContent = `${Math.round(100 * way)} %`;
     for (const [of, index] of this.chosen.entries()) {
       const generator = await this.generator(index), name = this.name(index);
@@ -125,14 +125,14 @@ class Player {
       let milliseconds = 0;
       // the first time the first few alone: there is something to see sooner
       for (let first = 0, n = this.root.dataset.first === undefined ? FIRST : SHOWN; first < SHOWN; first += n) {
-        const images = await generator.generate({ seed, n, first, classes: classes && label, truncation });
+        const images = await generator.generate({ seed, n, first, classes: classes && label, threshold });
         this.paint("images", of, images, first, SHOWN);
         milliseconds += images.milliseconds;
         if (first + n < SHOWN) this.opened();
       }
       for (const part of ["images", "between"]) if (name) this.part(part, of).setAttribute("aria-label", `${name}: ${this.part(part, of).dataset.said}`);
       if (this.part("which", of) !== undefined) this.part("which", of).textContent = name;
-      const ends = [seed, to].map((one) => generator.latents({ seed: one, truncation }));
+      const ends = [seed, to].map((one) => generator.latents({ seed: one, threshold }));
       const z = [ends[0], between(ends[0], ends[1], way), ends[1]].flatMap((one) => Array.from(one));
       this.paint("between", of, await generator.generate({ z, classes }));
       const each = milliseconds / SHOWN;

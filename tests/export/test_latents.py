@@ -10,7 +10,7 @@ import gancompress
 from gancompress.data.base import ImageSpec
 from gancompress.errors import ExportError
 from gancompress.evaluation.sampler import Sampler
-from gancompress.export.latents import draw_latents, interpolated, truncated
+from gancompress.export.latents import draw_latents, interpolated, within
 from gancompress.export.loading import LoadedGenerator
 from gancompress.export.packed import export_packed
 
@@ -53,23 +53,23 @@ def test_latents_of_another_size_are_refused(generator: LoadedGenerator) -> None
             generator.latents(n)
 
 
-def test_truncation_by_hand() -> None:
+def test_a_threshold_by_hand() -> None:
     # of the numbers between -1 and 1, a normal number below 0 becomes one below 0, and the median stays
     z = torch.tensor([0.0, 10.0, -10.0, 1.0, -1.0])
-    cut = truncated(z, 1.0)
+    cut = within(z, 1.0)
     assert cut[0] == 0
     assert cut[1:3].tolist() == [1, -1]
     # 0.8413 of all lie below 1; of those between -1 and 1, 0.8413 below share 0.1587 + 0.6827 * 0.8413 = 0.7330
     assert float(cut[3]) == pytest.approx(0.622, abs=1e-3)
     assert cut[3] == -cut[4]
-    assert torch.equal(truncated(z, 8.0), z)
+    assert torch.equal(within(z, 8.0), z)
     for most in (0.0, -1.0, float("nan")):
         with pytest.raises(ExportError, match="above 0"):
-            truncated(z, most)
+            within(z, most)
 
 
 def test_truncated_numbers_have_the_law_of_normal_ones_in_there() -> None:
-    cut = truncated(draw_latents(100, 0, 0, 1000), 0.7)
+    cut = within(draw_latents(100, 0, 0, 1000), 0.7)
     drawn = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
     assert float(cut.abs().max()) <= 0.7
     assert float(cut.std()) == pytest.approx(float(drawn[drawn.abs() < 0.7].std()), rel=0.01)

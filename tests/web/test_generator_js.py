@@ -15,7 +15,7 @@ from web_toys import CLASSES, Upscaler, captured, in_node, needs_node, packed_to
 import gancompress
 from gancompress.data.classes import class_cycle
 from gancompress.errors import ExportError
-from gancompress.export.latents import interpolated, truncated
+from gancompress.export.latents import interpolated, within
 from gancompress.kernels import Program
 from gancompress.web.blob import Tensors, write_blob
 from gancompress.web.make import blob_of
@@ -118,7 +118,7 @@ def test_latents_are_those_of_python_to_the_bit(tmp_path: Path) -> None:
     assert torch.equal(made[1004:], generator.latents(1002, -3)[1001:])
 
 
-def test_truncation_and_the_way_are_those_of_python(tmp_path: Path) -> None:
+def test_the_threshold_and_the_way_are_those_of_python(tmp_path: Path) -> None:
     latents = torch.cat((torch.linspace(-6, 6, 101), torch.tensor([0.0, -0.0]))).float()
     a, b = torch.randn(2, 9, generator=torch.Generator().manual_seed(0))
     told = in_node(
@@ -126,12 +126,12 @@ def test_truncation_and_the_way_are_those_of_python(tmp_path: Path) -> None:
         f"const z = Float32Array.from({json.dumps(latents.tolist())});"
         f"const a = Float32Array.from({json.dumps(a.tolist())}), b = Float32Array.from({json.dumps(b.tolist())});"
         "const list = (one) => Array.from(one);"
-        "told({ cut: [0.1, 1, 2.5, 9].map((most) => list(truncated(z, most))),"
+        "told({ cut: [0.1, 1, 2.5, 9].map((most) => list(within(z, most))),"
         "way: [0, 0.25, 0.5, 1].map((t) => list(between(a, b, t))), same: list(between(a, a, 0.3)),"
         "cycles: [[1, 1, 1], [2, 4, 0], [5, 3]].map(classCycle) });",
     )
     for most, made in zip((0.1, 1.0, 2.5, 9.0), told["cut"], strict=True):
-        assert torch.allclose(torch.tensor(made), truncated(latents, most), rtol=0, atol=1e-6)
+        assert torch.allclose(torch.tensor(made), within(latents, most), rtol=0, atol=1e-6)
     assert torch.allclose(torch.tensor(told["way"]), interpolated(a, b, 5)[[0, 1, 2, 4]], rtol=0, atol=1e-6)
     assert torch.allclose(torch.tensor(told["same"]), a, rtol=0, atol=1e-6)
     assert told["cycles"] == [class_cycle(counts).tolist() for counts in ([1, 1, 1], [2, 4, 0], [5, 3])]
@@ -186,7 +186,7 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path) -> None:
         await fails("seed", () => g.generate({ seed: 0.5 }));
         await fails("n", () => g.generate({ n: 0 }));
         await fails("z", () => g.generate({ z: [1, 2, 3] }));
-        await fails("truncation", () => g.generate({ truncation: 0 }));
+        await fails("threshold", () => g.generate({ threshold: 0 }));
         const validate = WebAssembly.validate;
         WebAssembly.validate = () => false;
         await fails("simd", () => load(whole));
@@ -204,7 +204,7 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path) -> None:
         "middle": "damaged", "hash": "damaged", "kernels 100": "damaged", "kernels 2000": "damaged",
         "kernels 20000": "damaged", "kernels 40000": "damaged", "class": "no class dog", "number": "no class 3",
         "count": "2 classes for 3", "seed": "whole number", "n": "at least 1", "z": "come whole",
-        "truncation": "above 0", "simd": "no SIMD",
+        "threshold": "above 0", "simd": "no SIMD",
         "old": "too old",
     }  # fmt: skip
     assert told.keys() == parts.keys()

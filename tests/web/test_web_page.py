@@ -132,9 +132,9 @@ def test_chromium_shows_the_images_of_python_and_asks_for_nothing(tmp_path: Path
 
         assert near("images", generator(n=8, seed=0, classes=0, uint8=True))
         opened.evaluate("root.querySelectorAll('[data-part=\"classes\"] button')[2].click()")
-        opened.evaluate("change('seed', '5', 'input'), change('truncation', '0.5', 'input')")
-        assert near("images", generator(z=generator.latents(8, 5, truncation=0.5), classes=2, uint8=True))
-        opened.evaluate("change('truncation', '3', 'input'), change('to', '7', 'input'), change('way', '25', 'input')")
+        opened.evaluate("change('seed', '5', 'input'), change('threshold', '0.5', 'input')")
+        assert near("images", generator(z=generator.latents(8, 5, threshold=0.5), classes=2, uint8=True))
+        opened.evaluate("change('threshold', '3', 'input'), change('to', '7', 'input'), change('way', '25', 'input')")
         assert near("between", generator(z=generator.interpolate(5, 7, 5)[[0, 1, 4]], classes=2, uint8=True))
         opened.evaluate("root.querySelector('[data-part=\"next\"]').click()")
         assert near("images", generator(n=8, seed=6, classes=2, uint8=True))
@@ -159,7 +159,7 @@ def test_keys_alone_reach_every_control_and_change_it(tmp_path: Path) -> None:
             for kind in ("keyDown", "keyUp"):
                 opened.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
             reached.append(opened.evaluate("document.activeElement.dataset.part ?? document.activeElement.textContent"))
-        assert reached == ["seed", "next", "truncation", *CLASSES, "to", "way"]
+        assert reached == ["seed", "next", "threshold", *CLASSES, "to", "way"]
         for kind in ("keyDown", "keyUp"):
             opened.call(
                 "Input.dispatchKeyEvent", type=kind, key="ArrowRight", code="ArrowRight", windowsVirtualKeyCode=39

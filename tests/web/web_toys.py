@@ -46,7 +46,7 @@ def in_node(folder: Path, code: str, *files: Path) -> Any:
     """Run a piece of a module, in which `load` is there and `files` holds bytes; return what it gave to `told`."""
     script = folder / "script.mjs"
     script.write_text(
-        "import { load, truncated, between, classCycle, GeneratorError } "
+        "import { load, within, between, classCycle, GeneratorError } "
         f"from {json.dumps((WEB / 'generator.js').as_uri())};\n"
         'import { readFileSync, writeFileSync } from "node:fs";\n'
         f"const files = {json.dumps([str(file) for file in files])}.map((file) => readFileSync(file));\n"
