@@ -139,13 +139,14 @@ class ImagesTask(Task[C]):
         for name, network in networks.items():
             if name.startswith("generator") and not isinstance(network, Translator):
                 raise BackboneError(
-                    f"the {name} makes images of latents, and this task makes them of images: use "
-                    "--set model.name=unet or resnet"
+                    f"the {name} makes images of latents, and the task {type(self).__name__.lower()!r} makes them of "
+                    "images: use --set model.name=unet or resnet"
                 )
         seen, whole = networks["discriminator"].input_shape[0], dataset.spec.channels
         if seen not in (whole, *((2 * whole,) if self.pairs else ())):
             raise BackboneError(
-                f"the discriminator sees {seen} channels, and this task shows it {whole}: use --set model.pairs=false"
+                f"the discriminator sees {seen} channels, and the task {type(self).__name__.lower()!r} shows it "
+                f"{whole}: use --set model.pairs=false"
             )
         check_networks(networks, dataset.spec, pairs=seen == 2 * whole, patches=True)
 
@@ -180,7 +181,10 @@ class ImagesTask(Task[C]):
         wanted = "pairs of images" if self.paired else "two domains of images"
         if not isinstance(dataset, Domains) or (self.paired and not dataset.paired):
             kinds = "paired, or outlines" if self.paired else "unpaired, or outlines"
-            raise DataError(f"this task needs {wanted}, which this dataset does not have: set data.name to {kinds}")
+            raise DataError(
+                f"the task {type(self).__name__.lower()!r} needs {wanted}, which this dataset does not have: set "
+                f"data.name to {kinds}"
+            )
         return cast("Domains[DatasetConfig]", dataset)
 
 
