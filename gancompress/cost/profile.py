@@ -207,10 +207,16 @@ def profile_call(network: nn.Module, *inputs: Tensor | None) -> NetworkProfile:
         elif isinstance(module, _NORMS):
             handles.append(module.register_forward_hook(counter.normalised))
     flops = FlopCounterMode(display=False)
+    # the counter follows what asks for gradients, and fails at views of parameters, which ask without having any
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     try:
+        for parameter in learning:
+            parameter.requires_grad_(False)
         with evaluating(network), flops:
             network(*inputs)
     finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
         for handle in handles:
             handle.remove()
     layers = _layers(network, counter)

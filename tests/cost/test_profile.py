@@ -93,6 +93,23 @@ def test_executed_macs_agree_with_torch(backbone, conditional):
         assert found.products == 0
 
 
+class _FromAConstant(nn.Module):
+    """Its first layer gets a view of a parameter, as that of StyleGAN2 does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start, self.layer = nn.Parameter(torch.ones(1, 3)), nn.Linear(3, 5)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return self.layer(self.start.expand(len(z), -1)) * z[:, :1]
+
+
+def test_layers_may_read_views_of_parameters():
+    network = _FromAConstant()
+    assert profile_call(network, torch.zeros(1, 2)).layers[0].macs(counting="executed") == 15
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
 def test_looking_changes_nothing():
     network = SNGAN(SNGANConfig(channels=8, discriminator_channels=8), ImageSpec(3, 32)).discriminator().train()
     network.blocks[0].eval()
