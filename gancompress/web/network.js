@@ -56,6 +56,10 @@ class NetworkPlayer extends Player {
     this.input = { shape, data: normals(value >>> 0, count, count).slice() };
     this.show();
   }
+  // One more drawing: the page stands still meanwhile, and says so.
+  warm() {
+    return this.show();
+  }
   // What does not fit is said, and what was there stays.
   async take(file) {
     try {
@@ -114,7 +118,7 @@ class NetworkPlayer extends Player {
         this.paint("output", of, wave(one.data, loudest, getComputedStyle(this.root).color));
         this.part("sound", of).src = sound(one.data, loudest > 1 ? LOUDEST / loudest : 1, this.first.rate);
       }
-      this.part("said", of).textContent = `${one.milliseconds.toFixed(one.milliseconds < 10 ? 1 : 0)} ms here, on one thread; ${Math.ceil(this.loaded[of].bytes / 1000)} kB with the code that runs it.`;
+      this.part("said", of).textContent = `${spoken(one.milliseconds)} here, on one thread; ${Math.ceil(this.loaded[of].bytes / 1000)} kB with the code that runs it.`;
     });
     const given = input.shape.length === 3 ? `${input.shape[2]} × ${input.shape[1]} pixels` : `${input.shape.join(" × ")} numbers`;
     const [channels, high, wide] = made[0].shape;

@@ -15,8 +15,15 @@ function fromBase85(text) {
   return out.subarray(0, count);
 }
 
-const QUICK = 3000; // milliseconds of a first drawing that is done again
+const QUICK = 3000, WARM = 400; // milliseconds of a first drawing that is done again, and for how long small ones are
+const TIMES = 9; // drawings whose middle is the time of an image
 const SHOWN = 8, FIRST = 4, SMALLEST = 96; // images of a seed, and the first of them; pixels that small images are enlarged to
+
+// Clocks of browsers have steps of 0.1 ms or more: an image of less is no image of 0.0 ms.
+function spoken(milliseconds) {
+  if (milliseconds === 0) return "less time than this browser's clock tells";
+  return `${milliseconds.toFixed(milliseconds < 1 ? 2 : milliseconds < 10 ? 1 : 0)} ms`;
+}
 
 class Player {
   constructor(root) {
@@ -24,6 +31,7 @@ class Player {
     this.texts = [...root.querySelectorAll('[data-part="generator"]')];
     this.loaded = [];
     this.chosen = [];
+    this.times = []; // milliseconds of an image in the last drawings, of every generator
     this.state = { seed: 0, to: 1, label: 0, way: 0.5, threshold: Infinity };
     this.busy = false, this.again = false;
   }
@@ -49,10 +57,18 @@ class Player {
       await this.shown();
       if (this.root.dataset.failed) return;
       this.opened();
-      if (performance.now() - began < QUICK) await this.show(); // the time of an image, now that the browser knows the code
+      if (performance.now() - began < QUICK) await this.warm();
     } catch (error) {
       this.fail(error);
     }
+  }
+  // The time of an image, now that the browser knows the code: browsers learn small ones in many drawings.
+  async warm() {
+    const until = performance.now() + WARM;
+    this.warming = true;
+    do await this.show(); while (!this.root.dataset.failed && performance.now() < until);
+    this.warming = false;
+    if (!this.root.dataset.failed) this.say(this.said);
   }
   async begin() {
     this.chosen = [...this.root.querySelectorAll('[data-part="images"]').keys()];
@@ -80,7 +96,12 @@ class Player {
     on("threshold", "input", (input) => { state.threshold = Number(input.value) >= 3 ? Infinity : Number(input.value); });
     this.root.querySelectorAll('[data-part="choice"]').forEach((choice, column) => {
       choice.value = String(this.chosen[column]); // browsers remember what was chosen before the page was read again
-      choice.addEventListener("change", () => { this.chosen[column] = Number(choice.value); this.show(); });
+      choice.addEventListener("change", async () => {
+        const began = performance.now();
+        this.chosen[column] = Number(choice.value);
+        await this.show();
+        if (!this.root.dataset.failed && performance.now() - began < QUICK) await this.warm();
+      });
     });
     this.part("classes").hidden = classes.length === 0;
     classes.forEach((name, label) => {
@@ -119,6 +140,7 @@ class Player {
     const { seed, to, threshold, way } = this.state, said = [];
     this.part("threshold-value").textContent = threshold === Infinity ? "off" : threshold.toFixed(2);
     this.part("way-value").textContent = `${Math.round(100 * way)} %`;
+    for (const slider of ["threshold", "way"]) this.part(slider).setAttribute("aria-valuetext", this.part(`${slider}-value`).textContent);
     for (const [of, index] of this.chosen.entries()) {
       const generator = await this.generator(index), name = this.name(index);
       const label = this.state.label, classes = generator.classes.length > 0 ? [label, label, label] : undefined;
@@ -135,10 +157,12 @@ class Player {
       const ends = [seed, to].map((one) => generator.latents({ seed: one, threshold }));
       const z = [ends[0], between(ends[0], ends[1], way), ends[1]].flatMap((one) => Array.from(one));
       this.paint("between", of, await generator.generate({ z, classes }));
-      const each = milliseconds / SHOWN;
-      said.push(`${name ? `${name}: ` : ""}${each < 10 ? each.toFixed(1) : each.toFixed(0)} ms per image here, on one thread; ${Math.ceil(generator.bytes / 1000)} kB with the code that runs it.`);
+      const times = (this.times[index] = [...(this.times[index] ?? []), milliseconds / SHOWN].slice(-TIMES));
+      const each = [...times].sort((one, other) => one - other)[times.length >> 1];
+      said.push(`${name ? `${name}: ` : ""}${spoken(each)} per image here, on one thread; ${Math.ceil(generator.bytes / 1000)} kB with the code that runs it.`);
     }
-    this.say(said.join(" "));
+    this.said = said.join(" ");
+    if (!this.warming) this.say(this.said);
   }
   paint(name, of, images, first = 0, all = images.n) {
     const place = this.part(name, of), { width, height } = images;

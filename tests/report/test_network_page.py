@@ -69,6 +69,7 @@ def test_the_page_needs_nothing_outside_itself_and_names_are_only_text(tmp_path:
     kinds = [link.partition(";base64,")[0] for link in page.links]
     assert kinds == ["data:image/png", "data:image/png", "data:audio/wav", "data:image/png"]
     assert base64.b64encode(b"RIFF").decode() in text
+    assert all('aria-label="' in tag for tag in re.findall(r"<audio[^>]*>", text))
     assert "<script" not in text
     assert not re.search(r"https?:|//[a-z]|@import|url\(", text)
     assert page.text.count("alert(1)") >= 6

@@ -76,6 +76,29 @@ def test_bytes_in_a_page_are_read_again(tmp_path: Path) -> None:
     assert [bytes(one) for one in told] == contents
 
 
+@needs_node
+def test_the_time_of_an_image_is_never_nought_and_stands_after_the_browser_learned_the_code(tmp_path: Path) -> None:
+    code = (
+        page._asset("player.js")
+        + """
+    let drawn = 0;
+    const said = [];
+    const player = { root: { dataset: {} }, said: "warm", say: (text) => said.push([text, player.warming]),
+      show: async () => { drawn++; await new Promise((done) => setTimeout(done, 60)); } };
+    const broken = { ...player, root: { dataset: { failed: "true" } } };
+    await Player.prototype.warm.call(player);
+    const often = drawn;
+    await Player.prototype.warm.call(broken);
+    told({ times: [0, 0.04, 0.4, 4, 40].map(spoken), often, once: drawn - often, said });
+    """
+    )
+    told = in_node(tmp_path, code)
+    assert told["times"] == ["less time than this browser's clock tells", "0.04 ms", "0.40 ms", "4.0 ms", "40 ms"]
+    assert 2 <= told["often"] <= 7  # 400 ms of drawings of 60
+    assert told["said"] == [["warm", False]]
+    assert told["once"] == 1
+
+
 def test_what_cannot_be_a_page_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packed = packed_toy(tmp_path / "g.safetensors", "dcgan", 16, **DCGAN)
     with pytest.raises(ExportError, match=r"ends in \.html"):
@@ -166,6 +189,9 @@ def test_keys_alone_reach_every_control_and_change_it(tmp_path: Path) -> None:
             )
         opened.evaluate("idle()")
         assert opened.evaluate("root.querySelector('[data-part=\"way-value\"]').textContent") == "51 %"
+        sliders = ("threshold", "way")  # what is read of them is what is seen, not a number of their scale
+        spoken = [opened.evaluate(f"root.querySelector('[data-part=\"{one}\"]').ariaValueText") for one in sliders]
+        assert spoken == ["off", "51 %"]
         named = opened.call("Accessibility.getFullAXTree")["nodes"]
         controls = [node for node in named if node.get("role", {}).get("value") in ("spinbutton", "slider", "button")]
         assert len(controls) == 8
