@@ -94,7 +94,7 @@ def run(
             root = _parent_of_run(Path(recipe), name)
 
     from gancompress.api.outcomes import RunOutcome
-    from gancompress.api.player import make_player
+    from gancompress.api.player import drop_player, make_player
     from gancompress.api.reporting import Reporting
     from gancompress.experiment.acceleration import device_of
     from gancompress.experiment.run import Experiment
@@ -107,8 +107,7 @@ def run(
             observer = Following(observer, trackers)
         result = Experiment(loaded.recipe, root, observer, evaluates=evaluate, group=group).run()
         if group.is_main:
-            if player:
-                make_player(result.path)
+            (make_player if player else drop_player)(result.path)
             build_report(result.path)
         group.barrier()
     return RunOutcome.read(result.path)
@@ -267,7 +266,7 @@ def compress(
     from gancompress.api.channel_options import channel_options, in_turn
     from gancompress.api.compressed_run import measure_compression
     from gancompress.api.outcomes import CompressionOutcome, RunOutcome
-    from gancompress.api.player import make_player
+    from gancompress.api.player import drop_player, make_player
     from gancompress.api.reporting import Reporting
     from gancompress.experiment.channels import plan_channels
     from gancompress.experiment.compress import compress as start
@@ -318,8 +317,7 @@ def compress(
         measure_compression(result)
     except GancompressError as error:  # hours of training stand, whatever becomes of this
         (observer or Silent()).message(f"warning: not timed before and after: {error}")
-    if player:
-        make_player(result.directory)
+    (make_player if player else drop_player)(result.directory)
     build_report(result.directory)
     return CompressionOutcome.of(opened.label, result.before, result.after, result.directory)
 

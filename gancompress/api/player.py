@@ -15,7 +15,7 @@ from gancompress.units import size
 if TYPE_CHECKING:
     from gancompress.experiment.finished import OpenedRun
 
-__all__ = ["make_player"]
+__all__ = ["drop_player", "make_player"]
 
 #: bytes that a kept weight takes in such a file, about
 _BYTES_OF_A_WEIGHT = 1.5
@@ -46,6 +46,16 @@ def make_player(directory: Path) -> None:
         write_json(directory / NOTE, note)
     except OSError:
         return  # the report says nothing of a player then
+
+
+def drop_player(directory: Path) -> None:
+    """Take back what :func:`make_player` wrote: the report has no generator then, and a later run may make it again.
+
+    Args:
+        directory: of the run.
+    """
+    for name in (NOTE, FILE, BEFORE):
+        (directory / name).unlink(missing_ok=True)
 
 
 def _made(directory: Path) -> tuple[dict[str, object], dict[str, bytes]]:

@@ -47,6 +47,16 @@ def test_it_can_be_switched_off_and_smoke_runs_have_none(tmp_path: Path) -> None
         assert "<script" not in one.report.read_text(encoding="utf-8")
 
 
+def test_it_can_be_switched_off_afterwards_and_on_again(run: RunOutcome, tmp_path: Path) -> None:
+    directory = copied(run, tmp_path)
+    plain = gancompress.train(TINY, out=tmp_path, player=False, progress=False)
+    assert plain.directory == directory
+    assert "<script" not in plain.report.read_text(encoding="utf-8")
+    assert list((directory / "export").iterdir()) == []
+    again = gancompress.train(TINY, out=tmp_path, progress=False)
+    assert "Play with it" in again.report.read_text(encoding="utf-8")
+
+
 def copied(run: RunOutcome, to: Path) -> Path:
     return shutil.copytree(run.directory, to / run.directory.name)
 
