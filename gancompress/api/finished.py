@@ -280,13 +280,11 @@ def _export_page(
         packed_file = Path(folder) / "generator.safetensors"
         tensors = export_run(opened, packed_file, step=step, values=values, rule=rule, compacted=compact)
         packed = load_packed(packed_file)
-    if packed.translates:
-        raise ExportError(
-            "eats images, and pages draw latents: export it packed, or with --format onnx",
-            where=str(opened.directory.path),
-        )
+    examples = opened.first_inputs() if packed.translates else ()
     with located(str(opened.directory.path)):
-        site = write_site(packed, file, opened.directory.path.resolve().name, [f"step {int(step):,}"])
+        site = write_site(
+            packed, file, opened.directory.path.resolve().name, [f"step {int(step):,}"], examples=examples
+        )
     beside = (site.blob, *site.module)
     return Exported(
         site.page,

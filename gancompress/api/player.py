@@ -76,9 +76,7 @@ def _made(directory: Path) -> tuple[dict[str, object], dict[str, bytes]]:
                 "web makes a page of its own"
             )
         packed = load_packed(file)
-        if packed.translates:
-            raise ExportError("it eats images, and a page draws latents")
-        blobs = {FILE: blob_of(packed)}
+        blobs = {FILE: blob_of(packed, opened.first_inputs() if packed.translates else ())}
         note: dict[str, object] = {"step": step}
         if opened.directory.read_json("compress.json"):
             try:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from pathlib import Path
 
+    from torch import Tensor
+
     from gancompress.architecture.description import Architecture
     from gancompress.backbones.base import Generator
     from gancompress.data.domains import Domains
@@ -160,6 +162,12 @@ class OpenedRun:
             if out.suffix == ".png":
                 return sample_grid(network, out, rows=-(-count // 10), seed=seed)
             return save_images(network, out, count=count, classes=network.image.classes, only_class=label, seed=seed)
+
+    def first_inputs(self, count: int = 2) -> list[Tensor]:
+        """Return the first images that the run holds out as its generator is fed them, (1, C, H, W) in [-1, 1] each."""
+        domains = cast("Domains[Any]", build_dataset(self.recipe)).held_out
+        given = ImageInputs(domains.source)
+        return [given(index, index + 1) for index in range(count)]
 
     def translate(self, network: Generator, out: Path, count: int, seed: int = 0, inputs: Path | None = None) -> Path:
         """Write what a generator makes of images; in a grid beside these, and beside the target of a pair."""

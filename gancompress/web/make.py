@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from torch import Tensor
+
     from gancompress.export.packed import Packed
 
 __all__ = ["Site", "blob_of", "check_name", "write_blob_site", "write_site"]
@@ -42,12 +44,18 @@ class Site:
     module: tuple[Path, ...]
 
 
-def blob_of(packed: Packed) -> bytes:
+def blob_of(packed: Packed, examples: Sequence[Tensor] = ()) -> bytes:
     """Return a packed generator as a ``.gcw`` file; see :mod:`gancompress.web.blob`.
+
+    Args:
+        packed: the generator.
+        examples: images that a page begins with, ``(1, C, H, W)`` in [-1, 1]; of a generator that eats images.
 
     Raises:
         ExportError: it has an operation that pages lack, which is named.
     """
+    if packed.translates:
+        return _translator_blob(packed, examples)
     compiled = compile_generator(packed.generator(), packed.masks, sparse="always", ranges=packed.ranges or None)
     tensors = Tensors()
     tape = Tape(tensors, packed.state, packed.masks)
@@ -67,7 +75,24 @@ def blob_of(packed: Packed) -> bytes:
     return write_blob(header, tensors)
 
 
-def write_site(packed: Packed, page: Path, title: str, lines: Sequence[str] = ()) -> Site:
+def _translator_blob(packed: Packed, examples: Sequence[Tensor]) -> bytes:
+    """Write a generator that eats images by its graph, as networks from elsewhere are."""
+    from gancompress.export.plain import example_inputs
+    from gancompress.graphs.build import CapturedModule
+    from gancompress.graphs.capture import capture
+    from gancompress.web.network import network_blob
+
+    generator = packed.generator()
+    graph, tensors = capture(generator, example_inputs(generator, 2, "web"), [{0: "N"}])
+    return network_blob(
+        CapturedModule(graph, tensors), packed.masks, name=str(packed.model["name"]), pixels=(-1.0, 1.0),
+        examples=examples, rounds=packed.source.get("values") == "bf16",
+    )  # fmt: skip
+
+
+def write_site(
+    packed: Packed, page: Path, title: str, lines: Sequence[str] = (), *, examples: Sequence[Tensor] = ()
+) -> Site:
     """Write a page with a generator in it; and beside it, for people who build a site, the generator and its module.
 
     Args:
@@ -75,6 +100,7 @@ def write_site(packed: Packed, page: Path, title: str, lines: Sequence[str] = ()
         page: the HTML file; the others are called after it, and ``generator.js``.
         title: of the page, any text.
         lines: what else is said of it, any text; what kind of generator it is stands ahead.
+        examples: as for :func:`blob_of`.
 
     Raises:
         ExportError: it has an operation that pages lack, or is too large, or a file cannot be written.
@@ -83,7 +109,7 @@ def write_site(packed: Packed, page: Path, title: str, lines: Sequence[str] = ()
     image, values = packed.image, packed.source.get("values", "float32")
     what = f"{packed.model['name']} generator, {image.channels}x{image.resolution}x{image.resolution}"
     told = [f"{what}, density {packed.density:.3g}, {values} weights, {size(packed.bytes)} packed", *lines]
-    return write_blob_site(blob_of(packed), page, title, told)
+    return write_blob_site(blob_of(packed, examples), page, title, told)
 
 
 def write_blob_site(blob: bytes, page: Path, title: str, lines: Sequence[str] = ()) -> Site:

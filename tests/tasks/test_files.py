@@ -16,6 +16,7 @@ from gancompress.api.finished import export, sample
 from gancompress.errors import ExportError, RunError
 from gancompress.experiment.finished import open_run
 from gancompress.runs.record import read_run
+from gancompress.web.container import header_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,9 +89,20 @@ def test_other_images_are_one_line(runs: dict[str, Path], given: torch.Tensor, t
         g(given)
 
 
-def test_what_eats_images_fits_no_page_and_no_bytes(runs: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"eats images, and pages draw latents"):
-        export(runs["pairs"], tmp_path / "g.html", format="web")
+@BOTH
+def test_report_and_page_take_images(runs: dict[str, Path], name: str, tmp_path: Path) -> None:
+    export(runs[name], tmp_path / "g.html", format="web")
+    header = header_of((tmp_path / "g.gcw").read_bytes())
+    assert (header["takes"], header["gives"], header["pixels"]) == ("image", "image", [-1.0, 1.0])
+    assert len(header["examples"]) == 2
+    for page in (tmp_path / "g.html", runs[name] / "report.html"):
+        text = page.read_text(encoding="utf-8")
+        assert 'type="file" accept="image/*"' in text
+        assert "NetworkPlayer(root).start()" in text
+        assert "is not in this page" not in text
+
+
+def test_what_eats_images_fits_no_bytes(runs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"int8 is calibrated on latents, and this generator eats images"):
         export(runs["pairs"], tmp_path / "g.safetensors", values="int8")
     assert list(tmp_path.iterdir()) == []
