@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 
 from gancompress.data.folder import Folder, FolderConfig
-from gancompress.errors import RunError, located, working
+from gancompress.errors import GancompressError, RunError, located, working
 from gancompress.evaluation.samples import sample_grid, save_images
 from gancompress.experiment.acceleration import device_of
 from gancompress.experiment.assemble import build_dataset
@@ -164,8 +164,14 @@ class OpenedRun:
             return save_images(network, out, count=count, classes=network.image.classes, only_class=label, seed=seed)
 
     def first_inputs(self, count: int = 2) -> list[Tensor]:
-        """Return the first images that the run holds out as its generator is fed them, (1, C, H, W) in [-1, 1] each."""
-        domains = cast("Domains[Any]", build_dataset(self.recipe)).held_out
+        """Return the first images that the run holds out as its generator is fed them, (1, C, H, W) in [-1, 1] each.
+
+        None where the data are not there any more: a generator needs them no longer.
+        """
+        try:
+            domains = cast("Domains[Any]", build_dataset(self.recipe)).held_out
+        except GancompressError:
+            return []
         given = ImageInputs(domains.source)
         return [given(index, index + 1) for index in range(count)]
 

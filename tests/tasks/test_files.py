@@ -102,6 +102,15 @@ def test_report_and_page_take_images(runs: dict[str, Path], name: str, tmp_path:
         assert "is not in this page" not in text
 
 
+def test_a_page_needs_no_data(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise RunError("no such folder")
+
+    monkeypatch.setattr("gancompress.experiment.finished.build_dataset", gone)
+    export(runs["pairs"], tmp_path / "g.html", format="web")
+    assert header_of((tmp_path / "g.gcw").read_bytes())["examples"] == []
+
+
 def test_what_eats_images_fits_no_bytes(runs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"int8 is calibrated on latents, and this generator eats images"):
         export(runs["pairs"], tmp_path / "g.safetensors", values="int8")
