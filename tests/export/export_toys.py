@@ -56,7 +56,11 @@ def mask(generator: Generator, density: float = 0.2) -> dict[str, Tensor]:
 
 
 def inputs(generator: Generator, batch: int) -> tuple[Tensor, Tensor | None]:
-    z = torch.randn(batch, generator.latent_dim, generator=torch.Generator().manual_seed(batch))
+    z = torch.randn(
+        batch,
+        *getattr(generator, "input_shape", (generator.latent_dim,)),
+        generator=torch.Generator().manual_seed(batch),
+    )
     labels = torch.arange(batch) % generator.num_classes if generator.num_classes else None
     return z, labels
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from web_toys import Enhancer, Translator, Upscaler, Vocoder, captured, in_node, needs_node
+from web_toys import Enhancer, Translator, Upscaler, Vocoder, captured, in_node, needs_node, packed_toy
 
 from gancompress.errors import ExportError
 from gancompress.foreign.network import capture_module
 from gancompress.web.container import header_of
+from gancompress.web.make import blob_of
 from gancompress.web.network import network_blob
 from gancompress.web.sizes import UnevenError, followed, merged
 
@@ -46,6 +47,18 @@ def in_page(folder: Path, blob: bytes, inputs: Sequence[Tensor]) -> list[Tensor]
     return [
         part.reshape(shape) for part, shape in zip(numbers.split([int(np.prod(s)) for s in told]), told, strict=True)
     ]
+
+
+@needs_node
+@pytest.mark.parametrize("name", ["unet", "resnet"])
+def test_generators_of_ours_that_eat_images(name: str, tmp_path: Path) -> None:
+    packed = packed_toy(tmp_path / "g.safetensors", name, 32, values="bf16", channels=8)
+    x = 2 * torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) - 1
+    (made,) = in_page(tmp_path, blob_of(packed), [x])
+    with torch.no_grad():
+        wanted = packed.generator()(x)[0]
+    assert float((made - wanted).abs().max()) < 1 / 255
+    assert float(wanted.std()) > 0.01
 
 
 KINDS: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
