@@ -375,7 +375,9 @@ def _page_of(
         inputs = read_calibration(calibration, load_network(written).network, pixels)
         site = write_network_page(written, page, inputs, pixels, rounds=values != "float32")
     elif calibration is not None:
-        raise ExportError("makes images of latents, and its page shows no inputs", where=str(written))
+        raise ExportError(
+            "holds a generator of gancompress, and calibration is for networks from elsewhere", where=str(written)
+        )
     else:
         with located(str(written)):
             site = write_site(load_packed(written), page, written.stem)

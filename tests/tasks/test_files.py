@@ -111,6 +111,12 @@ def test_a_page_needs_no_data(runs: dict[str, Path], tmp_path: Path, monkeypatch
     assert header_of((tmp_path / "g.gcw").read_bytes())["examples"] == []
 
 
+def test_calibration_is_for_networks_from_elsewhere(runs: dict[str, Path], tmp_path: Path) -> None:
+    file = export(runs["pairs"], tmp_path / "g.safetensors").file
+    with pytest.raises(ExportError, match="calibration is for networks from elsewhere"):
+        export(file, tmp_path / "g.html", format="web", calibration=[torch.zeros(1, 3, 32, 32)])
+
+
 def test_what_eats_images_fits_no_bytes(runs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"int8 is calibrated on latents, and this generator eats images"):
         export(runs["pairs"], tmp_path / "g.safetensors", values="int8")
