@@ -37,10 +37,18 @@ class TranslationConfig(BackboneConfig):
     )
 
 
+class _InstanceNorm(nn.InstanceNorm2d):
+    """Instance norm without gains of as many channels as there are: torch's warns where some were cut."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise every map of every image (B, C, H, W)."""
+        return F.instance_norm(x, eps=self.eps)
+
+
 def norm_of(kind: Norm, channels: int) -> nn.Module:
     """Return batch norm with gains drawn from N(1, 0.02), or instance norm without gains, as published codes do."""
     if kind == "instance":
-        return nn.InstanceNorm2d(channels)
+        return _InstanceNorm(channels)
     norm = nn.BatchNorm2d(channels)
     nn.init.normal_(norm.weight, 1.0, 0.02)
     return norm

@@ -35,6 +35,9 @@ PAIRS: dict[str, tuple[str, dict[str, Any], int, dict[Role, int]]] = {
     # a trunk of one width from 4 to 16 pixels, two widths inside of each of three blocks; features of the class
     "r3gan": ("r3gan", {"channels": 8, "group_width": 8, "blocks": 1, "conditional": True}, 16,
               {"generator": 7, "discriminator": 8}),
+    # maps of four sizes going down are joined to those going up; a trunk of one width with one inside each block
+    "unet": ("unet", {"channels": 4, "discriminator_channels": 4}, 32, {"generator": 9, "discriminator": 4}),
+    "resnet": ("resnet", {"channels": 4, "discriminator_channels": 4}, 32, {"generator": 14, "discriminator": 4}),
     # a pair of channels makes one through a gate; where noise stands between, or what is gated is added up, none goes
     "fastgan": ("fastgan", {"channels": 8, "latent_dim": 8, "conditional": True}, 64,
                 {"generator": 4, "discriminator": 11}),

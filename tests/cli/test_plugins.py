@@ -176,7 +176,9 @@ def test_a_component_is_checked_line_by_line() -> None:
     lines = call("plugins", "check", "fd").stdout.splitlines()
     assert lines[0] == f"metric fd, from gancompress {gancompress.__version__}"
     assert lines[1].split()[:2] == ["passed", "loads"]
-    assert {line.split()[0] for line in lines[1:]} == {"passed"}
+    results = [line.split()[:2] for line in lines[1:] if line[2:3].strip()]  # reasons are further in
+    assert {result for result, _ in results} == {"passed", "skipped"}
+    assert [check for result, check in results if result == "skipped"] == ["of-a-generator"]
     assert any("honest-names" in line for line in lines)
     assert "honest-names" not in call("plugins", "check", "fd", "--skip", "honest-names").stdout
 

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from gancompress.data import Batch, Dataset, ImageSpec
 from gancompress.data.digits import Digits, DigitsConfig
-from gancompress.data.shapes import SHAPES, Shapes, ShapesConfig, _silhouettes, class_names
+from gancompress.data.shapes import SHAPES, Shapes, ShapesConfig, class_names, silhouettes
 from gancompress.errors import DataError
 
 
@@ -76,7 +76,7 @@ def test_first_classes_differ_in_shape_and_colour_and_no_pair_repeats():
     ],
 )
 def test_every_silhouette_has_the_area_of_its_shape(shape, area):
-    drawn = _silhouettes(
+    drawn = silhouettes(
         torch.tensor([SHAPES.index(shape)]), torch.tensor([[40.3, 39.8]]), torch.tensor([30.0]), torch.tensor([0.1]), 80
     )
     assert drawn.sum().item() == pytest.approx(area * 30**2, rel=0.01)
