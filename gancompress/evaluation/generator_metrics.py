@@ -91,10 +91,20 @@ class _Perceptual(GeneratorMetric):
         """Return which weights are missing."""
         return why_no_lpips()
 
-    def _open(self, sampler: Sampler) -> Lpips:
-        found = open_lpips().to(sampler.device)
-        self.weights_hash = found.weights_hash
-        return found
+    @abc.abstractmethod
+    def _pair(self, sampler: Sampler, others: Sampler, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Return images ``start`` to ``stop``, and those that they are held against; ``others`` has other latents."""
+
+    def _distances(self, sampler: Sampler, count: int, batch_size: int) -> Tensor:
+        """Return LPIPS (count,) between both images of every pair, float64 on the CPU."""
+        lpips = open_lpips().to(sampler.device)
+        self.weights_hash = lpips.weights_hash
+        others = Sampler(sampler.network, seed=sampler.seed, stream="path")
+        distances = []
+        for start in range(0, count, batch_size):
+            pair = self._pair(sampler, others, start, min(start + batch_size, count))
+            distances.append(lpips(*map(shown_to_lpips, pair)).double().cpu())
+        return torch.cat(distances)
 
 
 @METRICS.register("ppl")
@@ -115,14 +125,8 @@ class PathLength(_Perceptual):
     def measure(self, sampler: Sampler, count: int, batch_size: int) -> list[MetricResult]:
         """Return one result."""
         need(count, self.least, "perceptual path length")
-        lpips = self._open(sampler)
-        others = Sampler(sampler.network, seed=sampler.seed, stream="path")
-        distances = []
-        for start in range(0, count, batch_size):
-            stop = min(start + batch_size, count)
-            here, there = self._pair(sampler, others, start, stop)
-            distances.append(lpips(shown_to_lpips(here), shown_to_lpips(there)).double().cpu() / self.epsilon**2)
-        value, spread = _trimmed(torch.cat(distances), self.outside)
+        lengths = self._distances(sampler, count, batch_size) / self.epsilon**2
+        value, spread = _trimmed(lengths, self.outside)
         settings = f"{self.space}, from each image 1e-4 of the way, without 1 % at both ends"
         return [MetricResult(self.key, self.name, value, "lower", spread, settings)]
 
@@ -162,17 +166,13 @@ class PerceptualDiversity(_Perceptual):
     def measure(self, sampler: Sampler, count: int, batch_size: int) -> list[MetricResult]:
         """Return one result, ``lpips``."""
         need(count, self.least, "LPIPS diversity")
-        lpips = self._open(sampler)
-        others = Sampler(sampler.network, seed=sampler.seed, stream="path")
-        distances = []
-        for start in range(0, count, batch_size):
-            stop = min(start + batch_size, count)
-            labels = sampler.labels(start, stop)
-            pair = (one.images(start, stop, labels) for one in (sampler, others))
-            distances.append(lpips(*map(shown_to_lpips, pair)).double().cpu())
-        found = torch.cat(distances)
+        found = self._distances(sampler, count, batch_size)
         settings = f"{count:,} pairs" + (" of one class each" if len(sampler.cycle) else "")
         return [MetricResult("lpips", "LPIPS diversity", float(found.mean()), "higher", float(found.std()), settings)]
+
+    def _pair(self, sampler: Sampler, others: Sampler, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        labels = sampler.labels(start, stop)
+        return sampler.images(start, stop, labels), others.images(start, stop, labels)
 
 
 def _trimmed(values: Tensor, outside: float) -> tuple[float, float]:

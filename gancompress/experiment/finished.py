@@ -107,11 +107,11 @@ class OpenedRun:
         """
         config, step = self.recipe.evaluation, self.step(which)
         check_evaluation(config)
-        dataset = build_dataset(self.recipe)
-        check_measurable(config, dataset, build_task(self.recipe))
+        dataset, task = build_dataset(self.recipe), build_task(self.recipe)
+        check_measurable(config, dataset, task)
         device = device_of(self.recipe)
         network = self.generator(str(step), config.weights).to(device)
-        task, watching = build_task(self.recipe), observer if observer is not None else Silent()
+        watching = observer if observer is not None else Silent()
         with working(), located(self._where(step)):
             outcome = Evaluator(config, dataset, device, watching, task)(network)
         records = [metric_record(result) for result in outcome.results]
@@ -169,17 +169,19 @@ class OpenedRun:
         None where the data are not there any more: a generator needs them no longer.
         """
         try:
-            domains = cast("Domains[Any]", build_dataset(self.recipe)).held_out
+            given = ImageInputs(self._held_out().source)
         except GancompressError:
             return []
-        given = ImageInputs(domains.source)
         return [given(index, index + 1) for index in range(count)]
+
+    def _held_out(self) -> Domains[Any]:
+        return cast("Domains[Any]", build_dataset(self.recipe)).held_out
 
     def translate(self, network: Generator, out: Path, count: int, seed: int = 0, inputs: Path | None = None) -> Path:
         """Write what a generator makes of images; in a grid beside these, and beside the target of a pair."""
         image = network.image
         if inputs is None:
-            domains = cast("Domains[Any]", build_dataset(self.recipe)).held_out
+            domains = self._held_out()
             given, wanted = ImageInputs(domains.source), ImageInputs(domains.target) if domains.paired else None
         else:
             settings = {"resolution": image.resolution, "channels": image.channels, "labelled": False}

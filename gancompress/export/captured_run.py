@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from gancompress.kernels import Mode
 
-__all__ = ["CapturedRun", "run_captured"]
+__all__ = ["CapturedRun", "captured_module", "run_captured"]
 
 
 class CapturedRun(nn.Module):
@@ -30,6 +30,11 @@ class CapturedRun(nn.Module):
         """Map images (B, C, H, W) to images (B, C, H, W)."""
         made: Tensor = self.network(x)
         return made
+
+
+def captured_module(generator: nn.Module, example: Mapping[str, Tensor]) -> CapturedModule:
+    """Capture a generator for any number of images; the arguments are those of :func:`run_captured`."""
+    return CapturedModule(*capture(generator, example, [{0: "N"}]))
 
 
 def run_captured(
@@ -49,8 +54,7 @@ def run_captured(
     Raises:
         ExportError: it cannot be captured.
     """
-    graph, tensors = capture(generator, example, [{0: "N"}])
-    network = SparseNetwork(CapturedModule(graph, tensors), masks, sparse)
+    network = SparseNetwork(captured_module(generator, example), masks, sparse)
     (given,) = example.values()
     with torch.no_grad():
         network(given)

@@ -108,10 +108,7 @@ class CyclePlay(DomainPlay):
     def step(self, total: int, plans: Mapping[Name, Plan]) -> None:
         """Train both generators at one loss, then each discriminator at what was made."""
         trainer, meters = self.trainer, self.trainer.meters
-        batch = self.source.both(trainer.config.batch_size, total - 1)
-        for name, plan in plans.items():
-            trainer.engine.expect(name, plan)
-        forget(trainer.networks.values())
+        batch = self.start(total, plans)
         parts, made = self._of_generators(trainer.networks, batch)
         for name in self.meters:
             if name in parts:

@@ -79,6 +79,15 @@ class DomainPlay(Play):
         loss = self.loss.discriminator(real_logits, fake_logits)
         return DiscriminatorTerms(loss, real_logits.detach().mean(), fake_logits.detach().mean())
 
+    def start(self, total: int, plans: Mapping[Name, Plan]) -> DomainBatch:
+        """Return the batch of a step, with all gradients forgotten and every network told what is wanted of it."""
+        trainer = self.trainer
+        batch = self.source.both(trainer.config.batch_size, total - 1)
+        for name, plan in plans.items():
+            trainer.engine.expect(name, plan)
+        forget(trainer.networks.values())
+        return batch
+
     def take(self, name: Name, plans: Mapping[Name, Plan]) -> None:
         """Let one network take its optimizer step."""
         self.trainer.average_gradients(self.trainer.network(name))

@@ -45,10 +45,7 @@ class PairedPlay(DomainPlay):
     def step(self, total: int, plans: Mapping[Name, Plan]) -> None:
         """Make images once, and train first the discriminator at them, then the generator."""
         trainer, meters = self.trainer, self.trainer.meters
-        batch = self.source.both(trainer.config.batch_size, total - 1)
-        for name, plan in plans.items():
-            trainer.engine.expect(name, plan)
-        forget(trainer.networks.values())
+        batch = self.start(total, plans)
         made = self.apply(trainer.generator, batch.source)
         terms = self._of_discriminator(trainer.discriminator, batch, made)
         terms.loss.backward()  # type: ignore[no-untyped-call]

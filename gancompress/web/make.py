@@ -54,9 +54,10 @@ def blob_of(packed: Packed, examples: Sequence[Tensor] = ()) -> bytes:
     Raises:
         ExportError: it has an operation that pages lack, which is named.
     """
-    if packed.translates:
-        return _translator_blob(packed, examples)
-    compiled = compile_generator(packed.generator(), packed.masks, sparse="always", ranges=packed.ranges or None)
+    generator = packed.generator()
+    if generator.translates:
+        return _translator_blob(packed, generator, examples)
+    compiled = compile_generator(generator, packed.masks, sparse="always", ranges=packed.ranges or None)
     tensors = Tensors()
     tape = Tape(tensors, packed.state, packed.masks)
     record(compiled, tape)
@@ -75,17 +76,15 @@ def blob_of(packed: Packed, examples: Sequence[Tensor] = ()) -> bytes:
     return write_blob(header, tensors)
 
 
-def _translator_blob(packed: Packed, examples: Sequence[Tensor]) -> bytes:
+def _translator_blob(packed: Packed, generator: Any, examples: Sequence[Tensor]) -> bytes:
     """Write a generator that eats images by its graph, as networks from elsewhere are."""
+    from gancompress.export.captured_run import captured_module
     from gancompress.export.plain import example_inputs
-    from gancompress.graphs.build import CapturedModule
-    from gancompress.graphs.capture import capture
     from gancompress.web.network import network_blob
 
-    generator = packed.generator()
-    graph, tensors = capture(generator, example_inputs(generator, 2, "web"), [{0: "N"}])
+    network = captured_module(generator, example_inputs(generator, 2, "web"))
     return network_blob(
-        CapturedModule(graph, tensors), packed.masks, name=str(packed.model["name"]), pixels=(-1.0, 1.0),
+        network, packed.masks, name=str(packed.model["name"]), pixels=(-1.0, 1.0),
         examples=examples, rounds=packed.source.get("values") == "bf16",
     )  # fmt: skip
 
