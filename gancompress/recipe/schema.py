@@ -402,6 +402,12 @@ class TrainingConfig(_Strict):
     )
     ema: EMAConfig = Field(EMAConfig(), description="moving average of the generator")
     flip: bool = Field(False, description="mirror real images at random")
+    images: int | None = Field(
+        None,
+        ge=2,
+        description="train on so many of the images, drawn from the seed; evaluation compares with all of them; "
+        "default: all",
+    )
     init_from: InitFromConfig | None = Field(
         None, description="trained weights to start from; default: initialise at random from the seed"
     )

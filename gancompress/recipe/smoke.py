@@ -153,6 +153,7 @@ def _training(training: TrainingConfig, steps: int, total: int) -> dict[str, Any
         "checkpoint_every": 0,
         "init_from": None,  # what was trained at full width does not fit
         "distillation": None,
+        "images": None if training.images is None else _IMAGES,
     }
     asked = training.generator_batch_size
     if asked is not None:

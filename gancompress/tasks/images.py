@@ -102,6 +102,7 @@ class ImagesTask(Task[C]):
             "training.discriminator_steps": (training.discriminator_steps, 1),
             "training.generator_batch_size": (training.generator_batch_size, None),
             "training.accumulate": (training.accumulate, 1),
+            "training.images": (training.images, None),
             "training.distillation": (training.distillation, None),
             "training.values": (training.values, "float32"),
             "training.compile": (training.compile, False),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from gancompress.backbones.base import Generator, StyleGenerator
 from gancompress.components.registry import TASKS
 from gancompress.cost.counter import TrainingCounter
+from gancompress.data.subset import draw_subset
 from gancompress.errors import BackboneError, RecipeError
 from gancompress.evaluation.samples import sample_grid
 from gancompress.tasks.base import Setup, Task, TaskConfig
@@ -79,9 +80,12 @@ class Latent(Task[LatentConfig]):
             taught=setup.taught,
             rank=group.rank,
         )
-        feed = choose_feed(training.feed, setup.dataset, setup.device)
+        dataset = setup.dataset
+        if training.images is not None:
+            dataset = draw_subset(dataset, training.images, recipe.seed, whole_classes=generator.num_classes > 0)
+        feed = choose_feed(training.feed, dataset, setup.device)
         source = BatchSource(
-            dataset=DeviceDataset(setup.dataset, setup.device) if feed == "device" else setup.dataset,
+            dataset=DeviceDataset(dataset, setup.device) if feed == "device" else dataset,
             latent_dim=generator.latent_dim,
             num_classes=generator.num_classes,
             seed=recipe.seed,
