@@ -188,6 +188,10 @@ def test_r3gan_as_published_for_faces():
     assert made.changes[3].weight.shape == (384, 768, 1, 1)
     assert isinstance(made.changes[2], nn.Identity)
     assert judge.changes[0].weight.shape == (768, 384, 1, 1)
+    # two blocks at each of 4 to 32 pixels, and two of 384·768 + 768·16·9 + 768·384 weights and 2·768 biases at 64
+    blocks, change = 8 * 2_583_552 + 2 * 701_952, 768 * 384
+    assert sum(p.numel() for p in made.parameters()) == blocks + change + 12_288 + 64 * 768 + 384 * 3 == 22_429_824
+    assert sum(p.numel() for p in judge.parameters()) == blocks + change + 384 * 3 + 12_288 + 768 == 22_381_440
 
 
 def test_r3gan_widths_divide_into_groups_at_every_size():
