@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FILES = {
     "cifar10_train.zip": ImageSpec(3, 32, tuple(map(str, range(10)))),
     "faces64.zip": ImageSpec(3, 64),
+    "ffhq64.zip": ImageSpec(3, 64),
     "shots256.zip": ImageSpec(3, 256),
 }
 
