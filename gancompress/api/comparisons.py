@@ -74,7 +74,7 @@ def compare(
         out: directory that holds comparisons.
         batch: images of a call that is timed.
         force: believe times however they spread.
-        noise: seeds of latents that one run of the first method is evaluated with, to tell evaluation noise; 0: none.
+        noise: seeds of latents, and of the classifier, that one run of the first method is evaluated with; 0: none.
         smoke: shrink every run as :func:`~gancompress.run` does, to see the comparison work; the numbers mean nothing.
         player: put the generators into the page, where they run; not of smoke runs.
         progress: show how it goes; False is silent; a :class:`~gancompress.progress.Watcher` is told.
@@ -177,7 +177,7 @@ class PlannedComparison:
         batch: images of a call that is timed.
         force: whether times are believed however they spread.
         command: what repeats it, as it is typed; empty when it was not.
-        noise: seeds of latents that one run of the first method is evaluated with, to tell evaluation noise.
+        noise: seeds of latents, and of the classifier, that one run of the first method is evaluated with.
         player: whether the page holds the generators.
     """
 
@@ -269,9 +269,10 @@ def run_comparison(
     """
     from gancompress.api.outcomes import ComparisonOutcome
     from gancompress.api.player import make_player
+    from gancompress.comparison.noise import measure_noise
     from gancompress.comparison.results import collect
     from gancompress.comparison.runner import run_missing
-    from gancompress.comparison.shipping import evaluate_exported, measure_noise, ship
+    from gancompress.comparison.shipping import evaluate_exported, ship
     from gancompress.evaluation.extractors import build_extractor
     from gancompress.experiment.acceleration import device_of
     from gancompress.progress import ComparisonProgress, Silent

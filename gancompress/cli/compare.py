@@ -79,7 +79,8 @@ def compare(
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images of a call whose time is held equal.")] = 16,
     force: Annotated[bool, typer.Option("--force", help="Believe measured times however they spread.")] = False,
     noise: Annotated[
-        int, typer.Option("--noise", min=0, help="Evaluate one run with so many seeds of latents: evaluation noise.")
+        int,
+        typer.Option("--noise", min=0, help="Evaluate one run with so many seeds of latents and classifiers."),
     ] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the grid and what it will cost, and stop.")] = False,
     set_: SetOption = None,

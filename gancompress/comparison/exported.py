@@ -6,6 +6,7 @@ of its rows, all measured together, each of the run of its first seed.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gancompress.errors import RunError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NOISE",
     "SHIPPED",
+    "Noise",
     "ShippedCost",
     "exported_name",
     "read_exported",
@@ -66,14 +68,35 @@ def read_exported(run: Path, step: int, values: str) -> Mapping[str, Any] | None
     return mapping(record)
 
 
-def read_noise(folder: Path) -> tuple[str, list[float]] | None:
-    """Return the method whose generator was evaluated again and again, and the values of the primary metric."""
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """What evaluating one run of a method again and again gave.
+
+    Attributes:
+        method: label of the method.
+        values: of the primary metric, one per seed of latents.
+        against: label of the method whose run of the same seed was measured beside it; empty: none was.
+        classifiers: of both runs, one pair per seed of the classifier, with the same latents.
+    """
+
+    method: str
+    values: tuple[float, ...]
+    against: str = ""
+    classifiers: tuple[tuple[float, float], ...] = ()
+
+
+def read_noise(folder: Path) -> Noise | None:
+    """Return what is known of the noise of evaluation in a comparison's directory."""
     try:
-        record = parse_json(read_whole(folder / NOISE))
+        record = mapping(parse_json(read_whole(folder / NOISE)))
     except (OSError, ValueError):
         return None
-    values = [found for one in record.get("values", ()) if (found := number(one)) is not None]
-    return (str(record.get("method", "")), values) if len(values) > 1 else None
+    values = tuple(found for one in record.get("values") or () if (found := number(one)) is not None)
+    pairs = [pair for pair in record.get("classifiers") or () if isinstance(pair, list) and len(pair) == 2]
+    both = [tuple(found for one in pair if (found := number(one)) is not None) for pair in pairs]
+    classifiers = tuple((pair[0], pair[1]) for pair in both if len(pair) == 2)
+    noise = Noise(str(record.get("method", "")), values, str(record.get("against", "")), classifiers)
+    return noise if len(values) > 1 else None
 
 
 def shipped_record(folder: Path) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from gancompress.comparison.choices import VALUES
-from gancompress.comparison.exported import NOISE, SHIPPED, exported_name, read_exported, read_noise, shipped_record
+from gancompress.comparison.exported import SHIPPED, exported_name, read_exported, shipped_record
 from gancompress.comparison.plan import this_machine
 from gancompress.comparison.shipped import Clock
 from gancompress.errors import GancompressError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gancompress.data.base import Dataset
     from gancompress.export.packed import Values
 
-__all__ = ["evaluate_exported", "measure_noise", "ship"]
+__all__ = ["evaluate_exported", "ship"]
 
 
 def _exported(folder: ComparisonFolder, cell: Cell, values: str) -> Path:
@@ -86,33 +86,6 @@ def _evaluate(
             "protocol": measured.protocol.to_json(),
         },
     )
-
-
-def measure_noise(
-    grid: Grid, folder: ComparisonFolder, dataset: Dataset[Any], count: int, say: Callable[[str], None]
-) -> None:
-    """Evaluate one finished run of the first method with so many seeds of latents; what is there is kept.
-
-    Its classifier stays the same: the noise is that of the samples alone.
-    """
-    row = next((row for row in grid.rows if not row.baseline), grid.rows[0])
-    cell = next((cell for cell in row.cells if folder.status(cell).state == "done"), None)
-    known = read_noise(folder.path)
-    if cell is None or count < 2 or (known is not None and len(known[1]) == count):
-        return
-    say(f"evaluating {cell.name} with {count} seeds of latents")
-    run = open_run(folder.run_path(cell))
-    config, values = run.recipe.evaluation, []
-    generator = run.generator(weights=config.weights)
-    evaluator = Evaluator(config, dataset, torch.device("cpu"), Silent(), build_task(run.recipe))
-    try:
-        for seed in range(config.seed, config.seed + count):
-            evaluator.config = config.model_copy(update={"seed": seed, "metrics": config.metrics[:1]})
-            values.append(evaluator(generator).results[0].value)
-    except GancompressError as error:
-        say(f"warning: evaluation noise is not measured: {error}")
-        return
-    write_json(folder.path / NOISE, {"method": row.choice.label, "run": cell.directory, "values": values})
 
 
 def ship(grid: Grid, folder: ComparisonFolder, batch: int, *, force: bool, say: Callable[[str], None]) -> None:

@@ -1,9 +1,10 @@
 """Features of a small network trained on the run's own real images, for where Inception is absent or meaningless.
 
 With labels it learns to classify; without (or when asked by ``classifier:rotation``) it learns which of four quarter
-turns an image was given (Gidaris et al., 2018). It is trained once, from a fixed seed, in one thread of the CPU
-whatever the machine, and kept in the cache under the hash of data and settings. That hash is in the name of every
-number it gives: ``FD[classifier-1f3a9c2d]`` is never FID, and compares only runs on the same data.
+turns an image was given (Gidaris et al., 2018). It is trained once, from a fixed seed (``classifier:seed=1`` is
+another), in one thread of the CPU whatever the machine, and kept in the cache under the hash of data and settings. That
+hash is in the name of every number it gives: ``FD[classifier-1f3a9c2d]`` is never FID, and compares only runs on the
+same data.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ MAX_RESOLUTION = 64
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierSettings:
-    """Everything that fixes the classifier beyond the data; derived from the data alone, never set by hand.
+    """Everything that fixes the classifier beyond the data; all but the seed derived from the data, never set by hand.
 
     Attributes:
         task: ``classes`` or ``rotation``.
@@ -53,6 +54,7 @@ class ClassifierSettings:
         batch_size: images per step.
         learning_rate: peak of the one-cycle schedule.
         flip: images are mirrored at random.
+        seed: what it is initialised and trained from.
     """
 
     task: str
@@ -67,9 +69,17 @@ class ClassifierSettings:
     learning_rate: float
     flip: bool
     revision: int = REVISION
+    seed: int = 0
+
+    def described(self, fingerprint: str) -> str:
+        """Return what the classifier of these data is known by; the first seed goes without saying, as ever."""
+        settings = dataclasses.asdict(self)
+        if not self.seed:
+            del settings["seed"]
+        return json.dumps({"data": fingerprint, **settings}, sort_keys=True)
 
     @classmethod
-    def for_dataset(cls, dataset: Dataset[Any], task: str) -> ClassifierSettings:
+    def for_dataset(cls, dataset: Dataset[Any], task: str, seed: int = 0) -> ClassifierSettings:
         """Choose sizes for one CPU core: 3 s and 99 % right on digits, 4 min and 76 % on 50,000 images of CIFAR-10."""
         spec = dataset.spec
         images = min(len(dataset), MAX_IMAGES)
@@ -88,6 +98,7 @@ class ClassifierSettings:
             batch_size=batch_size,
             learning_rate=8e-3 if large else 4e-3,
             flip=spec.channels == 3 and task == "classes",
+            seed=seed,
         )
 
 
@@ -144,14 +155,15 @@ class Classifier(Extractor):
     @classmethod
     def knows_classes(cls, option: str = "") -> bool:
         """Unless it is trained to tell rotations apart."""
-        return option != "rotation"
+        return "rotation" not in option.split(",")
 
     @classmethod
     def refuses(cls, dataset: Dataset[Any], option: str = "") -> str | None:
         """Return what is wrong: an unknown option, no classes to learn, or too few images."""
-        if option not in ("", "rotation", "classes"):
-            return f"unknown option {option!r} of the classifier; known: classes, rotation"
-        if option == "classes" and dataset.spec.num_classes < 2:
+        parsed = _parse(option)
+        if parsed is None:
+            return f"unknown option {option!r} of the classifier; known: classes, rotation, seed=NUMBER"
+        if parsed[0] == "classes" and dataset.spec.num_classes < 2:
             return "the images have no classes to learn; use 'classifier:rotation' or 'inception'"
         if len(dataset) < 20:
             return f"{len(dataset)} real images are too few to train a classifier on; give at least 20"
@@ -168,16 +180,17 @@ class Classifier(Extractor):
     ) -> Classifier:
         """Load the classifier of ``dataset`` from the cache, or train it and put it there.
 
-        The option ``rotation`` ignores the labels.
+        The option ``rotation`` ignores the labels; ``seed=1``, or ``rotation,seed=1``, trains another one.
 
         Raises:
             EvaluationError: too few images, or an unknown option.
         """
         if reason := cls.refuses(dataset, option):
             raise EvaluationError(reason)
-        task = option or ("classes" if dataset.spec.num_classes >= 2 else "rotation")
-        settings = ClassifierSettings.for_dataset(dataset, task)
-        described = json.dumps({"data": dataset.fingerprint(), **dataclasses.asdict(settings)}, sort_keys=True)
+        asked, seed = _parse(option) or ("", 0)
+        task = asked or ("classes" if dataset.spec.num_classes >= 2 else "rotation")
+        settings = ClassifierSettings.for_dataset(dataset, task, seed)
+        described = settings.described(dataset.fingerprint())
         key = hashlib.sha256(described.encode()).hexdigest()
         path = cache_directory() / "classifiers" / f"{key[:32]}.safetensors"
         with torch.inference_mode(False):
@@ -190,6 +203,20 @@ class Classifier(Extractor):
                 net.load_state_dict(cached[0])
                 accuracy = float(cached[1]["accuracy"])
         return cls(net.to(device), settings, key, accuracy)
+
+
+def _parse(option: str) -> tuple[str, int] | None:
+    """Return the task that an option asks for, empty where it asks for none, and the seed; ``None``: neither."""
+    task, seed = "", 0
+    for part in option.split(",") if option else ():
+        key, equals, value = part.partition("=")
+        if part in ("rotation", "classes") and not task:
+            task = part
+        elif key == "seed" and equals and value.isascii() and value.isdigit():
+            seed = int(value)
+        else:
+            return None
+    return task, seed
 
 
 def _shrink(images: Tensor, resolution: int) -> Tensor:
@@ -205,7 +232,7 @@ def _to_input(images: Tensor) -> Tensor:
 
 def _new_net(settings: ClassifierSettings) -> _Net:
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive(0, "evaluation", "classifier", "init"))
+        torch.default_generator.manual_seed(derive(settings.seed, "evaluation", "classifier", "init"))
         # this memory format is a third faster on CPU
         return _Net(settings).to(memory_format=torch.channels_last)
 
@@ -250,7 +277,7 @@ def _turn(images: Tensor, turns: Tensor) -> Tensor:
 
 def _train(net: _Net, settings: ClassifierSettings, dataset: Dataset[Any], progress: Progress | None) -> float:
     """Train ``net`` in place and return its accuracy on the held-out images."""
-    rng = generator(0, "evaluation", "classifier", "train")
+    rng = generator(settings.seed, "evaluation", "classifier", "train")
     order = torch.randperm(len(dataset), generator=rng)[: settings.images]
     images, labels = _load(dataset, settings, order)
     held_images, images = images[: settings.held_out], images[settings.held_out :]

@@ -64,13 +64,21 @@ def noise_notes(results: Results, rows: Sequence[RowResult]) -> list[str]:
     noise = read_noise(results.path)
     if noise is None:
         return []
-    method, values = noise
+    method, values, pairs = noise.method, noise.values, noise.classifiers
     spread = next((row.last.get(results.primary) for row in rows if row.method == method), None)
     training = f"; over seeds of training, samples included, by ± {spread.std:.2g}" if spread and spread.std else ""
-    return [
+    notes = [
         f"Evaluation noise: {results.primary} of one run of {method} varies by ± {statistics.stdev(values):.2g} over "
         f"{len(values)} seeds of latents (standard deviation, one classifier){training}."
     ]
+    if len(pairs) > 1:
+        own, differences = [one for one, _ in pairs], [one - other for one, other in pairs]
+        notes.append(
+            f"Classifier noise: under {len(pairs)} classifiers trained from other seeds that run is at "
+            f"{statistics.mean(own):.3g} ± {statistics.stdev(own):.2g}, and {statistics.mean(differences):+.3g} ± "
+            f"{statistics.stdev(differences):.2g} from the run of {noise.against} of the same seed."
+        )
+    return notes
 
 
 def narrow_notes(results: Results, rows: Sequence[RowResult]) -> list[str]:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from gancompress.cli import compare as command
 from gancompress.cli.main import app
+from gancompress.comparison.exported import read_noise
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +80,15 @@ def test_a_comparison_from_end_to_end(tiny_file: Path, here: Path, monkeypatch: 
     assert "magnitude" in first.stdout
     assert re.search(r"Evaluation noise: FD\S+ of one run of dst varies by ± [\d.]+ over 3 seeds", first.stdout)
     (folder,) = (path for path in (here / "compare").iterdir() if path.name != "runs")
+    noise = read_noise(folder)
+    assert noise is not None
+    assert (noise.method, noise.against, len(noise.values), len(noise.classifiers)) == ("dst", "dense", 3, 3)
+    assert noise.classifiers[0][0] == noise.values[0]  # the first of each kind is what the run was measured with
+    assert len({own for own, _ in noise.classifiers}) == 3
+    assert re.search(
+        r"Classifier noise: under 3 classifiers .* is at [\d.]+ ± [\d.]+, and [+-][\d.e+]+ ± [\d.e+]+ from .* dense",
+        first.stdout,
+    )
     files = {path.name for path in folder.iterdir()}
     assert {"comparison.json", "compare.json", "compare.csv", "cells.csv", "compare.html", "cells"} <= files
     again = call(*arguments)

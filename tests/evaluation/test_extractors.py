@@ -27,10 +27,10 @@ def trainings(monkeypatch):
         counted.append(settings)
         return train(net, settings, dataset, progress)
 
-    def short(cls, dataset, task):
+    def short(cls, dataset, task, seed=0):
         import dataclasses
 
-        return dataclasses.replace(sizes(cls, dataset, task), steps=80, width=4)
+        return dataclasses.replace(sizes(cls, dataset, task, seed), steps=80, width=4)
 
     monkeypatch.setattr(classifier, "_train", counting)
     monkeypatch.setattr(ClassifierSettings, "for_dataset", classmethod(short))
@@ -63,6 +63,28 @@ def test_other_data_means_another_classifier_under_another_name(trainings, blobs
     labels = {Classifier.prepare(data).label for data in (blobs, Blobs(seed=1), Blobs(count=200))}
     assert len(labels) == len(trainings) == 3
     assert all(label.startswith("classifier-") for label in labels)
+
+
+def test_another_seed_is_another_classifier_and_the_first_goes_without_saying(trainings, blobs):
+    plain, first, second = (Classifier.prepare(blobs, option=option) for option in ("", "seed=0", "seed=1"))
+    assert plain.label == first.label != second.label
+    assert plain.weights_hash == first.weights_hash != second.weights_hash
+    assert [one.seed for one in trainings] == [0, 1]
+    turned = Classifier.prepare(blobs, option="rotation,seed=1")
+    assert turned.label.startswith("rotation-")
+    assert Classifier.knows_classes("seed=1")
+    assert not Classifier.knows_classes("rotation,seed=1")
+    for wrong in ("seed", "seed=", "seed=-1", "seed=x", "rotation,classes", "seeds=1", "seed=1,"):
+        assert "known: classes, rotation, seed=NUMBER" in Classifier.refuses(blobs, wrong)
+
+
+def test_what_the_first_classifier_is_known_by_stays():
+    settings = ClassifierSettings("classes", 1, 16, 16, 10, 1797, 179, 250, 64, 4e-3, False)
+    assert settings.described("x") == (
+        '{"batch_size": 64, "channels": 1, "data": "x", "flip": false, "held_out": 179, "images": 1797, '
+        '"learning_rate": 0.004, "outputs": 10, "resolution": 16, "revision": 1, "steps": 250, "task": "classes", '
+        '"width": 16}'
+    )
 
 
 def test_training_is_the_same_again_whatever_threads_and_random_state(trainings, blobs, cache):
