@@ -67,7 +67,7 @@ def quick_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
 
     chosen = ClassifierSettings.for_dataset
 
-    def few_steps(dataset: Any, task: str) -> ClassifierSettings:
-        return dataclasses.replace(chosen(dataset, task), steps=10)
+    def few_steps(dataset: Any, task: str, seed: int = 0) -> ClassifierSettings:
+        return dataclasses.replace(chosen(dataset, task, seed), steps=10)
 
     monkeypatch.setattr(ClassifierSettings, "for_dataset", few_steps)

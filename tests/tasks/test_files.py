@@ -34,8 +34,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         patch.setenv("GANCOMPRESS_CACHE", str(root / "cache"))
         whole = ClassifierSettings.for_dataset
 
-        def few(dataset: Any, task: str) -> ClassifierSettings:
-            return dataclasses.replace(whole(dataset, task), steps=2)
+        def few(dataset: Any, task: str, seed: int = 0) -> ClassifierSettings:
+            return dataclasses.replace(whole(dataset, task, seed), steps=2)
 
         patch.setattr(ClassifierSettings, "for_dataset", few)
         return {
