@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from gancompress.kernels.between import between, in_one_pass
+from gancompress.kernels.calls import Between
 from gancompress.kernels.layout import is_batch_last, scale, scale_and_shift, to_batch_last
 from gancompress.kernels.resample import smooth
 from gancompress.sparsity.weights import Scaled
@@ -95,6 +97,10 @@ class Mapping(nn.Module):
         return h
 
 
+def _scaled(x: Tensor, gain: Tensor) -> Tensor:
+    return between(x, Between(), gain=gain) if in_one_pass(x) else scale(x, gain)
+
+
 class _Styled(nn.Module):
     """A convolution with one weight for all images, whose inputs are scaled by each image's style."""
 
@@ -137,20 +143,26 @@ class ModulatedConv(_Styled):
         sums = self.conv.weight.square().sum((2, 3))  # of each pair of channels
         sums = sums if self.up else sums.t()
         demodulation = (style.square() @ sums + _EPS).rsqrt() * _GAIN
-        h = self.conv(scale(x, style.to(x.dtype)))
+        h = self.conv(_scaled(x, style.to(x.dtype)))
+        demodulation = demodulation * 4 if self.up else demodulation  # of four pixels one is not 0
+        bias, strength = self.bias * _GAIN, self.strength * _GAIN
+        if in_one_pass(h):
+            size = h.shape[2] - self.up
+            noise = self._noise(h, size).expand(len(h), 1, size, size)
+            how = Between(SLOPE, before=int(self.up))
+            return between(h, how, gain=demodulation.to(h.dtype), bias=bias, noise=noise, strength=strength)
         if self.up:
-            h, demodulation = smooth(h, 1), demodulation * 4  # of four pixels one is not 0
-        bias = (self.bias * _GAIN).to(h.dtype).expand_as(demodulation)
-        h = scale_and_shift(h, demodulation.to(h.dtype), bias)
-        return F.leaky_relu(h + self._noise(h), SLOPE)
+            h = smooth(h, 1)
+        h = scale_and_shift(h, demodulation.to(h.dtype), bias.to(h.dtype).expand_as(demodulation))
+        return F.leaky_relu(h + (self._noise(h, h.shape[2]) * strength).to(h.dtype), SLOPE)
 
-    def _noise(self, h: Tensor) -> Tensor:
-        noise = self.noise
-        if self.training:
-            # drawn in one order, whichever format the map has
-            drawn = torch.randn(h.shape[0], 1, h.shape[2], h.shape[3], device=h.device)
-            noise = to_batch_last(drawn) if is_batch_last(h) else drawn
-        return (noise * (self.strength * _GAIN)).to(h.dtype)
+    def _noise(self, h: Tensor, size: int) -> Tensor:
+        """Return the noise for maps of ``size`` by ``size`` pixels that lie in memory as ``h`` does."""
+        if not self.training:
+            return self.noise
+        # drawn in one order, whichever format the map has
+        drawn = torch.randn(h.shape[0], 1, size, size, device=h.device)
+        return to_batch_last(drawn) if is_batch_last(h) else drawn
 
 
 class ToColour(_Styled):
@@ -164,7 +176,7 @@ class ToColour(_Styled):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Return the colours for styles ``w``, (B, style_dim)."""
-        out: Tensor = self.conv(scale(x, (self.style(w) * self.factor).to(x.dtype)))
+        out: Tensor = self.conv(_scaled(x, (self.style(w) * self.factor).to(x.dtype)))
         return out
 
 

@@ -16,6 +16,8 @@ from gancompress.backbones.checks import SizedBackbone, require_multiple
 from gancompress.backbones.modulation import SLOPE, Mapping, ModulatedConv, ToColour, equalised, minibatch_deviation
 from gancompress.backbones.stylegan2_weights import from_published, is_published
 from gancompress.components.registry import BACKBONES
+from gancompress.kernels.between import between, in_one_pass
+from gancompress.kernels.calls import Between
 from gancompress.kernels.resample import smooth, smooth_down2, smooth_up2
 
 if TYPE_CHECKING:
@@ -155,9 +157,14 @@ class _Block(nn.Module):
         self.skip = equalised(nn.Conv2d(before, after, 1, bias=False), gain=math.sqrt(0.5)) if residual else None
 
     def forward(self, x: Tensor) -> Tensor:
-        h = F.leaky_relu(self.first(x), SLOPE)
-        h = F.leaky_relu(self.second(smooth(h, 2)), SLOPE)
-        return h if self.skip is None else h + self.skip(smooth_down2(x))
+        h = self.first(x)
+        one = in_one_pass(h)
+        h = self.second(between(h, Between(SLOPE, after=2)) if one else smooth(F.leaky_relu(h, SLOPE), 2))
+        beside = None if self.skip is None else self.skip(smooth_down2(x))
+        if one and in_one_pass(h):
+            return between(h, Between(SLOPE), beside=beside)
+        h = F.leaky_relu(h, SLOPE)
+        return h if beside is None else h + beside
 
 
 class _StyleGAN2Discriminator(Discriminator):

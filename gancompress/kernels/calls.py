@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,16 +14,20 @@ from gancompress.kernels.native_library import (
     BATCH_LAST,
     IMAGES,
     POINTS,
+    SAME,
+    UP,
     BackwardArgs,
     BoxesArgs,
     ConvArgs,
+    FilterArgs,
     Library,
+    StyleArgs,
 )
 
 if TYPE_CHECKING:
     from gancompress.kernels.pattern import Plan
 
-__all__ = ["backward", "boxes", "conv"]
+__all__ = ["Between", "backward", "between", "between_gradient", "boxes", "conv", "filtered", "totals"]
 
 
 def _layout(x: Tensor) -> int:
@@ -125,18 +130,141 @@ def boxes(
     Returns:
         The sums, in memory as ``x``.
     """
-    n, c, h, w = x.shape
     by = 1 if widen else -1
-    shape = (n, c, h + by, w + by)
-    if x.is_contiguous():
-        planes, inner, out = n * c, 1, torch.empty(shape, dtype=torch.float32)
-    elif is_batch_last(x):
-        planes, inner, out = c, n, empty_batch_last(shape)
-    else:
-        planes, inner, out = n, c, torch.empty(shape, dtype=torch.float32, memory_format=torch.channels_last)
+    planes, inner, out = _resized(x, x.shape[2] + by, x.shape[3] + by)
     args = BoxesArgs(
-        x=x.data_ptr(), gate=None if gate is None else gate.data_ptr(), out=out.data_ptr(), planes=planes, height=h,
-        width=w, inner=inner, scale=scale, widen=int(widen), relu=int(relu), threads=torch.get_num_threads(),
+        x=x.data_ptr(), gate=_pointer(gate), out=out.data_ptr(), planes=planes, height=x.shape[2], width=x.shape[3],
+        inner=inner, scale=scale, widen=int(widen), relu=int(relu), threads=torch.get_num_threads(),
     )  # fmt: skip
     lib.check(lib.raw.gc_boxes(ctypes.byref(args)))
+    return out
+
+
+def _pointer(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def _resized(x: Tensor, height: int, width: int) -> tuple[int, int, Tensor]:
+    """The planes of a map, the numbers that lie side by side at each of their pixels, and a map of another size."""
+    n, c = x.shape[:2]
+    shape = (n, c, height, width)
+    if x.is_contiguous():
+        return n * c, 1, torch.empty(shape, dtype=torch.float32)
+    if is_batch_last(x):
+        return c, n, empty_batch_last(shape)
+    return n, c, torch.empty(shape, dtype=torch.float32, memory_format=torch.channels_last)
+
+
+def filtered(lib: Library, x: Tensor, *, kind: int, scale: float, padding: int = 1) -> Tensor:
+    """The filter [1, 3, 3, 1] in both directions.
+
+    Args:
+        lib: the loaded kernels.
+        x: ``[N, C, H, W]``, float32: contiguous, batch last or channels last.
+        kind: ``SAME``, ``UP`` to twice the size with zeros between the pixels, or ``DOWN`` to half an even one.
+        scale: factor.
+        padding: zeros on every side, 1 or 2, where the kind is ``SAME``: 2 * padding - 3 rows and columns more.
+
+    Returns:
+        The map, in memory as ``x``.
+    """
+    height, width = x.shape[2:]
+    if kind == SAME:
+        height, width = height + 2 * padding - 3, width + 2 * padding - 3
+    else:
+        height, width = (2 * height, 2 * width) if kind == UP else (height // 2, width // 2)
+    planes, inner, out = _resized(x, height, width)
+    args = FilterArgs(
+        x=x.data_ptr(), out=out.data_ptr(), planes=planes, height=x.shape[2], width=x.shape[3], inner=inner,
+        scale=scale, kind=kind, padding=padding, isa=lib.isa_index, threads=torch.get_num_threads(),
+    )  # fmt: skip
+    lib.check(lib.raw.gc_filter(ctypes.byref(args)))
+    return out
+
+
+@dataclass(frozen=True)
+class Between:
+    """What stands between two convolutions: ``filter(leaky(gain * filter(x) + bias + strength * noise))``.
+
+    Attributes:
+        slope: of the leaky ReLU; 1 is none.
+        before: padding of the filter [1, 3, 3, 1] / 8 in front of all, 1 or 2; 0 is none.
+        after: padding of the one behind the ReLU. One of the two at most.
+        strength: of the noise.
+    """
+
+    slope: float = 1.0
+    before: int = 0
+    after: int = 0
+    strength: float = 0.0
+
+    def resized(self, size: int) -> int:
+        """Return how long a side is afterwards."""
+        return size + (2 * (self.before + self.after) - 3 if self.before or self.after else 0)
+
+
+def _style_args(lib: Library, x: Tensor, how: Between) -> StyleArgs:
+    n, c, h, w = x.shape
+    return StyleArgs(
+        x=x.data_ptr(), channels=c, height=h, width=w, batch=n, strength=how.strength, slope=how.slope,
+        before=how.before, after=how.after, isa=lib.isa_index, threads=torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def between(
+    lib: Library, x: Tensor, how: Between, *, gain: Tensor | None = None, bias: Tensor | None = None,
+    noise: Tensor | None = None, beside: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Compute ``how`` on a map batch last, in one pass.
+
+    Args:
+        lib: the loaded kernels.
+        x: ``[N, C, H, W]``, float32, batch last.
+        how: what to compute.
+        gain: ``[C, N]``, contiguous, or None.
+        bias: ``[C]``, contiguous, or None.
+        noise: ``[N, 1, H', W']``, batch last, as large as the map that it is added to, or None.
+        beside: as the result, batch last, added at the end; or None.
+    """
+    n, c, h, w = x.shape
+    out = empty_batch_last((n, c, how.resized(h), how.resized(w)))
+    args = _style_args(lib, x, how)
+    args.gain, args.bias, args.noise, args.beside = map(_pointer, (gain, bias, noise, beside))
+    args.out = out.data_ptr()
+    lib.check(lib.raw.gc_style(ctypes.byref(args)))
+    return out
+
+
+def between_gradient(
+    lib: Library, x: Tensor, gradient: Tensor, gate: Tensor | None, how: Between, *, gain: Tensor | None = None,
+    noise: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The gradients of :func:`between` towards ``x``, ``gain`` and, ``[C, 2]``, bias and strength.
+
+    Args:
+        lib: the loaded kernels.
+        x: as it was given.
+        gradient: towards the result, batch last.
+        gate: what says by its sign which side of the ReLU was taken: the result if nothing comes behind the ReLU, or
+            ``x`` if nothing comes in front of it; None without a ReLU.
+        how: what was computed.
+        gain: as it was given.
+        noise: as it was given.
+    """
+    n, c, h, w = x.shape
+    for_x, for_gain, sums = empty_batch_last((n, c, h, w)), torch.empty(c, n), torch.empty(c, 2)
+    args = _style_args(lib, x, how)
+    args.gain, args.noise, args.gate = map(_pointer, (gain, noise, gate))
+    args.gradient, args.out, args.for_gain, args.sums = map(_pointer, (gradient, for_x, for_gain, sums))
+    lib.check(lib.raw.gc_style_gradient(ctypes.byref(args)))
+    return for_x, for_gain, sums
+
+
+def totals(lib: Library, x: Tensor) -> Tensor:
+    """The sums of a map's channels over images and pixels, for a float32 map that is contiguous or batch last."""
+    n, c, h, w = x.shape
+    images, count = (1, h * w * n) if is_batch_last(x) else (n, h * w)
+    out = torch.empty(c)
+    threads = torch.get_num_threads()
+    lib.check(lib.raw.gc_totals(x.data_ptr(), images, c, count, out.data_ptr(), threads, lib.isa_index))
     return out

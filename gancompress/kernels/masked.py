@@ -133,7 +133,7 @@ class _Sparse(torch.autograd.Function):
         (gradient,) = gradients
         x, weight = ctx.saved_tensors
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
-        for_bias = _bias_gradient(gradient) if need_b else None
+        for_bias = _bias_gradient(ctx.lib, gradient) if need_b else None
         if torch.is_grad_enabled():  # a graph of the gradient is wanted
             need_x, need_w = need_x and _asked_for(ctx, 0), need_w and _asked_for(ctx, 1)
             for_x = _apply(_InputGradient, gradient, weight, x.detach(), ctx) if need_x else None
@@ -210,9 +210,11 @@ def _given(layer: Layer, weight: Tensor, pattern: Pattern) -> Tensor:
     return torch.where(pattern.mask, weight, 0.0) if layer.bf16 else weight.contiguous()
 
 
-def _bias_gradient(gradient: Tensor) -> Tensor:
+def _bias_gradient(lib: Library, gradient: Tensor) -> Tensor:
     if gradient.dim() != 4:
         return gradient.sum(0)
+    if gradient.dtype == torch.float32 and not torch.is_grad_enabled() and is_batch_last(gradient):
+        return calls.totals(lib, gradient)
     return rows_of(gradient).sum((0, 2, 3)) if is_batch_last(gradient) else gradient.sum((0, 2, 3))
 
 

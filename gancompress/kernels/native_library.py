@@ -33,11 +33,12 @@ SHIFTS = "GANCOMPRESS_BF16"
 #: The environment variable that picks an instruction set.
 ENVIRONMENT = "GANCOMPRESS_KERNELS"
 
-_ABI = 12
+_ABI = 13
 _OK, _NOT_FINITE, _BAD_ARGUMENT, _NO_MEMORY = range(4)
 IMAGES, POINTS, BATCH_LAST = range(3)
 DIRECT, PHASED, WEIGHTS = range(3)
 BATCH, FLAT, ROWS, COLUMNS = range(4)
+SAME, UP, DOWN = range(3)
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,28 @@ class BoxesArgs(ctypes.Structure):
     )
 
 
+class FilterArgs(ctypes.Structure):
+    """``GcFilter`` in ``native/api.h``."""
+
+    _fields_ = _fields(
+        (c_void_p, "x out"),
+        (c_int64, "planes height width inner"),
+        (c_float, "scale"),
+        (c_int32, "kind padding isa threads"),
+    )
+
+
+class StyleArgs(ctypes.Structure):
+    """``GcStyle`` in ``native/api.h``."""
+
+    _fields_ = _fields(
+        (c_void_p, "x gate gradient noise beside gain bias out for_gain sums"),
+        (c_int64, "channels height width batch"),
+        (c_float, "strength slope"),
+        (c_int32, "before after isa threads"),
+    )
+
+
 class ValueArgs(ctypes.Structure):
     """``GcValue`` in ``native/api.h``."""
 
@@ -163,6 +186,10 @@ _ARGUMENTS = {
     "gc_conv": [POINTER(ConvArgs)],
     "gc_backward": [POINTER(BackwardArgs)],
     "gc_boxes": [POINTER(BoxesArgs)],
+    "gc_filter": [POINTER(FilterArgs)],
+    "gc_style": [POINTER(StyleArgs)],
+    "gc_style_gradient": [POINTER(StyleArgs)],
+    "gc_totals": [c_void_p, c_int64, c_int64, c_int64, c_void_p, c_int32, c_int32],
     "gc_to_batch_last": [c_void_p, c_int64, c_int64, c_void_p],
     "gc_from_batch_last": [c_void_p, c_int64, c_int64, c_void_p],
     "gc_program_new": [POINTER(ProgramArgs), c_int32],

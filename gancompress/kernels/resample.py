@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gancompress.kernels import calls
 from gancompress.kernels.layout import is_batch_last, is_eager, to_batch_last
-from gancompress.kernels.native_library import library
+from gancompress.kernels.native_library import DOWN, SAME, UP, library
 
 __all__ = [
     "average2",
@@ -164,23 +164,60 @@ def bilinear_down2(x: Tensor) -> Tensor:
     return average2(to_batch_last(means) if is_batch_last(x) else means.contiguous())
 
 
+class _Filter(torch.autograd.Function):
+    """The filter [1, 3, 3, 1] times a factor; its transpose is one of the three too, so gradients of any order are right."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kind: int, scale: float, padding: int) -> Tensor:
+        lib = library()
+        assert lib is not None
+        ctx.how = (kind, scale, padding)
+        return calls.filtered(lib, _laid_out_as(None, x.detach()), kind=kind, scale=scale, padding=padding)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        kind, scale, padding = ctx.how
+        transposed = {SAME: SAME, UP: DOWN, DOWN: UP}[kind]
+        return _Filter.apply(gradients[0], transposed, scale, 3 - padding if kind == SAME else padding), None, None, None
+
+
+def _filter(x: Tensor, kind: int, scale: float, padding: int = 1) -> Tensor | None:
+    """The filter on the native kernels, where they take it."""
+    known = _ours(x) or (x.is_contiguous(memory_format=torch.channels_last) and _plain(x))
+    if not known or x.dtype != torch.float32 or library() is None or min(x.shape) < 1:
+        return None
+    if kind == SAME and min(x.shape[2:]) + 2 * padding < 4:
+        return None
+    out: Tensor = _Filter.apply(x, kind, scale, padding)
+    return out
+
+
 def smooth(x: Tensor, padding: int) -> Tensor:
-    """Return ``[N, C, H, W]`` smoothed by the filter [1, 3, 3, 1] / 8 in both directions, which is a box slid thrice.
+    """Return ``[N, C, H, W]`` smoothed by the filter [1, 3, 3, 1] / 8 in both directions.
 
     Args:
         x: the map.
         padding: zeros on every side, 1 or 2; height and width change by ``2 * padding - 3``.
     """
-    for widen in (True, padding == 2, False):
+    done = _filter(x, SAME, 1 / 64, padding)
+    if done is not None:
+        return done
+    for widen in (True, padding == 2, False):  # a box slid thrice
         x = _boxes(x, widen=widen, average=True)
     return x
 
 
 def smooth_up2(x: Tensor) -> Tensor:
     """Return ``[N, C, 2H, 2W]``: zeros between the pixels, then the filter [1, 3, 3, 1] / 4 in both directions."""
+    done = _filter(x, UP, 1 / 16)
+    if done is not None:
+        return done
     return _boxes(_boxes(upsample2(x), widen=True, average=True), widen=False, average=True)
 
 
 def smooth_down2(x: Tensor) -> Tensor:
     """Return ``[N, C, H / 2, W / 2]`` of an even height and width: the filter [1, 3, 3, 1] / 8, of two pixels one."""
+    done = _filter(x, DOWN, 1 / 64) if x.shape[2] % 2 == x.shape[3] % 2 == 0 else None
+    if done is not None:
+        return done
     return average2(_boxes(_boxes(x, widen=True, average=True), widen=False, average=True))

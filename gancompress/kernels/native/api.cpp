@@ -141,6 +141,24 @@ GC_EXPORT int32_t gc_boxes(const GcBoxes* args) {
   return guarded([&] { return gc::run_boxes(*args); });
 }
 
+GC_EXPORT int32_t gc_filter(const GcFilter* args) {
+  if (!gc_isa_supported(args->isa)) return GC_BAD_ARGUMENT;
+  return guarded([&] { return gc::run_filter(*args, *isa_at(args->isa)); });
+}
+GC_EXPORT int32_t gc_style(const GcStyle* args) {
+  if (!gc_isa_supported(args->isa)) return GC_BAD_ARGUMENT;
+  return guarded([&] { return gc::run_style(*args, *isa_at(args->isa), false); });
+}
+GC_EXPORT int32_t gc_style_gradient(const GcStyle* args) {
+  if (!gc_isa_supported(args->isa)) return GC_BAD_ARGUMENT;
+  return guarded([&] { return gc::run_style(*args, *isa_at(args->isa), true); });
+}
+// out[c]: the sum of x [images][channels][count] over all but c.
+GC_EXPORT int32_t gc_totals(const float* x, int64_t images, int64_t channels, int64_t count, float* out, int32_t threads, int32_t isa) {
+  if (!gc_isa_supported(isa)) return GC_BAD_ARGUMENT;
+  return guarded([&] { return gc::run_totals(x, images, channels, count, out, threads, *isa_at(isa)); });
+}
+
 GC_EXPORT void* gc_program_new(const GcProgram* shape, int32_t isa) {
   if (!gc_isa_supported(isa)) return nullptr;
   try {

@@ -8,7 +8,7 @@
 #define GC_EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
-constexpr int32_t GC_ABI = 12;
+constexpr int32_t GC_ABI = 13;
 
 enum GcStatus : int32_t { GC_OK = 0, GC_NOT_FINITE = 1, GC_BAD_ARGUMENT = 2, GC_NO_MEMORY = 3 };
 
@@ -62,6 +62,35 @@ struct GcBoxes {
   int32_t widen;
   int32_t relu;  // 1: take relu(x). Only when widening
   int32_t threads;
+};
+
+// The filter [1, 3, 3, 1] in both directions times `scale`, on x [planes][height][width][inner] as for GcBoxes: `kind` 0 keeps
+// the size but for `padding` (1 or 2: 2 * padding - 3 are added), 1 doubles it (zeros between the pixels), 2 halves an even one.
+struct GcFilter {
+  const float* x;
+  float* out;
+  int64_t planes, height, width, inner;
+  float scale;
+  int32_t kind, padding, isa, threads;
+};
+
+// What stands between two convolutions, on maps batch last: filter(leaky(gain * filter(x) + bias + strength * noise)) + beside,
+// in one pass; a filter is [1, 3, 3, 1] / 8 both ways with that much padding, and one of the two at most is there.
+// Of its gradient `out` is towards x. `gate` says by its sign which side of the leaky ReLU was taken: the result, where nothing
+// comes after it, else x, where nothing comes before it.
+struct GcStyle {
+  const float *x, *gate, *gradient;  // the latter two only of a gradient
+  const float* noise;                // or null: [height][width][batch], of the map that it is added to
+  const float* beside;               // or null: as the result
+  const float* gain;                 // or null: [channels][batch]
+  const float* bias;                 // or null: [channels]
+  float* out;
+  float* for_gain;                   // or null: [channels][batch]
+  float* sums;                       // or null: [channels][2], the gradients towards bias and strength
+  int64_t channels, height, width, batch;  // of x
+  float strength, slope;                   // a slope of 1: no ReLU
+  int32_t before, after;                   // padding, 0: there is no filter
+  int32_t isa, threads;
 };
 
 // How the images of a program lie: 16 of them side by side, or one: pixel after pixel, or cut along rows or columns into as

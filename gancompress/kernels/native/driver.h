@@ -144,5 +144,9 @@ int32_t run_program(const Program& program, const GcRun& args);
 int32_t run_conv(const GcConv& args);
 int32_t run_backward(const GcBackward& args);
 int32_t run_boxes(const GcBoxes& args);
+int32_t run_filter(const GcFilter& args, const Isa& isa);
+int32_t run_style(const GcStyle& args, const Isa& isa, bool gradient);
+// The sums over [images][channels][count] of every channel.
+int32_t run_totals(const float* x, int64_t images, int64_t channels, int64_t count, float* out, int32_t threads, const Isa& isa);
 
 }  // namespace gc

@@ -375,8 +375,13 @@ GC_INLINE void store4(float* p, v4 v) { *reinterpret_cast<v4*>(p) = v; }
 #if defined(GC_WEB)
 static constexpr decltype(Isa::weight_gradient) weight_gradient = nullptr;
 static constexpr decltype(Isa::conv_lanes) conv_lanes = nullptr;  // large, for one pattern
+static constexpr decltype(Isa::filter) filter = nullptr;
+static constexpr decltype(Isa::style) style = nullptr;
+static constexpr decltype(Isa::style_gradient) style_gradient = nullptr;
+static constexpr decltype(Isa::total) total = nullptr;
 #else
 #include "impl_weights.h"
+#include "impl_style.h"
 #endif
 
 // Pixels of one image taken at a time: few enough that their 16-image blocks stay in the first-level cache, enough that
@@ -447,6 +452,7 @@ static bool supported() { return GC_SUPPORTED; }
 #define GC_TEXT(a) GC_TEXT_(a)
 extern const Isa GC_JOIN(isa_, GC_ISA) = {
     GC_TEXT(GC_ISA),  GC_VL, GC_REGISTERS, GC_ISA::supported, GC_ISA::conv, GC_ISA::conv_flat, GC_ISA::conv_lanes,
-    GC_ISA::weight_gradient, GC_ISA::sum, GC_ISA::norm, GC_ISA::to_blocked, GC_ISA::from_blocked, GC_ISA::pairs, nullptr};
+    GC_ISA::weight_gradient, GC_ISA::sum, GC_ISA::norm, GC_ISA::filter, GC_ISA::style,
+    GC_ISA::style_gradient, GC_ISA::total, GC_ISA::to_blocked, GC_ISA::from_blocked, GC_ISA::pairs, nullptr};
 
 }  // namespace gc

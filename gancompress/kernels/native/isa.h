@@ -100,6 +100,31 @@ struct MapJob {
   int32_t strip_y, strip_x, whole_h, whole_w;  // of strips: where a lane begins is lane * strip; what lies past the whole does not count
 };
 
+// The filter [1, 3, 3, 1] in both directions, times `scale`, on one plane [h][w][inner].
+enum FilterKind : int32_t { kSame = 0, kUp = 1, kDown = 2 };
+struct FilterJob {
+  const float* x;
+  float* out;
+  int64_t h, w, inner;
+  int32_t kind;
+  int32_t padding;  // zeros around it, 1 or 2, where the size stays; else 1 by the kind
+  float scale;
+  float* rows;      // filter_rows floats
+};
+// One channel of a map, [h][w][n], between convolutions: see GcStyle.
+struct StyleJob {
+  const float *x, *gate, *gradient, *noise, *beside, *gain;
+  float bias, strength, slope;
+  int32_t before, after;
+  int64_t h, w, n;
+  float* out;
+  double* for_gain;  // [n]
+  double* sums;      // [2]
+  float* rows;       // filter_rows floats
+};
+// Rows that jobs need for themselves: one filtered, with zeros beside it, one of zeros, and five that are in work.
+inline int64_t filter_rows(int64_t w, int64_t inner) { return 7 * (w + 8) * inner + 64; }
+
 struct ByteKernels;
 
 struct Isa {
@@ -119,6 +144,11 @@ struct Isa {
   void (*weight_gradient)(const TileJob& job, const float* gradient, int32_t chunk0, int32_t chunk1, float* sums);
   void (*sum)(const MapJob& job);
   void (*norm)(const MapJob& job);
+  void (*filter)(const FilterJob& job);
+  void (*style)(const StyleJob& job);
+  void (*style_gradient)(const StyleJob& job);
+  // The sum of `count` floats that lie side by side.
+  double (*total)(const float* x, int64_t count);
   // [lane][count] (lane_stride apart) <-> [count][width] (position_stride apart). Lanes past `lanes` become zeros.
   void (*to_blocked)(const float* src, int64_t lane_stride, int32_t lanes, int64_t count, float* dst, int64_t position_stride, int32_t width);
   void (*from_blocked)(const float* src, int64_t position_stride, int64_t count, float* dst, int64_t lane_stride, int32_t lanes);
