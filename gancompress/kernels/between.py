@@ -1,30 +1,32 @@
 """What stands between the convolutions of networks with styles, in one pass over a map that lies batch last.
 
-``filter(leaky(gain * filter(x) + bias + strength * noise)) + beside`` is a pass for every operation in torch, and as many
-for the gradients; around convolutions that run at a tenth of their products these passes were half of a training step.
+``filter(leaky(gain * filter(x) + bias + strength * noise)) + beside`` is a pass for every operation in torch, and as
+many for the gradients; around convolutions that run at a tenth of their products these passes were half of a step.
 A gradient of a gradient is that of the same operations in torch.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gancompress.kernels import calls
-from gancompress.kernels.calls import Between
 from gancompress.kernels.layout import is_batch_last, is_eager, scale, scale_and_shift
 from gancompress.kernels.native_library import library
 from gancompress.kernels.resample import smooth
+
+if TYPE_CHECKING:
+    from gancompress.kernels.calls import Between
 
 __all__ = ["between", "in_one_pass"]
 
 
 def in_one_pass(x: Tensor) -> bool:
-    """Whether :func:`between` takes this map: float32 on a CPU, batch last, with native kernels, run as it is called."""
+    """Whether :func:`between` takes this map: float32 on a CPU, batch last, with native kernels, run as called."""
     plain = type(x) is Tensor and x.dtype == torch.float32 and x.device.type == "cpu"
     return plain and library() is not None and is_eager() and is_batch_last(x)
 
@@ -57,14 +59,14 @@ class _Between(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         (gradient,) = gradients
-        *inputs, out = ctx.saved_tensors
+        x, gain, bias, noise, strength, beside, out = ctx.saved_tensors
         if torch.is_grad_enabled():  # a graph of the gradient is wanted
+            inputs = (x, gain, bias, noise, strength, beside)
             wanted = [one for one, need in zip(inputs, ctx.needs_input_grad, strict=False) if need]
             found = iter(torch.autograd.grad(_in_steps(*inputs, ctx.how), wanted, gradient, create_graph=True))
             return (*(next(found) if need else None for need in ctx.needs_input_grad[:6]), None)
         lib = library()
         assert lib is not None
-        x, gain, _, noise, _, _ = inputs
         for_x, for_gain, sums = calls.between_gradient(
             lib, x, _laid(gradient), x if ctx.by_x else out, ctx.how,
             gain=None if gain is None else gain.t().contiguous(), noise=None if noise is None else _laid(noise),

@@ -44,6 +44,12 @@ class Layer:
         return self.groups == 1 and self.weight[0] % 2 == 0 and self.weight[1] % 2 == 0
 
     @property
+    def pointwise(self) -> bool:
+        """Whether it is a 1x1 convolution of all pixels, which is a product of matrices where maps lie batch last."""
+        alone = self.op == "conv" and self.weight[2:] == (1, 1)
+        return alone and self.stride == 1 and self.padding == 0 and self.groups == 1
+
+    @property
     def out_size(self) -> tuple[int, int]:
         """Rows and columns of the result."""
         if self.op == "linear":

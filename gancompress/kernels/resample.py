@@ -165,7 +165,7 @@ def bilinear_down2(x: Tensor) -> Tensor:
 
 
 class _Filter(torch.autograd.Function):
-    """The filter [1, 3, 3, 1] times a factor; its transpose is one of the three too, so gradients of any order are right."""
+    """The filter [1, 3, 3, 1] times a factor. Its transpose is one too, so gradients of any order are right."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, kind: int, scale: float, padding: int) -> Tensor:
@@ -178,7 +178,12 @@ class _Filter(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> Any:
         kind, scale, padding = ctx.how
         transposed = {SAME: SAME, UP: DOWN, DOWN: UP}[kind]
-        return _Filter.apply(gradients[0], transposed, scale, 3 - padding if kind == SAME else padding), None, None, None
+        return (
+            _Filter.apply(gradients[0], transposed, scale, 3 - padding if kind == SAME else padding),
+            None,
+            None,
+            None,
+        )
 
 
 def _filter(x: Tensor, kind: int, scale: float, padding: int = 1) -> Tensor | None:

@@ -108,7 +108,8 @@ def _key(layer: Layer, training: bool) -> str:
         f"{layer.op} {size} on {layer.batch}x{layer.height}x{layer.width}, stride {layer.stride}, "
         f"padding {layer.padding}+{layer.output_padding}, "
         f"{f'{layer.groups} groups, ' if layer.groups > 1 else ''}{'training' if training else 'inference'}"
-        f"{', batch last' if layer.batch_last else ''}{', bf16' if layer.bf16 else ''}, "
+        f"{', batch last' if layer.batch_last else ''}{', a product' if layer.batch_last and layer.pointwise else ''}"
+        f"{', bf16' if layer.bf16 else ''}, "
         f"{torch.get_num_threads()} threads"
     )
 

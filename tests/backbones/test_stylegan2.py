@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 from itertools import pairwise
 
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from gancompress import kernels
 from gancompress.backbones.base import prunable_weights
 from gancompress.backbones.dcgan import DCGAN, DCGANConfig
 from gancompress.backbones.modulation import Mapping, ModulatedConv, ToColour, minibatch_deviation
@@ -234,3 +236,43 @@ def test_the_average_style_follows_and_truncation_draws_to_it():
 def test_widths_that_large_maps_cannot_share_are_refused():
     with pytest.raises(BackboneError, match=r"channels=24 cannot be split: .*--set model.channels=32\)"):
         StyleGAN2(StyleGAN2Config(channels=24), ImageSpec(3, 1024))
+
+
+@pytest.mark.parametrize("penalised", ["discriminator", "generator"])
+def test_on_the_kernels_a_step_and_its_penalties_are_those_of_torch(penalised):
+    if not kernels.status().available:
+        pytest.skip("native kernels are not built")
+    built = small(channels=16, full_until=8)
+    generator, discriminator = built.generator(), built.discriminator()
+    with torch.no_grad():
+        for name, parameter in generator.named_parameters():
+            if name.endswith("strength"):
+                parameter.fill_(0.3)
+    z, images = torch.randn(16, generator.latent_dim), torch.randn(16, 3, 16, 16)
+    found = []
+    for sparse in ("always", "never"):
+        networks = [copy.deepcopy(network) for network in (generator, discriminator)]
+        for network in networks:
+            for module in network.modules():
+                if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                    mask = torch.ones_like(module.weight.detach(), dtype=torch.bool)
+                    attached = kernels.attach(module, mask)
+                    attached.sparse, attached.batch_last = sparse, True
+        torch.manual_seed(1)
+        player, judge = networks
+        if penalised == "discriminator":
+            real = images.clone().requires_grad_()
+            logits = judge(real).sum()
+            (slope,) = torch.autograd.grad(logits, real, create_graph=True)
+            (logits + slope.square().sum()).backward()
+            parameters = list(judge.parameters())
+        else:
+            styles = player.styles(z)
+            made = player.synthesise(styles)
+            (slope,) = torch.autograd.grad((made * images).sum(), styles, create_graph=True)
+            (judge(made).sum() + slope.square().sum()).backward()
+            parameters = list(player.parameters())
+        found.append([p.grad for p in parameters])
+    assert all(g is not None for g in found[0])
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-5 * float(want.abs().max()) + 1e-6)

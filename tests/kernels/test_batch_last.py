@@ -240,3 +240,29 @@ def test_the_layout_counts_for_break_evens(native, monkeypatch):
     kernels.conv2d(x, weight, mask, batch_last=True)
     kernels.conv2d(to_batch_last(x), weight, mask)
     assert asked == [False, True, True]
+
+
+@pytest.mark.parametrize("how", ["batch last", "images"])
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_dense_1x1_convolution_is_a_product_of_matrices_as_the_map_lies(native, how, biased):
+    x = torch.randn(32, 5, 3, 4)
+    x = (to_batch_last(x) if how == "batch last" else x).requires_grad_()
+    weight, bias = torch.randn(7, 5, 1, 1, requires_grad=True), torch.randn(7, requires_grad=True) if biased else None
+    mask = torch.rand(7, 5, 1, 1) < 0.8
+    options = {"sparse": "never", "batch_last": True, "pre_relu": True}
+    got = kernels.conv2d(x, weight, mask, bias, **options)
+    want = F.conv2d(
+        torch.relu(x.double()), torch.where(mask, weight, 0.0).double(), None if bias is None else bias.double()
+    )
+    assert is_batch_last(got)
+    torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-5)
+    leaves, by = [x, weight, *([bias] if biased else [])], torch.randn(want.shape)
+    mine = torch.autograd.grad(got, leaves, by, create_graph=True)
+    theirs = torch.autograd.grad(want, leaves, by.double())
+    for one, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
+    assert mine[0].requires_grad
+    # a stride, a padding or groups are more than a product
+    for more in ({"stride": 2}, {"padding": 1}):
+        got = kernels.conv2d(x, weight, mask, bias, **options, **more)
+        torch.testing.assert_close(got, F.conv2d(torch.relu(x), torch.where(mask, weight, 0.0), bias, **more))
