@@ -366,16 +366,16 @@ def _resolved(recipe: RecipeLike, changes: tuple[str, ...], smoke: bool) -> Load
 
 
 def _pinned(loaded: LoadedRecipe) -> LoadedRecipe:
-    """Return a recipe with the hash of what it learns from, if it does: it decides which run it is."""
+    """Return a recipe with the hash of what it takes from elsewhere, if it does: it decides which run it is."""
     taught = loaded.recipe.training.distillation
-    if taught is None or taught.hash is not None:
-        return loaded
-    from gancompress.experiment.teacher import pinned
+    nodes: tuple[Any, ...] = (loaded.recipe.model, loaded.recipe.discriminator)
+    if (taught is None or taught.hash is not None) and not any(
+        getattr(node, "takes_weights", False) and node.hash is None for node in nodes
+    ):
+        return loaded  # nothing heavy is imported
+    from gancompress.experiment.pinning import pins
 
-    found = pinned(loaded.recipe).training.distillation
-    assert found is not None
-    where = {"training.distillation.teacher": found.teacher, "training.distillation.hash": found.hash}
-    return loaded.with_overrides(*expressions(where))
+    return loaded.with_overrides(*expressions(pins(loaded.recipe)))
 
 
 def expressions(overrides: Overrides) -> tuple[str, ...]:

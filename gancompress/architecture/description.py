@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from gancompress.architecture.resize import resize
+from gancompress.backbones.pairing import Pairing
 from gancompress.components.registry import BACKBONES
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError, ComponentError
@@ -43,6 +44,7 @@ class Architecture:
             layers were made narrower. A role that is missing is as the config has it.
         widths: what a search for widths came to, by role; empty without one.
         beside: what networks are called that play beside the pair.
+        judge: the same of another backbone whose discriminators play, None where they are of this one.
         made: the backbone, where it is at hand.
     """
 
@@ -53,6 +55,7 @@ class Architecture:
     shapes: Mapping[Name, Shapes] = dataclasses.field(default_factory=dict)
     widths: Mapping[Role, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     beside: tuple[Name, ...] = ()
+    judge: Architecture | None = None
     made: Backbone[BackboneConfig] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -78,8 +81,32 @@ class Architecture:
 
     @property
     def model(self) -> dict[str, Any]:
-        """Name and config in one, the way recipes have them."""
-        return {"name": self.backbone, **self.config}
+        """Name and config of the generator's backbone in one, the way recipes have them, without places of files."""
+        return {"name": self.backbone, **{key: value for key, value in self.config.items() if key not in self._places}}
+
+    @property
+    def built_from(self) -> tuple[object, ...]:
+        """What decides what the networks are, wherever their files lie; equal for the same."""
+        judge = None if self.judge is None else self.judge.built_from
+        return self.model, judge
+
+    def located_at(self, weights: str | None, judged: str | None) -> Architecture:
+        """Return the same with weights from elsewhere at other places; None where nothing is taken.
+
+        Args:
+            weights: of this backbone.
+            judged: of the one whose discriminators play.
+        """
+        if weights is None and judged is None:
+            return self
+        judge = None if self.judge is None else self.judge.located_at(judged, None)
+        config = self.config if weights is None else {**self.config, "weights": weights}
+        return dataclasses.replace(self, config=config, judge=judge, made=None)
+
+    @property
+    def _places(self) -> tuple[str, ...]:
+        kind = BACKBONES.get(self.backbone) if self.backbone in BACKBONES else None
+        return ("weights",) if getattr(getattr(kind, "Config", None), "takes_weights", False) else ()
 
     @property
     def narrowed(self) -> bool:
@@ -97,6 +124,7 @@ class Architecture:
             "shapes": {role: {name: list(shape) for name, shape in own.items()} for role, own in self.shapes.items()},
             "widths": {role: dict(width) for role, width in self.widths.items()},
             **({"beside": list(self.beside)} if self.beside else {}),
+            **({} if self.judge is None else {"judge": self.judge.to_json()}),
         }
 
     @classmethod
@@ -115,6 +143,7 @@ class Architecture:
                 str(content["backbone"]), str(content.get("origin", "")), dict(content["config"]),
                 ImageSpec.from_json(content["image"]), shapes, dict(content.get("widths", {})),
                 tuple(map(str, content.get("beside", ()))),
+                cls.from_json(content["judge"]) if "judge" in content else None,
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BackboneError(f"not the description of an architecture ({error!r})") from error
@@ -124,7 +153,7 @@ class Architecture:
         return dataclasses.replace(self, shapes={role: shapes_of(network) for role, network in networks.items()})
 
     def make(self) -> Backbone[BackboneConfig]:
-        """Return the backbone, which builds networks as wide as the config has them.
+        """Return the backbone, or the pairing of two, which builds networks as wide as the config has them.
 
         Raises:
             ComponentError: it is not installed here.
@@ -141,7 +170,8 @@ class Architecture:
             key = ".".join(map(str, first["loc"]))
             raise BackboneError(f"the config does not fit backbone {self.backbone!r}: {key}: {first['msg']}") from error
         backbone: Any = BACKBONES.get(self.backbone)
-        return cast("Backbone[BackboneConfig]", backbone(settings, self.image))
+        made = cast("Backbone[BackboneConfig]", backbone(settings, self.image))
+        return made if self.judge is None else Pairing(made, self.judge.make())
 
     def network(self, name: Name) -> Generator | Discriminator:
         """Build one network, as :meth:`generator` does."""

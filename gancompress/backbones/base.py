@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -171,8 +171,9 @@ class Discriminator(_Network):
     """Images to logits.
 
     Shape: ``forward(x: (B, C, H, W) float in [-1, 1], labels: (B,) int64 or None) -> (B,) float``, before any loss
-    non-linearity. One that plays against a :class:`Translator` may give a logit per patch, (B, h, w), and see what that
-    was given beside what it made, (B, 2C, H, W): its ``input_shape`` says so.
+    non-linearity, or (B, places) with a logit for each of several places, over all of which losses are means. One that
+    plays against a :class:`Translator` may give a logit per patch, (B, h, w), and see what that was given beside what
+    it made, (B, 2C, H, W): its ``input_shape`` says so.
     """
 
     #: whether a logit depends on the other images of its batch, as under minibatch standard deviation. Real and
@@ -251,9 +252,29 @@ class Width(NamedTuple):
 
 
 class BackboneConfig(BaseModel):
-    """Base of every backbone's ``Config``."""
+    """Base of every backbone's ``Config``.
+
+    Attributes:
+        takes_weights: whether a network takes weights from elsewhere. A setting ``weights`` then says where they lie,
+            and a setting ``hash``, 16 hexadecimal digits or None, which they are: that makes a run what it is, and the
+            place does not.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    takes_weights: ClassVar[bool] = False
+
+    def weights_hash(self) -> str:
+        """Return the hash of the weights from elsewhere.
+
+        Raises:
+            BackboneError: they cannot be had.
+        """
+        raise BackboneError(f"{type(self).__name__} takes no weights from elsewhere")
+
+    def smoke(self) -> dict[str, Any]:
+        """Return settings of a run of seconds, beside widths, which are made small anyway."""
+        return {}
 
 
 C = TypeVar("C", bound=BackboneConfig)
@@ -285,6 +306,11 @@ class Backbone(abc.ABC, Generic[C]):
     def widths(self) -> Mapping[Role, Width]:
         """What sets the width of each network, separately; empty when they cannot be built narrower."""
         return {}
+
+    def resized(self, channels: Mapping[Role, int]) -> Backbone[C]:
+        """Return the same backbone with other widths; a role that is not named keeps its own."""
+        changes = {width.field: channels.get(role, width.channels) for role, width in self.widths.items()}
+        return type(self)(self.config.model_copy(update=changes), self.image)
 
     @abc.abstractmethod
     def generator(self) -> Generator:

@@ -24,9 +24,21 @@ if TYPE_CHECKING:
     from gancompress.data.base import ImageSpec
     from gancompress.sparsity.state import Role
 
-__all__ = ["DownConv", "Excitation", "FastGAN", "FastGANConfig", "FastGANGenerator", "Noise", "UpStage", "gated"]
+__all__ = [
+    "RESOLUTIONS",
+    "DownConv",
+    "Excitation",
+    "FastGAN",
+    "FastGANConfig",
+    "FastGANGenerator",
+    "Noise",
+    "UpStage",
+    "gated",
+    "width_multiple",
+]
 
-_RESOLUTIONS = (64, 128, 256, 512, 1024)
+#: image sizes that the generator makes
+RESOLUTIONS = (64, 128, 256, 512, 1024)
 _BOTTOM = 4
 _SLOPE = 0.2
 #: channels of the generator's maps by size, in eighths of ``channels``
@@ -266,6 +278,11 @@ class _FastGANDiscriminator(Discriminator):
         return logits
 
 
+def width_multiple(resolution: int) -> int:
+    """Return what the generator's ``channels`` must divide by, so that its largest maps have whole ones."""
+    return max(1, 8 // _EIGHTHS.get(resolution, 8))
+
+
 @BACKBONES.register("fastgan")
 class FastGAN(SizedBackbone[FastGANConfig]):
     """FastGAN for 64 to 1024 pixels, for small data.
@@ -279,7 +296,7 @@ class FastGAN(SizedBackbone[FastGANConfig]):
     """
 
     Config: ClassVar[type[BackboneConfig]] = FastGANConfig
-    _name, _sizes = "fastgan", _RESOLUTIONS
+    _name, _sizes = "fastgan", RESOLUTIONS
 
     def __init__(self, config: FastGANConfig, image: ImageSpec) -> None:
         super().__init__(config, image)
@@ -292,7 +309,7 @@ class FastGAN(SizedBackbone[FastGANConfig]):
         channels = self.config.channels
         judge = self.config.discriminator_channels or channels
         return {
-            "generator": Width("channels", channels, max(1, 8 // _EIGHTHS[self.image.resolution])),
+            "generator": Width("channels", channels, width_multiple(self.image.resolution)),
             "discriminator": Width("discriminator_channels", judge, 4),
         }
 

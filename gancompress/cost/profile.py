@@ -51,6 +51,7 @@ class LayerCost:
         bias: additions of the bias per sample, executed; 0 without one.
         prunable: a method may mask it.
         output: it makes the image or the logits.
+        frozen: its weight is a constant, which nothing trains.
     """
 
     name: str
@@ -60,6 +61,7 @@ class LayerCost:
     bias: int = 0
     prunable: bool = True
     output: bool = False
+    frozen: bool = False
 
     @property
     def size(self) -> int:
@@ -99,6 +101,14 @@ class NetworkProfile:
         """Return MACs per sample of all weights; those that ``budgets`` does not name count as dense."""
         kept = budgets or {}
         return sum(layer.macs(kept.get(layer.name), counting) for layer in self.layers)
+
+    def frozen_macs(self, counting: Counting = "published") -> int:
+        """Return those of :meth:`weight_macs` and :meth:`other_macs` that are of frozen layers, which are dense."""
+        published = counting == "published"
+        ratio = {layer.name: layer.published_ratio if published else 1 for layer in self.layers if layer.frozen}
+        return sum(
+            layer.macs(counting=counting) + layer.bias * ratio[layer.name] for layer in self.layers if layer.frozen
+        )
 
     def other_macs(self, counting: Counting = "published") -> int:
         """Return what no mask makes cheaper: biases (one per output) and products without weights.
@@ -243,6 +253,7 @@ def _layers(network: nn.Module, counter: _Counter) -> tuple[LayerCost, ...]:
                 bias=counter.bias.get(module, 0),
                 prunable=label in prunable,
                 output=label in prunable and prunable[label].output,
+                frozen="weight" in module._buffers,
             )
         )
     return tuple(found)

@@ -58,12 +58,14 @@ def run_cost(
             a network, its layers keep single weights.
 
     Returns:
-        ``theory`` (operations counted from shapes and masks), ``time`` (measured seconds), ``bytes`` (of tensors as
-        allocated, and of a packed file) and ``layers`` (one record per layer).
+        ``theory`` (operations counted from shapes and masks; ``frozen`` are those of layers that nothing trains),
+        ``time`` (measured seconds), ``bytes`` (of tensors as allocated, and of a packed file) and ``layers`` (one
+        record per layer that is trained).
     """
     generator = networks["generator"]
     assert isinstance(generator, Generator)
     profiles = {role: profile(network) for role, network in networks.items()}
+    frozen = {role: {"macs": macs} for role, found in profiles.items() if (macs := found.frozen_macs())}
     training, executed = (
         training_cost(counter, profiles, counting).to_dict() for counting in ("published", "executed")
     )
@@ -71,6 +73,7 @@ def run_cost(
     return {
         "theory": {
             "inference": {role: sample_cost(found, budgets[role]).to_dict() for role, found in profiles.items()},
+            **({"frozen": frozen} if frozen else {}),
             "counted": _COUNTED,
             "training": {**training, "executed": executed},
         },
@@ -83,6 +86,7 @@ def run_cost(
             _layer(role, layer, budgets[role].get(layer.name, layer.size), (units or {}).get(role, {}))
             for role, found in profiles.items()
             for layer in found.layers
+            if not layer.frozen
         ],
     }
 

@@ -7,6 +7,10 @@ and to the weights). In one training step, n_d discriminator steps of batch b an
 * the discriminator trains on b real and b generated images n_d times, and passes a gradient to the generator's images
   without one to its own weights: ``6 b n_d + 2 g``.
 
+Frozen layers come first in their network, so that its own steps pass no gradient back through them: in a discriminator
+they cost ``2 b n_d`` and, for the gradient to the generator's images, ``2 g``. In extra work, such as penalties, they
+are counted like any other layer.
+
 A step whose gradient is wanted at masked positions too also computes the weight gradient of the masked weights.
 """
 
@@ -79,9 +83,10 @@ def training_cost(
     parts: dict[str, int] = {}
     dense = 0
     for role, profile in profiles.items():
-        per_step = counter.forward_equivalents(role)
-        parts[role] = per_step * _forward(profile, counter.steps[role], counting)
-        dense += per_step * _dense_forward(profile, counter.steps[role], counting)
+        per_step, steps = counter.forward_equivalents(role), counter.steps[role]
+        saved = _backward_of_step(counter, role) * profile.frozen_macs(counting) * steps.amount
+        parts[role] = per_step * _forward(profile, steps, counting) - saved
+        dense += per_step * _dense_forward(profile, steps, counting) - saved
     parts["dense_gradients"] = sum(
         _masked_gradients(counter, role, profile, counting) for role, profile in profiles.items()
     )
@@ -94,6 +99,11 @@ def training_cost(
         if reason in _SHARED:
             dense += macs[counting]
     return TrainingCost(dense, parts)
+
+
+def _backward_of_step(counter: TrainingCounter, role: Name) -> int:
+    """Return the forward-equivalents of a training step that pass gradients back in the network's own steps."""
+    return 2 * counter.gradient_samples(role) * counter.optimizer_steps(role)
 
 
 def _forward(profile: NetworkProfile, count: NonzeroCount, counting: Counting) -> int:

@@ -6,18 +6,17 @@ cache), ``timm:NAME:<path>`` a file of safetensors with the names that timm give
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gancompress.components.registry import EXTRACTORS
-from gancompress.errors import EvaluationError, did_you_mean
+from gancompress.errors import EvaluationError
 from gancompress.evaluation.extractors import Extractor, Progress
+from gancompress.pretrained import DOWNLOAD, pretrained, refusal, settings_of, weights_hash
 
 if TYPE_CHECKING:
     from gancompress.data.base import Dataset
@@ -28,7 +27,6 @@ __all__ = ["DINOV2", "DinoV2", "TimmFeatures"]
 DINOV2 = "vit_large_patch14_dinov2.lvd142m"
 #: pixels that FD-DINOv2 sees
 _DINOV2_SIZE = 224
-_DOWNLOAD = "download"
 
 
 @EXTRACTORS.register("timm")
@@ -74,23 +72,14 @@ class TimmFeatures(Extractor):
     @classmethod
     def classifies(cls, option: str = "") -> bool:
         """Whether the network predicts classes of its own; asked before its weights are there."""
-        config = _config(_split(option)[0])
+        config = settings_of(_split(option)[0])
         return bool(config is not None and config.num_classes)
 
     @classmethod
     def refuses(cls, dataset: Dataset[Any], option: str = "") -> str | None:
         """Return why ``option`` is no network of timm, or names no file; None when it is and does."""
-        import timm
-
         name, where = _split(option)
-        if _config(name) is None:
-            known = timm.list_models(pretrained=True)
-            return f"timm has no network {name!r} with weights{did_you_mean(name, known)}"
-        if where == _DOWNLOAD:
-            return None
-        if not where:
-            return f"say where its weights come from: timm:{name}:download, or timm:{name}:weights.safetensors"
-        return None if Path(where).expanduser().is_file() else f"there is no file {where}"
+        return refusal(name, where, ways=f"timm:{name}:{DOWNLOAD}, or timm:{name}:weights.safetensors")
 
     @classmethod
     def prepare(
@@ -110,7 +99,7 @@ class TimmFeatures(Extractor):
         if reason is not None:
             raise EvaluationError(f"extractor timm: {reason}")
         name, where = _split(option)
-        size = int(_config(name).input_size[-1])
+        size = int(settings_of(name).input_size[-1])
         return cls(*_built(name, where, size, device), size)
 
 
@@ -133,7 +122,7 @@ class DinoV2(TimmFeatures):
         """Return why ``option`` names no weights; None when it does."""
         if not option:
             return "say where its weights come from: dinov2:download, or dinov2:weights.safetensors"
-        return None if option == _DOWNLOAD or Path(option).expanduser().is_file() else f"there is no file {option}"
+        return None if option == DOWNLOAD or Path(option).expanduser().is_file() else f"there is no file {option}"
 
     @classmethod
     def prepare(
@@ -157,32 +146,8 @@ def _split(option: str) -> tuple[str, str]:
     return name, where
 
 
-def _config(name: str) -> Any:
-    """Return what timm knows of a network that has weights, None for any other."""
-    import timm
-
-    return timm.get_pretrained_cfg(name) if name and timm.is_model_pretrained(name) else None
-
-
 def _built(name: str, where: str, size: int, device: torch.device | str, **more: Any) -> tuple[nn.Module, str, str]:
     """Return the network with its weights, what metrics call it, and the hash of the weights."""
-    import timm
-
-    path = None if where == _DOWNLOAD else Path(where).expanduser()
-    try:
-        # read by us: timm would unpickle a file of another kind
-        overlay = {} if path is None else {"state_dict": load_file(path)}
-        with torch.random.fork_rng(devices=[]):
-            net: nn.Module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **more)
-    except Exception as error:
-        said = " ".join(str(error).split())
-        raise EvaluationError(
-            f"the weights of {name} cannot be {'fetched' if path is None else 'read'}: {said}; "
-            f"give them as a file of safetensors{'' if path is None else ' with the names that timm gives'}",
-            where="" if path is None else str(path),
-        ) from error
-    digest = hashlib.sha256()
-    for key, tensor in sorted(net.state_dict().items()):
-        digest.update(key.encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return net.to(device), f"{name}-{digest.hexdigest()[:8]}", digest.hexdigest()[:16]
+    net = pretrained(name, where, EvaluationError, **more)
+    found = weights_hash(net)
+    return net.to(device), f"{name}-{found[:8]}", found[:16]

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from gancompress.architecture.description import Architecture
+from gancompress.backbones.pairing import Pairing
 from gancompress.components.registry import BACKBONES, TASKS
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError
 from gancompress.experiment.budgets import ROLES, build_budgets, build_method, masked_weights
 from gancompress.experiment.initial import initial_architecture
-from gancompress.experiment.widths import choose_widths, with_widths
+from gancompress.experiment.widths import choose_widths
 from gancompress.recipe.components import component_config
 from gancompress.seeds import derive
 from gancompress.sparsity.weights import steady
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator
-    from gancompress.recipe.schema import Recipe
+    from gancompress.recipe.schema import Component, Recipe
     from gancompress.sparsity.state import Budget, Name, Role
     from gancompress.tasks.base import Task, TaskConfig
 
@@ -70,14 +71,20 @@ def build_architecture(recipe: Recipe, image: ImageSpec) -> Architecture:
         BackboneError: it cannot make such images, or it is conditional on data with fewer than two classes.
     """
     name = recipe.model.name
-    backbone = cast("Backbone[BackboneConfig]", BACKBONES.get(name)(component_config(recipe.model), image))
+    backbone = _backbone(recipe.model, image)
+    if recipe.discriminator is not None:
+        try:
+            judge = _backbone(recipe.discriminator, image)
+        except BackboneError as error:  # it speaks of what is the model's elsewhere
+            raise BackboneError(error.message.replace("model.", "discriminator.")) from error
+        backbone = Pairing(backbone, judge)
 
     def budgets_of(networks: Mapping[Role, Generator | Discriminator]) -> dict[Name, Budget]:
         return build_budgets(recipe, {role: masked_weights(networks[role], recipe.sparsity) for role in ROLES})
 
     widths = choose_widths(build_method(recipe), backbone, budgets_of)
     if widths:
-        backbone = with_widths(backbone, backbone.widths, {role: width.chosen for role, width in widths.items()})
+        backbone = backbone.resized({role: width.chosen for role, width in widths.items()})
     if image.resolution not in backbone.resolutions:
         known = ", ".join(str(size) for size in backbone.resolutions)
         raise BackboneError(
@@ -90,12 +97,18 @@ def build_architecture(recipe: Recipe, image: ImageSpec) -> Architecture:
             f"class{'' if image.num_classes == 1 else 'es'}; use labelled data or --set model.conditional=false"
         )
     found = Architecture.of(name, backbone, {role: width.to_dict() for role, width in widths.items()})
+    if isinstance(backbone, Pairing) and recipe.discriminator is not None:
+        found = dataclasses.replace(found, judge=Architecture.of(recipe.discriminator.name, backbone.judge))
     found = dataclasses.replace(found, beside=build_task(recipe).beside)
     start = recipe.training.init_from
     first = None if start is None else initial_architecture(Path(start.path))
-    if first is not None and (first.backbone, first.config) == (found.backbone, found.config):
+    if first is not None and first.built_from == found.built_from:
         found = dataclasses.replace(found, shapes=first.shapes)
     return found
+
+
+def _backbone(node: Component, image: ImageSpec) -> Backbone[BackboneConfig]:
+    return cast("Backbone[BackboneConfig]", BACKBONES.get(node.name)(component_config(node), image))
 
 
 def build_task(recipe: Recipe) -> Task[TaskConfig]:

@@ -52,7 +52,8 @@ def _used_components(recipe: Recipe) -> Iterator[tuple[Registry[Any], str]]:
         node: Any = recipe
         for key in path:
             node = getattr(node, str(key))
-        yield registry, node.name
+        if node is not None:
+            yield registry, node.name
     for metric in recipe.evaluation.metrics:
         yield METRICS, metric
     extractor = recipe.evaluation.extractor.partition(":")[0]

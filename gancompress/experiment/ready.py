@@ -12,6 +12,7 @@ from gancompress.experiment.assemble import build_dataset, build_trainer, check_
 from gancompress.experiment.measure import check_evaluation, check_generator, check_measurable
 from gancompress.experiment.memory import MemoryEstimate, check_images, check_memory, check_networks
 from gancompress.experiment.networks import build_architecture, build_task, last_architecture
+from gancompress.experiment.pinning import relocated
 from gancompress.experiment.shortfall import start
 from gancompress.storage.checkpoint import checkpoints
 from gancompress.training.groups import Group
@@ -104,7 +105,10 @@ def get_ready(recipe: Recipe, images: OpenedImages, group: Group | None = None, 
     group = group if group is not None else Group()
     image, processes = counted(images.dataset), group.neighbours
     stored = None if directory is None else last_architecture(directory)
-    architecture = stored if stored is not None and stored.image == image else build_architecture(recipe, image)
+    if stored is not None and stored.image == image:
+        architecture = relocated(stored, recipe)
+    else:
+        architecture = build_architecture(recipe, image)
     group.first(lambda: check_networks(recipe, architecture, device_of(recipe), processes))
     trainer = build_trainer(recipe, images.dataset, group, architecture)
     if images.evaluates:

@@ -19,11 +19,11 @@ from gancompress.experiment.history import History
 from gancompress.experiment.interrupt import Interruption
 from gancompress.experiment.measure import Evaluator
 from gancompress.experiment.networks import build_task
+from gancompress.experiment.pinning import pinned
 from gancompress.experiment.provenance import environment, note_plugins
 from gancompress.experiment.ready import Ready, get_ready, open_images
 from gancompress.experiment.session import Session
 from gancompress.experiment.shortfall import shortfalls, start, start_notes
-from gancompress.experiment.teacher import pinned
 from gancompress.methods.channels import kept_channels
 from gancompress.progress import Observer, Silent
 from gancompress.recipe.identity import directory_name

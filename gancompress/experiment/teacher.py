@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gancompress.recipe.schema import Recipe
     from gancompress.training.distillation import Size
 
-__all__ = ["Teacher", "build_distillation", "learning_from", "pinned", "read_teacher"]
+__all__ = ["Teacher", "build_distillation", "learning_from", "read_teacher", "teacher_of"]
 
 
 #: of a term that is named without one: the default of the recipe, where that has it
@@ -87,20 +87,6 @@ def read_teacher(path: Path) -> Teacher:
     return Teacher(whole_generator(architecture, average, str(folder)).requires_grad_(False), average.hash)
 
 
-def pinned(recipe: Recipe) -> Recipe:
-    """Return ``recipe`` with the hash of its teacher, which makes it a run of its own, and where the teacher lies.
-
-    Raises:
-        GancompressError: there is no such teacher.
-    """
-    wanted = recipe.training.distillation
-    if wanted is None or wanted.hash is not None:
-        return recipe
-    found = {"teacher": str(Path(wanted.teacher).absolute()), "hash": _teacher(recipe).hash}
-    training = recipe.training.model_copy(update={"distillation": wanted.model_copy(update=found)})
-    return recipe.model_copy(update={"training": training})
-
-
 def learning_from(path: Path, terms: str) -> tuple[str, ...]:
     """Return as ``key.path=value`` that a run is to learn ``terms`` from the generator at ``path``.
 
@@ -145,7 +131,7 @@ def build_distillation(
     wanted = recipe.training.distillation
     if wanted is None:
         return None
-    teacher = _teacher(recipe)
+    teacher = teacher_of(recipe)
     if wanted.hash not in (None, teacher.hash):
         raise RecipeError(
             f"training.distillation: {wanted.teacher} holds another generator ({teacher.hash}) than the recipe means "
@@ -170,7 +156,12 @@ def build_distillation(
     return GeneratorDistillation(network, weights, maps, judged)
 
 
-def _teacher(recipe: Recipe) -> Teacher:
+def teacher_of(recipe: Recipe) -> Teacher:
+    """Read the teacher of a recipe that has one.
+
+    Raises:
+        GancompressError: there is no such teacher.
+    """
     wanted = recipe.training.distillation
     assert wanted is not None
     try:

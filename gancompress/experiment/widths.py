@@ -21,10 +21,10 @@ from gancompress.methods.base import Method, MethodConfig, Size
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator, Width
+    from gancompress.backbones.base import Backbone, BackboneConfig, Discriminator, Generator
     from gancompress.sparsity.state import Budget, Name, Role
 
-__all__ = ["ChosenWidth", "choose_widths", "with_widths"]
+__all__ = ["ChosenWidth", "choose_widths"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +57,6 @@ class ChosenWidth:
         return {"field": self.field, "full": self.full, "chosen": self.chosen, **sizes, **ratios}
 
 
-def with_widths(
-    backbone: Backbone[BackboneConfig], widths: Mapping[Role, Width], channels: Mapping[Role, int]
-) -> Backbone[BackboneConfig]:
-    """Return the same backbone with other widths."""
-    changes = {width.field: channels.get(role, width.channels) for role, width in widths.items()}
-    return type(backbone)(backbone.config.model_copy(update=changes), backbone.image)
-
-
 def choose_widths(
     method: Method[MethodConfig],
     backbone: Backbone[BackboneConfig],
@@ -90,7 +82,7 @@ def choose_widths(
 
         @functools.cache
         def size(channels: int, role: Role = role) -> Size:
-            return _size(_built(with_widths(backbone, widths, {role: channels}), role))
+            return _size(_built(backbone.resized({role: channels}), role))
 
         full, target = size(width.channels), _size(networks[role], budgets[role])
         picked = method.width(width.channels, width.multiple, target, size)

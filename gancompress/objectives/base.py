@@ -14,7 +14,7 @@ from torch import Tensor
 
 __all__ = ["DiscriminatorFn", "Loss", "LossConfig", "input_gradients"]
 
-#: images (B, C, H, W) -> logits (B,) or (B, 1); labels and augmentation are closed over by the caller
+#: images (B, C, H, W) -> logits (B,) or (B, places); labels and augmentation are closed over by the caller
 DiscriminatorFn: TypeAlias = Callable[[Tensor], Tensor]
 
 

@@ -37,7 +37,7 @@ __all__ = [
 
 #: the registry that each component node of a recipe takes its name from
 COMPONENT_REGISTRIES: Final[Mapping[KeyPath, Registry[Any]]] = dict(
-    zip(COMPONENT_PATHS, (DATASETS, BACKBONES, LOSSES, METHODS, PATTERNS, TASKS), strict=True)
+    zip(COMPONENT_PATHS, (DATASETS, BACKBONES, LOSSES, METHODS, PATTERNS, TASKS, BACKBONES), strict=True)
 )
 
 
@@ -145,7 +145,7 @@ def check_document(document: Document) -> Recipe:
     mistakes: list[Mistake] = []
     for path in COMPONENT_REGISTRIES:
         field = owner_of(path).model_fields[str(path[-1])]
-        if not field.is_required():
+        if isinstance(field.default, Component):
             document = _with_default(document, path, field.default.name)
     model = narrow_recipe(*(_narrow(document, path, mistakes) for path in COMPONENT_REGISTRIES))
     try:

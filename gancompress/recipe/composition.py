@@ -40,6 +40,7 @@ COMPONENT_PATHS: Final[tuple[KeyPath, ...]] = (
     ("sparsity", "method"),
     ("sparsity", "pattern"),
     ("task",),
+    ("discriminator",),
 )
 
 

@@ -19,8 +19,10 @@ from gancompress.recipe.schema import ChangedSetting, Component, ObjectiveConfig
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-__all__ = ["changed_settings", "directory_name", "minimal", "resolved_yaml", "run_id"]
+__all__ = ["LOCATED_NODES", "changed_settings", "directory_name", "minimal", "resolved_yaml", "run_id"]
 
+#: nodes whose components may take weights from elsewhere
+LOCATED_NODES: Final = ("model", "discriminator")
 #: what a recipe says about itself and about others, not about the run
 _WORDS: Final = ("name", "description", "published", "changed")
 _ID_BYTES: Final = 5
@@ -31,6 +33,7 @@ _BESIDE_KEYS: Final = frozenset(
         "data.path",
         "data.download",
         "data.memory_limit",
+        *(f"{node}.{key}" for node in LOCATED_NODES for key in ("weights", "hash")),
         "sparsity.check_every",
         "training.device",
         "training.threads",
@@ -56,6 +59,10 @@ def run_id(recipe: Recipe) -> str:
         if node is not None and node.hash is not None:
             here = node.model_dump(mode="json", exclude={where}, exclude_defaults=True)
             settings["training"] = {**settings["training"], key: here}
+    for key in LOCATED_NODES:
+        component: Any = getattr(recipe, key)
+        if getattr(component, "takes_weights", False) and component.hash is not None:
+            settings[key] = {name: value for name, value in settings[key].items() if name != "weights"}
     # The seed is hashed even at its default: two seeds are two runs.
     text = json.dumps({**settings, "seed": recipe.seed}, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=_ID_BYTES, person=b"gancompress-run").hexdigest()

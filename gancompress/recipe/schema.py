@@ -1,9 +1,10 @@
 """The recipe: everything that decides the numbers of a run, as pydantic models. Imports no torch.
 
 Every key has a default or is required, a description, and a range; unknown keys are errors at every level. The
-*component* nodes (``data``, ``model``, ``objective.loss``, ``sparsity.method``, ``sparsity.pattern``) are written as
-``{name: dst, …}`` or just ``dst``; their other keys belong to the component's own ``Config`` and are validated against
-it when a recipe is loaded (:mod:`gancompress.recipe.load`), which imports only the components that the recipe names.
+*component* nodes (``data``, ``model``, ``discriminator``, ``objective.loss``, ``sparsity.method``,
+``sparsity.pattern``) are written as ``{name: dst, …}`` or just ``dst``; their other keys belong to the component's own
+``Config`` and are validated against it when a recipe is loaded (:mod:`gancompress.recipe.load`), which imports only the
+components that the recipe names.
 
 A recipe carries published figures as data; they change no number of a run. Figures that were measured under other
 conditions are not comparable, so a reader gets the conditions field by field and never a verdict.
@@ -132,6 +133,8 @@ def pattern_alone(value: Any) -> Any:
 
 #: ``hinge`` is short for ``{name: hinge}``.
 ComponentField = Annotated[SerializeAsAny[Component], BeforeValidator(name_alone)]
+#: the same, where there may be none
+OptionalComponentField = Annotated[SerializeAsAny[Component] | None, BeforeValidator(name_alone)]
 #: ``1x4`` is short for ``{name: block, outputs: 1, inputs: 4}``.
 PatternField = Annotated[SerializeAsAny[Component], BeforeValidator(pattern_alone)]
 
@@ -490,6 +493,9 @@ class Recipe(_Strict):
     seed: int = Field(0, ge=0, description="seed of initialisation, latents, data order and masks")
     data: ComponentField = Field(description="dataset")
     model: ComponentField = Field(description="backbone")
+    discriminator: OptionalComponentField = Field(
+        None, description="backbone whose discriminator plays against the model's generator; default: the model's own"
+    )
     task: ComponentField = Field(Component(name="latent"), description="what the generator is trained for")
     objective: ObjectiveConfig = Field(ObjectiveConfig(), description="losses and regularisation")
     sparsity: SparsityConfig = Field(SparsityConfig(), description="sparsity")

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from gancompress.components.registry import METRICS
 from gancompress.recipe.components import COMPONENT_REGISTRIES, config_type, narrow_component, narrow_recipe
-from gancompress.recipe.schema import Recipe
+from gancompress.recipe.schema import Recipe, owner_of
 
 if TYPE_CHECKING:
     from gancompress.recipe.document import KeyPath
@@ -73,7 +73,10 @@ def _allow_bare_names(schema: dict[str, Any], definitions: dict[str, Any]) -> No
         written.pop("title", None)
         bare = {"enum": registry.builtin_names(), "description": "the component with its defaults"}
         short = [{"type": "string", "pattern": r"^\d+[x:]\d+$"}] if key == "pattern" else []
-        owner["properties"][key] = {"description": description, "anyOf": [bare, *short, copy.deepcopy(written)]}
+        model = owner_of(path)
+        nothing = [{"type": "null"}] if _has_default(model, key) and model.model_fields[key].default is None else []
+        forms = [bare, *short, copy.deepcopy(written), *nothing]
+        owner["properties"][key] = {"description": description, "anyOf": forms}
 
 
 def _require_unless_extended(schema: dict[str, Any], definitions: dict[str, Any]) -> None:

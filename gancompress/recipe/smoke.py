@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gancompress.recipe.document import Document
-    from gancompress.recipe.schema import Recipe, TrainingConfig
+    from gancompress.recipe.schema import Component, Recipe, TrainingConfig
 
 __all__ = ["SUFFIX", "fitted", "longer", "shrunk"]
 
@@ -33,6 +33,8 @@ _IMAGES: Final = 24
 _CHANNELS: Final = 4
 #: what is drawn when neither settings nor files say what the images are
 _GUESS: Final = {"channels": 3, "resolution": 32, "classes": 10}
+#: whose widths are made small
+_ROLES: Final = ("generator", "discriminator")
 #: sizes that the generated images can have
 _SIZES: Final = (12, 512)
 #: classes that generated images have in grey, and one image of each where they are not
@@ -52,7 +54,8 @@ def shrunk(document: Document, recipe: Recipe) -> Document:
         "name": f"{recipe.name}{SUFFIX}",
         "smoke": True,
         "data": data,
-        "model": _widths(recipe, data),
+        "model": _small(recipe.model, data, *_ROLES),
+        **({} if recipe.discriminator is None else {"discriminator": _small(recipe.discriminator, data, _ROLES[1])}),
         "sparsity": {"method": fitted(recipe, steps)},
         "training": _training(recipe.training, steps, total),
         "evaluation": _evaluation(recipe, total),
@@ -105,16 +108,18 @@ def _spec(recipe: Recipe) -> dict[str, int]:
     }
 
 
-def _widths(recipe: Recipe, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the narrowest widths that the backbone takes, or leave it be if it says nothing about widths."""
+def _small(node: Component, data: Mapping[str, Any], *roles: str) -> dict[str, Any]:
+    """Return the narrowest widths that a backbone takes, and whatever else makes networks small and ready at hand."""
     images = DATASETS.get(data["name"])
     settings = {key: value for key, value in data.items() if key != "name"}
     drawn = images(images.Config(**{**settings, "images": 1}))
-    backbone = BACKBONES.get(recipe.model.name)(component_config(recipe.model), drawn.spec)
-    narrow = {}
-    for width in getattr(backbone, "widths", {}).values():
-        narrow[width.field] = min(width.channels, width.multiple * -(-_CHANNELS // width.multiple))
-    return narrow
+    config: Any = component_config(node)
+    backbone = BACKBONES.get(node.name)(config, drawn.spec)
+    widths = {role: width for role, width in getattr(backbone, "widths", {}).items() if role in roles}
+    narrow = {
+        width.field: min(width.channels, width.multiple * -(-_CHANNELS // width.multiple)) for width in widths.values()
+    }
+    return {**narrow, **config.smoke()}
 
 
 def _steps(recipe: Recipe) -> tuple[int, int]:

@@ -41,7 +41,10 @@ __all__ = ["RunDirectory", "directories"]
 
 _RECIPE, _STATUS, _LOG, _LOCK = "recipe.yaml", "status.json", "log.jsonl", ".lock"
 #: Recipe keys that change no number, so that they may differ between a directory and the recipe that opens it.
-_WORDS = {"name", "description", "training.init_from.path", "training.distillation.teacher", "published", "changed"}
+_WORDS = {
+    "name", "description", "published", "changed", "model.weights", "discriminator.weights", "training.init_from.path",
+    "training.distillation.teacher",
+}  # fmt: skip
 
 
 class RunDirectory:

@@ -52,5 +52,7 @@ def check_networks(
             raise BackboneError(f"the generator makes {tuple(images.shape)}, the data needs {wanted}")
         shown = torch.cat((z, images), 1) if pairs else images
         logits = networks["discriminator"](shown, labels)
-    if tuple(logits.shape[:1] if patches else logits.shape) != (2,):
-        raise BackboneError(f"the discriminator gives {tuple(logits.shape)} logits for 2 images, not (2,)")
+    if tuple(logits.shape[:1]) != (2,) or (logits.dim() > 2 and not patches):
+        raise BackboneError(
+            f"the discriminator gives {tuple(logits.shape)} logits for 2 images, not (2,) or (2, places)"
+        )

@@ -131,8 +131,8 @@ def shapes(case: Case) -> None:
     made = answer(duplicate(generator), z * 10, labels)
     require(float(made.abs().max()) <= 1, "images leave [-1, 1] in eval mode: end the generator in tanh, or cut off")
     logits = discriminator(shown(discriminator, z, images), labels)
-    known = tuple(logits.shape[:1] if generator.translates else logits.shape)
-    require(known == (_BATCH,), f"logits have the shape {tuple(logits.shape)}, expected ({_BATCH},)")
+    known = tuple(logits.shape[:1]) == (_BATCH,) and (logits.dim() <= 2 or generator.translates)
+    require(known, f"logits have the shape {tuple(logits.shape)}, expected ({_BATCH},) or ({_BATCH}, places)")
     require(logits.dtype is torch.float32, f"logits are {logits.dtype}, expected float32")
 
 

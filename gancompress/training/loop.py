@@ -186,7 +186,9 @@ class Trainer:
     def synchronise(self) -> None:
         """Average what ranks accumulate apart (batch-norm statistics), before anyone looks at it."""
         for network in (*self.networks.values(), *(average.module for average in self.all_averages.values())):
-            self.group.mean_(buffer for buffer in network.buffers() if buffer.is_floating_point())
+            stored = network.state_dict()  # a mean of what is the same everywhere may round
+            moving = (buffer for name, buffer in network.named_buffers() if name in stored)
+            self.group.mean_(buffer for buffer in moving if buffer.is_floating_point())
         self.group.mean_(value for one in self.play.carried.values() for value in one.scalars.values())
 
     def is_finite(self) -> bool:

@@ -41,6 +41,9 @@ PAIRS: dict[str, tuple[str, dict[str, Any], int, dict[Role, int]]] = {
     # a pair of channels makes one through a gate; where noise stands between, or what is gated is added up, none goes
     "fastgan": ("fastgan", {"channels": 8, "latent_dim": 8, "conditional": True}, 64,
                 {"generator": 4, "discriminator": 11}),
+    "projected": ("projected", {"channels": 8, "latent_dim": 8, "conditional": True, "discriminator_channels": 4,
+                                "mixed_channels": 2, "features": "test_efficientnet", "weights": "random"}, 64,
+                  {"generator": 4, "discriminator": 10}),
     # styles are demodulated by sums over pairs of channels: the mapping alone can be cut; all but the last map in front
     # of the deviation over images, which counts channels, and the eight layers that map classes
     "stylegan2": ("stylegan2", {"channels": 8, "style_dim": 6, "mapping_layers": 2, "conditional": True}, 16,

@@ -143,3 +143,18 @@ def test_a_task_says_what_each_network_computes():
     assert cost.parts["dense_gradients"] == 2 * 3 * (10 - 5) * 3
     assert cost.parts["probe"] == 9 * (30 + 4)
     assert cost.dense_macs == 2 * 9 * 7 * (30 + 4) + 8 * 7 * (40 + 1)
+
+
+def test_frozen_layers_pass_no_gradient_back_in_their_networks_own_steps():
+    frozen = LayerCost("f", (50,), 3, bias=7, prunable=False, frozen=True)
+    judge = NetworkProfile((frozen, *D.layers), norm=0, products=0)
+    profiles = {"generator": G, "discriminator": judge}
+    assert judge.frozen_macs() == 50 * 3 + 7
+    cost, plain = (training_cost(small_counter(), found) for found in (profiles, SMALL))
+    # forward of two real and two generated images twice, forward and back of three
+    more = 7 * (2 * 2 * 2 + 2 * 3) * (50 * 3 + 7)
+    assert cost.parts["discriminator"] == plain.parts["discriminator"] + more
+    assert cost.dense_macs == plain.dense_macs + more
+    book = small_counter()
+    book.penalty({"d": 4})
+    assert training_cost(book, profiles).parts["penalty"] == 4 * 2 * (9 + 157)

@@ -25,8 +25,9 @@ from gancompress.experiment.channels import plan_channels
 from gancompress.experiment.compress import open_source, plan_compression
 from gancompress.experiment.finished import open_run
 from gancompress.experiment.networks import build_architecture, build_networks
+from gancompress.experiment.pinning import pinned
 from gancompress.experiment.run import Experiment
-from gancompress.experiment.teacher import learning_from, pinned, read_teacher
+from gancompress.experiment.teacher import learning_from, read_teacher
 from gancompress.recipe.identity import minimal, run_id
 from gancompress.recipe.load import load_recipe, parse_recipe
 from gancompress.storage.checkpoint import Snapshot, checkpoints, save

@@ -27,6 +27,7 @@ FILES = {
     "faces64.zip": ImageSpec(3, 64),
     "ffhq64.zip": ImageSpec(3, 64),
     "shots256.zip": ImageSpec(3, 256),
+    "church256.zip": ImageSpec(3, 256),
 }
 
 
@@ -40,11 +41,15 @@ def image_of(recipe: Recipe) -> ImageSpec:
 
 
 @functools.lru_cache(maxsize=2)
-def _networks(model: str, image: ImageSpec, address: str) -> Networks:
+def _networks(models: str, image: ImageSpec, address: str) -> Networks:
     recipe = loaded(address).recipe
-    assert recipe.model.model_dump_json() == model
+    assert _models(recipe) == models
     with torch.device("meta"):
         return build_networks(build_backbone(recipe, image), 0)
+
+
+def _models(recipe: Recipe) -> str:
+    return recipe.model_dump_json(include={"model", "discriminator"})
 
 
 _BUILT: dict[tuple[str, ImageSpec], str] = {}
@@ -52,7 +57,7 @@ _BUILT: dict[tuple[str, ImageSpec], str] = {}
 
 def networks_of(recipe: Recipe, address: str) -> Networks:
     """Build each pair of networks once, without memory: hundreds of rows share a handful of them."""
-    key = (recipe.model.model_dump_json(), image_of(recipe))
+    key = (_models(recipe), image_of(recipe))
     return _networks(*key, _BUILT.setdefault(key, address))
 
 

@@ -1,0 +1,132 @@
+"""Networks of timm with weights that others trained: from a file, fetched where that is asked for, or drawn."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gancompress.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor, nn
+
+    from gancompress.errors import GancompressError
+
+__all__ = ["DOWNLOAD", "RANDOM", "pretrained", "refusal", "settings_of", "weights_hash"]
+
+#: in place of a file: timm's own weights, from where it publishes them, kept in its cache
+DOWNLOAD = "download"
+#: in place of a file: weights as initialised, the same ones always; to see a run work, not for its numbers
+RANDOM = "random"
+
+
+def settings_of(name: str) -> Any:
+    """Return what timm knows of a network that has weights (size of its input, mean, …); None for any other."""
+    import timm
+
+    return timm.get_pretrained_cfg(name) if name and timm.is_model_pretrained(name) else None
+
+
+def refusal(name: str, where: str, *, ways: str, drawn: bool = False) -> str | None:
+    """Return in one line why these weights cannot be had, None where they can as far as is known before.
+
+    Args:
+        name: of the network, as timm calls it.
+        where: :data:`DOWNLOAD`, a file of safetensors, or :data:`RANDOM` where that is allowed.
+        drawn: whether it is.
+        ways: how to say where they come from, for a message when nothing says it.
+    """
+    if settings_of(name) is None:
+        import timm
+
+        return f"timm has no network {name!r} with weights{did_you_mean(name, timm.list_models(pretrained=True))}"
+    if where == DOWNLOAD or (drawn and where == RANDOM):
+        return None
+    if not where:
+        return f"say where its weights come from: {ways}"
+    return None if Path(where).expanduser().is_file() else f"there is no file {where}"
+
+
+def pretrained(name: str, where: str, error: type[GancompressError], **more: Any) -> nn.Module:
+    """Build a network and load its weights; torch's generators stay as they are.
+
+    On the meta device nothing is read.
+
+    Args:
+        name: as timm calls it.
+        where: :data:`DOWNLOAD`, :data:`RANDOM` or a file of safetensors with the names that timm gives.
+        error: what to raise.
+        more: for ``timm.create_model``.
+
+    Raises:
+        GancompressError: weights cannot be fetched or read, or are those of something else.
+    """
+    import timm
+    import torch
+    from safetensors.torch import load_file
+
+    path = None if where in (DOWNLOAD, RANDOM) else Path(where).expanduser()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if where == RANDOM or torch.empty(0).is_meta:
+            drawn: nn.Module = timm.create_model(name, pretrained=False, **more)
+            return drawn
+        try:
+            # read by us: timm would unpickle a file of another kind
+            state = None if path is None else load_file(path)
+            overlay = {} if state is None else {"state_dict": state}
+            with _quiet():
+                net: nn.Module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **more)
+            if state is not None and more.get("features_only"):
+                _require_all(name, net, state)
+        except Exception as cause:
+            said = " ".join(str(cause).split())
+            raise error(
+                f"the weights of {name} cannot be {'fetched' if path is None else 'read'}: {said}; "
+                f"give them as a file of safetensors{'' if path is None else ' with the names that timm gives'}",
+                where="" if path is None else str(path),
+            ) from cause
+    return net
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep timm from naming what it leaves, and the hub's client that it tries again: what it came to is one line."""
+    told = {one: one.level for one in map(logging.getLogger, ("timm", "huggingface_hub"))}
+    for one in told:
+        one.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for one, level in told.items():
+            one.setLevel(level)
+
+
+def _require_all(name: str, net: nn.Module, state: dict[str, Tensor]) -> None:
+    """Refuse a file that lacks weights of a network of which maps are taken: timm lets some of them stay as drawn."""
+    import timm
+    import torch
+
+    with torch.device("meta"):
+        whole = timm.create_model(name, pretrained=False).state_dict()
+    own = net.state_dict()
+    wanted = own if own.keys() <= whole.keys() else whole
+    odd = [key for key, tensor in wanted.items() if key not in state or state[key].shape != tensor.shape]
+    if odd:
+        raise ValueError(f"{len(odd)} of {len(wanted)} tensors are not there, or have another shape, as {odd[0]}")
+
+
+def weights_hash(net: nn.Module) -> str:
+    """Return the hash of every tensor of a network's state, 64 hexadecimal digits."""
+    import torch
+
+    digest = hashlib.sha256()
+    for key, tensor in sorted(net.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
