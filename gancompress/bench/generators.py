@@ -62,11 +62,8 @@ def bench_generators(
         rounds: timed turns of each.
         calls: calls in one turn.
     """
-    image, config = build_dataset(recipe).spec, component_config(recipe.model)
-    kind = BACKBONES.get(recipe.model.name)
-    backbone = kind(config, image)
-    width = backbone.widths["generator"]
-    narrow = kind(config.model_copy(update={width.field: width.channels // 2}), image)
+    backbone = BACKBONES.get(recipe.model.name)(component_config(recipe.model), build_dataset(recipe).spec)
+    narrow = backbone.resized({"generator": backbone.widths["generator"].channels // 2})
     networks: dict[str, nn.Module] = {
         name: _ready(one.generator(), device) for name, one in ((DENSE, backbone), (CHANNELS, narrow))
     }
