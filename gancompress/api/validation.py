@@ -103,8 +103,14 @@ class Validation:
 
         recipe = self.loaded.recipe
         check_evaluation(recipe.evaluation)
-        parts = {"data": recipe.data, "model": recipe.model, "loss": recipe.objective.loss}
-        return {kind: part.name for kind, part in {**parts, "method": recipe.sparsity.method}.items()}
+        parts = {
+            "data": recipe.data,
+            "model": recipe.model,
+            "discriminator": recipe.discriminator,
+            "loss": recipe.objective.loss,
+            "method": recipe.sparsity.method,
+        }
+        return {kind: part.name for kind, part in parts.items() if part is not None}
 
     @functools.cached_property
     def _opened(self) -> OpenedImages:

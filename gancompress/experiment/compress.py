@@ -166,11 +166,15 @@ def plan_compression(
 def _as_built(document: Document, base: Recipe, source: Source) -> Document:
     """Put the settings that the backbone was built with where the recipe has others: a method may have chosen them."""
     stored = source.weights.scalars.get("architecture")
-    built = {} if stored is None else Architecture.from_json(stored).config
-    asked = base.model.model_dump(mode="json")
-    for key, value in built.items():
-        if value != asked.get(key):
-            document = apply_override(document, f"model.{key}={json.dumps(value)}")
+    built = None if stored is None else Architecture.from_json(stored)
+    for node, component, part in (
+        ("model", base.model, built),
+        ("discriminator", base.discriminator, None if built is None else built.judge),
+    ):
+        asked = {} if component is None else component.model_dump(mode="json")
+        for key, value in ({} if part is None else part.config).items():
+            if value != asked.get(key):
+                document = apply_override(document, f"{node}.{key}={json.dumps(value)}")
     return document
 
 

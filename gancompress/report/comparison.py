@@ -117,6 +117,7 @@ def _about(results: Results) -> list[tuple[str, str]]:
     return [
         ("data", grid.base.data.name),
         ("model", grid.base.model.name),
+        *(() if grid.base.discriminator is None else (("discriminator", grid.base.discriminator.name),)),
         (f"density {of}", ", ".join(densities) or "1"),
         ("seeds", ", ".join(str(seed) for seed in grid.seeds)),
         ("runs", f"{len({cell.path for cell in results.cells if cell.done})} of {len(grid.cells)} done"),

@@ -65,6 +65,10 @@ def _theory(theory: Mapping[str, Any]) -> CostCard:
     inference, training = mapping(theory.get("inference")), mapping(theory.get("training"))
     executed = mapping(training.get("executed"))
     rows = [_flops(f"{role}, one image", mapping(inference.get(role))) for role in dict.fromkeys((*ROLES, *inference))]
+    for role, frozen in mapping(theory.get("frozen")).items():
+        macs = number(mapping(frozen).get("macs"))
+        if macs:
+            rows.append((f"– of the {role}, in layers that nothing trains", scaled(2 * macs), "", ""))
     rows.append(_flops("whole training", training))
     for part, flops in mapping(training.get("parts_flops")).items():
         spent = number(flops)

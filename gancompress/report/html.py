@@ -109,6 +109,7 @@ def _about(run: RunRecord) -> list[tuple[str, str]]:
         ("method", mapping(mapping(recipe.get("sparsity")).get("method")).get("name")),
         ("pattern", _pattern(mapping(mapping(recipe.get("sparsity")).get("pattern")))),
         ("model", mapping(recipe.get("model")).get("name")),
+        ("discriminator", mapping(recipe.get("discriminator")).get("name")),
         ("data", mapping(recipe.get("data")).get("name")),
         ("steps", f"{count(run.last_step)} of {count(training['steps'])}" if number(training.get("steps")) else None),
         ("batch", training.get("batch_size")),

@@ -19,6 +19,7 @@ from gancompress.comparison.price import price
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError, RecipeError
 from gancompress.experiment.assemble import build_trainer
+from gancompress.experiment.compress import open_source, plan_compression
 from gancompress.experiment.networks import build_architecture, build_networks
 from gancompress.experiment.pinning import pinned, pins
 from gancompress.experiment.ready import open_images
@@ -26,6 +27,10 @@ from gancompress.experiment.run import Experiment
 from gancompress.export.packed import export_packed, load_packed
 from gancompress.recipe.identity import minimal, run_id
 from gancompress.recipe.load import parse_recipe
+from gancompress.report.costs import cost_cards
+from gancompress.report.html import _about
+from gancompress.report.words import scaled
+from gancompress.runs.record import read_run
 from gancompress.storage.checkpoint import load
 from gancompress.training.groups import Group
 
@@ -117,6 +122,11 @@ def test_a_run_resumes_to_the_byte_with_weights_that_moved_and_stores_none_of_th
     assert {layer["name"].partition(".")[0] for layer in cost["layers"] if layer["role"] == "discriminator"} == {
         "heads"
     }
+    (row,) = [
+        row for row in cost_cards(cost)[0].rows if row[0] == "– of the discriminator, in layers that nothing trains"
+    ]
+    assert row[1] == scaled(2 * frozen)
+    assert ("discriminator", "projected") in _about(read_run(whole))
     told = price(recipe(placed), IMAGE)
     assert told.exact
     assert told.training_flops == cost["theory"]["training"]["flops"]
@@ -204,6 +214,10 @@ def test_any_two_backbones_play(tmp_path: Path) -> None:
     assert told["config"]["channels"] < 4
     assert told["judge"]["config"]["discriminator_channels"] < 4
     assert told["config"]["discriminator_channels"] == 4
+    # and what is compressed is the run as it was built
+    compressed = plan_compression(open_source(run), "magnitude", 0.5, steps=1)
+    assert compressed.model.channels == told["config"]["channels"]
+    assert compressed.discriminator.discriminator_channels == told["judge"]["config"]["discriminator_channels"]
 
 
 # --------------------------------------------------------------------------- bad input
