@@ -42,14 +42,21 @@ def refusal(name: str, where: str, *, ways: str, drawn: bool = False) -> str | N
         ways: how to say where they come from, for a message when nothing says it.
     """
     if settings_of(name) is None:
-        import timm
-
-        return f"timm has no network {name!r} with weights{did_you_mean(name, timm.list_models(pretrained=True))}"
+        return f"timm has no network {name!r} with weights{_like(name)}"
     if where == DOWNLOAD or (drawn and where == RANDOM):
         return None
     if not where:
         return f"say where its weights come from: {ways}"
     return None if Path(where).expanduser().is_file() else f"there is no file {where}"
+
+
+def _like(name: str) -> str:
+    """Return the end of a message that names the closest network; there are far too many to name all."""
+    import timm
+
+    tagged = timm.list_models(pretrained=True)
+    hint = did_you_mean(name, {*tagged, *(one.partition(".")[0] for one in tagged)} if name else ())
+    return hint if hint.startswith("; did") else f"; it has {len(tagged):,}, see timm.list_models(pretrained=True)"
 
 
 def pretrained(name: str, where: str, error: type[GancompressError], **more: Any) -> nn.Module:

@@ -82,7 +82,9 @@ class Architecture:
     @property
     def model(self) -> dict[str, Any]:
         """Name and config of the generator's backbone in one, the way recipes have them, without places of files."""
-        return {"name": self.backbone, **{key: value for key, value in self.config.items() if key not in self._places}}
+        # a config that takes weights from elsewhere has their place and their hash
+        places = ("weights",) if {"weights", "hash"} <= self.config.keys() else ()
+        return {"name": self.backbone, **{key: value for key, value in self.config.items() if key not in places}}
 
     @property
     def built_from(self) -> tuple[object, ...]:
@@ -102,11 +104,6 @@ class Architecture:
         judge = None if self.judge is None else self.judge.located_at(judged, None)
         config = self.config if weights is None else {**self.config, "weights": weights}
         return dataclasses.replace(self, config=config, judge=judge, made=None)
-
-    @property
-    def _places(self) -> tuple[str, ...]:
-        kind = BACKBONES.get(self.backbone) if self.backbone in BACKBONES else None
-        return ("weights",) if getattr(getattr(kind, "Config", None), "takes_weights", False) else ()
 
     @property
     def narrowed(self) -> bool:

@@ -208,6 +208,11 @@ def test_another_file_has_another_hash_which_is_told(file, tmp_path) -> None:
         ({"weights": ""}, "say where its weights come from: weights: download, or weights: FILE.safetensors"),
         ({"weights": "nowhere.safetensors"}, "there is no file nowhere.safetensors"),
         ({"features": "test_efficientnett"}, "no network 'test_efficientnett' with weights; did you mean"),
+        ({"features": "vgg"}, "no network 'vgg' with weights; did you mean 'vgg"),
+        (
+            {"features": "nothing of the kind"},
+            r"with weights; it has 1,\d\d\d, see timm\.list_models\(pretrained=True\)$",
+        ),
         ({"features": "test_vit"}, "test_vit gives no maps of strides 4, 8, 16 and 32"),
         ({"features": "swin_tiny_patch4_window7_224"}, "gives no maps of strides 4, 8, 16 and 32"),
     ],

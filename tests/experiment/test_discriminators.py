@@ -88,7 +88,9 @@ def files(run: Path, step: int) -> dict[str, bytes]:
 
 
 def test_a_run_resumes_to_the_byte_with_weights_that_moved_and_stores_none_of_them(file: Path, tmp_path: Path) -> None:
-    placed = f"discriminator.weights={file}"
+    first_place, moved = tmp_path / "first.safetensors", tmp_path / "moved.safetensors"
+    shutil.copy(file, first_place)
+    placed = f"discriminator.weights={first_place}"
     whole = Experiment(recipe(placed), tmp_path / "whole", evaluates=False).run().path
     held = load_file(whole / "checkpoints" / "00000004" / "discriminator.safetensors")
     assert {name.partition(".")[0] for name in held} == {"heads", "mixing"}
@@ -99,10 +101,8 @@ def test_a_run_resumes_to_the_byte_with_weights_that_moved_and_stores_none_of_th
 
     again = tmp_path / "again" / whole.name
     shutil.copytree(whole, again)
-    for name in ("00000004",):
-        shutil.rmtree(again / "checkpoints" / name)
-    moved = tmp_path / "moved.safetensors"
-    shutil.copy(file, moved)
+    shutil.rmtree(again / "checkpoints" / "00000004")
+    first_place.rename(moved)
     resumed = Experiment(recipe(f"discriminator.weights={moved}"), tmp_path / "again", evaluates=False).run().path
     assert resumed == again
     first, second = files(whole, 4), files(again, 4)
@@ -113,7 +113,7 @@ def test_a_run_resumes_to_the_byte_with_weights_that_moved_and_stores_none_of_th
     exported = export(whole, tmp_path / "generator.safetensors").file
     packed = load_packed(exported)
     assert packed.model["name"] == "dcgan"
-    assert str(file).encode() not in exported.read_bytes()
+    assert str(tmp_path).encode() not in exported.read_bytes()
     assert packed.generator()(torch.zeros(1, 8)).shape == (1, 1, 16, 16)
 
     cost = json.loads((whole / "cost.json").read_text())
@@ -127,7 +127,7 @@ def test_a_run_resumes_to_the_byte_with_weights_that_moved_and_stores_none_of_th
     ]
     assert row[1] == scaled(2 * frozen)
     assert ("discriminator", "projected") in _about(read_run(whole))
-    told = price(recipe(placed), IMAGE)
+    told = price(recipe(f"discriminator.weights={moved}"), IMAGE)
     assert told.exact
     assert told.training_flops == cost["theory"]["training"]["flops"]
 
