@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -123,10 +124,10 @@ def sample(
     truncation: float = 1.0,
     inputs: str | Path | None = None,
 ) -> Path:
-    """Make images with the averaged generator of a run; as ``gancompress sample``.
+    """Make images with the averaged generator of a run, or the one of a file; as ``gancompress sample``.
 
     Args:
-        run: a run, or its directory.
+        run: a run, or its directory; or a file that :func:`gancompress.load` opens as a generator.
         out: a ``.png`` for one grid, a directory or a ``.zip`` for single images; default: ``samples.png``, or the
             directory ``samples-class-N`` for one class.
         count: images; a grid fills its last row.
@@ -144,21 +145,17 @@ def sample(
         RunError: there is no such run, checkpoint or class, or ``out`` ends in something else.
         BackboneError: the generator has no average of styles, and ``truncation`` is not 1.
     """
+    from gancompress.api.file_samples import sample_file
     from gancompress.experiment.finished import open_run
 
     path = Path(out) if out is not None else Path("samples.png" if label is None else f"samples-class-{label}")
     # A folder may be called anything, but not by mistake.
     if path.suffix[1:2].isalpha() and path.suffix not in (".png", ".zip") and not path.is_dir():
         raise RunError(f"unknown ending {path.suffix!r}; end in .png, in .zip, or name a directory", where=str(path))
-    return open_run(_directory(run)).sample(
-        path,
-        count=count,
-        label=label,
-        seed=seed,
-        step=str(step),
-        truncation=truncation,
-        inputs=None if inputs is None else Path(inputs),
-    )
+    folder = None if inputs is None else Path(inputs)
+    source = _directory(run)
+    sampled = partial(sample_file, source) if source.is_file() else open_run(source).sample
+    return sampled(path, count=count, label=label, seed=seed, step=str(step), truncation=truncation, inputs=folder)
 
 
 def export(

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from gancompress.cli.evaluate import RunArgument, StepOption, note_other_protocols
+from gancompress.cli.evaluate import StepOption, note_other_protocols
 
 __all__ = ["sample"]
 
 
 def sample(
-    run: RunArgument,
+    run: Annotated[Path, typer.Argument(help="A run directory, or a generator that export wrote.", metavar="RUN|FILE")],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -41,7 +41,7 @@ def sample(
         ),
     ] = None,
 ) -> None:
-    """Make images with the averaged generator of a run.
+    """Make images with the averaged generator of a run, or with the one of a file.
 
     Example: gancompress sample runs/quickstart-0a1b2c3d4e --out digits.png
     """
@@ -49,4 +49,5 @@ def sample(
 
     made = api.sample(run, out, count=count, label=label, seed=seed, step=step, truncation=truncation, inputs=inputs)
     typer.echo(f"written: {made}")
-    note_other_protocols(run, step)
+    if not run.is_file():
+        note_other_protocols(run, step)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gancompress.data.domains import Domains
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["OpenedRun", "open_run"]
+__all__ = ["OpenedRun", "check_samples", "folder_of_images", "open_run", "write_samples", "write_translated"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,20 +148,11 @@ class OpenedRun:
         network = self.generator(step)
         if truncation != 1:
             network.truncate(truncation)
-        classes = network.num_classes
-        if label is not None and label >= classes:
-            known = f"0 to {classes - 1}" if classes else "none: the generator is unconditional"
-            raise RunError(f"there is no class {label}; known: {known}")
-        if out.suffix == ".png" and label is not None:
-            raise RunError("a grid shows every class; for one class name a folder or a .zip as output")
-        if inputs is not None and not network.translates:
-            raise RunError("this generator makes images of latents: leave inputs out")
+        check_samples(network, out, label, inputs)
         with located(self._where(self.step(step))):
             if network.translates:
                 return self.translate(network, out, count, seed, inputs)
-            if out.suffix == ".png":
-                return sample_grid(network, out, rows=-(-count // 10), seed=seed)
-            return save_images(network, out, count=count, classes=network.image.classes, only_class=label, seed=seed)
+            return write_samples(network, out, count, label, seed)
 
     def first_inputs(self, count: int = 2) -> list[Tensor]:
         """Return the first images that the run holds out as its generator is fed them, (1, C, H, W) in [-1, 1] each.
@@ -179,19 +170,52 @@ class OpenedRun:
 
     def translate(self, network: Generator, out: Path, count: int, seed: int = 0, inputs: Path | None = None) -> Path:
         """Write what a generator makes of images; in a grid beside these, and beside the target of a pair."""
-        image = network.image
-        if inputs is None:
-            domains = self._held_out()
-            given, wanted = ImageInputs(domains.source), ImageInputs(domains.target) if domains.paired else None
-        else:
-            settings = {"resolution": image.resolution, "channels": image.channels, "labelled": False}
-            given, wanted = ImageInputs(Folder(FolderConfig(path=str(inputs), **settings))), None
-        count = min(count, len(given))
-        if out.suffix != ".png":
-            return save_images(network, out, count=count, seed=seed, inputs=given)
-        shown = given(0, count)
-        made = apply(network, shown, seed)
-        return draw_groups((shown, made) if wanted is None else (shown, made, wanted(0, count)), out)
+        if inputs is not None:
+            return write_translated(network, out, count, seed, folder_of_images(network, inputs))
+        domains = self._held_out()
+        wanted = ImageInputs(domains.target) if domains.paired else None
+        return write_translated(network, out, count, seed, ImageInputs(domains.source), wanted)
+
+
+def check_samples(network: Generator, out: Path, label: int | None, inputs: Path | None) -> None:
+    """Refuse what a generator cannot be asked for, before it is computed.
+
+    Raises:
+        RunError: there is no such class, a grid is to show one class, or a generator of latents is given images.
+    """
+    classes = network.num_classes
+    if label is not None and label >= classes:
+        known = f"0 to {classes - 1}" if classes else "none: the generator is unconditional"
+        raise RunError(f"there is no class {label}; known: {known}")
+    if out.suffix == ".png" and label is not None:
+        raise RunError("a grid shows every class; for one class name a folder or a .zip as output")
+    if inputs is not None and not network.translates:
+        raise RunError("this generator makes images of latents: leave inputs out")
+
+
+def write_samples(network: Generator, out: Path, count: int, label: int | None, seed: int) -> Path:
+    """Write images of latents: a grid into a ``.png``, single images into a folder or a ``.zip``."""
+    if out.suffix == ".png":
+        return sample_grid(network, out, rows=-(-count // 10), seed=seed)
+    return save_images(network, out, count=count, classes=network.image.classes, only_class=label, seed=seed)
+
+
+def folder_of_images(network: Generator, path: Path) -> ImageInputs:
+    """Return the images of a folder, of the size that a generator takes."""
+    settings = {"resolution": network.image.resolution, "channels": network.image.channels, "labelled": False}
+    return ImageInputs(Folder(FolderConfig(path=str(path), **settings)))
+
+
+def write_translated(
+    network: Generator, out: Path, count: int, seed: int, given: ImageInputs, wanted: ImageInputs | None = None
+) -> Path:
+    """Write what a generator makes of images; in a grid beside these, and beside what was wanted."""
+    count = min(count, len(given))
+    if out.suffix != ".png":
+        return save_images(network, out, count=count, seed=seed, inputs=given)
+    shown = given(0, count)
+    made = apply(network, shown, seed)
+    return draw_groups((shown, made) if wanted is None else (shown, made, wanted(0, count)), out)
 
 
 def open_run(path: Path, overrides: Sequence[str] = ()) -> OpenedRun:

@@ -55,9 +55,30 @@ class LoadedGenerator:
     def __init__(self, packed: Packed, path: Path, sparse: Mode | None = None) -> None:
         self.packed = packed
         self.path = path
-        self.network: CompiledGenerator = compile_generator(
-            packed.generator(), packed.masks, sparse=sparse, ranges=packed.ranges or None
-        )
+        self._sparse = sparse
+        self.network: CompiledGenerator = self._compiled(1)
+        self._last: tuple[float, CompiledGenerator] = (1, self.network)
+
+    def truncated(self, truncation: float = 1.0) -> CompiledGenerator:
+        """Return the compiled generator, its styles drawn to their average; the last one is kept.
+
+        Raises:
+            BackboneError: it has no average of styles, and ``truncation`` is not 1.
+            ExportError: ``truncation`` is no number from 0 to 2.
+        """
+        _check_truncation(truncation)
+        if truncation == 1:
+            return self.network
+        if truncation != self._last[0]:
+            self._last = (truncation, self._compiled(truncation))
+        return self._last[1]
+
+    def _compiled(self, truncation: float) -> CompiledGenerator:
+        generator, packed = self.packed.generator(), self.packed
+        if truncation != 1:
+            with located(str(self.path)):
+                generator.truncate(truncation)
+        return compile_generator(generator, packed.masks, sparse=self._sparse, ranges=packed.ranges or None)
 
     def __call__(
         self,
@@ -67,6 +88,7 @@ class LoadedGenerator:
         *,
         z: Tensor | None = None,
         uint8: bool = False,
+        truncation: float = 1.0,
     ) -> Tensor:
         """Make images.
 
@@ -79,14 +101,19 @@ class LoadedGenerator:
             classes: a class for all images, or a list with one per image, by number or name; default: all in turn.
             z: latents to use instead, (n, latent_dim), as from :meth:`latents` and :meth:`interpolate`.
             uint8: give 0 to 255 instead of -1 to 1.
+            truncation: ψ of Karras et al. (2019), 0 to 2: draws the styles of a generator that has them towards their
+                average. 1 leaves them as they are, at 0 all images are one. Another one than before takes part of a
+                second, once.
 
         Returns:
             (n, C, H, W), float32 in [-1, 1] or uint8.
 
         Raises:
-            ExportError: no such class, another number of classes than images, or latents of another size.
+            ExportError: no such class, another number of classes than images, latents of another size, or
+                ``truncation`` out of bounds.
+            BackboneError: the generator has no average of styles, and ``truncation`` is not 1.
         """
-        network, image = self.network, self.network.image
+        network, image = self.truncated(truncation), self.network.image
         listed = isinstance(classes, Sequence) and not isinstance(classes, str)
         if z is not None:
             if z.dim() != 2 or z.shape[1] != network.latent_dim or not len(z) or n not in (None, len(z)):
@@ -217,6 +244,17 @@ class LoadedTranslator:
         self.packed, self.path = packed, path
         self.network: CompiledGenerator = compile_generator(generator, packed.masks, sparse=sparse)
 
+    def truncated(self, truncation: float = 1.0) -> CompiledGenerator:
+        """Return the compiled generator, which has no styles to be drawn to an average.
+
+        Raises:
+            BackboneError: ``truncation`` is not 1.
+        """
+        if truncation != 1:
+            with located(str(self.path)):
+                self.packed.generator().truncate(truncation)
+        return self.network
+
     def __call__(self, images: Tensor, *, uint8: bool = False) -> Tensor:
         """Make images of images.
 
@@ -259,6 +297,11 @@ def compiled_file(path: Path) -> CompiledGenerator:
 def _check_count(n: int) -> None:
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ExportError(f"n must be a number of images, at least 1, got {n!r}")
+
+
+def _check_truncation(psi: float) -> None:
+    if isinstance(psi, bool) or not isinstance(psi, int | float) or not 0 <= psi <= 2:
+        raise ExportError(f"truncation is a number from 0 to 2, got {psi!r}")
 
 
 def _runs(layer: LayerReport) -> str:
