@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gancompress.sparsity.state import Role
 
 CASES = [
-    pytest.param(name, role, marks=[pytest.mark.slow] if name.startswith("biggan") else [])
+    pytest.param(name, role, marks=[pytest.mark.slow] if name.startswith(("biggan", "projected")) else [])
     for name in PAIRS
     for role in ("generator", "discriminator")
     if (name, role) != ("projected", "discriminator")  # whole channels of frozen layers would go as well
