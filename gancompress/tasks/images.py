@@ -13,6 +13,7 @@ from gancompress.data.domains import Domains
 from gancompress.data.transform import to_float, to_uint8
 from gancompress.errors import BackboneError, DataError
 from gancompress.evaluation.generator_metrics import GeneratorMetric
+from gancompress.evaluation.sampler import device_of
 from gancompress.evaluation.samples import grid_scale, save_picture, tile
 from gancompress.evaluation.sandbox import sampling
 from gancompress.recipe.components import component_config
@@ -204,6 +205,6 @@ def draw_groups(groups: Sequence[Tensor], path: Path) -> Path:
 
 def apply(network: Generator, images: Tensor, seed: int) -> Tensor:
     """Return what a generator makes of images in evaluation mode, on the CPU; it is left as it was."""
-    device = next(network.parameters()).device
+    device = device_of(network)
     with sampling(network, seed=seed, device=device):
         return torch.cat([network(part.to(device)).float().cpu() for part in torch.split(images, _BATCH)])

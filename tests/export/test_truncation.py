@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from export_toys import CLASSES, make, mask
+from PIL import Image
 from typer.testing import CliRunner
 
 import gancompress
 from gancompress.cli.main import app
+from gancompress.components.registry import BACKBONES
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError, ExportError, RunError
 from gancompress.export.packed import export_packed, load_packed
@@ -121,3 +123,23 @@ def test_one_class_of_a_file(tmp_path: Path) -> None:
     file = write(tmp_path, {**PLAIN, "conditional": True}, ImageSpec(3, 16, CLASSES))
     folder = gancompress.sample(file, tmp_path / "one", count=4, label=1)
     assert len(list(folder.rglob("*.png"))) == 4
+
+
+def test_a_file_that_makes_images_of_images_is_sampled_from_a_folder(tmp_path: Path) -> None:
+    model = {"name": "unet", "channels": 2, "norm": "instance"}
+    backbone = BACKBONES.get("unet")
+    generator = backbone(backbone.Config(channels=2, norm="instance"), ImageSpec(3, 32)).generator().eval()
+    file = tmp_path / "generator.safetensors"
+    export_packed(generator, file, model=model, masks=mask(generator))
+    given = tmp_path / "given"
+    given.mkdir()
+    for index in range(2):
+        Image.new("RGB", (32, 32), (40 + 90 * index, 9, 200)).save(given / f"{index}.png")
+    made = gancompress.sample(file, tmp_path / "made", inputs=given)
+    assert len(list(made.rglob("*.png"))) == 2
+    assert gancompress.sample(file, tmp_path / "grid.png", inputs=given).is_file()
+    with pytest.raises(RunError, match=r"generator\.safetensors: makes images of images: give a folder"):
+        gancompress.sample(file, tmp_path / "none.png")
+    with pytest.raises(BackboneError, match="has no average of styles"):
+        gancompress.sample(file, tmp_path / "none.png", inputs=given, truncation=0.5)
+    assert not (tmp_path / "none.png").exists()
