@@ -112,7 +112,11 @@ def layouts_of(net, *inputs):
         yield layout.mode, net._native(lib, layout)(inputs[:1], inputs[1:], net._outputs)
 
 
-@pytest.mark.parametrize("seed", range(80))
+#: one program has maps so large that its truth takes seconds, on every instruction set anew
+LARGE = pytest.param(6, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("seed", [LARGE if seed == 6 else seed for seed in range(80)])
 def test_random_programs_of_bytes(isa, seed):
     net, inputs = random_bytes(seed, signal=seed % 4 == 0)
     assert net.native
