@@ -144,11 +144,19 @@ def choose(
         say: told what was tried.
 
     Raises:
-        ChannelError: no network with a channel in every group costs so little, or the whole one costs no more.
+        ChannelError: a group would keep no channel, no network with a channel in every group costs so little, or the
+            whole one costs no more.
     """
     if not isinstance(wanted, Target):
         if not 0 < wanted <= 1:
             raise ChannelError(f"density must be more than 0 and at most 1, got {wanted:g}")
+        narrowest = min(channels.groups, key=lambda group: group.width)
+        if narrowest.width * wanted < 0.5:
+            least = math.ceil(1e4 * 0.5 / narrowest.width) / 1e4
+            raise ChannelError(
+                f"density {wanted:g} leaves {narrowest.name}, which has {narrowest.width} channels, without one; "
+                f"the least possible is {least:g}"
+            )
         if all(
             kept == group.width for group, kept in zip(channels.groups, channels.widths(wanted).values(), strict=True)
         ):

@@ -104,6 +104,15 @@ def test_densities_are_shares_of_every_group() -> None:
     for density, match in ((0.0, "more than 0"), (1.5, "at most 1"), (1.0, "keeps every channel")):
         with pytest.raises(ChannelError, match=match):
             choose(network, channels, scores, density, images())
+    narrowest = min(channels.groups, key=lambda group: group.width)
+    least = -(-5000 // narrowest.width) / 1e4
+    match = (
+        f"leaves {narrowest.name}, which has {narrowest.width} channels, without one; the least possible is {least:g}"
+    )
+    with pytest.raises(ChannelError, match=re.escape(match)):
+        choose(network, channels, scores, least - 1e-4, images())
+    kept = choose(network, channels, scores, least, images())
+    assert int(kept[narrowest.name].sum()) == 1
     with pytest.raises(ChannelError, match="give a clock"):
         choose(network, channels, scores, parse_target("ms=3"), images())
 
