@@ -11,7 +11,7 @@ from torch import nn
 from gancompress.bench.timing import Ratio, alternate, keep_memory, ratios
 from gancompress.components.registry import BACKBONES
 from gancompress.experiment.assemble import build_dataset
-from gancompress.kernels.semi_structured import semi_structured
+from gancompress.kernels.semi_structured import semi_structured, two_of_four
 from gancompress.recipe.components import component_config
 from gancompress.sparsity.weights import duplicate, write_out
 
@@ -64,16 +64,14 @@ def bench_generators(
     """
     backbone = BACKBONES.get(recipe.model.name)(component_config(recipe.model), build_dataset(recipe).spec)
     narrow = backbone.resized({"generator": backbone.widths["generator"].channels // 2})
-    networks: dict[str, nn.Module] = {
-        name: _ready(one.generator(), device) for name, one in ((DENSE, backbone), (CHANNELS, narrow))
-    }
+    generator: Generator = backbone.generator()
+    networks = {DENSE: _ready(generator, device), CHANNELS: _ready(narrow.generator(), device)}
     missing: dict[str, str] = {}
     left: dict[str, str] = {}
     try:
-        networks[TWO_OF_FOUR], left = semi_structured(_two_of_four(_ready(backbone.generator(), device)))
+        networks[TWO_OF_FOUR], left = semi_structured(_two_of_four(_ready(generator, device)))
     except (RuntimeError, ValueError) as error:
         missing[TWO_OF_FOUR] = str(error)
-    generator: Generator = backbone.generator()
     z = torch.randn(batch, generator.latent_dim, device=device, dtype=torch.bfloat16)
     labels = torch.arange(batch, device=device) % generator.num_classes if generator.num_classes else None
 
@@ -99,7 +97,5 @@ def _two_of_four(network: nn.Module) -> nn.Module:
     """Keep the two largest of every four consecutive inputs, in layers whose inputs four divide."""
     for layer in network.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight.shape[1] % 4 == 0:
-            groups = layer.weight.movedim(1, -1).unflatten(-1, (-1, 4))  # type: ignore[no-untyped-call]
-            groups = groups.scatter(-1, groups.abs().topk(2, -1, largest=False).indices, 0.0)
-            layer.weight.copy_(groups.flatten(-2).movedim(-1, 1))
+            layer.weight.copy_(two_of_four(layer.weight))
     return network

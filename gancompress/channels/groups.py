@@ -11,6 +11,7 @@ from torch import Tensor
 from gancompress.channels.atoms import FIXED, narrowed
 from gancompress.channels.trace import Trace, trace
 from gancompress.errors import ChannelError
+from gancompress.sparsity.rounding import nearest_share
 from gancompress.units import some
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Channels:
 
 def kept_count(width: int, density: float) -> int:
     """Return the nearest number of channels to a share of ``width``, at least one."""
-    return max(1, min(width, int(width * density + 0.5)))
+    return max(1, min(width, nearest_share(density, width)))
 
 
 def find_channels(network: CapturedModule, inputs: Sequence[Tensor]) -> Channels:

@@ -14,6 +14,7 @@ from gancompress.errors import ChannelError
 from gancompress.graphs.build import CapturedModule
 from gancompress.graphs.naming import is_layer
 from gancompress.graphs.values import values_of
+from gancompress.sparsity.rounding import least_share, nearest_share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -151,11 +152,10 @@ def choose(
         if not 0 < wanted <= 1:
             raise ChannelError(f"density must be more than 0 and at most 1, got {wanted:g}")
         narrowest = min(channels.groups, key=lambda group: group.width)
-        if narrowest.width * wanted < 0.5:
-            least = math.ceil(1e4 * 0.5 / narrowest.width) / 1e4
+        if not nearest_share(wanted, narrowest.width):
             raise ChannelError(
                 f"density {wanted:g} leaves {narrowest.name}, which has {narrowest.width} channels, without one; "
-                f"the least possible is {least:g}"
+                f"the least possible is {least_share(narrowest.width):g}"
             )
         if all(
             kept == group.width for group, kept in zip(channels.groups, channels.widths(wanted).values(), strict=True)

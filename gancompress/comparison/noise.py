@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from gancompress.comparison.exported import NOISE, read_noise
+from gancompress.components.registry import EXTRACTORS
 from gancompress.errors import GancompressError
 from gancompress.evaluation.extractors import parse_extractor, resolve_extractor
 from gancompress.experiment.finished import open_run
@@ -44,57 +45,45 @@ def measure_noise(
     """
     pair = _pair(grid, folder)
     known = read_noise(folder.path)
-    if pair is None or count < 2 or (known is not None and len(known.values) == count):
+    if not pair or count < 2 or (known is not None and len(known.values) == count):
         return
-    row, cell, against, other = pair
+    row, cell = pair[0]
+    config = grid.base.evaluation.model_copy(update={"metrics": grid.base.evaluation.metrics[:1]})
     try:
-        measure = _Measure(grid, folder, dataset)
+        runs = [open_run(folder.run_path(one)) for _, one in pair]
+        generators = [run.generator(weights=config.weights) for run in runs]
+        evaluator = Evaluator(config, dataset, torch.device("cpu"), Silent(), build_task(grid.base))
         say(f"evaluating {cell.name} with {count} seeds of latents")
-        first = grid.base.evaluation.seed
-        record: dict[str, Any] = {
-            "method": row.choice.label,
-            "run": cell.directory,
-            "values": [measure(cell, seed=seed) for seed in range(first, first + count)],
-        }
-        task = measure.classifier
-        if task is not None and other is not None and against is not None:
+        values = []
+        for seed in range(config.seed, config.seed + count):
+            evaluator.config = config.model_copy(update={"seed": seed})
+            values.append(evaluator(generators[0]).results[0].value)
+        record: dict[str, Any] = {"method": row.choice.label, "run": cell.directory, "values": values}
+        name, option = parse_extractor(resolve_extractor(config.extractor, dataset))
+        if name == "classifier" and len(pair) > 1:
+            against, other = pair[1]
             say(f"evaluating {cell.name} and {other.name} under {count} classifiers, trained where they are new")
-            extractors = [f"classifier:{task}seed={seed}" for seed in range(count)]
-            record["against"] = against.choice.label
-            record["classifiers"] = [[measure(one, extractor=text) for one in (cell, other)] for text in extractors]
+            task = "" if EXTRACTORS.get(name).knows_classes(option) else "rotation,"
+            record |= {"against": against.choice.label, "classifiers": []}
+            for seed in range(count):
+                changed = config.model_copy(update={"extractor": f"{name}:{task}seed={seed}"})
+                evaluator = Evaluator(changed, dataset, torch.device("cpu"), Silent(), build_task(grid.base))
+                record["classifiers"].append([evaluator(one).results[0].value for one in generators])
     except GancompressError as error:
         say(f"warning: evaluation noise is not measured: {error}")
         return
     write_json(folder.path / NOISE, record)
 
 
-def _pair(grid: Grid, folder: ComparisonFolder) -> tuple[Row, Cell, Row | None, Cell | None] | None:
-    """Return the first method's row, its first finished run, and a baseline with a run of the same seed."""
+def _pair(grid: Grid, folder: ComparisonFolder) -> list[tuple[Row, Cell]]:
+    """Return the first method's first finished run, and a baseline's of the same seed where there is one."""
     done = {cell.directory for cell in grid.cells if folder.status(cell).state == "done"}
     row = next((row for row in grid.rows if not row.baseline), grid.rows[0])
     for index, cell in enumerate(row.cells):
         if cell.directory not in done:
             continue
-        # narrow rows come after dense: the last that was made for the same density, else any
         others = [one for one in grid.rows if one.baseline and one is not row and one.cells[index].directory in done]
+        # narrow before dense, and that of the same density before others
         others.sort(key=lambda one: (one.choice.name == "narrow", one.density == row.density))
-        against = others[-1] if others else None
-        return row, cell, against, against.cells[index] if against is not None else None
-    return None
-
-
-class _Measure:
-    """Evaluates finished runs by their first metric, as their recipes say but for a seed or an extractor."""
-
-    def __init__(self, grid: Grid, folder: ComparisonFolder, dataset: Dataset[Any]) -> None:
-        self._folder, self._dataset = folder, dataset
-        name, option = parse_extractor(resolve_extractor(grid.base.evaluation.extractor, dataset))
-        #: what the classifier learns, as its option begins; ``None``: the extractor is another one
-        self.classifier = None if name != "classifier" else "rotation," if "rotation" in option.split(",") else ""
-
-    def __call__(self, cell: Cell, **changes: Any) -> float:
-        run = open_run(self._folder.run_path(cell))
-        config = run.recipe.evaluation
-        config = config.model_copy(update={"metrics": config.metrics[:1], **changes})
-        evaluator = Evaluator(config, self._dataset, torch.device("cpu"), Silent(), build_task(run.recipe))
-        return evaluator(run.generator(weights=config.weights)).results[0].value
+        return [(row, cell), *((one, one.cells[index]) for one in others[-1:])]
+    return []

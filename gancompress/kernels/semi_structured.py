@@ -18,7 +18,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SemiStructuredConv2d", "SemiStructuredLinear", "keeps_two_of_four", "semi_structured"]
+__all__ = ["SemiStructuredConv2d", "SemiStructuredLinear", "keeps_two_of_four", "semi_structured", "two_of_four"]
 
 #: rows and columns that torch's kernels for half precision divide a matrix into, by the stricter of the two
 _ROWS, _COLUMNS = 32, 64
@@ -31,6 +31,13 @@ def keeps_two_of_four(weight: Tensor) -> bool:
     """
     groups = F.pad((weight != 0).movedim(1, -1), (0, -weight.shape[1] % 4)).reshape(-1, 4)
     return bool((groups.sum(1) <= 2).all())
+
+
+def two_of_four(weight: Tensor) -> Tensor:
+    """Return a weight, (O, I, *kernel), with the two largest of every four consecutive inputs, which four divides."""
+    groups = weight.movedim(1, -1).unflatten(-1, (-1, 4))  # type: ignore[no-untyped-call]
+    kept: Tensor = groups.scatter(-1, groups.abs().topk(2, -1, largest=False).indices, 0.0)
+    return kept.flatten(-2).movedim(-1, 1)
 
 
 class SemiStructuredLinear(nn.Module):

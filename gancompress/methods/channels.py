@@ -12,7 +12,7 @@ from gancompress.components.registry import METHODS
 from gancompress.errors import InvariantError, RecipeError
 from gancompress.methods.base import Method, MethodConfig, NetView, Plan
 from gancompress.methods.pruning import Prune, everything
-from gancompress.sparsity.rounding import ceil_share
+from gancompress.sparsity.rounding import ceil_share, least_share, nearest_share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -120,7 +120,7 @@ class Channels(Method[ChannelsConfig]):
             scores = self._scores(group, net).masked_fill(~alive, -math.inf)
             order = torch.sort(scores, descending=True, stable=True).indices
             kept = torch.zeros_like(alive)
-            count = max(_count(group.width, density), self.config.least)
+            count = max(nearest_share(density, group.width), self.config.least)
             kept[order[: min(count, int(alive.sum()))]] = True
             chosen[group.name] = kept
         return chosen
@@ -141,11 +141,6 @@ class Channels(Method[ChannelsConfig]):
 
 def _of(group: ChannelGroup, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {place.tensor: tensors[place.tensor] for place in group.places if place.tensor in tensors}
-
-
-def _count(width: int, density: float) -> int:
-    """Return the nearest number of channels to a share, halves upwards."""
-    return int(width * density + 0.5)
 
 
 def offered_groups(net: NetView, density: float) -> list[ChannelGroup]:
@@ -170,8 +165,8 @@ def offered_groups(net: NetView, density: float) -> list[ChannelGroup]:
             "--set sparsity.weights=all, or give the network density 1"
         )
     narrowest = min(found, key=lambda group: group.width)
-    if not _count(narrowest.width, density):
-        least = math.ceil(1e4 * 0.5 / narrowest.width) / 1e4
+    if not nearest_share(density, narrowest.width):
+        least = least_share(narrowest.width)
         raise RecipeError(
             f"density {density:g} leaves {narrowest.name} of the {net.role}, which has {narrowest.width} channels, "
             f"without one; the least possible is {least:g}: --set sparsity.{net.role}.density={least:g}"

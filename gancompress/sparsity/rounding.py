@@ -11,7 +11,7 @@ from gancompress.errors import InvariantError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["apportion", "ceil_share", "shrink", "up_to_step"]
+__all__ = ["apportion", "ceil_share", "least_share", "nearest_share", "shrink", "up_to_step"]
 
 
 def ceil_share(share: float, count: int) -> int:
@@ -25,6 +25,16 @@ def ceil_share(share: float, count: int) -> int:
         count: what it is a share of.
     """
     return math.ceil(round(share * count, 6))
+
+
+def nearest_share(share: float, count: int) -> int:
+    """Return the integer nearest to ``share * count``, halves upwards."""
+    return int(share * count + 0.5)
+
+
+def least_share(count: int) -> float:
+    """Return the smallest share, to four digits, whose :func:`nearest_share` of ``count`` is not 0."""
+    return math.ceil(1e4 * 0.5 / count) / 1e4
 
 
 def up_to_step(count: int, step: int) -> int:

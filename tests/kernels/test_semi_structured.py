@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from gancompress.backbones.sngan import SNGAN
 from gancompress.data.base import ImageSpec
-from gancompress.kernels.semi_structured import keeps_two_of_four, semi_structured
+from gancompress.kernels.semi_structured import keeps_two_of_four, semi_structured, two_of_four
 
 
 def stored(matrix: Tensor) -> Tensor:
@@ -26,9 +26,7 @@ def stored(matrix: Tensor) -> Tensor:
 def halve(layer: nn.Module) -> None:
     """Keep the two largest of every four consecutive inputs."""
     weight: Any = layer.weight
-    groups = weight.movedim(1, -1).unflatten(-1, (-1, 4))
-    groups = groups.scatter(-1, groups.abs().topk(2, -1, largest=False).indices, 0.0)
-    weight.copy_(groups.flatten(-2).movedim(-1, 1))
+    weight.copy_(two_of_four(weight))
 
 
 @pytest.mark.parametrize(
@@ -50,6 +48,14 @@ def test_a_layer_computes_what_it_did(layer: nn.Module) -> None:
     x = torch.randn((3, layer.in_features) if isinstance(layer, nn.Linear) else (3, layer.in_channels, 7, 10))  # type: ignore[arg-type]
     torch.testing.assert_close(fast(x), layer(x), atol=1e-5, rtol=1e-5)
     assert not any(one is layer for one in fast.modules())
+
+
+def test_the_two_largest_of_four_inputs_are_kept_at_every_position() -> None:
+    weight = torch.tensor([[1.0, -4, 3, 2, -1, 0, -2, 5], [9, 8, 7, 6, 1, 2, 3, 4]])
+    wanted = torch.tensor([[0.0, -4, 3, 0, 0, 0, -2, 5], [9, 8, 0, 0, 0, 0, 3, 4]])
+    assert two_of_four(weight).equal(wanted)
+    assert two_of_four(weight.view(2, 8, 1, 1)).equal(wanted.view(2, 8, 1, 1))
+    assert two_of_four(torch.stack([weight, weight.flip(1)], -1)).equal(torch.stack([wanted, wanted.flip(1)], -1))
 
 
 def test_two_of_four_is_counted_along_the_inputs_at_every_position() -> None:
