@@ -13,9 +13,10 @@ import statistics
 from typing import TYPE_CHECKING
 
 import torch
-from bench_kernels import alternate, keep_memory
+from bench_kernels import alternate
 
 from gancompress.kernels import Program, Quantized, status
+from gancompress.training.freed import keep_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable

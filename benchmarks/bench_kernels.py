@@ -13,7 +13,6 @@ processors tried is within 10 to 20 % of what one core can do at all.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import statistics
 import time
@@ -24,6 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from gancompress import kernels
+from gancompress.training.freed import keep_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,16 +31,6 @@ if TYPE_CHECKING:
 SHAPES = [(64, 32, 64), (128, 16, 64), (256, 16, 32), (256, 8, 64)]  # channels, pixels of a side, batch
 QUICK = [(64, 16, 16), (128, 8, 16)]
 DENSITIES = (0.05, 0.1, 0.2, 0.3, 0.5)
-
-
-def keep_memory() -> None:
-    """Tell glibc not to give freed tensors back to the system: page faults would blur every variant alike."""
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-3, 1 << 30)
-        libc.mallopt(-1, (1 << 31) - 1)
-    except OSError:
-        pass
 
 
 def alternate(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

@@ -176,7 +176,7 @@ def compute(conv: nn.Conv2d, x: Tensor, *, relu: bool = False) -> Tensor | None:
         return None
     sparse = kernels.attached(conv)
     if sparse is not None and sparse.sparse != "never":
-        density = sparse.pattern.density
+        density = kernels.counted_density(sparse.pattern)
         if sparse.sparse == "always" or density <= how.above < 1:
             pattern = how.pattern(sparse.pattern)
             return combined(how.kind, x, conv.weight, conv.bias, relu=relu, pattern=pattern, sparse=sparse)

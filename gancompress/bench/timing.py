@@ -8,7 +8,6 @@ Process CPU time counts the work of all threads and not the time that other proc
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import functools
 import gc
@@ -21,6 +20,7 @@ import torch
 
 from gancompress import kernels
 from gancompress.kernels.measured import processor_key
+from gancompress.training.freed import keep_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -45,16 +45,6 @@ class Ratio:
     faster: float
     quartiles: tuple[float, float]
     wall: float
-
-
-def keep_memory() -> None:
-    """Tell glibc not to give freed tensors back to the system: page faults would blur every variant alike."""
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-    except OSError:
-        return
-    libc.mallopt(-3, 1 << 30)
-    libc.mallopt(-1, (1 << 31) - 1)
 
 
 @contextlib.contextmanager

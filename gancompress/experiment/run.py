@@ -31,6 +31,7 @@ from gancompress.runs.directory import RunDirectory
 from gancompress.runs.record import RunRecord, read_run
 from gancompress.seeds import kept_global
 from gancompress.storage.checkpoint import Snapshot, latest, put_to_use
+from gancompress.training.freed import keep_memory
 from gancompress.training.groups import Group
 from gancompress.units import some
 
@@ -92,6 +93,8 @@ class Experiment:
     def _whole_run(self) -> RunRecord:
         if self.recipe.training.threads:
             torch.set_num_threads(self.recipe.training.threads)
+        if device_of(self.recipe).type == "cpu":
+            keep_memory()
         # whatever can be refused is refused before there is a directory
         self.recipe = pinned(self.recipe)
         images = open_images(self.recipe, self.group, evaluates=self.evaluates)

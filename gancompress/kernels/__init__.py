@@ -8,7 +8,7 @@ them to the layers of an existing model. Below a measured density they run on na
 from gancompress.kernels.layer import Layer
 from gancompress.kernels.modules import Attachment, after_relu, attach, attached, detach, supports
 from gancompress.kernels.native_library import Status, status
-from gancompress.kernels.ops import conv2d, conv_transpose2d, keep, linear
+from gancompress.kernels.ops import conv2d, conv_transpose2d, counted_density, keep, linear
 from gancompress.kernels.pattern import Pattern, as_pattern
 from gancompress.kernels.program import Program
 from gancompress.kernels.quantized import Quantized
@@ -36,6 +36,7 @@ __all__ = [
     "choose",
     "conv2d",
     "conv_transpose2d",
+    "counted_density",
     "detach",
     "keep",
     "linear",

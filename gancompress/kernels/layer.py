@@ -23,7 +23,7 @@ class Layer:
         output_padding: of a transposed convolution.
         groups: of a convolution; each sees its own share of the channels.
         batch_last: maps come and go batch last (see :mod:`gancompress.kernels.layout`).
-        bf16: numbers are rounded to bf16 before they are multiplied; for even channels (:attr:`paired`).
+        bf16: under autocast in bf16; numbers are rounded to it before they are multiplied where :attr:`in_pairs`.
     """
 
     op: Literal["conv", "transpose", "linear"]
@@ -39,9 +39,12 @@ class Layer:
     bf16: bool = False
 
     @property
-    def paired(self) -> bool:
-        """Whether products of pairs of input or output channels can be taken: both are even, and there is one group."""
-        return self.groups == 1 and self.weight[0] % 2 == 0 and self.weight[1] % 2 == 0
+    def in_pairs(self) -> bool:
+        """Whether pairs of channels are multiplied in bf16: both numbers are even, and there is one group.
+
+        A layer without pairs, as of colours, is computed in float32 under autocast too, where that is faster.
+        """
+        return self.bf16 and self.groups == 1 and self.weight[0] % 2 == 0 and self.weight[1] % 2 == 0
 
     @property
     def pointwise(self) -> bool:

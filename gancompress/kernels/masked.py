@@ -102,7 +102,7 @@ def _backward_plans(lib: Library, layer: Layer, pattern: Pattern) -> tuple[Plan,
 
 
 def _plan(lib: Library, layer: Layer, pattern: Pattern, kind: int, out: tuple[int, int]) -> Plan:
-    pairs = layer.bf16 and kind != WEIGHTS
+    pairs = layer.in_pairs and kind != WEIGHTS
     return pattern.plan(lib, kind, layer.stride, layer.padding, out, groups=layer.groups, pairs=pairs)
 
 
@@ -116,14 +116,14 @@ class _Sparse(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Pattern, layer: Layer, lib: Library,
-        dense_gradient: bool, pre_relu: bool,
+        dense_gradient: bool, pre_relu: bool, masked: bool,
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(x, weight)
         ctx.pattern, ctx.layer, ctx.lib, ctx.dense_gradient = pattern, layer, lib, dense_gradient
-        ctx.pre_relu = pre_relu
+        ctx.pre_relu, ctx.masked = pre_relu, masked
         kind = PHASED if layer.op == "transpose" else DIRECT
         plan = _plan(lib, layer, pattern, kind, _grid(layer, layer.out_size))
-        x, weight = _taken(x.detach()), _given(layer, weight.detach(), pattern)
+        x, weight = _taken(x.detach()), _given(ctx, weight)
         bias = None if bias is None else bias.detach().contiguous()
         out = calls.conv(lib, plan, x, weight, bias, layer.out_shape, batch_last=layer.batch_last, pre_relu=pre_relu)
         return _dense(layer, torch.relu(x) if pre_relu else x, keep(weight, pattern), bias) if out is None else out
@@ -140,7 +140,7 @@ class _Sparse(torch.autograd.Function):
             _, for_w = _dense_gradients(ctx, gradient, x, weight, (False, need_w)) if need_w else (None, None)
         else:
             for_x, for_w = _sparse_gradients(ctx, gradient, x, weight)
-        return for_x, for_w, for_bias, None, None, None, None, None
+        return for_x, for_w, for_bias, None, None, None, None, None, None
 
 
 class _InputGradient(torch.autograd.Function):
@@ -167,7 +167,7 @@ class _InputGradient(torch.autograd.Function):
         if torch.is_grad_enabled():
             for_g = _dense(layer, to_images(passed), keep(weight, of.pattern), None) if need_g else None
         elif need_g:
-            for_g = sparse(of.lib, layer, passed.detach(), weight.detach(), None, of.pattern)
+            for_g = sparse(of.lib, layer, passed.detach(), weight.detach(), None, of.pattern, masked=of.masked)
         if need_w:
             inner = _Linear(of)
             for_w = (
@@ -185,7 +185,7 @@ class _Linear:
 
     def __init__(self, of: Any) -> None:
         self.layer, self.pattern, self.lib, self.dense_gradient = of.layer, of.pattern, of.lib, of.dense_gradient
-        self.pre_relu = False
+        self.masked, self.pre_relu = of.masked, False
 
 
 def _asked_for(ctx: Any, index: int) -> bool:
@@ -205,9 +205,11 @@ def _taken(x: Tensor) -> Tensor:
     return x if is_batch_last(x) else x.contiguous()
 
 
-def _given(layer: Layer, weight: Tensor, pattern: Pattern) -> Tensor:
+def _given(ctx: Any, weight: Tensor) -> Tensor:
     """``weight`` as the kernels take it; those for pairs read what is masked beside a kept weight too."""
-    return torch.where(pattern.mask, weight, 0.0) if layer.bf16 else weight.contiguous()
+    if ctx.layer.in_pairs and not ctx.masked:
+        return torch.where(ctx.pattern.mask, weight.detach(), 0.0)
+    return weight.detach().contiguous()
 
 
 def _bias_gradient(lib: Library, gradient: Tensor) -> Tensor:
@@ -224,8 +226,8 @@ def _native_gradients(
     """Gradients on the kernels; None where one is not wanted, or something is not finite."""
     layer: Layer = ctx.layer
     plans = _backward_plans(ctx.lib, layer, ctx.pattern)
-    how = {"transpose": layer.op == "transpose", "want": want, "pre_relu": ctx.pre_relu, "bf16": layer.bf16}
-    given = (_taken(x.detach()), _taken(gradient.detach()), _given(layer, weight.detach(), ctx.pattern))
+    how = {"transpose": layer.op == "transpose", "want": want, "pre_relu": ctx.pre_relu, "bf16": layer.in_pairs}
+    given = (_taken(x.detach()), _taken(gradient.detach()), _given(ctx, weight))
     return calls.backward(ctx.lib, plans, *given, **how) or (None, None)
 
 
@@ -242,7 +244,7 @@ def _sparse_gradients(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor) -> 
 
 def sparse(
     lib: Library, layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Pattern,
-    *, dense_gradient: bool = False, pre_relu: bool = False,
+    *, dense_gradient: bool = False, pre_relu: bool = False, masked: bool = False,
 ) -> Tensor:  # fmt: skip
     """Compute a layer at its kept weights; the result lies batch last where ``layer`` says so.
 
@@ -255,10 +257,11 @@ def sparse(
         pattern: what is kept.
         dense_gradient: give the gradient at masked positions too.
         pre_relu: take ``relu(x)``.
+        masked: the weight is exactly 0 off the mask already.
     """
     inside = pre_relu and layer.op == "conv"
     x = torch.relu(x) if pre_relu and not inside else x
-    return _apply(_Sparse, x, weight, bias, pattern, layer, lib, dense_gradient, inside)
+    return _apply(_Sparse, x, weight, bias, pattern, layer, lib, dense_gradient, inside, masked)
 
 
 def dense(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, *, pre_relu: bool = False) -> Tensor:

@@ -13,6 +13,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from gancompress.storage.atomic import canonical_json, write_file
 from gancompress.storage.cache import cache_directory
 from gancompress.storage.reading import parse_json, read_whole
@@ -20,7 +22,9 @@ from gancompress.storage.reading import parse_json, read_whole
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["DENSITIES", "Figures", "crossing", "fastest", "processor_key", "processor_name", "rounded_batch"]
+    from torch import Tensor
+
+__all__ = ["DENSITIES", "Figures", "crossing", "drawn", "fastest", "processor_key", "processor_name", "rounded_batch"]
 
 #: of the sparse layers that are timed: the time of any other lies on the line through these
 DENSITIES = (0.1, 0.4)
@@ -128,6 +132,20 @@ def crossing(level: float, low: float, high: float, most: float = 1.0) -> float:
     if slope <= 0:  # noise: sparse costs the same at any density, so compare the levels
         return most if low < level else 0.0
     return min(most, max(0.0, DENSITIES[0] + (level - low) / slope))
+
+
+def drawn(shape: tuple[int, ...], density: float, random: torch.Generator, *, in_blocks: bool) -> Tensor:
+    """Return a random mask to be timed.
+
+    Args:
+        shape: of the weight; both numbers of channels are even where it is drawn in blocks.
+        density: share of weights kept.
+        random: what it is drawn from.
+        in_blocks: draw blocks of 2x2 channels, for products of pairs: of single weights most pairs would keep one.
+    """
+    side = 2 if in_blocks else 1
+    blocks = torch.rand((shape[0] // side, shape[1] // side, *shape[2:]), generator=random) < density
+    return blocks.repeat_interleave(side, 0).repeat_interleave(side, 1)
 
 
 def fastest(turns: Sequence[Callable[[], float]]) -> list[float]:

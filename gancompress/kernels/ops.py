@@ -9,8 +9,9 @@ layer on this machine (:mod:`gancompress.kernels.tuning`). In all other cases, d
 
 Under autocast in bf16 a layer with even numbers of channels takes products of numbers rounded to bf16 and sums them up
 in float32, in all three passes, where the machine has an instruction for that (``status().bf16``); it gives float32.
-Whole blocks of 2x2 weights gain from it (``sparsity.pattern=2x2``), single weights hardly do. Without the instruction,
-layers stay dense under autocast.
+Layers without pairs, as of colours, are computed in float32 there, where that is faster than dense in bf16. Blocks of
+2x2 weights gain from it (``sparsity.pattern=2x2``), single weights hardly do. Without the instruction, layers stay
+dense under autocast.
 
 A map may lie in memory batch last (:mod:`gancompress.kernels.layout`), which spares the kernels all copying. The result
 of a sparse call lies as its input does, or batch last when ``batch_last`` asks for it.
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from gancompress.kernels.pattern import Pattern
     from gancompress.kernels.tuning import Mode
 
-__all__ = ["Options", "conv2d", "conv_transpose2d", "keep", "linear"]
+__all__ = ["Options", "conv2d", "conv_transpose2d", "counted_density", "keep", "linear"]
 
 
 class Options(TypedDict, total=False):
@@ -61,12 +62,28 @@ class Options(TypedDict, total=False):
     pre_relu: bool
 
 
-def _plain(t: Tensor) -> bool:
-    return t.dtype == torch.float32 and t.device.type == "cpu" and type(t) in (Tensor, torch.nn.Parameter)
+def _plain(t: Tensor, *, or_bf16: bool = False) -> bool:
+    known = t.dtype == torch.float32 or (or_bf16 and t.dtype == torch.bfloat16)
+    return known and t.device.type == "cpu" and type(t) in (Tensor, torch.nn.Parameter)
 
 
-def _may_run_sparse(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    return _plain(x) and _plain(weight) and (bias is None or _plain(bias)) and x.shape[0] > 0 and is_eager()
+def _may_run_sparse(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    plain = _plain(x, or_bf16=layer.bf16) and _plain(weight) and (bias is None or _plain(bias))
+    return plain and x.shape[0] > 0 and is_eager()
+
+
+def _autocasts_to_bf16() -> bool:
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
+def counted_density(pattern: Pattern) -> float:
+    """The density of a convolution's or linear layer's mask that break-evens are held against, in [0, 1].
+
+    Under autocast in bf16, where the machine multiplies pairs, it is that of pairs (:attr:`Pattern.pair_density`).
+    """
+    lib = library()
+    pairs = lib is not None and lib.computes_bf16 and _autocasts_to_bf16()
+    return pattern.pair_density if pairs and not any(side % 2 for side in pattern.shape[:2]) else pattern.density
 
 
 def _run(
@@ -75,18 +92,18 @@ def _run(
     lib = library()
     dense_gradient, pre_relu = options.get("dense_gradient", False), options.get("pre_relu", False)
     autocast = torch.is_autocast_enabled("cpu")
-    in_bf16 = autocast and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    if lib is not None and in_bf16 and lib.computes_bf16 and layer.paired:
+    if lib is not None and _autocasts_to_bf16() and lib.computes_bf16:
         layer, autocast = replace(layer, bf16=True), False
-        x = x.float() if x.dtype == torch.bfloat16 else x  # what a dense layer in front gave
-    if lib is not None and not autocast and _may_run_sparse(x, weight, bias):
+    if lib is not None and not autocast and _may_run_sparse(layer, x, weight, bias):
         last = x.dim() == 4 and x.shape[0] % LANES == 0 and (options.get("batch_last", False) or is_batch_last(x))
         layer = replace(layer, batch_last=last)
         training = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
         mode, table = options.get("sparse"), options.get("table")
-        if tuning.choose(layer, pattern.density, training=training, mode=mode, table=table) == "sparse":
-            how = {"dense_gradient": dense_gradient, "pre_relu": pre_relu}
-            return arithmetic.sparse(lib, layer, x, weight, bias, pattern, **how)
+        density = pattern.pair_density if layer.in_pairs else pattern.density
+        if tuning.choose(layer, density, training=training, mode=mode, table=table) == "sparse":
+            how = {"dense_gradient": dense_gradient, "pre_relu": pre_relu, "masked": options.get("masked", False)}
+            # a dense layer in front may have given bf16
+            return arithmetic.sparse(lib, layer, x.float(), weight, bias, pattern, **how)
     kept = weight if options.get("masked") else keep(weight, pattern, dense_gradient)
     return arithmetic.dense(layer, x, kept, bias, pre_relu=pre_relu)
 

@@ -127,6 +127,8 @@ def _laid_out_as(gate: Tensor | None, x: Tensor) -> Tensor:
 
 
 def _boxes(x: Tensor, *, widen: bool, average: bool, relu: bool = False) -> Tensor:
+    if x.dtype == torch.bfloat16 and _ours(x) and library() is not None:
+        x = x.float()  # torch pools bf16 many times as slowly; autocast rounds again where a dense layer follows
     known = _ours(x) or (x.is_contiguous(memory_format=torch.channels_last) and _plain(x))
     if not known or x.dtype != torch.float32 or library() is None:
         x = F.relu(x) if relu else x

@@ -21,7 +21,7 @@ import torch
 from gancompress.errors import KernelError, did_you_mean
 from gancompress.kernels import masked
 from gancompress.kernels.layout import to_batch_last
-from gancompress.kernels.measured import DENSITIES, Figures, crossing, fastest, processor_key, rounded_batch
+from gancompress.kernels.measured import DENSITIES, Figures, crossing, drawn, fastest, processor_key, rounded_batch
 from gancompress.kernels.native_library import library
 from gancompress.kernels.pattern import Pattern
 
@@ -61,7 +61,7 @@ def choose(
 
     Args:
         layer: its shape.
-        density: share of weights kept.
+        density: share of weights kept; of one in pairs, of these (:attr:`Pattern.pair_density`).
         training: whether the gradients will be computed too.
         mode: ``always`` or ``never`` decide at once; ``auto`` compares with the measured break-even; None takes
             ``GANCOMPRESS_SPARSE``.
@@ -109,7 +109,7 @@ def _key(layer: Layer, training: bool) -> str:
         f"padding {layer.padding}+{layer.output_padding}, "
         f"{f'{layer.groups} groups, ' if layer.groups > 1 else ''}{'training' if training else 'inference'}"
         f"{', batch last' if layer.batch_last else ''}{', a product' if layer.batch_last and layer.pointwise else ''}"
-        f"{', bf16' if layer.bf16 else ''}, "
+        f"{', bf16 in pairs' if layer.in_pairs else ', under bf16' if layer.bf16 else ''}, "
         f"{torch.get_num_threads()} threads"
     )
 
@@ -129,7 +129,7 @@ def _times(layer: Layer, training: bool) -> tuple[float, float, float]:
     gradient = torch.randn(layer.out_shape, generator=random)
     if layer.batch_last:
         x, gradient = to_batch_last(x), to_batch_last(gradient)
-    low, high = (Pattern(torch.rand(layer.weight, generator=random) < d) for d in DENSITIES)
+    low, high = (Pattern(drawn(layer.weight, d, random, in_blocks=layer.in_pairs)) for d in DENSITIES)
 
     def turn(pattern: Pattern | None) -> float:
         start = time.perf_counter()

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from gancompress import kernels
 from gancompress.backbones import folding
 from gancompress.kernels.layout import to_batch_last
-from gancompress.kernels.measured import DENSITIES, Figures, crossing, fastest, processor_key, rounded_batch
+from gancompress.kernels.measured import DENSITIES, Figures, crossing, drawn, fastest, processor_key, rounded_batch
 from gancompress.kernels.resample import average2, upsample2
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class FoldedLayer:
             f"{self.kind} {_PRODUCTS} {self.channels[0]}x{self.channels[1]} "
             f"on {self.batch}x{self.size[0]}x{self.size[1]}, "
             f"{'bf16' if self.bf16 else 'float32'}, {'channels last' if self.channels_last else 'contiguous'}"
-            f"{', or sparse folded' if self.sparse else ''}, "
+            f"{', or sparse folded' if self.sparse else ''}{' in pairs' if self.sparse and self.bf16 else ''}, "
             + (f"{torch.get_num_threads()} threads" if self.device == "cpu" else self.device)
         )
 
@@ -228,7 +228,7 @@ def _times(layer: FoldedLayer) -> tuple[float, float, tuple[float, float] | None
         return folding.combined(layer.kind, x, weight, bias)
 
     def sparse(density: float) -> Callable[[Tensor], Tensor]:
-        mask = torch.rand(weight.shape, generator=random) < density
+        mask = drawn(tuple(weight.shape), density, random, in_blocks=layer.bf16)
         pattern = kernels.Pattern(folding.turned(mask) if up else mask)
         # as the maps of a network lie whose layers run sparse
         own = to_batch_last(x.detach()).requires_grad_() if layer.batch % 16 == 0 else x

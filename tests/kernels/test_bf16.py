@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from gancompress import kernels
+from gancompress.kernels import measured
+from gancompress.kernels.layout import to_batch_last
 from gancompress.kernels.native_library import library
+from gancompress.kernels.resample import box_means
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,17 +98,93 @@ def test_halves_round_to_even() -> None:
     assert out[:, 0].tolist() == [1.0, 1 + 2**-6]
 
 
-def test_odd_channels_and_machines_without_it_stay_dense(monkeypatch) -> None:
-    def dtype(channels: int) -> torch.dtype:
-        weight = torch.randn(4, channels, 3, 3)
+def test_odd_channels_run_in_float32_and_machines_without_it_dense(monkeypatch) -> None:
+    def computed(channels: int) -> tuple[Tensor, Tensor]:
+        weight, x = torch.randn(4, channels, 3, 3), torch.randn(2, channels, 5, 5)
         with torch.autocast("cpu", torch.bfloat16):
-            return kernels.conv2d(torch.randn(2, channels, 5, 5), weight, weight > 1, sparse="always").dtype
+            return kernels.conv2d(x, weight, weight > 1, sparse="always"), F.conv2d(
+                x.double(), weight.double() * (weight > 1)
+            )
 
-    assert dtype(4) == torch.float32
-    assert dtype(3) == torch.bfloat16
+    assert computed(4)[0].dtype == torch.float32
+    out, wanted = computed(3)
+    torch.testing.assert_close(out.double(), wanted, rtol=1e-6, atol=1e-6)  # colours are not rounded
     monkeypatch.setattr(library(), "pairs", "shifts")
     monkeypatch.delenv("GANCOMPRESS_BF16")
-    assert dtype(4) == torch.bfloat16
+    assert computed(4)[0].dtype == computed(3)[0].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("twins", [True, False])
+@pytest.mark.parametrize("case", ["3x3", "strided", "transposed"])
+def test_rows_that_share_their_entries_are_those_of_rounded_numbers(case: str, twins: bool, isa: str) -> None:
+    """So many entries a row that two rows are taken together, on one thread and where threads part them."""
+    torch.manual_seed(0)
+    op, shape, size, how = {
+        "3x3": ("conv", (6, 64, 3, 3), (20, 64, 7, 9), {"padding": 1}),
+        "strided": ("conv", (6, 64, 3, 3), (20, 64, 9, 9), {"stride": 2}),
+        "transposed": ("transpose", (64, 6, 4, 4), (20, 64, 4, 5), {"stride": 2, "padding": 1}),
+    }[case]
+    mask = blocks(*shape, density=0.9)
+    mask[(slice(0, 2), 2) if op == "transpose" else (2, slice(0, 2))] = twins  # one of two rows loses a pair
+    x, weight = torch.randn(size), torch.randn(shape)
+    bias = torch.randn(6)
+    ours, theirs = (kernels.conv2d, F.conv2d) if op == "conv" else (kernels.conv_transpose2d, F.conv_transpose2d)
+    wanted = theirs(rounded(x), rounded(weight) * mask, bias.double(), **how)
+    for threads in (1, 5):
+        torch.set_num_threads(threads)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = ours(x, weight, mask, bias, sparse="always", **how)
+        torch.testing.assert_close(out.double(), wanted, rtol=1e-5, atol=2e-5)
+
+
+def test_break_evens_are_held_against_the_density_of_pairs() -> None:
+    mask = torch.zeros(4, 4, 1, 1, dtype=torch.bool)
+    mask[0, 0] = True  # 1 of 8 pairs of inputs, and of outputs
+    mask[2:, 2:] = True  # 2 of 8 of both
+    alone = torch.eye(4, dtype=torch.bool)  # as many weights as pairs: 4 of 8
+    assert kernels.Pattern(mask).pair_density == 3 / 8
+    assert kernels.Pattern(mask).density == 5 / 16
+    assert kernels.Pattern(alone).pair_density == 0.5
+    assert kernels.counted_density(kernels.Pattern(alone)) == 0.25
+    with torch.autocast("cpu", torch.bfloat16):
+        assert kernels.counted_density(kernels.Pattern(alone)) == 0.5
+        assert kernels.counted_density(kernels.Pattern(alone[:3])) == 0.25  # no pairs of three
+
+
+def test_what_is_timed_for_pairs_has_their_density() -> None:
+    random = torch.Generator().manual_seed(0)
+    drawn = kernels.Pattern(measured.drawn((64, 64, 3, 3), 0.1, random, in_blocks=True))
+    assert drawn.pair_density == pytest.approx(drawn.density)
+    assert drawn.density == pytest.approx(0.1, abs=0.02)
+    single = kernels.Pattern(measured.drawn((64, 64, 3, 3), 0.1, random, in_blocks=False))
+    assert single.pair_density == pytest.approx(0.19, abs=0.01)
+
+
+def test_a_layer_is_chosen_by_its_pairs() -> None:
+    """Single weights at 0.4 fill 0.64 of the pairs: sparse below a break-even of 0.7, dense below one of 0.5."""
+    torch.manual_seed(0)
+    weight, x = torch.randn(32, 32, 3, 3), torch.randn(16, 32, 5, 5)
+    mask = torch.rand(weight.shape) < 0.4
+    table: dict[str, float] = {}
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        kernels.conv2d(x, weight, mask, sparse="auto", table=table)
+        (key,) = table
+        assert "in pairs" in key
+        for above, dtype in ((0.7, torch.float32), (0.5, torch.bfloat16)):
+            assert kernels.conv2d(x, weight, mask, sparse="auto", table={key: above}).dtype == dtype
+
+
+@pytest.mark.parametrize("lies", ["batch last", "contiguous"])
+def test_boxes_of_a_map_in_bf16_are_taken_in_float32(lies: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(16, 4, 6, 6)
+    x = (to_batch_last(x) if lies == "batch last" else x).bfloat16().requires_grad_()
+    out = box_means(x)
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, F.avg_pool2d(x.float(), 2, 1, 1), rtol=1e-6, atol=1e-6)
+    out.sum().backward()
+    assert x.grad is not None
+    assert (x.grad == 1).all()  # every pixel is a quarter of four boxes
 
 
 def test_maps_that_a_dense_layer_gave_in_bf16_are_taken() -> None:

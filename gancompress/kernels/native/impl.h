@@ -309,6 +309,69 @@ static void conv_chunk(const TileJob& j, int32_t chunk, int32_t part, int32_t y0
   }
 }
 
+#if !defined(GC_WEB)
+// Sums of a register tile, from its bias or from what earlier chunks left.
+template <int TH, int TW>
+GC_INLINE void begin(const TileJob& j, vf (&a)[TH][TW], bool first, int32_t row, const float* acc) {
+  const vf b = zero() + (first && j.bias != nullptr ? j.bias[row / j.plan->rows_of_bias] : 0.0f);
+  GC_UNROLL for (int i = 0; i < TH; i++) GC_UNROLL for (int k = 0; k < TW; k++) a[i][k] = first ? b : load(acc + (i * TW + k) * VL);
+}
+
+template <int TH, int TW>
+GC_INLINE void end(const TileJob& j, vf (&a)[TH][TW], bool last, int32_t row, float* acc, int32_t part, int32_t y0, int32_t x0) {
+  if (last) {
+    finish<TH, TW>(j, a, row, part * VL, y0, x0);
+  } else {
+    GC_UNROLL for (int i = 0; i < TH; i++) GC_UNROLL for (int k = 0; k < TW; k++) store(acc + (i * TW + k) * VL, a[i][k]);
+  }
+}
+
+// As conv_chunk, of a plan whose rows are twins: two output channels take every word that is read. Where loads are as rare
+// as products (Zen 4: one of 64 bytes a cycle each), that is what products wait for.
+template <int TH, int TW>
+static void conv_twins(const TileJob& j, int32_t chunk, int32_t part, int32_t y0, int32_t x0, int32_t ty, int32_t tx, int32_t tile) {
+  const Plan& p = *j.plan;
+  const bool first = chunk == 0, last = chunk + 1 == p.chunks;
+  const int32_t* ptr = p.ptr + static_cast<int64_t>(chunk) * (p.rows + 1);
+  const int64_t step = static_cast<int64_t>(p.nphx) * p.pw * VL, sums = TH * TW * VL;
+  const float* packed = j.packed + part * part_floats(p) + ty * step + tx * VL;
+  float* acc = j.acc + static_cast<int64_t>(tile * parts_of(j) + part) * p.rows * sums;
+  const int32_t phases = p.phases();
+  for (int32_t row = j.row0; row < j.row1; row++) {
+    const bool odd = row / phases % 2 == 1;
+    if (odd && row - phases >= j.row0) continue;  // done beside the one before
+    const int32_t twin = row + phases;
+    const bool both = !odd && twin < j.row1;  // threads may part twins
+    const int32_t entries = ptr[row + 1] - ptr[row];
+    if (entries == 0 && !first && !last) continue;
+    const int32_t* off = p.off + ptr[row];
+    const float *value = j.value + ptr[row], *beside = j.value + ptr[both ? twin : row];
+    vf a[TH][TW], b[TH][TW];
+    begin<TH, TW>(j, a, first, row, acc + row * sums);
+    if (both) {
+      begin<TH, TW>(j, b, first, twin, acc + twin * sums);
+      for (int32_t t = 0; t < entries; t++) {
+        const float* at = packed + off[t];
+        const vi w = splat_word(value[t]), v = splat_word(beside[t]);
+        GC_UNROLL for (int i = 0; i < TH; i++, at += step) GC_UNROLL for (int k = 0; k < TW; k++) {
+          const vi x = load_words(at + k * VL);
+          a[i][k] = dot(a[i][k], x, w);
+          b[i][k] = dot(b[i][k], x, v);
+        }
+      }
+      end<TH, TW>(j, b, last, twin, acc + twin * sums, part, y0, x0);
+    } else {
+      for (int32_t t = 0; t < entries; t++) {
+        const float* at = packed + off[t];
+        const vi w = splat_word(value[t]);
+        GC_UNROLL for (int i = 0; i < TH; i++, at += step) GC_UNROLL for (int k = 0; k < TW; k++) a[i][k] = dot(a[i][k], load_words(at + k * VL), w);
+      }
+    }
+    end<TH, TW>(j, a, last, row, acc + row * sums, part, y0, x0);
+  }
+}
+#endif
+
 template <bool PAIRS, int TH, int TW>
 static void conv_tiles(const TileJob& j) {
   const Plan& p = *j.plan;
@@ -322,7 +385,17 @@ static void conv_tiles(const TileJob& j) {
         if (PAIRS) pair_channels(j, c1 - c0);
         for (int32_t ty = 0, tile = 0; ty < high && y0 + ty < grid_h; ty += TH)
           for (int32_t tx = 0; tx < wide && x0 + tx < grid_w; tx += TW, tile++)
-            for (int32_t part = 0; part < parts_of(j); part++) conv_chunk<PAIRS, TH, TW>(j, k, part, y0 + ty, x0 + tx, ty, tx, tile);
+            for (int32_t part = 0; part < parts_of(j); part++) {
+#if !defined(GC_WEB)
+              if constexpr (PAIRS && 2 * TH * TW <= GC_REGISTERS / 2) {
+                if (p.twins) {
+                  conv_twins<TH, TW>(j, k, part, y0 + ty, x0 + tx, ty, tx, tile);
+                  continue;
+                }
+              }
+#endif
+              conv_chunk<PAIRS, TH, TW>(j, k, part, y0 + ty, x0 + tx, ty, tx, tile);
+            }
       }
 }
 
