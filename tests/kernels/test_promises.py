@@ -218,7 +218,8 @@ def test_other_cases_run_dense(monkeypatch, case):
     x, weight, mask = layer()
     if case == "double":
         assert kernels.conv2d(x.double(), weight.double(), mask).dtype == torch.float64
-    elif case == "autocast":
+    elif case == "autocast":  # where no instruction multiplies pairs of bf16
+        monkeypatch.setattr(library(), "pairs", None)
         with torch.autocast("cpu", torch.bfloat16):
             assert kernels.conv2d(x, weight, mask).dtype == torch.bfloat16
     elif case == "off":

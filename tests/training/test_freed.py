@@ -15,7 +15,7 @@ LOOK = """
 import resource, sys, torch
 from gancompress.training.freed import keep_memory
 kept = sys.argv[1] == "keep" and keep_memory()
-for _ in range(4):  # until aligned tensors have found their places
+for _ in range(8):  # until aligned tensors have found their places
     torch.ones(1 << 24)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
@@ -38,7 +38,7 @@ def test_the_next_tensor_takes_the_pages_of_the_last() -> None:
     many = faults("leave")[1]
     if many < 2_000:
         pytest.skip("a system that gives huge pages unasked")
-    assert few < many / 10
+    assert few < many / 3
 
 
 def test_a_system_without_glibc_is_left_alone(monkeypatch) -> None:
