@@ -19,6 +19,7 @@ from gancompress.backbones.sngan import SNGAN, SNGANConfig
 from gancompress.cost.profile import profile
 from gancompress.data.base import ImageSpec
 from gancompress.kernels.layout import is_batch_last
+from gancompress.kernels.native_library import library
 
 DRAW = initialiser("orthogonal")
 
@@ -288,6 +289,21 @@ def test_sparse_kernels_win_below_the_density_that_was_measured(density, sparse,
     monkeypatch.setattr(kernels.masked.calls, "conv", lambda *a, **k: calls.append(1) or ours(*a, **k))
     torch.testing.assert_close(upsampled(conv, x), expected)
     assert bool(calls) == (runs == "sparse")
+
+
+@pytest.mark.skipif(library() is None or library().pairs is None, reason="no kernels for pairs here")
+@pytest.mark.parametrize(("above", "dtype"), [(0.9, torch.float32), (0.6, torch.bfloat16)])
+def test_in_bf16_the_density_of_pairs_is_held_against_what_was_measured(above, dtype, monkeypatch):
+    """Half of the weights fill three quarters of the pairs."""
+    monkeypatch.setenv("GANCOMPRESS_BF16", "shifts")
+    conv = nn.Conv2d(32, 32, 3, padding=1)
+    mask = torch.rand(conv.weight.shape) < 0.5
+    with torch.no_grad():
+        conv.weight[~mask] = 0
+    kernels.attach(conv, mask, sparse="auto")
+    folding.attach(conv, "down", above)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert folding.compute(conv, torch.randn(16, 32, 8, 8)).dtype == dtype
 
 
 def test_undecided_layers_run_as_written_and_say_what_they_saw():
