@@ -109,6 +109,13 @@ def test_a_run_keeps_to_the_threads_it_was_given(tmp_path: Path) -> None:
         torch.set_num_threads(before)
 
 
+def test_a_run_on_a_cpu_keeps_freed_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[int] = []
+    monkeypatch.setattr("gancompress.experiment.run.keep_memory", lambda: kept.append(1))
+    run(tmp_path, "training.steps=1")
+    assert kept == [1]
+
+
 def test_accumulation_needs_a_divisor(tmp_path: Path) -> None:
     with pytest.raises(
         RecipeError,

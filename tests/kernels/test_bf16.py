@@ -160,6 +160,21 @@ def test_what_is_timed_for_pairs_has_their_density() -> None:
     assert single.pair_density == pytest.approx(0.19, abs=0.01)
 
 
+@pytest.mark.parametrize(("bf16", "inputs", "in_blocks"), [(True, 8, True), (True, 7, False), (False, 8, False)])
+def test_layers_in_pairs_are_timed_in_blocks(bf16: bool, inputs: int, in_blocks: bool, monkeypatch) -> None:
+    asked, real = [], measured.drawn
+
+    def drawn(*args, **how):
+        asked.append(how["in_blocks"])
+        return real(*args, **how)
+
+    monkeypatch.setattr("gancompress.kernels.tuning.drawn", drawn)
+    layer = kernels.Layer("conv", (6, inputs, 3, 3), 16, 5, 5, padding=1, bf16=bf16)
+    monkeypatch.setattr("gancompress.kernels.tuning.FIGURES", measured.Figures("of-this-test.json"))
+    kernels.break_even(layer, training=False)
+    assert asked == [in_blocks] * 2
+
+
 def test_a_layer_is_chosen_by_its_pairs() -> None:
     """Single weights at 0.4 fill 0.64 of the pairs: sparse below a break-even of 0.7, dense below one of 0.5."""
     torch.manual_seed(0)
