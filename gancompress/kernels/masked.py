@@ -2,9 +2,9 @@
 
 What stays as dense does it: an input or a gradient with NaN or Inf makes a sparse call fall back to dense arithmetic,
 for ``0 * inf`` spreads through masked weights too. What masked positions of ``weight`` hold is never looked at, finite
-or not. A gradient of a gradient towards the input (``create_graph=True``, as for R1 and other penalties) runs on the
-kernels as well: it is linear in what comes back and in the weight, so its own gradients are the layer and the layer's
-weight gradient. A third gradient is computed dense.
+or not, unless the caller says that they are 0. A gradient of a gradient towards the input (``create_graph=True``, as
+for R1 and other penalties) runs on the kernels as well: it is linear in what comes back and in the weight, so its own
+gradients are the layer and the layer's weight gradient. A third gradient is computed dense.
 """
 
 from __future__ import annotations
@@ -126,7 +126,10 @@ class _Sparse(torch.autograd.Function):
         x, weight = _taken(x.detach()), _given(ctx, weight)
         bias = None if bias is None else bias.detach().contiguous()
         out = calls.conv(lib, plan, x, weight, bias, layer.out_shape, batch_last=layer.batch_last, pre_relu=pre_relu)
-        return _dense(layer, torch.relu(x) if pre_relu else x, keep(weight, pattern), bias) if out is None else out
+        if out is not None:
+            return out
+        # autocast may be on: the result is of one type, whatever was found in the input
+        return _dense(layer, torch.relu(x) if pre_relu else x, keep(weight, pattern), bias).float()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
@@ -252,7 +255,7 @@ def sparse(
         lib: the loaded kernels.
         layer: the shape of all tensors.
         x: the input, ``layer.in_shape``.
-        weight: dense; masked positions may hold anything.
+        weight: dense; masked positions may hold anything, if not ``masked``.
         bias: per output channel, or None.
         pattern: what is kept.
         dense_gradient: give the gradient at masked positions too.

@@ -127,7 +127,7 @@ def _laid_out_as(gate: Tensor | None, x: Tensor) -> Tensor:
 
 
 def _boxes(x: Tensor, *, widen: bool, average: bool, relu: bool = False) -> Tensor:
-    if x.dtype == torch.bfloat16 and _ours(x) and library() is not None:
+    if x.dtype == torch.bfloat16 and _ours(x) and torch.is_autocast_enabled("cpu") and library() is not None:
         x = x.float()  # torch pools bf16 many times as slowly; autocast rounds again where a dense layer follows
     known = _ours(x) or (x.is_contiguous(memory_format=torch.channels_last) and _plain(x))
     if not known or x.dtype != torch.float32 or library() is None:

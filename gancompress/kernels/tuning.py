@@ -131,10 +131,16 @@ def _times(layer: Layer, training: bool) -> tuple[float, float, float]:
         x, gradient = to_batch_last(x), to_batch_last(gradient)
     low, high = (Pattern(drawn(layer.weight, d, random, in_blocks=layer.in_pairs)) for d in DENSITIES)
 
+    kept = {pattern: torch.where(pattern.mask, weight, 0.0) for pattern in (low, high)}
+
     def turn(pattern: Pattern | None) -> float:
         start = time.perf_counter()
-        a, b = x.detach().requires_grad_(training), weight.detach().requires_grad_(training)
-        out = masked.dense(layer, a, b, None) if pattern is None else masked.sparse(lib, layer, a, b, None, pattern)
+        own = weight if pattern is None else kept[pattern]
+        a, b = x.detach().requires_grad_(training), own.detach().requires_grad_(training)
+        if pattern is None:
+            out = masked.dense(layer, a, b, None)
+        else:
+            out = masked.sparse(lib, layer, a, b, None, pattern, masked=True)
         if training:
             out.backward(gradient.to(out.dtype))  # type: ignore[no-untyped-call]
         return time.perf_counter() - start

@@ -74,13 +74,22 @@ class FoldedLayer:
     sparse: bool = False
 
     @property
+    def in_pairs(self) -> bool:
+        """Whether the sparse kernels multiply pairs of channels in bf16: both numbers are even."""
+        return self.sparse and self.bf16 and not any(count % 2 for count in self.channels)
+
+    @property
     def key(self) -> str:
         """The layer in words."""
+        # boxes of maps in bf16 were torch's in earlier versions, and much slower
+        precision = (
+            "bf16, boxes in float32" if self.bf16 and not self.channels_last else "bf16" if self.bf16 else "float32"
+        )
         return (
             f"{self.kind} {_PRODUCTS} {self.channels[0]}x{self.channels[1]} "
             f"on {self.batch}x{self.size[0]}x{self.size[1]}, "
-            f"{'bf16' if self.bf16 else 'float32'}, {'channels last' if self.channels_last else 'contiguous'}"
-            f"{', or sparse folded' if self.sparse else ''}{' in pairs' if self.sparse and self.bf16 else ''}, "
+            f"{precision}, {'channels last' if self.channels_last else 'contiguous'}"
+            f"{', or sparse folded' if self.sparse else ''}{' in pairs' if self.in_pairs else ''}, "
             + (f"{torch.get_num_threads()} threads" if self.device == "cpu" else self.device)
         )
 
@@ -228,7 +237,7 @@ def _times(layer: FoldedLayer) -> tuple[float, float, tuple[float, float] | None
         return folding.combined(layer.kind, x, weight, bias)
 
     def sparse(density: float) -> Callable[[Tensor], Tensor]:
-        mask = drawn(tuple(weight.shape), density, random, in_blocks=layer.bf16)
+        mask = drawn(tuple(weight.shape), density, random, in_blocks=layer.in_pairs)
         pattern = kernels.Pattern(folding.turned(mask) if up else mask)
         # as the maps of a network lie whose layers run sparse
         own = to_batch_last(x.detach()).requires_grad_() if layer.batch % 16 == 0 else x

@@ -7,7 +7,7 @@ import ctypes
 __all__ = ["keep_memory"]
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # numbers of malloc.h
-_LARGEST_KEPT, _NEVER = 1 << 30, (1 << 31) - 1
+_LARGEST_KEPT, _NEVER = (1 << 30, 1 << 25), (1 << 31) - 1  # before 2.34 it takes 32 MB at most
 
 
 def keep_memory() -> bool:
@@ -19,6 +19,7 @@ def keep_memory() -> bool:
     """
     try:
         libc = ctypes.CDLL("libc.so.6")
-        return bool(libc.mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT)) and bool(libc.mallopt(_TRIM_THRESHOLD, _NEVER))
+        kept = any(libc.mallopt(_MMAP_THRESHOLD, most) for most in _LARGEST_KEPT)
+        return kept and bool(libc.mallopt(_TRIM_THRESHOLD, _NEVER))
     except (OSError, AttributeError):
         return False

@@ -120,9 +120,10 @@ def test_rows_that_share_their_entries_are_those_of_rounded_numbers(case: str, t
     """So many entries a row that two rows are taken together, on one thread and where threads part them."""
     torch.manual_seed(0)
     op, shape, size, how = {
-        "3x3": ("conv", (6, 64, 3, 3), (20, 64, 7, 9), {"padding": 1}),
-        "strided": ("conv", (6, 64, 3, 3), (20, 64, 9, 9), {"stride": 2}),
-        "transposed": ("transpose", (64, 6, 4, 4), (20, 64, 4, 5), {"stride": 2, "padding": 1}),
+        # wide and low: few stripes and much work, so that threads part the rows of the plan
+        "3x3": ("conv", (6, 64, 3, 3), (20, 64, 4, 100), {"padding": 1}),
+        "strided": ("conv", (6, 64, 3, 3), (20, 64, 5, 201), {"stride": 2}),
+        "transposed": ("transpose", (64, 6, 4, 4), (20, 64, 2, 100), {"stride": 2, "padding": 1}),
     }[case]
     mask = blocks(*shape, density=0.9)
     mask[(slice(0, 2), 2) if op == "transpose" else (2, slice(0, 2))] = twins  # one of two rows loses a pair
@@ -130,11 +131,58 @@ def test_rows_that_share_their_entries_are_those_of_rounded_numbers(case: str, t
     bias = torch.randn(6)
     ours, theirs = (kernels.conv2d, F.conv2d) if op == "conv" else (kernels.conv_transpose2d, F.conv_transpose2d)
     wanted = theirs(rounded(x), rounded(weight) * mask, bias.double(), **how)
+    found = []
     for threads in (1, 5):
         torch.set_num_threads(threads)
         with torch.autocast("cpu", torch.bfloat16):
-            out = ours(x, weight, mask, bias, sparse="always", **how)
-        torch.testing.assert_close(out.double(), wanted, rtol=1e-5, atol=2e-5)
+            found.append(ours(x, weight, mask, bias, sparse="always", **how))
+    torch.testing.assert_close(found[0].double(), wanted, rtol=1e-5, atol=5e-5)
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_towards_the_input_rows_share_their_entries_too(stride: int, isa: str) -> None:
+    torch.manual_seed(0)
+    mask = blocks(64, 6, 3, 3, density=0.9)
+    x, weight = torch.randn(20, 6, 8, 9, requires_grad=True), torch.randn(64, 6, 3, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = kernels.conv2d(x, weight, mask, sparse="always", stride=stride, padding=1)
+    gradient = torch.randn_like(out)
+    out.backward(gradient)
+    a = rounded(x).requires_grad_()
+    F.conv2d(a, rounded(weight) * mask, stride=stride, padding=1).backward(rounded(gradient))
+    torch.testing.assert_close(x.grad.double(), a.grad, rtol=1e-5, atol=5e-5)
+
+
+def test_weights_that_are_masked_already_give_the_same_bits() -> None:
+    torch.manual_seed(0)
+    mask = torch.rand(8, 6, 3, 3) < 0.3
+    weight, x = torch.randn(8, 6, 3, 3) * mask, torch.randn(16, 6, 5, 5)
+    found = []
+    for masked in (False, True):
+        a, b = x.clone().requires_grad_(), weight.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            out = kernels.conv2d(a, b, mask, sparse="always", masked=masked)
+        (first,) = torch.autograd.grad(out.square().sum(), a, create_graph=True)
+        first.square().sum().backward()
+        found.append((out.detach(), first.detach(), a.grad, b.grad))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("channels", [4, 3])
+@pytest.mark.parametrize("penalty", [False, True])
+def test_after_an_input_that_is_not_finite_all_is_float32(channels: int, penalty: bool) -> None:
+    x = torch.randn(2, channels, 5, 5)
+    x[0, 0, 0, 0] = torch.nan
+    x.requires_grad_()
+    weight = torch.randn(4, channels, 3, 3, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = kernels.conv2d(x, weight, torch.rand(weight.shape) < 0.5, padding=1, sparse="always")
+    assert out.dtype == torch.float32
+    (first,) = torch.autograd.grad(out.sum(), x, create_graph=penalty)
+    assert first.dtype == torch.float32
+    assert first[1].isfinite().all()
 
 
 def test_break_evens_are_held_against_the_density_of_pairs() -> None:
@@ -194,7 +242,9 @@ def test_boxes_of_a_map_in_bf16_are_taken_in_float32(lies: str) -> None:
     torch.manual_seed(0)
     x = torch.randn(16, 4, 6, 6)
     x = (to_batch_last(x) if lies == "batch last" else x).bfloat16().requires_grad_()
-    out = box_means(x)
+    assert box_means(x).dtype == torch.bfloat16  # of a network in bf16 itself
+    with torch.autocast("cpu", torch.bfloat16):
+        out = box_means(x)
     assert out.dtype == torch.float32
     torch.testing.assert_close(out, F.avg_pool2d(x.float(), 2, 1, 1), rtol=1e-6, atol=1e-6)
     out.sum().backward()

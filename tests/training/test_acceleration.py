@@ -325,6 +325,16 @@ def test_real_measurements_are_positive():
 
 
 @pytest.mark.skipif(not kernels.status().available, reason="native kernels are not built")
+@pytest.mark.parametrize(("channels", "pairs"), [((4, 4), True), ((5, 5), False), ((4, 5), False)])
+def test_odd_widths_in_bf16_are_timed_without_pairs(channels, pairs):
+    for kind in ("up", "down"):
+        layer = folding.FoldedLayer(kind, channels, 2, (4, 4), bf16=True, sparse=True)
+        assert layer.in_pairs == pairs
+        assert ("in pairs" in layer.key) == pairs
+        assert min(folding._times(layer)[2]) > 0
+
+
+@pytest.mark.skipif(not kernels.status().available, reason="native kernels are not built")
 def test_sparse_kernels_win_where_they_are_faster(recipe, monkeypatch):
     # folded dense wins above a density of 0.2, the kernels beat plain dense everywhere
     monkeypatch.setattr(folding, "_times", lambda layer: (9.0, 2.0, (1.0, 4.0)))

@@ -53,7 +53,7 @@ bool rows_are_twins(const uint8_t* mask, const PlanShape& s) {
   const bool phased = s.kind == kPhased;
   const int64_t taps = static_cast<int64_t>(s.kh) * s.kw, inner = (phased ? 1 : s.dim1) * taps, outer = phased ? s.dim0 : 1;
   const int64_t rows = phased ? s.dim1 : s.dim0;
-  if (s.groups > 1 || rows % 2 != 0) return false;
+  if (s.groups > 1 || s.shuffle > 1 || rows % 2 != 0) return false;  // of a shuffle, the next dense row is another phase
   for (int64_t first = 0; first < outer * rows; first += 2)
     if (!std::equal(mask + first * inner, mask + (first + 1) * inner, mask + (first + 1) * inner)) return false;
   return true;
