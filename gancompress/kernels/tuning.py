@@ -61,7 +61,7 @@ def choose(
 
     Args:
         layer: its shape.
-        density: share of weights kept; of one in pairs, of these (:attr:`Pattern.pair_density`).
+        density: share of weights kept; of a layer in pairs, of pairs (:attr:`Pattern.pair_density`).
         training: whether the gradients will be computed too.
         mode: ``always`` or ``never`` decide at once; ``auto`` compares with the measured break-even; None takes
             ``GANCOMPRESS_SPARSE``.
@@ -130,7 +130,6 @@ def _times(layer: Layer, training: bool) -> tuple[float, float, float]:
     if layer.batch_last:
         x, gradient = to_batch_last(x), to_batch_last(gradient)
     low, high = (Pattern(drawn(layer.weight, d, random, in_blocks=layer.in_pairs)) for d in DENSITIES)
-
     kept = {pattern: torch.where(pattern.mask, weight, 0.0) for pattern in (low, high)}
 
     def turn(pattern: Pattern | None) -> float:

@@ -81,10 +81,9 @@ class FoldedLayer:
     @property
     def key(self) -> str:
         """The layer in words."""
-        # boxes of maps in bf16 were torch's in earlier versions, and much slower
-        precision = (
-            "bf16, boxes in float32" if self.bf16 and not self.channels_last else "bf16" if self.bf16 else "float32"
-        )
+        precision = "bf16" if self.bf16 else "float32"
+        if self.bf16 and self.device == "cpu" and not self.channels_last:
+            precision += ", boxes in float32"  # they were torch's in earlier versions, and much slower
         return (
             f"{self.kind} {_PRODUCTS} {self.channels[0]}x{self.channels[1]} "
             f"on {self.batch}x{self.size[0]}x{self.size[1]}, "

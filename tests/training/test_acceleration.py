@@ -322,6 +322,7 @@ def test_real_measurements_are_positive():
     bf16 = folding.FoldedLayer("down", (4, 4), 2, (4, 4), bf16=True, channels_last=True)
     assert folding._times(bf16)[2] is None
     assert "bf16, channels last" in bf16.key
+    assert "bf16, contiguous" in folding.FoldedLayer("down", (4, 4), 2, (4, 4), "cuda", bf16=True).key  # torch's boxes
 
 
 @pytest.mark.skipif(not kernels.status().available, reason="native kernels are not built")
