@@ -1,8 +1,8 @@
 """What stands between programs in bytes, computed so that every machine rounds it alike.
 
 Sums of bytes are exact. A linear layer ahead of them, or a tanh behind, is not: float32 sums depend on their order, and
-processors have their own tanh. In float64, rounded once at the end, both come out the same but for one case in a
-hundred million, so that a generator in bytes gives the same images on every processor, and in a web page.
+processors have their own tanh. Here each is a fixed order of single float32 operations (:mod:`gancompress.kernels.exact`),
+so that a generator in bytes gives the same images on every processor, and in a web page.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from gancompress.kernels.exact import TiledLinear, tanh
 
 if TYPE_CHECKING:
     from torch import fx
@@ -20,24 +21,28 @@ __all__ = ["ExactLinear", "compute_exactly", "exact_tanh"]
 
 
 class ExactLinear(nn.Module):
-    """A linear layer in float64, rounded to float32."""
+    """A linear layer whose sums begin at the bias and take the inputs in their order, in float32."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = layer.in_features, layer.out_features
-        self.weight: Tensor
         self.bias: Tensor | None
-        self.register_buffer("weight", layer.weight.detach().double())
-        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().double())
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().float())
+        self._tiled = TiledLinear(layer.weight, self.bias)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight, (out_features, in_features) float32."""
+        return self._tiled.weight
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features), float32."""
-        return F.linear(x.double(), self.weight, self.bias).float()
+        return self._tiled(x)
 
 
 def exact_tanh(x: Tensor) -> Tensor:
-    """Return the tanh, computed in float64, as float32."""
-    return torch.tanh(x.double()).float()
+    """Return the tanh as float32, to a few units in the last place, the same on every machine."""
+    return tanh(x)
 
 
 def compute_exactly(graph: fx.GraphModule) -> None:

@@ -33,7 +33,7 @@ SHIFTS = "GANCOMPRESS_BF16"
 #: The environment variable that picks an instruction set.
 ENVIRONMENT = "GANCOMPRESS_KERNELS"
 
-_ABI = 13
+_ABI = 14
 _OK, _NOT_FINITE, _BAD_ARGUMENT, _NO_MEMORY = range(4)
 IMAGES, POINTS, BATCH_LAST = range(3)
 DIRECT, PHASED, WEIGHTS = range(3)
@@ -167,6 +167,12 @@ class StepArgs(ctypes.Structure):
     )
 
 
+class LinearArgs(ctypes.Structure):
+    """``gc::LinearJob`` in ``native/isa_bytes.h``."""
+
+    _fields_ = _fields((c_void_p, "x weight bias out"), (c_int64, "images inputs outputs"))
+
+
 class RunArgs(ctypes.Structure):
     """``GcRun`` in ``native/api.h``."""
 
@@ -190,6 +196,8 @@ _ARGUMENTS = {
     "gc_style": [POINTER(StyleArgs)],
     "gc_style_gradient": [POINTER(StyleArgs)],
     "gc_totals": [c_void_p, c_int64, c_int64, c_int64, c_void_p, c_int32, c_int32],
+    "gc_linear": [POINTER(LinearArgs), c_int32],
+    "gc_tanh": [c_void_p, c_int64, c_void_p, c_int32],
     "gc_to_batch_last": [c_void_p, c_int64, c_int64, c_void_p],
     "gc_from_batch_last": [c_void_p, c_int64, c_int64, c_void_p],
     "gc_program_new": [POINTER(ProgramArgs), c_int32],
@@ -241,6 +249,7 @@ class Library:
         self.isa_index = self.built_for.index(self.isa)
         self.lanes = int(lib.gc_isa_lanes(self.isa_index))
         self.blocks = int(lib.gc_isa_blocks(self.isa_index))
+        self.flat_blocks = int(lib.gc_isa_flat_blocks(self.isa_index))
         self.int8: str = lib.gc_isa_bytes(self.isa_index).decode()
         pairs = lib.gc_isa_pairs(self.isa_index)
         self.pairs: str | None = None if pairs is None else pairs.decode()

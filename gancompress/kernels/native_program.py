@@ -225,7 +225,9 @@ class NativeProgram:
                 args.affine = -1 if s.affine is None else s.affine.index
                 more["shuffle"] = s.shuffle
             else:
-                words = words_of(s, _together(s, self._mode, self._lib.blocks))
+                words = words_of(
+                    s, _together(s, self._mode, self._lib.flat_blocks if self._mode == FLAT else self._lib.blocks)
+                )
                 in_lanes = self._mode == FLAT and words.blocks == OUTPUTS_IN_LANES > self._lib.blocks
                 pattern, factors = words.pattern, s.factors()
                 args.weight, args.scale, args.shift = map(_at, (words.words, *factors))
@@ -299,10 +301,15 @@ def _in_blocks(s: ConvStep) -> bool:
 
 
 def _together(s: ConvStep, mode: int, most: int) -> Sequence[int]:
-    """Return how many outputs of a convolution of bytes may be computed together, preferred numbers first."""
-    if mode == FLAT:
-        return (OUTPUTS_IN_LANES,) if s.shuffle == 1 else ()
-    return [blocks for blocks in (16, 4, 2) if blocks <= most]
+    """Return how many outputs of a convolution of bytes may be computed together, preferred numbers first.
+
+    Args:
+        s: the convolution.
+        mode: how images lie in memory.
+        most: outputs that kernels with images or pixels in the lanes take together.
+    """
+    in_lanes = (OUTPUTS_IN_LANES,) if mode == FLAT and s.shuffle == 1 else ()
+    return [*in_lanes, *(blocks for blocks in (16, 4, 2) if blocks <= most)]
 
 
 def merged(s: ConvStep) -> ConvStep:

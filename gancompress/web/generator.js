@@ -215,7 +215,7 @@ class Program {
 
 const product = (shape) => shape.reduce((a, b) => a * b, 1);
 const UNARY = {
-  tanh: Math.tanh, relu: (x) => (x < 0 ? 0 : x), sigmoid: (x) => 1 / (1 + Math.exp(-x)), silu: (x) => x / (1 + Math.exp(-x)),
+  relu: (x) => (x < 0 ? 0 : x), sigmoid: (x) => 1 / (1 + Math.exp(-x)), silu: (x) => x / (1 + Math.exp(-x)),
 };
 const BINARY = { add: (a, b) => a + b, sub: (a, b) => a - b, mul: (a, b) => a * b, div: (a, b) => a / b };
 
@@ -270,22 +270,23 @@ class Run {
     const table = this.generator.tensors[op.table].values, width = op.shape[0], to = this.floats(out);
     this.labels.forEach((label, i) => to.set(table.subarray(label * width, (label + 1) * width), i * width));
   }
-  // In float64, rounded once: the same numbers everywhere.
+  // Products and sums rounded to float32 one after the other, as kernels/exact.py says: the same numbers everywhere.
   linear(op, out) {
     const from = this.floats(this.slots[op.of]), to = this.floats(out), rows = op.shape[0], columns = from.length / this.batch;
     const { values, places } = this.generator.tensors[op.weight], bias = op.bias < 0 ? null : this.generator.tensors[op.bias].values;
-    const sums = new Float64Array(rows);
+    const sums = new Float32Array(rows), { fround } = Math;
     for (let n = 0; n < this.batch; n++) {
       if (bias === null) sums.fill(0);
       else sums.set(bias);
       for (let i = 0; i < values.length; i++) {
         const place = places === null ? i : places[i], column = place % columns;
-        sums[(place - column) / columns] += values[i] * from[n * columns + column];
+        sums[(place - column) / columns] += fround(values[i] * from[n * columns + column]);
       }
       to.set(sums, n * rows);
     }
   }
   unary(op, out) {
+    if (op.kind === "tanh") return this.kernels.exports.web_tanh(this.slots[op.of].at, out.count, out.at);
     const from = this.floats(this.slots[op.of]), to = this.floats(out);
     const of = op.kind === "leaky" ? (x) => (x < 0 ? x * op.slope : x) : UNARY[op.kind];
     for (let i = 0; i < to.length; i++) to[i] = of(from[i]);

@@ -1,4 +1,4 @@
-// Runs one program of convolutions of bytes on every instruction set that the library holds and the machine has, with images
+// Runs programs of convolutions of bytes, and what stands between them, on every instruction set that the library holds and the machine has, with images
 // laid out in every way, and prints a line for each: name, layout, hash of the result, how many of its numbers differ.
 // For machines without Python: see test_bytes_elsewhere.py.
 #include <cstdio>
@@ -7,17 +7,21 @@
 #include <vector>
 
 #include "api.h"
+#include "isa_bytes.h"
 #include "plan.h"
 
 extern "C" {
 const char* gc_isa_name(int32_t);
 int32_t gc_isa_lanes(int32_t);
 int32_t gc_isa_blocks(int32_t);
+int32_t gc_isa_flat_blocks(int32_t);
 int32_t gc_isa_supported(int32_t);
 void* gc_plan_new(const uint8_t*, const gc::PlanShape*, int32_t);
 void* gc_program_new(const GcProgram*, int32_t);
 int32_t gc_program_add(void*, const GcStep*);
 int32_t gc_program_run(const void*, const GcRun*);
+int32_t gc_linear(const gc::LinearJob*, int32_t);
+int32_t gc_tanh(const float*, int64_t, float*, int32_t);
 }
 
 namespace {
@@ -46,15 +50,28 @@ int32_t word() {
 int32_t failed = 0;
 void must(int32_t status) { failed |= status; }
 
-// With outputs in the lanes where `across`.
-void run(int32_t isa, int32_t mode, bool across) {
+struct Result {
+  uint64_t hash = 1469598103934665603u;
+  std::set<float> numbers;
+  void add(const std::vector<float>& y) {
+    numbers.insert(y.begin(), y.end());
+    for (float v : y) {
+      uint32_t bits;
+      std::memcpy(&bits, &v, 4);
+      hash = (hash ^ bits) * 1099511628211u;
+    }
+  }
+};
+
+// With outputs in the lanes where `across`; `channels` of the result, which may be no whole words.
+void run(int32_t isa, int32_t mode, bool across, int32_t channels, Result* result_of_all) {
   state = 1;
-  const int32_t lanes = gc_isa_lanes(isa), blocks = gc_isa_blocks(isa) > 1 ? 2 : 1, own = across ? kRows : mode == GC_FLAT ? 1 : blocks;
+  const int32_t lanes = gc_isa_lanes(isa), most = mode == GC_FLAT ? gc_isa_flat_blocks(isa) : gc_isa_blocks(isa), own = across ? kRows : most > 1 ? 2 : 1;
   const int32_t strip = mode == GC_ROWS ? (kHigh + lanes - 1) / lanes : kHigh;
-  const auto value = [&](int32_t arena, int32_t channels, int32_t times, int32_t bytes, int32_t zero) {
-    return GcValue{arena, channels, kHigh * times, kWide * times, strip * times, kWide * times, bytes, zero, 0.02f};
+  const auto value = [&](int32_t arena, int32_t planes, int32_t times, int32_t bytes, int32_t zero) {
+    return GcValue{arena, planes, kHigh * times, kWide * times, strip * times, kWide * times, bytes, zero, 0.02f};
   };
-  const GcValue values[] = {value(0, 4 * kWords, 1, 0, 0), value(1, 4 * kWords, 1, 1, 77), value(2, kRows, 1, 0, 0), value(3, kRows, 1, 1, 120), value(4, 5, 2, 0, 0)};
+  const GcValue values[] = {value(0, 4 * kWords, 1, 0, 0), value(1, 4 * kWords, 1, 1, 77), value(2, kRows, 1, 0, 0), value(3, kRows, 1, 1, 120), value(4, channels, 2, 0, 0)};
   const GcProgram shape{values, mode, 5};
   void* program = gc_program_new(&shape, isa);
 
@@ -90,28 +107,42 @@ void run(int32_t isa, int32_t mode, bool across) {
   must(gc_program_add(program, &conv));
 
   Weights phased;
-  for (int32_t t = 0; t < kRows / 4 * 5 * 16; t++) phased.mask.push_back(drawn() % 2), phased.words.push_back(word());
-  const std::vector<float> scale(5, 1e-3f), phases = numbers(5 * 4);
-  const gc::PlanShape up{gc::kPhased, kRows / 4, 5, 4, 4, 2, 2, 1, 1, 1, 1, 1, 1, mode == GC_FLAT, kHigh, kWide, 0, 0, 0, 0, 0, 1, 0, 1};
+  for (int32_t t = 0; t < kRows / 4 * channels * 16; t++) phased.mask.push_back(drawn() % 2), phased.words.push_back(word());
+  const std::vector<float> scale(channels, 1e-3f), phases = numbers(channels * 4);
+  const gc::PlanShape up{gc::kPhased, kRows / 4, channels, 4, 4, 2, 2, 1, 1, 1, 1, 1, 1, mode == GC_FLAT, kHigh, kWide, 0, 0, 0, 0, 0, 1, 0, 1};
   GcStep last{};
   last.plan = gc_plan_new(phased.mask.data(), &up, isa), last.weight = phased.words.data(), last.scale = scale.data(), last.shift = phases.data();
   last.sources = &second, last.source_count = 1, last.dst = 4, last.written = 1, last.affine = -1, last.blocks = 1, last.shuffle = 1, last.activation = 1;
   must(gc_program_add(program, &last));
 
   const std::vector<float> x = numbers(static_cast<size_t>(kBatch) * 4 * kWords * kHigh * kWide);
-  std::vector<float> y(static_cast<size_t>(kBatch) * 5 * 4 * kHigh * kWide);
+  std::vector<float> y(static_cast<size_t>(kBatch) * channels * 4 * kHigh * kWide);
   const float* inputs[] = {x.data()};
   float* outputs[] = {y.data()};
   const int32_t result = 4;
   const GcRun args{inputs, outputs, nullptr, &result, kBatch, 1, 1, 0, 1};
   must(gc_program_run(program, &args));
-  uint64_t hash = 1469598103934665603u;
-  for (float v : y) {
-    uint32_t bits;
-    std::memcpy(&bits, &v, 4);
-    hash = (hash ^ bits) * 1099511628211u;
-  }
-  std::printf("%s %d %016llx %zu\n", gc_isa_name(isa), across ? -1 : mode, static_cast<unsigned long long>(hash), std::set<float>(y.begin(), y.end()).size());
+  result_of_all->add(y);
+}
+
+// A linear layer and a tanh.
+void run_between(int32_t isa, Result* result) {
+  state = 2;
+  constexpr int32_t kImages = 5, kInputs = 33, kOutputs = 75, kTiles = (kOutputs + gc::kLanes - 1) / gc::kLanes;
+  const std::vector<float> x = numbers(kImages * kInputs), weight = numbers(kTiles * kInputs * gc::kLanes), bias = numbers(kTiles * gc::kLanes);
+  std::vector<float> y(kImages * kOutputs), z(y.size());
+  const gc::LinearJob job{x.data(), weight.data(), bias.data(), y.data(), kImages, kInputs, kOutputs};
+  must(gc_linear(&job, isa));
+  must(gc_tanh(y.data(), static_cast<int64_t>(y.size()), z.data(), isa));
+  result->add(y);
+  result->add(z);
+}
+
+void all(int32_t isa, int32_t mode, bool across) {
+  Result result;
+  for (int32_t channels : {5, 8}) run(isa, mode, across, channels, &result);
+  run_between(isa, &result);
+  std::printf("%s %d %016llx %zu\n", gc_isa_name(isa), across ? -1 : mode, static_cast<unsigned long long>(result.hash), result.numbers.size());
 }
 
 }  // namespace
@@ -119,8 +150,8 @@ void run(int32_t isa, int32_t mode, bool across) {
 int main() {
   for (int32_t isa = 0; gc_isa_name(isa) != nullptr; isa++)
     if (gc_isa_supported(isa)) {
-      for (int32_t mode = GC_BATCH; mode <= GC_ROWS; mode++) run(isa, mode, false);
-      run(isa, GC_FLAT, true);
+      for (int32_t mode = GC_BATCH; mode <= GC_ROWS; mode++) all(isa, mode, false);
+      all(isa, GC_FLAT, true);
     }
   return failed;
 }

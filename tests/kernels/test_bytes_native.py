@@ -182,11 +182,11 @@ def test_sixteen_outputs_with_everything_behind_them(isa, images):
         assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True)), mode
 
 
-def test_which_weights_are_computed_sixteen_outputs_at_a_time(isa):
+def test_which_weights_are_computed_some_outputs_at_a_time(isa):
     net = Program((8, 5, 5))
     held = net.quantize(net.input, Quantized(0.02))
 
-    def blocks(outputs, inputs, size=32, mode=FLAT, most=4, **options):
+    def blocks(outputs, inputs, size=32, mode=FLAT, most=1, **options):
         scales = torch.ones(size)
         weight, mask = in_blocks(size, 8 // options.get("groups", 1), 3, 3, outputs=outputs, inputs=inputs)
         net.conv(held, weight, mask, weight_scale=scales, **options)
@@ -195,7 +195,16 @@ def test_which_weights_are_computed_sixteen_outputs_at_a_time(isa):
 
     assert [blocks(16, 4), blocks(16, 1), blocks(16, 4, groups=2)] == [16, 16, 16]
     assert [blocks(1, 4), blocks(4, 4), blocks(8, 4, 24), blocks(16, 4, 64, shuffle=2)] == [1, 1, 1, 1]
-    assert [blocks(16, 4, mode=BATCH), blocks(2, 4, mode=BATCH)] == [4, 2]
+    by_two = {"most": 2}
+    assert [blocks(1, 4, **by_two), blocks(2, 4, **by_two), blocks(4, 4, **by_two), blocks(16, 4, **by_two)] == [
+        1,
+        2,
+        2,
+        16,
+    ]
+    assert blocks(16, 4, 64, shuffle=2, **by_two) == 2
+    by_four = {"mode": BATCH, "most": 4}
+    assert [blocks(16, 4, **by_four), blocks(2, 4, **by_four)] == [4, 2]
     matrices = {"mode": BATCH, "most": 16}
     assert [blocks(16, 4, **matrices), blocks(16, 4, 64, shuffle=2, **matrices), blocks(8, 4, **matrices)] == [
         16,

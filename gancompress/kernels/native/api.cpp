@@ -116,8 +116,9 @@ GC_EXPORT int32_t gc_isa_lanes(int32_t i) { return isa_at(i)->lanes; }
 GC_EXPORT const char* gc_isa_bytes(int32_t i) { return isa_at(i)->bytes->instructions; }
 // What multiplies pairs of bf16: an instruction or "shifts"; null where pairs cannot run.
 GC_EXPORT const char* gc_isa_pairs(int32_t i) { return isa_at(i)->pairs(); }
-// Rows that convolutions of bytes take together, at most.
+// Rows that convolutions of bytes take together, at most; of one image with its pixels in the lanes.
 GC_EXPORT int32_t gc_isa_blocks(int32_t i) { return isa_at(i)->bytes->blocks; }
+GC_EXPORT int32_t gc_isa_flat_blocks(int32_t i) { return isa_at(i)->bytes->flat_blocks; }
 GC_EXPORT int32_t gc_isa_supported(int32_t i) { return isa_at(i) != nullptr && isa_at(i)->supported() ? 1 : 0; }
 
 GC_EXPORT void* gc_plan_new(const uint8_t* mask, const gc::PlanShape* shape, int32_t isa) {
@@ -157,6 +158,18 @@ GC_EXPORT int32_t gc_style_gradient(const GcStyle* args) {
 GC_EXPORT int32_t gc_totals(const float* x, int64_t images, int64_t channels, int64_t count, float* out, int32_t threads, int32_t isa) {
   if (!gc_isa_supported(isa)) return GC_BAD_ARGUMENT;
   return guarded([&] { return gc::run_totals(x, images, channels, count, out, threads, *isa_at(isa)); });
+}
+
+// A linear layer and a tanh that are the same numbers on every instruction set; the layer as gc::LinearJob says.
+GC_EXPORT int32_t gc_linear(const gc::LinearJob* job, int32_t isa) {
+  if (!gc_isa_supported(isa)) return GC_BAD_ARGUMENT;
+  isa_at(isa)->bytes->linear(*job);
+  return GC_OK;
+}
+GC_EXPORT int32_t gc_tanh(const float* x, int64_t count, float* out, int32_t isa) {
+  if (!gc_isa_supported(isa)) return GC_BAD_ARGUMENT;
+  isa_at(isa)->bytes->tanh(x, count, out);
+  return GC_OK;
 }
 
 GC_EXPORT void* gc_program_new(const GcProgram* shape, int32_t isa) {

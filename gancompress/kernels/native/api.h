@@ -8,7 +8,7 @@
 #define GC_EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
-constexpr int32_t GC_ABI = 13;
+constexpr int32_t GC_ABI = 14;
 
 enum GcStatus : int32_t { GC_OK = 0, GC_NOT_FINITE = 1, GC_BAD_ARGUMENT = 2, GC_NO_MEMORY = 3 };
 

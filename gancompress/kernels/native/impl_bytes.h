@@ -24,10 +24,17 @@
 #define GC_MOST_BLOCKS 16
 #elif GC_DOT == GC_HALVES
 #define GC_MOST_BLOCKS 1
-#elif defined(GC_WEB)  // what finishes four at a time is much code
+#elif defined(GC_WEB)  // fewer kernels are less to load
 #define GC_MOST_BLOCKS 2
 #else
 #define GC_MOST_BLOCKS 4
+#endif
+
+// the same, of one image with its pixels in the lanes
+#if GC_DOT == GC_VNNI || GC_DOT == GC_SDOT
+#define GC_FLAT_BLOCKS 2
+#else
+#define GC_FLAT_BLOCKS 1
 #endif
 
 namespace gc {
@@ -221,64 +228,29 @@ GC_INLINE Place4 place_of(const ByteJob& j, int32_t row, int32_t b) {
   return {dense, row % own, shuffled / phases, shuffled % phases / j.so_x, shuffled % j.so_x};
 }
 
-#define GC_TILES GC_UNROLL for (int i = 0; i < TH; i++) GC_UNROLL for (int k = 0; k < TW; k++)
-
-// Takes the sums of a tile of one dense row to the output and to the views.
-template <int TH, int TW>
-__attribute__((noinline)) static void finish(const ByteJob& j, const int32_t* sums, int32_t row, int32_t b, int32_t lane0, int32_t y0, int32_t x0) {
+// Takes the sums of a tile [th][tw] of one dense row to the output and to the views: of channels that make up no whole words.
+__attribute__((noinline)) static void finish(const ByteJob& j, int th, int tw, const int32_t* sums, int32_t row, int32_t b, int32_t lane0, int32_t y0, int32_t x0) {
   const Place4 at = place_of(j, row, b);
-  const float factor = j.factor[at.dense], shift = j.shifts[at.dense * j.plan->phases() + at.phase];
-  const int32_t so_y = j.so_y, so_x = j.so_x, y1 = so_y * y0 + at.oy, x1 = so_x * x0 + at.ox;
-  const bool whole = so_y * (y0 + TH) <= j.ho && so_x * (x0 + TW) <= j.wo;
-  const auto exists = [&](int i, int k) { return whole || (y1 + so_y * i < j.ho && x1 + so_x * k < j.wo); };
-  vf v[TH][TW];
-  GC_TILES {
-    const vf product = __builtin_convertvector(load(sums + (i * TW + k) * VL), vf) * factor;
-    v[i][k] = product + shift;
-  }
-  for (int32_t m = 0; m < j.added; m++) {
-    const Added& add = j.add[m];
-    const float* plane = plane_of(add, at.c) + lane0;
-    GC_UNROLL for (int i = 0; i < TH; i++) {
-      const int32_t y = y1 + so_y * i;
-      const float* line = plane + (add.up == 1 ? y : y / add.up) * add.y;
-      GC_UNROLL for (int k = 0; k < TW; k++) {
-        const int32_t x = x1 + so_x * k;
-        if (exists(i, k)) {
-          const vf more = taken(add, line + (add.up == 1 ? x : add.up == 2 ? x >> 1 : x / add.up) * add.x, at.c);
-          v[i][k] = v[i][k] + more;
-        }
+  const float factor = j.factor[at.dense], shift = j.shifts[at.dense * j.plan->phases() + at.phase], slope = slope_of(j.act, at.c);
+  for (int i = 0; i < th; i++)
+    for (int k = 0; k < tw; k++) {
+      const int32_t y = j.so_y * (y0 + i) + at.oy, x = j.so_x * (x0 + k) + at.ox;
+      if (y >= j.ho || x >= j.wo) continue;
+      const vf product = __builtin_convertvector(load(sums + (i * tw + k) * VL), vf) * factor;
+      vf v = product + shift;
+      for (int32_t m = 0; m < j.added; m++) {
+        const Added& add = j.add[m];
+        const vf more = taken(add, plane_of(add, at.c) + lane0 + y / add.up * add.y + x / add.up * add.x, at.c);
+        v = v + more;
+      }
+      v = activated(v, j.act.kind, slope);
+      if (j.out != nullptr) store_floats(j.out + at.c * j.out_c + y * j.out_y + x * j.out_x + lane0, v);
+      for (int32_t m = 0; m < j.view_count; m++) {
+        const View& view = j.views[m];
+        const Writer writer = writer_of(view, at.c, lane0);
+        put(writer, view.data + at.c / kInWord * view.c + y * view.y + x * view.x + lane0, bytes_of(writer, v));
       }
     }
-  }
-  if (j.act.kind == kRelu) {
-    GC_TILES v[i][k] = activated(v[i][k], kRelu, 0.0f);
-  } else if (j.act.kind != kNone) {
-    const float slope = slope_of(j.act, at.c);
-    GC_TILES v[i][k] = activated(v[i][k], j.act.kind, slope);
-  }
-  if (j.out != nullptr) {
-    float* to = j.out + at.c * j.out_c + y1 * j.out_y + x1 * j.out_x + lane0;
-    const int64_t step_y = so_y * j.out_y, step_x = so_x * j.out_x;
-    GC_TILES if (exists(i, k)) store_floats(to + i * step_y + k * step_x, v[i][k]);
-  }
-  for (int32_t m = 0; m < j.view_count; m++) {
-    const View& view = j.views[m];
-    const Writer writer = writer_of(view, at.c, lane0);
-    int32_t* to = view.data + at.c / kInWord * view.c + y1 * view.y + x1 * view.x + lane0;
-    const int64_t step_y = so_y * view.y, step_x = so_x * view.x;
-    vf u[TH][TW];
-    GC_TILES u[i][k] = v[i][k];
-    if (writer.scaled) {
-      GC_TILES u[i][k] = scaled(writer, u[i][k]);
-    }
-    if (writer.kind == kRelu) {
-      GC_TILES u[i][k] = activated(u[i][k], kRelu, 0.0f);
-    } else if (writer.kind != kNone) {
-      GC_TILES u[i][k] = activated(u[i][k], writer.kind, writer.slope);
-    }
-    GC_TILES if (exists(i, k)) put(writer, to + i * step_y + k * step_x, rounded(writer, u[i][k]));
-  }
 }
 
 #include "impl_bytes_finish.h"
@@ -295,8 +267,11 @@ static void conv_chunk(const ByteJob& j, int32_t chunk, int32_t lane0, int32_t y
   const int64_t step = static_cast<int64_t>(p.nphx) * p.pw * VL;
   const int32_t* packed = words_of(j.packed) + ty * step + tx * VL;
   int32_t* sums = reinterpret_cast<int32_t*>(j.acc) + static_cast<int64_t>(tile) * p.rows * kSums;
-  const bool words_of_result = in_words(j);
-  alignas(64) int32_t done[kSums];
+  // Rows are finished when all that share the words of the result, in a phase, are summed.
+  constexpr int kOne = TH * TW * VL;
+  const bool in_word = words_of_rows(j, B);
+  const int32_t own = in_word ? p.phases() : 1;
+  alignas(64) int32_t done[kMostPhases * kInWord * kOne];
 #define GC_EACH GC_UNROLL for (int b = 0; b < B; b++) GC_UNROLL for (int i = 0; i < TH; i++) GC_UNROLL for (int k = 0; k < TW; k++)
   for (int32_t row = j.row0; row < j.row1; row++) {
     int32_t* acc = sums + static_cast<int64_t>(row) * kSums;
@@ -307,6 +282,7 @@ static void conv_chunk(const ByteJob& j, int32_t chunk, int32_t lane0, int32_t y
     } else {
       GC_EACH a[b][i][k] = load(acc + ((b * TH + i) * TW + k) * VL);
     }
+    if (last && j.added > 0 && in_word && row / own % (kInWord / B) == 0) expect_word<TH, TW>(j, row, lane0, y0, x0);
     const int32_t end = ptr[row + 1];
     int32_t t = ptr[row];
 #if GC_DOT == GC_HALVES
@@ -329,10 +305,13 @@ static void conv_chunk(const ByteJob& j, int32_t chunk, int32_t lane0, int32_t y
         GC_UNROLL for (int b = 0; b < B; b++) a[b][i][k] = dot(a[b][i][k], x, w[b]);
       }
     }
-    int32_t* to = last ? done : acc;
+    const int32_t phase = row % own, part = in_word ? row / own % (kInWord / B) : 0;
+    int32_t* const of_phase = done + phase * kInWord * kOne;
+    int32_t* to = last ? of_phase + part * B * kOne : acc;
     GC_EACH store(to + ((b * TH + i) * TW + k) * VL, a[b][i][k]);
-    if (B == kInWord && last && words_of_result) finish_word<TH, TW>(j, done, TH * TW * VL, row, 0, lane0, y0, x0);
-    else for (int32_t b = 0; last && b < B; b++) finish<TH, TW>(j, done + b * TH * TW * VL, row, b, lane0, y0, x0);
+    if (!last) continue;
+    if (!in_word) for (int32_t b = 0; b < B; b++) finish(j, TH, TW, done + b * kOne, row, b, lane0, y0, x0);
+    else if (part == kInWord / B - 1) finish_word(j, TH, TW, of_phase, kOne, row - part * own, 0, lane0, y0, x0);
   }
 #undef GC_EACH
 }
@@ -400,6 +379,8 @@ static constexpr decltype(ByteKernels::conv_lanes) conv_lanes = nullptr;
 #include "impl_bytes_lanes.h"
 #endif
 
+#include "impl_bytes_exact.h"
+
 // ---- beside convolutions
 
 static void quantize(const ByteMapJob& j) {
@@ -442,6 +423,6 @@ static void sum(const MapJob& j) {
 
 }  // namespace GC_INSIDE
 
-extern const ByteKernels GC_JOIN(bytes_, GC_ISA) = {GC_DOT == GC_HALVES, GC_MOST_BLOCKS, GC_INSIDE::kOffset, GC_INSTRUCTIONS, GC_INSIDE::conv, GC_INSIDE::conv_flat, GC_INSIDE::conv_lanes, GC_INSIDE::quantize, GC_INSIDE::sum};
+extern const ByteKernels GC_JOIN(bytes_, GC_ISA) = {GC_DOT == GC_HALVES, GC_MOST_BLOCKS, GC_FLAT_BLOCKS, GC_INSIDE::kOffset, GC_INSTRUCTIONS, GC_INSIDE::conv, GC_INSIDE::conv_flat, GC_INSIDE::conv_lanes, GC_INSIDE::quantize, GC_INSIDE::sum, GC_INSIDE::linear, GC_INSIDE::tanh};
 
 }  // namespace gc

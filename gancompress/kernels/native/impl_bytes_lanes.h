@@ -56,6 +56,7 @@ static void lanes_regions(const ByteJob& j, const ByteJob& all) {
   const int32_t phases = p.phases(), high = TH * p.gy, wide = kWide * p.gx;
   int32_t* const region = reinterpret_cast<int32_t*>(j.packed) + whole.packed_positions * p.in_channels + kFlatVectors * VL + whole.pw;
   int32_t* const sums = reinterpret_cast<int32_t*>(j.acc);
+  Piece piece;
   for (int32_t y = 0; y < whole.th; y += high) {
     for (int32_t x = 0; x < whole.tw; x += wide) {
       gather_region(p, whole, words_of(j.packed), y, x, region);
@@ -64,10 +65,14 @@ static void lanes_regions(const ByteJob& j, const ByteJob& all) {
           for (int32_t tx = 0; tx < wide; tx += kWide)
             lanes_tile<TH>(j, row, region + static_cast<int64_t>(ty) * p.nphx * p.pw + tx, sums + row * kLanes * pitch + ty * stride + x + tx, pitch, stride);
     }
-    for (int32_t row = 0; row < p.rows; row += phases)
-      for (int32_t lane = 0; lane < kLanes; lane += kInWord)
-        finish_flat(all, row / phases * kLanes + lane, kInWord, static_cast<int32_t>(y * stride), static_cast<int32_t>(high * stride),
-                    {sums + (static_cast<int64_t>(row) * kLanes + lane) * pitch, pitch, kLanes * pitch});
+    const int32_t from = static_cast<int32_t>(y * stride), count = static_cast<int32_t>(high * stride);
+    for (int32_t begin = 0; begin < count; begin += kPiece) {
+      cut_piece(all, from + begin, count - begin < kPiece ? count - begin : kPiece, &piece);
+      for (int32_t row = 0; row < p.rows; row += phases)
+        for (int32_t lane = 0; lane < kLanes; lane += kInWord)
+          finish_flat(all, row / phases * kLanes + lane, kInWord, piece,
+                      {sums + (static_cast<int64_t>(row) * kLanes + lane) * pitch + begin, pitch, kLanes * pitch});
+    }
   }
 }
 

@@ -118,7 +118,7 @@ static void tiles_region(const ByteJob& j, int32_t lane0, int32_t y0, int32_t x0
       j, TH * kAcross, kRow, [&](int32_t group) { return packed + group / kAcross * step + group % kAcross * kBeside * VL; },
       [&](int32_t) { return sums; },
       [&](int32_t row) {
-        if (words) for (int32_t b = 0; b < kTileRows; b += kInWord) finish_word<TH, TW>(j, sums + b * kRow, kRow, row, b, lane0, y0, x0);
-        else for (int32_t b = 0; b < kTileRows; b++) finish<TH, TW>(j, sums + b * kRow, row, b, lane0, y0, x0);
+        if (words) for (int32_t b = 0; b < kTileRows; b += kInWord) finish_word(j, TH, TW, sums + b * kRow, kRow, row, b, lane0, y0, x0);
+        else for (int32_t b = 0; b < kTileRows; b++) finish(j, TH, TW, sums + b * kRow, row, b, lane0, y0, x0);
       });
 }

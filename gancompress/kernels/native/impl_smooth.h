@@ -1,4 +1,4 @@
-// Part of impl.h: tanh, sigmoid and x * sigmoid(x), to a few units in the last place.
+// Part of impl.h and impl_bytes.h: tanh, sigmoid and x * sigmoid(x), to a few units in the last place.
 //
 // Polynomials are fitted by us at Chebyshev nodes: that of exp to 1e-8 within half a power of two, that of tanh to 2e-8
 // up to kFlat, below which 1 - exp(-2x) would cancel. What is not a number stays so, and infinities are the limits.

@@ -47,11 +47,21 @@ struct ByteMapJob : MapJob {
   View view;
 };
 
+// A linear layer: out [image][output] = bias + the products in the order of the inputs.
+struct LinearJob {
+  const float* x;       // [images][inputs]
+  const float* weight;  // [tiles of kLanes outputs][inputs][kLanes], zeros behind the last output
+  const float* bias;    // as many as the tiles have
+  float* out;
+  int64_t images, inputs, outputs;
+};
+
 struct ByteKernels {
   // How the kernels sum: products of pairs are added up in 16 bits, so that weights must be given in words (and pairs of
   // words) whose sums fit.
   bool halves;
   int32_t blocks;  // the most rows that are taken together
+  int32_t flat_blocks;  // the same, of one image with its pixels in the lanes
   // 128 where bytes are read as signed ones, so that sums begin at 128 times the weights
   int32_t offset;
   const char* instructions;  // that multiply
@@ -60,6 +70,8 @@ struct ByteKernels {
   void (*conv_lanes)(const ByteJob& job);
   void (*quantize)(const ByteMapJob& job);  // floats to bytes
   void (*sum)(const MapJob& job);           // of maps of both kinds
+  void (*linear)(const LinearJob& job);
+  void (*tanh)(const float* x, int64_t count, float* out);
 };
 
 extern const ByteKernels bytes_baseline;

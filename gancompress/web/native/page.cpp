@@ -126,7 +126,7 @@ WordWeights words_for(const Held& held, const Numbers& n, const int8_t* weight) 
   const std::vector<int32_t> places = kept_of(weight, n.dims);
   WordWeights single = in_words(weight, places, n.dims, n.transpose, 1);
   for (int32_t blocks : {4, 2}) {
-    if (held.mode == GC_FLAT || blocks > isa().bytes->blocks || outputs % blocks != 0) continue;
+    if (blocks > (held.mode == GC_FLAT ? isa().bytes->flat_blocks : isa().bytes->blocks) || outputs % blocks != 0) continue;
     WordWeights some = in_words(weight, places, n.dims, n.transpose, blocks);
     if (static_cast<double>(some.kept) * blocks <= (1 + kMostAdded) * static_cast<double>(single.kept)) return some;
   }
@@ -257,6 +257,8 @@ WEB_EXPORT int32_t web_run(const Held* held, int32_t batch, int32_t input_count,
   const GcRun run{inputs, outputs, affines, output_values, batch, input_count, output_count, affine_count, 1};
   return gc::run_program(*held->program, run);
 }
+
+WEB_EXPORT void web_tanh(const float* x, int32_t count, float* out) { isa().bytes->tanh(x, count, out); }
 
 // BLAKE2b (RFC 7693) of `count` bytes, `size` of them, without a key; `person` is null or sixteen bytes.
 WEB_EXPORT void web_hash(const uint8_t* from, int32_t count, int32_t size, const uint8_t* person, uint8_t* to) {
