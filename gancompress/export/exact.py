@@ -1,8 +1,9 @@
 """What stands between programs in bytes, computed so that every machine rounds it alike.
 
 Sums of bytes are exact. A linear layer ahead of them, or a tanh behind, is not: float32 sums depend on their order, and
-processors have their own tanh. Here each is a fixed order of single float32 operations (:mod:`gancompress.kernels.exact`),
-so that a generator in bytes gives the same images on every processor, and in a web page.
+processors have their own tanh. Here each is a fixed order of single float32 operations
+(:mod:`gancompress.kernels.exact`), so that a generator in bytes gives the same images on every processor, and in a
+web page.
 """
 
 from __future__ import annotations
