@@ -120,28 +120,54 @@ static void finish_flat(const TileJob& j, int32_t row, int32_t q0, int32_t count
   }
 }
 
-template <int NV>
+// Loads across cache lines take twice as long as a product: compilers must not load twice what two products take.
+#if defined(__x86_64__)
+#define GC_KEEP(x) asm("" : "+v"(x))
+#elif defined(__aarch64__)
+#define GC_KEEP(x) asm("" : "+w"(x))
+#else
+#define GC_KEEP(x)
+#endif
+
+// TWINS rows with the same entries at a time: those of output channels side by side.
+template <int TWINS, int NV>
 static void flat_run(const TileJob& j, int32_t q0, int32_t count) {
   const Plan& p = *j.plan;
   const int64_t channel = p.packed_positions;
+  const int32_t phases = p.so_y * p.so_x;
   for (int32_t k = 0; k < p.chunks; k++) {
     const float* packed = j.packed + k * p.chunk * channel + q0;
     const int32_t* ptr = p.ptr + static_cast<int64_t>(k) * (p.rows + 1);
     const bool first = k == 0, last = k + 1 == p.chunks;
     for (int32_t row = j.row0; row < j.row1; row++) {
-      float* acc = j.acc + static_cast<int64_t>(row) * kFlatVectors * VL;
-      const int32_t end = ptr[row + 1];
-      if (ptr[row] == end && !first && !last) continue;
-      vf a[NV];
-      const float b = first && j.bias != nullptr ? j.bias[row / p.rows_of_bias] : 0.0f;
-      GC_UNROLL for (int i = 0; i < NV; i++) a[i] = first ? zero() + b : load(acc + i * VL);
-      for (int32_t t = ptr[row]; t < end; t++) {
-        const float* at = packed + p.off[t];
-        const float w = j.value[t];
-        GC_UNROLL for (int i = 0; i < NV; i++) a[i] += w * load_any(at + i * VL);
+      if (TWINS > 1 && row / phases % TWINS != 0) continue;
+      const int64_t next = static_cast<int64_t>(phases) * kFlatVectors * VL;  // from the sums of a row to its twin's
+      float* const acc = j.acc + static_cast<int64_t>(row) * kFlatVectors * VL;
+      const int32_t begin = ptr[row], count_of = ptr[row + 1] - begin;
+      if (count_of == 0 && !first && !last) continue;
+      vf a[TWINS][NV];
+#define GC_EACH GC_UNROLL for (int u = 0; u < TWINS; u++) GC_UNROLL for (int i = 0; i < NV; i++)
+      if (first) {
+        GC_EACH a[u][i] = zero() + (j.bias != nullptr ? j.bias[(row + u * phases) / p.rows_of_bias] : 0.0f);
+      } else {
+        GC_EACH a[u][i] = load(acc + u * next + i * VL);
       }
-      GC_UNROLL for (int i = 0; i < NV; i++) store(acc + i * VL, a[i]);
-      if (last) finish_flat(j, row, q0, count, acc);
+      const int32_t* off = p.off + begin;
+      const float* value[TWINS];
+      for (int u = 0; u < TWINS; u++) value[u] = j.value + ptr[row + u * phases];
+      for (int32_t t = 0; t < count_of; t++) {
+        const float* at = packed + off[t];
+        float w[TWINS];
+        GC_UNROLL for (int u = 0; u < TWINS; u++) w[u] = value[u][t];
+        GC_UNROLL for (int i = 0; i < NV; i++) {
+          vf x = load_any(at + i * VL);
+          if (TWINS > 1) GC_KEEP(x);
+          GC_UNROLL for (int u = 0; u < TWINS; u++) a[u][i] += w[u] * x;
+        }
+      }
+      GC_EACH store(acc + u * next + i * VL, a[u][i]);
+#undef GC_EACH
+      for (int u = 0; last && u < TWINS; u++) finish_flat(j, row + u * phases, q0, count, acc + u * next);
     }
   }
 }
@@ -151,18 +177,24 @@ static void conv_flat(const TileJob& j) {
   pack_flat(j);
   const int32_t positions = p.th * p.nphx * p.pw;
   const int32_t vectors = (positions + VL - 1) / VL;
-  const int32_t most = GC_REGISTERS >= 32 ? kFlatVectors : kFlatVectors / 2;
+  // So many accumulators that they and what is multiplied fit the registers.
+  const int32_t most = GC_REGISTERS >= 32 ? (p.twins ? 14 : kFlatVectors) : p.twins ? 6 : kFlatVectors / 2;
   const int32_t runs = (vectors + most - 1) / most, even = (vectors + runs - 1) / runs;
   for (int32_t q0 = 0; q0 < positions; q0 += even * VL) {
     const int32_t count = positions - q0 < even * VL ? positions - q0 : even * VL;
-    switch (even) {
-#define GC_RUN(n) case n: flat_run<n>(j, q0, count); break;
-      GC_RUN(1) GC_RUN(2) GC_RUN(3) GC_RUN(4) GC_RUN(5) GC_RUN(6) GC_RUN(7)
+    switch ((p.twins ? 200 : 100) + even) {
+#define GC_RUN(twins, n) case twins * 100 + n: flat_run<twins, n>(j, q0, count); break;
+      GC_RUN(1, 1) GC_RUN(1, 2) GC_RUN(1, 3) GC_RUN(1, 4) GC_RUN(1, 5) GC_RUN(1, 6) GC_RUN(1, 7) GC_RUN(1, 8)
+#if GC_REGISTERS >= 32
+      GC_RUN(1, 9) GC_RUN(1, 10) GC_RUN(1, 11) GC_RUN(1, 12) GC_RUN(1, 13) GC_RUN(1, 14) GC_RUN(1, 15) GC_RUN(1, 16)
+#endif
 #if !defined(GC_WEB)
-      GC_RUN(9) GC_RUN(10) GC_RUN(11) GC_RUN(12) GC_RUN(13) GC_RUN(14) GC_RUN(15) GC_RUN(16)
+      GC_RUN(2, 1) GC_RUN(2, 2) GC_RUN(2, 3) GC_RUN(2, 4) GC_RUN(2, 5) GC_RUN(2, 6)
+#if GC_REGISTERS >= 32
+      GC_RUN(2, 7) GC_RUN(2, 8) GC_RUN(2, 9) GC_RUN(2, 10) GC_RUN(2, 11) GC_RUN(2, 12) GC_RUN(2, 13) GC_RUN(2, 14)
+#endif
 #endif
 #undef GC_RUN
-      default: flat_run<8>(j, q0, count); break;
     }
   }
 }
