@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gancompress.components.registry import METHODS
 from gancompress.errors import RecipeError
 from gancompress.experiment.networks import build_backbone
-from gancompress.recipe.composition import apply_override, without_densities
+from gancompress.recipe.composition import apply_override, without_densities, without_masks
 from gancompress.recipe.identity import run_id
 from gancompress.recipe.load import check_document, load_recipe
 from gancompress.recipe.smoke import fitted
@@ -103,8 +103,8 @@ class CellRecipes:
                 document = apply_override(document, f"{node}.{key}={value}")
         for expression in self._widths(choice, channels):
             document = apply_override(document, expression)
-        if density is None:  # the dense run is one run, whatever densities it is compared with
-            document = without_densities(document)
+        if density is None:  # the dense run is one run, whatever masks it is compared with
+            document = (without_masks if choice.name == "dense" else without_densities)(document)
             if self.base.recipe.training.distillation is not None:  # nor does it learn from a dense run: it is one
                 document = apply_override(document, "training.distillation=null")
         else:

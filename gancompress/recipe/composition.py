@@ -30,6 +30,7 @@ __all__ = [
     "merge",
     "with_short_components",
     "without_densities",
+    "without_masks",
 ]
 
 #: where a recipe names a component whose other keys are the component's own
@@ -136,6 +137,18 @@ def without_densities(document: Document) -> Document:
         path = ("sparsity", *key.split("."))
         if document.value(path) is not None:
             document = apply_override(document, f"{dotted(path)}=null")
+    return document
+
+
+def without_masks(document: Document) -> Document:
+    """Return a recipe that says nothing of how many weights are kept, nor in which units and layers.
+
+    For methods that mask none. Which weights count as prunable stays, since sizes are told of these.
+    """
+    document = without_densities(document)
+    spread = ("allocation", "min_layer_density", "dense")
+    for key in ("pattern", *(f"{network}.{one}" for network in ("generator", "discriminator") for one in spread)):
+        document = document.without(("sparsity", *key.split(".")))
     return document
 
 

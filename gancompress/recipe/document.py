@@ -6,6 +6,7 @@ infinities and NaN are mistakes: none of them has a meaning in a recipe, and eac
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import math
@@ -84,6 +85,15 @@ class Document:
                 return None
             value = value[step]
         return value
+
+    def without(self, path: KeyPath) -> Document:
+        """Return the document without the key at ``path`` and all below it."""
+        if self.value(path) is None:
+            return self
+        data = copy.deepcopy(self.data)
+        node = Document(data, {}).value(path[:-1])
+        del node[path[-1]]
+        return Document(data, {known: mark for known, mark in self.marks.items() if known[: len(path)] != path})
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -31,6 +31,25 @@ def test_dense_is_a_row_once_and_narrow_beside_every_density(tiny: Callable[...,
     assert [row.choice.label for row in bare.rows] == ["dense", "static"]
 
 
+def test_the_dense_run_is_the_same_whatever_masks_it_is_compared_with(tiny: Callable[..., LoadedRecipe]) -> None:
+    def runs(*overrides: str) -> list[str]:
+        grid = build_grid(tiny(*overrides), parse_methods("static"), (0.25,))
+        return [str(row.cells[0].directory) for row in grid.rows]
+
+    dense, *others = runs()
+    for setting in (
+        "generator.allocation=uniform",
+        "generator.dense=[output.*]",
+        "pattern=1x4",
+        "generator.min_layer_density=0.1",
+    ):
+        again, *changed = runs(f"sparsity.{setting}")
+        assert again == dense
+        assert not {*changed} & {*others}
+    assert runs("sparsity.weights=convolutions")[0] != dense  # sizes are told of other weights
+    assert runs("training.batch_size=5")[0] != dense
+
+
 def test_a_method_keeps_the_settings_that_the_recipe_gives_it(tiny: Callable[..., LoadedRecipe]) -> None:
     grid = build_grid(tiny(), parse_methods("dst,dst:growth=random,rigl,gmp:every=5"), narrow=False)
     methods = [row.cells[0].recipe.sparsity.method for row in grid.rows]
