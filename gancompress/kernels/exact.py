@@ -18,7 +18,7 @@ __all__ = ["TiledLinear", "tanh"]
 
 #: outputs of a tile of weights: ``kLanes`` in ``native/isa.h``
 _TILE = 16
-#: below it tanh is a polynomial; as are the numbers of ``_exponential`` and ``tanh``, see ``native/impl_smooth.h``
+#: below it tanh is a polynomial; where that and the other numbers come from stands in ``native/impl_smooth.h``
 _FLAT = 0.625
 
 
@@ -33,9 +33,9 @@ class TiledLinear:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.outputs, self.inputs = weight.shape
         missing = -self.outputs % _TILE
-        columns = pad(weight.detach().float(), (0, 0, 0, missing))
+        columns = pad(weight.detach().to("cpu", torch.float32), (0, 0, 0, missing))
         self._tiles = columns.reshape(-1, _TILE, self.inputs).transpose(1, 2).contiguous()
-        start = columns.new_zeros(self.outputs) if bias is None else bias.detach().float()
+        start = columns.new_zeros(self.outputs) if bias is None else bias.detach().to("cpu", torch.float32)
         self._bias = pad(start, (0, missing))
 
     @property
@@ -45,8 +45,8 @@ class TiledLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features), float32."""
-        points = x.detach().float().reshape(-1, self.inputs).contiguous()
-        out = torch.empty(len(points), self.outputs)
+        points = x.detach().to("cpu", torch.float32).reshape(-1, self.inputs).contiguous()
+        out = torch.empty(len(points), self.outputs, dtype=torch.float32)
         lib = library()
         if lib is None:
             sums = self._bias[: self.outputs].repeat(len(points), 1)
@@ -63,7 +63,7 @@ class TiledLinear:
 
 def tanh(x: Tensor) -> Tensor:
     """Return the tanh of float32 numbers, to a few units in the last place."""
-    x = x.detach().float().contiguous()
+    x = x.detach().to("cpu", torch.float32).contiguous()
     lib = library()
     if lib is not None:
         out = torch.empty_like(x)

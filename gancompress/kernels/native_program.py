@@ -249,7 +249,7 @@ class NativeProgram:
     ) -> tuple[Tensor, ...]:
         """Run it; everything is contiguous float32 on the CPU."""
         batch = inputs[0].shape[0]
-        results = tuple(torch.empty(batch, *value.shape) for value in outputs)
+        results = tuple(torch.empty(batch, *value.shape, dtype=torch.float32) for value in outputs)
         given = [
             (ctypes.c_void_p * len(tensors))(*(t.data_ptr() for t in tensors)) for tensors in (inputs, results, affines)
         ]

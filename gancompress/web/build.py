@@ -29,7 +29,7 @@ TOOLCHAIN = ("ziglang", "0.13.0")
 _HERE = Path(__file__).resolve().parent
 _KERNELS = _HERE.parent / "kernels" / "native"
 _UNITS = ("axis", "bytes_baseline", "conv", "isa_baseline", "plan", "program", "program_bytes", "scratch")
-_EXPORTS = ("add", "alloc", "drop", "free", "tanh", "hash", "new", "run")
+_EXPORTS = ("add", "alloc", "drop", "free", "hash", "new", "run", "tanh")
 _COMPILE = (
     "-target", "wasm32-wasi", "-mcpu=generic+simd128", "-std=c++17", "-g0", "-DGC_WEB", "-DNDEBUG", "-fno-exceptions",
     "-fno-rtti", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-ffunction-sections",

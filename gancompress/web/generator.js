@@ -270,7 +270,8 @@ class Run {
     const table = this.generator.tensors[op.table].values, width = op.shape[0], to = this.floats(out);
     this.labels.forEach((label, i) => to.set(table.subarray(label * width, (label + 1) * width), i * width));
   }
-  // Products and sums rounded to float32 one after the other, as kernels/exact.py says: the same numbers everywhere.
+  // Products and sums rounded to float32 one after the other, as kernels/exact.py says: the same numbers everywhere
+  // (but for the sign of a zero, which no byte knows).
   linear(op, out) {
     const from = this.floats(this.slots[op.of]), to = this.floats(out), rows = op.shape[0], columns = from.length / this.batch;
     const { values, places } = this.generator.tensors[op.weight], bias = op.bias < 0 ? null : this.generator.tensors[op.bias].values;

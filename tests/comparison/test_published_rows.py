@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 VARIANTS = """
 published: [{metric: FID, value: 9, source: text}]
 variants:
-  dense: {sparsity: {method: dense, generator: {density: null}, discriminator: {density: null}}}
+  dense:
+    sparsity: {method: dense, generator: {density: null}, discriminator: {density: null, dense: ["output.*"]}}
+    published: [{metric: FID, value: 7, source: table 1}]
   static-$g:
     axes: {g: [0.25, 0.5]}
     sparsity: {method: static, generator: {density: $g}}
@@ -38,6 +40,8 @@ def test_a_cell_finds_the_figure_of_its_row_whatever_the_seed(tiny_file: Path) -
     figures = {name: [one.value for one in recipe.published] for name, recipe in cells.items() if recipe.published}
     # dst with every: 3 is the file's own row only if its settings are kept, which --methods dst does
     assert figures == {
+        "dense-s0": [7.0],  # layers that no mask touches are those of any dense run
+        "dense-s7": [7.0],
         "static-d0.25-s0": [20.0],
         "static-d0.25-s7": [20.0],
         "dst-d0.25-s0": [9.0],
@@ -63,10 +67,11 @@ def test_table_page_and_json_show_the_figure_beside_the_mean_over_seeds(tiny_fil
     done = compare(
         str(tiny_file), ["static"], densities=0.25, seeds=2, narrow=False, jobs=0, out=tmp_path / "out", progress=False
     )
-    (line,) = (line for line in str(done).splitlines() if "published" in line)
+    dense, line = (line for line in str(done).splitlines() if "published" in line)
+    assert dense.startswith("dense: FID: published 7, here FD[classifier-")
     assert line.startswith("static 0.25: FID: published 20, here FD[classifier-")
     assert " ± " in line
     assert line.endswith("; no known difference of protocol")  # this figure tells nothing of its protocol
-    (row,) = json.loads((done.directory / "compare.json").read_text())["published"]
+    _, row = json.loads((done.directory / "compare.json").read_text())["published"]
     assert (row["method"], row["density"], row["published"], row["source"]) == ("static", 0.25, "20", "table 1")
     assert "Beside what was published" in (done.directory / "compare.html").read_text()

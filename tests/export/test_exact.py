@@ -69,6 +69,21 @@ def test_a_tanh_is_the_same_on_every_instruction_set(monkeypatch: pytest.MonkeyP
     assert torch.equal(exact_tanh(x[:12].reshape(3, 4).T), got[:12].reshape(3, 4).T)
 
 
+def test_results_are_float32_whatever_the_default() -> None:
+    layer, x = nn.Linear(3, 5), torch.randn(2, 3)
+    exact = ExactLinear(layer)
+    want, flat = exact(x), exact_tanh(x)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(exact(x), want)
+        assert torch.equal(exact(x.double()), want)
+        assert torch.equal(exact_tanh(x.double()), flat)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with pytest.raises(NotImplementedError):  # no numbers to read, and no memory to read them from
+        exact_tanh(x.to("meta"))
+
+
 def test_a_graph_computes_so_afterwards() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:

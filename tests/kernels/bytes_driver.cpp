@@ -1,5 +1,6 @@
-// Runs programs of convolutions of bytes, and what stands between them, on every instruction set that the library holds and the machine has, with images
-// laid out in every way, and prints a line for each: name, layout, hash of the result, how many of its numbers differ.
+// Runs programs of convolutions of bytes, and what stands between them, on every instruction set that the library holds and
+// the machine has, with images laid out in every way, and prints a line for each: name, layout, hash of the result, how many of
+// its numbers differ.
 // For machines without Python: see test_bytes_elsewhere.py.
 #include <cstdio>
 #include <cstring>

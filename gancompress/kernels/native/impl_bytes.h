@@ -31,7 +31,7 @@
 #endif
 
 // the same, of one image with its pixels in the lanes
-#if GC_DOT == GC_VNNI || GC_DOT == GC_SDOT
+#if GC_DOT == GC_VNNI || GC_DOT == GC_SDOT || defined(GC_EMULATED)
 #define GC_FLAT_BLOCKS 2
 #else
 #define GC_FLAT_BLOCKS 1
@@ -228,7 +228,8 @@ GC_INLINE Place4 place_of(const ByteJob& j, int32_t row, int32_t b) {
   return {dense, row % own, shuffled / phases, shuffled % phases / j.so_x, shuffled % j.so_x};
 }
 
-// Takes the sums of a tile [th][tw] of one dense row to the output and to the views: of channels that make up no whole words.
+// Takes the sums of a tile [th][tw] of one dense row to the output and to the views: where rows that follow each other make up
+// no whole words, as of three colours or behind a pixel shuffle.
 __attribute__((noinline)) static void finish(const ByteJob& j, int th, int tw, const int32_t* sums, int32_t row, int32_t b, int32_t lane0, int32_t y0, int32_t x0) {
   const Place4 at = place_of(j, row, b);
   const float factor = j.factor[at.dense], shift = j.shifts[at.dense * j.plan->phases() + at.phase], slope = slope_of(j.act, at.c);

@@ -100,7 +100,7 @@ GC_INLINE bool in_words(const ByteJob& j) {
 }
 
 // The same, where `blocks` dense rows at a time are summed: whether rows that follow each other make up whole words.
-constexpr int kMostPhases = 4;
+constexpr int kMostPhases = 4;  // of a stride of 2; their sums stay in the first-level cache
 GC_INLINE bool words_of_rows(const ByteJob& j, int32_t blocks) {
   const int32_t phases = j.plan->phases(), rows = kInWord / (blocks < kInWord ? blocks : kInWord) * phases;
   return phases <= kMostPhases && j.row0 % rows == 0 && j.row1 % rows == 0 && in_words(j);

@@ -121,7 +121,9 @@ static void finish_flat(const TileJob& j, int32_t row, int32_t q0, int32_t count
 }
 
 // Loads across cache lines take twice as long as a product: compilers must not load twice what two products take.
-#if defined(__x86_64__)
+#if defined(GC_EMULATED)  // vectors wider than registers
+#define GC_KEEP(x)
+#elif defined(__x86_64__)
 #define GC_KEEP(x) asm("" : "+v"(x))
 #elif defined(__aarch64__)
 #define GC_KEEP(x) asm("" : "+w"(x))

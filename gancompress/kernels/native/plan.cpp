@@ -158,6 +158,7 @@ Plan* make_plan(const uint8_t* mask, const PlanShape& s, const Isa* isa) {
   if (dense_out % s.groups != 0 || p.in_channels % s.groups != 0 || p.rows != dense_out * p.rows_of_bias) return nullptr;
   p.pairs = s.pairs;
   const int64_t dense = static_cast<int64_t>(s.dim0) * s.dim1 * s.kh * s.kw, kept = std::count_if(mask, mask + dense, [](uint8_t m) { return m != 0; });
+  // Flat, loads cross cache lines: sharing them pays with any number of entries. Pages do without, for their size.
   p.twins = (s.flat ? kTrains && s.blocks == 1 : s.pairs == 2 && kept >= kEntriesOfTwins * p.rows) && rows_are_twins(mask, s);
   p.unit = s.flat || s.in_lanes ? 1 : isa->lanes;
   const Tile tile = s.flat ? Tile{s.grid_h, s.grid_w} : s.tile_h > 0 ? Tile{s.tile_h, s.tile_w} : p.kind == kWeights ? choose_weight_region(s) : choose_tile(s, *isa, p.twins);

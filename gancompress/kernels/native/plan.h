@@ -35,7 +35,7 @@ struct Plan {
   int32_t so_y = 1, so_x = 1, si_y = 1, si_x = 1;
   int32_t rows_of_bias = 1;      // rows that share an element of the bias
   int32_t pairs = 1;             // 2: two input channels of the dense weight are one here, a word of two bf16
-  bool twins = false;            // of pairs, and flat: output channels 2i and 2i+1 have the same entries, and share what they read
+  bool twins = false;            // of pairs, and flat in float32: output channels 2i and 2i+1 have the same entries, and share what they read
   int32_t unit = 1;              // floats per packed position: the lanes of the ISA, or 1 for one image
   int32_t th = 1, tw = 1;        // register tile (flat: the whole grid), in positions of the output grid
   int32_t gy = 1, gx = 1;        // tiles of a packed region
