@@ -1,4 +1,4 @@
-"""What a comparison found, in sentences: the first method that is no baseline against every baseline."""
+"""What a comparison found, in sentences: in each kind of values, the first method that is no baseline against all."""
 
 from __future__ import annotations
 
@@ -29,23 +29,30 @@ def group_words(grid: Grid, group: float | None) -> str:
 
 
 def verdicts(results: Results, rows: Sequence[RowResult]) -> list[str]:
-    """Return a sentence for every group and baseline of the same values, about the first method that is none."""
-    first = next((row for row in rows if not row.baseline), None)
-    if first is None:
-        return []
-    values = first.method.partition(":values=")[2]
-    baselines = {row.method for row in rows if row.baseline and row.method.partition(":values=")[2] == values}
-    found = [
-        one
-        for one in differences(rows, results.primary, higher=results.higher)
-        if one.method == first.method and one.against in baselines
-    ]
-    fewest = min((len(one.seeds) for one in found), default=FEWEST)
-    if fewest < FEWEST:
-        others = " and ".join(dict.fromkeys(one.against for one in found))
-        count = f"{fewest} seed{'s' if fewest != 1 else ''}"
-        return [f"No verdict on {first.method} against {others}: {count}, and {FEWEST} are the fewest for one."]
-    return [f"{group_words(results.grid, one.group)}, {_sentence(results, one)}" for one in found]
+    """Return a sentence for every group and baseline of the same values, about the first method in these values."""
+    firsts: dict[str, RowResult] = {}
+    for row in rows:
+        if not row.baseline:
+            firsts.setdefault(_values_of(row), row)
+    all_found = differences(rows, results.primary, higher=results.higher)
+    sentences = []
+    for values, first in firsts.items():
+        baselines = {row.method for row in rows if row.baseline and _values_of(row) == values}
+        found = [one for one in all_found if one.method == first.method and one.against in baselines]
+        fewest = min((len(one.seeds) for one in found), default=FEWEST)
+        if fewest < FEWEST:
+            others = " and ".join(dict.fromkeys(one.against for one in found))
+            count = f"{fewest} seed{'s' if fewest != 1 else ''}"
+            sentences.append(
+                f"No verdict on {first.method} against {others}: {count}, and {FEWEST} are the fewest for one."
+            )
+        else:
+            sentences += [f"{group_words(results.grid, one.group)}, {_sentence(results, one)}" for one in found]
+    return sentences
+
+
+def _values_of(row: RowResult) -> str:
+    return row.method.partition(":values=")[2]
 
 
 def _sentence(results: Results, one: Difference) -> str:

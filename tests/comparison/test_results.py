@@ -340,7 +340,12 @@ def test_verdicts_are_words_with_their_interval() -> None:
             for seed, one in enumerate(values)
         )
         nothing = dict.fromkeys(field.name for field in dataclasses.fields(RowResult))
-        told = {"method": method, "density": density, "cells": cells, "baseline": method in ("dense", "narrow")}
+        told = {
+            "method": method,
+            "density": density,
+            "cells": cells,
+            "baseline": method.partition(":")[0] in ("dense", "narrow"),
+        }
         return RowResult(**{**nothing, **told, "target": target})  # type: ignore[arg-type]
 
     plan = Plan("latency", 16, {}, ())
@@ -356,6 +361,16 @@ def test_verdicts_are_words_with_their_interval() -> None:
     )
     assert narrow.startswith("At 0.25 ms an image, dst is better than narrow: FD differs by -2, 95 % interval -2.")
     assert "5 seeds" in narrow
+    in_bytes = [
+        row("narrow:values=int8", [2.0, 2.2, 2.1, 1.9, 2.0], 1.0, 0.25),
+        row("dst:values=int8", [3.0, 3.1, 3.2, 2.9, 3.0], 0.4, 0.25),
+        row("static:values=int8", [9.0] * 5, 0.4, 0.25),  # the first of its values speaks
+    ]
+    *first, of_bytes = verdicts(results, [*rows, *in_bytes])
+    assert [one.partition(":")[0] for one in first] == [one.partition(":")[0] for one in (dense, narrow)]
+    assert of_bytes.startswith(
+        "At 0.25 ms an image, dst:values=int8 is worse than narrow:values=int8: FD differs by +1"
+    )
     close = [*rows[:2], row("dst", [4.0, 6.2, 5.1, 4.9, 5.0], 0.2, 0.25)]
     assert "dst and narrow cannot be told apart: FD differs by +0" in verdicts(results, close)[1]
     assert verdicts(results, [row("dense", [1.0], None, None), row("dst", [2.0], 0.2, 0.25)]) == [
