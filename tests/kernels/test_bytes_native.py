@@ -186,12 +186,12 @@ def test_which_weights_are_computed_some_outputs_at_a_time(isa):
     net = Program((8, 5, 5))
     held = net.quantize(net.input, Quantized(0.02))
 
-    def blocks(outputs, inputs, size=32, mode=FLAT, most=1, **options):
+    def blocks(outputs, inputs, size=32, mode=FLAT, most=1, side_by_side=True, **options):
         scales = torch.ones(size)
         weight, mask = in_blocks(size, 8 // options.get("groups", 1), 3, 3, outputs=outputs, inputs=inputs)
         net.conv(held, weight, mask, weight_scale=scales, **options)
         step = net._steps[-1]
-        return words_of(step, together(step, mode, most)).blocks
+        return words_of(step, together(step, mode, most, side_by_side=side_by_side)).blocks
 
     assert [blocks(16, 4), blocks(16, 1), blocks(16, 4, groups=2)] == [16, 16, 16]
     assert [blocks(1, 4), blocks(4, 4), blocks(8, 4, 24), blocks(16, 4, 64, shuffle=2)] == [1, 1, 1, 1]
@@ -203,6 +203,7 @@ def test_which_weights_are_computed_some_outputs_at_a_time(isa):
         16,
     ]
     assert blocks(16, 4, 64, shuffle=2, **by_two) == 2
+    assert blocks(16, 4, side_by_side=False, **by_two) == 2  # where two are faster than sixteen
     by_four = {"mode": BATCH, "most": 4}
     assert [blocks(16, 4, **by_four), blocks(2, 4, **by_four)] == [4, 2]
     matrices = {"mode": BATCH, "most": 16}

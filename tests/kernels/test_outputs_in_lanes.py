@@ -75,3 +75,4 @@ def test_only_weights_in_blocks_are_computed_so():
     for density, pays in ((0.08, False), (0.3, True)):  # on a large map
         net.conv(net.inputs[1], *blocks(1600, 4, 3, 3, density=density))
         assert _in_blocks(net._steps[-1]) is pays
+        assert not _in_blocks(net._steps[-1], sharing=True)
