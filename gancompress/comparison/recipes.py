@@ -11,7 +11,6 @@ from gancompress.experiment.networks import build_backbone
 from gancompress.recipe.composition import apply_override, without_densities, without_masks
 from gancompress.recipe.identity import run_id
 from gancompress.recipe.load import check_document, load_recipe
-from gancompress.recipe.schema import SparsityConfig
 from gancompress.recipe.smoke import fitted
 
 if TYPE_CHECKING:
@@ -162,21 +161,21 @@ def _published_rows(base: LoadedRecipe) -> list[Recipe]:
         return []
     file = str(base.files[0])
     addresses = [file, *(f"{file}@{variant}" for variant in base.variants)]
-    return [row for address in addresses if (row := load_recipe(address, base.overrides).recipe).published]
+    loaded = [load_recipe(address, base.overrides) for address in addresses]
+    return [_as_compared(row) for row in loaded if row.recipe.published]
+
+
+def _as_compared(row: LoadedRecipe) -> Recipe:
+    """Return a row's recipe, a dense one as its cell is."""
+    if row.recipe.sparsity.method.name != "dense":
+        return row.recipe
+    return row.recipe.model_copy(update={"sparsity": check_document(without_masks(row.document)).sparsity})
 
 
 def _with_published(recipe: Recipe, rows: Sequence[Recipe]) -> Recipe:
     """Return a cell's recipe with the figures of the row that it is, whatever its seed, and without any other's."""
     identity = run_id(recipe)
     for row in rows:
-        row = _without_masks(row) if row.sparsity.method.name == "dense" else row
         if run_id(row.model_copy(update={"seed": recipe.seed})) == identity:
             return recipe.model_copy(update={"published": row.published, "changed": row.changed})
     return recipe.model_copy(update={"published": (), "changed": ()})
-
-
-def _without_masks(recipe: Recipe) -> Recipe:
-    """Return a dense recipe as its cell is: see ``recipe.composition.without_masks``."""
-    kept = recipe.sparsity
-    whole = SparsityConfig(method=kept.method, weights=kept.weights, moments=kept.moments, check_every=kept.check_every)
-    return recipe.model_copy(update={"sparsity": whole})

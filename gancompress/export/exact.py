@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gancompress.kernels.exact import TiledLinear, tanh
+from gancompress.kernels.exact import TiledLinear, exact_tanh
 
 if TYPE_CHECKING:
     from torch import fx
@@ -39,11 +39,6 @@ class ExactLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features), float32."""
         return self._tiled(x)
-
-
-def exact_tanh(x: Tensor) -> Tensor:
-    """Return the tanh as float32, to a few units in the last place, the same on every machine."""
-    return tanh(x)
 
 
 def compute_exactly(graph: fx.GraphModule) -> None:

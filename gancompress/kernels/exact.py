@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 
 from gancompress.kernels.native_library import LinearArgs, library
 
-__all__ = ["TiledLinear", "tanh"]
+__all__ = ["TiledLinear", "exact_tanh"]
 
 #: outputs of a tile of weights: ``kLanes`` in ``native/isa.h``
 _TILE = 16
@@ -61,8 +61,8 @@ class TiledLinear:
         return out.reshape(*x.shape[:-1], self.outputs)
 
 
-def tanh(x: Tensor) -> Tensor:
-    """Return the tanh of float32 numbers, to a few units in the last place."""
+def exact_tanh(x: Tensor) -> Tensor:
+    """Return the tanh as float32, to a few units in the last place, the same on every machine."""
     x = x.detach().to("cpu", torch.float32).contiguous()
     lib = library()
     if lib is not None:
