@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from gancompress.api.outcomes import ComparisonOutcome
     from gancompress.comparison.folder import ComparisonFolder
     from gancompress.comparison.grid import Grid
+    from gancompress.comparison.plan import Plan
     from gancompress.comparison.runner import Outcome, Runner
     from gancompress.comparison.seeds import AutoSeeds
     from gancompress.data.base import Dataset
@@ -107,11 +110,16 @@ def compare(
             values=values if isinstance(values, str) else ",".join(values),
             batch=batch,
             force=force,
+            pilots=at_once,
+            progress=progress,
         )
         return dataclasses.replace(planned, noise=noise, player=player)
 
+    def at_once(jobs_at_once: int) -> Runner:
+        return InThisProcess() if jobs == 0 else LocalProcesses(jobs_at_once)
+
     def runner(planned: PlannedComparison) -> Runner:
-        return InThisProcess() if jobs == 0 else LocalProcesses(planned.jobs)
+        return at_once(planned.jobs)
 
     if auto is not None:
         outcome, ended = run_seeds(auto, plan, runner, progress)
@@ -209,10 +217,14 @@ def plan_comparison(
     batch: int = 16,
     force: bool = False,
     say: Callable[[str], None] = lambda _: None,
+    pilots: Callable[[int], Runner] | None = None,
+    progress: bool | Watcher = True,
 ) -> PlannedComparison:
     """Lay out a comparison as it is typed, and check every run of it as far as that goes without training.
 
-    What generators cost is measured here where that is held equal, unless it was before; ``say`` is told of it.
+    What generators cost is measured here where that is held equal, unless it was before; ``say`` is told of it. Where
+    it depends on what is learned, ``pilots`` makes what trains a run of the row, so many at once; without it the row
+    is fitted with masks that are drawn.
 
     Raises:
         GancompressError: the first thing that is wrong.
@@ -242,18 +254,50 @@ def plan_comparison(
     dataset = build_dataset(base.recipe)
     check_networks(base.recipe, build_architecture(base.recipe, dataset.spec), device_of(base.recipe))
     choices = multiplied(choices, wide, exported)
+    wished = 1 if device_of(base.recipe).type == "cuda" else min(4, cores())
+
+    def lay_out(plan: Plan | None, seeds: Sequence[int] = chosen) -> Grid:
+        return build_grid(base, choices, asked, seeds, held, narrow=narrow, dataset=dataset, plan=plan)
+
     plan = None
     if held.cost is not None:
-        from gancompress.comparison.shipped import find_plan
+        from gancompress.comparison.planning import Planning
 
-        plan = find_plan(
-            base, choices, asked, held, dataset.spec, out, narrow=narrow, batch=batch, force=force, say=say
-        )
-    grid = build_grid(base, choices, asked, chosen, held, narrow=narrow, dataset=dataset, plan=plan)
-    wished = 1 if device_of(base.recipe).type == "cuda" else min(4, cores())
+        request = Planning(base, choices, asked, held, dataset.spec, out, narrow, batch, force, say)
+        plan = request.find()
+        if pilots is not None:
+            plan = request.learn(
+                plan,
+                lambda found: lay_out(found, chosen[:1]),
+                pilots(jobs or wished),
+                partial(_watching, dataset, progress),
+            )
+    grid = lay_out(plan)
     return PlannedComparison(
         grid, ComparisonFolder.of(out, grid), dataset, max(1, min(jobs or wished, len(grid.cells))), batch, force
     )
+
+
+@contextlib.contextmanager
+def _watching(
+    dataset: Dataset[Any], progress: bool | Watcher, grid: Grid, folder: ComparisonFolder
+) -> Iterator[Watcher]:
+    """Yield what is told of a grid's runs, once what all of them are evaluated with is there."""
+    from gancompress.evaluation.extractors import build_extractor
+    from gancompress.experiment.acceleration import device_of
+    from gancompress.progress import ComparisonProgress, Silent
+
+    # trained or loaded once, rather than in every process at the same time
+    dataset.prepare()
+    build_extractor(grid.base.evaluation.extractor, dataset, device=device_of(grid.base))
+    if progress is not True:
+        yield Silent() if progress is False else progress
+        return
+    shown = ComparisonProgress(grid, folder)
+    try:
+        yield shown
+    finally:
+        shown.end()
 
 
 def run_comparison(
@@ -273,28 +317,18 @@ def run_comparison(
     from gancompress.comparison.results import collect
     from gancompress.comparison.runner import run_missing
     from gancompress.comparison.shipping import evaluate_exported, ship
-    from gancompress.evaluation.extractors import build_extractor
-    from gancompress.experiment.acceleration import device_of
-    from gancompress.progress import ComparisonProgress, Silent
+    from gancompress.progress import ComparisonProgress
     from gancompress.report.comparison import build_comparison, shown_generators
     from gancompress.report.player import NOTE
 
     grid, folder = planned.grid, planned.folder
     folder.open(grid)
-    # What all runs are evaluated with is trained or loaded once, rather than in every process at the same time.
-    planned.dataset.prepare()
-    build_extractor(grid.base.evaluation.extractor, planned.dataset, device=device_of(grid.base))
-    shown = ComparisonProgress(grid, folder) if progress is True else None
-    told = shown or (Silent() if isinstance(progress, bool) else progress)
-    say = shown.message if shown is not None else lambda _: None
-    try:
+    with _watching(planned.dataset, progress, grid, folder) as told:
+        say = told.message if isinstance(told, ComparisonProgress) else lambda _: None
         ended = run_missing(folder, grid.cells, runner, told)
         evaluate_exported(grid, folder, planned.dataset, say)
         ship(grid, folder, planned.batch, force=planned.force, say=say)
         measure_noise(grid, folder, planned.dataset, planned.noise, say)
-    finally:
-        if shown is not None:
-            shown.end()
     results = collect(grid, folder)
     if planned.player:
         for _, run in shown_generators(results):  # of runs in this process, and of earlier versions

@@ -117,7 +117,7 @@ def compare(
 
     auto = parse_auto(seeds, until)
 
-    def plan(seeds: str) -> PlannedComparison:
+    def plan(seeds: str, pilots: Callable[[int], Runner] | None = None) -> PlannedComparison:
         planned = plan_comparison(
             recipe or recipe_option or "compare_digits",
             methods,
@@ -134,19 +134,20 @@ def compare(
             batch=batch,
             force=force,
             say=lambda text: typer.echo(text, err=True),
+            pilots=pilots,
         )
         return dataclasses.replace(
             planned, command=shlex.join(["gancompress", *sys.argv[1:]]), noise=noise, player=player
         )
 
-    def runner(planned: PlannedComparison) -> Runner:
-        return _runner(executor, planned.jobs, settings)
+    def runner(at_once: int) -> Runner:
+        return _runner(executor, at_once, settings)
 
     if dry_run:
         planned = plan(seeds if auto is None else str(FEWEST))
         _show_plan(planned.grid, planned.folder, planned.jobs)
         return
-    _run(plan, seeds, auto, runner)
+    _run(lambda seeds: plan(seeds, runner), seeds, auto, lambda planned: runner(planned.jobs))
 
 
 def _cluster_settings(items: list[str] | None, executor: ExecutorName) -> dict[str, Any]:
@@ -214,6 +215,7 @@ class _FailedCellsError(GancompressError):
 
 
 def _show_plan(grid: Grid, folder: ComparisonFolder, jobs: int) -> None:
+    from gancompress.comparison.pilots import unsettled
     from gancompress.comparison.timing import estimate
     from gancompress.progress import duration
     from gancompress.report.held import held_equal, planned_texts
@@ -251,6 +253,12 @@ def _show_plan(grid: Grid, folder: ComparisonFolder, jobs: int) -> None:
     )
     if not exact:
         typer.echo("estimate: what is kept in which layer depends on what is learned; the table at the end counts it")
+    if waiting := unsettled(grid):
+        names = ", ".join(dict.fromkeys(row.choice.label for row in waiting.values()))
+        typer.echo(
+            f"{names}: measured with masks that are drawn; a run is trained first, and the density fitted again if its "
+            "generator costs something else"
+        )
     for message in grid.messages:
         typer.echo(f"note: {message}")
     found = estimate(grid, folder, jobs)

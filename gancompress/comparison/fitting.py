@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from gancompress.comparison.grid import about, split
@@ -19,12 +18,15 @@ from gancompress.errors import GancompressError, RecipeError, RunError
 from gancompress.methods.base import Method
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
     from gancompress.comparison.choices import HeldEqual, MethodChoice
     from gancompress.data.base import ImageSpec
     from gancompress.recipe.load import LoadedRecipe
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["Candidate", "Cost", "Meter", "make_plan", "steer"]
+__all__ = ["Candidate", "Cost", "Found", "Knob", "Meter", "contested", "make_plan", "steer", "steered"]
 
 #: how near a cost is to its target before no other is tried, and how many are
 _NEAR, _TRIES = 0.03, 12
@@ -49,12 +51,13 @@ class Cost(NamedTuple):
     runtime: str = ""
 
 
-#: Measures generators side by side, in order. A :class:`~gancompress.errors.RecipeError` says that one keeps too few
-#: weights to be built, a :class:`~gancompress.errors.RunError` that the machine is too loaded to measure.
-Meter: TypeAlias = Callable[[Sequence[Candidate]], list[Cost]]
+#: Measures generators side by side, in order: candidates as they are drawn, or files that were exported. A
+#: :class:`~gancompress.errors.RecipeError` says that one keeps too few weights to be built, a
+#: :class:`~gancompress.errors.RunError` that the machine is too loaded to measure.
+Meter: TypeAlias = "Callable[[Sequence[Candidate | Path]], list[Cost]]"
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """What was tried, and what it costs."""
 
     position: int
@@ -63,7 +66,7 @@ class _Found(NamedTuple):
 
 def steer(
     target: float, guess: int, limits: tuple[int, int], measure: Callable[[int], Cost | None], near: float = _NEAR
-) -> _Found | None:
+) -> Found | None:
     """Return the position whose cost is nearest to a target, of those that were tried; costs grow with the position.
 
     Args:
@@ -78,12 +81,12 @@ def steer(
     """
     low: tuple[int, float] = (limits[0] - 1, 0.0)
     high: tuple[int, float] | None = None
-    best: _Found | None = None
+    best: Found | None = None
     at = min(max(guess, limits[0]), limits[1])
     for attempt in range(1, _TRIES + 1):
         cost = measure(at)
         if cost is not None and (best is None or abs(cost.amount - target) < abs(best.cost.amount - target)):
-            best = _Found(at, cost)
+            best = Found(at, cost)
         amount = cost.amount if cost is not None else 0.0
         if abs(amount / target - 1) <= near:
             break
@@ -106,7 +109,7 @@ def steer(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Knob:
+class Knob:
     """What is turned to make a row's generator cheaper: its density, or the width of one without masks."""
 
     recipes: CellRecipes
@@ -115,6 +118,7 @@ class _Knob:
 
     @property
     def fits_width(self) -> bool:
+        """Whether it is the width that is turned."""
         return type(self).of_width(self.choice)
 
     @staticmethod
@@ -124,12 +128,14 @@ class _Knob:
         return not kind.sparsifies and kind.width is not Method.width
 
     def limits(self) -> tuple[int, int]:
+        """Return the smallest and the largest position."""
         if not self.fits_width:
             return 1, round(1 / _STEP)
         width = self.recipes.width()
         return 1, _WIDEST * width.channels // width.multiple
 
     def guess(self, density: float) -> int:
+        """Return the position of a generator that keeps about as many weights as masks of a density do."""
         if not self.fits_width:
             return round(density / _STEP)
         width = self.recipes.width()
@@ -141,7 +147,18 @@ class _Knob:
             return round(position * _STEP, 4), None
         return 1.0, position * self.recipes.width().multiple
 
+    def position(self, row: PlannedRow) -> int:
+        """Return where a planned row stands, about."""
+        if row.channels is not None:
+            return row.channels // self.recipes.width().multiple
+        return self.guess(1.0 if row.density is None else row.density)
+
+    def text(self, position: int) -> str:
+        """Return what a position is, in words."""
+        return _text(*self.setting(position))
+
     def candidate(self, position: int) -> Candidate:
+        """Return the generator at a position."""
         density, channels = self.setting(position)
         return Candidate(self.recipes.of(self.choice, density, self.seed, channels=channels), self.choice.values)
 
@@ -182,11 +199,11 @@ def make_plan(
     recipes, seed = CellRecipes(base, image), base.recipe.seed
     dense, contenders = split(methods, narrow=narrow)
     for choice in contenders:
-        if not (METHODS.get(choice.name).sparsifies or _Knob.of_width(choice)):
+        if not (METHODS.get(choice.name).sparsifies or Knob.of_width(choice)):
             raise RecipeError(
                 f"{choice.label} has neither a density nor a width that its {held.cost} could be steered by"
             )
-    first = next((choice for choice in contenders if METHODS.get(choice.name).sparsifies), contenders[0])
+    first = contested(contenders)
     asked = tuple(densities) or (() if held.amount is not None else recipes.own_densities())
     unit = "ms" if held.cost == "latency" else "bytes"
     targets: list[tuple[float, float]] = []  # of every group: density to begin at, and what it is to cost
@@ -194,7 +211,7 @@ def make_plan(
         targets = [(asked[0] if asked else 0.1, held.amount)]
     else:
         for density in asked:
-            knob = _Knob(recipes, first, seed)
+            knob = Knob(recipes, first, seed)
             with_density = knob.candidate(knob.guess(density)) if knob.fits_width else None
             candidate = with_density or Candidate(recipes.of(first, density, seed), first.values)
             cost = _measured(meter, candidate, f"{first.label} at density {density:g}")
@@ -205,16 +222,15 @@ def make_plan(
     ]
     for guess, target in targets:
         for choice in contenders:
-            knob = _Knob(recipes, choice, seed)
+            knob = Knob(recipes, choice, seed)
             if choice == first and held.amount is None and not knob.fits_width:
                 density, channels = guess, None
                 candidate = Candidate(recipes.of(choice, density, seed), choice.values)
             else:
-                found = _steered(choice, knob, target, knob.guess(guess), meter, unit)
+                found = steered(choice, knob, target, knob.guess(guess), meter, unit)
                 density, channels = knob.setting(found.position)
                 candidate = knob.candidate(found.position)
-            what = f"density {density:g}" if channels is None else f"{channels} channels"
-            say(f"{choice.label}: {what} for {target:.4g} {unit}")
+            say(f"{choice.label}: {_text(density, channels)} for {target:.4g} {unit}")
             planned.append((choice, target, density, channels, candidate))
     # all rows once more, side by side: the costs that are kept
     costs = meter([candidate for *_, candidate in planned])
@@ -236,6 +252,16 @@ def make_plan(
     return Plan(held.cost, batch, this_machine(), tuple(rows))
 
 
+def contested(methods: Sequence[MethodChoice]) -> MethodChoice:
+    """Return the method whose cost all others are to have: the first with masks, else the first that is not dense."""
+    others = [choice for choice in methods if choice.name != "dense"]
+    return next((choice for choice in others if METHODS.get(choice.name).sparsifies), others[0])
+
+
+def _text(density: float, channels: int | None) -> str:
+    return f"density {density:g}" if channels is None else f"{channels} channels"
+
+
 def _measured(meter: Meter, candidate: Candidate, where: str) -> Cost:
     try:
         return meter([candidate])[0]
@@ -243,7 +269,7 @@ def _measured(meter: Meter, candidate: Candidate, where: str) -> Cost:
         raise about(where, error) from error
 
 
-def _steered(choice: MethodChoice, knob: _Knob, target: float, guess: int, meter: Meter, unit: str) -> _Found:
+def steered(choice: MethodChoice, knob: Knob, target: float, guess: int, meter: Meter, unit: str) -> Found:
     """Return the position of a knob that costs what is wanted.
 
     Raises:
@@ -263,10 +289,8 @@ def _steered(choice: MethodChoice, knob: _Knob, target: float, guess: int, meter
         raise about(choice.label, said[-1])
     if abs(found.cost.amount / target - 1) <= FARTHEST:
         return found
-    density, channels = knob.setting(found.position)
     what = "width" if knob.fits_width else "density"
-    nearest = f"density {density:g}" if channels is None else f"{channels} channels"
     raise RecipeError(
-        f"{choice.label}: no {what} costs {target:.4g} {unit}; the nearest, {nearest}, costs "
+        f"{choice.label}: no {what} costs {target:.4g} {unit}; the nearest, {knob.text(found.position)}, costs "
         f"{found.cost.amount:.4g} {unit}"
     )

@@ -10,6 +10,7 @@
         compare.json  compare.csv  cells.csv  compare.html
       runs/<cell>-<id>/       an ordinary run directory each
       plans/<name>-<id>.json  what generators were found to cost before training, where that is held equal
+      plans/<name>-<id>/      recipes and logs of the runs that were trained to find it, where masks decide
 
 Runs lie beside the comparisons: another seed, method or density is another comparison, and the runs that both ask for,
 which their recipes name, are trained once.
@@ -39,10 +40,20 @@ _RECORD = "comparison.json"
 
 
 class ComparisonFolder:
-    """Paths and files of one comparison; :meth:`open` makes the directory."""
+    """Paths and files of one comparison; :meth:`open` makes the directory.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the directory.
+        runs: of the run directories; default: ``runs`` beside it.
+
+    Attributes:
+        path: the directory.
+        runs: of the run directories, shared with the comparisons beside this one.
+    """
+
+    def __init__(self, path: Path, runs: Path | None = None) -> None:
         self.path = path
+        self.runs = path.parent / "runs" if runs is None else runs
 
     @classmethod
     def of(cls, root: Path, grid: Grid) -> ComparisonFolder:
@@ -71,11 +82,6 @@ class ComparisonFolder:
     def cells(self) -> Path:
         """Directory of the recipes and logs."""
         return self.path / "cells"
-
-    @property
-    def runs(self) -> Path:
-        """Directory of the run directories, shared with the comparisons beside this one."""
-        return self.path.parent / "runs"
 
     def recipe_path(self, cell: Cell) -> Path:
         """Return the file of a cell's recipe."""

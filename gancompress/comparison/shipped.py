@@ -18,11 +18,8 @@ from gancompress.backbones.base import prunable_weights
 from gancompress.bench.engines import ready
 from gancompress.bench.infer import dense_engines, random_masks
 from gancompress.bench.timing import alternate, keep_memory, ratios, with_threads
-from gancompress.comparison.fitting import Candidate, Cost, make_plan
-from gancompress.comparison.grid import split
-from gancompress.comparison.plan import plan_path, read_plan, write_plan
+from gancompress.comparison.fitting import Candidate, Cost
 from gancompress.comparison.price import final_masks
-from gancompress.comparison.recipes import CellRecipes
 from gancompress.components.registry import METHODS
 from gancompress.errors import RecipeError, RunError
 from gancompress.experiment.networks import build_architecture, build_networks
@@ -42,15 +39,13 @@ if TYPE_CHECKING:
     from gancompress.architecture.description import Architecture
     from gancompress.backbones.base import Generator
     from gancompress.bench.timing import Ratio
-    from gancompress.comparison.choices import HeldEqual, MethodChoice
-    from gancompress.comparison.plan import Plan
+    from gancompress.comparison.fitting import Meter
     from gancompress.data.base import ImageSpec
     from gancompress.experiment.networks import Networks
     from gancompress.export.packed import Values
-    from gancompress.recipe.load import LoadedRecipe
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["NOISIEST", "OURS", "Clock", "Scales", "Untrained", "find_plan", "measuring"]
+__all__ = ["NOISIEST", "OURS", "Clock", "Scales", "Untrained", "measuring"]
 
 OURS = "gancompress"
 #: how unsure the median of the times of a generator may be, as a share of it, to be believed
@@ -221,57 +216,9 @@ def _unsure(measured: Ratio, count: int) -> float:
 
 
 @contextlib.contextmanager
-def measuring(
-    cost: str, yardstick: Candidate, image: ImageSpec, batch: int, *, force: bool = False
-) -> Iterator[Callable[[Sequence[Candidate]], list[Cost]]]:
-    """Yield what measures candidates in ``latency`` or ``bytes``."""
+def measuring(cost: str, yardstick: Candidate, image: ImageSpec, batch: int, *, force: bool = False) -> Iterator[Meter]:
+    """Yield what measures candidates, or exported files, in ``latency`` or ``bytes``."""
     with tempfile.TemporaryDirectory() as folder:
         untrained = Untrained(Path(folder), image)
         clock = Clock(untrained.file(yardstick), batch, force) if cost == "latency" else Scales()
-        yield lambda candidates: clock([untrained.file(candidate) for candidate in candidates])
-
-
-def find_plan(
-    base: LoadedRecipe,
-    methods: Sequence[MethodChoice],
-    densities: Sequence[float],
-    held: HeldEqual,
-    image: ImageSpec,
-    root: Path,
-    *,
-    narrow: bool,
-    batch: int,
-    force: bool = False,
-    say: Callable[[str], None] = lambda _: None,
-) -> Plan:
-    """Return the plan that was made of the same request, or make and keep one.
-
-    Args:
-        base: as for :func:`~gancompress.comparison.fitting.make_plan`, as are the others.
-        methods: what is compared.
-        densities: of the first method.
-        held: what is held equal.
-        image: of the data.
-        root: directory of comparisons.
-        narrow: compare with a narrow dense network too.
-        batch: images of a call that is timed.
-        force: believe times however they spread.
-        say: told what is measured.
-
-    Raises:
-        RecipeError: a method cannot cost what it should.
-        RunError: the machine is too loaded to measure, or the plan that is there is of another one.
-    """
-    assert held.cost is not None
-    dense, others = split(methods, narrow=narrow)
-    path = plan_path(root, base.recipe, [*dense, *others], densities, held, batch)
-    plan = read_plan(path)
-    if plan is None:
-        say(f"measuring which generators have the same {held.cost}")
-        yardstick = Candidate(CellRecipes(base, image).of(dense[0], None, base.recipe.seed), dense[0].values)
-        with measuring(held.cost, yardstick, image, batch, force=force) as meter:
-            plan = make_plan(
-                base, methods, densities, held, image, meter, narrow=narrow, batch=batch, force=force, say=say
-            )
-        write_plan(path, plan)
-    return plan
+        yield lambda several: clock([one if isinstance(one, Path) else untrained.file(one) for one in several])

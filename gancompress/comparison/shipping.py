@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from gancompress.data.base import Dataset
     from gancompress.export.packed import Values
 
-__all__ = ["evaluate_exported", "ship"]
+__all__ = ["evaluate_exported", "exported_file", "ship"]
 
 
-def _exported(folder: ComparisonFolder, cell: Cell, values: str) -> Path:
+def exported_file(folder: ComparisonFolder, cell: Cell, values: str) -> Path:
     """Write the generator of a finished run into a file, unless it is there already."""
     run = open_run(folder.run_path(cell))
     path = folder.run_path(cell) / "export" / file_name(values)
@@ -68,7 +68,7 @@ def _evaluate(
     if read_exported(run.directory.path, step, values) is not None:
         return
     say(f"evaluating {cell.name} with the values {values}")
-    path = _exported(folder, cell, values)
+    path = exported_file(folder, cell, values)
     network = compiled_file(path)
     # norms are merged into the weights with their running averages, spectral norms with what they divide by
     config = run.recipe.evaluation.model_copy(update={"batch_norm": "running", "weights": "ema"})
@@ -101,7 +101,7 @@ def ship(grid: Grid, folder: ComparisonFolder, batch: int, *, force: bool, say: 
     files: list[Path | None] = []
     for row, cell in zip(grid.rows, cells, strict=True):
         try:
-            files.append(_exported(folder, cell, row.choice.values) if cell is not None else None)
+            files.append(exported_file(folder, cell, row.choice.values) if cell is not None else None)
         except GancompressError as error:
             say(f"warning: {row.choice.label} is not timed: {error}")
             files.append(None)

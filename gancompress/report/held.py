@@ -35,11 +35,14 @@ def _cost_held_equal(plan: Plan, asked: float | None) -> str:
     amounts = ", ".join(_cost_text(plan, target) for target in targets)
     whose = "as asked" if asked is not None else "those of the first method"
     farthest = max((abs(row.amount / row.target - 1) for row in plan.rows if row.target is not None), default=0)
+    learned = ", ".join(dict.fromkeys(row.method for row in plan.rows if row.learned))
+    trained = f" (of {learned} after a run, whose masks decide)" if learned else ""
     if plan.cost == "bytes":
-        return f"Generators, dense apart, are files of {amounts} ({whose}), within {farthest:.1%}."
+        before = f": written before training{trained}" if learned else ""
+        return f"Generators, dense apart, are files of {amounts} ({whose}), within {farthest:.1%}{before}."
     return (
-        f"Generators, dense apart, take {amounts} an image ({whose}), within {farthest:.1%}: measured before training "
-        f"on {plan.machine['name']}, process CPU time of one thread, batches of {plan.batch}."
+        f"Generators, dense apart, take {amounts} an image ({whose}), within {farthest:.1%}: measured before training"
+        f"{trained} on {plan.machine['name']}, process CPU time of one thread, batches of {plan.batch}."
     )
 
 

@@ -13,8 +13,9 @@ from gancompress.comparison.choices import HeldEqual, parse_held, parse_methods
 from gancompress.comparison.fitting import Candidate, Cost, make_plan, steer
 from gancompress.comparison.grid import Grid, build_grid, multiplied
 from gancompress.comparison.plan import Plan, PlannedRow, plan_path, read_plan, this_machine, write_plan
+from gancompress.comparison.planning import Planning
 from gancompress.comparison.recipes import CellRecipes
-from gancompress.comparison.shipped import Scales, Untrained, find_plan
+from gancompress.comparison.shipped import Scales, Untrained
 from gancompress.errors import RecipeError, RunError
 from gancompress.experiment.assemble import build_dataset
 from gancompress.export.loading import load
@@ -225,9 +226,9 @@ def test_a_plan_is_found_again_whatever_the_seeds(
         clocks.append(FakeClock())
         return contextlib.nullcontext(clocks[-1])
 
-    monkeypatch.setattr("gancompress.comparison.shipped.measuring", measuring)
+    monkeypatch.setattr("gancompress.comparison.planning.measuring", measuring)
     base, image = tiny(), build_dataset(tiny().recipe).spec
-    found = [find_plan(base, choices, (), LATENCY, image, tmp_path, narrow=True, batch=16) for _ in range(2)]
+    found = [Planning(base, choices, (), LATENCY, image, tmp_path).find() for _ in range(2)]
     assert found[0] == found[1]
     assert len(clocks) == 1
 

@@ -1,0 +1,152 @@
+"""Fits corrected by runs: what a generator costs may depend on which weights it learns to keep.
+
+Masks that are ranked over all layers together move weights from layer to layer while they train, and a weight of a
+layer with large maps costs more than one of another. A plan made with masks drawn by the recipe's allocation is a first
+guess of such a row. One run of it is trained, its generator is measured, and where that is too far from what was asked
+the density is fitted again, knowing how many times as much learned masks cost as drawn ones. The run that is near
+enough is the first run of the row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, TypeAlias
+
+from gancompress.comparison.fitting import Candidate, Cost, Knob, contested, steered
+from gancompress.comparison.plan import FARTHEST
+from gancompress.comparison.recipes import CellRecipes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from gancompress.comparison.choices import HeldEqual, MethodChoice
+    from gancompress.comparison.fitting import Meter
+    from gancompress.comparison.grid import Grid, Row
+    from gancompress.comparison.plan import Plan, PlannedRow
+    from gancompress.data.base import ImageSpec
+    from gancompress.recipe.load import LoadedRecipe
+
+__all__ = ["PILOTS", "Trained", "refitted", "settled", "unsettled"]
+
+#: runs of a row that are trained to find its density, at most
+PILOTS = 3
+
+#: Exported generators of trained runs, by the place of their row in the plan.
+Trained: TypeAlias = "dict[int, Path]"
+
+
+def unsettled(grid: Grid) -> dict[int, Row]:
+    """Return the rows whose cost was fitted with masks that were drawn, and depends on what is learned."""
+    return {
+        index: row
+        for index, row in enumerate(grid.rows)
+        if row.planned is not None
+        and row.planned.target is not None
+        and not row.planned.learned
+        and not row.price.exact
+    }
+
+
+def settled(
+    plan: Plan,
+    lay_out: Callable[[Plan], Grid],
+    train: Callable[[Grid, Mapping[int, Row]], Trained],
+    refit: Callable[[Plan, Trained, bool], Plan],
+) -> Plan:
+    """Return a plan whose rows cost what they should as trained.
+
+    Args:
+        plan: fitted with masks that were drawn.
+        lay_out: makes the comparison of a plan.
+        train: trains a run of every given row and exports its generator; those that failed are left out.
+        refit: corrects a plan; told whether this was the last time.
+    """
+    for attempt in range(1, PILOTS + 1):
+        grid = lay_out(plan)
+        waiting = unsettled(grid)
+        found = train(grid, waiting) if waiting else {}
+        if not found:
+            break
+        plan = refit(plan, found, attempt == PILOTS)
+    return plan
+
+
+def refitted(
+    base: LoadedRecipe,
+    methods: Sequence[MethodChoice],
+    held: HeldEqual,
+    image: ImageSpec,
+    meter: Meter,
+    plan: Plan,
+    trained: Trained,
+    *,
+    last: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Plan:
+    """Return a plan with what trained generators cost, and other densities where that is too far from what was asked.
+
+    Args:
+        base: recipe that is compared over.
+        methods: what is compared.
+        held: what is held equal.
+        image: of the data.
+        meter: measures; everything in proportion to the dense generator, as the plan has it.
+        plan: what was fitted so far.
+        trained: generators of its rows.
+        last: no run follows: rows stay as they were trained, however far.
+        say: told what was found.
+
+    Raises:
+        RecipeError: no density costs what is asked.
+        RunError: the machine is too loaded to measure.
+    """
+    recipes, seed = CellRecipes(base, image), base.recipe.seed
+    choices = {choice.label: choice for choice in methods}
+    first = contested(methods)
+
+    def candidate(row: PlannedRow) -> Candidate:
+        choice = choices[row.method]
+        density = None if row.target is None else row.density
+        return Candidate(recipes.of(choice, density, seed, channels=row.channels), choice.values)
+
+    # a machine may be faster now than it was when the other rows were fitted
+    drift = plan.rows[0].amount / meter([candidate(plan.rows[0])])[0].amount
+    rows, learned, factors = list(plan.rows), dict[int, Cost](), dict[int, float]()
+    for index, file in trained.items():
+        drawn, own = meter([candidate(rows[index]), file])
+        learned[index] = own._replace(amount=own.amount * drift)
+        factors[index] = own.amount / drawn.amount
+    targets = {
+        rows[index].target: cost.amount
+        for index, cost in learned.items()
+        if held.amount is None and choices[rows[index].method] == first
+    }
+    for index, row in enumerate(rows):
+        if row.target is None:
+            continue
+        target = targets.get(row.target, row.target)
+        cost = learned.get(index) or Cost(row.amount, row.spread, row.runtime)
+        known = index in learned or row.learned
+        kept = dataclasses.replace(row, target=target, learned=known, **cost._asdict())
+        apart = abs(cost.amount / target - 1)
+        if index in learned:
+            say(f"{row.method} as trained: {cost.amount:.4g} {plan.unit}, {target:.4g} asked")
+        if apart <= FARTHEST or (last and known):
+            rows[index] = kept
+            continue
+        choice = choices[row.method]
+        knob = Knob(recipes, choice, seed)
+        more = _times(meter, factors.get(index, 1.0) * drift)
+        found = steered(choice, knob, target, knob.position(row), more, plan.unit)
+        density, channels = knob.setting(found.position)
+        say(f"{choice.label}: {knob.text(found.position)} for {target:.4g} {plan.unit}")
+        rows[index] = dataclasses.replace(
+            kept, density=density, channels=channels, learned=False, **found.cost._asdict()
+        )
+    return dataclasses.replace(plan, rows=tuple(rows))
+
+
+def _times(meter: Meter, factor: float) -> Meter:
+    """Return a meter of which all costs are so many times as much."""
+    return lambda several: [one._replace(amount=one.amount * factor) for one in meter(several)]
