@@ -1,6 +1,6 @@
 """The whole benchmark suite, one thread, paired ratios on process CPU time: tables of targets and what is reached.
 
-    python benchmarks/suite.py --json suite.json --markdown suite.md     # everything, about ten minutes
+    python benchmarks/suite.py --json suite.json --markdown suite.md     # everything, about half an hour
     python benchmarks/suite.py --only M1,S3 --rounds 5                    # some entries
     python benchmarks/suite.py --only Q1 --where "batch 16" --where "density 0.1"   # and some figures of theirs
     python benchmarks/suite.py --list
