@@ -9,7 +9,8 @@
 namespace gc {
 namespace {
 
-// Bytes of packed tile that should stay in the first-level cache beside the entries and the accumulators.
+// Bytes of packed tile that should stay in the first-level cache beside the entries and the accumulators. With 32 kB of
+// such a cache (Zen 4) 20, 24 and 32 kB are within 2 % of it: loads of the next rows are in flight either way.
 constexpr int64_t kTileBytes = 40 << 10;
 // With few kept weights a larger tile pays, up to what the second level holds: every visit of a row fetches and puts back
 // its accumulators, and should find this many entries to use them for.
