@@ -259,6 +259,12 @@ def _batch_norm(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: 
     return F.batch_norm(x, mean, variance, scale, bias, False, 0.0, epsilon)
 
 
+def _dropout(x: Tensor, ratio: Operand = None, training: Operand = None, **_: Any) -> Tensor:
+    if any(_ints(training)):  # pix2pix draws its noise so; without it the images are those of another generator
+        raise ExportError("Dropout in training mode, which draws, is not known here; export the network in eval mode")
+    return x
+
+
 def _layer_norm(x: Tensor, scale: Tensor, bias: Tensor | None = None, *, axis: int = -1, epsilon: float = 1e-5,
                 stash_type: int = 1) -> Tensor:  # fmt: skip
     return F.layer_norm(x, tuple(x.shape[axis:]), scale, bias, epsilon)
@@ -572,5 +578,5 @@ OPERATIONS: Mapping[str, Callable[..., Operand]] = {
     "ReduceMin": _reduced(torch.amin), "ReduceL2": _reduced(lambda x, axes, keepdim: torch.linalg.vector_norm(
         x, 2, axes, keepdim)),
     "Constant": _constant, "ConstantOfShape": _constant_of_shape, "Range": _range,
-    "Identity": lambda x: x, "Dropout": lambda x, *_, **__: x,
+    "Identity": lambda x: x, "Dropout": _dropout,
 }  # fmt: skip

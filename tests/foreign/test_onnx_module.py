@@ -196,3 +196,22 @@ def test_what_cannot_be_read_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").unlink()
     with pytest.raises(ExportError, match=r"weights\.bin"):
         read_onnx(path)
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        [helper.make_node("RandomNormal", [], ["n"], shape=[2, 3]), helper.make_node("Add", ["x", "n"], ["y"])],
+        [helper.make_node("RandomNormalLike", ["x"], ["n"]), helper.make_node("Add", ["x", "n"], ["y"])],
+        [helper.make_node("Bernoulli", ["x"], ["y"])],
+        [helper.make_node("Dropout", ["x", "", "yes"], ["y"])],
+    ],
+)
+def test_a_network_that_draws_is_refused_and_never_frozen(tmp_path: Path, drawn: list[onnx.NodeProto]) -> None:
+    """Other readers take a draw for a constant, or two draws for one; an image of theirs is not a sample."""
+    path = write(
+        tmp_path / "drawn.onnx", drawn, {"yes": np.array(True)} if drawn[0].op_type == "Dropout" else {}, (2, 3)
+    )
+    with pytest.raises(ExportError, match=drawn[0].op_type) as caught:
+        read_onnx(path)[0](torch.zeros(2, 3))
+    assert "\n" not in str(caught.value)
