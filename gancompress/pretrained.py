@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gancompress.errors import did_you_mean
+from gancompress.hub_client import nobody_answers, quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor, nn
 
     from gancompress.errors import GancompressError
@@ -87,7 +84,9 @@ def pretrained(name: str, where: str, error: type[GancompressError], **more: Any
             # read by us: timm would unpickle a file of another kind
             state = None if path is None else load_file(path)
             overlay = {} if state is None else {"state_dict": state}
-            with _quiet():
+            if path is None:
+                _reach(name)
+            with quiet("timm"):  # it names what it leaves
                 net: nn.Module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **more)
             if state is not None and more.get("features_only"):
                 _require_all(name, net, state)
@@ -101,17 +100,23 @@ def pretrained(name: str, where: str, error: type[GancompressError], **more: Any
     return net
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep timm from naming what it leaves, and the hub's client that it tries again: what it came to is one line."""
-    told = {one: one.level for one in map(logging.getLogger, ("timm", "huggingface_hub"))}
-    for one in told:
-        one.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for one, level in told.items():
-            one.setLevel(level)
+def _reach(name: str) -> None:
+    """Refuse at once what is not here and cannot be fetched: timm would have the client wait for each of its files.
+
+    Raises:
+        ConnectionError: nobody answers where timm publishes these weights.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    settings = settings_of(name)
+    repository, _, revision = (settings.hf_hub_id or "").partition("@")
+    if not repository:
+        return  # published elsewhere
+    files = (settings.hf_hub_filename or "pytorch_model.bin", "model.safetensors", "open_clip_model.safetensors")
+    if any(isinstance(try_to_load_from_cache(repository, file, revision=revision or None), str) for file in files):
+        return
+    if (reason := nobody_answers(repository, files[1], revision or None)) is not None:
+        raise ConnectionError(f"the hub cannot be reached ({reason})")
 
 
 def _require_all(name: str, net: nn.Module, state: dict[str, Tensor]) -> None:

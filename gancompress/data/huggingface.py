@@ -20,6 +20,7 @@ from gancompress.data.classes import check_class_number
 from gancompress.data.files import LARGEST_FILE, FilesConfig, FilesDataset, Listing, probe
 from gancompress.data.memory import digest
 from gancompress.errors import DataError
+from gancompress.hub_client import quiet
 from gancompress.storage.reading import read_whole
 
 if TYPE_CHECKING:
@@ -117,9 +118,10 @@ class HuggingFace(FilesDataset[HuggingFaceConfig]):
                         where=self.where,
                     )
                 return splits[config.split]
-            return library.load_dataset(
-                path, config.subset, split=config.split, revision=config.revision, data_files=config.data_files
-            )
+            with quiet():
+                return library.load_dataset(
+                    path, config.subset, split=config.split, revision=config.revision, data_files=config.data_files
+                )
         except DataError:
             raise
         except Exception as error:  # it raises anything: ValueError, ConnectionError, errors of its own

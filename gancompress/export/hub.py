@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gancompress.errors import ExportError, working
+from gancompress.hub_client import nobody_answers, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,10 +104,15 @@ def fetch(address: HubAddress) -> Path:
     """
     from huggingface_hub import hf_hub_download
 
-    def brought(name: str) -> Path:
-        return Path(hf_hub_download(address.repository, name, revision=address.revision, library_name=LIBRARY))
+    away = nobody_answers(address.repository, CONFIG, address.revision) is not None
 
-    with working():
+    def brought(name: str) -> Path:
+        found = hf_hub_download(
+            address.repository, name, revision=address.revision, library_name=LIBRARY, local_files_only=away
+        )
+        return Path(found)
+
+    with working(), quiet():
         try:
             config = brought(CONFIG)
         except Exception as error:
@@ -135,7 +141,7 @@ def upload(folder: Path, address: HubAddress, *, private: bool = False) -> str:
     from huggingface_hub import HfApi
 
     hub = HfApi(library_name=LIBRARY)
-    with working():
+    with working(), quiet():
         try:
             made = hub.create_repo(address.repository, private=private or None, exist_ok=True)
             hub.upload_folder(

@@ -5,6 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
+import os
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -19,6 +23,7 @@ import gancompress
 from gancompress.cli.main import app
 from gancompress.errors import ExportError, exit_code
 from gancompress.export.hub import HubAddress
+from gancompress.hub_client import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -274,6 +279,61 @@ def test_without_a_network_one_line_says_so_and_the_folder_stays(
     assert line.startswith("hf:me/tiny: not uploaded: the hub cannot be reached")
     assert line.endswith(f"everything is in {run.directory / 'export' / 'hub'}, and the same command tries again")
     gancompress.load(run.directory / "export" / "hub")
+
+
+ASKED = """
+import sys, time
+import gancompress
+from gancompress.errors import EvaluationError, GancompressError
+from gancompress.pretrained import pretrained
+time.sleep = lambda seconds: print(f"waits for {{seconds}} s", file=sys.stderr)
+try:
+    {asked}
+except GancompressError as error:
+    print(error, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("gancompress.load('hf:me/tiny')", "hf:me/tiny: the hub cannot be reached, and it was not loaded here before"),
+        (
+            "pretrained('test_vit.r160_in1k', 'download', EvaluationError)",
+            "the weights of test_vit.r160_in1k cannot be fetched: the hub cannot be reached (",
+        ),
+    ],
+    ids=["load", "timm"],
+)
+def test_a_hub_that_refuses_is_said_in_one_line_at_once(asked: str, said: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    code = ASKED.format(asked=asked)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(said)
+    assert done.stdout == ""
+
+
+def test_what_was_loaded_before_loads_without_a_network(
+    run: RunOutcome, hub: dict[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    gancompress.push(run, "hf:me/kept", progress=False)
+    first = gancompress.load("hf:me/kept")(2, seed=3)
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert torch.equal(gancompress.load("hf:me/kept")(2, seed=3), first)
+
+
+def test_the_client_speaks_again_afterwards() -> None:
+    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "timm")]
+    before = [one.level for one in loggers]
+    with quiet("timm"):
+        assert not any(one.isEnabledFor(logging.ERROR) for one in loggers)
+        assert not logging.getLogger("huggingface_hub.utils._http").isEnabledFor(logging.WARNING)
+    assert [one.level for one in loggers] == before
 
 
 def test_addresses() -> None:
