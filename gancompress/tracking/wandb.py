@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import ssl
+import urllib.error
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from gancompress.components.registry import TRACKERS
@@ -45,11 +48,14 @@ class WeightsAndBiases(Tracker):
         """Begin the run, or add to it.
 
         Raises:
-            wandb.Error: the server cannot be reached, or does not know who asks.
+            OSError: the server cannot be reached.
+            wandb.Error: it does not know who asks, or cannot be understood.
         """
         import wandb
 
         online = self.option == "online"
+        if online:
+            _reach(str(wandb.setup().settings.base_url))
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "gancompress"),
             name=run.name,
@@ -77,3 +83,19 @@ class WeightsAndBiases(Tracker):
     def close(self) -> None:
         """Write, or send, what is left."""
         self._run.finish()
+
+
+def _reach(server: str) -> None:
+    """Ask a server for anything, once: wandb itself tries for minutes where nobody answers, whatever its timeout.
+
+    Raises:
+        OSError: nobody answers.
+    """
+    try:
+        urllib.request.urlopen(server, timeout=_PATIENCE).close()
+    except urllib.error.HTTPError as error:
+        error.close()  # it answered
+    except urllib.error.URLError as error:
+        # of certificates wandb may know more than Python does
+        if isinstance(error.reason, OSError) and not isinstance(error.reason, ssl.SSLError):
+            raise OSError(f"nobody answers at {server} ({error.reason})") from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -143,6 +145,61 @@ def test_a_tracker_that_fails_is_said_once_and_stops_nothing(fails: str, tmp_pat
     assert said == [f"warning: broken does not follow this run: {reason}; it goes on, and log.jsonl has everything"]
     if fails == "scalars":
         assert Noted.told[done.directory.name] == [("closed",)]
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A server that has nothing of what wandb asks for."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        self.send_response(404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.do_GET()
+
+
+@pytest.fixture(params=["nobody", "another"])
+def server(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a server of wandb's where nobody listens, or something that is none."""
+    if request.param == "nobody":
+        yield "http://127.0.0.1:9"
+        return
+    other = HTTPServer(("127.0.0.1", 0), Refusing)
+    thread = threading.Thread(target=other.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{other.server_port}"
+    other.shutdown()
+    thread.join()
+    other.server_close()
+
+
+def test_a_real_wandb_without_its_server_stops_nothing(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    for name in ("WANDB_MODE", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"BASE_URL": server, "API_KEY": "0" * 40, "CONFIG_DIR": tmp_path, "CACHE_DIR": tmp_path}.items():
+        monkeypatch.setenv(f"WANDB_{name}", str(value))
+    wandb.teardown()  # so that the environment is read
+    heard = Heard()
+    try:
+        done = gancompress.train(TINY, out=tmp_path / "runs", track=["wandb:online"], progress=heard)
+    finally:
+        wandb.teardown()
+    assert done.state == "done"
+    assert done.step == 8
+    (said,) = [line for line in heard.said if "wandb" in line]
+    reason = f"OSError: nobody answers at {server} (" if server.endswith(":9") else "Error: "
+    assert said.startswith("warning: wandb does not follow this run: ")
+    assert reason in said
+    assert said.endswith("; it goes on, and log.jsonl has everything")
+    assert len(log_of(done.directory, "train")) == 4
 
 
 def test_one_that_is_not_installed_is_said_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
