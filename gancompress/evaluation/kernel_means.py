@@ -26,8 +26,9 @@ class MeanDiscrepancy(Metric):
 
     Features are brought to length 1; the kernel's width is 10. Pairs of an image with itself count, as in the published
     code: the distance is 0 or more, exactly 0 of a set to itself. It assumes no distribution and is little biased by
-    the number of images. The paper's features are CLIP's (ViT-L/14 at 336 pixels): only ``timm:…clip…`` on such
-    weights gives numbers like theirs, and the name says whose features they are.
+    the number of images. It is the published CMMD on the embeddings of CLIP's ViT-L/14 at 336 pixels, behind the
+    projection: ``CMMD[clip-…]``, of ``evaluation.extractor: clip:download``. On any other features, those in front of
+    the projection (``timm:…clip…``) among them, it is the same formula with other numbers, and the name says whose.
     """
 
     width = 10.0
