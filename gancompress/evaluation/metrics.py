@@ -28,6 +28,7 @@ __all__ = [
     "MetricResult",
     "ModeCoverage",
     "PrecisionRecall",
+    "cubic_discrepancy",
     "frechet_distance",
     "need",
     "some_of",
@@ -128,7 +129,8 @@ class FrechetDistance(Metric):
 class KernelDistance(Metric):
     """KID (Bińkowski et al., 2018): unbiased squared MMD with the kernel (x·y / d + 1)^3, averaged over subsets.
 
-    The subset size is 1,000 or, with fewer than 2,000 images, half of them.
+    The subset size is 1,000 or, with fewer than 2,000 images, half of them. Its mean does not depend on that size: it
+    is the distance of infinitely many images, see ``kd-infinity``.
     """
 
     least = 4
@@ -137,8 +139,6 @@ class KernelDistance(Metric):
 
     def compute(self, real: Features, fake: Features) -> list[MetricResult]:
         """Return one result, ``kd``."""
-        from torch_fidelity.metric_kid import mmd2
-
         smaller = min(len(real), len(fake))
         need(smaller, self.least, "the kernel distance")
         size = min(self.subset_size, smaller // 2)
@@ -149,9 +149,16 @@ class KernelDistance(Metric):
         for index in range(self.subsets):
             a = x[rng.choice(len(x), size, replace=False)]
             b = y[rng.choice(len(y), size, replace=False)]
-            found[index] = mmd2(_cubic(a, a), _cubic(a, b), _cubic(b, b))
+            found[index] = cubic_discrepancy(a, b)
         name, settings = fake.name("KID", "KD"), f"{self.subsets} subsets of {size}"
         return [MetricResult("kd", name, float(found.mean()), "lower", float(found.std()), settings)]
+
+
+def cubic_discrepancy(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
+    """Return the unbiased squared MMD of KID's kernel between two sets, of as many images each (n, d)."""
+    from torch_fidelity.metric_kid import mmd2
+
+    return float(mmd2(_cubic(a, a), _cubic(a, b), _cubic(b, b)))
 
 
 def _cubic(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
