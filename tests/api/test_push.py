@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -325,6 +326,26 @@ def test_what_was_loaded_before_loads_without_a_network(
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert torch.equal(gancompress.load("hf:me/kept")(2, seed=3), first)
+
+
+def test_a_hub_that_is_overloaded_is_asked_again_without_a_word(
+    hub: dict[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Hub, "do_GET", lambda self: self.answer(503, b"{}"))
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    said: list[str] = []
+    listening = logging.Handler()
+    monkeypatch.setattr(listening, "emit", lambda record: said.append(record.getMessage()))
+    logger = logging.getLogger("huggingface_hub")
+    logger.addHandler(listening)
+    try:
+        with pytest.raises(ExportError):
+            gancompress.load("hf:me/tiny")
+    finally:
+        logger.removeHandler(listening)
+    assert len(waited) >= 2
+    assert said == []
 
 
 def test_the_client_speaks_again_afterwards() -> None:
