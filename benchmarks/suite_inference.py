@@ -224,10 +224,18 @@ def n1(rounds: int) -> Iterator[Row]:
 def f1(rounds: int) -> Iterator[Row]:
     from bench_export import measure
 
-    for values, targets in (("float32", (17, 9.5, 5)), ("bf16", (35, 20, 11))):
+    aims: dict[tuple[str, str], tuple[float | None, ...]] = {
+        ("float32", "single weights"): (17, 9.5, 5),
+        ("bf16", "single weights"): (35, 20, 11),
+        **{("int8", pattern): (None, 38, None) for pattern in ("single weights", "1x4", "2x4")},
+    }
+    for (values, pattern), targets in aims.items():
+        case = f"values in {values}" + (f", {pattern}" if values == "int8" else "")
         for density, target in zip(DENSITIES, targets, strict=True):
-            ratio, *_ = measure(256, density, values, False)  # type: ignore[arg-type]
-            yield Row(f"values in {values}", f"density {density}", ratio, target)
+            if wanted(case, at_density(density)):
+                ratio, *_ = measure(256, density, values, False, pattern)  # type: ignore[arg-type]
+                stretch = 45 if values == "int8" and target else None
+                yield Row(case, at_density(density), ratio, target, stretch)
 
 
 @entry("E1", "the Fréchet part of FID with scipy's matrix root over ours, reference cached")

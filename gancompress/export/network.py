@@ -14,7 +14,7 @@ from gancompress.backbones.base import prunable_weights
 from gancompress.errors import ExportError
 from gancompress.export.container import read_container, write_container
 from gancompress.export.in_bytes import grid_of, ranges_from_json, ranges_to_json
-from gancompress.export.tensors import declared_tensor, decode_tensor, density, encode_tensor
+from gancompress.export.tensors import FORMAT, declared_tensor, decode_tensor, density, encode_tensor, format_of
 from gancompress.graphs.build import CapturedModule, check
 from gancompress.graphs.graph import Graph
 from gancompress.lowering.network import SparseNetwork
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gancompress.quantization.ranges import LayerBytes
 
 __all__ = [
+    "FORMAT",
     "KIND",
     "LoadedNetwork",
     "NetworkValues",
@@ -41,8 +42,6 @@ __all__ = [
 ]
 
 KIND = "gancompress network"
-#: the newest version of the layout, that of files with weights in eight bits; all others are written as 1
-FORMAT = 2
 
 #: kinds of values, and the bits of mantissa that they keep, int8 of what is not in bytes
 NetworkValues: TypeAlias = Literal["float32", "bf16", "e8m4", "int8"]
@@ -134,7 +133,7 @@ def write_network(path: Path, stored: Mapping[str, Tensor], document: Mapping[st
     Raises:
         ExportError: the file cannot be written.
     """
-    return write_container(path, stored, document, kind=KIND, format=FORMAT if "int8" in document else 1)
+    return write_container(path, stored, document, kind=KIND, format=format_of(stored, int8="int8" in document))
 
 
 def encode_network(

@@ -38,7 +38,7 @@ from gancompress.export.container import read_container, write_container
 from gancompress.export.in_bytes import calibrate_generator, grid_of, ranges_from_json, ranges_to_json
 from gancompress.export.plain import plain_copy
 from gancompress.export.rebuild import build_generator, check_tensors
-from gancompress.export.tensors import declared_tensor, decode_tensor, density, encode_tensor
+from gancompress.export.tensors import FORMAT, declared_tensor, decode_tensor, density, encode_tensor, format_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,8 +63,6 @@ __all__ = [
     "load_packed",
 ]
 
-#: the newest version of the layout, that of files with weights in eight bits; all others are written as 1
-FORMAT = 2
 KIND = "packed generator"
 
 Values = Literal["float32", "bf16", "int8"]
@@ -230,7 +228,7 @@ def export_packed(
         "source": {"gancompress": __version__, "values": values, **(source or {})},
         "tensors": table,
     }
-    write_container(path, stored, document, kind=KIND, format=FORMAT if own_ranges else 1)
+    write_container(path, stored, document, kind=KIND, format=format_of(stored, int8=bool(own_ranges)))
     return sizes
 
 

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from gancompress.errors import ExportError
-from gancompress.export.coding import decode_mask, decode_values, encode_mask, encode_values
+from gancompress.export.coding import decode_mask, decode_values, encode_mask, encode_values, in_units
 from gancompress.quantization.weights import from_int8, rows_of, times_channels, to_int8
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
-__all__ = ["Grid", "declared_tensor", "decode_tensor", "density", "encode_tensor"]
+__all__ = ["FORMAT", "Grid", "declared_tensor", "decode_tensor", "density", "encode_tensor", "format_of"]
+
+#: the newest version of the layout of tensors: 2 has weights in eight bits, 3 masks in units
+FORMAT = 3
 
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -81,6 +84,18 @@ def _rounded(values: Tensor, mantissa: int) -> Tensor:
     words = values.view(torch.int32)
     near = ((words + (1 << (drop - 1)) - 1 + ((words >> drop) & 1)) >> drop) << drop
     return torch.where(values.isfinite(), near.view(torch.float32), values).to(torch.bfloat16)
+
+
+def format_of(stored: Mapping[str, Tensor], *, int8: bool) -> int:
+    """Return the oldest version of the layout that has all of these: older readers open what they can read.
+
+    Args:
+        stored: parts of tensors by name and suffix.
+        int8: whether the file has weights in eight bits.
+    """
+    if any(name.endswith(_MASK) and in_units(part) for name, part in stored.items()):
+        return 3
+    return 2 if int8 else 1
 
 
 def declared_tensor(entry: Mapping[str, Any]) -> Tensor:

@@ -88,3 +88,47 @@ def test_the_suite_lists_what_it_measures(suite, monkeypatch, capsys):
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     ids = "I0 I1 I1b I2 I3 I4 I5 I6 I7 Q1 Q2 N1 F1 E1 E2 M1 M2 M3 M4 M5 M6 T1 S1 S2 S3 S4 S5 S6 S7 D1 D2 P0 P1 P2"
     assert sorted(names) == sorted(ids.split())
+
+
+def test_files_are_smaller_in_blocks(suite):
+    from bench_export import measure
+
+    single, inputs, blocks = (
+        measure(32, 0.1, "int8", False, pattern)[0] for pattern in ("single weights", "1x4", "2x4")
+    )
+    assert single < inputs < blocks < 40  # a tenth of the weights in a byte each
+
+
+def test_a_file_is_described_as_it_was_written(suite, tmp_path):
+    from bench_export import describe
+
+    from gancompress.backbones.base import prunable_weights
+    from gancompress.backbones.sngan import SNGAN, SNGANConfig
+    from gancompress.data.base import ImageSpec
+    from gancompress.export.packed import export_packed
+
+    generator, path = SNGAN(SNGANConfig(channels=8), ImageSpec(3, 32)).generator(), tmp_path / "g.safetensors"
+    masks = {name: weight.parameter != 0 for name, weight in prunable_weights(generator).items()}
+    sizes = export_packed(generator, path, model={"name": "sngan", "channels": 8}, masks=masks, values="bf16").values()
+    own = [size for size in sizes if size.kind == "convolution"]
+    ratio, elements = sum(one.dense for one in own) / sum(one.packed for one in own), sum(one.elements for one in own)
+    kept = sum(one.kept for one in own)
+    assert describe(path).startswith(f"convolutions {ratio:.1f}x, {kept} of {elements} weights kept in ")
+    assert describe(path).endswith(f"scales 0.00 bits a kept one; file {path.stat().st_size} bytes")
+
+
+def test_sizes_in_int8_have_their_target_at_a_tenth(suite, monkeypatch):
+    import suite_inference  # noqa: F401  # registers the entry
+    from entries import ENTRIES
+
+    monkeypatch.setattr("bench_export.measure", lambda *given: (37.9,))
+    rows = {(row.case, row.at): row for row in ENTRIES["F1"].measure(1)}
+    assert len(rows) == 15
+    for pattern in ("single weights", "1x4", "2x4"):
+        aims = [rows[f"values in int8, {pattern}", f"density {density}"] for density in (0.05, 0.1, 0.2)]
+        assert [(row.target, row.stretch, row.met) for row in aims] == [
+            (None, None, None),
+            (38, 45, False),
+            (None,) * 3,
+        ]
+    assert [rows["values in bf16", f"density {density}"].target for density in (0.05, 0.1, 0.2)] == [35, 20, 11]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,14 @@ from gancompress.api.int8 import quality_lines
 from gancompress.backbones.base import prunable_weights
 from gancompress.data.base import ImageSpec
 from gancompress.errors import ExportError, GancompressError
+from gancompress.export.coding import in_units
 from gancompress.export.compiled import compile_generator
 from gancompress.export.container import read_container, write_container
 from gancompress.export.in_bytes import calibrate_generator
 from gancompress.export.packed import FORMAT, KIND, export_packed, load_packed
 from gancompress.kernels import status
+from gancompress.quantization.weights import on_grid
+from gancompress.sparsity.units import Units
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,6 +105,32 @@ def test_the_program_of_the_file_is_that_of_its_weights_brought_to_bytes_once_mo
     twice = load_packed(again)
     networks = [compile_generator(one.generator(), one.masks, ranges=one.ranges) for one in (once, twice)]
     assert torch.equal(images(networks[0], 5), images(networks[1], 5))
+
+
+def test_blocks_in_bytes_have_their_masks_in_units(path: Path) -> None:
+    generator, masks, model, ranges = calibrated(1)
+    export_packed(generator, path, model=model, masks=masks, values="int8", ranges=ranges)
+    # the file of single weights is what versions read that know of no units
+    assert read_container(path, kind=KIND, format=2)[1]["format"] == 2
+    generator, masks = copy.deepcopy(generator), dict(masks)
+    for name, weight in prunable_weights(generator).items():
+        box = weight.layer.box(1, 4) if name in masks and weight.kind == "convolution" else None
+        if box is not None:
+            units = Units(weight.layer.shape, box)
+            masks[name] = units.expand(torch.rand(units.grid, generator=torch.Generator().manual_seed(3)) < 0.4)
+            with torch.no_grad():
+                weight.parameter.normal_().masked_fill_(~masks[name], 0)
+    sizes = export_packed(generator, path, model=model, masks=masks, values="int8", ranges=ranges)
+    parts, document = read_container(path, kind=KIND, format=FORMAT)
+    assert document["format"] == 3
+    packed = load_packed(path)
+    for name, own in packed.ranges.items():
+        layer = prunable_weights(generator)[name]
+        grid = (layer.layer.kind == "transposed convolution", layer.layer.groups)
+        assert torch.equal(packed.masks[name], masks[name])
+        assert torch.equal(packed.state[name], on_grid(layer.parameter.detach(), own.factors, *grid))
+        assert in_units(parts[f"{name}:mask"])
+        assert sizes[name].packed == sum(parts[f"{name}:{part}"].numel() for part in ("values", "mask", "scales"))
 
 
 def test_one_image_is_the_same_among_many_and_alone(written: Path) -> None:

@@ -7,6 +7,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from export_toys import CLASSES, TINY, images, make, mask, tiny
@@ -16,10 +17,12 @@ import gancompress
 from gancompress.backbones.base import prunable_weights
 from gancompress.data.base import ImageSpec
 from gancompress.errors import ComponentError, ExportError
-from gancompress.export.container import write_container
+from gancompress.export.coding import encode_mask, in_units
+from gancompress.export.container import read_container, write_container
 from gancompress.export.packed import FORMAT, KIND, export_packed, load_packed
 from gancompress.export.plain import plain_copy
-from gancompress.export.tensors import decode_tensor, encode_tensor
+from gancompress.export.tensors import decode_tensor, encode_tensor, format_of
+from gancompress.sparsity.units import Units
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,6 +134,111 @@ def test_sizes_are_bytes_of_the_file(path: Path) -> None:
     )
     assert load_packed(path).bytes == path.stat().st_size
     assert load_packed(path).source["values"] == "float32"
+
+
+# --------------------------------------------------------------------------------------------- formats
+
+
+def blocks(generator: Any, outputs: int, inputs: int, density: float = 0.2) -> dict[str, torch.Tensor]:
+    """Mask every prunable weight in place, in blocks where they fit, and return the masks."""
+    masks, rng = {}, torch.Generator().manual_seed(2)
+    for name, weight in prunable_weights(generator).items():
+        shape = weight.layer.shape
+        units = Units(shape, weight.layer.box(outputs, inputs) or (1,) * len(shape))
+        masks[name] = units.expand(torch.rand(units.grid, generator=rng) < density)
+        with torch.no_grad():
+            weight.parameter.masked_fill_(~masks[name], 0)
+    return masks
+
+
+def format_in(path: Path) -> int:
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return int(json.loads(header["__metadata__"]["gancompress"])["format"])
+
+
+@pytest.mark.parametrize("values", ["float32", "bf16"])
+@pytest.mark.parametrize(("image", "model"), [BACKBONES[0], BACKBONES[2], BACKBONES[4]])
+def test_masks_in_units_come_back_and_need_format_3(
+    path: Path, tmp_path: Path, values: Any, image: ImageSpec, model: dict[str, Any]
+) -> None:
+    generator = make(**{**model, "channels": 16, "image": image})
+    masks = blocks(generator, 2, 4)
+    sizes = export_packed(generator, path, model={**model, "channels": 16}, masks=masks, values=values)
+    parts, _ = read_container(path, kind=KIND, format=FORMAT)
+    units = {name for name in masks if in_units(parts[f"{name}:mask"])}
+    assert len(units) >= 2
+    assert format_in(path) == 3
+    with pytest.raises(ExportError, match=rf"{KIND} of format 3, this gancompress reads up to 2; upgrade"):
+        read_container(path, kind=KIND, format=2)  # what an older version does
+    packed, want = load_packed(path), plain_copy(generator).state_dict()
+    assert packed.masks.keys() == masks.keys()
+    for name, own in masks.items():
+        weight = want[name].bfloat16().float() if values == "bf16" else want[name]
+        assert torch.equal(packed.masks[name], own), name
+        assert torch.equal(packed.state[name], weight), name
+        if name in units:  # a bit for each unit, and extents
+            assert parts[f"{name}:mask"].numel() <= own.numel() / 64 + 20
+        assert sizes[name].kept == int(own.sum())
+    # the pattern is known nowhere else: what was loaded is written to the byte
+    again = tmp_path / "again.safetensors"
+    named = {**model, "channels": 16}
+    export_packed(packed.generator(), again, model=named, masks=packed.masks, values=values)
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_files_that_older_versions_can_read_say_so(path: Path) -> None:
+    generator, masks = tiny()
+    export_packed(generator, path, model=TINY, masks=masks)
+    assert format_in(path) == 1
+    packed = load_packed(path)
+    assert all(torch.equal(packed.masks[name], mask) for name, mask in masks.items())
+    export_packed(generator, path, model=TINY)
+    assert format_in(path) == 1
+    assert FORMAT == 3  # the newest that is written, below
+    one = torch.ones(2, dtype=torch.uint8)
+    units = encode_mask(torch.tensor([1, 0, 1, 1, 0]).repeat_interleave(64).bool())
+    assert [format_of({"w:mask": one}, int8=int8) for int8 in (False, True)] == [1, 2]
+    assert [format_of({"w:mask": units}, int8=int8) for int8 in (False, True)] == [3, 3]
+    assert format_of({"w:values": units, "mask": units}, int8=False) == 1  # neither is a mask
+
+
+def test_a_file_of_an_older_version_opens(path: Path) -> None:
+    """Its masks are of blocks, coded weight by weight."""
+    generator = make("dcgan", ImageSpec(1, 16), channels=16)
+    model, masks = {"name": "dcgan", "channels": 16}, blocks(generator, 1, 4)
+    export_packed(generator, path, model=model, masks=masks)
+    old = {}
+    for name, own in masks.items():
+        flat = own.reshape(-1).numpy()
+        bits = b"B\0" + np.packbits(flat, bitorder="little").tobytes()
+        old[f"{name}:mask"] = torch.tensor(list(bits), dtype=torch.uint8)
+    forge(path, lambda document, tensors: tensors.update(old), format=1)
+    assert format_in(path) == 1
+    packed = load_packed(path)
+    for name, own in masks.items():
+        assert torch.equal(packed.masks[name], own)
+        assert torch.equal(packed.state[name], prunable_weights(generator)[name].parameter.detach())
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (b"U\0\0\0\0\1\0\0\0\1\0\0\0\1\0\0\0B\0\0", r"units of \[0, 1, 1, 1\], which do not fill \["),
+        (b"U\3\0\0\0\1\0\0\0\1\0\0\0\1\0\0\0B\0\0", r"units of \[3, 1, 1, 1\], which do not fill \["),
+        (b"U\1\0\0\0", "do not fill"),
+        (b"U\2\0\0\0\2\0\0\0\1\0\0\0\1\0\0\0B\0\0", "bits for"),
+        (b"U\2\0\0\0\2\0\0\0\1\0\0\0\1\0\0\0V\0\0", "unknown way"),
+        (b"U\2\0\0\0\2\0\0\0\1\0\0\0\1\0\0\0G\0\0", "mask keeps 4 weights, the table says"),
+    ],
+)
+def test_forged_units_are_refused_in_a_line(written: Path, code: bytes, reason: str) -> None:
+    forged = torch.tensor(list(code), dtype=torch.uint8)
+    forge(written, lambda document, tensors: tensors.update({f"{WEIGHT}:mask": forged}))
+    with pytest.raises(ExportError, match=rf"tensor {WEIGHT}: .*{reason}") as error:
+        load_packed(written)
+    assert "\n" not in str(error.value)
+    assert str(written) in str(error.value)
 
 
 # --------------------------------------------------------------------------------------------- bad input

@@ -12,7 +12,7 @@ from torch import nn
 
 import gancompress
 from gancompress.errors import GancompressError
-from gancompress.export.coding import encode_values
+from gancompress.export.coding import encode_values, in_units
 from gancompress.export.container import read_container, write_container
 from gancompress.export.network import FORMAT, KIND, LoadedNetwork, load_network, save_network
 from gancompress.kernels import native_library
@@ -294,6 +294,29 @@ def test_forged_files_are_refused_in_a_line(path: Path, change: Any, reason: str
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("values", ["float32", "int8"])
+def test_networks_have_masks_in_units_too(path: Path, values: Any) -> None:
+    small = upscaler(pattern="2x4")
+    small.save(path, values=values)
+    tensors, document = read_container(path, kind=KIND, format=FORMAT)
+    assert document["format"] == 3
+    masks = {name: code for name, code in tensors.items() if name.endswith(":mask")}
+    assert sum(in_units(code) for code in masks.values()) >= 2
+    loaded = load_network(path)
+    assert loaded.masks.keys() == small.masks.keys()
+    assert all(torch.equal(loaded.masks[name], mask) for name, mask in small.masks.items())
+    for version in (1, 2):
+        with pytest.raises(GancompressError, match=rf"format 3, this gancompress reads up to {version}; upgrade"):
+            read_container(path, kind=KIND, format=version)
+
+
+def test_networks_of_single_weights_stay_what_older_versions_read(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    assert read_container(path, kind=KIND, format=2)[1]["format"] == 2
+    upscaler().save(path)
+    assert read_container(path, kind=KIND, format=1)[1]["format"] == 1
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -310,6 +333,8 @@ def test_forged_files_are_refused_in_a_line(path: Path, change: Any, reason: str
         (lambda tensors, table: table.update(shape=[16, 16, 3, 3000000]), "shape|run|large"),
         (lambda tensors, table: table.update(shape=[16, 16, 9]), "body.0|run"),
         (lambda tensors, table: table.update(kept=7), "mask keeps"),
+        (lambda tensors, table: tensors.update({"body.0.weight:mask": torch.tensor([*b"U\5"], dtype=torch.uint8)}),
+         r"body\.0\.weight: a mask has units of \[5, 0, 0, 0\], which do not fill \[16, 16, 3, 3\]"),
     ],
 )  # fmt: skip
 def test_forged_weights_are_refused_in_a_line(path: Path, change: Any, reason: str, content: bytes) -> None:
