@@ -128,12 +128,13 @@ def push(
 
 def _write_words(folder: Path, run: Path, made: Any, packed: Any, address: str, license: str) -> bool:
     """Write the card, the recipe and the metrics of the step; return whether there are any."""
+    from gancompress.backbones.base import StyleGenerator
     from gancompress.recipe.document import dump_yaml
     from gancompress.report.card import CardFacts, model_card
     from gancompress.runs.record import RunRecord
 
     record = RunRecord(run)
-    tensors = made.tensors.values()
+    tensors, generator = made.tensors.values(), packed.generator()
     facts = CardFacts(
         address=address,
         step=made.step,
@@ -141,7 +142,9 @@ def _write_words(folder: Path, run: Path, made: Any, packed: Any, address: str, 
         backbone=str(packed.model["name"]),
         channels=packed.image.channels,
         resolution=packed.image.resolution,
-        classes=packed.image.classes[: packed.generator().num_classes],
+        classes=packed.image.classes[: generator.num_classes],
+        translates=generator.translates,
+        styled=isinstance(generator, StyleGenerator),
         density=packed.density,
         kept=sum(int(mask.sum()) for mask in packed.masks.values()),
         weights=sum(mask.numel() for mask in packed.masks.values()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import TYPE_CHECKING, Any
 
 from gancompress.recipe.document import dump_yaml
@@ -30,6 +31,8 @@ class CardFacts:
         channels: of the images.
         resolution: of the images.
         classes: names of the classes it was trained for; empty for an unconditional one.
+        translates: whether it makes images from images instead of latents.
+        styled: whether it has styles with an average, which a truncation draws them to.
         density: share of the weights that is kept.
         kept: weights that are kept.
         weights: all of them.
@@ -52,6 +55,8 @@ class CardFacts:
     weights: int
     size: int
     dense: int
+    translates: bool = False
+    styled: bool = False
     quality: Sequence[str] = ()
     license: str = ""
     samples: str = "samples.png"
@@ -77,7 +82,8 @@ def _method(run: RunRecord) -> str:
 
 
 def _metadata(run: RunRecord, facts: CardFacts, metrics: Sequence[Metric]) -> list[str]:
-    head: dict[str, Any] = {"library_name": "gancompress", "pipeline_tag": "unconditional-image-generation"}
+    kind = "image-to-image" if facts.translates else "unconditional-image-generation"
+    head: dict[str, Any] = {"library_name": "gancompress", "pipeline_tag": kind}
     if facts.license:
         head["license"] = facts.license
     head["tags"] = ["gan", "sparse", facts.backbone, _method(run)]
@@ -88,7 +94,7 @@ def _metadata(run: RunRecord, facts: CardFacts, metrics: Sequence[Metric]) -> li
                 "name": run.name,
                 "results": [
                     {
-                        "task": {"type": "unconditional-image-generation"},
+                        "task": {"type": kind},
                         "dataset": {"type": _dataset(run), "name": _dataset(run)},
                         "metrics": [
                             {"type": one.key or one.label, "name": one.label, "value": one.value, "args": one.protocol}
@@ -104,24 +110,21 @@ def _metadata(run: RunRecord, facts: CardFacts, metrics: Sequence[Metric]) -> li
 def _body(run: RunRecord, facts: CardFacts, metrics: Sequence[Metric]) -> list[str]:
     what = f"{facts.channels}x{facts.resolution}x{facts.resolution}"
     of = f", {len(facts.classes)} classes" if facts.classes else ""
+    made = f"images from images, both {what}" if facts.translates else f"{what} images{of}"
     lines = [f"# {_plain(run.name)}", ""]
     if run.is_smoke:
         lines += ["**This is a smoke run: it shows that everything works, and its numbers mean nothing.**", ""]
     said = str(run.recipe.get("description", "")).strip()
     lines += [_plain(said), ""] if said else []
     lines += [
-        f"A `{facts.backbone}` generator of {what} images{of}, trained with `{_method(run)}` on `{_dataset(run)}` by "
-        "gancompress.",
+        f"A `{facts.backbone}` generator of {made}, trained with `{_method(run)}` on `{_dataset(run)}` by gancompress.",
         "",
         f"![samples]({facts.samples})",
         "",
         "## Use",
         "",
         "```python",
-        "import gancompress",
-        "",
-        f'g = gancompress.load("{facts.address}")',
-        f"images = g(n=64, seed=0)  # (64, {what.replace('x', ', ')}), float32 in [-1, 1]",
+        *_use(facts),
         "```",
         "",
         "The file holds no pickle, and loading it runs no code of this repository.",
@@ -140,6 +143,34 @@ def _body(run: RunRecord, facts: CardFacts, metrics: Sequence[Metric]) -> list[s
         *_quality(run, facts, metrics),
     ]
     return [*lines, "", "## Training", "", "`recipe.yaml` has every setting; paths of the machine are left out of it."]
+
+
+def _use(facts: CardFacts) -> list[str]:
+    """Return code that runs as it stands, of what this generator takes."""
+    shape = f"{facts.channels}, {facts.resolution}, {facts.resolution}"
+    loaded = f'g = gancompress.load("{facts.address}")'
+    if facts.translates:
+        return [
+            "import gancompress",
+            "import torch",
+            "",
+            loaded,
+            f"given = torch.rand(4, {shape}) * 2 - 1  # your images instead: float in [-1, 1], or uint8",
+            "images = g(given)  # as many, of the same shape, float32 in [-1, 1]",
+        ]
+    lines = [
+        "import gancompress",
+        "",
+        loaded,
+        f"images = g(n=64, seed=0)  # (64, {shape}), float32 in [-1, 1]",
+    ]
+    if facts.classes:
+        # json's quotes, so that a name with quotes of its own is still one
+        name = json.dumps(facts.classes[0], ensure_ascii=False)
+        lines.append(f"of_one = g(n=16, seed=0, classes={name})  # one class; left out, all in turn")
+    if facts.styled:
+        lines.append("plainer = g(n=16, seed=0, truncation=0.7)  # less varied; 1 leaves styles as they are")
+    return lines
 
 
 def _quality(run: RunRecord, facts: CardFacts, metrics: Sequence[Metric]) -> list[str]:

@@ -78,6 +78,63 @@ def test_a_folder_has_what_the_hub_shows_and_loads(run: RunOutcome, tmp_path: Pa
     assert torch.equal(loaded(3, seed=1), alone(3, seed=1))
 
 
+SHORT = {"training": {"steps": 1, "batch_size": 4}, "evaluation": {"samples": 10, "metrics": ["fd"]}}
+#: what a generator is, and what its card has to show beside
+CARDS: list[tuple[dict[str, Any], str, str, str]] = [
+    (
+        {
+            "data": {"name": "outlines", "resolution": 32, "images": 8, "held_out": 24},
+            "model": {"name": "unet", "channels": 2, "discriminator_channels": 2},
+            "task": {"name": "pix2pix", "jitter": 2},
+            "objective": {"loss": "non-saturating"},
+        },
+        "image-to-image",
+        "images = g(given)",
+        "A `unet` generator of images from images, both 3x32x32,",
+    ),
+    (
+        {
+            "data": {"name": "shapes", "resolution": 16, "images": 24, "classes": 3},
+            "model": {"name": "dcgan", "channels": 4, "latent_dim": 4, "conditional": True},
+        },
+        "unconditional-image-generation",
+        "of_one = g(n=16, seed=0, classes=",
+        "A `dcgan` generator of 3x16x16 images, 3 classes,",
+    ),
+    (
+        {
+            "data": {"name": "shapes", "resolution": 16, "images": 24, "classes": 3},
+            "model": {"name": "stylegan2", "channels": 4, "latent_dim": 4, "style_dim": 4, "mapping_layers": 2},
+            "objective": {"loss": "non-saturating"},
+        },
+        "unconditional-image-generation",
+        "plainer = g(n=16, seed=0, truncation=0.7)",
+        "A `stylegan2` generator of 3x16x16 images,",
+    ),
+]
+
+
+@pytest.mark.parametrize(("recipe", "kind", "shown", "said"), CARDS, ids=[card[0]["model"]["name"] for card in CARDS])
+@pytest.mark.usefixtures("quick_classifier")
+def test_the_code_of_a_card_runs(recipe: dict[str, Any], kind: str, shown: str, said: str, tmp_path: Path) -> None:
+    done = gancompress.run({"name": "tiny", **recipe, **SHORT}, out=tmp_path / "runs", player=False, progress=False)
+    made = gancompress.push(done, tmp_path / "pushed", progress=False)
+    head = metadata(made.folder)
+    assert head["pipeline_tag"] == kind
+    assert head["model-index"][0]["results"][0]["task"]["type"] == kind
+    card = (made.folder / "README.md").read_text(encoding="utf-8")
+    assert said in card
+    code = card.split("```python\n", 1)[1].split("```", 1)[0]
+    assert shown in code
+    names: dict[str, Any] = {}
+    exec(code, names)
+    image = names["g"].network.image
+    for name, count in (("images", 4 if kind == "image-to-image" else 64), ("of_one", 16), ("plainer", 16)):
+        if name in names:
+            assert names[name].shape == (count, image.channels, image.resolution, image.resolution)
+            assert names[name].isfinite().all()
+
+
 def test_of_a_step_that_was_not_measured_no_metric_is_told(run: RunOutcome, tmp_path: Path) -> None:
     made = gancompress.push(run, tmp_path / "pushed", step=2, values="bf16", progress=False)
     assert not made.evaluated
