@@ -1,8 +1,10 @@
-"""The augmentations of ADA: flips, turns, shifts, scales, rotations and colours, each image with probability ``p``.
+"""The augmentations of ADA: flips, turns, shifts, scales, rotations, colours and holes, each with probability ``p``.
 
 Source: Karras et al., Training Generative Adversarial Networks with Limited Data, 2020, section 2 and appendix B
 (figures 4 to 6). Written from the paper. Images are resampled at twice their size between an orthonormal wavelet's
 low-pass filter and its transpose, as there; an image that no geometric change was drawn for keeps its pixels.
+Holes, and colours at half the probability, are what R3GAN trains with (Huang et al., The GAN is dead; long live the
+GAN!, 2024).
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ from gancompress.seeds import to_device
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["SYM6", "Pipe", "ada", "blitted", "colour_matrices", "resampled"]
+__all__ = ["SYM6", "Pipe", "ada", "blitted", "colour_matrices", "cut_out", "resampled"]
 
-#: groups of augmentations: flips, quarter turns and whole-pixel shifts; scales, rotations and shifts; colours
-Pipe: TypeAlias = Literal["blit", "geometry", "colour"]
+#: groups of augmentations: flips, quarter turns and whole-pixel shifts; scales, rotations and shifts; colours; holes
+Pipe: TypeAlias = Literal["blit", "geometry", "colour", "cutout"]
 
 #: low-pass filter of the least asymmetric wavelet with six vanishing moments (Daubechies, 1992)
 SYM6 = (
@@ -35,11 +37,16 @@ _CENTRE = sum(index * tap for index, tap in enumerate(SYM6)) / sum(SYM6)
 
 _SHIFT = 0.125  # of the size: whole pixels at most, others as a standard deviation
 _SCALE = 0.2 * math.log(2)
+_HOLE = 0.5  # of the size
 _BRIGHTNESS, _CONTRAST, _SATURATION = 0.2, 0.5 * math.log(2), math.log(2)
 
 
 def ada(
-    images: Tensor, p: Tensor, rng: torch.Generator, pipe: Sequence[Pipe] = ("blit", "geometry", "colour")
+    images: Tensor,
+    p: Tensor,
+    rng: torch.Generator,
+    pipe: Sequence[Pipe] = ("blit", "geometry", "colour"),
+    colours: float = 1.0,
 ) -> Tensor:
     """Augment a batch, each image with its own draws; gradients flow through to the images.
 
@@ -48,6 +55,7 @@ def ada(
         p: probability of each augmentation, a scalar in [0, 1] on the device of ``images``.
         rng: the only source of randomness; draws are made where it lives.
         pipe: groups of augmentations, applied in the order of the paper.
+        colours: share of ``p`` at which each change of colours is made.
 
     Returns:
         The same shape and type; values may leave [-1, 1].
@@ -68,7 +76,9 @@ def ada(
         still = (matrices == torch.eye(3, device=images.device)).flatten(1).all(1)
         images = torch.where(still[:, None, None, None], images, resampled(images, matrices))
     if "colour" in pipe:
-        images = _coloured(images, colour_matrices(p, drawn, happens))
+        images = _coloured(images, colour_matrices(p * colours, drawn, happens))
+    if "cutout" in pipe:
+        images = cut_out(images, drawn(torch.rand, 2), happens(p))
     return images
 
 
@@ -234,3 +244,21 @@ def _coloured(images: Tensor, matrices: Tensor) -> Tensor:
     # grey: the mean of what becomes of red, green and blue
     means = matrices[:, :3].mean(1)
     return images * means[:, :3].sum(1)[:, None, None, None] + means[:, 3][:, None, None, None]
+
+
+# ------------------------------------------------------------------------------------------------ holes
+
+
+def cut_out(images: Tensor, centres: Tensor, happens: Tensor) -> Tensor:
+    """Set a square of half the size to 0, of which a part may lie outside.
+
+    Args:
+        images: float, (B, C, H, W), square.
+        centres: (B, 2), x and y as shares of the size, in [0, 1].
+        happens: bool, (B,): whose squares are cut.
+    """
+    size = images.shape[-1]
+    middles = (torch.arange(size, device=images.device, dtype=centres.dtype) + 0.5) / size
+    within = (middles - centres[:, :, None]).abs() < _HOLE / 2
+    hole = within[:, 0, None, :] & within[:, 1, :, None] & happens[:, None, None]
+    return images.masked_fill(hole[:, None], 0.0)

@@ -192,9 +192,9 @@ class ConsistencyConfig(_Strict):
 
 
 class AdaptiveConfig(_Strict):
-    """Adaptive augmentation, ADA (Karras et al., 2020): more of it the better real images are told."""
+    """Augmentation of ADA (Karras et al., 2020): more of it the better real images are told, or along a schedule."""
 
-    pipe: tuple[Literal["blit", "geometry", "colour"], ...] = Field(
+    pipe: tuple[Literal["blit", "geometry", "colour", "cutout"], ...] = Field(
         ("blit", "geometry", "colour"), min_length=1, description="groups of augmentations"
     )
     target: float | None = Field(
@@ -203,6 +203,22 @@ class AdaptiveConfig(_Strict):
     every: int = Field(4, ge=1, description="discriminator steps between two changes of the probability")
     kimg: float = Field(500.0, gt=0, description="thousands of real images in which it could go from 0 to 1")
     probability: float = Field(0.0, ge=0, le=1, description="of each augmentation at the start")
+    final: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="where schedules take the probability along a cosine, with target: null; default: nowhere",
+    )
+    colours: float = Field(1.0, ge=0, le=1, description="share of the probability at which colours change")
+
+    @model_validator(mode="after")
+    def _contradiction(self) -> AdaptiveConfig:
+        if self.final is not None and self.target is not None:
+            raise ValueError(
+                "final is where a schedule takes the probability, and target moves it by what the discriminator tells: "
+                "give target: null with final"
+            )
+        return self
 
 
 class ObjectiveConfig(_Strict):

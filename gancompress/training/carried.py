@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gancompress.objectives.ada import Pipe, ada
 from gancompress.objectives.regularisers import path_lengths
+from gancompress.sparsity.schedules import cosine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,9 +49,11 @@ class AdaptiveAugmentation(Carried):
     """ADA: augment as often as the discriminator tells real images from generated ones.
 
     The mean sign of its logits at real images, ``r``, is 1 for one that knows every image, and 0 for one that does not
-    know any. Every few steps the probability goes up when ``r`` is above the target, down when below.
+    know any. Every few steps the probability goes up when ``r`` is above the target, down when below. Without a target
+    it stays, or grows along a schedule, and is a function of the step alone.
 
-    Source: Karras et al., Training Generative Adversarial Networks with Limited Data, 2020, section 3.
+    Source: Karras et al., Training Generative Adversarial Networks with Limited Data, 2020, section 3; the schedule:
+    Huang et al., The GAN is dead; long live the GAN!, 2024.
 
     Attributes:
         pipe: groups of augmentations.
@@ -58,6 +61,8 @@ class AdaptiveAugmentation(Carried):
         every: discriminator steps between two changes.
         images: real images in which the probability would go from 0 to 1.
         probability: at the start.
+        final: where the schedules end; None: as at the start.
+        colours: share of the probability at which colours change.
     """
 
     pipe: tuple[Pipe, ...] = ("blit", "geometry", "colour")
@@ -65,6 +70,8 @@ class AdaptiveAugmentation(Carried):
     every: int = 4
     images: float = 500_000.0
     probability: float = 0.0
+    final: float | None = None
+    colours: float = 1.0
 
     def __post_init__(self) -> None:
         self.scalars = {
@@ -75,7 +82,12 @@ class AdaptiveAugmentation(Carried):
 
     def augment(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """Return the images, each change made with the probability that holds now."""
-        return ada(images, self.scalars["probability"], rng, self.pipe)
+        return ada(images, self.scalars["probability"], rng, self.pipe, self.colours)
+
+    def follow(self, progress: float) -> None:
+        """Take the probability to where the schedule has it; ``progress`` is 0 at its start and 1 at its end."""
+        if self.final is not None:
+            self.scalars["probability"].fill_(cosine(self.probability, self.final, progress))
 
     def see(self, real_logits: Tensor) -> None:
         """Take in the discriminator's logits at real images."""

@@ -71,6 +71,8 @@ class LatentPlay(Play):
     @progress.setter
     def progress(self, value: float) -> None:
         self.objective.progress = value
+        if self.objective.adaptive is not None:
+            self.objective.adaptive.follow(value)
 
     @property
     def held(self) -> Iterable[nn.Module]:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gancompress.objectives.ada import SYM6, ada, blitted, colour_matrices, resampled
+from gancompress.objectives.ada import SYM6, ada, blitted, colour_matrices, cut_out, resampled
 from gancompress.seeds import generator
 
 
@@ -93,6 +93,27 @@ def test_as_many_images_change_as_the_probability_says():
     moved = ada(images, torch.tensor(0.3), generator(4, "augment"), ("geometry",))
     share = ((moved - images).flatten(1).abs().max(1).values > 0).float().mean().item()
     assert share == pytest.approx(1 - 0.7**4, abs=0.02)
+
+
+def test_holes_by_hand():
+    images = torch.ones(3, 2, 4, 4)
+    centres = torch.tensor([[0.5, 0.5], [0.0, 0.75], [0.5, 0.5]])
+    cut = cut_out(images, centres, torch.tensor([True, True, False]))
+    # of four pixels, in the middle of each: two of them are nearer than a quarter of the size
+    assert cut[0, 1].tolist() == [[1, 1, 1, 1], [1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1]]
+    # x is at the left border, so that half of the hole lies outside; y at three quarters
+    assert cut[1, 0].tolist() == [[1, 1, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1], [0, 1, 1, 1]]
+    assert torch.equal(cut[2], images[2])
+
+
+def test_colours_change_at_their_share_of_the_probability():
+    images = smooth_images()[:1].repeat(4000, 1, 1, 1)[..., :8, :8]
+    changed = ada(images, torch.tensor(0.6), generator(3, "augment"), ("colour",), 0.5)
+    # the draws are those of a probability of 0.3
+    assert torch.equal(changed, ada(images, torch.tensor(0.3), generator(3, "augment"), ("colour",)))
+    holes = ada(images + 3, torch.tensor(0.4), generator(5, "augment"), ("cutout",), 0.5)
+    share = (holes == 0).flatten(1).any(1).float().mean().item()
+    assert share == pytest.approx(0.4, abs=0.03)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

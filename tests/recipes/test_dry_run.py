@@ -16,7 +16,7 @@ from gancompress.experiment.budgets import ROLES, build_budgets, build_method, m
 from gancompress.experiment.networks import Networks, build_backbone, build_networks
 from gancompress.methods.base import Plan
 from gancompress.recipe.identity import resolved_yaml, run_id
-from gancompress.recipe.load import component_config, parse_recipe
+from gancompress.recipe.load import component_config, load_recipe, parse_recipe
 
 if TYPE_CHECKING:
     from gancompress.recipe.schema import Recipe
@@ -128,6 +128,18 @@ def test_the_headline_is_what_was_published() -> None:
     assert recipe.objective.orthogonal.weight == 0  # --G_ortho 0.0
 
 
+@pytest.mark.parametrize(("address", "final"), [("r3gan_cifar10", 0.55), ("r3gan_ffhq64", 0.3)])
+def test_r3gan_augments_as_published_and_as_it_was_measured(address: str, final: float) -> None:
+    objective = loaded(address).recipe.objective
+    assert objective.ada is not None
+    assert (objective.ada.target, objective.ada.probability, objective.ada.final) == (None, 0, final)
+    assert objective.diffaugment == ()
+    former = ("objective.ada=null", "objective.diffaugment=[color,translation,cutout]")
+    recipe = load_recipe(address, former).recipe
+    # the ids of what docs/results.md measured
+    assert run_id(recipe) == {0.55: "0898902d0b", 0.3: "65902c8831"}[final]
+
+
 def test_the_grids_are_whole() -> None:
     rows = {name: loaded(name).variants for name in RECIPES}
     kinds = ("static-balanced", "set-balanced", "rigl-balanced", "relaxed-adapt", "strict-adapt")
@@ -165,6 +177,10 @@ def test_the_grids_are_whole() -> None:
         ("adapt_biggan_cifar10@strict-rigl-strong-d0.1", ["FID 10.11"]),
         ("adapt_biggan_cifar10@relaxed-static-strong-d0.1", ["FID 23.48"]),
         ("adapt_biggan_tiny_imagenet@strict-adapt-d0.3", ["FID 16.93"]),
+        ("r3gan_cifar10", ["FID 1.96"]),
+        ("r3gan_ffhq64", ["FID 1.95"]),
+        ("stylegan2_cifar10", ["FID 2.42", "IS 10.14"]),
+        ("projected_church256", ["FID 1.59"]),
     ],
 )
 def test_a_row_carries_its_own_figure(address: str, figures: list[str]) -> None:

@@ -112,6 +112,77 @@ def test_the_probability_goes_up_while_real_images_are_told() -> None:
     assert float(fixed.scalars["probability"]) == pytest.approx(0.4)
 
 
+SCHEDULED: dict[str, Any] = {
+    "pipe": ["blit", "geometry", "colour", "cutout"],
+    "colours": 0.5,
+    "target": None,
+    "probability": 0.1,
+    "final": 0.5,
+}
+
+
+def probabilities(trainer: Trainer, steps: int, **training: Any) -> list[float]:
+    recipe = parse_recipe({**TINY, "training": {**TINY["training"], **training}}).recipe
+    (current,) = declared_rounds(recipe, trainer)
+    found = []
+    for _ in range(steps):
+        trainer.step(current)
+        found.append(float(trainer.play.objective.adaptive.scalars["probability"]))  # type: ignore[attr-defined]
+    return found
+
+
+def test_the_probability_follows_a_schedule() -> None:
+    whole = trainer_of(ada=SCHEDULED)
+    # eight steps, from 0.1 to 0.5 along half a cosine: 0.3 in the middle
+    want = [0.1, 0.1 + 0.4 * 0.0380602, 0.1 + 0.4 * 0.1464466, 0.1 + 0.4 * 0.3086583, 0.3]
+    assert probabilities(whole, 5) == pytest.approx(want, abs=1e-6)
+    # the end of schedules is the end of this one too, and what it ends at stays
+    ends = parse_recipe({**TINY, "training": {**TINY["training"], "schedule_until": 0.5}}).recipe.training
+    short = trainer_of(ada=SCHEDULED)
+    short.config = ends
+    assert probabilities(short, 6, schedule_until=0.5)[1::2] == pytest.approx([0.1585786, 0.4414214, 0.5], abs=1e-6)
+    assert AdaptiveAugmentation(target=None, probability=0.2).final is None
+    with pytest.raises(RecipeError, match="give target: null with final"):
+        parse_recipe({**TINY, "objective": {**TINY["objective"], "ada": {"final": 0.5}}})
+
+
+def test_a_scheduled_run_is_resumed_to_the_byte() -> None:
+    whole, first, second = (trainer_of(ada=SCHEDULED) for _ in range(3))
+    take(whole, 6)
+    take(first, 3)
+    groups, scalars = first.snapshot()
+    second.restore({name: {k: v.clone() for k, v in group.items()} for name, group in groups.items()}, scalars)
+    take(second, 3)
+    want, got = whole.snapshot()[0], second.snapshot()[0]
+    assert all(torch.equal(value, got[name][key]) for name, group in want.items() for key, value in group.items())
+
+
+def test_what_is_augmented_is_a_function_of_seed_and_step() -> None:
+    def seen(rate: float, seed: int = 0) -> list[Tensor]:
+        """The images that the discriminator was shown as real, step by step."""
+        optimizers = {role: {"lr": rate} for role in ("generator", "discriminator")}
+        recipe = parse_recipe(
+            {
+                **TINY,
+                "seed": seed,
+                "objective": {**TINY["objective"], "ada": SCHEDULED, "r1": {"weight": 0}, "path_length": {"weight": 0}},
+                "training": {**TINY["training"], "optimizers": optimizers},
+            }
+        ).recipe
+        trainer = build_trainer(recipe, build_dataset(recipe))
+        trainer.engine.init(trainer.probe)
+        shown: list[Tensor] = []
+        trainer.discriminator.register_forward_pre_hook(lambda _, given: shown.append(given[0].detach().clone()))
+        take(trainer, 4)
+        assert len(shown) == 12
+        return shown[::3]  # then come generated ones, and those of the generator's step
+
+    one, other, seeded = seen(1e-4), seen(1e-2), seen(1e-4, seed=1)
+    # the discriminators are others by now, and the draws are not
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(one, seeded, strict=True))
+
+
 def test_lecam_by_hand() -> None:
     lecam = LeCam(weight=0.5, decay=0.75)
     found = lecam.penalty(torch.tensor([4.0, 0.0]), torch.tensor([-4.0, -8.0]))
