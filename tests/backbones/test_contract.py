@@ -10,35 +10,8 @@ from gancompress.components.registry import BACKBONES
 from gancompress.data.base import ImageSpec
 from gancompress.errors import BackboneError
 from gancompress.testing import backbone_checks
+from tests.small_backbones import SMALL
 
-#: settings that make it quick
-SMALL: dict[str, dict[str, Any]] = {
-    "dcgan": {"channels": 4, "latent_dim": 8},
-    # two channels where the width is divided by 16: a spectrally normalised 1x1 matrix has no gradient
-    "sngan": {"channels": 32, "discriminator_channels": 32, "latent_dim": 8},
-    # eight where the attending map has as many channels, a latent that splits into five and into six
-    "biggan": {"channels": 8, "latent_dim": 60},
-    # few latents: 40 gains that each are sums of many would magnify the rounding of bf16 in maps of one channel
-    "biggan-deep": {"channels": 4, "latent_dim": 3, "attention": 16},
-    # two groups in every block
-    "r3gan": {"channels": 8, "group_width": 8, "blocks": 1, "latent_dim": 8, "embedding": 4},
-    # two channels at the largest size
-    "fastgan": {"channels": 16, "latent_dim": 8},
-    # a network of timm's own tests, drawn
-    "projected": {
-        "channels": 16,
-        "latent_dim": 8,
-        "discriminator_channels": 4,
-        "mixed_channels": 2,
-        "features": "test_efficientnet",
-        "weights": "random",
-    },
-    # two channels at the largest size: with one, demodulation takes out all that a style does
-    # wide enough for a weight in every layer to matter under bf16
-    "unet": {"channels": 4, "discriminator_channels": 4},
-    "resnet": {"channels": 4, "discriminator_channels": 4, "blocks": 2},
-    "stylegan2": {"channels": 32, "latent_dim": 8, "style_dim": 8, "mapping_layers": 2},
-}
 CLASSES = ("ant", "bee", "cat")
 CHECKS = [
     pytest.param(

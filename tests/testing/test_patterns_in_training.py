@@ -6,8 +6,11 @@ from typing import Any, ClassVar
 
 import pytest
 
+from gancompress.experiment.assemble import build_dataset, build_trainer, declared_rounds
 from gancompress.experiment.budgets import ROLES
 from gancompress.testing.methods import MethodSuite
+from gancompress.testing.training_runs import Watcher
+from tests.small_backbones import SMALL, overrides
 
 #: the kit's DCGAN has layers of 4 and 8 channels; its transposed convolutions come input first
 RUNS: list[tuple[str, str, dict[str, Any], tuple[str, ...]]] = [
@@ -43,3 +46,29 @@ def test_a_pattern_is_held_and_a_run_resumes(
         return
     stop = sum(whole.rounds) // 2 + 1
     assert not whole.differing(bench.run(stops=[stop]))
+
+
+@pytest.mark.parametrize("pattern", ["1x4", "2:4"])
+@pytest.mark.parametrize("name", SMALL)
+def test_a_pattern_is_held_in_every_backbone(name: str, pattern: str) -> None:
+    """Two steps with an update each, in memory, looked at before and after; all networks that play have the pattern."""
+    watcher = Watcher(dense_moments=False)
+    given = (f"sparsity.pattern={pattern}", *overrides(name), "training.steps=2")
+    with AsGiven("dst", {"every": 1, "stop": 1.0, "explore": "both"}, overrides=given).bench.recipe() as recipe:
+        trainer = build_trainer(recipe, build_dataset(recipe))
+        trainer.engine.init(trainer.probe)
+        (current,) = declared_rounds(recipe, trainer)
+        before = {role: trainer.engine.state(role).hash() for role in trainer.engine.roles}
+        for _ in range(current.steps):
+            watcher.before(trainer)
+            trainer.step(current)
+            watcher.after(trainer)
+    assert not watcher.counts + watcher.leaks
+    assert len(before) == (4 if name == "resnet" else 2)
+    for role, masks in before.items():
+        budget, state = trainer.engine.budget(role), trainer.engine.state(role)
+        assert budget.pattern == pattern
+        assert budget.units
+        assert abs(state.nonzeros - budget.total) < max(map(budget.step, budget.sizes))
+        budget.check_units(state.masks, role)
+        assert state.hash() != masks, f"no update changed the masks of the {role}"
