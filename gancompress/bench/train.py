@@ -1,7 +1,8 @@
 """``gancompress bench train``: one training step of a recipe, computed in different ways, side by side.
 
-Every variant is a whole step (its discriminator steps and its generator step) with its own copy of both networks from
-the same seed: forward, backward, optimizer, masks, average, spectral norm, batches, everything.
+Every variant is a whole step (its discriminator steps and its generator step) with its own copy of all networks from
+the same seed: forward, backward, optimizer, masks, average, spectral norm, batches, everything. The plain style of the
+field is written for images of latents; steps of other tasks are timed against our best dense one alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from gancompress.experiment.assemble import build_dataset, build_loss, build_tra
 from gancompress.experiment.budgets import ROLES, masked_weights, with_densities
 from gancompress.methods.base import Plan
 from gancompress.recipe.components import config_type, narrow_component
+from gancompress.training.latent import LatentPlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,14 +59,15 @@ class BenchTrain:
 
     Attributes:
         settings: the recipe's name, widths, batch and rounds, real images per step, and the machine in words.
-        against_plain: every variant against the plain style: each switch alone, all together, and sparse.
+        against_plain: every variant against the plain style: each switch alone, all together, and sparse; empty for a
+            task that has no plain style.
         folded: by layer, the density above which it was measured to be folded (0 always, 1 never).
         best_dense: name of the best float32 dense variant, everything exact together.
         against_best: every variant against that one.
         masking: our dense step with masks over the one without, as a ratio of times (1.02: masks cost 2 %), and
-            ``alone``: what masks add to the optimizers' steps of one D+G pair, as a share of a whole step.
-        optimizer: default ``Adam(foreach)``, our optimizer without masks, and with them, per D+G pair.
-        operations: dispatched operations of optimizer, masks and average of one D+G pair.
+            ``alone``: what masks add to the optimizers' steps of all networks, as a share of a whole step.
+        optimizer: default ``Adam(foreach)``, our optimizer without masks, and with them, for all networks.
+        operations: dispatched operations of optimizers, masks and averages of all networks.
         times: by variant, CPU and wall seconds of every turn.
     """
 
@@ -84,13 +87,14 @@ class BenchTrain:
 
     def images_per_second(self, name: str) -> float:
         """Return the real images that one variant takes in per second of the clock."""
-        return float(self.settings["images"]) / self.against_plain[name].seconds
+        return float(self.settings["images"]) / self.against_best[name].seconds
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it, ready for JSON."""
         found = dataclasses.asdict(self)
-        for name, row in found["against_plain"].items():
-            row["images_per_second"] = self.images_per_second(name)
+        for rows in (found["against_plain"], found["against_best"]):
+            for name, row in rows.items():
+                row["images_per_second"] = self.images_per_second(name)
         return found
 
 
@@ -135,7 +139,8 @@ def bench_train(
             sparse kernels, which need a CPU, are not.
 
     Raises:
-        RecipeError: there is no such device, or the method changes masks at every step.
+        RecipeError: there is no such device, the method changes masks at every step, or steps of the task cannot be
+            compiled.
     """
     keep_memory()
     dataset = build_dataset(recipe)
@@ -149,20 +154,23 @@ def bench_train(
         held = trainer(**{"fold": "never", **training})
         return PlainStep(held, {role: masked_weights(held.network(role), recipe.sparsity) for role in ROLES}, style)
 
-    steps: dict[str, Callable[[], object]] = {PLAIN: plain()}
-    left_out = {*(() if bf16 else ("bf16",)), *(() if compile else ("compiled",))}
-    for name, (style, settings) in ALONE.items() if alone else ():
-        if name not in left_out:
-            steps[name] = plain(style, **settings)
     best: dict[str, Any] = {"channels_last": True, "fold": "auto", "joint_batch": True, "fused": True}
     together, bare = trainer(**best), trainer((1.0, 1.0), **best)
+    of_latents = isinstance(together.play, LatentPlay)
+    if compile and not of_latents:
+        raise RecipeError(f"steps of the task {recipe.task.name!r} cannot be compiled: time them without compiling")
+    steps: dict[str, Callable[[], object]] = {PLAIN: plain()} if of_latents else {}
+    left_out = {*(() if bf16 else ("bf16",)), *(() if compile else ("compiled",))}
+    for name, (style, settings) in ALONE.items() if alone and of_latents else ():
+        if name not in left_out:
+            steps[name] = plain(style, **settings)
     steps[TOGETHER], steps[UNMASKED] = _step(together), _step(bare)
     fast = {**best, "precision": "bf16"} if bf16 else best
     if bf16:
         steps[BF16] = _step(trainer(**fast))
     if compile:
         steps[COMPILED] = _step(trainer(**fast, compile=True))
-    if gpu and not why_not_recorded(recipe, build_loss(recipe), device=device):
+    if gpu and of_latents and not why_not_recorded(recipe, build_loss(recipe), device=device):
         steps[GRAPHS] = _step(trainer(**fast, cuda_graphs=True))
     for pair in () if gpu else asked:
         steps[sparse_name(pair)] = _step(trainer(pair, kernels="auto", fold="auto"))
@@ -170,15 +178,15 @@ def bench_train(
             blocks = _trainer(in_blocks(recipe), dataset, pair, kernels="auto", fold="auto", precision="bf16")
             steps[sparse_name(pair, bf16=True)] = _step(blocks)
     times = alternate(steps, rounds, warm=3 if gpu else 1, calls=10 if gpu else 1, gpu=gpu)
-    against_plain = ratios(times, PLAIN)
-    masking = ratios(times, TOGETHER)[UNMASKED]
+    against_best = ratios(times, TOGETHER)
+    masking = against_best[UNMASKED]
     optimizer = _optimizers(together, bare, max(rounds, 9), gpu)
-    alone_cost = (optimizer[MASKED].seconds - optimizer[BARE].seconds) / against_plain[UNMASKED].seconds
+    alone_cost = (optimizer[MASKED].seconds - optimizer[BARE].seconds) / masking.seconds
     return BenchTrain(
         settings=_settings(recipe, rounds, gpu),
-        against_plain=against_plain,
+        against_plain=ratios(times, PLAIN) if of_latents else {},
         best_dense=TOGETHER,
-        against_best=ratios(times, TOGETHER),
+        against_best=against_best,
         folded={} if together.folding is None else dict(together.folding.table),
         masking={
             "median": masking.faster,
@@ -249,8 +257,8 @@ def _step(trainer: Trainer) -> Callable[[], object]:
 
 
 def _optimizers(trainer: Trainer, bare: Trainer, rounds: int, gpu: bool) -> dict[str, Ratio]:
-    """Time the default optimizer against ours, with masks (``trainer``) and without (``bare``), on both networks."""
-    plain = [torch.optim.Adam(trainer.network(role).parameters(), 2e-4, betas=(0.0, 0.9)) for role in ROLES]
+    """Time the default optimizer against ours, with masks (``trainer``) and without (``bare``), on all networks."""
+    plain = [torch.optim.Adam(network.parameters(), 2e-4, betas=(0.0, 0.9)) for network in trainer.networks.values()]
     for each in (trainer, bare):
         _give_gradients(each)
 
@@ -260,8 +268,8 @@ def _optimizers(trainer: Trainer, bare: Trainer, rounds: int, gpu: bool) -> dict
 
     def ours(held: Trainer) -> Callable[[], None]:
         def step() -> None:
-            for role in ROLES:
-                held.engine.step(role)
+            for name in held.networks:
+                held.engine.step(name)
 
         return step
 
@@ -271,8 +279,8 @@ def _optimizers(trainer: Trainer, bare: Trainer, rounds: int, gpu: bool) -> dict
 
 def _give_gradients(trainer: Trainer) -> None:
     random = torch.Generator().manual_seed(0)
-    for role in ROLES:
-        for parameter in trainer.network(role).parameters():
+    for network in trainer.networks.values():
+        for parameter in network.parameters():
             # laid out like the weight, as autograd does
             parameter.grad = torch.empty_like(parameter).copy_(torch.randn(parameter.shape, generator=random))
 
@@ -291,16 +299,17 @@ class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def optimizer_operations(trainer: Trainer) -> dict[str, int]:
-    """Count the operations dispatched for optimizers and masks, and for the average, of one D+G pair.
+    """Count the operations dispatched for optimizers and masks, and for averages, of one step of every network.
 
     Call it after a few training steps: the first ones also inspect the optimizer.
     """
     _give_gradients(trainer)
     with _Count() as optimizers:
-        for role in ROLES:
-            trainer.engine.step(role)
+        for name in trainer.networks:
+            trainer.engine.step(name)
     with _Count() as average:
-        trainer.ema.update(trainer.generator, 10**6)
+        for name, mean in trainer.all_averages.items():
+            mean.update(trainer.network(name), 10**6)  # type: ignore[arg-type]
     return {
         "optimizers and masks": optimizers.count,
         "average": average.count,

@@ -12,11 +12,22 @@ from gancompress.backbones import folding
 from gancompress.bench import timing
 from gancompress.bench.styles import PlainStep, Style, fold
 from gancompress.bench.timing import alternate
-from gancompress.bench.train import ALONE, PLAIN, TOGETHER, UNMASKED, _step, _trainer, bench_train
+from gancompress.bench.train import (
+    ALONE,
+    PLAIN,
+    TOGETHER,
+    UNMASKED,
+    _step,
+    _trainer,
+    bench_train,
+    optimizer_operations,
+)
 from gancompress.cli.main import app
+from gancompress.errors import RecipeError
 from gancompress.experiment.assemble import build_dataset
 from gancompress.experiment.budgets import ROLES, masked_weights
-from gancompress.recipe.load import load_recipe
+from gancompress.recipe.load import load_recipe, parse_recipe
+from tests.small_backbones import SMALL, overrides
 
 TINY = """
 name: tiny
@@ -117,6 +128,42 @@ def test_training_is_timed_in_every_way(recipe, monkeypatch):
     assert result.operations["together"] == sum(v for k, v in result.operations.items() if k != "together")
     assert result.operations["together"] <= 20
     json.dumps(result.to_dict())
+
+
+#: dispatched operations per D+G pair that optimizers, masks and averages may take
+MOST = 20
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_masks_optimizers_and_averages_of_every_backbone_are_a_few_operations(name):
+    document = {"name": "few", "sparsity": {"method": "static", "density": 0.5}, "training": {"steps": 3}}
+    recipe = parse_recipe(document, (*overrides(name), "training.batch_size=2")).recipe
+    trainer = _trainer(recipe, build_dataset(recipe), (0.5, 0.5), device="cpu", kernels="dense")
+    for _ in range(2):  # the first two steps also make and inspect what the optimizers keep
+        optimizer_operations(trainer)
+    found = optimizer_operations(trainer)
+    pairs = 2 if name == "resnet" else 1
+    assert found["together"] <= MOST * pairs, found
+    # every network took its steps, and every average followed
+    trainer.engine.count_steps()
+    assert {name: count.amount for name, count in trainer.counter.steps.items()} == dict.fromkeys(trainer.networks, 3)
+    assert len(trainer.networks) == 2 * pairs
+    assert found["average"] >= pairs
+
+
+def test_steps_of_another_task_are_timed_against_the_best_dense_one():
+    document = {"name": "cycle", "sparsity": {"method": {"name": "dst", "every": 9}, "density": 0.5}}
+    document["training"] = {"steps": 40, "batch_size": 1}
+    recipe = parse_recipe(document, overrides("resnet")).recipe
+    result = bench_train(recipe, [(0.25, 0.5)], rounds=2)
+    assert result.against_plain == {}
+    assert list(result.against_best) == [TOGETHER, UNMASKED, "sparse 0.25/0.5"]
+    assert result.against_best[TOGETHER].faster == 1.0
+    row = result.to_dict()["against_best"][UNMASKED]
+    assert row["images_per_second"] == pytest.approx(1 / row["seconds"])
+    json.dumps(result.to_dict())
+    with pytest.raises(RecipeError, match="steps of the task 'cyclegan' cannot be compiled"):
+        bench_train(recipe, rounds=2, compile=True)
 
 
 def test_everything_together_is_the_training_loop_itself(recipe):
