@@ -32,6 +32,7 @@ TOYS: dict[str, dict[str, Any]] = {
     "biggan": {"name": "biggan", "size": 64, "config": {"channels": 8, "conditional": True}},
     "biggan-deep": {"name": "biggan-deep", "size": 128, "config": {"channels": 8, "conditional": True}},
     "r3gan": {"name": "r3gan", "size": 16, "config": {"channels": 16, "conditional": True, "group_width": 8}},
+    "fastgan": {"name": "fastgan", "size": 64, "config": {"channels": 16, "latent_dim": 8}},
 }
 
 
