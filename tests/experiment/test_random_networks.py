@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +16,7 @@ from gancompress.components.registry import BACKBONES
 from gancompress.data.base import ImageSpec
 from gancompress.errors import ExportError
 from gancompress.evaluation.sampler import Sampler, open_sampler
+from gancompress.experiment.assemble import build_dataset, build_trainer, declared_rounds
 from gancompress.experiment.finished import open_run
 from gancompress.experiment.run import Experiment
 from gancompress.export.compiled import compile_generator
@@ -22,10 +24,13 @@ from gancompress.export.onnx import export_onnx
 from gancompress.progress import Silent
 from gancompress.recipe.load import parse_recipe
 from gancompress.storage.checkpoint import load
+from gancompress.testing.ranks import in_two_processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from gancompress.training.groups import Group
 
 
 class NoisyGenerator(Generator):
@@ -139,6 +144,38 @@ def test_two_runs_and_one_that_was_stopped_end_with_the_same_numbers(tmp_path: P
     assert same(weights(first), weights(third))
     other = parse_recipe({**TINY, "seed": 1}).recipe
     assert not same(weights(first), weights(Experiment(other, tmp_path / "d", evaluates=False).run().path))
+
+
+def test_ranks_draw_apart_and_each_of_them_the_same_again() -> None:
+    recipe = parse_recipe(TINY).recipe
+
+    def work(group: Group, folder: Path) -> list[list[str]]:
+        """Say of two trainers, step by step, where the stream stands that noise and dropout are drawn from."""
+        found = []
+        for scramble in (group.rank, 7):
+            torch.manual_seed(scramble)
+            trainer = build_trainer(recipe, build_dataset(recipe), group)
+            trainer.engine.init(trainer.probe)
+            drawn: list[str] = []
+            for layer in (trainer.generator, trainer.discriminator.drop):  # type: ignore[union-attr]
+                layer.register_forward_pre_hook(lambda *_, seen=drawn: seen.append(state_of_torch()))  # type: ignore[misc]
+            for current in declared_rounds(recipe, trainer):
+                for _ in range(2):
+                    trainer.step(current)
+            found.append(drawn)
+        return found
+
+    (first, again), (other, other_again) = in_two_processes(work)
+    # the discriminator's step has both networks, and the generator's too; noise and dropout draw from one stream
+    assert len(first) == 8
+    assert len(set(first)) == 8
+    assert first == again
+    assert other == other_again
+    assert not set(first) & set(other)
+
+
+def state_of_torch() -> str:
+    return hashlib.blake2b(torch.get_rng_state().numpy().tobytes(), digest_size=8).hexdigest()
 
 
 def test_images_of_one_seed_are_the_same_whatever_was_drawn_before(tmp_path: Path) -> None:
