@@ -4,12 +4,17 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional as F
+from typer.testing import CliRunner
 
+import gancompress
 from gancompress.backbones.stylegan2 import StyleGAN2, StyleGAN2Config
 from gancompress.backbones.stylegan2_weights import from_published
+from gancompress.cli.main import app
 from gancompress.data.base import ImageSpec
-from gancompress.errors import BackboneError
+from gancompress.errors import BackboneError, RecipeError
+from gancompress.experiment.finished import open_run
 
 STYLE, WIDTH, LAYERS = 6, 8, 3
 
@@ -118,6 +123,52 @@ def test_published_weights_make_the_images_of_the_paper(classes):
     torch.testing.assert_close(made(z, labels), want, rtol=1e-4, atol=1e-5)
     own = made.state_dict()
     assert made.adopted(own, "") is own
+
+
+def test_a_run_starts_from_published_weights_and_is_sampled_truncated(quick_classifier, tmp_path, monkeypatch):
+    monkeypatch.setenv("GANCOMPRESS_CACHE", str(tmp_path / "cache"))
+    state = {name: tensor * 0.5 if "torgb" in name else tensor for name, tensor in published().items()}
+    file = tmp_path / "published.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, file)
+    recipe = {
+        "name": "from-published",
+        "data": {"name": "shapes", "resolution": 16, "images": 24},
+        "model": {
+            "name": "stylegan2",
+            "channels": WIDTH,
+            "style_dim": STYLE,
+            "latent_dim": 5,
+            "mapping_layers": LAYERS,
+        },
+        "objective": {"loss": "non-saturating"},
+        "training": {
+            "steps": 2,
+            "batch_size": 4,
+            # steps that are real and too small to be seen in images
+            "optimizers": {"generator": {"lr": 1e-9}, "discriminator": {"lr": 1e-9}},
+            "init_from": {"path": str(file), "hash": "0" * 16},
+        },
+        "evaluation": {"samples": 10, "metrics": ["fd"]},
+    }
+    with pytest.raises(RecipeError, match=r"set training\.init_from\.hash=[0-9a-f]{16}") as refused:
+        gancompress.run(recipe, out=tmp_path / "runs", player=False, progress=False)
+    recipe["training"]["init_from"]["hash"] = str(refused.value).split("training.init_from.hash=")[1][:16]
+    done = gancompress.run(recipe, out=tmp_path / "runs", player=False, progress=False)
+    assert done.state == "done"
+    network = open_run(done.directory).generator()
+    z = torch.randn(3, 5)
+    torch.testing.assert_close(network(z), by_the_paper(state, z), rtol=0, atol=1e-3)
+    drawn = {}
+    for psi in ("1", "0.5", "0"):
+        out = tmp_path / f"psi-{psi}"
+        arguments = ["sample", str(done.directory), "--out", str(out), "--count", "3", "--truncation", psi]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        drawn[psi] = [path.read_bytes() for path in sorted(out.glob("*.png"))]
+    assert all(len(images) == 3 for images in drawn.values())
+    assert len(set(drawn["1"])) == len(set(drawn["0.5"])) == 3
+    assert len(set(drawn["0"])) == 1, "at 0 all images are those of the average style"
+    assert not set(drawn["1"]) & set(drawn["0.5"])
 
 
 @pytest.mark.parametrize(
