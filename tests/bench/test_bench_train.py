@@ -26,6 +26,7 @@ from gancompress.cli.main import app
 from gancompress.errors import RecipeError
 from gancompress.experiment.assemble import build_dataset
 from gancompress.experiment.budgets import ROLES, masked_weights
+from gancompress.recipe.identity import resolved_yaml
 from gancompress.recipe.load import load_recipe, parse_recipe
 from tests.small_backbones import SMALL, overrides
 
@@ -151,17 +152,23 @@ def test_masks_optimizers_and_averages_of_every_backbone_are_a_few_operations(na
     assert found["average"] >= pairs
 
 
-def test_steps_of_another_task_are_timed_against_the_best_dense_one():
+def test_steps_of_another_task_are_timed_against_the_best_dense_one(tmp_path):
     document = {"name": "cycle", "sparsity": {"method": {"name": "dst", "every": 9}, "density": 0.5}}
     document["training"] = {"steps": 40, "batch_size": 1}
     recipe = parse_recipe(document, overrides("resnet")).recipe
-    result = bench_train(recipe, [(0.25, 0.5)], rounds=2)
-    assert result.against_plain == {}
-    assert list(result.against_best) == [TOGETHER, UNMASKED, "sparse 0.25/0.5"]
-    assert result.against_best[TOGETHER].faster == 1.0
-    row = result.to_dict()["against_best"][UNMASKED]
+    file, out = tmp_path / "cycle.yaml", tmp_path / "cycle.json"
+    file.write_text(resolved_yaml(recipe))
+    arguments = ["bench", "train", str(file), "--density", "0.25/0.5", "--rounds", "2", "--json", str(out)]
+    said = CliRunner().invoke(app, arguments)
+    assert said.exit_code == 0, said.output
+    assert f"than {TOGETHER}" in said.output
+    assert PLAIN not in said.output
+    found = json.loads(out.read_text())
+    assert found["against_plain"] == {}
+    assert list(found["against_best"]) == [TOGETHER, UNMASKED, "sparse 0.25/0.5"]
+    assert found["against_best"][TOGETHER]["faster"] == 1.0
+    row = found["against_best"][UNMASKED]
     assert row["images_per_second"] == pytest.approx(1 / row["seconds"])
-    json.dumps(result.to_dict())
     with pytest.raises(RecipeError, match="steps of the task 'cyclegan' cannot be compiled"):
         bench_train(recipe, rounds=2, compile=True)
 

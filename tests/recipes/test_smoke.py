@@ -6,13 +6,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from recipe_rows import ROWS, loaded
+from recipe_rows import RECIPES, ROWS, loaded
 from typer.testing import CliRunner
 
 from gancompress.api.commands import run
 from gancompress.cli.main import app, main
 from gancompress.components.registry import DATASETS
 from gancompress.errors import RecipeError, RunError
+from gancompress.experiment import memory
 from gancompress.recipe.identity import directory_name, run_id
 from gancompress.recipe.load import component_config, load_recipe, parse_recipe, smoke_test
 
@@ -22,15 +23,24 @@ if TYPE_CHECKING:
     from gancompress.api.outcomes import RunOutcome
     from gancompress.recipe.schema import Recipe
 
-#: every backbone, kind of data and kind of method once; the dry runs go through every recipe and row
-FAST = [
-    "adapt_sngan_cifar10@strict-adapt-d0.1",
-    "compare_digits",
-    "lottery_sngan@ticket-0.8",
-    "quickstart",
-    "stgan_biggan",
-    "stugan_sngan",
-]
+#: every backbone and task that a recipe has, and methods that update masks, go through rounds and balance networks; the
+#: images of smoke runs are drawn whatever the data are, and the dry runs go through every recipe and row
+FAST: dict[str, tuple[str, ...]] = {
+    "adapt_sngan_cifar10@strict-adapt-d0.1": (),
+    "compare_digits": (),
+    "cyclegan_outlines": (),
+    "fastgan_256": ("data.resolution=64",),  # at 256 pixels it takes a quarter of a minute
+    "lottery_sngan@ticket-0.8": (),
+    "pix2pix_outlines": (),
+    "projected_church256": ("data.resolution=64",),
+    "quickstart": (),
+    "r3gan_cifar10": (),
+    "stgan_biggan": (),
+    "stugan_sngan": (),
+    "stylegan2_cifar10": (),
+}
+#: whose step is not played without values beforehand, which is most of such a run: tests of the estimate do that
+UNPLAYED = ("cyclegan_outlines", "fastgan_256", "projected_church256", "r3gan_cifar10", "stylegan2_cifar10")
 
 
 @pytest.fixture(autouse=True)
@@ -41,16 +51,18 @@ def _own_cache(
     monkeypatch.setenv("GANCOMPRESS_CACHE", str(tmp_path_factory.getbasetemp() / "smoke-cache"))
 
 
-def smoked(address: str, out: Path) -> tuple[RunOutcome, list[dict[str, Any]]]:
-    outcome = run(address, out=out, smoke=True, progress=False)
+def smoked(address: str, out: Path, *overrides: str) -> tuple[RunOutcome, list[dict[str, Any]]]:
+    outcome = run(address, overrides, out=out, smoke=True, progress=False)
     log = [json.loads(line) for line in (outcome.directory / "log.jsonl").read_text().splitlines()]
     return outcome, log
 
 
-def check(address: str, out: Path) -> None:
+def check(address: str, out: Path, *overrides: str) -> None:
     """Run one row and look at everything that it leaves."""
-    outcome, log = smoked(address, out)
-    recipe = load_recipe(address, smoke=True).recipe
+    outcome, log = smoked(address, out, *overrides)
+    recipe = load_recipe(address, overrides, smoke=True).recipe
+    if getattr(recipe.model, "takes_weights", False):  # what these are is known when they are read or drawn
+        recipe = load_recipe(str(outcome.directory)).recipe
     assert outcome.state == "done"
     assert "smoke run: the numbers mean nothing" in str(outcome).splitlines()[0]
     assert outcome.directory.name == directory_name(recipe)
@@ -67,12 +79,22 @@ def check(address: str, out: Path) -> None:
 
 
 @pytest.mark.parametrize("address", FAST)
-def test_every_recipe_smokes(address: str, tmp_path: Path) -> None:
-    check(address, tmp_path)
+def test_every_recipe_smokes(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if address in UNPLAYED:
+        monkeypatch.setattr(memory, "_largest_step", lambda _: None)
+    check(address, tmp_path, *FAST[address])
+
+
+def test_no_backbone_and_no_task_is_left_to_the_slow_ones() -> None:
+    def networks(addresses: list[str]) -> set[tuple[str, str]]:
+        recipes = [loaded(address).recipe for address in addresses]
+        return {(recipe.task.name, recipe.model.name) for recipe in recipes}
+
+    assert networks([*FAST]) == networks(RECIPES)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("address", [row for row in ROWS if row not in FAST])
+@pytest.mark.parametrize("address", [row for row in ROWS if FAST.get(row) != ()])
 def test_every_row_smokes(address: str, tmp_path: Path) -> None:
     check(address, tmp_path)
 
