@@ -7,7 +7,7 @@ cache), ``timm:NAME:<path>`` a file of safetensors with the names that timm give
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,7 @@ class TimmFeatures(Extractor):
     label = ""
     weights_hash = ""
     resize = ""
+    _registered = "timm"
 
     def __init__(self, net: nn.Module, label: str, weights_hash: str, size: int) -> None:
         config: Any = getattr(net, "pretrained_cfg", {})
@@ -99,7 +100,7 @@ class TimmFeatures(Extractor):
         option: str = "",
         device: torch.device | str = "cpu",
         progress: Progress | None = None,
-    ) -> TimmFeatures:
+    ) -> Self:
         """Build the network and load its weights.
 
         Raises:
@@ -107,7 +108,12 @@ class TimmFeatures(Extractor):
         """
         reason = cls.refuses(dataset, option)
         if reason is not None:
-            raise EvaluationError(f"extractor timm: {reason}")
+            raise EvaluationError(f"extractor {cls._registered}: {reason}")
+        return cls._load(option, device)
+
+    @classmethod
+    def _load(cls, option: str, device: torch.device | str) -> Self:
+        """Return the extractor of an option that is not refused."""
         name, where = _split(option)
         size = int(settings_of(name).input_size[-1])
         return cls(*_built(name, where, device), size)
@@ -122,6 +128,8 @@ class DinoV2(TimmFeatures):
     from 518 to 224 pixels as in the authors' code, and not as timm would.
     """
 
+    _registered = "dinov2"
+
     @classmethod
     def classifies(cls, option: str = "") -> bool:
         """Not at all."""
@@ -130,21 +138,10 @@ class DinoV2(TimmFeatures):
     @classmethod
     def refuses(cls, dataset: Dataset[Any], option: str = "") -> str | None:
         """Return why ``option`` names no weights; None when it does."""
-        return _no_weights("dinov2", option)
+        return _no_weights(cls._registered, option)
 
     @classmethod
-    def prepare(
-        cls,
-        dataset: Dataset[Any],
-        *,
-        option: str = "",
-        device: torch.device | str = "cpu",
-        progress: Progress | None = None,
-    ) -> DinoV2:
-        """Load the weights, see :meth:`TimmFeatures.prepare`."""
-        reason = cls.refuses(dataset, option)
-        if reason is not None:
-            raise EvaluationError(f"extractor dinov2: {reason}")
+    def _load(cls, option: str, device: torch.device | str) -> Self:
         net: Any = pretrained(DINOV2, option, EvaluationError)
         published = net.pos_embed.detach()
         net.set_input_size((_DINOV2_SIZE, _DINOV2_SIZE))
@@ -178,6 +175,8 @@ class Clip(TimmFeatures):
     that, as CMMD's code does, and Fréchet distances on CLIP are taken without.
     """
 
+    _registered = "clip"
+
     @classmethod
     def classifies(cls, option: str = "") -> bool:
         """Not at all."""
@@ -188,24 +187,13 @@ class Clip(TimmFeatures):
         """Return why ``option`` names no weights, or no network with a projection; None when it does."""
         name, where = _split(option)
         if not where:
-            return _no_weights("clip", option)
+            return _no_weights(cls._registered, option)
         if settings_of(name) is not None and not _projects(settings_of(name).num_classes):
             return f"{name} ends in no projection: it is timm:{name}:{where}"
         return refusal(name, where, ways=f"clip:{name}:{DOWNLOAD}")
 
     @classmethod
-    def prepare(
-        cls,
-        dataset: Dataset[Any],
-        *,
-        option: str = "",
-        device: torch.device | str = "cpu",
-        progress: Progress | None = None,
-    ) -> Clip:
-        """Load the weights, see :meth:`TimmFeatures.prepare`."""
-        reason = cls.refuses(dataset, option)
-        if reason is not None:
-            raise EvaluationError(f"extractor clip: {reason}")
+    def _load(cls, option: str, device: torch.device | str) -> Self:
         name, where = _split(option)
         known, where = (name, where) if where else (CLIP, option)
         size = int(settings_of(known).input_size[-1])
