@@ -256,23 +256,20 @@ def plan_comparison(
     choices = multiplied(choices, wide, exported)
     wished = 1 if device_of(base.recipe).type == "cuda" else min(4, cores())
 
-    def lay_out(plan: Plan | None, seeds: Sequence[int] = chosen) -> Grid:
-        return build_grid(base, choices, asked, seeds, held, narrow=narrow, dataset=dataset, plan=plan)
+    def lay_out(plan: Plan | None) -> Grid:
+        return build_grid(base, choices, asked, chosen, held, narrow=narrow, dataset=dataset, plan=plan)
 
-    plan = None
-    if held.cost is not None:
+    if held.cost is None:
+        grid = lay_out(None)
+    else:
         from gancompress.comparison.planning import Planning
 
         request = Planning(base, choices, asked, held, dataset.spec, out, narrow, batch, force, say)
         plan = request.find()
-        if pilots is not None:
-            plan = request.learn(
-                plan,
-                lambda found: lay_out(found, chosen[:1]),
-                pilots(jobs or wished),
-                partial(_watching, dataset, progress),
-            )
-    grid = lay_out(plan)
+        if pilots is None:
+            grid = lay_out(plan)
+        else:
+            grid = request.learn(plan, lay_out, pilots(jobs or wished), partial(_watching, dataset, progress))
     return PlannedComparison(
         grid, ComparisonFolder.of(out, grid), dataset, max(1, min(jobs or wished, len(grid.cells))), batch, force
     )

@@ -53,8 +53,8 @@ def settled(
     lay_out: Callable[[Plan], Grid],
     train: Callable[[Grid, Mapping[int, Row]], Trained],
     refit: Callable[[Plan, Trained, bool], Plan],
-) -> Plan:
-    """Return a plan whose rows cost what they should as trained.
+) -> Grid:
+    """Return the comparison of a plan whose rows cost what they should as trained.
 
     Args:
         plan: fitted with masks that were drawn.
@@ -62,14 +62,15 @@ def settled(
         train: trains a run of every given row and exports its generator; those that failed are left out.
         refit: corrects a plan; told whether this was the last time.
     """
+    grid = lay_out(plan)
     for attempt in range(1, PILOTS + 1):
-        grid = lay_out(plan)
         waiting = unsettled(grid)
         found = train(grid, waiting) if waiting else {}
         if not found:
             break
         plan = refit(plan, found, attempt == PILOTS)
-    return plan
+        grid = lay_out(plan)
+    return grid
 
 
 def refitted(

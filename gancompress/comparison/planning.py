@@ -101,14 +101,14 @@ class Planning:
         lay_out: Callable[[Plan], Grid],
         runner: Runner,
         watcher: Callable[[Grid, ComparisonFolder], contextlib.AbstractContextManager[Watcher]],
-    ) -> Plan:
-        """Return a plan that holds for generators as they are trained, and keep it.
+    ) -> Grid:
+        """Return the comparison of a plan that holds for generators as they are trained, and keep that plan.
 
         Runs that are trained for it lie where those of the comparison do, which shares them.
 
         Args:
             plan: what was found.
-            lay_out: makes the comparison of a plan, of one seed.
+            lay_out: makes the comparison of a plan; a row's first run is the one that is trained.
             runner: trains.
             watcher: is told how that goes.
 
@@ -120,7 +120,8 @@ class Planning:
         def train(grid: Grid, waiting: Mapping[int, Row]) -> Trained:
             names = ", ".join(dict.fromkeys(row.choice.label for row in waiting.values()))
             self.say(f"training a run of {names}: what it costs depends on which weights it learns to keep")
-            several = dataclasses.replace(grid, rows=tuple(waiting.values()))
+            rows = tuple(dataclasses.replace(row, cells=row.cells[:1]) for row in waiting.values())
+            several = dataclasses.replace(grid, rows=rows, seeds=grid.seeds[:1])
             folder = ComparisonFolder(self.path.with_suffix(""), runs=self.root / "runs")
             folder.open(several)
             with watcher(several, folder) as watching:
@@ -138,6 +139,6 @@ class Planning:
                 )
 
         found = settled(plan, lay_out, train, refit)
-        if found != plan:
-            write_plan(self.path, found)
+        if found.plan is not None and found.plan != plan:
+            write_plan(self.path, found.plan)
         return found
