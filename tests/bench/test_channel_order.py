@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
-PATH = Path(__file__).parents[2] / "benchmarks" / "channel_order.py"
 
+def test_a_hidden_order_is_found_and_keeps_as_much_as_single_weights(benchmarks):
+    import channel_order as order
 
-def test_a_hidden_order_is_found_and_keeps_as_much_as_single_weights() -> None:
-    specification = importlib.util.spec_from_file_location("channel_order", PATH)
-    assert specification is not None
-    assert specification.loader is not None
-    order = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(order)
     rng = torch.Generator().manual_seed(3)
     whole = (torch.rand(8, 4, 3, 3, generator=rng) < 0.25).repeat_interleave(4, 1) * 1.0
     hidden = torch.randperm(16, generator=rng)

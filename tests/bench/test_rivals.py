@@ -6,15 +6,12 @@ import argparse
 import importlib
 import json
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
-
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 #: CPU seconds of a turn of each
 SPEEDS = {"ours 0.1": 2.0, "ours 0.2": 4.0, "other 0.1": 1.0, "int8": 3.0, "sparse 0.1": 5.0, "sparse 0.2": 6.0}
@@ -37,10 +34,7 @@ class Fake:
 
 
 @pytest.fixture
-def suite(monkeypatch):
-    if not FOLDER.is_dir():
-        pytest.skip("the benchmarks are not in this copy")
-    monkeypatch.syspath_prepend(str(FOLDER))
+def suite(benchmarks, monkeypatch):
     entries, rivals = importlib.import_module("entries"), importlib.import_module("rivals")
     monkeypatch.setattr(entries, "NARROWED", entries.Narrowing())
     monkeypatch.delitem(sys.modules, "suite", raising=False)  # which holds the one of another test

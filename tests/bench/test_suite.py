@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from pathlib import Path
 
 import pytest
-
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 #: the reference's second turn was slow: it must not reach the ratio of the other two
 TIMES = {
@@ -18,14 +15,7 @@ TIMES = {
 }
 
 
-@pytest.fixture
-def suite(monkeypatch):
-    if not FOLDER.is_dir():
-        pytest.skip("the benchmarks are not in this copy")
-    monkeypatch.syspath_prepend(str(FOLDER))
-
-
-def test_two_variants_are_paired_with_each_other(suite):
+def test_two_variants_are_paired_with_each_other(benchmarks):
     from entries import over
 
     value, quartiles = over(TIMES, "dense", "sparse")
@@ -42,7 +32,7 @@ def test_a_result_gives_ratios_to_any_variant():
     assert found.quartiles[1] < 3.1  # 7 and more if paired through the reference
 
 
-def test_figures_stand_in_one_table_per_group(suite):
+def test_figures_stand_in_one_table_per_group(benchmarks):
     from entries import Row
     from tables import markdown
 
@@ -72,7 +62,7 @@ def test_figures_stand_in_one_table_per_group(suite):
     assert "### Files" not in text
 
 
-def test_tables_go_between_the_marks_of_a_page(suite):
+def test_tables_go_between_the_marks_of_a_page(benchmarks):
     from tables import BEGIN, END, into
 
     page = f"above\n{BEGIN}\nold\n{END}\nbelow\n"
@@ -82,7 +72,7 @@ def test_tables_go_between_the_marks_of_a_page(suite):
     assert into("no marks", "tables\n") == into("", "tables\n") == "tables\n"
 
 
-def test_the_suite_lists_what_it_measures(suite, monkeypatch, capsys):
+def test_the_suite_lists_what_it_measures(benchmarks, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["suite.py", "--list"])
     importlib.import_module("suite").main()
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
@@ -90,7 +80,7 @@ def test_the_suite_lists_what_it_measures(suite, monkeypatch, capsys):
     assert sorted(names) == sorted(ids.split())
 
 
-def test_files_are_smaller_in_blocks(suite):
+def test_files_are_smaller_in_blocks(benchmarks):
     from bench_export import measure
 
     single, inputs, blocks = (
@@ -99,7 +89,7 @@ def test_files_are_smaller_in_blocks(suite):
     assert single < inputs < blocks < 40  # a tenth of the weights in a byte each
 
 
-def test_a_file_is_described_as_it_was_written(suite, tmp_path):
+def test_a_file_is_described_as_it_was_written(benchmarks, tmp_path):
     from bench_export import describe
 
     from gancompress.backbones.base import prunable_weights
@@ -117,7 +107,7 @@ def test_a_file_is_described_as_it_was_written(suite, tmp_path):
     assert describe(path).endswith(f"scales 0.00 bits a kept one; file {path.stat().st_size} bytes")
 
 
-def test_sizes_in_int8_have_their_target_at_a_tenth(suite, monkeypatch):
+def test_sizes_in_int8_have_their_target_at_a_tenth(benchmarks, monkeypatch):
     import suite_inference  # noqa: F401  # registers the entry
     from entries import ENTRIES
 
