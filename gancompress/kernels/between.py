@@ -112,7 +112,7 @@ def between(
     """Return ``filter(leaky(gain * filter(x) + bias + strength * noise)) + beside``, batch last.
 
     Args:
-        x: ``[N, C, H, W]``, for which :func:`in_one_pass` holds.
+        x: ``[N, C, H, W]``, for which :func:`in_one_pass` holds; what is given beside it may be of another type.
         how: the slope, and the padding of either filter.
         gain: per image and channel, ``[N, C]``, or None.
         bias: per channel, ``[C]``, or None.
@@ -123,5 +123,7 @@ def between(
     Raises:
         ValueError: a filter behind the ReLU, or a map beside it, together with anything in front of it.
     """
-    out: Tensor = _Between.apply(x, gain, bias, noise, strength, beside, how)
+    # under autocast a dense layer beside gives bf16, and a linear layer's gain is bf16 too: the kernel reads float32
+    given = (None if one is None else one.float() for one in (gain, bias, noise, strength, beside))
+    out: Tensor = _Between.apply(x, *given, how)
     return out

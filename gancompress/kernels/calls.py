@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gancompress.errors import KernelError
 from gancompress.kernels.layout import empty_batch_last, is_batch_last
 from gancompress.kernels.native_library import (
     BATCH_LAST,
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
     from gancompress.kernels.pattern import Plan
 
 __all__ = ["Between", "backward", "between", "between_gradient", "boxes", "conv", "filtered", "totals"]
+
+
+def _pointer(x: Tensor | None) -> int | None:
+    """Where the numbers of a tensor begin, for code that takes whatever lies there for float32."""
+    if x is not None and x.dtype != torch.float32:
+        raise KernelError(f"the kernels read float32, not {str(x.dtype).removeprefix('torch.')}")
+    return None if x is None else x.data_ptr()
 
 
 def _layout(x: Tensor) -> int:
@@ -64,8 +72,8 @@ def conv(
     out = empty_batch_last(out_shape) if batch_last else torch.empty(out_shape, dtype=torch.float32)
     size = (*x.shape[2:], *out_shape[2:]) if x.dim() == 4 else (1, 1, 1, 1)
     args = ConvArgs(
-        plan=plan.address, weight=weight.data_ptr(), x=x.data_ptr(), bias=None if bias is None else bias.data_ptr(),
-        out=out.data_ptr(), batch=x.shape[0], hi=size[0], wi=size[1], ho=size[2], wo=size[3],
+        plan=plan.address, weight=_pointer(weight), x=_pointer(x), bias=_pointer(bias),
+        out=_pointer(out), batch=x.shape[0], hi=size[0], wi=size[1], ho=size[2], wo=size[3],
         layout_x=_layout(x), layout_out=BATCH_LAST if batch_last else POINTS if x.dim() == 2 else IMAGES,
         pre_relu=int(pre_relu), threads=torch.get_num_threads(),
     )  # fmt: skip
@@ -105,9 +113,9 @@ def backward(
     for_weight = torch.empty_like(weight) if want[1] else None
     size = (*x.shape[2:], *gradient.shape[2:]) if x.dim() == 4 else (1, 1, 1, 1)
     args = BackwardArgs(
-        plan_x=plans[0].address, plan_weight=plans[1].address, weight=weight.data_ptr(), x=x.data_ptr(),
-        gradient=gradient.data_ptr(), for_x=None if for_x is None else for_x.data_ptr(),
-        for_weight=None if for_weight is None else for_weight.data_ptr(), batch=x.shape[0],
+        plan_x=plans[0].address, plan_weight=plans[1].address, weight=_pointer(weight), x=_pointer(x),
+        gradient=_pointer(gradient), for_x=_pointer(for_x),
+        for_weight=_pointer(for_weight), batch=x.shape[0],
         hi=size[0], wi=size[1], ho=size[2], wo=size[3], layout_x=_layout(x), layout_gradient=_layout(gradient),
         transpose=int(transpose), pre_relu=int(pre_relu), bf16=int(bf16), threads=torch.get_num_threads(),
     )  # fmt: skip
@@ -133,15 +141,11 @@ def boxes(
     by = 1 if widen else -1
     planes, inner, out = _resized(x, x.shape[2] + by, x.shape[3] + by)
     args = BoxesArgs(
-        x=x.data_ptr(), gate=_pointer(gate), out=out.data_ptr(), planes=planes, height=x.shape[2], width=x.shape[3],
+        x=_pointer(x), gate=_pointer(gate), out=_pointer(out), planes=planes, height=x.shape[2], width=x.shape[3],
         inner=inner, scale=scale, widen=int(widen), relu=int(relu), threads=torch.get_num_threads(),
     )  # fmt: skip
     lib.check(lib.raw.gc_boxes(ctypes.byref(args)))
     return out
-
-
-def _pointer(x: Tensor | None) -> int | None:
-    return None if x is None else x.data_ptr()
 
 
 def _resized(x: Tensor, height: int, width: int) -> tuple[int, int, Tensor]:
@@ -175,7 +179,7 @@ def filtered(lib: Library, x: Tensor, *, kind: int, scale: float, padding: int =
         height, width = (2 * height, 2 * width) if kind == UP else (height // 2, width // 2)
     planes, inner, out = _resized(x, height, width)
     args = FilterArgs(
-        x=x.data_ptr(), out=out.data_ptr(), planes=planes, height=x.shape[2], width=x.shape[3], inner=inner,
+        x=_pointer(x), out=_pointer(out), planes=planes, height=x.shape[2], width=x.shape[3], inner=inner,
         scale=scale, kind=kind, padding=padding, isa=lib.isa_index, threads=torch.get_num_threads(),
     )  # fmt: skip
     lib.check(lib.raw.gc_filter(ctypes.byref(args)))
@@ -206,7 +210,7 @@ class Between:
 def _style_args(lib: Library, x: Tensor, how: Between) -> StyleArgs:
     n, c, h, w = x.shape
     return StyleArgs(
-        x=x.data_ptr(), channels=c, height=h, width=w, batch=n, strength=how.strength, slope=how.slope,
+        x=_pointer(x), channels=c, height=h, width=w, batch=n, strength=how.strength, slope=how.slope,
         before=how.before, after=how.after, isa=lib.isa_index, threads=torch.get_num_threads(),
     )  # fmt: skip
 
@@ -230,7 +234,7 @@ def between(
     out = empty_batch_last((n, c, how.resized(h), how.resized(w)))
     args = _style_args(lib, x, how)
     args.gain, args.bias, args.noise, args.beside = map(_pointer, (gain, bias, noise, beside))
-    args.out = out.data_ptr()
+    args.out = _pointer(out)
     lib.check(lib.raw.gc_style(ctypes.byref(args)))
     return out
 
@@ -266,5 +270,5 @@ def totals(lib: Library, x: Tensor) -> Tensor:
     images, count = (1, h * w * n) if is_batch_last(x) else (n, h * w)
     out = torch.empty(c)
     threads = torch.get_num_threads()
-    lib.check(lib.raw.gc_totals(x.data_ptr(), images, c, count, out.data_ptr(), threads, lib.isa_index))
+    lib.check(lib.raw.gc_totals(_pointer(x), images, c, count, _pointer(out), threads, lib.isa_index))
     return out

@@ -6,11 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gancompress.errors import KernelError
 from gancompress.kernels import between as module
 from gancompress.kernels import calls
 from gancompress.kernels.between import between, in_one_pass
 from gancompress.kernels.calls import Between
 from gancompress.kernels.layout import is_batch_last, to_batch_last
+from gancompress.kernels.native_library import SAME
 from gancompress.kernels.resample import smooth, smooth_down2, smooth_up2
 
 LINE = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64) / 8
@@ -219,6 +221,30 @@ def test_which_maps_are_taken():
     assert not in_one_pass(torch.randn(3, 2, 3, 3))
     with pytest.raises(ValueError, match="follows nothing else"):
         between(to_batch_last(torch.randn(16, 2, 4, 4)), Between(0.2, after=2), bias=torch.zeros(2))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_autocast_gives_in_bf16_is_read_as_the_numbers_that_it_is(case):
+    how, names = CASES[case]
+    x, *others = tensors(how, names, (16, 3, 4, 5))
+    halves = [None if t is None else t.detach().bfloat16().requires_grad_(t.requires_grad) for t in others]
+    exact = doubled([x, *halves])
+    got, want = one_pass([x, *halves], how), module._in_steps(*exact, how)
+    close(got, want)
+    by = torch.randn(want.shape)
+    mine = torch.autograd.grad(got, leaves([x, *halves]), by)
+    theirs = torch.autograd.grad(want, leaves(exact), by.double())
+    for one, half, other in zip(mine, leaves([x, *halves]), theirs, strict=True):
+        assert one.dtype == half.dtype
+        torch.testing.assert_close(one.double(), other, rtol=1e-2, atol=1e-2 * float(other.abs().max()))
+
+
+def test_the_kernels_are_given_nothing_but_float32(native):
+    x, half = to_batch_last(torch.randn(16, 2, 4, 4)), torch.randn(2).bfloat16()
+    with pytest.raises(KernelError, match="the kernels read float32, not bfloat16"):
+        calls.between(native, x, Between(), bias=half)
+    with pytest.raises(KernelError, match="float64"):
+        calls.filtered(native, x.double(), kind=SAME, scale=1.0)
 
 
 def test_neither_threads_nor_turns_change_a_bit(native):
