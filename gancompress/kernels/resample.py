@@ -126,9 +126,14 @@ def _laid_out_as(gate: Tensor | None, x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last if dense else torch.contiguous_format)
 
 
+def _exact(x: Tensor) -> Tensor:
+    """A bf16 map under autocast as float32: torch pools bf16 many times as slowly, and a dense layer rounds again."""
+    rounded = x.dtype == torch.bfloat16 and _ours(x) and torch.is_autocast_enabled("cpu") and library() is not None
+    return x.float() if rounded else x
+
+
 def _boxes(x: Tensor, *, widen: bool, average: bool, relu: bool = False) -> Tensor:
-    if x.dtype == torch.bfloat16 and _ours(x) and torch.is_autocast_enabled("cpu") and library() is not None:
-        x = x.float()  # torch pools bf16 many times as slowly; autocast rounds again where a dense layer follows
+    x = _exact(x)
     known = _ours(x) or (x.is_contiguous(memory_format=torch.channels_last) and _plain(x))
     if not known or x.dtype != torch.float32 or library() is None:
         x = F.relu(x) if relu else x
@@ -190,6 +195,7 @@ class _Filter(torch.autograd.Function):
 
 def _filter(x: Tensor, kind: int, scale: float, padding: int = 1) -> Tensor | None:
     """The filter on the native kernels, where they take it."""
+    x = _exact(x)
     known = _ours(x) or (x.is_contiguous(memory_format=torch.channels_last) and _plain(x))
     if not known or x.dtype != torch.float32 or library() is None or min(x.shape) < 1:
         return None

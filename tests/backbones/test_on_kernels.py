@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from gancompress.backbones.base import Generator, prunable_weights
+from gancompress.backbones.base import Discriminator, Generator, prunable_weights
 from gancompress.evaluation.sandbox import forked_rng
 from gancompress.experiment.assemble import build_dataset, build_trainer
 from gancompress.kernels.native_library import library
@@ -15,6 +15,8 @@ from gancompress.recipe.load import load_recipe
 from tests.small_backbones import SMALL, overrides
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import Tensor, nn
 
     from gancompress.training.loop import Trainer
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(library() is None or library().pairs is None, reason="no kernels for pairs here")
 
 BATCH = 16
+ANSWERS = ("output", "input gradient", "gradient", "penalty's gradient")
 
 
 def trainer_of(name: str) -> Trainer:
@@ -48,17 +51,27 @@ def batch_for(network: Any) -> tuple[Tensor, Tensor]:
     return torch.rand(shape) * 2 - 1, labels
 
 
-def found(network: nn.Module, x: Tensor, labels: Tensor, *, bf16: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """What it gives, and the gradients of a sum with signs towards the input and all that is kept."""
+def found(network: nn.Module, x: Tensor, labels: Tensor, *, bf16: bool) -> tuple[Tensor, ...]:
+    """What it gives, the gradients of a sum with signs towards the input and all that is kept, and of a penalty."""
     x = x.clone().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         out = network(x, labels)
     signs = torch.ones(out.shape)
     signs.view(-1)[::3] = -1
     live = [p for p in network.parameters() if p.requires_grad]
-    for_x, *for_weights = torch.autograd.grad((out * signs).sum(), [x, *live], allow_unused=True)
-    pairs = [(p, g) for p, g in zip(live, for_weights, strict=True) if g is not None]
-    return out.detach(), for_x, torch.cat([(g if p.dim() < 2 else g * (p != 0)).flatten() for p, g in pairs])
+    loss = (out * signs).sum()
+    for_x, *for_weights = torch.autograd.grad(loss, [x, *live], allow_unused=True, retain_graph=True)
+    answers = [out.detach(), for_x, kept(live, for_weights)]
+    if isinstance(network, Discriminator):
+        (slope,) = torch.autograd.grad(loss, x, create_graph=True)
+        answers.append(kept(live, torch.autograd.grad(slope.square().sum(), live, allow_unused=True)))
+    return tuple(answers)
+
+
+def kept(parameters: list[nn.Parameter], gradients: Iterable[Tensor | None]) -> Tensor:
+    """All gradients side by side, 0 where a weight is masked."""
+    pairs = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
+    return torch.cat([(g if p.dim() < 2 else g * (p != 0)).flatten() for p, g in pairs])
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -73,7 +86,7 @@ def test_networks_on_kernels_are_dense_ones(name: str, monkeypatch: pytest.Monke
             ours, in_bf16 = (found(network, x, labels, bf16=bf16) for bf16 in (False, True))
             with trainer.engine.dense():
                 exact, torchs = (found(network, x, labels, bf16=bf16) for bf16 in (False, True))
-            for what, *each in zip(("output", "input gradient", "gradient"), ours, in_bf16, torchs, exact, strict=True):
+            for what, *each in zip(ANSWERS, ours, in_bf16, torchs, exact, strict=False):
                 *given, want = each
                 same, near, allowed = (float((one - want).norm() / want.norm()) for one in given)
                 assert same < 1e-5, f"{what} of the {role}, float32"

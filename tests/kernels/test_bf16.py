@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,9 +13,11 @@ from gancompress import kernels
 from gancompress.kernels import measured
 from gancompress.kernels.layout import to_batch_last
 from gancompress.kernels.native_library import library
-from gancompress.kernels.resample import box_means
+from gancompress.kernels.resample import box_means, smooth, smooth_down2, smooth_up2
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 pytestmark = pytest.mark.skipif(library() is None or library().pairs is None, reason="no kernels for pairs here")
@@ -250,6 +253,17 @@ def test_boxes_of_a_map_in_bf16_are_taken_in_float32(lies: str) -> None:
     out.sum().backward()
     assert x.grad is not None
     assert (x.grad == 1).all()  # every pixel is a quarter of four boxes
+
+
+@pytest.mark.parametrize("filtered", [partial(smooth, padding=2), smooth_up2, smooth_down2])
+@pytest.mark.parametrize("lies", ["batch last", "contiguous"])
+def test_filters_of_a_map_in_bf16_are_one_pass_in_float32(lies: str, filtered: Callable[[Tensor], Tensor]) -> None:
+    x = torch.randn(16, 4, 6, 6).bfloat16()
+    x = to_batch_last(x) if lies == "batch last" else x
+    with torch.autocast("cpu", torch.bfloat16):
+        out = filtered(x)
+    assert out.dtype == torch.float32
+    assert torch.equal(out, filtered(x.float()))
 
 
 def test_maps_that_a_dense_layer_gave_in_bf16_are_taken() -> None:
