@@ -171,6 +171,11 @@ def test_the_same_bytes_on_every_instruction_set(path: Path, isa: str, monkeypat
     want = programs[0].program.dense(*given[0])
     monkeypatch.setenv("GANCOMPRESS_KERNELS", isa)
     assert torch.equal(programs[0].program(*given[0]), want)
+    drawn = {}
+    for chosen_isa in ("baseline", isa):
+        monkeypatch.setenv("GANCOMPRESS_KERNELS", chosen_isa)
+        drawn[chosen_isa] = gancompress.load(path).network(z)  # from the file to the image
+    assert torch.equal(drawn[isa], drawn["baseline"])
 
 
 def test_a_run_is_exported_and_says_what_it_cost(tmp_path: Path) -> None:
