@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gancompress.components.registry import METHODS
 from gancompress.errors import RecipeError
+from gancompress.experiment.assemble import check_served
 from gancompress.experiment.networks import build_backbone
 from gancompress.recipe.composition import apply_override, without_densities, without_masks
 from gancompress.recipe.identity import run_id
@@ -93,6 +94,9 @@ class CellRecipes:
             steps: default: those of the base.
             name: of the recipe.
             channels: width of the generator, of which every channel is kept; default: what the choice says.
+
+        Raises:
+            RecipeError: the recipe's task cannot serve the method, or something that the recipe asks for.
         """
         document = self.base.document
         for expression in (f"name={name}", f"seed={seed}", f"sparsity.method.name={choice.name}"):
@@ -117,6 +121,7 @@ class CellRecipes:
                 every = math.ceil(steps / self.evaluations)
                 document = apply_override(document, f"evaluation.every={every}")
         recipe = check_document(document)
+        check_served(recipe)
         if not recipe.smoke:
             return recipe
         for key, value in fitted(recipe).items():

@@ -35,3 +35,24 @@ def test_a_cycle_is_planned_with_its_four_networks(tmp_path: Path, monkeypatch: 
     assert lines[0].startswith("4 runs in compare/cyclegan_outlines-smoke-")
     assert [line.split()[0] for line in lines[3:7]] == ["dense", "narrow", "static", "dst"]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (["--methods", "dst,adapt"], "sparsity.method: adapt follows how a discriminator answers images of latents"),
+        (
+            ["--methods", "dst", "--set", "evaluation.metrics=[fd,ppl]"],
+            "evaluation.metrics: ppl is of images of latents",
+        ),
+    ],
+)
+def test_what_the_task_cannot_serve_is_refused_before_anything_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], why: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["compare", "pix2pix_outlines", "--smoke", *more])
+    assert result.exit_code == 2, result.output
+    (line,) = result.output.splitlines()
+    assert why in line
+    assert not list(tmp_path.iterdir())
