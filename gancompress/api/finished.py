@@ -218,9 +218,10 @@ def export(
         if calibration is not None:
             raise ExportError("calibration inputs are for int8, and for the format web", where=str(written))
         return _export_written(written, path, format, values or "float32", step)
+    refuse_foreign(directory, "export")
+    opened = open_run(directory)
     if calibration is not None:
         raise ExportError("a run is calibrated on its own latents: leave calibration out", where=str(directory))
-    refuse_foreign(directory, "export")
     values = values or ("bf16" if format == "web" else "float32")
     name = {"onnx": "generator.onnx", "web": "generator.html"}.get(format) or file_name(values)
     file = Path(path) if path is not None else directory / "export" / name
@@ -228,7 +229,6 @@ def export(
         raise ExportError(
             "ends in .onnx and would be no ONNX file: choose the format onnx, or another name", where=str(file)
         )
-    opened = open_run(directory)
     at = opened.step(str(step))
     state = RunRecord(directory).status.state  # a damaged status is no reason to keep a whole checkpoint back
     if format == "onnx":

@@ -458,6 +458,13 @@ def test_a_run_is_exported_and_loaded(finished: RunOutcome, tmp_path: Path) -> N
         finished.export(tmp_path / "h.safetensors", values="int3")  # type: ignore[arg-type]
 
 
+def test_a_run_takes_no_calibration_and_has_to_be_there_first(finished: RunOutcome, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no such directory"):
+        gancompress.api.export(tmp_path / "nowhere", values="int8", calibration=[torch.zeros(1, 3, 16, 16)])
+    with pytest.raises(ExportError, match="a run is calibrated on its own latents: leave calibration out"):
+        gancompress.api.export(finished.directory, values="int8", calibration=[torch.zeros(1, 3, 16, 16)])
+
+
 def test_a_finished_run_is_measured_sampled_and_exported(finished: RunOutcome, tmp_path: Path) -> None:
     measured = gancompress.evaluate(finished, {"samples": 30}, progress=False)
     assert [metric.key for metric in measured.metrics] == list(finished.metrics)
