@@ -150,7 +150,7 @@ class ModulatedConv(_Styled):
             size = h.shape[2] - self.up
             noise = self._noise(h, size).expand(len(h), 1, size, size)
             how = Between(SLOPE, before=int(self.up))
-            return between(h, how, gain=demodulation.to(h.dtype), bias=bias, noise=noise, strength=strength)
+            return between(h, how, gain=demodulation, bias=bias, noise=noise, strength=strength)
         if self.up:
             h = smooth(h, 1)
         h = scale_and_shift(h, demodulation.to(h.dtype), bias.to(h.dtype).expand_as(demodulation))
