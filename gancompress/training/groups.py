@@ -77,7 +77,7 @@ class Group:
     def join(
         cls, device: torch.device | str = "cpu", *, rank: int, world: int, init_method: str | None = None
     ) -> Group:
-        """Join a group of ``world`` processes; blocks until all are there.
+        """Join a group of ``world`` processes; blocks until all are there and connected to each other.
 
         Args:
             device: device of this process; CUDA uses NCCL, anything else gloo.
@@ -87,7 +87,7 @@ class Group:
 
         Raises:
             RunError: there is no such GPU on this machine, or nothing says where the processes meet.
-            GroupError: they did not meet.
+            GroupError: they did not meet, or one of them failed meanwhile.
         """
         where = torch.device(device)
         if where.type == "cuda" and where.index is not None:
@@ -108,10 +108,18 @@ class Group:
             reason = str(error).rpartition(": ")[2]
             raise RunError(f"{world} processes cannot meet: {reason}; start them with torchrun") from error
         except RuntimeError as error:
+            if dist.is_initialized():
+                dist.destroy_process_group()
             reason = " ".join(str(error).split())
             raise GroupError(f"rank {rank} of {world} cannot meet the others: {reason}") from error
         assert isinstance(control, dist.ProcessGroup)
-        return cls(world, rank, where, _Links(store, control))
+        group = cls(world, rank, where, _Links(store, control))
+        try:
+            group.barrier()  # gloo lets the first go on, and fail, while others still connect: they could not say why
+        except GroupError as error:
+            group.fail(error)
+            raise
+        return group
 
     @classmethod
     def from_environment(cls, device: torch.device | str = "cpu") -> Group:

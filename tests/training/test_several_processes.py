@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,7 +173,20 @@ def member(rank: int, folder: str) -> None:
     def damaged() -> None:
         raise DataError("image 7 is damaged")
 
+    new_group = torch.distributed.new_group
+
+    def late(**kinds: Any) -> Any:
+        control = new_group(**kinds)
+        time.sleep(0.5)
+        (root / "connected").touch()
+        return control
+
     try:
+        if rank == 0:
+            torch.distributed.new_group = late
+        with meet("late") as group:
+            note("late", (root / "connected").exists())
+        torch.distributed.new_group = new_group
         with meet("work") as group:
             note("norm2", batch_norm_apart(group, nn.BatchNorm2d, 2, 2))
             note("norm1", batch_norm_apart(group, nn.BatchNorm1d))
@@ -224,6 +238,11 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read(pair: Path, name: str, rank: int) -> Any:
     return json.loads((pair / f"{name}-{rank}.json").read_text())
+
+
+def test_nobody_goes_on_before_all_are_connected(pair: Path) -> None:
+    # or one could fail while others still connect, who would see a broken connection and no reason
+    assert read(pair, "late", 1)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
