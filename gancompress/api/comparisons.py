@@ -155,17 +155,19 @@ def run_seeds(
         The last comparison, and how the runs ended that were run for it.
     """
     from gancompress.comparison.paired import FEWEST
+    from gancompress.comparison.results import collect
     from gancompress.comparison.seeds import widest
 
     count = FEWEST
     while True:
         planned = plan(str(count))
-        outcome, ended = run_comparison(planned, runner(planned), progress)
-        if (width := widest(outcome.results)) is not None:
+        ended = _run_cells(planned, runner(planned), progress)
+        results = collect(planned.grid, planned.folder)
+        if (width := widest(results)) is not None:
             say(f"{count} seeds: half of the widest main interval is {width:.1%} of the mean, asked {auto.until:.1%}")
-        following = auto.following(outcome.results)
-        if following is None:
-            return outcome, ended
+        following = auto.following(results)
+        if following is None:  # no table before the last: one that was shown would count as a look
+            return _finish(planned, progress), ended
         count = following
 
 
@@ -308,27 +310,46 @@ def run_comparison(
     Raises:
         KeyboardInterrupt: stopped by a signal, after the running ones wrote their checkpoints.
     """
-    from gancompress.api.outcomes import ComparisonOutcome
-    from gancompress.api.player import make_player
-    from gancompress.comparison.noise import measure_noise
-    from gancompress.comparison.results import collect
+    ended = _run_cells(planned, runner, progress)
+    return _finish(planned, progress), ended
+
+
+def _run_cells(planned: PlannedComparison, runner: Runner, progress: bool | Watcher) -> list[Outcome]:
+    """Run what is missing, and evaluate what is exported with other values."""
     from gancompress.comparison.runner import run_missing
-    from gancompress.comparison.shipping import evaluate_exported, ship
-    from gancompress.progress import ComparisonProgress
-    from gancompress.report.comparison import build_comparison, shown_generators
-    from gancompress.report.player import NOTE
+    from gancompress.comparison.shipping import evaluate_exported
 
     grid, folder = planned.grid, planned.folder
     folder.open(grid)
     with _watching(planned.dataset, progress, grid, folder) as told:
-        say = told.message if isinstance(told, ComparisonProgress) else lambda _: None
         ended = run_missing(folder, grid.cells, runner, told)
-        evaluate_exported(grid, folder, planned.dataset, say)
-        ship(grid, folder, planned.batch, force=planned.force, say=say)
-        measure_noise(grid, folder, planned.dataset, planned.noise, say)
+        evaluate_exported(grid, folder, planned.dataset, _say(told))
+    return ended
+
+
+def _finish(planned: PlannedComparison, progress: bool | Watcher) -> ComparisonOutcome:
+    """Measure what the generators take, and write the tables and the page."""
+    from gancompress.api.outcomes import ComparisonOutcome
+    from gancompress.api.player import make_player
+    from gancompress.comparison.noise import measure_noise
+    from gancompress.comparison.results import collect
+    from gancompress.comparison.shipping import ship
+    from gancompress.report.comparison import build_comparison, shown_generators
+    from gancompress.report.player import NOTE
+
+    grid, folder = planned.grid, planned.folder
+    with _watching(planned.dataset, progress, grid, folder) as told:
+        ship(grid, folder, planned.batch, force=planned.force, say=_say(told))
+        measure_noise(grid, folder, planned.dataset, planned.noise, _say(told))
     results = collect(grid, folder)
     if planned.player:
         for _, run in shown_generators(results):  # of runs in this process, and of earlier versions
             if not (run / NOTE).is_file():
                 make_player(run)
-    return ComparisonOutcome(results, build_comparison(results, planned.command, player=planned.player)), ended
+    return ComparisonOutcome(results, build_comparison(results, planned.command, player=planned.player))
+
+
+def _say(told: Watcher) -> Callable[[str], None]:
+    from gancompress.progress import ComparisonProgress
+
+    return told.message if isinstance(told, ComparisonProgress) else lambda _: None

@@ -3,7 +3,8 @@
 Runs of one seed see the same images in the same order and the same latents, so what they have in common cancels in the
 difference. Intervals are Student's t over these differences. Verdicts are corrected for how many differences one table
 asks about (Holm, 1979, "A simple sequentially rejective multiple test procedure"), so an interval alone may exclude 0
-where the verdict does not.
+where the verdict does not; and for earlier tables of the same runs, of which each doubles p: verdicts are then given at
+0.05, 0.025, 0.0125, ..., so that looking again and again errs in fewer than one of ten.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import math
 import statistics
 from typing import TYPE_CHECKING, Literal
 
+from gancompress.comparison.interim import entry_of, shown_before
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gancompress.comparison.results import RowResult
+    from gancompress.comparison.interim import TableEntry
+    from gancompress.comparison.results import CellResult, RowResult
 
 __all__ = ["FEWEST", "LEVEL", "Difference", "Verdict", "differences", "half_width", "holm", "paired", "references"]
 
@@ -42,11 +46,13 @@ class Difference:
         low: lower end of the 95 % interval; ``None`` for one seed.
         high: upper end.
         p: two-sided, of Student's t over the differences; 1 for one seed.
-        corrected: ``p`` after Holm's correction over all differences against the same method.
+        corrected: ``p``, doubled for every earlier table, after Holm's correction over all differences against the
+            same method.
         needed: about as many seeds as would decide it, from the spread that was seen; ``None`` where 1000 would not,
             or where one seed has no spread.
         verdict: ``better`` and ``worse`` need five seeds and a corrected p below 0.05.
         target: what the generators of both were to cost, where that is held equal.
+        interim: seeds of the earlier tables that showed this difference with enough of them for a verdict.
     """
 
     method: str
@@ -61,6 +67,7 @@ class Difference:
     needed: int | None
     verdict: Verdict
     target: float | None = None
+    interim: tuple[int, ...] = ()
 
     @property
     def group(self) -> float | None:
@@ -113,7 +120,9 @@ def references(rows: Sequence[RowResult]) -> list[str]:
     return [*baselines, *([first] if first is not None else [])]
 
 
-def differences(rows: Sequence[RowResult], label: str, *, higher: bool) -> list[Difference]:
+def differences(
+    rows: Sequence[RowResult], label: str, *, higher: bool, earlier: Sequence[frozenset[TableEntry]] = ()
+) -> list[Difference]:
     """Hold every row against every reference of its density, by a metric of the last evaluation.
 
     Nothing is picked there, so nothing is flattered: the best of several looks is lower for whatever varies more.
@@ -122,6 +131,7 @@ def differences(rows: Sequence[RowResult], label: str, *, higher: bool) -> list[
         rows: of one protocol.
         label: of the metric.
         higher: whether it is better when higher.
+        earlier: what tables before this one showed.
     """
     found: list[Difference] = []
     baselines = {row.method for row in rows if row.baseline}
@@ -139,15 +149,22 @@ def differences(rows: Sequence[RowResult], label: str, *, higher: bool) -> list[
             left, right = _by_seed(row, label), _by_seed(base, label)
             seeds = tuple(sorted(left.keys() & right.keys()))
             if seeds:
-                family.append((row, seeds, paired([left[seed] - right[seed] for seed in seeds])))
-        corrected = holm([one[-1][3] for one in family])
-        for (row, seeds, (mean, low, high, p, needed)), own in zip(family, corrected, strict=True):
-            verdict = _verdict(mean, own, len(seeds), higher=higher)
-            found.append(
-                Difference(
-                    row.method, row.density, against, seeds, mean, low, high, p, own, needed, verdict, row.target
+                mean, low, high, p, needed = paired(
+                    [_last(left[one], label) - _last(right[one], label) for one in seeds]
                 )
-            )
+                pairs = {one: (entry_of(left[one]), entry_of(right[one])) for one in seeds}
+                interim = shown_before(earlier, pairs, FEWEST)
+                family.append(
+                    Difference(
+                        row.method, row.density, against, seeds, mean, low, high, p, p, needed, "undecided", row.target,
+                        interim,
+                    )
+                )  # fmt: skip
+        corrected = holm([one.p * 2 ** len(one.interim) for one in family])
+        found += [
+            dataclasses.replace(one, corrected=p, verdict=_verdict(one.mean, p, len(one.seeds), higher=higher))
+            for one, p in zip(family, corrected, strict=True)
+        ]
     return found
 
 
@@ -159,6 +176,10 @@ def _verdict(mean: float, p: float, seeds: int, *, higher: bool) -> Verdict:
     return "better" if (mean > 0) is higher else "worse"
 
 
-def _by_seed(row: RowResult, label: str) -> dict[int, float]:
-    found = {cell.seed: cell.last(label) for cell in row.cells}
-    return {seed: value for seed, value in found.items() if value is not None and math.isfinite(value)}
+def _by_seed(row: RowResult, label: str) -> dict[int, CellResult]:
+    return {cell.seed: cell for cell in row.cells if math.isfinite(_last(cell, label))}
+
+
+def _last(cell: CellResult, label: str) -> float:
+    value = cell.last(label)
+    return math.nan if value is None else value

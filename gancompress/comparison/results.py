@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from gancompress.comparison.choices import VALUES
 from gancompress.comparison.exported import read_exported, read_shipped
+from gancompress.comparison.interim import earlier_tables
+from gancompress.comparison.paired import differences
 from gancompress.errors import RunError
 from gancompress.runs.best import same_density, same_protocol
 from gancompress.runs.record import ROLES, mapping, metrics_of, number, read_run
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from gancompress.comparison.exported import ShippedCost
     from gancompress.comparison.folder import ComparisonFolder
     from gancompress.comparison.grid import Cell, Grid, Row
+    from gancompress.comparison.interim import TableEntry
+    from gancompress.comparison.paired import Difference
     from gancompress.comparison.plan import Plan
     from gancompress.runs.record import RunRecord
 
@@ -214,6 +218,7 @@ class Results:
         metrics: labels of all metrics, the primary one first, with whether higher is better.
         looks: evaluations that pick every run's best.
         hardware: what the runs ran on, one line per machine.
+        earlier: what tables of the comparisons beside this one show.
     """
 
     grid: Grid
@@ -226,11 +231,16 @@ class Results:
     metrics: Mapping[str, bool]
     looks: int
     hardware: tuple[str, ...]
+    earlier: tuple[frozenset[TableEntry], ...] = ()
 
     @property
     def missing(self) -> list[CellResult]:
         """Runs without numbers."""
         return [cell for cell in self.cells if not cell.done]
+
+    def differences(self, rows: Sequence[RowResult]) -> list[Difference]:
+        """Hold every row of a table against its references, by the primary metric."""
+        return differences(rows, self.primary, higher=self.higher, earlier=self.earlier)
 
 
 def collect(grid: Grid, folder: ComparisonFolder) -> Results:
@@ -258,6 +268,7 @@ def collect(grid: Grid, folder: ComparisonFolder) -> Results:
         metrics=metrics,
         looks=looks,
         hardware=tuple(hardware),
+        earlier=earlier_tables(folder.path),
     )
 
 

@@ -7,7 +7,7 @@ import math
 import statistics
 from typing import TYPE_CHECKING
 
-from gancompress.comparison.paired import FEWEST, differences, half_width
+from gancompress.comparison.paired import FEWEST, half_width
 from gancompress.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _relative(results: Results) -> list[tuple[float, float]]:
     for rows in results.tables.values():
         first = next((row.method for row in rows if not row.baseline), None)
         against = next((name for name in ("narrow", "dense") if any(row.method == name for row in rows)), "")
-        for one in differences(rows, results.primary, higher=results.higher):
+        for one in results.differences(rows):
             if (one.method, one.against) != (first, against) or one.low is None or one.high is None:
                 continue
             base = next(row for row in rows if row.method == against and row.group in (None, one.group))

@@ -7,7 +7,7 @@ import dataclasses
 import io
 from typing import TYPE_CHECKING, Any
 
-from gancompress.comparison.paired import FEWEST, differences, references
+from gancompress.comparison.paired import FEWEST, references
 from gancompress.report.held import held_equal
 from gancompress.report.published import answers_of_comparison
 from gancompress.report.shown import Shown, Table
@@ -134,10 +134,14 @@ def how_times_are_measured(rows: Iterable[RowResult]) -> str:
 
 def how_differences_are_made(results: Results) -> str:
     """Return in a few sentences what stands in a table of differences."""
+    before = {count for rows in results.tables.values() for one in results.differences(rows) for count in one.interim}
+    counts = " and ".join(filter(None, [", ".join(map(str, sorted(before)[:-1])), *map(str, sorted(before)[-1:])]))
+    interim = f" Shown before with {counts} seeds, and each earlier table doubles p." if before else ""
     return (
         f"{results.primary} of the last evaluation less that of the method above the column, paired by seed: mean and "
         "95 % interval (Student's t). Better and worse: p below 0.05 after Holm's correction over the column, with "
         f"{FEWEST} seeds or more. Undecided: in brackets, about how many seeds would decide it, by the spread so far."
+        f"{interim}"
     )
 
 
@@ -159,7 +163,7 @@ def say_difference(found: Difference | None) -> str:
 
 def difference_rows(results: Results, rows: Sequence[RowResult]) -> tuple[list[str], list[list[str]]]:
     """Return a table of differences: its header, and method, density and a text per reference of every row."""
-    found = differences(rows, results.primary, higher=results.higher)
+    found = results.differences(rows)
     by = {(one.method, one.group, one.against): one for one in found}
     against = [name for name in references(rows) if any(one.against == name for one in found)]
     texts = [
@@ -266,9 +270,7 @@ def to_json(results: Results) -> dict[str, Any]:
                 "hash": key,
                 "rows": [_row_json(row) for row in rows],
                 "verdicts": verdicts(results, rows),
-                "differences": [
-                    dataclasses.asdict(one) for one in differences(rows, results.primary, higher=results.higher)
-                ],
+                "differences": [dataclasses.asdict(one) for one in results.differences(rows)],
             }
             for key, rows in results.tables.items()
         ],

@@ -6,7 +6,8 @@ import statistics
 from typing import TYPE_CHECKING
 
 from gancompress.comparison.exported import read_noise
-from gancompress.comparison.paired import FEWEST, differences
+from gancompress.comparison.interim import values_of
+from gancompress.comparison.paired import FEWEST
 from gancompress.report.words import scaled, size
 
 if TYPE_CHECKING:
@@ -33,11 +34,11 @@ def verdicts(results: Results, rows: Sequence[RowResult]) -> list[str]:
     firsts: dict[str, RowResult] = {}
     for row in rows:
         if not row.baseline:
-            firsts.setdefault(_values_of(row), row)
-    all_found = differences(rows, results.primary, higher=results.higher)
+            firsts.setdefault(values_of(row.method), row)
+    all_found = results.differences(rows)
     sentences = []
     for values, first in firsts.items():
-        baselines = {row.method for row in rows if row.baseline and _values_of(row) == values}
+        baselines = {row.method for row in rows if row.baseline and values_of(row.method) == values}
         found = [one for one in all_found if one.method == first.method and one.against in baselines]
         fewest = min((len(one.seeds) for one in found), default=FEWEST)
         if fewest < FEWEST:
@@ -51,10 +52,6 @@ def verdicts(results: Results, rows: Sequence[RowResult]) -> list[str]:
     return sentences
 
 
-def _values_of(row: RowResult) -> str:
-    return row.method.partition(":values=")[2]
-
-
 def _sentence(results: Results, one: Difference) -> str:
     assert one.low is not None
     assert one.high is not None
@@ -63,7 +60,11 @@ def _sentence(results: Results, one: Difference) -> str:
     if one.verdict == "undecided":
         more = "more than 1000 seeds" if one.needed is None else f"about {max(one.needed, len(one.seeds) + 1)} seeds"
         return f"{one.method} and {one.against} cannot be told apart: {means}; {more} would decide it."
-    return f"{one.method} is {one.verdict} than {one.against}: {means}, p {one.corrected:.2g} after Holm's correction."
+    tables = f" and {len(one.interim)} earlier table{'s' * (len(one.interim) > 1)}" if one.interim else ""
+    return (
+        f"{one.method} is {one.verdict} than {one.against}: {means}, p {one.corrected:.2g} after Holm's correction"
+        f"{tables}."
+    )
 
 
 def noise_notes(results: Results, rows: Sequence[RowResult]) -> list[str]:

@@ -174,19 +174,51 @@ def test_seeds_are_added_by_the_command(tiny_file: Path, here: Path, monkeypatch
         counts.append(len(results.grid.seeds))
         return 6 if len(counts) == 1 else None
 
-    def ran(planned: Any, *_: Any) -> tuple[Any, list[Any]]:
-        class Outcome:
-            results = SimpleNamespace(grid=planned.grid, tables={}, missing=[])
-            report = "the page"
+    class Finished:
+        report = "the page"
 
-        return Outcome(), []
+        def __init__(self, planned: Any) -> None:
+            self.results = SimpleNamespace(grid=planned.grid, tables={}, missing=[])
+
+    finished: list[int] = []
+
+    def finish(planned: Any, *_: Any) -> Finished:
+        finished.append(len(planned.grid.seeds))
+        return Finished(planned)
 
     monkeypatch.setattr(AutoSeeds, "following", following)
-    monkeypatch.setattr(comparisons, "run_comparison", ran)
+    monkeypatch.setattr(comparisons, "_run_cells", lambda *_: [])
+    monkeypatch.setattr(comparisons, "_finish", finish)
     result = call(str(tiny_file), "--methods", "static", "--no-narrow", "--seeds", "auto:8")
     assert result.exit_code == 0, result.output
     assert counts == [5, 6]
+    assert finished == [6]  # a table of five would be a look
     assert "comparing 12 runs" in result.stderr
+
+
+def test_tables_of_fewer_seeds_count_and_those_on_the_way_are_not_written(tiny_file: Path, here: Path) -> None:
+    import gancompress
+
+    def compare(seeds: int | str, until: float | None = None) -> Any:
+        return gancompress.compare(
+            tiny_file, methods=["static"], seeds=seeds, until=until, narrow=False, jobs=0, progress=False, player=False,
+            overrides=["training.steps=3", "evaluation.every=3", "evaluation.metrics=[fd]"],
+        )  # fmt: skip
+
+    added = compare("auto:6", 1e-6)
+    assert len(added.results.grid.seeds) == 6
+    (page,) = here.glob("compare/*/compare.html")
+    assert "each earlier table doubles p" not in page.read_text()
+    (one,) = json.loads((added.directory / "compare.json").read_text())["tables"][0]["differences"]
+    assert (one["interim"], one["corrected"]) == ([], one["p"])
+
+    compare(5)
+    again = compare(6)
+    (one,) = json.loads((again.directory / "compare.json").read_text())["tables"][0]["differences"]
+    assert (one["interim"], one["corrected"]) == ([5], min(1.0, 2 * one["p"]))
+    assert (
+        "Shown before with 5 seeds, and each earlier table doubles p." in (again.directory / "compare.html").read_text()
+    )
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +17,7 @@ from gancompress.comparison.choices import parse_methods
 from gancompress.comparison.exported import ShippedCost
 from gancompress.comparison.folder import ComparisonFolder
 from gancompress.comparison.grid import Grid, build_grid
+from gancompress.comparison.interim import TableEntry
 from gancompress.comparison.plan import Plan, PlannedRow
 from gancompress.comparison.results import CellResult, Evaluated, Results, RowResult, collect, short_names, spread
 from gancompress.errors import RunError
@@ -28,7 +30,6 @@ from gancompress.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from gancompress.recipe.load import LoadedRecipe
 
@@ -335,10 +336,11 @@ def test_verdicts_are_words_with_their_interval() -> None:
     def row(method: str, values: list[float], density: float | None, target: float | None) -> RowResult:
         cells = tuple(
             CellResult(
-                f"{method}-{seed}", method, density, seed, "done", evaluations=(Evaluated(1, {"FD": one}, True),)
+                f"{method}-{seed}", method, density, seed, "done", path=Path(f"{method}-{seed}"),
+                evaluations=(Evaluated(1, {"FD": one}, True),),
             )
             for seed, one in enumerate(values)
-        )
+        )  # fmt: skip
         nothing = dict.fromkeys(field.name for field in dataclasses.fields(RowResult))
         told = {
             "method": method,
@@ -349,7 +351,8 @@ def test_verdicts_are_words_with_their_interval() -> None:
         return RowResult(**{**nothing, **told, "target": target})  # type: ignore[arg-type]
 
     plan = Plan("latency", 16, {}, ())
-    results = cast("Results", SimpleNamespace(primary="FD", higher=False, grid=SimpleNamespace(plan=plan)))
+    grid = cast("Grid", SimpleNamespace(plan=plan))
+    results = Results(grid, Path("here"), (), {}, {}, "FD", False, {"FD": False}, 1, ())
     rows = [
         row("dense", [1.0, 1.1, 0.9, 1.0, 1.05], None, None),
         row("narrow", [5.0, 5.2, 5.1, 4.9, 5.0], 1.0, 0.25),
@@ -376,3 +379,10 @@ def test_verdicts_are_words_with_their_interval() -> None:
     assert verdicts(results, [row("dense", [1.0], None, None), row("dst", [2.0], 0.2, 0.25)]) == [
         "No verdict on dst against dense: 1 seed, and 5 are the fewest for one."
     ]
+    assert "after Holm's correction." in narrow
+    six = [rows[0], row("narrow", [5.0, 5.2, 5.1, 4.9, 5.0, 5.1], 1.0, 0.25), row("dst", [3.0] * 6, 0.2, 0.25)]
+    five = frozenset(TableEntry(f"{method}-{seed}", "", "") for method in ("dst", "narrow") for seed in range(5))
+    assert (
+        "after Holm's correction and 1 earlier table."
+        in verdicts(dataclasses.replace(results, earlier=(five,)), six)[1]
+    )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -12,6 +13,9 @@ from gancompress.comparison.paired import half_width
 from gancompress.comparison.results import CellResult, Evaluated, Results, RowResult
 from gancompress.comparison.seeds import AutoSeeds, parse_auto, widest
 from gancompress.errors import RecipeError
+
+if TYPE_CHECKING:
+    from gancompress.comparison.grid import Grid
 
 
 def results(differences: list[float], *, missing: bool = False) -> Results:
@@ -32,11 +36,9 @@ def results(differences: list[float], *, missing: bool = False) -> Results:
         row("narrow", [10.0] * count, 0.1),
         row("dst", [10 + one for one in differences], 0.1),
     )
-    grid = SimpleNamespace(seeds=range(count))
-    return cast(
-        "Results",
-        SimpleNamespace(tables={"p": rows}, primary="FD", higher=False, grid=grid, missing=[1] if missing else []),
-    )
+    lost = (CellResult("lost", "dst", 0.1, count, "failed"),) if missing else ()
+    grid = cast("Grid", SimpleNamespace(seeds=range(count)))
+    return Results(grid, Path("here"), lost, {"p": rows}, {"p": "protocol"}, "FD", False, {"FD": False}, 1, ())
 
 
 def test_the_interval_is_held_against_the_mean_of_narrow() -> None:
