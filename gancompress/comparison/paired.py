@@ -48,8 +48,8 @@ class Difference:
         p: two-sided, of Student's t over the differences; 1 for one seed.
         corrected: ``p``, doubled for every earlier table, after Holm's correction over all differences against the
             same method.
-        needed: about as many seeds as would decide it, from the spread that was seen; ``None`` where 1000 would not,
-            or where one seed has no spread.
+        needed: about as many seeds as would decide it, from the spread that was seen and at the level that is left
+            after this table and those before; ``None`` where 1000 would not, or where one seed has no spread.
         verdict: ``better`` and ``worse`` need five seeds and a corrected p below 0.05.
         target: what the generators of both were to cost, where that is held equal.
         interim: seeds of the earlier tables that showed this difference with enough of them for a verdict.
@@ -75,11 +75,12 @@ class Difference:
         return self.density if self.target is None else self.target
 
 
-def paired(values: Sequence[float]) -> tuple[float, float | None, float | None, float, int | None]:
+def paired(values: Sequence[float], tables: int = 0) -> tuple[float, float | None, float | None, float, int | None]:
     """Return mean, ends of the 95 % interval, p, and seeds that would decide, of paired differences.
 
     Args:
         values: at least one.
+        tables: with enough seeds for a verdict, shown before the one that would decide.
     """
     from scipy.special import stdtr  # the t distribution without the rest of scipy.stats, which takes a second
 
@@ -92,16 +93,17 @@ def paired(values: Sequence[float]) -> tuple[float, float | None, float | None, 
         p = 1.0 if not mean else 0.0
     else:
         p = 2 * float(stdtr(count - 1, -abs(mean) * math.sqrt(count) / deviation))
-    needed = next((seeds for seeds in range(2, _MOST + 1) if half_width(deviation, seeds) < abs(mean)), None)
+    level = 1 - (1 - LEVEL) / 2**tables
+    needed = next((seeds for seeds in range(2, _MOST + 1) if half_width(deviation, seeds, level) < abs(mean)), None)
     half = half_width(deviation, count)
     return mean, mean - half, mean + half, p, needed
 
 
-def half_width(deviation: float, seeds: int) -> float:
-    """Return half of the 95 % interval of the mean of two or more differences with this standard deviation."""
+def half_width(deviation: float, seeds: int, level: float = LEVEL) -> float:
+    """Return half of the interval, by default of 95 %, of a mean of two or more differences with this deviation."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(seeds - 1, (1 + LEVEL) / 2)) * deviation / math.sqrt(seeds)
+    return float(stdtrit(seeds - 1, (1 + level) / 2)) * deviation / math.sqrt(seeds)
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -149,11 +151,12 @@ def differences(
             left, right = _by_seed(row, label), _by_seed(base, label)
             seeds = tuple(sorted(left.keys() & right.keys()))
             if seeds:
-                mean, low, high, p, needed = paired(
-                    [_last(left[one], label) - _last(right[one], label) for one in seeds]
-                )
                 pairs = {one: (entry_of(left[one]), entry_of(right[one])) for one in seeds}
                 interim = shown_before(earlier, pairs, FEWEST)
+                mean, low, high, p, needed = paired(
+                    [_last(left[one], label) - _last(right[one], label) for one in seeds],
+                    len(interim) + (len(seeds) >= FEWEST),
+                )
                 family.append(
                     Difference(
                         row.method, row.density, against, seeds, mean, low, high, p, p, needed, "undecided", row.target,

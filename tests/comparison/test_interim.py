@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gancompress.comparison.interim import TableEntry, earlier_tables, shown_before
-from gancompress.comparison.paired import FEWEST, Difference, differences
+from gancompress.comparison.paired import FEWEST, Difference, differences, paired
 from gancompress.comparison.results import CellResult, Evaluated, RowResult
 
 
@@ -92,6 +92,13 @@ def test_every_earlier_table_doubles_p() -> None:
     twice = difference(values, table(range(5), "dst", "narrow"), table(range(1, 6), "dst", "narrow"))
     assert twice.corrected == pytest.approx(4 * alone.p)
     assert (twice.verdict, twice.interim) == ("undecided", (5, 5))
+    # what would decide comes after this table too
+    close = [1.0, -0.5, 1.0, -0.5, 1.0]
+    found = difference(close)
+    assert found.needed == paired(close, 1)[-1]
+    assert found.needed > paired(close)[-1]  # type: ignore[operator]
+    assert difference(close[:4]).needed == paired(close[:4])[-1]  # too few for a verdict are no look
+    assert twice.needed == paired(values, 3)[-1]
     assert (twice.mean, twice.low, twice.high, twice.p) == (alone.mean, alone.low, alone.high, alone.p)
     assert difference([0.1, -0.1, 0.1, -0.1, 0.0, 0.0], table(range(5), "dst", "narrow")).corrected == 1.0
 

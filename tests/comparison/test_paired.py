@@ -21,6 +21,8 @@ def test_an_interval_by_hand() -> None:
     assert p == pytest.approx(0.013236, abs=1e-5)
     # three seeds: 4.3027 * sqrt(2.5 / 3) = 3.93 is more than 3; four: 3.1824 * sqrt(2.5 / 4) = 2.52 is less
     assert needed == 4
+    # at half of 5 %: 4.1765 * sqrt(2.5 / 4) = 3.30 is more than 3, 3.4954 * sqrt(2.5 / 5) = 2.47 is less
+    assert paired([1.0, 2.0, 3.0, 4.0, 5.0], 1) == (mean, low, high, p, 5)
 
 
 def test_without_spread_and_with_one_seed() -> None:
