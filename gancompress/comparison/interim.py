@@ -1,21 +1,24 @@
-"""Tables of the same runs that were shown before, with fewer seeds: interim analyses, which a verdict has to pay for.
+"""Tables of the same runs that were shown before, with other seeds: interim analyses, which a verdict has to pay for.
 
 Whoever looks after five seeds, adds two because they nearly decide, and looks again, finds more differences than there
-are. Comparisons lie beside each other and share their runs, so the tables that were shown are known.
+are; and so does whoever leaves one out. Comparisons lie beside each other and share their runs, so the tables that were
+shown are known, and when each was shown first.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from pathlib import Path
 
     from gancompress.comparison.results import CellResult
 
-__all__ = ["TableEntry", "earlier_tables", "entry_of", "shown_before", "values_of"]
+__all__ = ["TableEntry", "TableRow", "earlier_tables", "entry_of", "first_shown", "shown_before", "values_of"]
 
 
 class TableEntry(NamedTuple):
@@ -32,6 +35,10 @@ class TableEntry(NamedTuple):
     protocol: str
 
 
+#: what one row of a table is of, by seed
+TableRow: TypeAlias = Mapping[int, TableEntry]
+
+
 def entry_of(cell: CellResult) -> TableEntry:
     """Return what a table shows of a run that is done."""
     return TableEntry("" if cell.path is None else cell.path.name, values_of(cell.method), cell.protocol_hash)
@@ -42,40 +49,54 @@ def values_of(label: str) -> str:
     return label.partition(":values=")[2]
 
 
-def earlier_tables(path: Path) -> tuple[frozenset[TableEntry], ...]:
-    """Return what the other comparisons of this directory show; one whose table cannot be read showed nothing.
+def first_shown(path: Path) -> str:
+    """Return when the table of the comparison at ``path`` was first written, in UTC; now where it is not yet."""
+    return _read(path)[0] or datetime.datetime.now(datetime.UTC).isoformat()
+
+
+def earlier_tables(path: Path, shown: str) -> tuple[tuple[TableRow, ...], ...]:
+    """Return the tables beside a comparison that were shown before it; one that cannot be read showed nothing.
 
     Args:
-        path: of a comparison.
+        path: of the comparison.
+        shown: when its own table was first.
     """
-    found = (_read(table) for table in sorted(path.parent.glob("*/compare.json")) if table.parent != path)
-    return tuple(one for one in found if one)
+    others = (_read(table.parent) for table in sorted(path.parent.glob("*/compare.json")) if table.parent != path)
+    return tuple(rows for when, rows in others if rows and when < shown)
 
 
-def _read(table: Path) -> frozenset[TableEntry]:
+def _read(path: Path) -> tuple[str, tuple[TableRow, ...]]:
+    """Return when a table was first shown, or of files that do not say so was begun, and its rows."""
+    found: dict[tuple[str, str], dict[int, TableEntry]] = {}
     try:
-        cells = json.loads(table.read_text(encoding="utf-8"))["cells"]
-        return frozenset(
-            TableEntry(cell["run"], values_of(cell["method"]), cell["protocol_hash"])
-            for cell in cells
-            if cell["state"] == "done"
-        )
+        table = json.loads((path / "compare.json").read_text(encoding="utf-8"))
+        for cell in table["cells"]:
+            if cell["state"] == "done":
+                entry = TableEntry(cell["run"], values_of(cell["method"]), cell["protocol_hash"])
+                found.setdefault((cell["method"], str(cell["density_asked"])), {})[cell["seed"]] = entry
+        shown = table.get("shown") or json.loads((path / "comparison.json").read_text(encoding="utf-8"))["made"]
+        return str(shown), tuple(found.values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return frozenset()
+        return "", ()
 
 
-def shown_before(
-    tables: Iterable[frozenset[TableEntry]], pairs: Mapping[int, tuple[TableEntry, TableEntry]], fewest: int
-) -> tuple[int, ...]:
+def shown_before(tables: Iterable[Iterable[TableRow]], left: TableRow, right: TableRow, fewest: int) -> tuple[int, ...]:
     """Return with how many seeds a difference was shown before, ascending.
 
     Args:
         tables: earlier ones.
-        pairs: what the difference is between, by seed.
+        left: one row of the difference.
+        right: the other, of the same seeds.
         fewest: seeds below which a table has no verdict to give.
 
     Returns:
-        Numbers of seeds, at least ``fewest`` and fewer than those now; the same seeds in two tables count once.
+        Numbers of seeds, at least ``fewest``, of the tables that share a seed with this one and are not of the same
+        seeds; two of the same count once. New seeds alone are a new question.
     """
-    before = {tuple(seed for seed, pair in pairs.items() if table.issuperset(pair)) for table in tables}
-    return tuple(sorted(len(seeds) for seeds in before if fewest <= len(seeds) < len(pairs)))
+    before = {_seeds(table, left) & _seeds(table, right) for table in map(tuple, tables)}
+    return tuple(sorted(len(seeds) for seeds in before if len(seeds) >= fewest and seeds != left.keys()))
+
+
+def _seeds(table: Iterable[TableRow], row: TableRow) -> frozenset[int]:
+    """Return the seeds of a row in a table; none where it is not in there."""
+    return frozenset(next((other.keys() for other in table if other.items() & row.items()), ()))

@@ -19,7 +19,7 @@ from gancompress.comparison.interim import entry_of, shown_before
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gancompress.comparison.interim import TableEntry
+    from gancompress.comparison.interim import TableRow
     from gancompress.comparison.results import CellResult, RowResult
 
 __all__ = ["FEWEST", "LEVEL", "Difference", "Verdict", "differences", "half_width", "holm", "paired", "references"]
@@ -123,7 +123,7 @@ def references(rows: Sequence[RowResult]) -> list[str]:
 
 
 def differences(
-    rows: Sequence[RowResult], label: str, *, higher: bool, earlier: Sequence[frozenset[TableEntry]] = ()
+    rows: Sequence[RowResult], label: str, *, higher: bool, earlier: Sequence[Sequence[TableRow]] = ()
 ) -> list[Difference]:
     """Hold every row against every reference of its density, by a metric of the last evaluation.
 
@@ -151,8 +151,8 @@ def differences(
             left, right = _by_seed(row, label), _by_seed(base, label)
             seeds = tuple(sorted(left.keys() & right.keys()))
             if seeds:
-                pairs = {one: (entry_of(left[one]), entry_of(right[one])) for one in seeds}
-                interim = shown_before(earlier, pairs, FEWEST)
+                ours, theirs = ({one: entry_of(side[one]) for one in seeds} for side in (left, right))
+                interim = shown_before(earlier, ours, theirs, FEWEST)
                 mean, low, high, p, needed = paired(
                     [_last(left[one], label) - _last(right[one], label) for one in seeds],
                     len(interim) + (len(seeds) >= FEWEST),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gancompress.comparison.choices import VALUES
 from gancompress.comparison.exported import read_exported, read_shipped
-from gancompress.comparison.interim import earlier_tables
+from gancompress.comparison.interim import earlier_tables, first_shown
 from gancompress.comparison.paired import differences
 from gancompress.errors import RunError
 from gancompress.runs.best import same_density, same_protocol
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gancompress.comparison.exported import ShippedCost
     from gancompress.comparison.folder import ComparisonFolder
     from gancompress.comparison.grid import Cell, Grid, Row
-    from gancompress.comparison.interim import TableEntry
+    from gancompress.comparison.interim import TableRow
     from gancompress.comparison.paired import Difference
     from gancompress.comparison.plan import Plan
     from gancompress.runs.record import RunRecord
@@ -218,7 +218,8 @@ class Results:
         metrics: labels of all metrics, the primary one first, with whether higher is better.
         looks: evaluations that pick every run's best.
         hardware: what the runs ran on, one line per machine.
-        earlier: what tables of the comparisons beside this one show.
+        earlier: what tables of the comparisons beside this one showed before it.
+        shown: when its own table was first written, in UTC.
     """
 
     grid: Grid
@@ -231,7 +232,8 @@ class Results:
     metrics: Mapping[str, bool]
     looks: int
     hardware: tuple[str, ...]
-    earlier: tuple[frozenset[TableEntry], ...] = ()
+    earlier: tuple[tuple[TableRow, ...], ...] = ()
+    shown: str = ""
 
     @property
     def missing(self) -> list[CellResult]:
@@ -256,6 +258,7 @@ def collect(grid: Grid, folder: ComparisonFolder) -> Results:
     looks = min((sum(one.final for one in cell.evaluations) for cell in done), default=0)
     primary = next(iter(metrics), "")
     hashes = dict.fromkeys(cell.protocol_hash for cell in done)
+    shown = first_shown(folder.path)
     tables = {one: tuple(_rows(grid, of_rows, one, metrics, primary, looks, costs)) for one in hashes}
     return Results(
         grid=grid,
@@ -268,7 +271,8 @@ def collect(grid: Grid, folder: ComparisonFolder) -> Results:
         metrics=metrics,
         looks=looks,
         hardware=tuple(hardware),
-        earlier=earlier_tables(folder.path),
+        earlier=earlier_tables(folder.path, shown),
+        shown=shown,
     )
 
 

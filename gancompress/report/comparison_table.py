@@ -255,6 +255,7 @@ def to_json(results: Results) -> dict[str, Any]:
         **_mark(results),
         "name": grid.base.name,
         "id": grid.id,
+        "shown": results.shown,
         "held_equal": {"axis": grid.held.axis, "flops": grid.held.flops, "text": held_equal(grid)},
         "density_of": grid.density_of,
         "seeds": list(grid.seeds),

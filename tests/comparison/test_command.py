@@ -216,6 +216,9 @@ def test_tables_of_fewer_seeds_count_and_those_on_the_way_are_not_written(tiny_f
     again = compare(6)
     (one,) = json.loads((again.directory / "compare.json").read_text())["tables"][0]["differences"]
     assert (one["interim"], one["corrected"]) == ([5], min(1.0, 2 * one["p"]))
+    first = compare(5)  # its table was shown before the other
+    (one,) = json.loads((first.directory / "compare.json").read_text())["tables"][0]["differences"]
+    assert (one["interim"], one["corrected"]) == ([], one["p"])
     assert (
         "Shown before with 5 seeds, and each earlier table doubles p." in (again.directory / "compare.html").read_text()
     )

@@ -6,59 +6,80 @@ import dataclasses
 import json
 import random
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gancompress.comparison.interim import TableEntry, earlier_tables, shown_before
+from gancompress.comparison.interim import TableEntry, TableRow, earlier_tables, first_shown, shown_before
 from gancompress.comparison.paired import FEWEST, Difference, differences, paired
 from gancompress.comparison.results import CellResult, Evaluated, RowResult
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def entry(method: str, seed: int, values: str = "", protocol: str = "p") -> TableEntry:
     return TableEntry(f"{method}-s{seed}", values, protocol)
 
 
-def table(seeds: range, *methods: str) -> frozenset[TableEntry]:
-    return frozenset(entry(method, seed) for method in methods for seed in seeds)
+def shown(method: str, seeds: Iterable[int], values: str = "", protocol: str = "p") -> TableRow:
+    return {seed: entry(method, seed, values, protocol) for seed in seeds}
 
 
-def pairs(seeds: range) -> dict[int, tuple[TableEntry, TableEntry]]:
-    return {seed: (entry("dst", seed), entry("narrow", seed)) for seed in seeds}
+def table(seeds: Iterable[int], *methods: str) -> tuple[TableRow, ...]:
+    return tuple(shown(method, tuple(seeds)) for method in methods)
+
+
+def before(tables: list[tuple[TableRow, ...]], seeds: Iterable[int]) -> tuple[int, ...]:
+    return shown_before(tables, shown("dst", seeds), shown("narrow", seeds), FEWEST)
 
 
 def test_what_counts_as_a_look() -> None:
-    five, seven = (table(range(count), "dst", "narrow", "dense") for count in (5, 7))
-    assert shown_before([], pairs(range(10)), FEWEST) == ()
-    assert shown_before([seven, five], pairs(range(10)), FEWEST) == (5, 7)
-    assert shown_before([five, five], pairs(range(10)), FEWEST) == (5,)  # the same table beside another method
-    assert shown_before([five, seven], pairs(range(5)), FEWEST) == ()  # more seeds came later
-    assert shown_before([table(range(4), "dst", "narrow")], pairs(range(10)), FEWEST) == ()  # could give no verdict
-    assert shown_before([table(range(5), "dst", "dense")], pairs(range(10)), FEWEST) == ()  # of another pair
-    assert shown_before([five], pairs(range(5, 10)), FEWEST) == ()  # new seeds are a new question
-    other = frozenset(one._replace(values="int8") for one in five)
-    assert shown_before([other], pairs(range(10)), FEWEST) == ()
-    assert shown_before([frozenset(one._replace(protocol="q") for one in five)], pairs(range(10)), FEWEST) == ()
+    five, seven, ten = (table(range(count), "dst", "narrow", "dense") for count in (5, 7, 10))
+    assert before([], range(10)) == ()
+    assert before([seven, five], range(10)) == (5, 7)
+    assert before([five, five], range(10)) == (5,)  # the same table beside another method
+    assert before([ten], range(10)) == ()
+    assert before([ten], range(9)) == (10,)  # one seed was left out
+    assert before([table((4, 20, 21, 22, 23), "dst", "narrow")], range(5)) == (5,)
+    assert before([table(range(4), "dst", "narrow")], range(10)) == ()  # could give no verdict
+    assert before([table(range(5), "dst", "dense")], range(10)) == ()  # of another pair
+    assert before([five], range(5, 10)) == ()  # new seeds are a new question
+    assert before([(shown("dst", range(9)), shown("narrow", range(5)))], range(10)) == (5,)  # runs were missing
+    for other in ({"values": "int8"}, {"protocol": "q"}):
+        assert before([tuple(shown(one, range(5), **other) for one in ("dst", "narrow"))], range(10)) == ()
 
 
-def write(root: Path, name: str, content: Any) -> Path:
+def write(root: Path, name: str, content: Any, made: str = "2026-11-01") -> Path:
     path = root / name
     path.mkdir(parents=True)
     (path / "compare.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    (path / "comparison.json").write_text(json.dumps({"made": made}))
     return path
 
 
 def cell(method: str, seed: int, state: str = "done") -> dict[str, Any]:
-    return {"run": f"{method.partition(':')[0]}-s{seed}", "method": method, "state": state, "protocol_hash": "p"}
+    run = f"{method.partition(':')[0]}-s{seed}"
+    return {
+        "run": run, "method": method, "density_asked": 0.1, "seed": seed, "state": state, "protocol_hash": "p",
+    }  # fmt: skip
 
 
 def test_tables_beside_a_comparison_are_read(tmp_path: Path) -> None:
-    own = write(tmp_path, "own", {"cells": [cell("dense", 9)]})
-    write(tmp_path, "int8", {"cells": [cell("dst:values=int8", 0), cell("dst", 1, "failed"), cell("narrow", 1)]})
+    own = write(tmp_path, "own", {"cells": [cell("dense", 9)], "shown": "2026-11-03"})
+    other = [cell("dst:values=int8", 0), cell("dst", 1, "failed"), cell("narrow", 1), cell("narrow", 2)]
+    write(tmp_path, "before", {"cells": other, "shown": "2026-11-02"}, made="2026-11-04")
+    write(tmp_path, "after", {"cells": other, "shown": "2026-11-04"})
     for number, damaged in enumerate(["{", "[]", '{"cells": 3}', '{"cells": [{}]}', "null", {"cells": []}]):
         write(tmp_path, f"damaged{number}", damaged)
     (tmp_path / "runs").mkdir()
-    assert earlier_tables(own) == (frozenset({entry("dst", 0, "int8"), entry("narrow", 1)}),)
+    assert first_shown(own) == "2026-11-03"
+    assert earlier_tables(own, "2026-11-03") == ((shown("dst", [0], "int8"), shown("narrow", [1, 2])),)
+    write(tmp_path, "old", {"cells": [cell("dst", 3)]}, made="2026-11-02")  # of a version that did not say
+    assert earlier_tables(own, "2026-11-03")[-1] == (shown("dst", [3]),)
+    write(tmp_path, "two", {"cells": [cell("dst", 3), cell("dst", 3) | {"density_asked": 0.2, "run": "denser"}]})
+    assert [row[3].run for row in earlier_tables(own, "2026-11-03")[-1]] == ["dst-s3", "denser"]
+    assert first_shown(tmp_path / "new") > "2026-11-05"
 
 
 def row(method: str, values: list[float], *, baseline: bool = False) -> RowResult:
@@ -75,7 +96,7 @@ def row(method: str, values: list[float], *, baseline: bool = False) -> RowResul
     )
 
 
-def difference(values: list[float], *earlier: frozenset[TableEntry]) -> Difference:
+def difference(values: list[float], *earlier: tuple[TableRow, ...]) -> Difference:
     rows = [row("narrow", [0.0] * len(values), baseline=True), row("dst", values)]
     (one,) = differences(rows, "FD", higher=False, earlier=earlier)
     return one
@@ -108,12 +129,12 @@ def looking(earlier: bool, trials: int = 400) -> float:
     rng, wrong = random.Random(3), 0
     for _ in range(trials):
         values = [rng.gauss(0.0, 1.0) for _ in range(20)]
-        shown: list[frozenset[TableEntry]] = []
+        tables: list[tuple[TableRow, ...]] = []
         for count in range(FEWEST, len(values) + 1):
-            if difference(values[:count], *(shown if earlier else [])).verdict in ("better", "worse"):
+            if difference(values[:count], *(tables if earlier else [])).verdict in ("better", "worse"):
                 wrong += 1
                 break
-            shown.append(table(range(count), "dst", "narrow"))
+            tables.append(table(range(count), "dst", "narrow"))
     return wrong / trials
 
 

@@ -381,7 +381,7 @@ def test_verdicts_are_words_with_their_interval() -> None:
     ]
     assert "after Holm's correction." in narrow
     six = [rows[0], row("narrow", [5.0, 5.2, 5.1, 4.9, 5.0, 5.1], 1.0, 0.25), row("dst", [3.0] * 6, 0.2, 0.25)]
-    five = frozenset(TableEntry(f"{method}-{seed}", "", "") for method in ("dst", "narrow") for seed in range(5))
+    five = tuple({seed: TableEntry(f"{one}-{seed}", "", "") for seed in range(5)} for one in ("dst", "narrow"))
     assert (
         "after Holm's correction and 1 earlier table."
         in verdicts(dataclasses.replace(results, earlier=(five,)), six)[1]
