@@ -198,6 +198,8 @@ def make_plan(
     assert held.cost is not None
     recipes, seed = CellRecipes(base, image), base.recipe.seed
     dense, contenders = split(methods, narrow=narrow)
+    if not contenders:
+        raise RecipeError(f"nothing could have the {held.cost} of another: dense is alone; name a method beside it")
     for choice in contenders:
         if not (METHODS.get(choice.name).sparsifies or Knob.of_width(choice)):
             raise RecipeError(

@@ -12,6 +12,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from gancompress.comparison.choices import VALUES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -45,8 +47,9 @@ def entry_of(cell: CellResult) -> TableEntry:
 
 
 def values_of(label: str) -> str:
-    """Return the values that the label of a method ends with; empty: those it was trained in."""
-    return label.partition(":values=")[2]
+    """Return the values that the label of a method names; empty where it names none, or float32."""
+    found = next((one.removeprefix("values=") for one in label.split(":") if one.startswith("values=")), VALUES[0])
+    return "" if found == VALUES[0] else found
 
 
 def first_shown(path: Path) -> str:

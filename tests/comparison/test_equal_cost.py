@@ -151,6 +151,11 @@ def test_what_no_width_or_density_reaches(
     assert "\n" not in str(caught.value)
 
 
+def test_dense_alone_has_nothing_to_cost_the_same(tiny: Callable[..., LoadedRecipe]) -> None:
+    with pytest.raises(RecipeError, match="nothing could have the latency of another: dense is alone"):
+        laid_out(tiny(), "dense", narrow=False)
+
+
 def test_a_method_without_masks_and_width_cannot_be_steered(
     tiny: Callable[..., LoadedRecipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gancompress.comparison.interim import TableEntry, TableRow, earlier_tables, first_shown, shown_before
+from gancompress.comparison.interim import TableEntry, TableRow, earlier_tables, first_shown, shown_before, values_of
 from gancompress.comparison.paired import FEWEST, Difference, differences, paired
 from gancompress.comparison.results import CellResult, Evaluated, RowResult
 
@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 
 def entry(method: str, seed: int, values: str = "", protocol: str = "p") -> TableEntry:
     return TableEntry(f"{method}-s{seed}", values, protocol)
+
+
+def test_values_are_named_anywhere_in_a_label() -> None:
+    labels = [
+        "dst",
+        "dst:values=float32",
+        "dst:values=int8",
+        "dst:values=int8:growth=random",
+        "dst:growth=random:values=bf16",
+    ]
+    assert [values_of(one) for one in labels] == ["", "", "int8", "int8", "bf16"]
 
 
 def shown(method: str, seeds: Iterable[int], values: str = "", protocol: str = "p") -> TableRow:
