@@ -220,7 +220,7 @@ def split(methods: Sequence[MethodChoice], *, narrow: bool) -> tuple[list[Method
         narrow: whether a narrow network is added where none is asked for, with all values that others have.
     """
     dense = [choice for choice in methods if choice.name == "dense"]
-    if not any(choice.values == VALUES[0] for choice in dense):
+    if not any(choice.values == VALUES[0] and choice.width == 1 for choice in dense):
         dense.insert(0, MethodChoice("dense"))
     others = [choice for choice in methods if choice.name != "dense"]
     if narrow and not any(choice.name == "narrow" for choice in others):

@@ -48,8 +48,8 @@ class Difference:
         p: two-sided, of Student's t over the differences; 1 for one seed.
         corrected: ``p``, doubled for every earlier table, after Holm's correction over all differences against the
             same method.
-        needed: about as many seeds as would decide it, from the spread that was seen and at the level that is left
-            after this table and those before; ``None`` where 1000 would not, or where one seed has no spread.
+        needed: about as many seeds as would decide it, from the spread that was seen, after the corrections that its
+            p has now and with this table as one more; ``None`` where 1000 would not, or where one seed has no spread.
         verdict: ``better`` and ``worse`` need five seeds and a corrected p below 0.05.
         target: what the generators of both were to cost, where that is held equal.
         interim: seeds of the earlier tables that showed this difference with enough of them for a verdict.
@@ -75,12 +75,14 @@ class Difference:
         return self.density if self.target is None else self.target
 
 
-def paired(values: Sequence[float], tables: int = 0) -> tuple[float, float | None, float | None, float, int | None]:
+def paired(
+    values: Sequence[float], correction: float = 1
+) -> tuple[float, float | None, float | None, float, int | None]:
     """Return mean, ends of the 95 % interval, p, and seeds that would decide, of paired differences.
 
     Args:
         values: at least one.
-        tables: with enough seeds for a verdict, shown before the one that would decide.
+        correction: of the p that would decide: so many times.
     """
     from scipy.special import stdtr  # the t distribution without the rest of scipy.stats, which takes a second
 
@@ -93,7 +95,7 @@ def paired(values: Sequence[float], tables: int = 0) -> tuple[float, float | Non
         p = 1.0 if not mean else 0.0
     else:
         p = 2 * float(stdtr(count - 1, -abs(mean) * math.sqrt(count) / deviation))
-    level = 1 - (1 - LEVEL) / 2**tables
+    level = 1 - (1 - LEVEL) / correction
     needed = next((seeds for seeds in range(2, _MOST + 1) if half_width(deviation, seeds, level) < abs(mean)), None)
     half = half_width(deviation, count)
     return mean, mean - half, mean + half, p, needed
@@ -153,21 +155,21 @@ def differences(
             if seeds:
                 ours, theirs = ({one: entry_of(side[one]) for one in seeds} for side in (left, right))
                 interim = shown_before(earlier, ours, theirs, FEWEST)
-                mean, low, high, p, needed = paired(
-                    [_last(left[one], label) - _last(right[one], label) for one in seeds],
-                    len(interim) + (len(seeds) >= FEWEST),
+                values = [_last(left[one], label) - _last(right[one], label) for one in seeds]
+                family.append((row, seeds, values, interim, paired(values)[3]))
+        corrected = holm([p * 2 ** len(interim) for *_, interim, p in family])
+        for (row, seeds, values, interim, p), own in zip(family, corrected, strict=True):
+            # to decide it with more seeds makes this table an earlier one
+            again = own / p if p and own < 1 else len(family) * 2.0 ** len(interim)
+            again *= 2 if len(seeds) >= FEWEST else 1
+            mean, low, high, p, needed = paired(values, again)
+            verdict = _verdict(mean, own, len(seeds), higher=higher)
+            found.append(
+                Difference(
+                    row.method, row.density, against, seeds, mean, low, high, p, own, needed, verdict, row.target,
+                    interim,
                 )
-                family.append(
-                    Difference(
-                        row.method, row.density, against, seeds, mean, low, high, p, p, needed, "undecided", row.target,
-                        interim,
-                    )
-                )  # fmt: skip
-        corrected = holm([one.p * 2 ** len(one.interim) for one in family])
-        found += [
-            dataclasses.replace(one, corrected=p, verdict=_verdict(one.mean, p, len(one.seeds), higher=higher))
-            for one, p in zip(family, corrected, strict=True)
-        ]
+            )  # fmt: skip
     return found
 
 

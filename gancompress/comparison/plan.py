@@ -85,12 +85,24 @@ def this_machine() -> dict[str, str]:
 
 
 def plan_path(
-    root: Path, base: Recipe, choices: Sequence[MethodChoice], densities: Sequence[float], held: HeldEqual, batch: int
+    root: Path,
+    base: Recipe,
+    choices: Sequence[MethodChoice],
+    densities: Sequence[float],
+    held: HeldEqual,
+    batch: int,
+    *,
+    force: bool = False,
 ) -> Path:
-    """Return where the plan of a request belongs: whatever its seeds, and whatever training has the same of."""
+    """Return where the plan of a request belongs: whatever its seeds, and whatever training has the same of.
+
+    One that was forced is another one: who does not force does not believe it.
+    """
     identity = run_id(base.model_copy(update={"seed": 0}))
     labels = [choice.label for choice in choices]
-    text = json.dumps([identity, labels, list(densities), held.cost, held.amount, batch])
+    text = json.dumps(
+        [identity, labels, list(densities), held.cost, held.amount, batch, *(["forced"] if force else [])]
+    )
     key = hashlib.blake2b(text.encode(), digest_size=4, person=b"gancompress-pln").hexdigest()
     return root / "plans" / f"{base.name}-{key}.json"
 

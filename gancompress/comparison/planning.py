@@ -64,7 +64,9 @@ class Planning:
     @property
     def path(self) -> Path:
         """File of the plan."""
-        return plan_path(self.root, self.base.recipe, self._choices, self.densities, self.held, self.batch)
+        return plan_path(
+            self.root, self.base.recipe, self._choices, self.densities, self.held, self.batch, force=self.force
+        )
 
     @property
     def _choices(self) -> list[MethodChoice]:

@@ -62,8 +62,8 @@ def how_best_is_picked(results: Results) -> str:
     """Return in a sentence among which evaluations a best value is picked."""
     if results.looks == 1:
         return (
-            "Best is last here: only one evaluation of every run can count, the last, because a method reaches its "
-            "final density after the one before it."
+            "Best is last here: only one evaluation of every run can count, the last. A method reaches its final "
+            "density after the one before it, or generators are evaluated as exported, once."
         )
     return (
         f"Best: of the last {results.looks} of {results.grid.evaluations} evaluations, for every run the same number; "
@@ -140,7 +140,8 @@ def how_differences_are_made(results: Results) -> str:
     return (
         f"{results.primary} of the last evaluation less that of the method above the column, paired by seed: mean and "
         "95 % interval (Student's t). Better and worse: p below 0.05 after Holm's correction over the column, with "
-        f"{FEWEST} seeds or more. Undecided: in brackets, about how many seeds would decide it, by the spread so far."
+        f"{FEWEST} seeds or more. Undecided: in brackets, about how many seeds would decide it, by the spread so "
+        "far and with this table as a look."
         f"{interim}"
     )
 

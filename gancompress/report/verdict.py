@@ -57,14 +57,13 @@ def _sentence(results: Results, one: Difference) -> str:
     assert one.high is not None
     interval = f"95 % interval {one.low:+.3g} to {one.high:+.3g}"
     means = f"{results.primary} differs by {one.mean:+.3g}, {interval}, {len(one.seeds)} seeds"
+    tables = f" and {len(one.interim)} earlier table{'s' * (len(one.interim) > 1)}" if one.interim else ""
+    corrected = f"p {one.corrected:.2g} after Holm's correction{tables}"
     if one.verdict == "undecided":
         more = "more than 1000 seeds" if one.needed is None else f"about {max(one.needed, len(one.seeds) + 1)} seeds"
-        return f"{one.method} and {one.against} cannot be told apart: {means}; {more} would decide it."
-    tables = f" and {len(one.interim)} earlier table{'s' * (len(one.interim) > 1)}" if one.interim else ""
-    return (
-        f"{one.method} is {one.verdict} than {one.against}: {means}, p {one.corrected:.2g} after Holm's correction"
-        f"{tables}."
-    )
+        why = f", {corrected}" if one.low > 0 or one.high < 0 else ""  # the interval alone would decide
+        return f"{one.method} and {one.against} cannot be told apart: {means}{why}; {more} would decide it."
+    return f"{one.method} is {one.verdict} than {one.against}: {means}, {corrected}."
 
 
 def noise_notes(results: Results, rows: Sequence[RowResult]) -> list[str]:

@@ -29,6 +29,8 @@ def test_dense_is_a_row_once_and_narrow_beside_every_density(tiny: Callable[...,
     assert len({cell.directory for cell in grid.cells}) == 14
     bare = build_grid(tiny(), parse_methods("static,dense"), (0.25,), narrow=False)
     assert [row.choice.label for row in bare.rows] == ["dense", "static"]
+    half = build_grid(tiny(), parse_methods("static,dense:width=0.5"), (0.25,), narrow=False)
+    assert [row.choice.label for row in half.rows] == ["dense", "dense:width=0.5", "static"]
 
 
 def test_the_dense_run_is_the_same_whatever_masks_it_is_compared_with(tiny: Callable[..., LoadedRecipe]) -> None:

@@ -127,10 +127,10 @@ def test_every_earlier_table_doubles_p() -> None:
     # what would decide comes after this table too
     close = [1.0, -0.5, 1.0, -0.5, 1.0]
     found = difference(close)
-    assert found.needed == paired(close, 1)[-1]
+    assert found.needed == paired(close, 2)[-1]
     assert found.needed > paired(close)[-1]  # type: ignore[operator]
     assert difference(close[:4]).needed == paired(close[:4])[-1]  # too few for a verdict are no look
-    assert twice.needed == paired(values, 3)[-1]
+    assert twice.needed == paired(values, 8)[-1]
     assert (twice.mean, twice.low, twice.high, twice.p) == (alone.mean, alone.low, alone.high, alone.p)
     assert difference([0.1, -0.1, 0.1, -0.1, 0.0, 0.0], table(range(5), "dst", "narrow")).corrected == 1.0
 

@@ -22,7 +22,7 @@ def test_an_interval_by_hand() -> None:
     # three seeds: 4.3027 * sqrt(2.5 / 3) = 3.93 is more than 3; four: 3.1824 * sqrt(2.5 / 4) = 2.52 is less
     assert needed == 4
     # at half of 5 %: 4.1765 * sqrt(2.5 / 4) = 3.30 is more than 3, 3.4954 * sqrt(2.5 / 5) = 2.47 is less
-    assert paired([1.0, 2.0, 3.0, 4.0, 5.0], 1) == (mean, low, high, p, 5)
+    assert paired([1.0, 2.0, 3.0, 4.0, 5.0], 2) == (mean, low, high, p, 5)
 
 
 def test_without_spread_and_with_one_seed() -> None:
@@ -102,6 +102,7 @@ def test_verdicts_turn_with_the_metric_and_need_the_corrected_p() -> None:
     same = by(differences([zero, wide, *others], "FD", higher=False), "wide", "zero")
     assert same.p == alone.p
     assert same.corrected == pytest.approx(5 * alone.p)
+    assert same.needed == paired([1.0, 2.0, 3.0, 4.0, 5.0], 10)[-1]  # five differences, and this table as a look
     assert same.verdict == "undecided"
 
 

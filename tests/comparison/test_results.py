@@ -376,6 +376,14 @@ def test_verdicts_are_words_with_their_interval() -> None:
     )
     close = [*rows[:2], row("dst", [4.0, 6.2, 5.1, 4.9, 5.0], 0.2, 0.25)]
     assert "dst and narrow cannot be told apart: FD differs by +0" in verdicts(results, close)[1]
+    assert "Holm" not in verdicts(results, close)[1]  # its interval says so already
+    # -0.3, -0.2, -0.3, 0.02 and -0.4 less narrow: p 0.0298, times the two differences of the column
+    nearly = [
+        *rows[:2],
+        row("dst", [4.7, 5.0, 4.8, 4.92, 4.6], 0.2, 0.25),
+        row("static", [4.9, 5.3, 5.1, 4.9, 5.0], 0.2, 0.25),
+    ]
+    assert ", 5 seeds, p 0.06 after Holm's correction; about" in verdicts(results, nearly)[1]
     assert verdicts(results, [row("dense", [1.0], None, None), row("dst", [2.0], 0.2, 0.25)]) == [
         "No verdict on dst against dense: 1 seed, and 5 are the fewest for one."
     ]
