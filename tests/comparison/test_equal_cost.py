@@ -222,7 +222,9 @@ def test_a_plan_is_found_again_whatever_the_seeds(
     ]
     assert asked[0] == asked[1] == asked[2]
     assert len(set(asked)) == 5
-    assert plan_path(tmp_path, tiny().recipe, choices, (), LATENCY, 16, force=True) not in asked  # is not believed later
+    assert (
+        plan_path(tmp_path, tiny().recipe, choices, (), LATENCY, 16, force=True) not in asked
+    )  # is not believed later
 
     clocks: list[FakeClock] = []
 
