@@ -284,11 +284,19 @@ def _watching(
     """Yield what is told of a grid's runs, once what all of them are evaluated with is there."""
     from gancompress.evaluation.extractors import build_extractor
     from gancompress.experiment.acceleration import device_of
-    from gancompress.progress import ComparisonProgress, Silent
 
     # trained or loaded once, rather than in every process at the same time
     dataset.prepare()
     build_extractor(grid.base.evaluation.extractor, dataset, device=device_of(grid.base))
+    with _telling(progress, grid, folder) as told:
+        yield told
+
+
+@contextlib.contextmanager
+def _telling(progress: bool | Watcher, grid: Grid, folder: ComparisonFolder) -> Iterator[Watcher]:
+    """Yield what is told of a grid's runs."""
+    from gancompress.progress import ComparisonProgress, Silent
+
     if progress is not True:
         yield Silent() if progress is False else progress
         return
@@ -338,7 +346,7 @@ def _finish(planned: PlannedComparison, progress: bool | Watcher) -> ComparisonO
     from gancompress.report.player import NOTE
 
     grid, folder = planned.grid, planned.folder
-    with _watching(planned.dataset, progress, grid, folder) as told:
+    with _telling(progress, grid, folder) as told:
         ship(grid, folder, planned.batch, force=planned.force, say=_say(told))
         measure_noise(grid, folder, planned.dataset, planned.noise, _say(told))
     results = collect(grid, folder)

@@ -8,11 +8,11 @@ shown are known, and when each was shown first.
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from gancompress.comparison.choices import VALUES
+from gancompress.storage.reading import parse_json, read_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,12 +72,12 @@ def _read(path: Path) -> tuple[str, tuple[TableRow, ...]]:
     """Return when a table was first shown, or of files that do not say so was begun, and its rows."""
     found: dict[tuple[str, str], dict[int, TableEntry]] = {}
     try:
-        table = json.loads((path / "compare.json").read_text(encoding="utf-8"))
+        table = parse_json(read_whole(path / "compare.json"))
         for cell in table["cells"]:
             if cell["state"] == "done":
                 entry = TableEntry(cell["run"], values_of(cell["method"]), cell["protocol_hash"])
                 found.setdefault((cell["method"], str(cell["density_asked"])), {})[cell["seed"]] = entry
-        shown = table.get("shown") or json.loads((path / "comparison.json").read_text(encoding="utf-8"))["made"]
+        shown = table.get("shown") or parse_json(read_whole(path / "comparison.json"))["made"]
         return str(shown), tuple(found.values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "", ()

@@ -84,21 +84,33 @@ def paired(
         values: at least one.
         correction: of the p that would decide: so many times.
     """
+    return *_student(values), _needed(values, correction)
+
+
+def _student(values: Sequence[float]) -> tuple[float, float | None, float | None, float]:
+    """Return mean, ends of the 95 % interval, and p."""
     from scipy.special import stdtr  # the t distribution without the rest of scipy.stats, which takes a second
 
     mean, count = statistics.fmean(values), len(values)
     if count < 2:
-        return mean, None, None, 1.0, None
+        return mean, None, None, 1.0
     deviation = statistics.stdev(values)
 
     if not deviation:
         p = 1.0 if not mean else 0.0
     else:
         p = 2 * float(stdtr(count - 1, -abs(mean) * math.sqrt(count) / deviation))
-    level = 1 - (1 - LEVEL) / correction
-    needed = next((seeds for seeds in range(2, _MOST + 1) if half_width(deviation, seeds, level) < abs(mean)), None)
     half = half_width(deviation, count)
-    return mean, mean - half, mean + half, p, needed
+    return mean, mean - half, mean + half, p
+
+
+def _needed(values: Sequence[float], correction: float) -> int | None:
+    """Return how many seeds would decide, were they to spread as these do."""
+    if len(values) < 2:
+        return None
+    mean, deviation = abs(statistics.fmean(values)), statistics.stdev(values)
+    level = 1 - (1 - LEVEL) / correction
+    return next((seeds for seeds in range(2, _MOST + 1) if half_width(deviation, seeds, level) < mean), None)
 
 
 def half_width(deviation: float, seeds: int, level: float = LEVEL) -> float:
@@ -156,13 +168,13 @@ def differences(
                 ours, theirs = ({one: entry_of(side[one]) for one in seeds} for side in (left, right))
                 interim = shown_before(earlier, ours, theirs, FEWEST)
                 values = [_last(left[one], label) - _last(right[one], label) for one in seeds]
-                family.append((row, seeds, values, interim, paired(values)[3]))
-        corrected = holm([p * 2 ** len(interim) for *_, interim, p in family])
-        for (row, seeds, values, interim, p), own in zip(family, corrected, strict=True):
+                family.append((row, seeds, values, interim, _student(values)))
+        corrected = holm([p * 2 ** len(interim) for *_, interim, (*_, p) in family])
+        for (row, seeds, values, interim, (mean, low, high, p)), own in zip(family, corrected, strict=True):
             # to decide it with more seeds makes this table an earlier one
             again = own / p if p and own < 1 else len(family) * 2.0 ** len(interim)
             again *= 2 if len(seeds) >= FEWEST else 1
-            mean, low, high, p, needed = paired(values, again)
+            needed = _needed(values, again)
             verdict = _verdict(mean, own, len(seeds), higher=higher)
             found.append(
                 Difference(
