@@ -28,6 +28,7 @@ __all__ = [
     "parse_seeds",
     "parse_values",
     "parse_widths",
+    "values_of",
 ]
 
 #: what training has the same of
@@ -86,6 +87,12 @@ class MethodChoice:
     def trained(self) -> MethodChoice:
         """What is trained for it: the same run, whatever the values of its exported file."""
         return MethodChoice(self.name, tuple(pair for pair in self.settings if pair[0] != "values"))
+
+
+def values_of(label: str) -> str:
+    """Return the values that the label of a method names; empty where it names none, or float32."""
+    found = next((one.removeprefix("values=") for one in label.split(":") if one.startswith("values=")), VALUES[0])
+    return "" if found == VALUES[0] else found
 
 
 @dataclasses.dataclass(frozen=True)

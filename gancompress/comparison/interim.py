@@ -11,7 +11,7 @@ import datetime
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from gancompress.comparison.choices import VALUES
+from gancompress.comparison.choices import values_of
 from gancompress.storage.reading import parse_json, read_whole
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from gancompress.comparison.results import CellResult
 
-__all__ = ["TableEntry", "TableRow", "earlier_tables", "entry_of", "first_shown", "shown_before", "values_of"]
+__all__ = ["TableEntry", "TableRow", "earlier_tables", "entry_of", "first_shown", "shown_before"]
 
 
 class TableEntry(NamedTuple):
@@ -44,12 +44,6 @@ TableRow: TypeAlias = Mapping[int, TableEntry]
 def entry_of(cell: CellResult) -> TableEntry:
     """Return what a table shows of a run that is done."""
     return TableEntry("" if cell.path is None else cell.path.name, values_of(cell.method), cell.protocol_hash)
-
-
-def values_of(label: str) -> str:
-    """Return the values that the label of a method names; empty where it names none, or float32."""
-    found = next((one.removeprefix("values=") for one in label.split(":") if one.startswith("values=")), VALUES[0])
-    return "" if found == VALUES[0] else found
 
 
 def first_shown(path: Path) -> str:

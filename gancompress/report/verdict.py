@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
+from gancompress.comparison.choices import values_of
 from gancompress.comparison.exported import read_noise
-from gancompress.comparison.interim import values_of
 from gancompress.comparison.paired import FEWEST
 from gancompress.report.words import scaled, size
 

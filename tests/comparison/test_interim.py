@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gancompress.comparison.interim import TableEntry, TableRow, earlier_tables, first_shown, shown_before, values_of
+from gancompress.comparison.choices import values_of
+from gancompress.comparison.interim import TableEntry, TableRow, earlier_tables, first_shown, shown_before
 from gancompress.comparison.paired import FEWEST, Difference, differences, paired
 from gancompress.comparison.results import CellResult, Evaluated, RowResult
 
