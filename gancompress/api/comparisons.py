@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gancompress.api.commands import plain, resolve
-from gancompress.errors import RunError
+from gancompress.errors import RecipeError, RunError
 
 if TYPE_CHECKING:
     from gancompress.api.commands import Overrides, RecipeLike
@@ -36,6 +36,7 @@ def compare(
     until: float | None = None,
     budget: str = "steps",
     widths: Sequence[float] = (),
+    sweep: int = 2,
     values: str | Sequence[str] = (),
     narrow: bool = True,
     jobs: int | None = None,
@@ -68,7 +69,10 @@ def compare(
             the same of, its density or width fitted to it: ``latency`` or ``latency=MS``, the measured time of an image
             on this machine, ``bytes`` or ``bytes=NUMBER``, of the exported file. Without a number that of the first
             method, at every density. ``"latency,flops"`` is both.
-        widths: of the generators of methods with masks, times the recipe's: each is a row of its own.
+        widths: of the generators of methods with masks, times the recipe's, where ``budget`` gives them the same cost:
+            ``[0.5, 1, 1.5]``. A density is fitted to each, and a sweep of runs with seeds of their own chooses the best
+            before the comparison begins.
+        sweep: runs of every width in it.
         values: of the weights of exported files, ``float32``, ``bf16``, ``int8``: each is a row of its own, evaluated
             as exported from a run that was trained all the same.
         narrow: compare with a dense network that is as small as the sparse ones.
@@ -107,6 +111,7 @@ def compare(
             out=Path(out),
             smoke=smoke,
             widths=",".join(str(plain(one)) for one in widths),
+            sweep=sweep,
             values=values if isinstance(values, str) else ",".join(values),
             batch=batch,
             force=force,
@@ -189,6 +194,8 @@ class PlannedComparison:
         command: what repeats it, as it is typed; empty when it was not.
         noise: seeds of latents, and of the classifier, that one run of the first method is evaluated with.
         player: whether the page holds the generators.
+        sweep: runs that come before it, of which the first is dense and is not trained, to choose widths; ``None``:
+            there are none, or they are done.
     """
 
     grid: Grid
@@ -200,6 +207,7 @@ class PlannedComparison:
     command: str = ""
     noise: int = 0
     player: bool = True
+    sweep: Grid | None = None
 
 
 def plan_comparison(
@@ -215,6 +223,7 @@ def plan_comparison(
     out: Path,
     smoke: bool,
     widths: str | None = None,
+    sweep: int = 2,
     values: str | None = None,
     batch: int = 16,
     force: bool = False,
@@ -242,11 +251,14 @@ def plan_comparison(
 
     choices, asked, held = parse_methods(methods), parse_densities(densities), parse_held(budget)
     wide, exported = parse_widths(widths), parse_values(values)
+    if sweep < 1:
+        raise RecipeError(f"sweep: at least one run of every width is needed, got {sweep}")
     base = resolve(recipe, overrides, smoke=smoke)
     chosen = parse_seeds(seeds, base.recipe.seed)
 
     from gancompress.comparison.folder import ComparisonFolder
-    from gancompress.comparison.grid import build_grid, multiplied
+    from gancompress.comparison.grid import build_grid, check_widths, multiplied
+    from gancompress.comparison.machines import refuse_other_machines
     from gancompress.comparison.runner import cores
     from gancompress.experiment.acceleration import device_of
     from gancompress.experiment.assemble import build_dataset
@@ -255,26 +267,36 @@ def plan_comparison(
 
     dataset = build_dataset(base.recipe)
     check_networks(base.recipe, build_architecture(base.recipe, dataset.spec), device_of(base.recipe))
-    choices = multiplied(choices, wide, exported)
+    check_widths(choices, wide, held)
+    choices = multiplied(choices, exported)
     wished = 1 if device_of(base.recipe).type == "cuda" else min(4, cores())
 
-    def lay_out(plan: Plan | None) -> Grid:
-        return build_grid(base, choices, asked, chosen, held, narrow=narrow, dataset=dataset, plan=plan)
+    def lay_out(plan: Plan | None, seeds: Sequence[int] | None = None) -> Grid:
+        own = chosen if seeds is None else seeds
+        return build_grid(base, choices, asked, own, held, narrow=narrow, dataset=dataset, plan=plan)
 
+    swept: Grid | None = None
     if held.cost is None:
         grid = lay_out(None)
     else:
-        from gancompress.comparison.planning import Planning
+        from gancompress.comparison.planning import PilotTrainer, Planning
+        from gancompress.comparison.shipping import evaluate_exported
+        from gancompress.comparison.sweep import at_first_sight, candidates
 
-        request = Planning(base, choices, asked, held, dataset.spec, out, narrow, batch, force, say)
+        request = Planning(
+            base, choices, asked, held, dataset.spec, out, narrow, batch, force, say, widths=wide, sweep=sweep
+        )
         plan = request.find()
         if pilots is None:
-            grid = lay_out(plan)
+            grid = lay_out(at_first_sight(plan))
+            swept = lay_out(candidates(plan), plan.sweep) if plan.undecided else None
         else:
-            grid = request.learn(plan, lay_out, pilots(jobs or wished), partial(_watching, dataset, progress))
-    return PlannedComparison(
-        grid, ComparisonFolder.of(out, grid), dataset, max(1, min(jobs or wished, len(grid.cells))), batch, force
-    )
+            watcher = partial(_watching, dataset, progress)
+            evaluate = partial(evaluate_exported, dataset=dataset, say=say)
+            grid = request.learn(plan, PilotTrainer(lay_out, pilots(jobs or wished), watcher, evaluate))
+    folder, jobs = ComparisonFolder.of(out, grid), max(1, min(jobs or wished, len(grid.cells)))
+    refuse_other_machines(grid, folder)
+    return PlannedComparison(grid, folder, dataset, jobs, batch, force, sweep=swept)
 
 
 @contextlib.contextmanager

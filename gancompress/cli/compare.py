@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from gancompress.api.comparisons import PlannedComparison
-    from gancompress.comparison.folder import ComparisonFolder
-    from gancompress.comparison.grid import Grid
     from gancompress.comparison.runner import Outcome, Runner
     from gancompress.comparison.seeds import AutoSeeds
 
@@ -63,8 +61,16 @@ def compare(
     ] = "steps",
     widths: Annotated[
         str | None,
-        typer.Option("--widths", metavar="W,W", help="Widths of generators with masks, times the recipe's: 0.5,1,1.5."),
+        typer.Option(
+            "--widths",
+            metavar="W,W",
+            help="With --budget latency or bytes: widths of generators with masks, times the recipe's, such as "
+            "0.5,1,1.5. A sweep chooses the best before the comparison.",
+        ),
     ] = None,
+    sweep: Annotated[
+        int, typer.Option("--sweep", min=1, help="Runs of every width in that sweep, of seeds of their own.")
+    ] = 2,
     values: Annotated[
         str | None,
         typer.Option("--values", metavar="V,V", help="Values of exported files: float32,bf16,int8, a row for each."),
@@ -112,6 +118,7 @@ def compare(
     settings = _cluster_settings(cluster, executor)
 
     from gancompress.api.comparisons import plan_comparison
+    from gancompress.cli.dry_run import show_plan
     from gancompress.comparison.paired import FEWEST
     from gancompress.comparison.seeds import parse_auto
 
@@ -130,6 +137,7 @@ def compare(
             out=out,
             smoke=smoke,
             widths=widths,
+            sweep=sweep,
             values=values,
             batch=batch,
             force=force,
@@ -145,7 +153,7 @@ def compare(
 
     if dry_run:
         planned = plan(seeds if auto is None else str(FEWEST))
-        _show_plan(planned.grid, planned.folder, planned.jobs)
+        show_plan(planned, sys.argv[1:])
         return
     _run(lambda seeds: plan(seeds, runner), seeds, auto, lambda planned: runner(planned.jobs))
 
@@ -209,61 +217,3 @@ class _FailedCellsError(GancompressError):
         lines = [f"{outcome.cell.name} {outcome.state}: {outcome.reason}" for outcome in failed]
         lines.append(f"{len(failed)} of the runs did not end; what they said is in {logs}/*.log")
         super().__init__("\n".join(lines))
-
-
-# --------------------------------------------------------------------------- before it starts
-
-
-def _show_plan(grid: Grid, folder: ComparisonFolder, jobs: int) -> None:
-    from gancompress.comparison.pilots import unsettled
-    from gancompress.comparison.timing import estimate
-    from gancompress.progress import duration
-    from gancompress.report.held import held_equal, planned_texts
-    from gancompress.report.shown import aligned
-    from gancompress.report.words import scaled
-
-    smoke = " (smoke runs: their numbers will mean nothing)" if grid.base.smoke else ""
-    typer.echo(f"{len(grid.cells)} runs in {folder.path}{smoke}")
-    typer.echo(held_equal(grid))
-    header = ["method", "density", "seeds", "steps", "rounds", "updates", "train FLOPs", "of dense", ""]
-    lines = [[*header, "wide", grid.plan.unit, "unsure by", "runs on"] if grid.plan is not None else header]
-    for row in grid.rows:
-        price = row.price
-        lines.append(
-            [
-                row.choice.label,
-                "—" if row.density is None else f"{row.density:g}",
-                str(len(row.cells)),
-                f"{price.steps:,}",
-                str(len(price.rounds)),
-                str(price.updates),
-                scaled(price.training_flops),
-                f"{price.training_flops / grid.dense.training_flops:.3f}×",
-                "" if price.exact else "estimate",
-                *planned_texts(row),
-            ]
-        )
-    for text in aligned(lines, numbers=range(1, 8)):
-        typer.echo(text)
-    total = sum(row.price.training_flops * len(row.cells) for row in grid.rows)
-    exact = all(row.price.exact for row in grid.rows)
-    typer.echo(
-        f"in all {'' if exact else 'about '}{scaled(total)} training FLOPs; every run is evaluated "
-        f"{grid.evaluations} times over its training"
-    )
-    if not exact:
-        typer.echo("estimate: what is kept in which layer depends on what is learned; the table at the end counts it")
-    if waiting := unsettled(grid):
-        names = ", ".join(dict.fromkeys(row.choice.label for row in waiting.values()))
-        typer.echo(
-            f"{names}: measured with masks that are drawn; a run is trained first, and the density fitted again if its "
-            "generator costs something else"
-        )
-    for message in grid.messages:
-        typer.echo(f"note: {message}")
-    found = estimate(grid, folder, jobs)
-    about = "about" if found.measured else "at most about"
-    typer.echo(f"time: {about} {duration(found.seconds)} with {jobs} at once ({found.how})")
-    typer.echo(
-        f"to start it: gancompress {shlex.join(argument for argument in sys.argv[1:] if argument != '--dry-run')}"
-    )

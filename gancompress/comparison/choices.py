@@ -83,6 +83,10 @@ class MethodChoice:
         """Return the same with one more setting."""
         return MethodChoice(self.name, (*self.settings, (key, value)))
 
+    def at_width(self, width: float | None) -> MethodChoice:
+        """Return the same with a generator so many times as wide as the recipe's; ``None`` and 1 leave it as it is."""
+        return self if width in (None, 1) else self.with_setting("width", f"{width:g}")
+
     @property
     def trained(self) -> MethodChoice:
         """What is trained for it: the same run, whatever the values of its exported file."""

@@ -11,14 +11,14 @@ import math
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from gancompress.comparison.grid import about, split
-from gancompress.comparison.plan import FARTHEST, Plan, PlannedRow, this_machine
+from gancompress.comparison.plan import FARTHEST, Plan, PlannedRow, amount_text, this_machine
 from gancompress.comparison.recipes import CellRecipes
 from gancompress.components.registry import METHODS
 from gancompress.errors import GancompressError, RecipeError, RunError
 from gancompress.methods.base import Method
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from gancompress.comparison.choices import HeldEqual, MethodChoice
@@ -171,6 +171,8 @@ def make_plan(
     image: ImageSpec,
     meter: Meter,
     *,
+    widths: Sequence[float] = (),
+    sweep: Sequence[int] = (),
     narrow: bool = True,
     batch: int = 1,
     force: bool = False,
@@ -186,6 +188,9 @@ def make_plan(
         held: what is held equal.
         image: of the data.
         meter: measures.
+        widths: at which every generator with masks is tried, times the recipe's: a row each, of which a sweep keeps
+            one; default: only what its method says.
+        sweep: seeds of that sweep.
         narrow: compare with a narrow dense network too.
         batch: images of a call that is timed.
         force: believe costs that differ when they are measured again.
@@ -205,53 +210,146 @@ def make_plan(
             raise RecipeError(
                 f"{choice.label} has neither a density nor a width that its {held.cost} could be steered by"
             )
-    first = contested(contenders)
-    asked = tuple(densities) or (() if held.amount is not None else recipes.own_densities())
     unit = "ms" if held.cost == "latency" else "bytes"
-    targets: list[tuple[float, float]] = []  # of every group: density to begin at, and what it is to cost
-    if held.amount is not None:
-        targets = [(asked[0] if asked else 0.1, held.amount)]
-    else:
-        for density in asked:
-            knob = Knob(recipes, first, seed)
-            with_density = knob.candidate(knob.guess(density)) if knob.fits_width else None
-            candidate = with_density or Candidate(recipes.of(first, density, seed), first.values)
-            cost = _measured(meter, candidate, f"{first.label} at density {density:g}")
-            say(f"{first.label} at density {density:g}: {cost.amount:.4g} {unit}")
-            targets.append((density, cost.amount))
-    planned: list[tuple[MethodChoice, float | None, float | None, int | None, Candidate]] = [
-        (choice, None, None, None, Candidate(recipes.of(choice, None, seed), choice.values)) for choice in dense
+    first = contested(contenders)
+    planned = [
+        _Planned(choice, None, None, None, None, Candidate(recipes.of(choice, None, seed), choice.values))
+        for choice in dense
     ]
-    for guess, target in targets:
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        say(text)
+
+    for guess, target in _targets(recipes, first, densities, held, seed, meter, unit, say):
         for choice in contenders:
-            knob = Knob(recipes, choice, seed)
-            if choice == first and held.amount is None and not knob.fits_width:
-                density, channels = guess, None
-                candidate = Candidate(recipes.of(choice, density, seed), choice.values)
-            else:
-                found = steered(choice, knob, target, knob.guess(guess), meter, unit)
-                density, channels = knob.setting(found.position)
-                candidate = knob.candidate(found.position)
-            say(f"{choice.label}: {_text(density, channels)} for {target:.4g} {unit}")
-            planned.append((choice, target, density, channels, candidate))
+            own_density = guess if choice == first and held.amount is None else None
+            fit = _Fit(recipes, choice, seed, target, guess, own_density, meter, unit, say)
+            swept = METHODS.get(choice.name).sparsifies and widths
+            planned += fit.at_widths(widths, note) if swept else [fit.at(None)]
     # all rows once more, side by side: the costs that are kept
-    costs = meter([candidate for *_, candidate in planned])
+    costs = meter([one.candidate for one in planned])
     own = {
-        target: cost.amount
-        for (choice, target, *_), cost in zip(planned, costs, strict=True)
-        if choice == first and held.amount is None
+        one.target: cost.amount
+        for one, cost in zip(planned, costs, strict=True)
+        if one.choice.at_width(one.width) == first and held.amount is None
     }
     rows = [
-        PlannedRow(choice.label, None if target is None else own.get(target, target), density, channels, *cost)
-        for (choice, target, density, channels, _), cost in zip(planned, costs, strict=True)
+        PlannedRow(
+            one.choice.label,
+            None if one.target is None else own.get(one.target, one.target),
+            one.density,
+            one.channels,
+            *cost,
+            width=one.width,
+        )
+        for one, cost in zip(planned, costs, strict=True)
     ]
     for row in rows if not force else ():
         if row.target is not None and abs(row.amount / row.target - 1) > FARTHEST:
             raise RunError(
-                f"this machine is too loaded to measure: {row.method} was to cost {row.target:.4g} {unit}, and costs "
-                f"{row.amount:.4g} {unit} beside the others; try again when it is quieter, or force it"
+                f"this machine is too loaded to measure: {row.method} was to cost {amount_text(row.target, unit)}, and "
+                f"costs {amount_text(row.amount, unit)} beside the others; try again when it is quieter, or force it"
             )
-    return Plan(held.cost, batch, this_machine(), tuple(rows))
+    return Plan(held.cost, batch, this_machine(), tuple(rows), sweep=tuple(sweep), notes=tuple(notes), forced=force)
+
+
+class _Planned(NamedTuple):
+    """A row that was fitted, before all are measured side by side."""
+
+    choice: MethodChoice
+    width: float | None
+    target: float | None
+    density: float | None
+    channels: int | None
+    candidate: Candidate
+
+
+def _targets(
+    recipes: CellRecipes,
+    first: MethodChoice,
+    densities: Sequence[float],
+    held: HeldEqual,
+    seed: int,
+    meter: Meter,
+    unit: str,
+    say: Callable[[str], None],
+) -> Iterator[tuple[float, float]]:
+    """Yield of every group the density to begin at, and what its generators are to cost."""
+    if held.amount is not None:
+        yield (densities[0] if densities else 0.1), held.amount
+        return
+    for density in tuple(densities) or recipes.own_densities():
+        knob = Knob(recipes, first, seed)
+        with_density = knob.candidate(knob.guess(density)) if knob.fits_width else None
+        candidate = with_density or Candidate(recipes.of(first, density, seed), first.values)
+        cost = _measured(meter, candidate, f"{first.label} at density {density:g}")
+        say(f"{first.label} at density {density:g}: {amount_text(cost.amount, unit)}")
+        yield density, cost.amount
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fit:
+    """One method that is to cost a target.
+
+    Attributes:
+        recipes: of its networks.
+        choice: the method.
+        seed: of the masks that are drawn.
+        target: what it is to cost.
+        guess: density that is tried first.
+        density: that it has at its own width whatever it costs: it is the method that sets the target.
+        meter: measures.
+        unit: of the target.
+        say: told what was found.
+    """
+
+    recipes: CellRecipes
+    choice: MethodChoice
+    seed: int
+    target: float
+    guess: float
+    density: float | None
+    meter: Meter
+    unit: str
+    say: Callable[[str], None]
+
+    def at(self, width: float | None) -> _Planned:
+        """Return the row at a width, times the recipe's; ``None`` is what the method says.
+
+        Raises:
+            RecipeError: no density there costs so much.
+        """
+        made = self.choice.at_width(width)
+        knob = Knob(self.recipes, made, self.seed)
+        density, channels = self.density, None
+        if density is None or made != self.choice or knob.fits_width:
+            found = steered(made, knob, self.target, knob.guess(self.guess), self.meter, self.unit)
+            density, channels = knob.setting(found.position)
+            candidate = knob.candidate(found.position)
+        else:
+            candidate = Candidate(self.recipes.of(made, density, self.seed), made.values)
+        self.say(f"{made.label}: {_text(density, channels)} for {amount_text(self.target, self.unit)}")
+        return _Planned(self.choice, width, self.target, density, channels, candidate)
+
+    def at_widths(self, widths: Sequence[float], note: Callable[[str], None]) -> list[_Planned]:
+        """Return rows at all widths that a density gives the cost; ``note`` is told of the others.
+
+        Raises:
+            RecipeError: there is none.
+        """
+        found, errors = [], []
+        for width in widths:
+            try:
+                found.append(self.at(width))
+            except RecipeError as error:
+                errors.append(error)
+        if not found:
+            raise errors[-1]
+        for each in errors:
+            note(str(each))
+        return found
 
 
 def contested(methods: Sequence[MethodChoice]) -> MethodChoice:
@@ -292,7 +390,8 @@ def steered(choice: MethodChoice, knob: Knob, target: float, guess: int, meter: 
     if abs(found.cost.amount / target - 1) <= FARTHEST:
         return found
     what = "width" if knob.fits_width else "density"
+    remedy = "; ask for a cost nearer to that, or leave it out with --no-narrow" if choice.name == "narrow" else ""
     raise RecipeError(
-        f"{choice.label}: no {what} costs {target:.4g} {unit}; the nearest, {knob.text(found.position)}, costs "
-        f"{found.cost.amount:.4g} {unit}"
+        f"{choice.label}: no {what} costs {amount_text(target, unit)}; the nearest, {knob.text(found.position)}, "
+        f"costs {amount_text(found.cost.amount, unit)}{remedy}"
     )

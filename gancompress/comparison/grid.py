@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from gancompress.data.base import Dataset
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["Cell", "Grid", "Row", "about", "build_grid", "evaluations_of", "multiplied", "split"]
+__all__ = ["Cell", "Grid", "Row", "about", "build_grid", "check_widths", "evaluations_of", "multiplied", "split"]
 
 #: rounds of the search for the steps that meet a FLOPs budget
 _FITTING = 6
@@ -75,6 +76,17 @@ class Row:
     planned: PlannedRow | None = None
 
     @property
+    def swept(self) -> bool:
+        """Whether its width is, or is to be, one that a sweep chooses."""
+        return self.planned is not None and self.planned.width is not None
+
+    @property
+    def width(self) -> float:
+        """How many times as wide as the recipe's its generator is."""
+        chosen = self.planned.width if self.planned is not None else None
+        return self.choice.width if chosen is None else chosen
+
+    @property
     def group(self) -> float | None:
         """What it shares with the rows it is held against: density, or what the generator may cost; dense: ``None``."""
         return self.density if self.planned is None else self.planned.target
@@ -112,7 +124,7 @@ class Grid:
     @property
     def cells(self) -> list[Cell]:
         """All runs, in the order they are run: every method once before any method twice."""
-        found = [row.cells[index] for index in range(len(self.seeds)) for row in self.rows]
+        found = [cell for nth in itertools.zip_longest(*(row.cells for row in self.rows)) for cell in nth if cell]
         return list({cell.directory: cell for cell in reversed(found)}.values())[::-1]
 
     @property
@@ -125,7 +137,7 @@ class Grid:
         """Short hash of all cells: the same grid is the same comparison."""
         cells: list[Any] = sorted(cell.directory for cell in self.cells)
         exported = sorted(row.choice.label for row in self.rows if row.choice.values != VALUES[0])
-        more = [exported] * bool(exported) + ([] if self.plan is None else [self.plan.batch])
+        more = [exported] * bool(exported) + ([] if self.plan is None else [self.plan.batch, *self.plan.sweep])
         text = json.dumps([str(self.held), cells, *more])
         return hashlib.blake2b(text.encode(), digest_size=4, person=b"gancompress-cmp").hexdigest()
 
@@ -183,6 +195,8 @@ def _laid_out(
     plan: Plan | None,
 ) -> Grid:
     """Lay out a comparison over a base recipe that is as it will be run."""
+    if plan is not None and seeds != plan.sweep and (taken := set(seeds) & set(plan.sweep)):
+        raise RecipeError(f"seeds: {min(taken)} is one that widths are chosen with; ask for others")
     layout = _Layout(base, held, seeds, dataset)
     baselines, contenders = split(methods, narrow=narrow)
     if plan is None:
@@ -229,34 +243,45 @@ def split(methods: Sequence[MethodChoice], *, narrow: bool) -> tuple[list[Method
     return dense, others
 
 
-def multiplied(
-    methods: Sequence[MethodChoice], widths: Sequence[float], values: Sequence[str]
-) -> tuple[MethodChoice, ...]:
-    """Return every method at every width and with every kind of values; nothing asked for leaves all as they are.
-
-    Widths are those of methods with masks: a dense network's is what makes it another one.
+def multiplied(methods: Sequence[MethodChoice], values: Sequence[str]) -> tuple[MethodChoice, ...]:
+    """Return every method with every kind of values; none asked for leaves all as they are.
 
     Raises:
         RecipeError: a method says its own already.
     """
+    if not values:
+        return tuple(methods)
+    _refuse_own(methods, "values")
     found = [*methods]
-    if values and not any(choice.name == "dense" for choice in found):
+    if not any(choice.name == "dense" for choice in found):
         found.insert(0, MethodChoice("dense"))
-    for key, several, plain in (
-        ("width", [f"{width:g}" for width in widths], "1"),
-        ("values", list(values), VALUES[0]),
-    ):
-        if not several:
-            continue
-        for choice in found:
-            if choice.setting(key) is not None:
-                raise RecipeError(f"{choice.label} says its {key} already; leave out one of them")
-        found = [
-            choice if one == plain else choice.with_setting(key, one)
-            for choice in found
-            for one in (several if key == "values" or METHODS.get(choice.name).sparsifies else [plain])
-        ]
-    return tuple(found)
+    return tuple(
+        choice if one == VALUES[0] else choice.with_setting("values", one) for choice in found for one in values
+    )
+
+
+def check_widths(methods: Sequence[MethodChoice], widths: Sequence[float], held: HeldEqual) -> None:
+    """Refuse widths that nothing could be chosen among.
+
+    Raises:
+        RecipeError: generators do not cost the same, no method has masks, or one says its own width already.
+    """
+    if not widths:
+        return
+    if held.cost is None:
+        raise RecipeError(
+            "widths: the best is chosen among generators of the same cost; add --budget latency or bytes, or name "
+            f"each as a method, such as dst:width={widths[0]:g}"
+        )
+    if not any(METHODS.get(choice.name).sparsifies for choice in methods):
+        raise RecipeError("widths: none of the methods has masks, and the width of one without is what the cost fits")
+    _refuse_own(methods, "width")
+
+
+def _refuse_own(methods: Sequence[MethodChoice], key: str) -> None:
+    for choice in methods:
+        if choice.setting(key) is not None:
+            raise RecipeError(f"{choice.label} says its {key} already; leave out one of them")
 
 
 class _Layout:
@@ -270,12 +295,16 @@ class _Layout:
 
     def row(self, choice: MethodChoice, density: float | None, found: PlannedRow | None = None) -> Row:
         """Make the cells of one method at one density, with the steps that the budget gives them."""
-        where = f"{choice.label} at density {density:g}" if density is not None else choice.label
+        made = choice.at_width(found.width) if found is not None else choice
+        where = f"{made.label} at density {density:g}" if density is not None else made.label
         channels = found.channels if found is not None else None
         try:
             fit = self._fit_steps if self.held.axis == "steps" else self._fit_flops
-            steps, cost = fit(choice, density, channels)
-            cells = tuple(self._cell(choice, density, seed, steps, channels) for seed in self.seeds)
+            steps, cost = fit(made, density, channels)
+            cells = tuple(
+                dataclasses.replace(self._cell(made, density, seed, steps, channels), row=choice.label)
+                for seed in self.seeds
+            )
         except GancompressError as error:
             raise about(where, error) from error
         return Row(choice, density, cost, cells, found)

@@ -13,8 +13,9 @@ import dataclasses
 from typing import TYPE_CHECKING, TypeAlias
 
 from gancompress.comparison.fitting import Candidate, Cost, Knob, contested, steered
-from gancompress.comparison.plan import FARTHEST
+from gancompress.comparison.plan import FARTHEST, amount_text
 from gancompress.comparison.recipes import CellRecipes
+from gancompress.errors import RecipeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -107,7 +108,7 @@ def refitted(
     first = contested(methods)
 
     def candidate(row: PlannedRow) -> Candidate:
-        choice = choices[row.method]
+        choice = choices[row.method].at_width(row.width)
         density = None if row.target is None else row.density
         return Candidate(recipes.of(choice, density, seed, channels=row.channels), choice.values)
 
@@ -121,8 +122,10 @@ def refitted(
     targets = {
         rows[index].target: cost.amount
         for index, cost in learned.items()
-        if held.amount is None and choices[rows[index].method] == first
+        if held.amount is None and choices[rows[index].method] == first and rows[index].width is None
     }
+    notes = [*plan.notes]
+    out: set[int] = set()  # widths that others of the same method stay beside
     for index, row in enumerate(rows):
         if row.target is None:
             continue
@@ -132,20 +135,31 @@ def refitted(
         kept = dataclasses.replace(row, target=target, learned=known, **cost._asdict())
         apart = abs(cost.amount / target - 1)
         if index in learned:
-            say(f"{row.method} as trained: {cost.amount:.4g} {plan.unit}, {target:.4g} asked")
+            wide = "" if row.width in (None, 1) else f" at {row.width:g} times the width"
+            asked = amount_text(target, plan.unit)
+            say(f"{row.method}{wide} as trained: {amount_text(cost.amount, plan.unit)}, {asked} asked")
         if apart <= FARTHEST or (last and known):
             rows[index] = kept
             continue
-        choice = choices[row.method]
+        choice = choices[row.method].at_width(row.width)
         knob = Knob(recipes, choice, seed)
         more = _times(meter, factors.get(index, 1.0) * drift)
-        found = steered(choice, knob, target, knob.position(row), more, plan.unit)
+        try:
+            found = steered(choice, knob, target, knob.position(row), more, plan.unit)
+        except RecipeError as error:
+            if not any(index in several and set(several) - out - {index} for several in plan.undecided):
+                raise
+            out.add(index)
+            notes.append(str(error))
+            say(str(error))
+            continue
         density, channels = knob.setting(found.position)
-        say(f"{choice.label}: {knob.text(found.position)} for {target:.4g} {plan.unit}")
+        say(f"{choice.label}: {knob.text(found.position)} for {amount_text(target, plan.unit)}")
         rows[index] = dataclasses.replace(
             kept, density=density, channels=channels, learned=False, **found.cost._asdict()
         )
-    return dataclasses.replace(plan, rows=tuple(rows))
+    staying = tuple(row for index, row in enumerate(rows) if index not in out)
+    return dataclasses.replace(plan, rows=staying, notes=tuple(notes))
 
 
 def _times(meter: Meter, factor: float) -> Meter:

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from gancompress import kernels
 from gancompress.errors import RunError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gancompress.comparison.choices import Cost, HeldEqual, MethodChoice
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["FARTHEST", "Plan", "PlannedRow", "plan_path", "read_plan", "this_machine", "write_plan"]
+__all__ = ["FARTHEST", "Plan", "PlannedRow", "amount_text", "plan_path", "read_plan", "this_machine", "write_plan"]
 
 _FORMAT = 1
 #: how far from what was asked for a cost may be, as a share of it, and one that was believed by force
@@ -45,6 +45,8 @@ class PlannedRow:
         spread: of a time, about a standard error of its median, as a share of it; of bytes, 0.
         runtime: what it ran on.
         learned: a run of its was trained and this is what its generator costs; else masks were drawn.
+        width: times the recipe's, of a generator whose width is chosen by a sweep; ``None``: what its method says.
+        tried: the primary metric at the end of the runs of that sweep.
     """
 
     method: str
@@ -55,6 +57,8 @@ class PlannedRow:
     spread: float
     runtime: str
     learned: bool = False
+    width: float | None = None
+    tried: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,23 +69,45 @@ class Plan:
         cost: what they have the same of.
         batch: images of a call that was timed.
         machine: what it was measured on.
-        rows: dense networks first.
+        rows: dense networks first. Rows of one method, cost and another width each wait for a sweep to choose one.
+        swept: rows of every width that a sweep tried, once it chose.
+        sweep: seeds of the runs of that sweep.
+        notes: widths that no density of theirs gives the cost, in sentences.
+        forced: costs were believed however unsure they were.
     """
 
     cost: Cost
     batch: int
     machine: dict[str, str]
     rows: tuple[PlannedRow, ...]
+    swept: tuple[PlannedRow, ...] = ()
+    sweep: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+    forced: bool = False
 
     @property
     def unit(self) -> Literal["ms", "bytes"]:
         """Of its amounts."""
         return "ms" if self.cost == "latency" else "bytes"
 
+    @property
+    def undecided(self) -> list[list[int]]:
+        """Places of rows that wait for a sweep: of every method and cost, those of its widths."""
+        found: dict[tuple[str, float | None], list[int]] = {}
+        for index, row in enumerate(self.rows):
+            if row.width is not None:
+                found.setdefault((row.method, row.target), []).append(index)
+        return [several for several in found.values() if len(several) > 1]
+
 
 def this_machine() -> dict[str, str]:
     """Return what tells this machine from others, as far as times go."""
     return {"name": processor_name(), "processor": processor_key(), "kernels": kernels.status().isa or "none"}
+
+
+def amount_text(amount: float, unit: str) -> str:
+    """Return milliseconds, or bytes, as they are said."""
+    return f"{amount:.4g} ms" if unit == "ms" else f"{amount:,.0f} bytes"
 
 
 def plan_path(
@@ -93,16 +119,18 @@ def plan_path(
     batch: int,
     *,
     force: bool = False,
+    widths: Sequence[float] = (),
+    sweep: int = 0,
 ) -> Path:
     """Return where the plan of a request belongs: whatever its seeds, and whatever training has the same of.
 
-    One that was forced is another one: who does not force does not believe it.
+    One that was forced is another one: who does not force does not believe it. With widths among which runs choose,
+    what training has the same of counts too.
     """
     identity = run_id(base.model_copy(update={"seed": 0}))
     labels = [choice.label for choice in choices]
-    text = json.dumps(
-        [identity, labels, list(densities), held.cost, held.amount, batch, *(["forced"] if force else [])]
-    )
+    more = [*(["forced"] if force else []), *([[*widths], sweep, held.axis, held.flops] if widths else [])]
+    text = json.dumps([identity, labels, list(densities), held.cost, held.amount, batch, *more])
     key = hashlib.blake2b(text.encode(), digest_size=4, person=b"gancompress-pln").hexdigest()
     return root / "plans" / f"{base.name}-{key}.json"
 
@@ -132,8 +160,11 @@ def read_plan(path: Path) -> Plan | None:
         content = parse_json(read_whole(path))
         if content.pop("format") != _FORMAT:
             raise ValueError("another format")
-        rows = tuple(PlannedRow(**row) for row in content.pop("rows"))
-        plan = Plan(**{**content, "rows": rows})
+        for key in ("rows", "swept"):
+            content[key] = tuple(map(_read_row, content.get(key, ())))
+        for key in ("sweep", "notes"):
+            content[key] = tuple(content.get(key, ()))
+        plan = Plan(**content)
         _check(plan)
     except (OSError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise RunError(f"no plan of a comparison ({error}); delete it to measure again", where=str(path)) from error
@@ -149,6 +180,10 @@ def read_plan(path: Path) -> Plan | None:
     return plan
 
 
+def _read_row(content: dict[str, Any]) -> PlannedRow:
+    return PlannedRow(**{**content, "tried": tuple(content.get("tried", ()))})
+
+
 def _check(plan: Plan) -> None:
     if plan.cost not in ("latency", "bytes") or not all(type(one) is str for one in plan.machine.values()):
         raise ValueError("no cost that is held equal")
@@ -156,11 +191,16 @@ def _check(plan: Plan) -> None:
         raise ValueError("no machine that it was measured on")
     if not plan.rows:
         raise ValueError("no rows")
-    for row in plan.rows:
+    if not all(type(one) is int for one in plan.sweep) or not all(type(one) is str for one in plan.notes):
+        raise ValueError("no seeds of a sweep")
+    farthest = _FORCED if plan.forced else FARTHEST
+    for row in (*plan.rows, *plan.swept):
         numbers = [cast("float", one) for one in dataclasses.asdict(row).values() if type(one) in (int, float)]
+        if not all(type(one) is float and math.isfinite(one) for one in row.tried):
+            raise ValueError(f"impossible values of {row.method}")
         if not all(math.isfinite(one) and one >= 0 for one in numbers) or row.amount <= 0:
             raise ValueError(f"impossible numbers of {row.method}")
         if type(row.learned) is not bool:
             raise ValueError(f"{row.method} neither learned nor not")
-        if row.target is not None and not row.learned and abs(row.amount / row.target - 1) > _FORCED:
+        if row.target is not None and not row.learned and abs(row.amount / row.target - 1) > farthest:
             raise ValueError(f"{row.method} costs {row.amount:.4g}, not {row.target:.4g}")

@@ -9,11 +9,13 @@ from gancompress.comparison.fitting import Candidate, make_plan
 from gancompress.comparison.folder import ComparisonFolder
 from gancompress.comparison.grid import split
 from gancompress.comparison.pilots import refitted, settled
-from gancompress.comparison.plan import plan_path, read_plan, write_plan
+from gancompress.comparison.plan import amount_text, plan_path, read_plan, write_plan
 from gancompress.comparison.recipes import CellRecipes
+from gancompress.comparison.results import read_cells
 from gancompress.comparison.runner import run_missing
 from gancompress.comparison.shipped import measuring
 from gancompress.comparison.shipping import exported_file
+from gancompress.comparison.sweep import Key, at_first_sight, candidates, chosen, key_of, merged, sweep_seeds
 
 if TYPE_CHECKING:
     import contextlib
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from gancompress.progress import Watcher
     from gancompress.recipe.load import LoadedRecipe
 
-__all__ = ["Planning"]
+__all__ = ["PilotTrainer", "Planning"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Planning:
         batch: images of a call that is timed.
         force: believe times however they spread.
         say: told what is measured.
+        widths: of generators with masks, times the recipe's, among which a sweep chooses; default: none is chosen.
+        sweep: runs of it at every width.
     """
 
     base: LoadedRecipe
@@ -60,13 +64,16 @@ class Planning:
     batch: int = 16
     force: bool = False
     say: Callable[[str], None] = lambda _: None
+    widths: Sequence[float] = ()
+    sweep: int = 2
 
     @property
     def path(self) -> Path:
         """File of the plan."""
         return plan_path(
-            self.root, self.base.recipe, self._choices, self.densities, self.held, self.batch, force=self.force
-        )
+            self.root, self.base.recipe, self._choices, self.densities, self.held, self.batch, force=self.force,
+            widths=self.widths, sweep=self.sweep,
+        )  # fmt: skip
 
     @property
     def _choices(self) -> list[MethodChoice]:
@@ -92,42 +99,62 @@ class Planning:
             with self._measuring() as meter:
                 plan = make_plan(
                     self.base, self.methods, self.densities, self.held, self.image, meter,
-                    narrow=self.narrow, batch=self.batch, force=self.force, say=self.say,
+                    widths=self.widths, sweep=sweep_seeds(self.sweep) if self.widths else (), narrow=self.narrow,
+                    batch=self.batch, force=self.force, say=self.say,
                 )  # fmt: skip
             write_plan(self.path, plan)
         return plan
 
-    def learn(
-        self,
-        plan: Plan,
-        lay_out: Callable[[Plan], Grid],
-        runner: Runner,
-        watcher: Callable[[Grid, ComparisonFolder], contextlib.AbstractContextManager[Watcher]],
-    ) -> Grid:
+    def learn(self, plan: Plan, trainer: PilotTrainer) -> Grid:
         """Return the comparison of a plan that holds for generators as they are trained, and keep that plan.
 
-        Runs that are trained for it lie where those of the comparison do, which shares them.
-
-        Args:
-            plan: what was found.
-            lay_out: makes the comparison of a plan; a row's first run is the one that is trained.
-            runner: trains.
-            watcher: is told how that goes.
+        Widths are chosen first, by runs of seeds of their own. Other runs that are trained for a plan lie where those
+        of the comparison do, which shares them.
 
         Raises:
             RecipeError: no density of a method costs what it should once trained.
-            RunError: the machine is too loaded to measure.
+            RunError: the machine is too loaded to measure, or no width of a method ended its runs.
         """
+        trainer.lay_out(at_first_sight(plan), None)  # what is wrong with a row is said before anything is trained
+        if plan.undecided:
+            plan = self._choose_widths(plan, trainer)
+        found = self._settled(plan, trainer, None)
+        if found.plan is not None and found.plan != plan:
+            write_plan(self.path, found.plan)
+        return found
 
+    def _choose_widths(self, plan: Plan, trainer: PilotTrainer) -> Plan:
+        names = ", ".join(dict.fromkeys(plan.rows[several[0]].method for several in plan.undecided))
+        runs = sum(map(len, plan.undecided)) * len(plan.sweep)
+        self.say(f"choosing the width of {names}: {runs} runs of other seeds than the comparison's")
+        found = self._settled(candidates(plan), trainer, plan.sweep)
+        assert found.plan is not None
+        plan = merged(plan, found.plan)
+        write_plan(self.path, plan)  # widths that are trained at are not fitted again, however this goes on
+        waiting = {index for several in found.plan.undecided for index in several}
+        grid = dataclasses.replace(found, rows=tuple(row for i, row in enumerate(found.rows) if i in waiting))
+        folder = self._trained(grid, trainer)
+        trainer.evaluate(grid, folder)
+        cells, metrics, _ = read_cells(grid, folder)
+        primary = next(iter(metrics), "")
+        values: dict[Key, list[float]] = {}
+        for row, own in zip(grid.rows, cells, strict=True):
+            assert row.planned is not None
+            last = [cell.last(primary) for cell in own if cell.done]
+            values[key_of(row.planned)] = [one for one in last if one is not None]
+        plan = chosen(plan, values, higher=metrics.get(primary, False))
+        write_plan(self.path, plan)
+        for best in plan.rows:
+            if best.tried and best.target is not None:
+                self.say(f"{best.method}: {best.width:g} times the width for {amount_text(best.target, plan.unit)}")
+        return plan
+
+    def _settled(self, plan: Plan, trainer: PilotTrainer, seeds: Sequence[int] | None) -> Grid:
         def train(grid: Grid, waiting: Mapping[int, Row]) -> Trained:
             names = ", ".join(dict.fromkeys(row.choice.label for row in waiting.values()))
             self.say(f"training a run of {names}: what it costs depends on which weights it learns to keep")
             rows = tuple(dataclasses.replace(row, cells=row.cells[:1]) for row in waiting.values())
-            several = dataclasses.replace(grid, rows=rows, seeds=grid.seeds[:1])
-            folder = ComparisonFolder(self.path.with_suffix(""), runs=self.root / "runs")
-            folder.open(several)
-            with watcher(several, folder) as watching:
-                run_missing(folder, several.cells, runner, watching)
+            folder = self._trained(dataclasses.replace(grid, rows=rows, seeds=grid.seeds[:1]), trainer)
             return {
                 index: exported_file(folder, row.cells[0], row.choice.values)
                 for index, row in waiting.items()
@@ -140,7 +167,32 @@ class Planning:
                     self.base, self._choices, self.held, self.image, meter, plan, trained, last=last, say=self.say
                 )
 
-        found = settled(plan, lay_out, train, refit)
-        if found.plan is not None and found.plan != plan:
-            write_plan(self.path, found.plan)
-        return found
+        return settled(plan, lambda one: trainer.lay_out(one, seeds), train, refit)
+
+    def _trained(self, grid: Grid, trainer: PilotTrainer) -> ComparisonFolder:
+        """Train what is missing of a grid, beside the runs of comparisons."""
+        folder = ComparisonFolder(self.path.with_suffix(""), runs=self.root / "runs")
+        folder.open(grid)
+        with trainer.watcher(grid, folder) as watching:
+            ended = run_missing(folder, grid.cells, trainer.runner, watching)
+        for one in ended:
+            if one.state != "done":
+                self.say(f"warning: {one.cell.name} {one.state}: {one.reason}")
+        return folder
+
+
+@dataclasses.dataclass(frozen=True)
+class PilotTrainer:
+    """What trains and evaluates runs that a plan depends on.
+
+    Attributes:
+        lay_out: makes the comparison of a plan and of seeds; ``None``: those of the comparison.
+        runner: trains.
+        watcher: is told how that goes.
+        evaluate: evaluates runs whose rows ask for other values than they were trained with.
+    """
+
+    lay_out: Callable[[Plan, Sequence[int] | None], Grid]
+    runner: Runner
+    watcher: Callable[[Grid, ComparisonFolder], contextlib.AbstractContextManager[Watcher]]
+    evaluate: Callable[[Grid, ComparisonFolder], None]

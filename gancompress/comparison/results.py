@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gancompress.comparison.choices import VALUES
 from gancompress.comparison.exported import read_exported, read_shipped
 from gancompress.comparison.interim import earlier_tables, first_shown
+from gancompress.comparison.machines import refuse_other_machines
 from gancompress.comparison.paired import differences
 from gancompress.errors import RunError
 from gancompress.runs.best import same_density, same_protocol
@@ -31,10 +32,19 @@ if TYPE_CHECKING:
     from gancompress.comparison.grid import Cell, Grid, Row
     from gancompress.comparison.interim import TableRow
     from gancompress.comparison.paired import Difference
-    from gancompress.comparison.plan import Plan
     from gancompress.runs.record import RunRecord
 
-__all__ = ["CellResult", "Evaluated", "Results", "RowResult", "Spread", "collect", "short_names", "spread"]
+__all__ = [
+    "CellResult",
+    "Evaluated",
+    "Results",
+    "RowResult",
+    "Spread",
+    "collect",
+    "read_cells",
+    "short_names",
+    "spread",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +113,6 @@ class CellResult:
         seconds: training, measured, evaluations left out.
         bytes: of the generator, packed.
         threads: CPU threads that the times were measured with.
-        processor: name of what it ran on.
         measured_by: fields of that protocol.
         target: what its generator was to cost, where that is held equal; ``None`` for dense.
     """
@@ -126,7 +135,6 @@ class CellResult:
     seconds: float | None = None
     bytes: int | None = None
     threads: int | None = None
-    processor: str = ""
     measured_by: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     target: float | None = None
 
@@ -170,6 +178,7 @@ class RowResult:
         shipped: what its exported generator was measured to take, of its first seed; ``None``: not measured.
         target: what its generator was to cost, where that is held equal; ``None`` for dense.
         channels: width of its generator, where that was fitted.
+        width: times the recipe's, where a sweep chose it.
     """
 
     method: str
@@ -189,6 +198,7 @@ class RowResult:
     shipped: ShippedCost | None = None
     target: float | None = None
     channels: int | None = None
+    width: float | None = None
 
     @property
     def group(self) -> float | None:
@@ -200,7 +210,8 @@ class RowResult:
         """Method and density, as charts call it."""
         if self.channels is not None:
             return f"{self.name}, {self.channels} channels"
-        return self.name if self.density is None else f"{self.name} {self.density:g}"
+        wide = "" if self.width in (None, 1) else f", {self.width:g}× wide"
+        return self.name if self.density is None else f"{self.name} {self.density:g}{wide}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,12 +258,9 @@ class Results:
 
 def collect(grid: Grid, folder: ComparisonFolder) -> Results:
     """Read every run of a comparison."""
-    metrics: dict[str, bool] = {}
-    hardware: dict[str, None] = {}
-    of_rows = [[_cell(row, cell, folder, metrics, hardware) for cell in row.cells] for row in grid.rows]
+    of_rows, metrics, hardware = read_cells(grid, folder)
     cells = [cell for found in of_rows for cell in found]
-    if grid.plan is not None and grid.plan.cost == "latency":
-        _refuse_other_machines(cells, grid.plan)
+    refuse_other_machines(grid, folder)
     costs = read_shipped(folder.path, len(grid.rows))
     done = [cell for cell in cells if cell.done]
     looks = min((sum(one.final for one in cell.evaluations) for cell in done), default=0)
@@ -274,6 +282,14 @@ def collect(grid: Grid, folder: ComparisonFolder) -> Results:
         earlier=earlier_tables(folder.path, shown),
         shown=shown,
     )
+
+
+def read_cells(grid: Grid, folder: ComparisonFolder) -> tuple[list[list[CellResult]], dict[str, bool], list[str]]:
+    """Return the runs of every row, whether each metric is better when higher (the primary one first), and hardware."""
+    metrics: dict[str, bool] = {}
+    hardware: dict[str, None] = {}
+    cells = [[_cell(row, cell, folder, metrics, hardware) for cell in row.cells] for row in grid.rows]
+    return cells, metrics, [*hardware]
 
 
 def short_names(choices: Iterable[MethodChoice]) -> dict[str, str]:
@@ -316,6 +332,7 @@ def _rows(
             shipped=shipped,
             target=row.planned.target if row.planned is not None else None,
             channels=row.planned.channels if row.planned is not None else None,
+            width=row.planned.width if row.planned is not None else None,
         )
 
 
@@ -332,16 +349,6 @@ def _cell(
         target=target,
     )  # fmt: skip
     return _read(known, row.choice.values, metrics, hardware) if status.state == "done" else known
-
-
-def _refuse_other_machines(cells: Iterable[CellResult], plan: Plan) -> None:
-    for cell in cells:
-        if cell.processor not in ("", plan.machine["name"]):
-            raise RunError(
-                f"ran on another machine ({cell.processor}) than the times of this comparison were measured on "
-                f"({plan.machine['name']}): latencies are compared on one machine; run it again here",
-                where=str(cell.path),
-            )
 
 
 def _read(known: CellResult, values: str, metrics: dict[str, bool], hardware: dict[str, None]) -> CellResult:
@@ -389,7 +396,6 @@ def _with_numbers(known: CellResult, run: RunRecord) -> CellResult:
         seconds=number(time.get("training_seconds")),
         bytes=int(_counted(cost, "bytes", "generator", "packed")),
         threads=run.environment.get("threads"),
-        processor=str(run.environment.get("processor", "")),
         measured_by=protocol,
     )
 

@@ -38,11 +38,11 @@ class Estimate:
 
 def estimate(grid: Grid, folder: ComparisonFolder, jobs: int) -> Estimate:
     """Estimate the time of the cells that are not done, with ``jobs`` of them at once."""
-    rates: dict[tuple[str, float | None], float] = {}
-    waiting: list[tuple[tuple[str, float | None], int]] = []
+    rates: dict[tuple[str, float | None, float], float] = {}
+    waiting: list[tuple[tuple[str, float | None, float], int]] = []
     own = {cell.directory for cell in grid.cells}
     for row in grid.rows:
-        key = (row.choice.trained.label, row.group)
+        key = (row.choice.trained.label, row.group, row.width)
         for cell in row.cells:
             if cell.directory not in own:
                 continue  # trained for another row already

@@ -11,7 +11,7 @@ import torch
 
 from gancompress.components.plugins import PLUGIN_RECORD, provenance
 from gancompress.components.registry import EXTRACTORS, METRICS
-from gancompress.kernels.measured import processor_name
+from gancompress.kernels.measured import processor_key, processor_name
 from gancompress.recipe.components import COMPONENT_REGISTRIES
 from gancompress.runs.record import records_of
 
@@ -39,6 +39,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "processor": processor_name(),
+        "processor_key": processor_key(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

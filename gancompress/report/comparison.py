@@ -16,6 +16,7 @@ from gancompress.report.comparison_table import (
     how_differences_are_made,
     how_times_are_measured,
     loads_differ,
+    notes_of,
     row_texts,
     say_spread,
     write_tables,
@@ -24,7 +25,8 @@ from gancompress.report.held import held_equal
 from gancompress.report.pages import fill, png_uri, write_page
 from gancompress.report.player import PlayerPart, comparison_part
 from gancompress.report.published import answers_of_comparison
-from gancompress.report.verdict import group_words, narrow_notes, noise_notes, verdicts
+from gancompress.report.verdict import group_words
+from gancompress.report.widths import sweep_table
 from gancompress.report.words import scaled
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ def render_comparison(results: Results, command: str = "", *, player: bool = Tru
         published=[(row.label, answer) for row, answer in answers_of_comparison(results)],
         recipe=resolved_yaml(results.grid.base, defaults=False),
         command=command,
+        widths=sweep_table(results.grid, results.primary),
         loads=LOADS if loads_differ(results) else "",
         runs=_runs(results),
         player=comparison_part(shown_generators(results)) if player else PlayerPart(),
@@ -169,7 +172,7 @@ def _table(results: Results, key: str, rows: Sequence[RowResult], looks: Mapping
             }
             for row in rows
         ],
-        "verdicts": [*verdicts(results, rows), *narrow_notes(results, rows), *noise_notes(results, rows)],
+        "verdicts": notes_of(results, rows),
         "times": how_times_are_measured(rows),
         "differences": difference_rows(results, rows) if len(results.grid.seeds) > 1 else ([], []),
         "figures": [figure for figure in figures if figure is not None],

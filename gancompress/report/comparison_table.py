@@ -8,10 +8,11 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from gancompress.comparison.paired import FEWEST, references
-from gancompress.report.held import held_equal
+from gancompress.report.held import held_equal, shipped_apart
 from gancompress.report.published import answers_of_comparison
 from gancompress.report.shown import Shown, Table
 from gancompress.report.verdict import narrow_notes, noise_notes, verdicts
+from gancompress.report.widths import sweep_notes, sweep_table
 from gancompress.report.words import density, duration, metric_value, size
 from gancompress.storage.atomic import write_file, write_json
 
@@ -30,6 +31,7 @@ __all__ = [
     "how_differences_are_made",
     "how_times_are_measured",
     "loads_differ",
+    "notes_of",
     "row_texts",
     "say_difference",
     "say_spread",
@@ -95,7 +97,8 @@ def density_text(row: RowResult) -> str:
     """Return what was asked of a row's generator: a density, or a width where that was fitted."""
     if row.channels is not None:
         return f"{row.channels} channels"
-    return "—" if row.density is None else density(row.density)
+    wide = "" if row.width in (None, 1) else f", {row.width:g}× wide"
+    return "—" if row.density is None else f"{density(row.density)}{wide}"
 
 
 def row_texts(row: RowResult, seeds: int, *, loads: bool = False) -> list[str]:
@@ -179,6 +182,17 @@ def difference_rows(results: Results, rows: Sequence[RowResult]) -> tuple[list[s
     return ["method", "density", *(f"less {name}" for name in against)], texts if against else []
 
 
+def notes_of(results: Results, rows: Sequence[RowResult]) -> list[str]:
+    """Return what a table says in sentences: verdicts, and what they are to be read with."""
+    return [
+        *verdicts(results, rows),
+        *shipped_apart(results.grid, rows),
+        *sweep_notes(results.grid),
+        *narrow_notes(results, rows),
+        *noise_notes(results, rows),
+    ]
+
+
 def shown_comparison(results: Results) -> Shown:
     """Return a comparison as it is written everywhere but on its own page; the best sparse row of each stands out."""
     above = [held_equal(results.grid)]
@@ -186,11 +200,7 @@ def shown_comparison(results: Results) -> Shown:
         above.append(
             "The runs were evaluated under different protocols: their values must not be compared across the tables."
         )
-    below = [
-        line
-        for rows in results.tables.values()
-        for line in verdicts(results, rows) + narrow_notes(results, rows) + noise_notes(results, rows)
-    ]
+    below = [line for rows in results.tables.values() for line in notes_of(results, rows)]
     if results.tables:
         below.append(how_best_is_picked(results))
         if len(results.grid.seeds) == 1:
@@ -209,6 +219,8 @@ def shown_comparison(results: Results) -> Shown:
         _table(results, rows, f"{results.primary} ({way}): {results.protocols[key]}")
         for key, rows in results.tables.items()
     ]
+    tried = sweep_table(results.grid, results.primary)
+    tables += [tried] if tried is not None else []
     if len(results.grid.seeds) > 1:
         for key, rows in results.tables.items():
             header, texts = difference_rows(results, rows)
@@ -311,6 +323,7 @@ def _row_json(row: RowResult) -> dict[str, Any]:
         **{name: plain(getattr(row, field)) for name, field in _COSTS.items()},
         "shipped": None if row.shipped is None else row.shipped._asdict(),
         **({} if row.target is None else {"target": row.target}),
+        **({} if row.width is None else {"width": row.width}),
     }
 
 
@@ -337,6 +350,7 @@ def _row_lines(results: Results) -> list[dict[str, Any]]:
             line["generator_file_bytes"] = row.shipped.bytes if row.shipped else None
             if results.grid.plan is not None:
                 line["target"] = row.target
+                line["width"] = row.width
             line["generator_weights_against_dense"] = row.kept_ratio
             line["held_equal"] = str(results.grid.held)
             lines.append({**line, "protocol_hash": key, "protocol": results.protocols[key]})

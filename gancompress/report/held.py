@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gancompress.comparison.plan import FARTHEST
 from gancompress.report.words import scaled, size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gancompress.comparison.grid import Grid, Row
     from gancompress.comparison.plan import Plan
+    from gancompress.comparison.results import RowResult
 
-__all__ = ["held_equal", "planned_texts"]
+__all__ = ["held_equal", "planned_texts", "shipped_apart"]
 
 
 def held_equal(grid: Grid) -> str:
@@ -34,6 +38,7 @@ def _cost_held_equal(plan: Plan, asked: float | None) -> str:
     targets = dict.fromkeys(row.target for row in plan.rows if row.target is not None)
     amounts = ", ".join(_cost_text(plan, target) for target in targets)
     whose = "as asked" if asked is not None else "those of the first method"
+    forced = ", whatever the times spread by (--force)" if plan.forced and plan.cost == "latency" else ""
     farthest = max((abs(row.amount / row.target - 1) for row in plan.rows if row.target is not None), default=0)
     learned = ", ".join(dict.fromkeys(row.method for row in plan.rows if row.learned))
     trained = f" (of {learned} after a run, whose masks decide)" if learned else ""
@@ -42,8 +47,43 @@ def _cost_held_equal(plan: Plan, asked: float | None) -> str:
         return f"Generators, dense apart, are files of {amounts} ({whose}), within {farthest:.1%}{before}."
     return (
         f"Generators, dense apart, take {amounts} an image ({whose}), within {farthest:.1%}: measured before training"
-        f"{trained} on {plan.machine['name']}, process CPU time of one thread, batches of {plan.batch}."
+        f"{trained} on {plan.machine['name']}, process CPU time of one thread, batches of {plan.batch}{forced}."
     )
+
+
+def shipped_apart(grid: Grid, rows: Sequence[RowResult]) -> list[str]:
+    """Say how far generators, as they were trained, are from the cost that was held equal: a sentence for every cost.
+
+    Args:
+        grid: what was compared.
+        rows: of one protocol.
+    """
+    plan, notes = grid.plan, []
+    if plan is None:
+        return []
+    for target in dict.fromkeys(row.target for row in rows if row.target is not None):
+        found = {
+            row.method: row.shipped.milliseconds if plan.cost == "latency" else float(row.shipped.bytes)
+            for row in rows
+            if row.target == target and row.shipped is not None
+        }
+        if not found:
+            continue
+        low, high = (_cost_text(plan, one) for one in (min(found.values()), max(found.values())))
+        farthest = max(found, key=lambda one: abs(found[one] / target - 1))
+        share = found[farthest] / target - 1
+        takes = "take" if plan.cost == "latency" else "are files of"
+        what = " an image, timed side by side" if plan.cost == "latency" else ""
+        beyond = (
+            f", more than the tenth that the plan is held to: read verdicts on {farthest} with that in mind"
+            if abs(share) > FARTHEST
+            else ""
+        )
+        notes.append(
+            f"As trained, generators of {_cost_text(plan, target)} {takes} {low} to {high}{what}; farthest is "
+            f"{farthest}, by {share:+.0%}{beyond}."
+        )
+    return notes
 
 
 def _cost_text(plan: Plan, amount: float) -> str:
@@ -56,5 +96,5 @@ def planned_texts(row: Row) -> list[str]:
     if found is None:
         return []
     amount = f"{found.amount:.3g}" if found.runtime else f"{found.amount:,.0f}"
-    wide = str(found.channels or "") or (f"{row.choice.width:g}×" if row.choice.width != 1 else "")
+    wide = str(found.channels or "") or (f"{row.width:g}×" if row.width != 1 else "")
     return [wide, amount, f"{found.spread:.1%}" if found.runtime else "", found.runtime]

@@ -56,8 +56,9 @@ def laid_out(
     base: LoadedRecipe, methods: str, held: HeldEqual = LATENCY, densities: Sequence[float] = (), **more: Any
 ) -> tuple[Grid, Plan]:
     dataset = build_dataset(base.recipe)
-    choices = multiplied(parse_methods(methods), more.pop("widths", ()), more.pop("values", ()))
-    plan = make_plan(base, choices, densities, held, dataset.spec, FakeClock(), **more)
+    choices = multiplied(parse_methods(methods), more.pop("values", ()))
+    widths = more.pop("widths", ())
+    plan = make_plan(base, choices, densities, held, dataset.spec, FakeClock(), widths=widths, **more)
     return build_grid(base, choices, densities, (0, 1), held, dataset=dataset, plan=plan, **more), plan
 
 
@@ -120,7 +121,8 @@ def test_values_are_rows_of_the_same_time(tiny: Callable[..., LoadedRecipe]) -> 
 def test_wider_is_sparser_at_the_same_time(tiny: Callable[..., LoadedRecipe]) -> None:
     grid, _ = laid_out(tiny(), "static", densities=(0.25,), widths=(1.0, 1.5))
     plain, wide = grid.rows[2:]
-    assert (plain.choice.label, wide.choice.label) == ("static", "static:width=1.5")
+    assert [(row.choice.label, row.width) for row in (plain, wide)] == [("static", 1), ("static", 1.5)]
+    assert wide.cells[0].name == "static-width-1.5-d0.11-s0"
     model = wide.cells[0].recipe.model.model_dump()
     assert (model["channels"], model["discriminator_channels"]) == (24, 16)
     assert wide.density == pytest.approx(0.25 / 1.5**2, rel=0.05)

@@ -109,7 +109,7 @@ def test_a_row_is_made_sparser_until_its_trained_generator_is_as_fast_as_asked(
     assert learned.amount == pytest.approx(2.0, rel=0.05)
     assert (static.learned, learned.learned) == (False, True)
     assert not unsettled(request.grid(plan))
-    assert request.said[0] == "dst:scope=global as trained: 4 ms, 2 asked"
+    assert request.said[0] == "dst:scope=global as trained: 4 ms, 2 ms asked"
 
 
 def test_a_row_that_is_as_fast_as_asked_is_left(tiny: Callable[..., LoadedRecipe]) -> None:

@@ -1,0 +1,61 @@
+"""What a sweep over widths tried, and what it chose."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING
+
+from gancompress.report.shown import Table
+from gancompress.report.words import metric_value
+
+if TYPE_CHECKING:
+    from gancompress.comparison.grid import Grid
+    from gancompress.comparison.plan import Plan, PlannedRow
+
+__all__ = ["sweep_notes", "sweep_table"]
+
+
+def sweep_notes(grid: Grid) -> list[str]:
+    """Return what is to be known of the widths of a comparison, in sentences; nothing where none was to be chosen."""
+    plan = grid.plan
+    if plan is None:
+        return []
+    notes = [f"{note}." for note in plan.notes]
+    if plan.swept:
+        methods = ", ".join(dict.fromkeys(row.method for row in plan.swept))
+        seeds = ", ".join(map(str, plan.sweep))
+        runs = len(plan.swept) * len(plan.sweep)
+        notes.insert(
+            0,
+            f"The width of {methods} was chosen before the comparison, by {runs} runs of seeds that are not in it "
+            f"({seeds}).",
+        )
+    return notes
+
+
+def sweep_table(grid: Grid, primary: str) -> Table | None:
+    """Return a table of all widths that were tried, the chosen ones in bold; ``None`` where none were."""
+    plan = grid.plan
+    if plan is None or not plan.swept:
+        return None
+    kept = [(row.method, row.target, row.width) for row in plan.rows]
+    return Table(
+        [_texts(plan, row) for row in plan.swept],
+        ["method", plan.unit, "times the width", "density", f"{primary}, mean", "of its runs"],
+        "widths tried, before the comparison",
+        numbers=range(1, 6),
+        bold={i for i, row in enumerate(plan.swept) if (row.method, row.target, row.width) in kept},
+    )
+
+
+def _texts(plan: Plan, row: PlannedRow) -> list[str]:
+    amount = f"{row.amount:.3g}" if plan.unit == "ms" else f"{row.amount:,.0f}"
+    mean = metric_value(statistics.fmean(row.tried)) if row.tried else "a run did not end"
+    return [
+        row.method,
+        amount,
+        f"{row.width:g}",
+        f"{row.density:g}",
+        mean,
+        ", ".join(map(metric_value, row.tried)),
+    ]
