@@ -118,9 +118,9 @@ def compare(
     settings = _cluster_settings(cluster, executor)
 
     from gancompress.api.comparisons import plan_comparison
-    from gancompress.cli.dry_run import show_plan
     from gancompress.comparison.paired import FEWEST
     from gancompress.comparison.seeds import parse_auto
+    from gancompress.report.dry_run import planned_comparison
 
     auto = parse_auto(seeds, until)
 
@@ -153,7 +153,10 @@ def compare(
 
     if dry_run:
         planned = plan(seeds if auto is None else str(FEWEST))
-        show_plan(planned, sys.argv[1:])
+        again = shlex.join(argument for argument in sys.argv[1:] if argument != "--dry-run")
+        for text in planned_comparison(planned.grid, planned.folder, planned.jobs, planned.sweep):
+            typer.echo(text)
+        typer.echo(f"to start it: gancompress {again}")
         return
     _run(lambda seeds: plan(seeds, runner), seeds, auto, lambda planned: runner(planned.jobs))
 

@@ -1,10 +1,11 @@
 """Differences between methods, paired by seed: how large, how sure, and how many seeds would decide.
 
 Runs of one seed see the same images in the same order and the same latents, so what they have in common cancels in the
-difference. Intervals are Student's t over these differences. Verdicts are corrected for how many differences one table
-asks about (Holm, 1979, "A simple sequentially rejective multiple test procedure"), so an interval alone may exclude 0
-where the verdict does not; and for earlier tables of the same runs, of which each doubles p: verdicts are then given at
-0.05, 0.025, 0.0125, ..., so that looking again and again errs in fewer than one of ten.
+difference. Intervals are Student's t over these differences. Verdicts are corrected for how many differences one column
+asks about, all that are held against one method (Holm, 1979, "A simple sequentially rejective multiple test
+procedure"), so an interval alone may exclude 0 where the verdict does not. Columns are questions of their own: of a
+page of four, each may err. Verdicts are corrected too for earlier tables of the same runs, of which each doubles p:
+they are then given at 0.05, 0.025, 0.0125, ..., so that looking again and again errs in fewer than one of ten.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Charts of a comparison: quality against density and against training FLOPs, and learning curves.
 
-A method has one colour and one shape of marker in all charts. Vertical bars and bands are the range over seeds.
+A method has one colour on every page, and each of its settings a shape of marker and a dash of their own. Vertical bars
+and bands are the range over seeds.
 """
 
 from __future__ import annotations
@@ -25,14 +26,20 @@ _WIDTH, _HEIGHT = 560.0, 340.0
 #: colours of the style sheet, and the methods that they belong to
 _COLORS = 8
 _COLORED = ("dst", "static", "channels", "magnitude", "imp", "adapt", "gmp", "rigl")
+#: the same of the greys of baselines, with their shapes
+_GREYS = ("dense", "narrow")
+_BASE_SHAPES = ("square", "triangle", "down", "plus")
+#: of the lines of a method: without settings, then with one after the other
+_DASHES = ("", "7 3", "2 2", "9 3 2 3", "4 4", "1 4")
 
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """How a method is drawn: class of its colour, shape of its marker."""
+    """How a method is drawn: class of its colour, shape of its marker, dash of its line."""
 
     color: str
     shape: str
+    dash: str = ""
 
     @property
     def swatch(self) -> str:
@@ -44,24 +51,36 @@ class Style:
 def styles(methods: Iterable[str], baselines: Collection[str] = ()) -> dict[str, Style]:
     """Return the style of every method: baselines in greys; the others in colours that are theirs on every page.
 
-    A method with settings has the colour of the method where that is free, and the next free one where it is not.
+    Whatever its settings, a method keeps its colour; shapes and dashes tell the settings apart. One without a colour
+    of its own takes the next that no other on the page has.
     """
-    order, found = list(dict.fromkeys(methods)), dict[str, Style]()
-    for method in sorted(order, key=lambda label: ":" in label):
-        grey = method in baselines
-        index = sum(style.color.startswith("base") == grey for style in found.values())
-        if grey:
-            found[method] = Style(f"base-{min(index, 1)}", ("square", "triangle", "down", "plus")[index % 4])
-            continue
-        name = method.partition(":")[0]
+    order = list(dict.fromkeys(methods))
+    colors: dict[str, str] = {}
+    names = dict.fromkeys(label.partition(":")[0] for label in order if label not in baselines)
+    for name in sorted(names, key=lambda one: one not in _COLORED):
         own = _COLORED.index(name) if name in _COLORED else zlib.crc32(name.encode())
-        taken = {style.color for style in found.values()}
-        colors = [f"series-{(own + step) % _COLORS}" for step in range(_COLORS)]
-        color = next((one for one in colors if one not in taken), colors[0])
-        shapes = [SHAPES[(index + step) % len(SHAPES)] for step in range(len(SHAPES))]
-        own_shapes = {style.shape for style in found.values() if style.color == color}
-        found[method] = Style(color, next((one for one in shapes if one not in own_shapes), shapes[0]))
+        wheel = [f"series-{(own + step) % _COLORS}" for step in range(_COLORS)]
+        colors[name] = next((one for one in wheel if one not in colors.values()), wheel[0])
+    colors |= {label.partition(":")[0]: _grey(label) for label in order if label in baselines}
+    found: dict[str, Style] = {}
+    for method in sorted(order, key=lambda label: ":" in label):  # the one without settings comes first
+        name = method.partition(":")[0]
+        grey = method in baselines
+        nth = sum(other.partition(":")[0] == name for other in found)
+        shapes = _BASE_SHAPES if grey else SHAPES
+        taken = [style.shape for style in found.values() if style.color.startswith("base") == grey]
+        beside = [style.shape for style in found.values() if style.color == colors[name]]
+        own = int(colors[name].partition("-")[2]) + nth
+        wheel = [shapes[(own + step) % len(shapes)] for step in range(len(shapes))]
+        free = [*(one for one in wheel if one not in taken), *(one for one in wheel if one not in beside)]
+        shape = next(iter(free), wheel[0])
+        found[method] = Style(colors[name], shape, _DASHES[nth % len(_DASHES)])
     return {method: found[method] for method in order}
+
+
+def _grey(label: str) -> str:
+    name = label.partition(":")[0]
+    return f"base-{_GREYS.index(name) if name in _GREYS else len(_GREYS) - 1}"
 
 
 # --------------------------------------------------------------------------- quality against what it costs
@@ -92,7 +111,7 @@ def density_chart(results: Results, rows: Sequence[RowResult], looks: Mapping[st
     for method, mine in _by_method(shown).items():
         points = sorted((row.kept_ratio, row.best.mean) for row in mine if row.best is not None)
         if len(points) > 1:
-            plot.line(points, looks[method].color)
+            plot.line(points, looks[method].color, dash=looks[method].dash)
         _points(plot, mine, looks[method], lambda row: row.kept_ratio)
     return Figure(
         "Quality against density",
@@ -241,7 +260,7 @@ def _learning(
                 plot.band([(x, low) for x, _, low, _ in curve], [(x, high) for x, _, _, high in curve], style.color)
         for row in rows:
             curve, style = curves[row.method], looks[row.method]
-            plot.line([(x, mean) for x, mean, _, _ in curve], style.color)
+            plot.line([(x, mean) for x, mean, _, _ in curve], style.color, dash=style.dash)
             if curve:
                 plot.point(
                     curve[-1][0], curve[-1][1], style.shape, style.color, f"{row.label}, last: {curve[-1][1]:.4g}"

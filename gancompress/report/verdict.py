@@ -1,4 +1,8 @@
-"""What a comparison found, in sentences: in each kind of values, the first method that is no baseline against all."""
+"""What a comparison found, in sentences.
+
+In each kind of values, the first method that is no baseline against all that are; and where generators cost the same,
+the best masks of all values against the best narrow network of all.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +40,7 @@ def verdicts(results: Results, rows: Sequence[RowResult]) -> list[str]:
         if not row.baseline:
             firsts.setdefault(values_of(row.method), row)
     all_found = results.differences(rows)
-    sentences = []
+    sentences, told = [], []
     for values, first in firsts.items():
         baselines = {row.method for row in rows if row.baseline and values_of(row.method) == values}
         found = [one for one in all_found if one.method == first.method and one.against in baselines]
@@ -48,8 +52,33 @@ def verdicts(results: Results, rows: Sequence[RowResult]) -> list[str]:
                 f"No verdict on {first.method} against {others}: {count}, and {FEWEST} are the fewest for one."
             )
         else:
+            told += found
             sentences += [f"{group_words(results.grid, one.group)}, {_sentence(results, one)}" for one in found]
+    for one in _best_of_all(results, rows, all_found):
+        if one not in told and len(one.seeds) >= FEWEST:
+            sentences.append(
+                f"{group_words(results.grid, one.group)}, the best masks of all rows against the best narrow network, "
+                f"both picked by these values: {_sentence(results, one)}"
+            )
     return sentences
+
+
+def _best_of_all(results: Results, rows: Sequence[RowResult], found: Sequence[Difference]) -> list[Difference]:
+    """Return at every cost the difference between the best contender and the best narrow network, whatever values."""
+    pairs = []
+    for group in dict.fromkeys(row.target for row in rows if row.target is not None):
+        best: dict[bool, RowResult] = {}
+        for row in rows:
+            ours = row.last.get(results.primary)
+            if row.target != group or ours is None:
+                continue
+            other = best.get(row.baseline)
+            theirs = other.last[results.primary] if other is not None else None
+            if theirs is None or (ours.mean > theirs.mean if results.higher else ours.mean < theirs.mean):
+                best[row.baseline] = row
+        if len(best) == 2:
+            pairs.append((group, best[False].method, best[True].method))
+    return [one for one in found if (one.target, one.method, one.against) in pairs]
 
 
 def _sentence(results: Results, one: Difference) -> str:

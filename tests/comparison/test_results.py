@@ -18,12 +18,14 @@ from gancompress.comparison.exported import ShippedCost
 from gancompress.comparison.folder import ComparisonFolder
 from gancompress.comparison.grid import Grid, build_grid
 from gancompress.comparison.interim import TableEntry
+from gancompress.comparison.machines import refuse_other_machines
 from gancompress.comparison.plan import Plan, PlannedRow
 from gancompress.comparison.results import CellResult, Evaluated, Results, RowResult, collect, short_names, spread
 from gancompress.errors import RunError
 from gancompress.report.comparison import build_comparison
 from gancompress.report.comparison_charts import pareto_front, styles
 from gancompress.report.comparison_table import shown_comparison
+from gancompress.report.held import held_equal, shipped_apart
 from gancompress.report.verdict import narrow_notes, verdicts
 from gancompress.runs.best import same_density
 from gancompress.runs.directory import RunDirectory
@@ -89,7 +91,20 @@ def test_a_method_has_its_colour_on_every_page() -> None:
     beside = styles((name for name in ("dense", "imp", "dst:growth=random", "static", "dst")), {"dense"})
     assert alone["static"].color == beside["static"].color
     assert styles(["dst:growth=random"])["dst:growth=random"].color == beside["dst"].color
-    assert len({style.color for style in beside.values()}) == 5
+    assert [style.color for style in beside.values()] == ["base-0", "series-4", "series-0", "series-1", "series-0"]
+    plain, grown = beside["dst"], beside["dst:growth=random"]
+    assert (plain.dash, grown.dash) == ("", "7 3")
+    assert plain.shape != grown.shape
+
+
+def test_settings_never_take_the_colour_of_another_method() -> None:
+    alone = styles(["dst:pattern=1x4", "dst"])  # as long as static was not there it lent its colour
+    assert {style.color for style in alone.values()} == {"series-0"}
+    assert len({style.shape for style in alone.values()}) == 2
+    greys = styles(["dense", "dense:values=int8"], {"dense", "dense:values=int8"})
+    assert {style.color for style in greys.values()} == {"base-0"}
+    wide = styles(["narrow:values=int8"], {"narrow:values=int8"})
+    assert wide["narrow:values=int8"].color == "base-1"
 
 
 # --------------------------------------------------------------------------- whole comparisons, without training
@@ -300,11 +315,45 @@ def test_costs_as_shipped_are_drawn_and_the_runs_are_linked(
     assert "No verdict on static against dense: 2 seeds, and 5 are the fewest for one." in text
 
 
+def test_what_was_shipped_is_held_against_what_was_asked(comparison: tuple[Grid, ComparisonFolder]) -> None:
+    grid, _ = comparison
+
+    def row(method: str, target: float | None, milliseconds: float | None) -> RowResult:
+        nothing = dict.fromkeys(field.name for field in dataclasses.fields(RowResult))
+        shipped = None if milliseconds is None else ShippedCost(round(1e4 * milliseconds), milliseconds, 0.0, "", 16)
+        return RowResult(**{**nothing, "method": method, "target": target, "shipped": shipped})  # type: ignore[arg-type]
+
+    rows = [row("dense", None, 9.0), row("narrow", 0.5, 0.48), row("dst", 0.5, 0.59), row("static", 0.5, None)]
+    timed = dataclasses.replace(grid, plan=Plan("latency", 16, {}, ()))
+    assert shipped_apart(timed, rows) == [
+        "As trained, generators of 0.5 ms take 0.48 ms to 0.59 ms an image, timed side by side; farthest is dst, by "
+        "+18%, more than the tenth that the plan is held to: read verdicts on dst with that in mind."
+    ]
+    assert shipped_apart(timed, rows[:2]) == [
+        "As trained, generators of 0.5 ms take 0.48 ms to 0.48 ms an image, timed side by side; farthest is narrow, by "
+        "-4%."
+    ]
+    weighed = dataclasses.replace(grid, plan=Plan("bytes", 16, {}, ()))
+    (note,) = shipped_apart(weighed, [row("narrow", 5000.0, 0.5), row("dst", 5000.0, 0.49)])
+    assert note.startswith("As trained, generators of 5 kB are files of 4.9 kB to 5 kB; farthest is dst, by -2%.")
+    assert shipped_apart(grid, rows) == []
+
+
+def test_a_plan_that_was_forced_says_so(comparison: tuple[Grid, ComparisonFolder]) -> None:
+    grid, _ = comparison
+    rows = (PlannedRow("dense", None, None, None, 0.7, 0.0, ""), PlannedRow("static", 0.5, 0.2, None, 0.7, 0.0, ""))
+    here = {"name": "this CPU", "processor": "this CPU, L2", "kernels": "avx2"}
+    for forced in (False, True):
+        planned = dataclasses.replace(grid, plan=Plan("latency", 16, here, rows, forced=forced))
+        assert ("whatever the times spread by (--force)" in held_equal(planned)) is forced
+        assert "within 40.0%" in held_equal(planned)
+
+
 def test_runs_of_another_machine_are_refused_where_times_are_compared(
     comparison: tuple[Grid, ComparisonFolder],
 ) -> None:
     grid, folder = comparison
-    for cell in grid.cells:
+    for cell in grid.cells[:2]:  # before the others are trained
         fake_run(folder, grid, cell.name, [9.0])
     rows = tuple(PlannedRow(row.choice.label, 0.5, row.density, None, 0.5, 0.0, "fake") for row in grid.rows)
     here = {"name": "this CPU", "processor": "this CPU, L2", "kernels": "avx2"}
@@ -312,7 +361,18 @@ def test_runs_of_another_machine_are_refused_where_times_are_compared(
     with pytest.raises(RunError, match=r"ran on another machine .*some.* than the times of this comparison") as caught:
         collect(planned, folder)
     assert "\n" not in str(caught.value)
+    with pytest.raises(RunError, match="ran on another machine"):
+        refuse_other_machines(planned, folder)
     assert collect(dataclasses.replace(planned, plan=Plan("bytes", 16, here, rows)), folder).tables
+    for cell in grid.cells[:2]:  # of the same name, but another generation of it
+        path = folder.run_path(cell)
+        environment = json.loads((path / "environment.json").read_text())
+        same = {**environment, "processor": "this CPU", "processor_key": "this CPU, L2"}
+        (path / "environment.json").write_text(json.dumps(same))
+    refuse_other_machines(planned, folder)
+    (path / "environment.json").write_text(json.dumps({**same, "processor_key": "this CPU, larger L2"}))
+    with pytest.raises(RunError, match="ran on another machine"):
+        refuse_other_machines(planned, folder)
 
 
 def test_a_narrow_network_of_as_many_weights_says_what_it_costs() -> None:
@@ -347,6 +407,7 @@ def test_verdicts_are_words_with_their_interval() -> None:
             "density": density,
             "cells": cells,
             "baseline": method.partition(":")[0] in ("dense", "narrow"),
+            "last": {"FD": spread(values)},
         }
         return RowResult(**{**nothing, **told, "target": target})  # type: ignore[arg-type]
 
@@ -369,11 +430,16 @@ def test_verdicts_are_words_with_their_interval() -> None:
         row("dst:values=int8", [3.0, 3.1, 3.2, 2.9, 3.0], 0.4, 0.25),
         row("static:values=int8", [9.0] * 5, 0.4, 0.25),  # the first of its values speaks
     ]
-    *first, of_bytes = verdicts(results, [*rows, *in_bytes])
+    *first, of_bytes, best = verdicts(results, [*rows, *in_bytes])
     assert [one.partition(":")[0] for one in first] == [one.partition(":")[0] for one in (dense, narrow)]
     assert of_bytes.startswith(
         "At 0.25 ms an image, dst:values=int8 is worse than narrow:values=int8: FD differs by +1"
     )
+    assert best.startswith(
+        "At 0.25 ms an image, the best masks of all rows against the best narrow network, both picked by these values: "
+        "dst is worse than narrow:values=int8: FD differs by +1"
+    )
+    assert not any("of all rows" in one for one in verdicts(results, rows))  # said already
     close = [*rows[:2], row("dst", [4.0, 6.2, 5.1, 4.9, 5.0], 0.2, 0.25)]
     assert "dst and narrow cannot be told apart: FD differs by +0" in verdicts(results, close)[1]
     assert "Holm" not in verdicts(results, close)[1]  # its interval says so already
