@@ -1,4 +1,4 @@
-"""Which density or width gives every generator the same cost: found by trying, before anything is trained.
+"""Which density or width gives a generator a cost: found by trying, before anything is trained.
 
 Generators are tried as they are built, with random masks of the recipe's allocation and pattern: what a network costs
 depends on how many weights it keeps and where, not on what they are.
@@ -10,23 +10,21 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from gancompress.comparison.grid import about, split
-from gancompress.comparison.plan import FARTHEST, Plan, PlannedRow, amount_text, this_machine
-from gancompress.comparison.recipes import CellRecipes
+from gancompress.comparison.grid import about
+from gancompress.comparison.plan import FARTHEST, PlannedRow, amount_text
 from gancompress.components.registry import METHODS
-from gancompress.errors import GancompressError, RecipeError, RunError
+from gancompress.errors import RecipeError
 from gancompress.methods.base import Method
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from gancompress.comparison.choices import HeldEqual, MethodChoice
-    from gancompress.data.base import ImageSpec
-    from gancompress.recipe.load import LoadedRecipe
+    from gancompress.comparison.choices import MethodChoice
+    from gancompress.comparison.recipes import CellRecipes
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["Candidate", "Cost", "Found", "Knob", "Meter", "contested", "make_plan", "steer", "steered"]
+__all__ = ["Candidate", "Cost", "Found", "Knob", "Meter", "contested", "setting_text", "steer", "steered"]
 
 #: how near a cost is to its target before no other is tried, and how many are
 _NEAR, _TRIES = 0.03, 12
@@ -155,201 +153,12 @@ class Knob:
 
     def text(self, position: int) -> str:
         """Return what a position is, in words."""
-        return _text(*self.setting(position))
+        return setting_text(*self.setting(position))
 
     def candidate(self, position: int) -> Candidate:
         """Return the generator at a position."""
         density, channels = self.setting(position)
         return Candidate(self.recipes.of(self.choice, density, self.seed, channels=channels), self.choice.values)
-
-
-def make_plan(
-    base: LoadedRecipe,
-    methods: Sequence[MethodChoice],
-    densities: Sequence[float],
-    held: HeldEqual,
-    image: ImageSpec,
-    meter: Meter,
-    *,
-    widths: Sequence[float] = (),
-    sweep: Sequence[int] = (),
-    narrow: bool = True,
-    batch: int = 1,
-    force: bool = False,
-    say: Callable[[str], None] = lambda _: None,
-) -> Plan:
-    """Find what gives every generator the same cost.
-
-    Args:
-        base: recipe that is compared over.
-        methods: as for :func:`~gancompress.comparison.grid.build_grid`.
-        densities: of the first method, whose cost there is that of all; default: the recipe's own. Not used where
-            ``held`` says an amount.
-        held: what is held equal.
-        image: of the data.
-        meter: measures.
-        widths: at which every generator with masks is tried, times the recipe's: a row each, of which a sweep keeps
-            one; default: only what its method says.
-        sweep: seeds of that sweep.
-        narrow: compare with a narrow dense network too.
-        batch: images of a call that is timed.
-        force: believe costs that differ when they are measured again.
-        say: told what was found.
-
-    Raises:
-        RecipeError: a method can be made neither sparser nor narrower, or no density or width of it costs so much.
-        RunError: costs differ when they are measured again.
-    """
-    assert held.cost is not None
-    recipes, seed = CellRecipes(base, image), base.recipe.seed
-    dense, contenders = split(methods, narrow=narrow)
-    if not contenders:
-        raise RecipeError(f"nothing could have the {held.cost} of another: dense is alone; name a method beside it")
-    for choice in contenders:
-        if not (METHODS.get(choice.name).sparsifies or Knob.of_width(choice)):
-            raise RecipeError(
-                f"{choice.label} has neither a density nor a width that its {held.cost} could be steered by"
-            )
-    unit = "ms" if held.cost == "latency" else "bytes"
-    first = contested(contenders)
-    planned = [
-        _Planned(choice, None, None, None, None, Candidate(recipes.of(choice, None, seed), choice.values))
-        for choice in dense
-    ]
-    notes: list[str] = []
-
-    def note(text: str) -> None:
-        notes.append(text)
-        say(text)
-
-    for guess, target in _targets(recipes, first, densities, held, seed, meter, unit, say):
-        for choice in contenders:
-            own_density = guess if choice == first and held.amount is None else None
-            fit = _Fit(recipes, choice, seed, target, guess, own_density, meter, unit, say)
-            swept = METHODS.get(choice.name).sparsifies and widths
-            planned += fit.at_widths(widths, note) if swept else [fit.at(None)]
-    # all rows once more, side by side: the costs that are kept
-    costs = meter([one.candidate for one in planned])
-    own = {
-        one.target: cost.amount
-        for one, cost in zip(planned, costs, strict=True)
-        if one.choice.at_width(one.width) == first and held.amount is None
-    }
-    rows = [
-        PlannedRow(
-            one.choice.label,
-            None if one.target is None else own.get(one.target, one.target),
-            one.density,
-            one.channels,
-            *cost,
-            width=one.width,
-        )
-        for one, cost in zip(planned, costs, strict=True)
-    ]
-    for row in rows if not force else ():
-        if row.target is not None and abs(row.amount / row.target - 1) > FARTHEST:
-            raise RunError(
-                f"this machine is too loaded to measure: {row.method} was to cost {amount_text(row.target, unit)}, and "
-                f"costs {amount_text(row.amount, unit)} beside the others; try again when it is quieter, or force it"
-            )
-    return Plan(held.cost, batch, this_machine(), tuple(rows), sweep=tuple(sweep), notes=tuple(notes), forced=force)
-
-
-class _Planned(NamedTuple):
-    """A row that was fitted, before all are measured side by side."""
-
-    choice: MethodChoice
-    width: float | None
-    target: float | None
-    density: float | None
-    channels: int | None
-    candidate: Candidate
-
-
-def _targets(
-    recipes: CellRecipes,
-    first: MethodChoice,
-    densities: Sequence[float],
-    held: HeldEqual,
-    seed: int,
-    meter: Meter,
-    unit: str,
-    say: Callable[[str], None],
-) -> Iterator[tuple[float, float]]:
-    """Yield of every group the density to begin at, and what its generators are to cost."""
-    if held.amount is not None:
-        yield (densities[0] if densities else 0.1), held.amount
-        return
-    for density in tuple(densities) or recipes.own_densities():
-        knob = Knob(recipes, first, seed)
-        with_density = knob.candidate(knob.guess(density)) if knob.fits_width else None
-        candidate = with_density or Candidate(recipes.of(first, density, seed), first.values)
-        cost = _measured(meter, candidate, f"{first.label} at density {density:g}")
-        say(f"{first.label} at density {density:g}: {amount_text(cost.amount, unit)}")
-        yield density, cost.amount
-
-
-@dataclasses.dataclass(frozen=True)
-class _Fit:
-    """One method that is to cost a target.
-
-    Attributes:
-        recipes: of its networks.
-        choice: the method.
-        seed: of the masks that are drawn.
-        target: what it is to cost.
-        guess: density that is tried first.
-        density: that it has at its own width whatever it costs: it is the method that sets the target.
-        meter: measures.
-        unit: of the target.
-        say: told what was found.
-    """
-
-    recipes: CellRecipes
-    choice: MethodChoice
-    seed: int
-    target: float
-    guess: float
-    density: float | None
-    meter: Meter
-    unit: str
-    say: Callable[[str], None]
-
-    def at(self, width: float | None) -> _Planned:
-        """Return the row at a width, times the recipe's; ``None`` is what the method says.
-
-        Raises:
-            RecipeError: no density there costs so much.
-        """
-        made = self.choice.at_width(width)
-        knob = Knob(self.recipes, made, self.seed)
-        density, channels = self.density, None
-        if density is None or made != self.choice or knob.fits_width:
-            found = steered(made, knob, self.target, knob.guess(self.guess), self.meter, self.unit)
-            density, channels = knob.setting(found.position)
-            candidate = knob.candidate(found.position)
-        else:
-            candidate = Candidate(self.recipes.of(made, density, self.seed), made.values)
-        self.say(f"{made.label}: {_text(density, channels)} for {amount_text(self.target, self.unit)}")
-        return _Planned(self.choice, width, self.target, density, channels, candidate)
-
-    def at_widths(self, widths: Sequence[float], note: Callable[[str], None]) -> list[_Planned]:
-        """Return rows at all widths that a density gives the cost; ``note`` is told of the others.
-
-        Raises:
-            RecipeError: there is none.
-        """
-        found, errors = [], []
-        for width in widths:
-            try:
-                found.append(self.at(width))
-            except RecipeError as error:
-                errors.append(error)
-        if not found:
-            raise errors[-1]
-        for each in errors:
-            note(str(each))
-        return found
 
 
 def contested(methods: Sequence[MethodChoice]) -> MethodChoice:
@@ -358,15 +167,9 @@ def contested(methods: Sequence[MethodChoice]) -> MethodChoice:
     return next((choice for choice in others if METHODS.get(choice.name).sparsifies), others[0])
 
 
-def _text(density: float, channels: int | None) -> str:
+def setting_text(density: float, channels: int | None) -> str:
+    """Return a density, or the width of a network that keeps everything, as it is said."""
     return f"density {density:g}" if channels is None else f"{channels} channels"
-
-
-def _measured(meter: Meter, candidate: Candidate, where: str) -> Cost:
-    try:
-        return meter([candidate])[0]
-    except GancompressError as error:
-        raise about(where, error) from error
 
 
 def steered(choice: MethodChoice, knob: Knob, target: float, guess: int, meter: Meter, unit: str) -> Found:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from gancompress.comparison.fitting import Candidate, make_plan
+from gancompress.comparison.equal_cost import make_plan
+from gancompress.comparison.fitting import Candidate
 from gancompress.comparison.folder import ComparisonFolder
 from gancompress.comparison.grid import split
 from gancompress.comparison.pilots import refitted, settled
@@ -40,7 +41,7 @@ class Planning:
     """A request of generators that cost the same, and where its plan is kept.
 
     Attributes:
-        base: as for :func:`~gancompress.comparison.fitting.make_plan`, as are the others.
+        base: as for :func:`~gancompress.comparison.equal_cost.make_plan`, as are the others.
         methods: what is compared.
         densities: of the first method.
         held: what is held equal.

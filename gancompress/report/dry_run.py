@@ -38,9 +38,8 @@ def planned_comparison(grid: Grid, folder: ComparisonFolder, jobs: int, sweep: G
     yield held_equal(grid)
     yield from _rows(grid, grid.rows)
     if (tried := sweep_table(grid, "value")) is not None:
-        yield f"{tried.title}; * is chosen:"
-        texts = [("*" if index in tried.bold else " ", *row) for index, row in enumerate(tried.rows)]
-        yield from aligned([("", *tried.header), *texts], numbers=range(2, 6))
+        yield f"{tried.title}:"
+        yield from aligned([tried.header, *tried.rows], numbers=tried.numbers)
     rows = (*grid.rows, *(sweep.rows[1:] if sweep is not None else ()))
     everything = dataclasses.replace(grid, rows=rows)
     prices = {cell.directory: row.price for row in rows for cell in row.cells}.values()

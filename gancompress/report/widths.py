@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
+from gancompress.comparison.sweep import key_of
 from gancompress.report.shown import Table
 from gancompress.report.words import metric_value
 
@@ -34,17 +35,18 @@ def sweep_notes(grid: Grid) -> list[str]:
 
 
 def sweep_table(grid: Grid, primary: str) -> Table | None:
-    """Return a table of all widths that were tried, the chosen ones in bold; ``None`` where none were."""
+    """Return a table of all widths that were tried, the chosen ones marked; ``None`` where none were."""
     plan = grid.plan
     if plan is None or not plan.swept:
         return None
-    kept = [(row.method, row.target, row.width) for row in plan.rows]
+    kept = [key_of(row) for row in plan.rows]
+    chosen = {index for index, row in enumerate(plan.swept) if key_of(row) in kept}
     return Table(
-        [_texts(plan, row) for row in plan.swept],
-        ["method", plan.unit, "times the width", "density", f"{primary}, mean", "of its runs"],
+        [[*_texts(plan, row), "chosen" if index in chosen else ""] for index, row in enumerate(plan.swept)],
+        ["method", plan.unit, "times the width", "density", f"{primary}, mean", "its runs", ""],
         "widths tried, before the comparison",
         numbers=range(1, 6),
-        bold={i for i, row in enumerate(plan.swept) if (row.method, row.target, row.width) in kept},
+        bold=chosen,
     )
 
 

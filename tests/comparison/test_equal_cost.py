@@ -10,7 +10,8 @@ import pytest
 
 from gancompress.comparison import plan as plans
 from gancompress.comparison.choices import HeldEqual, parse_held, parse_methods
-from gancompress.comparison.fitting import Candidate, Cost, make_plan, steer
+from gancompress.comparison.equal_cost import make_plan
+from gancompress.comparison.fitting import Candidate, Cost, steer
 from gancompress.comparison.grid import Grid, build_grid, multiplied
 from gancompress.comparison.plan import Plan, PlannedRow, plan_path, read_plan, this_machine, write_plan
 from gancompress.comparison.planning import Planning
@@ -135,6 +136,44 @@ def test_training_is_held_equal_beside_it(tiny: Callable[..., LoadedRecipe]) -> 
     assert grid.rows[0].price.steps == 60
     for row in grid.rows:
         assert row.price.training_flops == pytest.approx(grid.dense.training_flops, rel=0.04)
+
+
+class CrowdedClock(FakeClock):
+    """Beside others static takes so many times as long as alone."""
+
+    def __init__(self, slower: float) -> None:
+        super().__init__()
+        self.slower = slower
+
+    def __call__(self, candidates: Sequence[Candidate]) -> list[Cost]:
+        crowded = len(candidates) > 1
+        return [
+            cost._replace(amount=cost.amount * self.slower)
+            if crowded and one.recipe.sparsity.method.name == "static"
+            else cost
+            for one, cost in zip(candidates, super().__call__(candidates), strict=True)
+        ]
+
+
+def test_a_row_that_takes_longer_beside_the_others_is_fitted_again(tiny: Callable[..., LoadedRecipe]) -> None:
+    base, choices, said = tiny(), parse_methods("dst,static"), list[str]()
+    image = build_dataset(base.recipe).spec
+
+    def planned(slower: float, **more: Any) -> Plan:
+        said.clear()
+        return make_plan(base, choices, (0.25,), LATENCY, image, CrowdedClock(slower), say=said.append, **more)
+
+    plan = planned(1.5)
+    assert plan.rows[3].amount == pytest.approx(0.6, rel=0.03)  # as it takes beside them
+    assert plan.rows[3].density == pytest.approx(0.15, rel=0.05)  # 0.1 and twice the density, times 1.5
+    assert "static: 0.9 ms beside the others, 0.6 ms asked; fitted again" in said
+    planned(1.05)
+    assert not any("fitted again" in one for one in said)
+    forced = planned(1.5, force=True)
+    assert forced.rows[3].amount == pytest.approx(0.9, rel=0.03)
+    assert forced.forced
+    with pytest.raises(RunError, match=r"too loaded to measure: static was to cost 0.6 ms, and costs 36 ms beside"):
+        planned(60.0)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from gancompress.cli.main import app
 from gancompress.comparison.choices import HeldEqual, parse_held, parse_methods
-from gancompress.comparison.fitting import Candidate, Cost, make_plan
+from gancompress.comparison.equal_cost import make_plan
+from gancompress.comparison.fitting import Candidate, Cost
 from gancompress.comparison.grid import Grid, build_grid, split
 from gancompress.comparison.pilots import PILOTS, Trained, refitted, settled, unsettled
 from gancompress.comparison.shipped import Scales
