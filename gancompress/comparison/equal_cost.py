@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from gancompress.comparison.fitting import Candidate, Cost, Knob, contested, setting_text, steered
+from gancompress.comparison.fitting import Candidate, Cost, Found, Knob, contested, largest, setting_text, steered
 from gancompress.comparison.grid import about, split
 from gancompress.comparison.plan import FARTHEST, Plan, PlannedRow, amount_text, this_machine
 from gancompress.comparison.recipes import CellRecipes
@@ -76,12 +76,11 @@ def make_plan(
     first = contested(contenders)
     bench = _Bench(recipes, seed, meter, "ms" if held.cost == "latency" else "bytes", say)
     rows = [_Row(choice, None, None, bench.candidate(choice, None)) for choice in dense]
-    notes: list[str] = []
     for guess, target in bench.targets(first, densities, held):
         for choice in contenders:
             given = guess if choice == first and held.amount is None else None
             swept = METHODS.get(choice.name).sparsifies and widths
-            several = bench.at_widths(choice, widths, target, guess, given, notes) if swept else []
+            several = bench.at_widths(choice, widths, target, guess, given) if swept else []
             rows += several or [bench.row(choice, None, target, guess, given)]
     found = bench.side_by_side(rows, again=not force)
     for row in found if not force else ():
@@ -92,7 +91,9 @@ def make_plan(
                 f"{amount_text(row.target, bench.unit)}, and costs {amount_text(row.amount, bench.unit)} beside the "
                 "others; try again when it is quieter, or force it"
             )
-    return Plan(held.cost, batch, this_machine(), tuple(found), sweep=tuple(sweep), notes=tuple(notes), forced=force)
+    return Plan(
+        held.cost, batch, this_machine(), tuple(found), sweep=tuple(sweep), notes=tuple(bench.notes), forced=force
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +136,7 @@ class _Bench:
         meter: measures.
         unit: of costs.
         say: told what was found.
+        notes: what is to be kept of that.
     """
 
     recipes: CellRecipes
@@ -142,6 +144,12 @@ class _Bench:
     meter: Meter
     unit: str
     say: Callable[[str], None]
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Say something that is kept with the plan."""
+        self.notes.append(text)
+        self.say(text)
 
     def candidate(self, choice: MethodChoice, density: float | None) -> Candidate:
         """Return the generator of a method at a density."""
@@ -181,11 +189,24 @@ class _Bench:
         knob = Knob(self.recipes, made, self.seed)
         if given is not None and made == choice and not knob.fits_width:
             row = _Row(choice, width, target, self.candidate(made, given), density=given)
+            self._note_what_costs_no_more(knob, given, target)
         else:
             row = self._steered(choice, width, target, knob, knob.guess(guess), target)
         text = setting_text(given or 0, None) if row.knob is None else knob.text(row.position)
         self.say(f"{made.label}: {text} for {amount_text(target, self.unit)}")
         return row
+
+    def _note_what_costs_no_more(self, knob: Knob, density: float, target: float) -> None:
+        """Times grow in steps: a density that was asked for may be less than its own time buys."""
+        if self.unit != "ms":
+            return
+        own = Found(knob.guess(density), Cost(target))
+        more = largest(own, target, knob.limits()[1], lambda at: self.meter([knob.candidate(at)])[0])
+        if more.position > 1.1 * own.position:
+            self.note(
+                f"{knob.choice.label}: {knob.text(more.position)} costs no more than the {density:g} that was asked "
+                f"for; --budget latency={target:.3g} gives every method the most that the time buys"
+            )
 
     def _steered(
         self, choice: MethodChoice, width: float | None, target: float | None, knob: Knob, guess: int, amount: float
@@ -202,7 +223,6 @@ class _Bench:
         target: float,
         guess: float,
         given: float | None,
-        notes: list[str],
     ) -> list[_Row]:
         """Fit rows at all widths that a density gives the cost, and note the others.
 
@@ -215,10 +235,10 @@ class _Bench:
                 found.append(self.row(choice, width, target, guess, given))
             except RecipeError as error:
                 errors.append(error)
-                self.say(str(error))
         if not found:
             raise errors[-1]
-        notes += map(str, errors)
+        for each in errors:
+            self.note(str(each))
         return found
 
     def side_by_side(self, rows: Sequence[_Row], *, again: bool) -> list[PlannedRow]:

@@ -17,17 +17,17 @@ from gancompress.errors import RecipeError
 from gancompress.methods.base import Method
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from gancompress.comparison.choices import MethodChoice
     from gancompress.comparison.recipes import CellRecipes
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["Candidate", "Cost", "Found", "Knob", "Meter", "contested", "setting_text", "steer", "steered"]
+__all__ = ["Candidate", "Cost", "Found", "Knob", "Meter", "contested", "largest", "setting_text", "steer", "steered"]
 
-#: how near a cost is to its target before no other is tried, and how many are
-_NEAR, _TRIES = 0.03, 12
+#: how near a cost is to its target before none that is nearer is tried, how many are, and how many that are larger then
+_NEAR, _TRIES, _CLIMBS = 0.03, 12, 6
 #: densities that are tried are multiples of this
 _STEP = 0.0005
 #: how many times as wide as the recipe's a narrow network may be: in bytes one may cost what a dense one does in float
@@ -65,7 +65,10 @@ class Found(NamedTuple):
 def steer(
     target: float, guess: int, limits: tuple[int, int], measure: Callable[[int], Cost | None], near: float = _NEAR
 ) -> Found | None:
-    """Return the position whose cost is nearest to a target, of those that were tried; costs grow with the position.
+    """Return the largest position that costs what is wanted, of those that were tried; costs grow with the position.
+
+    Times grow in steps: kernels compute channels in blocks, so a network may be wider for nothing. A rival that stopped
+    at the first width that costs the target would be less than the time buys.
 
     Args:
         target: what it is to cost.
@@ -75,8 +78,24 @@ def steer(
         near: share of the target that is near enough.
 
     Returns:
-        ``None`` when nothing could be built.
+        The nearest where none is near enough; ``None`` when nothing could be built.
     """
+    known: dict[int, Cost | None] = {}
+
+    def cost_of(position: int) -> Cost | None:
+        if position not in known:
+            known[position] = measure(position)
+        return known[position]
+
+    found = _nearest(target, guess, limits, cost_of, near)
+    if found is None or abs(found.cost.amount / target - 1) > near:
+        return found
+    return largest(found, max(target, found.cost.amount), limits[1], cost_of, known)
+
+
+def _nearest(
+    target: float, guess: int, limits: tuple[int, int], measure: Callable[[int], Cost | None], near: float
+) -> Found | None:
     low: tuple[int, float] = (limits[0] - 1, 0.0)
     high: tuple[int, float] | None = None
     best: Found | None = None
@@ -104,6 +123,41 @@ def steer(
             break
         at = following
     return best
+
+
+def largest(
+    found: Found,
+    most: float,
+    limit: int,
+    measure: Callable[[int], Cost | None],
+    known: Mapping[int, Cost | None] | None = None,
+) -> Found:
+    """Return the largest position that costs no more than ``most``, as sure as times are, of those that are tried.
+
+    Args:
+        found: one that does.
+        most: what it may cost.
+        limit: largest position.
+        measure: what a position costs.
+        known: what was measured before.
+    """
+    dear = [one for one, cost in (known or {}).items() if cost and _dearer(cost, most)]
+    low, high = found, min(dear, default=limit + 1)
+    for _ in range(_CLIMBS):
+        step = min(max(1, low.position // 4), max(1, (high - low.position) // 2))
+        at = low.position + step
+        if at >= high or step * 50 < low.position:  # a fiftieth more of it is not worth a measurement
+            break
+        cost = measure(at)
+        if cost is None or _dearer(cost, most):
+            high = at
+        else:
+            low = Found(at, cost)
+    return low
+
+
+def _dearer(cost: Cost, most: float) -> bool:
+    return cost.amount > most * (1 + cost.spread)
 
 
 @dataclasses.dataclass(frozen=True)

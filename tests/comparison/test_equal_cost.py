@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -75,7 +77,26 @@ def test_steering_finds_the_position_wherever_it_begins(guess: int, power: float
     found = steer(0.2 + 0.5**power, guess, (1, 2000), measure)
     assert found is not None
     assert found.cost.amount == pytest.approx(0.2 + 0.5**power, rel=0.03)
-    assert len(tried) == len(set(tried)) <= 12
+    assert len(tried) == len(set(tried)) <= 18
+
+
+@pytest.mark.parametrize("guess", [3, 17, 24, 25, 40, 64])
+def test_steering_takes_as_much_as_a_step_of_the_time_buys(guess: int) -> None:
+    """Channels are computed by eights: 17 to 24 cost the same, and the largest is what the time buys."""
+    tried: list[int] = []
+
+    def measure(channels: int) -> Cost:
+        tried.append(channels)
+        return Cost(math.ceil(channels / 8), 0.01)
+
+    found = steer(3.0, guess, (1, 128), measure)
+    assert found is not None
+    assert found.position == 24
+    assert len(tried) == len(set(tried)) <= 18
+    # what can be had exactly is not exceeded: files have no steps
+    exact = steer(1000.0, guess, (1, 2000), lambda at: Cost(10.0 * at))
+    assert exact is not None
+    assert exact.position in (98, 99, 100)
 
 
 def test_steering_ends_at_the_nearest_there_is() -> None:
@@ -136,6 +157,30 @@ def test_training_is_held_equal_beside_it(tiny: Callable[..., LoadedRecipe]) -> 
     assert grid.rows[0].price.steps == 60
     for row in grid.rows:
         assert row.price.training_flops == pytest.approx(grid.dense.training_flops, rel=0.04)
+
+
+class SteppingClock(FakeClock):
+    """Masks take as long as at the next quarter of all weights."""
+
+    def milliseconds(self, candidate: Candidate) -> float:
+        density = candidate.recipe.sparsity.generator.density
+        if candidate.recipe.sparsity.method.name in ("dense", "narrow") or density is None:
+            return super().milliseconds(candidate)
+        return 0.1 + 0.5 * math.ceil(4 * density - 1e-9) / 4
+
+
+def test_a_density_that_is_less_than_its_time_buys_is_noted(tiny: Callable[..., LoadedRecipe]) -> None:
+    base, choices, clock = tiny(), parse_methods("static,dst"), SteppingClock()
+    image = build_dataset(base.recipe).spec
+    plan = make_plan(base, choices, (0.3,), LATENCY, image, clock)
+    (note,) = plan.notes
+    said = r"static: density 0\.(49|50?)\d* costs no more than the 0.3 that was asked for; --budget latency=0.35"
+    assert re.match(said, note)
+    static, dst = plan.rows[2:]
+    assert static.density == 0.3
+    assert dst.density == pytest.approx(0.5, rel=0.03)
+    assert not make_plan(base, choices, (0.5,), LATENCY, image, clock).notes
+    assert not make_plan(base, choices, (0.3,), HeldEqual(cost="bytes"), image, clock).notes
 
 
 class CrowdedClock(FakeClock):
