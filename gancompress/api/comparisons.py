@@ -36,7 +36,7 @@ def compare(
     until: float | None = None,
     budget: str = "steps",
     widths: Sequence[float] = (),
-    sweep: int = 2,
+    sweep: int | None = None,
     values: str | Sequence[str] = (),
     narrow: bool = True,
     jobs: int | None = None,
@@ -72,7 +72,7 @@ def compare(
         widths: of the generators of methods with masks, times the recipe's, where ``budget`` gives them the same cost:
             ``[0.5, 1, 1.5]``. A density is fitted to each, and a sweep of runs with seeds of their own chooses the best
             before the comparison begins.
-        sweep: runs of every width in it.
+        sweep: runs of every width in it; default: 2.
         values: of the weights of exported files, ``float32``, ``bf16``, ``int8``: each is a row of its own, evaluated
             as exported from a run that was trained all the same.
         narrow: compare with a dense network that is as small as the sparse ones.
@@ -223,7 +223,7 @@ def plan_comparison(
     out: Path,
     smoke: bool,
     widths: str | None = None,
-    sweep: int = 2,
+    sweep: int | None = None,
     values: str | None = None,
     batch: int = 16,
     force: bool = False,
@@ -251,8 +251,9 @@ def plan_comparison(
 
     choices, asked, held = parse_methods(methods), parse_densities(densities), parse_held(budget)
     wide, exported = parse_widths(widths), parse_values(values)
-    if sweep < 1:
-        raise RecipeError(f"sweep: at least one run of every width is needed, got {sweep}")
+    if sweep is not None and (sweep < 1 or not wide):
+        said = f"at least one run of every width is needed, got {sweep}" if wide else "there are no --widths to choose"
+        raise RecipeError(f"sweep: {said}")
     base = resolve(recipe, overrides, smoke=smoke)
     chosen = parse_seeds(seeds, base.recipe.seed)
 
@@ -272,8 +273,8 @@ def plan_comparison(
     wished = 1 if device_of(base.recipe).type == "cuda" else min(4, cores())
 
     def lay_out(plan: Plan | None, seeds: Sequence[int] | None = None) -> Grid:
-        own = chosen if seeds is None else seeds
-        return build_grid(base, choices, asked, own, held, narrow=narrow, dataset=dataset, plan=plan)
+        own, sweeping = chosen if seeds is None else seeds, seeds is not None
+        return build_grid(base, choices, asked, own, held, narrow=narrow, dataset=dataset, plan=plan, sweeping=sweeping)
 
     swept: Grid | None = None
     if held.cost is None:
@@ -281,15 +282,16 @@ def plan_comparison(
     else:
         from gancompress.comparison.planning import PilotTrainer, Planning
         from gancompress.comparison.shipping import evaluate_exported
-        from gancompress.comparison.sweep import at_first_sight, candidates
+        from gancompress.comparison.sweep import at_first_sight, undecided_part
 
         request = Planning(
-            base, choices, asked, held, dataset.spec, out, narrow, batch, force, say, widths=wide, sweep=sweep
+            base, choices, asked, held, dataset.spec, out, narrow, batch, force, say, widths=wide, sweep=sweep or 2
         )
         plan = request.find()
+        grid = lay_out(at_first_sight(plan))  # what is wrong with a row is said before anything is trained
+        refuse_other_machines(grid, ComparisonFolder.of(out, grid))
         if pilots is None:
-            grid = lay_out(at_first_sight(plan))
-            swept = lay_out(candidates(plan), plan.sweep) if plan.undecided else None
+            swept = lay_out(undecided_part(plan), plan.sweep) if plan.undecided else None
         else:
             watcher = partial(_watching, dataset, progress)
             evaluate = partial(evaluate_exported, dataset=dataset, say=say)

@@ -69,8 +69,9 @@ def compare(
         ),
     ] = None,
     sweep: Annotated[
-        int, typer.Option("--sweep", min=1, help="Runs of every width in that sweep, of seeds of their own.")
-    ] = 2,
+        int | None,
+        typer.Option("--sweep", min=1, help="Runs of every width in that sweep, of seeds of their own. [default: 2]"),
+    ] = None,
     values: Annotated[
         str | None,
         typer.Option("--values", metavar="V,V", help="Values of exported files: float32,bf16,int8, a row for each."),

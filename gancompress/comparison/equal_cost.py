@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gancompress.comparison.fitting import Candidate, Cost, Found, Knob, contested, largest, setting_text, steered
 from gancompress.comparison.grid import about, split
-from gancompress.comparison.plan import FARTHEST, Plan, PlannedRow, amount_text, this_machine
+from gancompress.comparison.plan import FARTHEST, FORCED, Plan, PlannedRow, amount_text, this_machine
 from gancompress.comparison.recipes import CellRecipes
 from gancompress.components.registry import METHODS
 from gancompress.errors import GancompressError, RecipeError, RunError
@@ -82,14 +82,16 @@ def make_plan(
             swept = METHODS.get(choice.name).sparsifies and widths
             several = bench.at_widths(choice, widths, target, guess, given) if swept else []
             rows += several or [bench.row(choice, None, target, guess, given)]
-    found = bench.side_by_side(rows, again=not force)
-    for row in found if not force else ():
-        if row.target is not None and abs(row.amount / row.target - 1) > FARTHEST:
+    found = bench.side_by_side(rows)
+    farthest = FORCED if force else FARTHEST
+    for row in found:
+        if row.target is not None and abs(row.amount / row.target - 1) > farthest:
             wide = "" if row.width in (None, 1) else f" at {row.width:g} times the width"
+            again = f"; more than {FORCED:.0%} off is not believed by force either" if force else ", or force it"
             raise RunError(
                 f"this machine is too loaded to measure: {row.method}{wide} was to cost "
                 f"{amount_text(row.target, bench.unit)}, and costs {amount_text(row.amount, bench.unit)} beside the "
-                "others; try again when it is quieter, or force it"
+                f"others; try again when it is quieter{again}"
             )
     return Plan(
         held.cost, batch, this_machine(), tuple(found), sweep=tuple(sweep), notes=tuple(bench.notes), forced=force
@@ -229,6 +231,14 @@ class _Bench:
         Raises:
             RecipeError: there is none.
         """
+        try:
+            self.candidate(choice, guess)  # what is wrong with its settings is wrong at every width
+        except GancompressError as error:
+            raise about(choice.label, error) from error
+        channels = [self.recipes.channels(width) for width in widths]
+        for width, own in zip(widths, channels, strict=True):
+            if (same := widths[channels.index(own)]) != width:
+                raise RecipeError(f"widths: {same:g} and {width:g} are both {own} channels")
         found, errors = [], []
         for width in widths:
             try:
@@ -241,11 +251,11 @@ class _Bench:
             self.note(str(each))
         return found
 
-    def side_by_side(self, rows: Sequence[_Row], *, again: bool) -> list[PlannedRow]:
+    def side_by_side(self, rows: Sequence[_Row]) -> list[PlannedRow]:
         """Measure all rows beside each other: the costs that are kept.
 
-        A generator may take longer beside others than alone, since they share caches: with ``again`` those that are too
-        far off are fitted again, by as much.
+        A generator may take longer beside others than alone, since they share caches: those that are too far off are
+        fitted again, by as much.
         """
         for attempt in range(_SIDE_BY_SIDE):
             costs = self.meter([row.candidate for row in rows])
@@ -263,7 +273,7 @@ class _Bench:
                 for index, one in enumerate(found)
                 if rows[index].knob is not None and one.target and abs(one.amount / one.target - 1) > FARTHEST
             }
-            if not far or not again or attempt == _SIDE_BY_SIDE - 1:
+            if not far or attempt == _SIDE_BY_SIDE - 1:
                 break
             rows = [self._again(row, found[index]) if index in far else row for index, row in enumerate(rows)]
         return found

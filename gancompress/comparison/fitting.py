@@ -247,7 +247,7 @@ def steered(choice: MethodChoice, knob: Knob, target: float, guess: int, meter: 
     if abs(found.cost.amount / target - 1) <= FARTHEST:
         return found
     what = "width" if knob.fits_width else "density"
-    remedy = "; ask for a cost nearer to that, or leave it out with --no-narrow" if choice.name == "narrow" else ""
+    remedy = "; ask for a cost nearer to that, or leave narrow out (--no-narrow)" if choice.name == "narrow" else ""
     raise RecipeError(
         f"{choice.label}: no {what} costs {amount_text(target, unit)}; the nearest, {knob.text(found.position)}, "
         f"costs {amount_text(found.cost.amount, unit)}{remedy}"

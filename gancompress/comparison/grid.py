@@ -76,11 +76,6 @@ class Row:
     planned: PlannedRow | None = None
 
     @property
-    def swept(self) -> bool:
-        """Whether its width is, or is to be, one that a sweep chooses."""
-        return self.planned is not None and self.planned.width is not None
-
-    @property
     def width(self) -> float:
         """How many times as wide as the recipe's its generator is."""
         chosen = self.planned.width if self.planned is not None else None
@@ -152,6 +147,7 @@ def build_grid(
     narrow: bool = True,
     dataset: Dataset[Any] | None = None,
     plan: Plan | None = None,
+    sweeping: bool = False,
 ) -> Grid:
     """Lay out a comparison; every cell's recipe is checked as far as that goes without training.
 
@@ -165,11 +161,14 @@ def build_grid(
         narrow: compare with a dense network that is as small as the sparse ones.
         dataset: the images, if they are open already.
         plan: which density or width gives every generator the same cost, where ``held`` asks for that.
+        sweeping: it is the sweep of that plan; no other comparison has its seeds.
 
     Raises:
         GancompressError: the first thing that is wrong with a cell, naming it.
     """
     images = dataset or build_dataset(base.recipe)
+    if plan is not None and not sweeping and (taken := set(seeds) & set(plan.sweep)):
+        raise RecipeError(f"seeds: {min(taken)} is one that widths are chosen with; ask for others")
     asked = (methods, densities, tuple(seeds), held or HeldEqual(), narrow, images, plan)
     if not base.recipe.smoke:
         return _laid_out(base, *asked)
@@ -195,8 +194,6 @@ def _laid_out(
     plan: Plan | None,
 ) -> Grid:
     """Lay out a comparison over a base recipe that is as it will be run."""
-    if plan is not None and seeds != plan.sweep and (taken := set(seeds) & set(plan.sweep)):
-        raise RecipeError(f"seeds: {min(taken)} is one that widths are chosen with; ask for others")
     layout = _Layout(base, held, seeds, dataset)
     baselines, contenders = split(methods, narrow=narrow)
     if plan is None:
@@ -268,6 +265,8 @@ def check_widths(methods: Sequence[MethodChoice], widths: Sequence[float], held:
     """
     if not widths:
         return
+    if len(widths) == 1:
+        raise RecipeError(f"widths: give two or more to choose among, or name one as a method: dst:width={widths[0]:g}")
     if held.cost is None:
         raise RecipeError(
             "widths: the best is chosen among generators of the same cost; add --budget latency or bytes, or name "

@@ -30,17 +30,22 @@ def refuse_other_machines(grid: Grid, folder: ComparisonFolder) -> None:
     for cell in grid.cells:
         if folder.status(cell).state != "done":
             continue
-        environment = RunDirectory(folder.run_path(cell)).read_json("environment.json")
-        if not _is_of(environment, grid.plan.machine):
+        try:
+            environment = RunDirectory(folder.run_path(cell)).read_json("environment.json")
+        except RunError:  # damaged, which is said of the run where it is read
+            continue
+        here, there = _told_apart(environment, grid.plan.machine)
+        if here != there:
             raise RunError(
-                f"ran on another machine ({environment.get('processor')}) than the times of this comparison were "
-                f"measured on ({grid.plan.machine['name']}): latencies are compared on one machine; run it again here",
+                f"ran on another machine ({there}) than the times of this comparison were measured on ({here}): "
+                "latencies are compared on one machine; delete it to run it again here, or compare in another place",
                 where=str(folder.run_path(cell)),
             )
 
 
-def _is_of(environment: Mapping[str, Any], machine: Mapping[str, str]) -> bool:
+def _told_apart(environment: Mapping[str, Any], machine: Mapping[str, str]) -> tuple[str, str]:
+    """Return what tells the machine of a plan from that of a run, as far as the run says."""
     key = environment.get("processor_key")
     if key is not None:
-        return bool(key == machine["processor"])
-    return environment.get("processor") in (None, "", machine["name"])
+        return machine["processor"], str(key)
+    return machine["name"], str(environment.get("processor") or machine["name"])

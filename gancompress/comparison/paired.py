@@ -23,7 +23,18 @@ if TYPE_CHECKING:
     from gancompress.comparison.interim import TableRow
     from gancompress.comparison.results import CellResult, RowResult
 
-__all__ = ["FEWEST", "LEVEL", "Difference", "Verdict", "differences", "half_width", "holm", "paired", "references"]
+__all__ = [
+    "FEWEST",
+    "LEVEL",
+    "Difference",
+    "Verdict",
+    "differences",
+    "half_width",
+    "holm",
+    "paired",
+    "references",
+    "verdict_of",
+]
 
 Verdict = Literal["better", "worse", "undecided", "too few seeds"]
 
@@ -176,7 +187,7 @@ def differences(
             again = own / p if p and own < 1 else len(family) * 2.0 ** len(interim)
             again *= 2 if len(seeds) >= FEWEST else 1
             needed = _needed(values, again)
-            verdict = _verdict(mean, own, len(seeds), higher=higher)
+            verdict = verdict_of(mean, own, len(seeds), higher=higher)
             found.append(
                 Difference(
                     row.method, row.density, against, seeds, mean, low, high, p, own, needed, verdict, row.target,
@@ -186,7 +197,8 @@ def differences(
     return found
 
 
-def _verdict(mean: float, p: float, seeds: int, *, higher: bool) -> Verdict:
+def verdict_of(mean: float, p: float, seeds: int, *, higher: bool) -> Verdict:
+    """Return what a difference says: its mean, its corrected p, over so many seeds."""
     if seeds < FEWEST:
         return "too few seeds"
     if p >= 1 - LEVEL:

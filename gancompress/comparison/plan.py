@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from gancompress import kernels
@@ -25,11 +26,21 @@ if TYPE_CHECKING:
     from gancompress.comparison.choices import Cost, HeldEqual, MethodChoice
     from gancompress.recipe.schema import Recipe
 
-__all__ = ["FARTHEST", "Plan", "PlannedRow", "amount_text", "plan_path", "read_plan", "this_machine", "write_plan"]
+__all__ = [
+    "FARTHEST",
+    "FORCED",
+    "Plan",
+    "PlannedRow",
+    "amount_text",
+    "plan_path",
+    "read_plan",
+    "this_machine",
+    "write_plan",
+]
 
 _FORMAT = 1
 #: how far from what was asked for a cost may be, as a share of it, and one that was believed by force
-FARTHEST, _FORCED = 0.1, 0.5
+FARTHEST, FORCED = 0.1, 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +83,8 @@ class Plan:
         rows: dense networks first. Rows of one method, cost and another width each wait for a sweep to choose one.
         swept: rows of every width that a sweep tried, once it chose.
         sweep: seeds of the runs of that sweep.
+        sweep_runs: how many these were.
+        sweep_flops: what they were trained for, which no row is charged with.
         notes: widths that no density of theirs gives the cost, in sentences.
         forced: costs were believed however unsure they were.
     """
@@ -82,6 +95,8 @@ class Plan:
     rows: tuple[PlannedRow, ...]
     swept: tuple[PlannedRow, ...] = ()
     sweep: tuple[int, ...] = ()
+    sweep_runs: int = 0
+    sweep_flops: float = 0.0
     notes: tuple[str, ...] = ()
     forced: bool = False
 
@@ -164,6 +179,8 @@ def read_plan(path: Path) -> Plan | None:
             content[key] = tuple(map(_read_row, content.get(key, ())))
         for key in ("sweep", "notes"):
             content[key] = tuple(content.get(key, ()))
+        if "forced" not in content:  # of earlier versions, which did not say
+            content["forced"] = any(_apart(row) > FARTHEST for row in content["rows"])
         plan = Plan(**content)
         _check(plan)
     except (OSError, TypeError, ValueError, KeyError, AttributeError) as error:
@@ -180,6 +197,10 @@ def read_plan(path: Path) -> Plan | None:
     return plan
 
 
+def _apart(row: PlannedRow) -> float:
+    return 0.0 if row.target is None or row.learned else abs(row.amount / row.target - 1)
+
+
 def _read_row(content: dict[str, Any]) -> PlannedRow:
     return PlannedRow(**{**content, "tried": tuple(content.get("tried", ()))})
 
@@ -193,14 +214,16 @@ def _check(plan: Plan) -> None:
         raise ValueError("no rows")
     if not all(type(one) is int for one in plan.sweep) or not all(type(one) is str for one in plan.notes):
         raise ValueError("no seeds of a sweep")
-    farthest = _FORCED if plan.forced else FARTHEST
+    farthest = FORCED if plan.forced else FARTHEST
     for row in (*plan.rows, *plan.swept):
         numbers = [cast("float", one) for one in dataclasses.asdict(row).values() if type(one) in (int, float)]
         if not all(type(one) is float and math.isfinite(one) for one in row.tried):
             raise ValueError(f"impossible values of {row.method}")
         if not all(math.isfinite(one) and one >= 0 for one in numbers) or row.amount <= 0:
             raise ValueError(f"impossible numbers of {row.method}")
+        if not all(type(one) in (int, float, NoneType) for one in (row.density, row.width, row.target, row.amount)):
+            raise ValueError(f"no numbers of {row.method}")
         if type(row.learned) is not bool:
             raise ValueError(f"{row.method} neither learned nor not")
-        if row.target is not None and not row.learned and abs(row.amount / row.target - 1) > farthest:
+        if _apart(row) > farthest:
             raise ValueError(f"{row.method} costs {row.amount:.4g}, not {row.target:.4g}")

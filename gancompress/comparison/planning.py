@@ -16,7 +16,9 @@ from gancompress.comparison.results import read_cells
 from gancompress.comparison.runner import run_missing
 from gancompress.comparison.shipped import measuring
 from gancompress.comparison.shipping import exported_file
-from gancompress.comparison.sweep import Key, at_first_sight, candidates, chosen, key_of, merged, sweep_seeds
+from gancompress.comparison.sweep import Key, chosen, key_of, merged, sweep_seeds, undecided_part
+from gancompress.errors import RunError
+from gancompress.experiment.session import DIVERGED
 
 if TYPE_CHECKING:
     import contextlib
@@ -116,41 +118,71 @@ class Planning:
             RecipeError: no density of a method costs what it should once trained.
             RunError: the machine is too loaded to measure, or no width of a method ended its runs.
         """
-        trainer.lay_out(at_first_sight(plan), None)  # what is wrong with a row is said before anything is trained
         if plan.undecided:
             plan = self._choose_widths(plan, trainer)
-        found = self._settled(plan, trainer, None)
-        if found.plan is not None and found.plan != plan:
-            write_plan(self.path, found.plan)
-        return found
+        return self._settled(plan, trainer, lambda one: trainer.lay_out(one, None), lambda one: one)
 
     def _choose_widths(self, plan: Plan, trainer: PilotTrainer) -> Plan:
         names = ", ".join(dict.fromkeys(plan.rows[several[0]].method for several in plan.undecided))
-        runs = sum(map(len, plan.undecided)) * len(plan.sweep)
-        self.say(f"choosing the width of {names}: {runs} runs of other seeds than the comparison's")
-        found = self._settled(candidates(plan), trainer, plan.sweep)
+        self.say(f"choosing the width of {names} by runs of other seeds than the comparison's")
+        part, whole = undecided_part(plan), plan
+        found = self._settled(
+            part, trainer, lambda one: trainer.lay_out(one, plan.sweep), lambda one: merged(whole, one)
+        )
         assert found.plan is not None
         plan = merged(plan, found.plan)
-        write_plan(self.path, plan)  # widths that are trained at are not fitted again, however this goes on
         waiting = {index for several in found.plan.undecided for index in several}
         grid = dataclasses.replace(found, rows=tuple(row for i, row in enumerate(found.rows) if i in waiting))
-        folder = self._trained(grid, trainer)
-        trainer.evaluate(grid, folder)
-        cells, metrics, _ = read_cells(grid, folder)
-        primary = next(iter(metrics), "")
-        values: dict[Key, list[float]] = {}
-        for row, own in zip(grid.rows, cells, strict=True):
-            assert row.planned is not None
-            last = [cell.last(primary) for cell in own if cell.done]
-            values[key_of(row.planned)] = [one for one in last if one is not None]
-        plan = chosen(plan, values, higher=metrics.get(primary, False))
+        if waiting:
+            values, higher = self._swept(grid, trainer)
+            plan = chosen(plan, values, higher=higher)
+        prices = {cell.directory: row.price.training_flops for row in grid.rows for cell in row.cells}
+        plan = dataclasses.replace(plan, sweep_runs=len(prices), sweep_flops=float(sum(prices.values())))
         write_plan(self.path, plan)
         for best in plan.rows:
             if best.tried and best.target is not None:
                 self.say(f"{best.method}: {best.width:g} times the width for {amount_text(best.target, plan.unit)}")
         return plan
 
-    def _settled(self, plan: Plan, trainer: PilotTrainer, seeds: Sequence[int] | None) -> Grid:
+    def _swept(self, grid: Grid, trainer: PilotTrainer) -> tuple[dict[Key, list[float]], bool]:
+        """Train and evaluate the runs of a sweep; return the primary metric of every row, and whether higher is better.
+
+        One that diverged ended so: its width is not chosen.
+
+        Raises:
+            RunError: others did not end, which would decide what is chosen.
+        """
+        folder = self._trained(grid, trainer)
+        trainer.evaluate(grid, folder)
+        cells, metrics, _ = read_cells(grid, folder)
+        missing = [cell for own in cells for cell in own if not (cell.done or DIVERGED in cell.reason)]
+        if missing:
+            reasons = "; ".join(f"{cell.name} {cell.state}: {cell.reason or 'no numbers'}" for cell in missing)
+            raise RunError(
+                f"runs of the sweep did not end, and widths would be chosen without them ({reasons}); the same command "
+                "tries them again",
+                where=str(folder.cells),
+            )
+        primary = next(iter(metrics), "")
+        values: dict[Key, list[float]] = {}
+        for row, own in zip(grid.rows, cells, strict=True):
+            assert row.planned is not None
+            last = [cell.last(primary) for cell in own if cell.done]
+            values[key_of(row.planned)] = [one for one in last if one is not None]
+        return values, metrics.get(primary, False)
+
+    def _settled(
+        self, plan: Plan, trainer: PilotTrainer, lay_out: Callable[[Plan], Grid], whole: Callable[[Plan], Plan]
+    ) -> Grid:
+        """Return the comparison of a plan that holds for generators as they are trained.
+
+        Args:
+            plan: fitted with masks that were drawn; perhaps a part of another.
+            trainer: trains.
+            lay_out: makes the comparison of it.
+            whole: puts the part back, to be kept after every correction.
+        """
+
         def train(grid: Grid, waiting: Mapping[int, Row]) -> Trained:
             names = ", ".join(dict.fromkeys(row.choice.label for row in waiting.values()))
             self.say(f"training a run of {names}: what it costs depends on which weights it learns to keep")
@@ -164,11 +196,13 @@ class Planning:
 
         def refit(plan: Plan, trained: Trained, last: bool) -> Plan:
             with self._measuring() as meter:
-                return refitted(
+                found = refitted(
                     self.base, self._choices, self.held, self.image, meter, plan, trained, last=last, say=self.say
                 )
+            write_plan(self.path, whole(found))  # what is trained next lies where this says, however it goes on
+            return found
 
-        return settled(plan, lambda one: trainer.lay_out(one, seeds), train, refit)
+        return settled(plan, lay_out, train, refit)
 
     def _trained(self, grid: Grid, trainer: PilotTrainer) -> ComparisonFolder:
         """Train what is missing of a grid, beside the runs of comparisons."""

@@ -68,6 +68,11 @@ class CellRecipes:
             )
         return found
 
+    def channels(self, width: float) -> int:
+        """Return the setting of a generator that is so many times as wide as the recipe's."""
+        own = self.width()
+        return max(1, round(width * own.channels / own.multiple)) * own.multiple
+
     def own_densities(self) -> tuple[float, ...]:
         """Return the density that the recipe itself asks for."""
         sparsity = self.base.recipe.sparsity
@@ -139,8 +144,7 @@ class CellRecipes:
         if channels is None and choice.width == 1:
             return []
         widths = build_backbone(self.base.recipe, self.image).widths
-        own = self.width()
-        wanted = channels or max(1, round(choice.width * own.channels / own.multiple)) * own.multiple
+        own, wanted = self.width(), channels or self.channels(choice.width)
         kept = [(one.field, one.channels) for role, one in widths.items() if role != "generator"]
         return [f"model.{field}={value}" for field, value in [*kept, (own.field, wanted)]]
 

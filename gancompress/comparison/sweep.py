@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from gancompress.comparison.plan import Plan, PlannedRow
 
-__all__ = ["Key", "at_first_sight", "candidates", "chosen", "key_of", "merged", "sweep_seeds"]
+__all__ = ["Key", "at_first_sight", "chosen", "key_of", "merged", "sweep_seeds", "undecided_part"]
 
-#: of a sweep; comparisons count theirs from the recipe's, mostly 0
-_FIRST = 1000
+#: of a sweep, out of the way of comparisons, which count theirs from the recipe's
+_FIRST = 1_000_000
 
 #: what tells a planned row from all others: method, cost and width
 Key = tuple[str, float | None, float | None]
@@ -37,14 +37,14 @@ def key_of(row: PlannedRow) -> Key:
     return row.method, row.target, row.width
 
 
-def candidates(plan: Plan) -> Plan:
+def undecided_part(plan: Plan) -> Plan:
     """Return the part of a plan whose widths are to be chosen, with the dense network that times are measured by."""
     waiting = {index for several in plan.undecided for index in several}
     return dataclasses.replace(plan, rows=tuple(row for i, row in enumerate(plan.rows) if i == 0 or i in waiting))
 
 
 def merged(plan: Plan, part: Plan) -> Plan:
-    """Put the rows of :func:`candidates`, as they were fitted again, back into their plan; some may have gone."""
+    """Put the rows of :func:`undecided_part`, as they were fitted again, back into their plan; some may have gone."""
     waiting = {index for several in plan.undecided for index in several}
     again = {key_of(row): row for row in part.rows}
     rows = (again.get(key_of(row)) if index in waiting else row for index, row in enumerate(plan.rows))
@@ -67,11 +67,12 @@ def chosen(plan: Plan, values: Mapping[Key, Sequence[float]], *, higher: bool) -
 
     Args:
         plan: with rows of several widths.
-        values: the primary metric of every run of the sweep that ended, by row.
+        values: the primary metric of every run of the sweep that ended, by row. A width of which one is missing, or is
+            not finite, is not chosen: the others may be those that went well.
         higher: whether it is better when higher.
 
     Raises:
-        RunError: of a method, no width has a value of all its runs.
+        RunError: of a method, no width has a finite value of all its runs.
     """
     best: dict[int, PlannedRow] = {}
     swept: list[PlannedRow] = []
@@ -81,8 +82,8 @@ def chosen(plan: Plan, values: Mapping[Key, Sequence[float]], *, higher: bool) -
         ended = [index for index, row in rows.items() if row.tried]
         if not ended:
             raise RunError(
-                f"no width of {plan.rows[several[0]].method} can be chosen: at none of them all runs ended with a "
-                "number; the same command tries again those that failed"
+                f"no width of {plan.rows[several[0]].method} can be chosen: at none of them all runs of the sweep "
+                "ended with a finite value"
             )
         sign = -1 if higher else 1
         index = min(ended, key=lambda one: sign * statistics.fmean(rows[one].tried))
@@ -93,6 +94,6 @@ def chosen(plan: Plan, values: Mapping[Key, Sequence[float]], *, higher: bool) -
 
 
 def _all(plan: Plan, values: Mapping[Key, Sequence[float]], index: int) -> tuple[float, ...]:
-    """Return the values of a row's runs; none where one is missing: the others may be those that went well."""
+    """Return the values of a row's runs; none where one is missing."""
     found = tuple(values.get(key_of(plan.rows[index]), ()))
     return found if len(found) == len(plan.sweep) and all(map(math.isfinite, found)) else ()

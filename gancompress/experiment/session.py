@@ -37,7 +37,10 @@ if TYPE_CHECKING:
     from gancompress.training.engine import UpdateReport
     from gancompress.training.groups import Group
 
-__all__ = ["Session"]
+__all__ = ["DIVERGED", "Session"]
+
+#: what runs say that ended so, which others like them would too
+DIVERGED = "the training diverged"
 
 #: seconds between two checkpoints where the recipe does not count steps
 CHECKPOINT_SECONDS = 600.0
@@ -242,9 +245,7 @@ class Session:
 
     @staticmethod
     def _diverged(what: str) -> RunError:
-        return RunError(
-            f"{what}: the training diverged; a lower learning rate, another loss or a denser discriminator may help"
-        )
+        return RunError(f"{what}: {DIVERGED}; a lower learning rate, another loss or a denser discriminator may help")
 
     def _means(self) -> dict[str, float]:
         """Read the meters, averaged over ranks, so that one rank's NaN stops all."""

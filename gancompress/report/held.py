@@ -74,11 +74,7 @@ def shipped_apart(grid: Grid, rows: Sequence[RowResult]) -> list[str]:
         share = found[farthest] / target - 1
         takes = "take" if plan.cost == "latency" else "are files of"
         what = " an image, timed side by side" if plan.cost == "latency" else ""
-        beyond = (
-            f", more than the tenth that the plan is held to: read verdicts on {farthest} with that in mind"
-            if abs(share) > FARTHEST
-            else ""
-        )
+        beyond = f", more than a tenth: read verdicts on {farthest} with that in mind" if abs(share) > FARTHEST else ""
         notes.append(
             f"As trained, generators of {_cost_text(plan, target)} {takes} {low} to {high}{what}; farthest is "
             f"{farthest}, by {share:+.0%}{beyond}."

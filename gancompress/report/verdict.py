@@ -6,12 +6,13 @@ the best masks of all values against the best narrow network of all.
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from typing import TYPE_CHECKING
 
 from gancompress.comparison.choices import values_of
 from gancompress.comparison.exported import read_noise
-from gancompress.comparison.paired import FEWEST
+from gancompress.comparison.paired import FEWEST, holm, verdict_of
 from gancompress.report.words import scaled, size
 
 if TYPE_CHECKING:
@@ -55,30 +56,40 @@ def verdicts(results: Results, rows: Sequence[RowResult]) -> list[str]:
             told += found
             sentences += [f"{group_words(results.grid, one.group)}, {_sentence(results, one)}" for one in found]
     for one in _best_of_all(results, rows, all_found):
-        if one not in told and len(one.seeds) >= FEWEST:
+        if not any((one.target, one.method, one.against) == (two.target, two.method, two.against) for two in told):
             sentences.append(
-                f"{group_words(results.grid, one.group)}, the best masks of all rows against the best narrow network, "
-                f"both picked by these values: {_sentence(results, one)}"
+                f"{group_words(results.grid, one.group)}, the best masks of this table against its best narrow "
+                f"network, both picked by these values and corrected for all such pairs: {_sentence(results, one)}"
             )
     return sentences
 
 
 def _best_of_all(results: Results, rows: Sequence[RowResult], found: Sequence[Difference]) -> list[Difference]:
-    """Return at every cost the difference between the best contender and the best narrow network, whatever values."""
-    pairs = []
+    """Return at every cost the difference between the best contender and the best narrow network, whatever values.
+
+    Which two these are is seen only afterwards, so their p is corrected for all pairs that they might have been.
+    """
+    best_ones = []
     for group in dict.fromkeys(row.target for row in rows if row.target is not None):
-        best: dict[bool, RowResult] = {}
-        for row in rows:
-            ours = row.last.get(results.primary)
-            if row.target != group or ours is None:
-                continue
-            other = best.get(row.baseline)
-            theirs = other.last[results.primary] if other is not None else None
-            if theirs is None or (ours.mean > theirs.mean if results.higher else ours.mean < theirs.mean):
-                best[row.baseline] = row
-        if len(best) == 2:
-            pairs.append((group, best[False].method, best[True].method))
-    return [one for one in found if (one.target, one.method, one.against) in pairs]
+        mine = [row for row in rows if row.target == group and row.last.get(results.primary) is not None]
+        sides = [[row for row in mine if row.baseline is side] for side in (False, True)]
+        if not all(sides) or len({len(row.cells) for row in mine}) > 1:
+            continue  # means over other seeds are not compared
+        sign = -1 if results.higher else 1
+        best, narrow = (min(side, key=lambda row: sign * _mean(row, results.primary)) for side in sides)
+        names = [{row.method for row in side} for side in sides]
+        pairs = [one for one in found if one.target == group and one.method in names[0] and one.against in names[1]]
+        corrected = holm([min(1.0, one.p * 2 ** len(one.interim)) for one in pairs])
+        for one, p in zip(pairs, corrected, strict=True):
+            if (one.method, one.against) == (best.method, narrow.method) and len(one.seeds) >= FEWEST:
+                word = verdict_of(one.mean, p, len(one.seeds), higher=results.higher)
+                best_ones.append(dataclasses.replace(one, corrected=p, verdict=word))
+    return best_ones
+
+
+def _mean(row: RowResult, label: str) -> float:
+    found = row.last[label]
+    return found.mean if found is not None else 0.0
 
 
 def _sentence(results: Results, one: Difference) -> str:

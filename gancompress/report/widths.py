@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gancompress.comparison.sweep import key_of
 from gancompress.report.shown import Table
-from gancompress.report.words import metric_value
+from gancompress.report.words import metric_value, scaled
 
 if TYPE_CHECKING:
     from gancompress.comparison.grid import Grid
@@ -25,11 +25,10 @@ def sweep_notes(grid: Grid) -> list[str]:
     if plan.swept:
         methods = ", ".join(dict.fromkeys(row.method for row in plan.swept))
         seeds = ", ".join(map(str, plan.sweep))
-        runs = len(plan.swept) * len(plan.sweep)
         notes.insert(
             0,
-            f"The width of {methods} was chosen before the comparison, by {runs} runs of seeds that are not in it "
-            f"({seeds}).",
+            f"The width of {methods} was chosen before the comparison, by {plan.sweep_runs} runs of seeds that are not "
+            f"in it ({seeds}); their {scaled(plan.sweep_flops)} training FLOPs are charged to no row.",
         )
     return notes
 
@@ -52,7 +51,7 @@ def sweep_table(grid: Grid, primary: str) -> Table | None:
 
 def _texts(plan: Plan, row: PlannedRow) -> list[str]:
     amount = f"{row.amount:.3g}" if plan.unit == "ms" else f"{row.amount:,.0f}"
-    mean = metric_value(statistics.fmean(row.tried)) if row.tried else "a run did not end"
+    mean = metric_value(statistics.fmean(row.tried)) if row.tried else "not finite, or a run did not end"
     return [
         row.method,
         amount,

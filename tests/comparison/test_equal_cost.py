@@ -214,11 +214,11 @@ def test_a_row_that_takes_longer_beside_the_others_is_fitted_again(tiny: Callabl
     assert "static: 0.9 ms beside the others, 0.6 ms asked; fitted again" in said
     planned(1.05)
     assert not any("fitted again" in one for one in said)
-    forced = planned(1.5, force=True)
-    assert forced.rows[3].amount == pytest.approx(0.9, rel=0.03)
-    assert forced.forced
+    assert planned(1.5, force=True).forced
     with pytest.raises(RunError, match=r"too loaded to measure: static was to cost 0.6 ms, and costs 36 ms beside"):
         planned(60.0)
+    with pytest.raises(RunError, match=r"beside the others; .*; more than 50% off is not believed by force either"):
+        planned(60.0, force=True)
 
 
 @pytest.mark.parametrize(
@@ -327,9 +327,24 @@ def test_a_plan_is_found_again_whatever_the_seeds(
     assert len(clocks) == 1
 
 
+def test_a_plan_that_was_forced_is_believed_to_a_half(tmp_path: Path) -> None:
+    path, plan = kept(tmp_path)
+    rows = (*plan.rows[:2], dataclasses.replace(plan.rows[2], amount=0.8))
+    forced = dataclasses.replace(plan, rows=rows, forced=True)
+    write_plan(path, forced)
+    assert read_plan(path) == forced
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({key: one for key, one in content.items() if key != "forced"}))
+    assert read_plan(path) == forced  # of a version that did not say
+    path.write_text(json.dumps({**content, "forced": False}))
+    with pytest.raises(RunError, match=r"static costs 0.8, not 0.6"):
+        read_plan(path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (lambda content: content["rows"][1].update(width="1"), "no numbers of narrow"),
         (lambda content: content["machine"].update(name="another", processor="another"), "times of another machine"),
         (lambda content: content["rows"][1].update(amount=5.0), "narrow costs 5, not 0.6"),
         (lambda content: content["rows"][1].update(amount=-1.0), "impossible numbers of narrow"),

@@ -327,7 +327,7 @@ def test_what_was_shipped_is_held_against_what_was_asked(comparison: tuple[Grid,
     timed = dataclasses.replace(grid, plan=Plan("latency", 16, {}, ()))
     assert shipped_apart(timed, rows) == [
         "As trained, generators of 0.5 ms take 0.48 ms to 0.59 ms an image, timed side by side; farthest is dst, by "
-        "+18%, more than the tenth that the plan is held to: read verdicts on dst with that in mind."
+        "+18%, more than a tenth: read verdicts on dst with that in mind."
     ]
     assert shipped_apart(timed, rows[:2]) == [
         "As trained, generators of 0.5 ms take 0.48 ms to 0.48 ms an image, timed side by side; farthest is narrow, by "
@@ -370,6 +370,8 @@ def test_runs_of_another_machine_are_refused_where_times_are_compared(
         same = {**environment, "processor": "this CPU", "processor_key": "this CPU, L2"}
         (path / "environment.json").write_text(json.dumps(same))
     refuse_other_machines(planned, folder)
+    (path / "environment.json").write_text("{")
+    refuse_other_machines(planned, folder)  # that it is damaged is said of the run
     (path / "environment.json").write_text(json.dumps({**same, "processor_key": "this CPU, larger L2"}))
     with pytest.raises(RunError, match="ran on another machine"):
         refuse_other_machines(planned, folder)
@@ -436,10 +438,10 @@ def test_verdicts_are_words_with_their_interval() -> None:
         "At 0.25 ms an image, dst:values=int8 is worse than narrow:values=int8: FD differs by +1"
     )
     assert best.startswith(
-        "At 0.25 ms an image, the best masks of all rows against the best narrow network, both picked by these values: "
-        "dst is worse than narrow:values=int8: FD differs by +1"
+        "At 0.25 ms an image, the best masks of this table against its best narrow network, both picked by these "
+        "values and corrected for all such pairs: dst is worse than narrow:values=int8: FD differs by +1"
     )
-    assert not any("of all rows" in one for one in verdicts(results, rows))  # said already
+    assert not any("of this table" in one for one in verdicts(results, rows))  # said already
     close = [*rows[:2], row("dst", [4.0, 6.2, 5.1, 4.9, 5.0], 0.2, 0.25)]
     assert "dst and narrow cannot be told apart: FD differs by +0" in verdicts(results, close)[1]
     assert "Holm" not in verdicts(results, close)[1]  # its interval says so already
