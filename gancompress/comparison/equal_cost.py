@@ -5,7 +5,17 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from gancompress.comparison.fitting import Candidate, Cost, Found, Knob, contested, largest, setting_text, steered
+from gancompress.comparison.fitting import (
+    Candidate,
+    Cost,
+    Found,
+    Knob,
+    beside,
+    contested,
+    largest,
+    setting_text,
+    steered,
+)
 from gancompress.comparison.grid import about, split
 from gancompress.comparison.plan import FARTHEST, FORCED, Plan, PlannedRow, amount_text, this_machine
 from gancompress.comparison.recipes import CellRecipes
@@ -77,8 +87,10 @@ def make_plan(
     bench = _Bench(recipes, seed, meter, "ms" if held.cost == "latency" else "bytes", say)
     rows = [_Row(choice, None, None, bench.candidate(choice, None)) for choice in dense]
     for guess, target in bench.targets(first, densities, held):
+        fitted = held.amount is not None or Knob(recipes, first, seed).fits_width
+        bench.reference = None if fitted else (bench.candidate(first, guess), target)
         for choice in contenders:
-            given = guess if choice == first and held.amount is None else None
+            given = guess if choice == first and not fitted else None
             swept = METHODS.get(choice.name).sparsifies and widths
             several = bench.at_widths(choice, widths, target, guess, given) if swept else []
             rows += several or [bench.row(choice, None, target, guess, given)]
@@ -128,7 +140,7 @@ class _Row:
         return PlannedRow(self.choice.label, target, density, channels, *cost, width=self.width)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class _Bench:
     """What rows are fitted with.
 
@@ -139,6 +151,8 @@ class _Bench:
         unit: of costs.
         say: told what was found.
         notes: what is to be kept of that.
+        reference: generator that others of its cost are measured beside, and what it costs: the one that sets the cost,
+            else the first that was fitted.
     """
 
     recipes: CellRecipes
@@ -147,11 +161,16 @@ class _Bench:
     unit: str
     say: Callable[[str], None]
     notes: list[str] = dataclasses.field(default_factory=list)
+    reference: tuple[Candidate, float] | None = None
 
     def note(self, text: str) -> None:
         """Say something that is kept with the plan."""
         self.notes.append(text)
         self.say(text)
+
+    @property
+    def _meter(self) -> Meter:
+        return self.meter if self.reference is None else beside(self.meter, *self.reference)
 
     def candidate(self, choice: MethodChoice, density: float | None) -> Candidate:
         """Return the generator of a method at a density."""
@@ -203,7 +222,7 @@ class _Bench:
         if self.unit != "ms":
             return
         own = Found(knob.guess(density), Cost(target))
-        more = largest(own, target, knob.limits()[1], lambda at: self.meter([knob.candidate(at)])[0])
+        more = largest(own, target, knob.limits()[1], lambda at: self._meter([knob.candidate(at)])[0])
         if more.position > 1.1 * own.position:
             self.note(
                 f"{knob.choice.label}: {knob.text(more.position)} costs no more than the {density:g} that was asked "
@@ -214,8 +233,9 @@ class _Bench:
         self, choice: MethodChoice, width: float | None, target: float | None, knob: Knob, guess: int, amount: float
     ) -> _Row:
         """Return a row at the position of its knob that costs an amount, measured alone."""
-        found = steered(knob.choice, knob, amount, guess, self.meter, self.unit)
+        found = steered(knob.choice, knob, amount, guess, self._meter, self.unit)
         candidate = knob.candidate(found.position)
+        self.reference = self.reference or (candidate, found.cost.amount)
         return _Row(choice, width, target, candidate, knob, found.position, found.cost.amount)
 
     def at_widths(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, TypeAlias
 
-from gancompress.comparison.fitting import Candidate, Cost, Knob, contested, steered
+from gancompress.comparison.fitting import Candidate, Cost, Knob, beside, contested, steered
 from gancompress.comparison.plan import FARTHEST, amount_text
 from gancompress.comparison.recipes import CellRecipes
 from gancompress.errors import RecipeError
@@ -93,7 +93,7 @@ def refitted(
         methods: what is compared.
         held: what is held equal.
         image: of the data.
-        meter: measures; everything in proportion to the dense generator, as the plan has it.
+        meter: measures; everything in proportion to the row as it was drawn, whose cost the plan has.
         plan: what was fitted so far.
         trained: generators of its rows.
         last: no run follows: rows stay as they were trained, however far.
@@ -112,13 +112,12 @@ def refitted(
         density = None if row.target is None else row.density
         return Candidate(recipes.of(choice, density, seed, channels=row.channels), choice.values)
 
-    # a machine may be faster now than it was when the other rows were fitted
-    drift = plan.rows[0].amount / meter([candidate(plan.rows[0])])[0].amount
     rows, learned, factors = list(plan.rows), dict[int, Cost](), dict[int, float]()
     for index, file in trained.items():
+        # a machine may be faster now than it was when the rows were fitted, so only what is measured together counts
         drawn, own = meter([candidate(rows[index]), file])
-        learned[index] = own._replace(amount=own.amount * drift)
         factors[index] = own.amount / drawn.amount
+        learned[index] = own._replace(amount=_drawn(rows[index]) * factors[index])
     targets = {
         rows[index].target: cost.amount
         for index, cost in learned.items()
@@ -132,7 +131,8 @@ def refitted(
         target = targets.get(row.target, row.target)
         cost = learned.get(index) or Cost(row.amount, row.spread, row.runtime)
         known = index in learned or row.learned
-        kept = dataclasses.replace(row, target=target, learned=known, **cost._asdict())
+        drawn_cost = _drawn(row) if index in learned else row.drawn
+        kept = dataclasses.replace(row, target=target, learned=known, drawn=drawn_cost, **cost._asdict())
         apart = abs(cost.amount / target - 1)
         if index in learned:
             wide = "" if row.width in (None, 1) else f" at {row.width:g} times the width"
@@ -143,7 +143,8 @@ def refitted(
             continue
         choice = choices[row.method].at_width(row.width)
         knob = Knob(recipes, choice, seed)
-        more = _times(meter, factors.get(index, 1.0) * drift)
+        factor = factors.get(index, 1.0)
+        more = beside(meter, candidate(row), _drawn(row) * factor)
         try:
             found = steered(choice, knob, target, knob.position(row), more, plan.unit)
         except RecipeError as error:
@@ -155,13 +156,11 @@ def refitted(
             continue
         density, channels = knob.setting(found.position)
         say(f"{choice.label}: {knob.text(found.position)} for {amount_text(target, plan.unit)}")
-        rows[index] = dataclasses.replace(
-            kept, density=density, channels=channels, learned=False, **found.cost._asdict()
-        )
+        new = {"density": density, "channels": channels, "learned": False, **found.cost._asdict()}
+        rows[index] = dataclasses.replace(kept, **new, drawn=found.cost.amount / factor)
     staying = tuple(row for index, row in enumerate(rows) if index not in out)
     return dataclasses.replace(plan, rows=staying, notes=tuple(notes))
 
 
-def _times(meter: Meter, factor: float) -> Meter:
-    """Return a meter of which all costs are so many times as much."""
-    return lambda several: [one._replace(amount=one.amount * factor) for one in meter(several)]
+def _drawn(row: PlannedRow) -> float:
+    return row.amount if row.drawn is None else row.drawn

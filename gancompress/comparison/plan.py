@@ -58,6 +58,7 @@ class PlannedRow:
         learned: a run of its was trained and this is what its generator costs; else masks were drawn.
         width: times the recipe's, of a generator whose width is chosen by a sweep; ``None``: what its method says.
         tried: the primary metric at the end of the runs of that sweep.
+        drawn: what it costs with masks that are drawn, where ``amount`` is, or is to be, that of learned ones.
     """
 
     method: str
@@ -70,6 +71,7 @@ class PlannedRow:
     learned: bool = False
     width: float | None = None
     tried: tuple[float, ...] = ()
+    drawn: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -191,7 +191,7 @@ class CrowdedClock(FakeClock):
         self.slower = slower
 
     def __call__(self, candidates: Sequence[Candidate]) -> list[Cost]:
-        crowded = len(candidates) > 1
+        crowded = len(candidates) > 2  # more than what is fitted and what it is held against
         return [
             cost._replace(amount=cost.amount * self.slower)
             if crowded and one.recipe.sparsity.method.name == "static"
