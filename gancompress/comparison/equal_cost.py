@@ -123,6 +123,7 @@ class _Row:
         position: of the knob.
         alone: what it cost when it was fitted.
         density: that it was given.
+        reference: generator that it was measured beside, and what that costs.
     """
 
     choice: MethodChoice
@@ -133,6 +134,7 @@ class _Row:
     position: int = 0
     alone: float = 0.0
     density: float | None = None
+    reference: tuple[Candidate, float] | None = None
 
     def planned(self, target: float | None, cost: Cost) -> PlannedRow:
         """Return the row as a plan keeps it."""
@@ -235,8 +237,8 @@ class _Bench:
         """Return a row at the position of its knob that costs an amount, measured alone."""
         found = steered(knob.choice, knob, amount, guess, self._meter, self.unit)
         candidate = knob.candidate(found.position)
-        self.reference = self.reference or (candidate, found.cost.amount)
-        return _Row(choice, width, target, candidate, knob, found.position, found.cost.amount)
+        beside_it, self.reference = self.reference, self.reference or (candidate, found.cost.amount)
+        return _Row(choice, width, target, candidate, knob, found.position, found.cost.amount, reference=beside_it)
 
     def at_widths(
         self,
@@ -278,7 +280,7 @@ class _Bench:
         fitted again, by as much.
         """
         for attempt in range(_SIDE_BY_SIDE):
-            costs = self.meter([row.candidate for row in rows])
+            costs = self._as_fitted(rows, self.meter([row.candidate for row in rows]))
             # the method that sets a target sets it as measured here
             own: dict[float | None, float] = {
                 row.target: cost.amount
@@ -298,6 +300,19 @@ class _Bench:
             rows = [self._again(row, found[index]) if index in far else row for index, row in enumerate(rows)]
         return found
 
+    def _as_fitted(self, rows: Sequence[_Row], costs: Sequence[Cost]) -> list[Cost]:
+        """Return costs in proportion to the row of each target that others were fitted beside, as it cost then."""
+        faster = {
+            row.target: row.alone / cost.amount
+            for row, cost in zip(rows, costs, strict=True)
+            if row.knob is not None and row.reference is None
+        }
+        overall = next(iter(faster.values()), 1.0)  # of dense networks
+        return [
+            cost._replace(amount=cost.amount * (overall if row.target is None else faster.get(row.target, 1.0)))
+            for row, cost in zip(rows, costs, strict=True)
+        ]
+
     def _again(self, row: _Row, found: PlannedRow) -> _Row:
         assert found.target is not None
         assert row.knob is not None
@@ -307,6 +322,7 @@ class _Bench:
         )
         try:
             alone = found.target * row.alone / found.amount
+            self.reference = row.reference
             return self._steered(row.choice, row.width, row.target, row.knob, row.position, alone)
         except RecipeError:  # it stays as it is, and is refused or forced as it is
             return row

@@ -40,6 +40,8 @@ __all__ = [
 
 #: how near a cost is to its target before none that is nearer is tried, how many are, and how many that are larger then
 _NEAR, _TRIES, _CLIMBS = 0.03, 12, 6
+#: channels that kernels may compute together
+_BLOCKS = (4, 8, 16)
 #: densities that are tried are multiples of this
 _STEP = 0.0005
 #: how many times as wide as the recipe's a narrow network may be: in bytes one may cost what a dense one does in float
@@ -75,22 +77,29 @@ class Found(NamedTuple):
 
 
 def steer(
-    target: float, guess: int, limits: tuple[int, int], measure: Callable[[int], Cost | None], near: float = _NEAR
+    target: float,
+    guess: int,
+    limits: tuple[int, int],
+    measure: Callable[[int], Cost | None],
+    near: float = _NEAR,
+    rounder: Callable[[int], Sequence[int]] = lambda _: (),
 ) -> Found | None:
-    """Return the largest position that costs what is wanted, of those that were tried; costs grow with the position.
+    """Return the largest position that costs no more than is wanted, of those that were tried.
 
-    Times grow in steps: kernels compute channels in blocks, so a network may be wider for nothing. A rival that stopped
-    at the first width that costs the target would be less than the time buys.
+    Costs grow with the position, about: times grow in steps, since kernels compute channels in blocks, and a round
+    width may take less than a narrower one. A rival that stopped at the first width that takes as long would be less
+    than the time buys.
 
     Args:
         target: what it is to cost.
         guess: tried first.
         limits: smallest and largest position.
         measure: what a position costs; ``None`` where it is too small to be built.
-        near: share of the target that is near enough.
+        near: share of the target that is near enough; as sure as that a cost may exceed the target, if it is so unsure.
+        rounder: larger positions that may cost less than one does.
 
     Returns:
-        The nearest where none is near enough; ``None`` when nothing could be built.
+        The nearest where the largest is too far below; ``None`` when nothing could be built.
     """
     known: dict[int, Cost | None] = {}
 
@@ -99,10 +108,16 @@ def steer(
             known[position] = measure(position)
         return known[position]
 
-    found = _nearest(target, guess, limits, cost_of, near)
-    if found is None or abs(found.cost.amount / target - 1) > near:
-        return found
-    return largest(found, max(target, found.cost.amount), limits[1], cost_of, known)
+    nearest = _nearest(target, guess, limits, cost_of, near)
+    affordable = [Found(one, cost) for one, cost in known.items() if cost and not _dearer(cost, target)]
+    if nearest is None or not affordable:
+        return nearest
+    found = largest(max(affordable), target, limits[1], cost_of, known)
+    for position in rounder(found.position):
+        cost = cost_of(position) if position <= limits[1] else None
+        if cost is not None and not _dearer(cost, target):
+            found = Found(position, cost)
+    return found if abs(found.cost.amount / target - 1) <= FARTHEST else nearest
 
 
 def _nearest(
@@ -153,7 +168,7 @@ def largest(
         measure: what a position costs.
         known: what was measured before.
     """
-    dear = [one for one, cost in (known or {}).items() if cost and _dearer(cost, most)]
+    dear = [one for one, cost in (known or {}).items() if one > found.position and cost and _dearer(cost, most)]
     low, high = found, min(dear, default=limit + 1)
     for _ in range(_CLIMBS):
         step = min(max(1, low.position // 4), max(1, (high - low.position) // 2))
@@ -169,7 +184,7 @@ def largest(
 
 
 def _dearer(cost: Cost, most: float) -> bool:
-    return cost.amount > most * (1 + cost.spread)
+    return cost.amount > most * (1 + min(cost.spread, _NEAR))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +219,15 @@ class Knob:
             return round(density / _STEP)
         width = self.recipes.width()
         return round(math.sqrt(density) * width.channels / width.multiple)
+
+    def rounder(self, position: int) -> list[int]:
+        """Return wider networks that may take less time than one: of channels that kernels compute in whole blocks."""
+        if not self.fits_width:
+            return []
+        multiple = self.recipes.width().multiple
+        channels = position * multiple
+        above = {-(-(channels + 1) // block) * block for block in _BLOCKS} | {(channels // 8 + 2) * 8}
+        return sorted(one // multiple for one in above if one <= 1.3 * channels and not one % multiple)
 
     def setting(self, position: int) -> tuple[float, int | None]:
         """Return density and width at a position."""
@@ -267,7 +291,7 @@ def steered(choice: MethodChoice, knob: Knob, target: float, guess: int, meter: 
             said.append(error)
             return None
 
-    found = steer(target, guess, knob.limits(), measure)
+    found = steer(target, guess, knob.limits(), measure, rounder=knob.rounder)
     if found is None:
         raise about(choice.label, said[-1])
     if abs(found.cost.amount / target - 1) <= FARTHEST:

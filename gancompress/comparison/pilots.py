@@ -13,7 +13,7 @@ import dataclasses
 from typing import TYPE_CHECKING, TypeAlias
 
 from gancompress.comparison.fitting import Candidate, Cost, Knob, beside, contested, steered
-from gancompress.comparison.plan import FARTHEST, amount_text
+from gancompress.comparison.plan import FARTHEST, FORCED, amount_text
 from gancompress.comparison.recipes import CellRecipes
 from gancompress.errors import RecipeError
 
@@ -138,12 +138,12 @@ def refitted(
             wide = "" if row.width in (None, 1) else f" at {row.width:g} times the width"
             asked = amount_text(target, plan.unit)
             say(f"{row.method}{wide} as trained: {amount_text(cost.amount, plan.unit)}, {asked} asked")
-        if apart <= FARTHEST or (last and known):
+        if apart <= (FORCED if plan.forced else FARTHEST) or (last and known):
             rows[index] = kept
             continue
         choice = choices[row.method].at_width(row.width)
         knob = Knob(recipes, choice, seed)
-        factor = factors.get(index, 1.0)
+        factor = factors.get(index, row.amount / _drawn(row))
         more = beside(meter, candidate(row), _drawn(row) * factor)
         try:
             found = steered(choice, knob, target, knob.position(row), more, plan.unit)

@@ -38,7 +38,7 @@ __all__ = [
     "write_plan",
 ]
 
-_FORMAT = 1
+_FORMAT = 2
 #: how far from what was asked for a cost may be, as a share of it, and one that was believed by force
 FARTHEST, FORCED = 0.1, 0.5
 
@@ -176,17 +176,18 @@ def read_plan(path: Path) -> Plan | None:
     try:
         content = parse_json(read_whole(path))
         if content.pop("format") != _FORMAT:
-            raise ValueError("another format")
+            raise ValueError("of another version, which may have given rows less than the time buys")
         for key in ("rows", "swept"):
             content[key] = tuple(map(_read_row, content.get(key, ())))
         for key in ("sweep", "notes"):
             content[key] = tuple(content.get(key, ()))
-        if "forced" not in content:  # of earlier versions, which did not say
-            content["forced"] = any(_apart(row) > FARTHEST for row in content["rows"])
         plan = Plan(**content)
         _check(plan)
     except (OSError, TypeError, ValueError, KeyError, AttributeError) as error:
-        raise RunError(f"no plan of a comparison ({error}); delete it to measure again", where=str(path)) from error
+        raise RunError(
+            f"no plan of a comparison ({error}); delete it to measure again, or compare in another directory",
+            where=str(path),
+        ) from error
     here = this_machine()
     if plan.cost == "latency" and plan.machine != here:
         raise RunError(

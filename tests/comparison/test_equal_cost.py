@@ -13,7 +13,7 @@ import pytest
 from gancompress.comparison import plan as plans
 from gancompress.comparison.choices import HeldEqual, parse_held, parse_methods
 from gancompress.comparison.equal_cost import make_plan
-from gancompress.comparison.fitting import Candidate, Cost, steer
+from gancompress.comparison.fitting import Candidate, Cost, Knob, steer
 from gancompress.comparison.grid import Grid, build_grid, multiplied
 from gancompress.comparison.plan import Plan, PlannedRow, plan_path, read_plan, this_machine, write_plan
 from gancompress.comparison.planning import Planning
@@ -80,8 +80,9 @@ def test_steering_finds_the_position_wherever_it_begins(guess: int, power: float
     assert len(tried) == len(set(tried)) <= 18
 
 
-@pytest.mark.parametrize("guess", [3, 17, 24, 25, 40, 64])
-def test_steering_takes_as_much_as_a_step_of_the_time_buys(guess: int) -> None:
+@pytest.mark.parametrize("guess", [3, 17, 19, 24, 25, 40, 64])
+@pytest.mark.parametrize("target", [3.0, 3.1, 3.2, 3.25])
+def test_steering_takes_as_much_as_a_step_of_the_time_buys(guess: int, target: float) -> None:
     """Channels are computed by eights: 17 to 24 cost the same, and the largest is what the time buys."""
     tried: list[int] = []
 
@@ -89,14 +90,33 @@ def test_steering_takes_as_much_as_a_step_of_the_time_buys(guess: int) -> None:
         tried.append(channels)
         return Cost(math.ceil(channels / 8), 0.01)
 
-    found = steer(3.0, guess, (1, 128), measure)
+    found = steer(target, guess, (1, 128), measure)
     assert found is not None
     assert found.position == 24
-    assert len(tried) == len(set(tried)) <= 18
+    assert len(tried) == len(set(tried)) <= 22
     # what can be had exactly is not exceeded: files have no steps
     exact = steer(1000.0, guess, (1, 2000), lambda at: Cost(10.0 * at))
     assert exact is not None
     assert exact.position in (98, 99, 100)
+
+
+@pytest.mark.parametrize("guess", [20, 33, 38, 41, 64])
+def test_steering_tries_round_widths_that_take_less(guess: int) -> None:
+    """What is left over of a block takes longer than a whole one."""
+    measured = {channels: Cost(math.ceil(channels / 8) + 0.5 * (channels % 8 > 0), 0.01) for channels in range(1, 129)}
+    found = steer(5.0, guess, (1, 128), measured.get, rounder=lambda at: [(at // 8 + 1) * 8])
+    assert found is not None
+    assert found.position == 40
+
+
+def test_round_widths_are_whole_blocks_of_channels(tiny: Callable[..., LoadedRecipe]) -> None:
+    base = tiny("model.channels=64")
+    (narrow, static), seed = parse_methods("narrow,static"), 0
+    recipes = CellRecipes(base, build_dataset(base.recipe).spec)
+    assert Knob(recipes, narrow, seed).rounder(65) == [68, 72, 80]
+    assert Knob(recipes, narrow, seed).rounder(72) == [76, 80, 88]
+    assert Knob(recipes, narrow, seed).rounder(17) == [20]
+    assert Knob(recipes, static, seed).rounder(65) == []
 
 
 def test_steering_ends_at_the_nearest_there_is() -> None:
@@ -183,6 +203,48 @@ def test_a_density_that_is_less_than_its_time_buys_is_noted(tiny: Callable[..., 
     assert not make_plan(base, choices, (0.3,), HeldEqual(cost="bytes"), image, clock).notes
 
 
+class DriftingClock(FakeClock):
+    """A machine that is a seventh slower whenever it is asked again."""
+
+    def __call__(self, candidates: Sequence[Candidate]) -> list[Cost]:
+        slower = 1.15 ** len(self.calls)
+        return [cost._replace(amount=cost.amount * slower) for cost in super().__call__(candidates)]
+
+
+@pytest.mark.parametrize("held", ["latency", "latency=0.6"])
+def test_a_machine_that_slows_down_makes_no_row_smaller(tiny: Callable[..., LoadedRecipe], held: str) -> None:
+    base, choices = tiny(), parse_methods("dst,static")
+    image, still = build_dataset(base.recipe).spec, FakeClock()
+    plan = make_plan(base, choices, (0.25,), parse_held(held), image, DriftingClock(), force=True)
+    recipes = CellRecipes(base, image)
+    costs = [
+        still.milliseconds(Candidate(recipes.of(choice, row.density, 0, channels=row.channels), "float32"))
+        for choice, row in zip((*parse_methods("narrow"), *choices), plan.rows[1:], strict=True)
+    ]
+    assert costs == pytest.approx([costs[0]] * 3, rel=0.07)
+
+
+class StubbornClock(FakeClock):
+    """Beside others static takes 0.8 ms, however dense."""
+
+    def __call__(self, candidates: Sequence[Candidate]) -> list[Cost]:
+        return [
+            cost._replace(amount=0.8) if len(candidates) > 2 and one.recipe.sparsity.method.name == "static" else cost
+            for one, cost in zip(candidates, super().__call__(candidates), strict=True)
+        ]
+
+
+def test_what_stays_a_third_off_is_taken_by_force_alone(tiny: Callable[..., LoadedRecipe]) -> None:
+    base, choices = tiny(), parse_methods("dst,static")
+    image = build_dataset(base.recipe).spec
+    with pytest.raises(
+        RunError, match=r"static was to cost 0.6 ms, and costs 0.8 ms beside the others; .* or force it"
+    ):
+        make_plan(base, choices, (0.25,), LATENCY, image, StubbornClock())
+    plan = make_plan(base, choices, (0.25,), LATENCY, image, StubbornClock(), force=True)
+    assert (plan.rows[3].amount, plan.forced) == (0.8, True)
+
+
 class CrowdedClock(FakeClock):
     """Beside others static takes so many times as long as alone."""
 
@@ -214,7 +276,15 @@ def test_a_row_that_takes_longer_beside_the_others_is_fitted_again(tiny: Callabl
     assert "static: 0.9 ms beside the others, 0.6 ms asked; fitted again" in said
     planned(1.05)
     assert not any("fitted again" in one for one in said)
-    assert planned(1.5, force=True).forced
+    several = CrowdedClock(1.5)
+    plan = make_plan(base, choices, (0.25, 0.4), LATENCY, image, several)
+    assert [row.amount for row in plan.rows if row.method == "static"] == pytest.approx([0.6, 0.9], rel=0.03)
+    last = max(index for index, one in enumerate(several.calls[:-1]) if len(one) > 2)  # of the first time side by side
+    again = [
+        (one[0].recipe.sparsity.generator.density, one[1].recipe.sparsity.method.name)
+        for one in several.calls[last + 1 : -1]
+    ]
+    assert {*again} == {(0.25, "static"), (0.4, "static")}  # each beside the one that sets its own time
     with pytest.raises(RunError, match=r"too loaded to measure: static was to cost 0.6 ms, and costs 36 ms beside"):
         planned(60.0)
     with pytest.raises(RunError, match=r"beside the others; .*; more than 50% off is not believed by force either"):
@@ -334,8 +404,6 @@ def test_a_plan_that_was_forced_is_believed_to_a_half(tmp_path: Path) -> None:
     write_plan(path, forced)
     assert read_plan(path) == forced
     content = json.loads(path.read_text())
-    path.write_text(json.dumps({key: one for key, one in content.items() if key != "forced"}))
-    assert read_plan(path) == forced  # of a version that did not say
     path.write_text(json.dumps({**content, "forced": False}))
     with pytest.raises(RunError, match=r"static costs 0.8, not 0.6"):
         read_plan(path)
@@ -351,7 +419,7 @@ def test_a_plan_that_was_forced_is_believed_to_a_half(tmp_path: Path) -> None:
         (lambda content: content["rows"][1].update(amount=float("nan")), "plan of a comparison"),
         (lambda content: content["rows"][1].update(more=1), "no plan of a comparison"),
         (lambda content: content.update(rows=[]), "no rows"),
-        (lambda content: content.update(format=2), "no plan of a comparison"),
+        (lambda content: content.update(format=1), "of another version, which may have given rows less than the time"),
         (lambda content: content.update(machine=3), "no plan of a comparison"),
     ],
 )
