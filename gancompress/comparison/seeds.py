@@ -7,11 +7,14 @@ import math
 import statistics
 from typing import TYPE_CHECKING
 
+from gancompress.comparison.choices import values_of
 from gancompress.comparison.paired import FEWEST, half_width
 from gancompress.errors import RecipeError
 
 if TYPE_CHECKING:
-    from gancompress.comparison.results import Results
+    from collections.abc import Sequence
+
+    from gancompress.comparison.results import Results, RowResult
 
 __all__ = ["UNTIL", "AutoSeeds", "parse_auto", "widest"]
 
@@ -80,7 +83,7 @@ def _relative(results: Results) -> list[tuple[float, float]]:
     found = []
     for rows in results.tables.values():
         first = next((row.method for row in rows if not row.baseline), None)
-        against = next((name for name in ("narrow", "dense") if any(row.method == name for row in rows)), "")
+        against = _main_reference(rows, first or "")
         for one in results.differences(rows):
             if (one.method, one.against) != (first, against) or one.low is None or one.high is None:
                 continue
@@ -90,3 +93,15 @@ def _relative(results: Results) -> list[tuple[float, float]]:
             half = (one.high - one.low) / 2
             found.append((half / mean, half / half_width(1.0, len(one.seeds)) / mean))
     return found
+
+
+def _main_reference(rows: Sequence[RowResult], first: str) -> str:
+    """Return what the first method is held against: narrow in the same values, else narrow; else dense likewise."""
+    values = values_of(first)
+    ranked = sorted(
+        (name, values_of(row.method) != values, row.method)
+        for row in rows
+        for name in (row.method.partition(":")[0],)
+        if name in ("dense", "narrow")
+    )
+    return next((method for name in ("narrow", "dense") for one, _, method in ranked if one == name), "")

@@ -29,7 +29,7 @@ _COLORED = ("dst", "static", "channels", "magnitude", "imp", "adapt", "gmp", "ri
 #: the same of the greys of baselines, with their shapes
 _GREYS = ("dense", "narrow")
 _BASE_SHAPES = ("square", "triangle", "down", "plus")
-#: of the lines of a method: without settings, then with one after the other
+#: of lines that share a colour
 _DASHES = ("", "7 3", "2 2", "9 3 2 3", "4 4", "1 4")
 
 
@@ -51,31 +51,27 @@ class Style:
 def styles(methods: Iterable[str], baselines: Collection[str] = ()) -> dict[str, Style]:
     """Return the style of every method: baselines in greys; the others in colours that are theirs on every page.
 
-    Whatever its settings, a method keeps its colour; shapes and dashes tell the settings apart. One without a colour
-    of its own takes the next that no other on the page has.
+    Whatever its settings and whatever stands beside it, a method keeps its colour: shapes and dashes tell apart what
+    shares one.
     """
     order = list(dict.fromkeys(methods))
-    colors: dict[str, str] = {}
-    names = dict.fromkeys(label.partition(":")[0] for label in order if label not in baselines)
-    for name in sorted(names, key=lambda one: one not in _COLORED):
-        own = _COLORED.index(name) if name in _COLORED else zlib.crc32(name.encode())
-        wheel = [f"series-{(own + step) % _COLORS}" for step in range(_COLORS)]
-        colors[name] = next((one for one in wheel if one not in colors.values()), wheel[0])
-    colors |= {label.partition(":")[0]: _grey(label) for label in order if label in baselines}
     found: dict[str, Style] = {}
     for method in sorted(order, key=lambda label: ":" in label):  # the one without settings comes first
-        name = method.partition(":")[0]
         grey = method in baselines
-        nth = sum(other.partition(":")[0] == name for other in found)
+        color = _grey(method) if grey else f"series-{_series(method)}"
         shapes = _BASE_SHAPES if grey else SHAPES
         taken = [style.shape for style in found.values() if style.color.startswith("base") == grey]
-        beside = [style.shape for style in found.values() if style.color == colors[name]]
-        own = int(colors[name].partition("-")[2]) + nth
+        beside = [style.shape for style in found.values() if style.color == color]
+        own = int(color.partition("-")[2]) + len(beside)
         wheel = [shapes[(own + step) % len(shapes)] for step in range(len(shapes))]
         free = [*(one for one in wheel if one not in taken), *(one for one in wheel if one not in beside)]
-        shape = next(iter(free), wheel[0])
-        found[method] = Style(colors[name], shape, _DASHES[nth % len(_DASHES)])
+        found[method] = Style(color, next(iter(free), wheel[0]), _DASHES[len(beside) % len(_DASHES)])
     return {method: found[method] for method in order}
+
+
+def _series(label: str) -> int:
+    name = label.partition(":")[0]
+    return _COLORED.index(name) if name in _COLORED else zlib.crc32(name.encode()) % _COLORS
 
 
 def _grey(label: str) -> str:

@@ -69,15 +69,15 @@ def shipped_apart(grid: Grid, rows: Sequence[RowResult]) -> list[str]:
         }
         if not found:
             continue
-        low, high = (_cost_text(plan, one) for one in (min(found.values()), max(found.values())))
+        least, most = min(found.values()), max(found.values())
         farthest = max(found, key=lambda one: abs(found[one] / target - 1))
         share = found[farthest] / target - 1
-        takes = "take" if plan.cost == "latency" else "are files of"
-        what = " an image, timed side by side" if plan.cost == "latency" else ""
+        takes, what = ("take", " an image, timed side by side") if plan.cost == "latency" else ("are files of", "")
         beyond = f", more than a tenth: read verdicts on {farthest} with that in mind" if abs(share) > FARTHEST else ""
         notes.append(
-            f"As trained, generators of {_cost_text(plan, target)} {takes} {low} to {high}{what}; farthest is "
-            f"{farthest}, by {share:+.0%}{beyond}."
+            f"As trained, the generators of first seeds for {_cost_text(plan, target)} {takes} "
+            f"{_cost_text(plan, least)} to {_cost_text(plan, most)}{what}, {most / least - 1:.0%} apart; farthest from "
+            f"what was asked is {farthest}, by {share:+.0%}{beyond}."
         )
     return notes
 

@@ -1,7 +1,7 @@
 """What a comparison found, in sentences.
 
 In each kind of values, the first method that is no baseline against all that are; and where generators cost the same,
-the best masks of all values against the best narrow network of all.
+the best row of all values that is no baseline against the best narrow network of all.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ def verdicts(results: Results, rows: Sequence[RowResult]) -> list[str]:
     for one in _best_of_all(results, rows, all_found):
         if not any((one.target, one.method, one.against) == (two.target, two.method, two.against) for two in told):
             sentences.append(
-                f"{group_words(results.grid, one.group)}, the best masks of this table against its best narrow "
-                f"network, both picked by these values and corrected for all such pairs: {_sentence(results, one)}"
+                f"{group_words(results.grid, one.group)}, the best row of this table that is no baseline against its "
+                "best narrow network, both picked by these values and corrected for all such pairs: "
+                f"{_sentence(results, one, seeds=False)}"
             )
     return sentences
 
@@ -73,7 +74,7 @@ def _best_of_all(results: Results, rows: Sequence[RowResult], found: Sequence[Di
     for group in dict.fromkeys(row.target for row in rows if row.target is not None):
         mine = [row for row in rows if row.target == group and row.last.get(results.primary) is not None]
         sides = [[row for row in mine if row.baseline is side] for side in (False, True)]
-        if not all(sides) or len({len(row.cells) for row in mine}) > 1:
+        if not all(sides) or len({tuple(cell.seed for cell in row.cells) for row in mine}) > 1:
             continue  # means over other seeds are not compared
         sign = -1 if results.higher else 1
         best, narrow = (min(side, key=lambda row: sign * _mean(row, results.primary)) for side in sides)
@@ -92,7 +93,7 @@ def _mean(row: RowResult, label: str) -> float:
     return found.mean if found is not None else 0.0
 
 
-def _sentence(results: Results, one: Difference) -> str:
+def _sentence(results: Results, one: Difference, *, seeds: bool = True) -> str:
     assert one.low is not None
     assert one.high is not None
     interval = f"95 % interval {one.low:+.3g} to {one.high:+.3g}"
@@ -102,7 +103,8 @@ def _sentence(results: Results, one: Difference) -> str:
     if one.verdict == "undecided":
         more = "more than 1000 seeds" if one.needed is None else f"about {max(one.needed, len(one.seeds) + 1)} seeds"
         why = f", {corrected}" if one.low > 0 or one.high < 0 else ""  # the interval alone would decide
-        return f"{one.method} and {one.against} cannot be told apart: {means}{why}; {more} would decide it."
+        decide = f"; {more} would decide it" if seeds else ""
+        return f"{one.method} and {one.against} cannot be told apart: {means}{why}{decide}."
     return f"{one.method} is {one.verdict} than {one.against}: {means}, {corrected}."
 
 

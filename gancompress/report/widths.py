@@ -28,7 +28,8 @@ def sweep_notes(grid: Grid) -> list[str]:
         notes.insert(
             0,
             f"The width of {methods} was chosen before the comparison, by {plan.sweep_runs} runs of seeds that are not "
-            f"in it ({seeds}); their {scaled(plan.sweep_flops)} training FLOPs are charged to no row.",
+            f"in it ({seeds}); about {scaled(plan.sweep_flops)} training FLOPs that are charged to no row, runs that "
+            "only fitted a density not counted.",
         )
     return notes
 
@@ -51,7 +52,7 @@ def sweep_table(grid: Grid, primary: str) -> Table | None:
 
 def _texts(plan: Plan, row: PlannedRow) -> list[str]:
     amount = f"{row.amount:.3g}" if plan.unit == "ms" else f"{row.amount:,.0f}"
-    mean = metric_value(statistics.fmean(row.tried)) if row.tried else "not finite, or a run did not end"
+    mean = metric_value(statistics.fmean(row.tried)) if row.tried else "not finite, or a run diverged"
     return [
         row.method,
         amount,

@@ -103,6 +103,8 @@ def test_settings_never_take_the_colour_of_another_method() -> None:
     assert len({style.shape for style in alone.values()}) == 2
     greys = styles(["dense", "dense:values=int8"], {"dense", "dense:values=int8"})
     assert {style.color for style in greys.values()} == {"base-0"}
+    for others in (["rigl", "granet", "srigl"], ["granet"], ["srigl", "granet", "a", "b", "c", "d", "e"]):
+        assert styles(others)["granet"].color == styles(["granet"])["granet"].color
     wide = styles(["narrow:values=int8"], {"narrow:values=int8"})
     assert wide["narrow:values=int8"].color == "base-1"
 
@@ -326,16 +328,17 @@ def test_what_was_shipped_is_held_against_what_was_asked(comparison: tuple[Grid,
     rows = [row("dense", None, 9.0), row("narrow", 0.5, 0.48), row("dst", 0.5, 0.59), row("static", 0.5, None)]
     timed = dataclasses.replace(grid, plan=Plan("latency", 16, {}, ()))
     assert shipped_apart(timed, rows) == [
-        "As trained, generators of 0.5 ms take 0.48 ms to 0.59 ms an image, timed side by side; farthest is dst, by "
-        "+18%, more than a tenth: read verdicts on dst with that in mind."
+        "As trained, the generators of first seeds for 0.5 ms take 0.48 ms to 0.59 ms an image, timed side by side, "
+        "23% apart; farthest from what was asked is dst, by +18%, more than a tenth: read verdicts on dst with that in "
+        "mind."
     ]
     assert shipped_apart(timed, rows[:2]) == [
-        "As trained, generators of 0.5 ms take 0.48 ms to 0.48 ms an image, timed side by side; farthest is narrow, by "
-        "-4%."
+        "As trained, the generators of first seeds for 0.5 ms take 0.48 ms to 0.48 ms an image, timed side by side, 0% "
+        "apart; farthest from what was asked is narrow, by -4%."
     ]
     weighed = dataclasses.replace(grid, plan=Plan("bytes", 16, {}, ()))
     (note,) = shipped_apart(weighed, [row("narrow", 5000.0, 0.5), row("dst", 5000.0, 0.49)])
-    assert note.startswith("As trained, generators of 5 kB are files of 4.9 kB to 5 kB; farthest is dst, by -2%.")
+    assert note.endswith("are files of 4.9 kB to 5 kB, 2% apart; farthest from what was asked is dst, by -2%.")
     assert shipped_apart(grid, rows) == []
 
 
@@ -438,8 +441,9 @@ def test_verdicts_are_words_with_their_interval() -> None:
         "At 0.25 ms an image, dst:values=int8 is worse than narrow:values=int8: FD differs by +1"
     )
     assert best.startswith(
-        "At 0.25 ms an image, the best masks of this table against its best narrow network, both picked by these "
-        "values and corrected for all such pairs: dst is worse than narrow:values=int8: FD differs by +1"
+        "At 0.25 ms an image, the best row of this table that is no baseline against its best narrow network, both "
+        "picked by these values and corrected for all such pairs: dst is worse than narrow:values=int8: FD differs "
+        "by +1"
     )
     assert not any("of this table" in one for one in verdicts(results, rows))  # said already
     close = [*rows[:2], row("dst", [4.0, 6.2, 5.1, 4.9, 5.0], 0.2, 0.25)]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gancompress.comparison.grid import Grid
 
 
-def results(differences: list[float], *, missing: bool = False) -> Results:
+def results(differences: list[float], *, missing: bool = False, values: str = "") -> Results:
     """Narrow has 10 for every seed, dst as much more as the differences say."""
 
     def row(method: str, values: list[float], density: float | None) -> RowResult:
@@ -27,14 +27,14 @@ def results(differences: list[float], *, missing: bool = False) -> Results:
             for seed, one in enumerate(values)
         )
         nothing: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(RowResult))
-        told = {"method": method, "density": density, "cells": cells, "baseline": method != "dst"}
+        told = {"method": method, "density": density, "cells": cells, "baseline": not method.startswith("dst")}
         return RowResult(**{**nothing, **told})
 
     count = len(differences)
     rows = (
         row("dense", [3.0] * count, None),
-        row("narrow", [10.0] * count, 0.1),
-        row("dst", [10 + one for one in differences], 0.1),
+        row(f"narrow{values}", [10.0] * count, 0.1),
+        row(f"dst{values}", [10 + one for one in differences], 0.1),
     )
     lost = (CellResult("lost", "dst", 0.1, count, "failed"),) if missing else ()
     grid = cast("Grid", SimpleNamespace(seeds=range(count)))
@@ -45,6 +45,8 @@ def test_the_interval_is_held_against_the_mean_of_narrow() -> None:
     # deviation sqrt(2.5), t of 4 degrees of freedom 2.7764: 1.963 of 10
     assert widest(results([1.0, 2.0, 3.0, 4.0, 5.0])) == pytest.approx(0.1963, abs=1e-4)
     assert widest(results([1.0])) is None
+    in_bytes = results([1.0, 2.0, 3.0, 4.0, 5.0], values=":values=int8")  # dense in float32 is the lesser rival
+    assert widest(in_bytes) == pytest.approx(0.1963, abs=1e-4)
 
 
 def test_seeds_are_added_until_it_is_narrow_enough() -> None:

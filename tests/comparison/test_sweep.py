@@ -281,7 +281,7 @@ def test_a_sweep_chooses_before_the_comparison_and_its_page_says_so(
     (page,) = (tmp_path / "compare").glob("tiny-*/compare.html")
     assert "Widths tried" in page.read_text()
     said = "The width of static:values=bf16 was chosen before the comparison, by 2 runs of seeds that are not in it"
-    assert f"{said} (1000000); their" in page.read_text()
+    assert f"{said} (1000000); about" in page.read_text()
     table = json.loads((page.parent / "compare.json").read_text())["tables"][0]
     assert table["rows"][-1]["width"] == plan["rows"][-1]["width"]
 
