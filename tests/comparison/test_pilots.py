@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,6 +150,19 @@ def test_runs_are_given_up_after_some_and_the_row_stays_as_it_is(tiny: Callable[
     assert len(request.rounds) == PILOTS == 3
     assert plan.rows[3].learned
     assert plan.rows[3].amount == pytest.approx(8 * 10 * (plan.rows[3].density or 0))
+
+
+def test_a_learned_row_whose_target_moved_is_fitted_as_learned(tiny: Callable[..., LoadedRecipe]) -> None:
+    base = tiny()
+    request = Request(base, Machine(base, slower=2.0), parse_held("latency=2"))
+    first = request.plan()
+    learned = dataclasses.replace(first.rows[3], density=0.15, drawn=1.5, amount=3.0, learned=True)
+    plan = request.refit(dataclasses.replace(first, rows=(*first.rows[:3], learned)), {}, last=False)
+    assert plan.rows[3].density == pytest.approx(0.1, rel=0.05)  # of which learned masks take 2 ms
+    assert plan.rows[3].drawn == pytest.approx(1.0, rel=0.05)
+    assert not plan.rows[3].learned
+    forced = dataclasses.replace(first, rows=(*first.rows[:3], learned), forced=True)
+    assert request.refit(forced, {}, last=False).rows[3] == learned  # a half off is what was forced
 
 
 def test_no_density_is_fast_enough_once_trained(tiny: Callable[..., LoadedRecipe]) -> None:
