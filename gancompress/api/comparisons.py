@@ -296,8 +296,8 @@ def plan_comparison(
             watcher = partial(_watching, dataset, progress)
             evaluate = partial(evaluate_exported, dataset=dataset, say=say)
             grid = request.learn(plan, PilotTrainer(lay_out, pilots(jobs or wished), watcher, evaluate))
+            refuse_other_machines(grid, ComparisonFolder.of(out, grid))  # other widths and densities are other runs
     folder, jobs = ComparisonFolder.of(out, grid), max(1, min(jobs or wished, len(grid.cells)))
-    refuse_other_machines(grid, folder)
     return PlannedComparison(grid, folder, dataset, jobs, batch, force, sweep=swept)
 
 

@@ -83,6 +83,7 @@ def make_plan(
             raise RecipeError(
                 f"{choice.label} has neither a density nor a width that its {held.cost} could be steered by"
             )
+    _check_distinct(widths, recipes)
     first = contested(contenders)
     bench = _Bench(recipes, seed, meter, "ms" if held.cost == "latency" else "bytes", say)
     rows = [_Row(choice, None, None, bench.candidate(choice, None)) for choice in dense]
@@ -97,17 +98,23 @@ def make_plan(
     found = bench.side_by_side(rows)
     farthest = FORCED if force else FARTHEST
     for row in found:
-        if row.target is not None and abs(row.amount / row.target - 1) > farthest:
-            wide = "" if row.width in (None, 1) else f" at {row.width:g} times the width"
+        if row.target is not None and row.apart > farthest:
             again = f"; more than {FORCED:.0%} off is not believed by force either" if force else ", or force it"
             raise RunError(
-                f"this machine is too loaded to measure: {row.method}{wide} was to cost "
+                f"this machine is too loaded to measure: {row.name} was to cost "
                 f"{amount_text(row.target, bench.unit)}, and costs {amount_text(row.amount, bench.unit)} beside the "
                 f"others; try again when it is quieter{again}"
             )
     return Plan(
         held.cost, batch, this_machine(), tuple(found), sweep=tuple(sweep), notes=tuple(bench.notes), forced=force
     )
+
+
+def _check_distinct(widths: Sequence[float], recipes: CellRecipes) -> None:
+    channels = [recipes.channels(width) for width in widths]
+    for width, own in zip(widths, channels, strict=True):
+        if (same := widths[channels.index(own)]) != width:
+            raise RecipeError(f"widths: {same:g} and {width:g} are both {own} channels")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,7 +241,7 @@ class _Bench:
     def _steered(
         self, choice: MethodChoice, width: float | None, target: float | None, knob: Knob, guess: int, amount: float
     ) -> _Row:
-        """Return a row at the position of its knob that costs an amount, measured alone."""
+        """Return a row at the position of its knob that costs an amount, measured beside the reference alone."""
         found = steered(knob.choice, knob, amount, guess, self._meter, self.unit)
         candidate = knob.candidate(found.position)
         beside_it, self.reference = self.reference, self.reference or (candidate, found.cost.amount)
@@ -257,10 +264,6 @@ class _Bench:
             self.candidate(choice, guess)  # what is wrong with its settings is wrong at every width
         except GancompressError as error:
             raise about(choice.label, error) from error
-        channels = [self.recipes.channels(width) for width in widths]
-        for width, own in zip(widths, channels, strict=True):
-            if (same := widths[channels.index(own)]) != width:
-                raise RecipeError(f"widths: {same:g} and {width:g} are both {own} channels")
         found, errors = [], []
         for width in widths:
             try:
@@ -290,11 +293,7 @@ class _Bench:
             found = [
                 row.planned(own.get(row.target) or row.target, cost) for row, cost in zip(rows, costs, strict=True)
             ]
-            far = {
-                index
-                for index, one in enumerate(found)
-                if rows[index].knob is not None and one.target and abs(one.amount / one.target - 1) > FARTHEST
-            }
+            far = {index for index, one in enumerate(found) if rows[index].knob is not None and one.apart > FARTHEST}
             if not far or attempt == _SIDE_BY_SIDE - 1:
                 break
             rows = [self._again(row, found[index]) if index in far else row for index, row in enumerate(rows)]

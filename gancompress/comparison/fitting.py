@@ -81,7 +81,6 @@ def steer(
     guess: int,
     limits: tuple[int, int],
     measure: Callable[[int], Cost | None],
-    near: float = _NEAR,
     rounder: Callable[[int], Sequence[int]] = lambda _: (),
 ) -> Found | None:
     """Return the largest position that costs no more than is wanted, of those that were tried.
@@ -95,7 +94,6 @@ def steer(
         guess: tried first.
         limits: smallest and largest position.
         measure: what a position costs; ``None`` where it is too small to be built.
-        near: share of the target that is near enough; as sure as that a cost may exceed the target, if it is so unsure.
         rounder: larger positions that may cost less than one does.
 
     Returns:
@@ -108,7 +106,7 @@ def steer(
             known[position] = measure(position)
         return known[position]
 
-    nearest = _nearest(target, guess, limits, cost_of, near)
+    nearest = _nearest(target, guess, limits, cost_of)
     affordable = [Found(one, cost) for one, cost in known.items() if cost and not _dearer(cost, target)]
     if nearest is None or not affordable:
         return nearest
@@ -120,9 +118,7 @@ def steer(
     return found if abs(found.cost.amount / target - 1) <= FARTHEST else nearest
 
 
-def _nearest(
-    target: float, guess: int, limits: tuple[int, int], measure: Callable[[int], Cost | None], near: float
-) -> Found | None:
+def _nearest(target: float, guess: int, limits: tuple[int, int], measure: Callable[[int], Cost | None]) -> Found | None:
     low: tuple[int, float] = (limits[0] - 1, 0.0)
     high: tuple[int, float] | None = None
     best: Found | None = None
@@ -132,7 +128,7 @@ def _nearest(
         if cost is not None and (best is None or abs(cost.amount - target) < abs(best.cost.amount - target)):
             best = Found(at, cost)
         amount = cost.amount if cost is not None else 0.0
-        if abs(amount / target - 1) <= near:
+        if abs(amount / target - 1) <= _NEAR:
             break
         if amount < target:
             low = (at, amount)

@@ -13,7 +13,7 @@ import dataclasses
 from typing import TYPE_CHECKING, TypeAlias
 
 from gancompress.comparison.fitting import Candidate, Cost, Knob, beside, contested, steered
-from gancompress.comparison.plan import FARTHEST, FORCED, amount_text
+from gancompress.comparison.plan import amount_text
 from gancompress.comparison.recipes import CellRecipes
 from gancompress.errors import RecipeError
 
@@ -133,12 +133,10 @@ def refitted(
         known = index in learned or row.learned
         drawn_cost = _drawn(row) if index in learned else row.drawn
         kept = dataclasses.replace(row, target=target, learned=known, drawn=drawn_cost, **cost._asdict())
-        apart = abs(cost.amount / target - 1)
         if index in learned:
-            wide = "" if row.width in (None, 1) else f" at {row.width:g} times the width"
             asked = amount_text(target, plan.unit)
-            say(f"{row.method}{wide} as trained: {amount_text(cost.amount, plan.unit)}, {asked} asked")
-        if apart <= (FORCED if plan.forced else FARTHEST) or (last and known):
+            say(f"{row.name} as trained: {amount_text(cost.amount, plan.unit)}, {asked} asked")
+        if kept.apart <= plan.farthest or (last and known):
             rows[index] = kept
             continue
         choice = choices[row.method].at_width(row.width)

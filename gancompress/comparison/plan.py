@@ -73,6 +73,16 @@ class PlannedRow:
     tried: tuple[float, ...] = ()
     drawn: float | None = None
 
+    @property
+    def apart(self) -> float:
+        """How far its cost is from what was asked, as a share of that."""
+        return 0.0 if self.target is None else abs(self.amount / self.target - 1)
+
+    @property
+    def name(self) -> str:
+        """Its method, and the width that tells it from others of it, as they are said."""
+        return self.method if self.width in (None, 1) else f"{self.method} at {self.width:g} times the width"
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -87,7 +97,7 @@ class Plan:
         sweep: seeds of the runs of that sweep.
         sweep_runs: how many these were.
         sweep_flops: what they were trained for, which no row is charged with.
-        notes: widths that no density of theirs gives the cost, in sentences.
+        notes: in sentences, widths that no density gives the cost, and what costs no more than what was asked for.
         forced: costs were believed however unsure they were.
     """
 
@@ -106,6 +116,16 @@ class Plan:
     def unit(self) -> Literal["ms", "bytes"]:
         """Of its amounts."""
         return "ms" if self.cost == "latency" else "bytes"
+
+    @property
+    def farthest(self) -> float:
+        """How far from what was asked for a cost may be, as a share of it."""
+        return FORCED if self.forced else FARTHEST
+
+    @property
+    def waiting(self) -> set[int]:
+        """Places of all rows that wait for a sweep."""
+        return {index for several in self.undecided for index in several}
 
     @property
     def undecided(self) -> list[list[int]]:
@@ -200,10 +220,6 @@ def read_plan(path: Path) -> Plan | None:
     return plan
 
 
-def _apart(row: PlannedRow) -> float:
-    return 0.0 if row.target is None or row.learned else abs(row.amount / row.target - 1)
-
-
 def _read_row(content: dict[str, Any]) -> PlannedRow:
     return PlannedRow(**{**content, "tried": tuple(content.get("tried", ()))})
 
@@ -217,7 +233,6 @@ def _check(plan: Plan) -> None:
         raise ValueError("no rows")
     if not all(type(one) is int for one in plan.sweep) or not all(type(one) is str for one in plan.notes):
         raise ValueError("no seeds of a sweep")
-    farthest = FORCED if plan.forced else FARTHEST
     for row in (*plan.rows, *plan.swept):
         numbers = [cast("float", one) for one in dataclasses.asdict(row).values() if type(one) in (int, float)]
         if not all(type(one) is float and math.isfinite(one) for one in row.tried):
@@ -228,5 +243,5 @@ def _check(plan: Plan) -> None:
             raise ValueError(f"no numbers of {row.method}")
         if type(row.learned) is not bool:
             raise ValueError(f"{row.method} neither learned nor not")
-        if _apart(row) > farthest:
+        if not row.learned and row.apart > plan.farthest:
             raise ValueError(f"{row.method} costs {row.amount:.4g}, not {row.target:.4g}")

@@ -131,7 +131,7 @@ class Planning:
         )
         assert found.plan is not None
         plan = merged(plan, found.plan)
-        waiting = {index for several in found.plan.undecided for index in several}
+        waiting = found.plan.waiting
         grid = dataclasses.replace(found, rows=tuple(row for i, row in enumerate(found.rows) if i in waiting))
         if waiting:
             values, higher = self._swept(grid, trainer)

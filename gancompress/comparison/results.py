@@ -210,8 +210,12 @@ class RowResult:
         """Method and density, as charts call it."""
         if self.channels is not None:
             return f"{self.name}, {self.channels} channels"
-        wide = "" if self.width in (None, 1) else f", {self.width:g}× wide"
-        return self.name if self.density is None else f"{self.name} {self.density:g}{wide}"
+        return self.name if self.density is None else f"{self.name} {self.density:g}{self.wide}"
+
+    @property
+    def wide(self) -> str:
+        """Width that a sweep chose, as it is said behind a density; empty where it is the recipe's."""
+        return "" if self.width in (None, 1) else f", {self.width:g}× wide"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,13 +39,13 @@ def key_of(row: PlannedRow) -> Key:
 
 def undecided_part(plan: Plan) -> Plan:
     """Return the part of a plan whose widths are to be chosen, with the dense network that times are measured by."""
-    waiting = {index for several in plan.undecided for index in several}
-    return dataclasses.replace(plan, rows=tuple(row for i, row in enumerate(plan.rows) if i == 0 or i in waiting))
+    kept = {0} | plan.waiting
+    return dataclasses.replace(plan, rows=tuple(row for index, row in enumerate(plan.rows) if index in kept))
 
 
 def merged(plan: Plan, part: Plan) -> Plan:
     """Put the rows of :func:`undecided_part`, as they were fitted again, back into their plan; some may have gone."""
-    waiting = {index for several in plan.undecided for index in several}
+    waiting = plan.waiting
     again = {key_of(row): row for row in part.rows}
     rows = (again.get(key_of(row)) if index in waiting else row for index, row in enumerate(plan.rows))
     return dataclasses.replace(plan, rows=tuple(row for row in rows if row is not None), notes=part.notes)
@@ -53,13 +53,9 @@ def merged(plan: Plan, part: Plan) -> Plan:
 
 def at_first_sight(plan: Plan) -> Plan:
     """Return a plan as if the widths nearest to the recipe's were chosen: what comes of it costs about as much."""
-    others = {
-        index
-        for several in plan.undecided
-        for index in several
-        if index != min(several, key=lambda one: abs(math.log(plan.rows[one].width or 1)))
-    }
-    return dataclasses.replace(plan, rows=tuple(row for index, row in enumerate(plan.rows) if index not in others))
+    nearest = {min(several, key=lambda one: abs(math.log(plan.rows[one].width or 1))) for several in plan.undecided}
+    out = plan.waiting - nearest
+    return dataclasses.replace(plan, rows=tuple(row for index, row in enumerate(plan.rows) if index not in out))
 
 
 def chosen(plan: Plan, values: Mapping[Key, Sequence[float]], *, higher: bool) -> Plan:
@@ -88,7 +84,7 @@ def chosen(plan: Plan, values: Mapping[Key, Sequence[float]], *, higher: bool) -
         sign = -1 if higher else 1
         index = min(ended, key=lambda one: sign * statistics.fmean(rows[one].tried))
         best[index] = rows[index]
-    out = {index for several in plan.undecided for index in several} - best.keys()
+    out = plan.waiting - best.keys()
     kept = tuple(best.get(index, row) for index, row in enumerate(plan.rows) if index not in out)
     return dataclasses.replace(plan, rows=kept, swept=(*plan.swept, *swept))
 

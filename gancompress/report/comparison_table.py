@@ -97,8 +97,7 @@ def density_text(row: RowResult) -> str:
     """Return what was asked of a row's generator: a density, or a width where that was fitted."""
     if row.channels is not None:
         return f"{row.channels} channels"
-    wide = "" if row.width in (None, 1) else f", {row.width:g}× wide"
-    return "—" if row.density is None else f"{density(row.density)}{wide}"
+    return "—" if row.density is None else f"{density(row.density)}{row.wide}"
 
 
 def row_texts(row: RowResult, seeds: int, *, loads: bool = False) -> list[str]:

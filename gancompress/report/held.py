@@ -39,7 +39,7 @@ def _cost_held_equal(plan: Plan, asked: float | None) -> str:
     amounts = ", ".join(_cost_text(plan, target) for target in targets)
     whose = "as asked" if asked is not None else "those of the first method"
     forced = ", whatever the times spread by (--force)" if plan.forced and plan.cost == "latency" else ""
-    farthest = max((abs(row.amount / row.target - 1) for row in plan.rows if row.target is not None), default=0)
+    farthest = max((row.apart for row in plan.rows), default=0)
     learned = ", ".join(dict.fromkeys(row.method for row in plan.rows if row.learned))
     trained = f" (of {learned} after a run, whose masks decide)" if learned else ""
     if plan.cost == "bytes":
